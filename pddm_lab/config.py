@@ -1,0 +1,207 @@
+"""Every choice a user makes in a training, in one frozen dataclass: the command line, the notebooks and the dashboard read it.
+
+Paper -> code:  alpha -> score_margin   beta -> distance_margin   lambda -> embedding_weight   gamma -> weight_decay
+d -> dim   m (mini-batch) -> classes_per_batch x images_per_class
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from pddm_lab.errors import ConfigError
+
+SimilarityName = Literal["pddm", "mahalanobis", "cosine", "euclidean"]
+SIMILARITIES: tuple[SimilarityName, ...] = ("euclidean", "cosine", "mahalanobis", "pddm")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training. The defaults are the preset `quick`; `PRESETS` holds the others."""
+
+    preset: str = "quick"
+    """Name of the preset these choices started from."""
+
+    dataset: str = "emoji"
+    """emoji, grocery, cub200, cars196, products, digits, or folder:PATH for any root/<class>/<image>."""
+    data_root: str = ""
+    """Folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data."""
+    runs_root: str = ""
+    """Folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs."""
+    run_name: str = ""
+    """Folder name of the run; empty: dataset, preset and time."""
+    notes: str = ""
+    """Free text kept with the run."""
+    known_query_share: float = 0.2
+    """Share of each training class held out as queries of the known-classes protocol, where a data set names none; 0 to 0.5."""
+    val_class_share: float = 0.2
+    """Share of the training classes taken out as validation classes to choose the best step; 0 to 0.5, 0 keeps the last step."""
+    split_seed: int = 0
+    """Seed of the class splits; apart from `seed`, so that several seeds share their splits."""
+
+    trunk: str = "efficientnet_lite0"
+    """efficientnet_lite0, googlenet, or any torchvision classification model by name."""
+    weights: str = "imagenet"
+    """imagenet, none, or the path of a .pth or .safetensors state dict of the trunk."""
+    resize: int = 128
+    """Shorter side an image is scaled to before the crop, in pixels."""
+    image_size: int = 128
+    """Side of the square crop the trunk sees, in pixels: centred to evaluate, random with a mirror to train."""
+    freeze_trunk: bool = True
+    """Train on features of the pretrained trunk, computed once and kept on disk by content; no augmentation."""
+    dim: int = 128
+    """Embedding dimensions (d)."""
+
+    similarity: SimilarityName = "pddm"
+    """The similarity that the loss trains."""
+    unit_hidden: int = 0
+    """Width of the PDDM unit's layers; 0: the same as dim, as in the paper."""
+    unit_dropout: float = 0.0
+    """Dropout after each layer of the PDDM unit; 0 to 1."""
+    unit_normalize: bool = False
+    """L2-normalise u and v before the PDDM unit's first layers (one text does; measured worse)."""
+
+    mining: Literal["anchor", "batch"] = "anchor"
+    """anchor: a hard quadruplet for every item of a batch. batch: the paper's, the one hardest quadruplet of a batch."""
+    mining_similarity: Literal["", "pddm", "mahalanobis", "cosine", "euclidean"] = ""
+    """The similarity that mines; empty: the one that is trained."""
+    loss: Literal["quadruplet", "triplet"] = "quadruplet"
+    """quadruplet: PDDM+Quadruplet (both hinges). triplet: PDDM+Triplet (i, j, k only)."""
+    score_margin: float = 0.5
+    """Margin between scores of the hard positive and each hard negative (alpha), in score units."""
+    distance_margin: float = 1.0
+    """Margin between distances of the embedding (beta), in units of D, or of its square with squared_distance."""
+    embedding_weight: float = 0.5
+    """Weight of the embedding's own hinge E_e beside E_m (lambda)."""
+    squared_distance: bool = False
+    """Use the squared Euclidean distance in E_e; no source settles it."""
+
+    steps: int = 600
+    """Training steps (batches)."""
+    classes_per_batch: int = 16
+    """Classes in a batch (P)."""
+    images_per_class: int = 4
+    """Images of each class in a batch (K)."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """adamw, or sgd with momentum 0.9."""
+    lr: float = 1e-3
+    """Learning rate of the embedding head and the similarities."""
+    trunk_lr_scale: float = 0.1
+    """The trunk's learning rate as a share of lr; unused with freeze_trunk."""
+    weight_decay: float = 5e-4
+    """Weight decay (gamma)."""
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    """Learning rate after the warm-up: constant, cosine to 0, or divided by 10 at half and three quarters of the steps."""
+    warmup_steps: int = 0
+    """Steps in which the learning rate rises linearly from 0."""
+    clip_norm: float = 0.0
+    """Largest L2 norm of the gradient; 0: no clipping."""
+    eval_every: int = 50
+    """Steps between measurements on the validation classes."""
+    refit: bool = True
+    """After choosing the best step on validation classes, train again on all training classes for that many steps."""
+
+    seed: int = 0
+    """Seed of the weights, the batches and the augmentation."""
+    deterministic: bool = False
+    """Ask torch for deterministic algorithms only (slower on a GPU)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: cuda where there is one, else cpu."""
+    devices: int = 1
+    """Processes, one device each; more than one trains with DDP (gloo on CPUs, nccl on GPUs)."""
+    precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
+    """auto: bf16 on a GPU that has it, fp16 on an older one, 32 on a CPU."""
+    workers: int = -1
+    """Processes that load images; -1: one per core but one, at most 8."""
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            options, value = get_args(hint), getattr(self, name)
+            if options and value not in options:
+                raise ConfigError(f"{_flag(name)} expects one of {', '.join(map(repr, options))}, got {value!r}.")
+            if hint is float and isinstance(value, int) and not isinstance(value, bool):
+                object.__setattr__(self, name, float(value))
+            elif not options and not isinstance(value, hint) or hint is int and isinstance(value, bool):
+                raise ConfigError(f"{_flag(name)} expects {hint.__name__}, got {value!r} ({type(value).__name__}).")
+        for name in ("steps", "eval_every", "dim", "image_size", "resize", "images_per_class", "classes_per_batch", "devices"):
+            self._at_least(name, 1)
+        for name in ("warmup_steps", "clip_norm", "unit_hidden", "weight_decay", "lr", "score_margin", "distance_margin",
+                     "embedding_weight", "trunk_lr_scale", "seed", "split_seed"):  # fmt: skip
+            self._at_least(name, 0)
+        self._at_least("workers", -1)
+        for name, high in (("known_query_share", 0.5), ("val_class_share", 0.5), ("unit_dropout", 0.95)):
+            if not 0 <= getattr(self, name) <= high:
+                raise ConfigError(f"{_flag(name)} expects a number from 0 to {high}, got {getattr(self, name)}.")
+        if self.images_per_class < 2 or self.classes_per_batch < 2:
+            raise ConfigError("--images-per-class and --classes-per-batch expect 2 or more: a batch needs positives and negatives.")
+        if self.resize < self.image_size:
+            raise ConfigError(f"--resize expects at least --image-size ({self.image_size}), got {self.resize}: the crop is cut from it.")
+
+    def _at_least(self, name: str, low: int) -> None:
+        if getattr(self, name) < low:
+            raise ConfigError(f"{_flag(name)} expects {low} or more, got {getattr(self, name)}.")
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> TrainConfig:
+        """A configuration from a preset's name and any fields that differ, as a notebook's parameters give them.
+
+        Args:
+            parameters: field name -> value; None means the preset's own value.
+
+        Raises:
+            ConfigError: an unknown preset or field (the nearest one is named), or a value out of range.
+        """
+        changes = {name: value for name, value in parameters.items() if value is not None}
+        fields = [field.name for field in dataclasses.fields(cls)]
+        for name in changes:
+            if name not in fields:
+                near = difflib.get_close_matches(name, fields, n=1)
+                raise ConfigError(f"Unknown parameter {name!r}." + (f" Did you mean {near[0]!r}?" if near else "") + f" Known: {', '.join(fields)}.")
+        preset = changes.get("preset", "quick")
+        if preset not in PRESETS:
+            raise ConfigError(f"Unknown preset {preset!r}. Expected one of {', '.join(PRESETS)}.")
+        return dataclasses.replace(PRESETS[preset], **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+PRESETS: dict[str, TrainConfig] = {
+    "quick": TrainConfig(),
+    "finetune": TrainConfig(
+        preset="finetune", freeze_trunk=False, resize=112, image_size=96, steps=400, eval_every=50, lr=1e-3, schedule="cosine",
+        warmup_steps=20, clip_norm=1.0,
+    ),
+    "paper": TrainConfig(
+        preset="paper", trunk="googlenet", freeze_trunk=False, resize=256, image_size=227, mining="batch", optimizer="sgd", lr=1e-2,
+        steps=20_000, eval_every=1000, known_query_share=0.0,
+    ),
+}  # fmt: skip
+"""`quick` trains on cached features in seconds on a CPU; `finetune` trains the trunk too; `paper` follows the paper's setting."""
+
+PRESET_SUMMARIES: dict[str, str] = {
+    "quick": "Frozen ImageNet trunk, cached features: a first run in under a minute on a CPU.",
+    "finetune": "The trunk is trained too, with augmentation: minutes on a GPU, an hour or more on a CPU.",
+    "paper": "GoogLeNet at 227 px, d = 128, one hard quadruplet a batch, the published constants: for a GPU.",
+}
+"""One line a preset, for the command line and the dashboard."""
+
+
+def data_root(flag: str = "") -> Path:
+    """The folder that holds the data sets: the flag, else $PDDM_LAB_DATA, else ./data."""
+    return Path(flag or os.environ.get("PDDM_LAB_DATA") or "data").expanduser()
+
+
+def runs_root(flag: str = "") -> Path:
+    """The folder that holds the runs: the flag, else $PDDM_LAB_RUNS, else ./runs."""
+    return Path(flag or os.environ.get("PDDM_LAB_RUNS") or "runs").expanduser()

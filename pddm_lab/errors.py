@@ -1,0 +1,19 @@
+"""Errors a user can act on. Each message says what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+
+class LabError(Exception):
+    """The base of the lab's own errors: the command line and the pages print its message without a traceback."""
+
+
+class ConfigError(LabError):
+    """A choice that is unknown or out of range."""
+
+
+class DataError(LabError):
+    """A data set or an image that is missing, broken, or laid out otherwise than expected."""
+
+
+class RunError(LabError):
+    """A run or a gallery on disk that is missing, torn or foreign."""
