@@ -1,4 +1,4 @@
-"""Every choice a user makes in a training, in one frozen dataclass: the command line, the notebooks and the dashboard read it.
+"""Every choice of a training in one frozen dataclass: the command line, the notebooks and the dashboard read it.
 
 Paper -> code:  alpha -> score_margin   beta -> distance_margin   lambda -> embedding_weight   gamma -> weight_decay
 d -> dim   m (mini-batch) -> classes_per_batch x images_per_class
@@ -38,9 +38,9 @@ class TrainConfig:
     notes: str = ""
     """Free text kept with the run."""
     known_query_share: float = 0.2
-    """Share of each training class held out as queries of the known-classes protocol, where a data set names none; 0 to 0.5."""
+    """Share of each training class held out as queries of the known classes, where a data set names none; 0 to 0.5."""
     val_class_share: float = 0.2
-    """Share of the training classes taken out as validation classes to choose the best step; 0 to 0.5, 0 keeps the last step."""
+    """Share of the training classes set apart to choose the best step on; 0 to 0.5, 0 keeps the last step."""
     split_seed: int = 0
     """Seed of the class splits; apart from `seed`, so that several seeds share their splits."""
 
@@ -67,7 +67,7 @@ class TrainConfig:
     """L2-normalise u and v before the PDDM unit's first layers (one text does; measured worse)."""
 
     mining: Literal["anchor", "batch"] = "anchor"
-    """anchor: a hard quadruplet for every item of a batch. batch: the paper's, the one hardest quadruplet of a batch."""
+    """anchor: a hard quadruplet for every item of a batch. batch: the paper's one hardest quadruplet of a batch."""
     mining_similarity: Literal["", "pddm", "mahalanobis", "cosine", "euclidean"] = ""
     """The similarity that mines; empty: the one that is trained."""
     loss: Literal["quadruplet", "triplet"] = "quadruplet"
@@ -96,7 +96,7 @@ class TrainConfig:
     weight_decay: float = 5e-4
     """Weight decay (gamma)."""
     schedule: Literal["constant", "cosine", "step"] = "constant"
-    """Learning rate after the warm-up: constant, cosine to 0, or divided by 10 at half and three quarters of the steps."""
+    """Learning rate after the warm-up: constant, cosine to 0, or step: divided by 10 at 1/2 and 3/4 of the steps."""
     warmup_steps: int = 0
     """Steps in which the learning rate rises linearly from 0."""
     clip_norm: float = 0.0
@@ -126,21 +126,22 @@ class TrainConfig:
                 raise ConfigError(f"{_flag(name)} expects one of {', '.join(map(repr, options))}, got {value!r}.")
             if hint is float and isinstance(value, int) and not isinstance(value, bool):
                 object.__setattr__(self, name, float(value))
-            elif not options and not isinstance(value, hint) or hint is int and isinstance(value, bool):
+            elif (not options and not isinstance(value, hint)) or (hint is int and isinstance(value, bool)):
                 raise ConfigError(f"{_flag(name)} expects {hint.__name__}, got {value!r} ({type(value).__name__}).")
-        for name in ("steps", "eval_every", "dim", "image_size", "resize", "images_per_class", "classes_per_batch", "devices"):
+        for name in ("steps", "eval_every", "dim", "image_size", "resize", "devices"):
             self._at_least(name, 1)
-        for name in ("warmup_steps", "clip_norm", "unit_hidden", "weight_decay", "lr", "score_margin", "distance_margin",
-                     "embedding_weight", "trunk_lr_scale", "seed", "split_seed"):  # fmt: skip
+        for name in ("warmup_steps", "clip_norm", "unit_hidden", "weight_decay", "lr", "trunk_lr_scale"):
+            self._at_least(name, 0)
+        for name in ("score_margin", "distance_margin", "embedding_weight", "seed", "split_seed"):
             self._at_least(name, 0)
         self._at_least("workers", -1)
         for name, high in (("known_query_share", 0.5), ("val_class_share", 0.5), ("unit_dropout", 0.95)):
             if not 0 <= getattr(self, name) <= high:
                 raise ConfigError(f"{_flag(name)} expects a number from 0 to {high}, got {getattr(self, name)}.")
         if self.images_per_class < 2 or self.classes_per_batch < 2:
-            raise ConfigError("--images-per-class and --classes-per-batch expect 2 or more: a batch needs positives and negatives.")
+            raise ConfigError("--images-per-class and --classes-per-batch expect 2 or more: a batch pairs and contrasts.")
         if self.resize < self.image_size:
-            raise ConfigError(f"--resize expects at least --image-size ({self.image_size}), got {self.resize}: the crop is cut from it.")
+            raise ConfigError(f"--resize expects --image-size ({self.image_size}) or more, got {self.resize}.")
 
     def _at_least(self, name: str, low: int) -> None:
         if getattr(self, name) < low:
@@ -160,8 +161,8 @@ class TrainConfig:
         fields = [field.name for field in dataclasses.fields(cls)]
         for name in changes:
             if name not in fields:
-                near = difflib.get_close_matches(name, fields, n=1)
-                raise ConfigError(f"Unknown parameter {name!r}." + (f" Did you mean {near[0]!r}?" if near else "") + f" Known: {', '.join(fields)}.")
+                near = "".join(f" Did you mean {field!r}?" for field in difflib.get_close_matches(name, fields, n=1))
+                raise ConfigError(f"Unknown parameter {name!r}.{near} Known: {', '.join(fields)}.")
         preset = changes.get("preset", "quick")
         if preset not in PRESETS:
             raise ConfigError(f"Unknown preset {preset!r}. Expected one of {', '.join(PRESETS)}.")
@@ -179,15 +180,15 @@ def _flag(name: str) -> str:
 PRESETS: dict[str, TrainConfig] = {
     "quick": TrainConfig(),
     "finetune": TrainConfig(
-        preset="finetune", freeze_trunk=False, resize=112, image_size=96, steps=400, eval_every=50, lr=1e-3, schedule="cosine",
-        warmup_steps=20, clip_norm=1.0,
+        preset="finetune", freeze_trunk=False, resize=112, image_size=96, steps=400, eval_every=50, lr=1e-3,
+        schedule="cosine", warmup_steps=20, clip_norm=1.0,
     ),
     "paper": TrainConfig(
-        preset="paper", trunk="googlenet", freeze_trunk=False, resize=256, image_size=227, mining="batch", optimizer="sgd", lr=1e-2,
-        steps=20_000, eval_every=1000, known_query_share=0.0,
+        preset="paper", trunk="googlenet", freeze_trunk=False, resize=256, image_size=227, mining="batch",
+        optimizer="sgd", lr=1e-2, steps=20_000, eval_every=1000, known_query_share=0.0,
     ),
 }  # fmt: skip
-"""`quick` trains on cached features in seconds on a CPU; `finetune` trains the trunk too; `paper` follows the paper's setting."""
+"""`quick` trains on cached features in seconds on a CPU, `finetune` the trunk too; `paper` is the paper's setting."""
 
 PRESET_SUMMARIES: dict[str, str] = {
     "quick": "Frozen ImageNet trunk, cached features: a first run in under a minute on a CPU.",

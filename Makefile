@@ -1,0 +1,65 @@
+# make demo: from a fresh clone to a trained run in a browser.    make test: everything that is checked.
+PYTHONS ?= python3.11 python3.12 python3.13 python3
+# One command installs both, so that pip picks a pair that fits. Another build: make demo TORCH="torch torchvision --index-url URL"
+TORCH ?= torch==2.14.1 torchvision==0.29.1
+EXTRAS ?= dev
+PORT ?= 8501
+SERVE ?= 1
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed-$(EXTRAS)
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test format notebooks screenshot clean
+
+help:
+	@echo 'make demo             install, fetch the demo data, train a first run, open it at http://localhost:$(PORT)'
+	@echo 'make demo SERVE=0     the same without the dashboard'
+	@echo 'make test             ruff, mypy and pytest'
+	@echo 'make format           put the code in ruff'"'"'s format and the notebooks in step'
+	@echo 'make screenshot       take the picture in README.md again, from the demo run'
+	@echo 'make clean            remove $(VENV) and the tools'"'"' caches; data and runs stay'
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	@python=; for candidate in $(PYTHONS); do \
+	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo 'Python 3.11 or newer is needed; none of $(PYTHONS) is that. Install it, or name it: make demo PYTHONS=/path/to/python' >&2; exit 1; \
+	fi; \
+	$(BIN)/python -c 'import pip' 2>/dev/null || { echo "Making $(VENV) with $$python"; $$python -m venv --clear $(VENV); }
+	$(BIN)/python -m pip install $(TORCH)
+	$(BIN)/python -m pip install -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: install
+	$(BIN)/pddm-lab demo
+ifneq ($(SERVE),0)
+	$(BIN)/pddm-lab dashboard --port $(PORT)
+endif
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(MAKE) notebooks
+
+notebooks: install
+	$(BIN)/jupytext --sync notebooks/*.py
+
+screenshot: install
+	$(BIN)/pddm-lab demo
+	$(BIN)/pddm-lab screenshots --out .github
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache pddm_lab.egg-info build
+	find . -name __pycache__ -type d -not -path './data/*' -not -path './runs/*' -prune -exec rm -rf {} +
