@@ -139,7 +139,7 @@ class TrainConfig:
             if not 0 <= getattr(self, name) <= high:
                 raise ConfigError(f"{_flag(name)} expects a number from 0 to {high}, got {getattr(self, name)}.")
         if self.images_per_class < 2 or self.classes_per_batch < 2:
-            raise ConfigError("--images-per-class and --classes-per-batch expect 2 or more: a batch pairs and contrasts.")
+            raise ConfigError("--images-per-class and --classes-per-batch expect 2 or more: a batch holds pairs.")
         if self.resize < self.image_size:
             raise ConfigError(f"--resize expects --image-size ({self.image_size}) or more, got {self.resize}.")
 
