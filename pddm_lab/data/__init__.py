@@ -1,0 +1,1 @@
+"""Images, items and class-disjoint splits: one file per source, read through `dataset.read_dataset`."""

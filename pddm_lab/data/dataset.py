@@ -1,0 +1,255 @@
+"""A data set as the lab uses it: items known to decode, their classes, and the two protocols they are judged under."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pddm_lab.data import digits, folder
+from pddm_lab.data.images import open_image, why_unreadable
+from pddm_lab.data.source import Progress, Source
+from pddm_lab.data.splits import hold_out_queries, without_lone_items
+from pddm_lab.errors import DataError
+
+SOURCES: dict[str, Source] = {module.SOURCE.name: module.SOURCE for module in (digits,)}
+"""The data sets known by name, the demo first; any other folder is read as `folder:PATH`."""
+
+_CHUNK = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Protocol:
+    """Which items are queries, and which are searched. Equal arrays: each item is searched among all the others."""
+
+    name: str
+    """"unseen" (classes that training never met) or "known" (new photos of the training classes)."""
+    query: np.ndarray
+    """(queries,) int64 item indices."""
+    gallery: np.ndarray
+    """(gallery,) int64 item indices."""
+
+    @property
+    def leave_one_out(self) -> bool:
+        """Whether queries and gallery are the same items."""
+        return np.array_equal(self.query, self.gallery)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An item left out because its file cannot be read."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Items with labels, and their split."""
+
+    name: str
+    root: Path
+    ids: list[str]
+    """Path of each item relative to root, "/" separated; stable across machines."""
+    labels: np.ndarray
+    """(items,) int64 class indices."""
+    class_names: list[str]
+    train: np.ndarray
+    """Item indices that are trained on."""
+    unseen: Protocol | None
+    """Retrieval among classes that training never met."""
+    known: Protocol | None
+    """Retrieval of new photos of the training classes; None where no query was held out."""
+    skipped: list[Skipped]
+    licence: str
+    attribution: str
+    notes: list[str] = field(default_factory=list)
+    """What a user should know of this reading, one sentence each."""
+    sizes: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64), repr=False)
+    """(items,) int64 file sizes in bytes."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def path(self, item: int) -> Path:
+        """Path of an item's file."""
+        return self.root / self.ids[item]
+
+    def load(self, item: int) -> Image.Image:
+        """An item's picture, RGB.
+
+        Raises:
+            DataError: the file changed since the data set was read and can no longer be decoded.
+        """
+        return open_image(self.path(item))
+
+    def fingerprint(self) -> str:
+        """sha256 of ids, labels and file sizes: equal for equal data, wherever it lies."""
+        digest = hashlib.sha256()
+        for item_id, label, size in zip(self.ids, self.labels.tolist(), self.sizes.tolist(), strict=True):
+            digest.update(f"{item_id}\t{label}\t{size}\n".encode())
+        return digest.hexdigest()
+
+
+def read_dataset(
+    name: str,
+    data_root: Path | str,
+    *,
+    known_query_share: float = 0.2,
+    split_seed: int = 0,
+    check_cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Read a data set by name, leave out what cannot be decoded, and split it by classes.
+
+    Args:
+        name: one of `SOURCES`, or `folder:PATH`.
+        data_root: folder that holds the data sets under their usual names; unused by `folder:PATH`.
+        known_query_share: share of each training class held out as queries of the known classes, where the data set
+            names none; 0 to 0.5.
+        split_seed: seed of the split by classes and of the held-out queries.
+        check_cache: folder that remembers which files decode, by id, size and time; None checks every file again.
+        progress: called with (done, total, what) while files are checked.
+
+    Raises:
+        DataError: unknown name, missing or wrongly laid out data, no readable image, or nothing to train on.
+    """
+    data_root = Path(data_root)
+    source = _source(name)
+    if source.automatic and not source.is_present(data_root):
+        source.fetch(data_root, progress)
+    listing = source.list_items(data_root, split_seed)
+    cache_file = check_cache / f"{source.name}-{_short_hash(str(listing.root.resolve()))}.json" if check_cache else None
+    reasons, sizes = check_images(listing.root, listing.ids, cache_file, progress)
+    kept = np.array([not reason for reason in reasons], dtype=bool)
+    skipped = [Skipped(i, reason) for i, reason in zip(listing.ids, reasons, strict=True) if reason]
+    if not kept.any():
+        why = f"can be read; {skipped[0].id}: {skipped[0].reason}" if skipped else "is listed."
+        raise DataError(f"Of {len(kept)} images of {name} in {listing.root} none {why}")
+    notes = list(listing.notes)
+    if skipped:
+        first = f"{skipped[0].id}: {skipped[0].reason}"
+        notes.append(f"{len(skipped)} of {len(kept)} images cannot be read and are left out, first {first}")
+    classes, labels = np.unique(listing.labels[kept], return_inverse=True)
+    train, unseen, known = _split(
+        labels, listing.trains[classes], None if listing.queries is None else listing.queries[kept],
+        known_query_share, split_seed,
+    )  # fmt: skip
+    lone = int((np.bincount(labels) == 1).sum())
+    if lone:
+        notes.append(f"{lone} {'class has' if lone == 1 else 'classes have'} one image: never trained on.")
+    if (trained := len(np.unique(labels[train]))) < 2:
+        raise DataError(
+            f"{name} leaves {trained} {'class' if trained == 1 else 'classes'} to train on: expected at least two "
+            f"classes with two readable images each in the training half of {listing.root}."
+        )
+    return Dataset(
+        name=name, root=listing.root, ids=[i for i, keep in zip(listing.ids, kept, strict=True) if keep],
+        labels=labels.astype(np.int64), class_names=[listing.class_names[c] for c in classes], train=train,
+        unseen=unseen, known=known, skipped=skipped, licence=source.licence, attribution=source.attribution,
+        notes=notes, sizes=sizes[kept],
+    )  # fmt: skip
+
+
+def _source(name: str) -> Source:
+    if name.startswith("folder:"):
+        return folder.source(name.removeprefix("folder:"))
+    if name not in SOURCES:
+        raise DataError(f"Unknown data set {name!r}. Expected one of {', '.join(SOURCES)}, or folder:PATH.")
+    return SOURCES[name]
+
+
+def _split(
+    labels: np.ndarray, trains: np.ndarray, queries: np.ndarray | None, share: float, seed: int
+) -> tuple[np.ndarray, Protocol | None, Protocol | None]:
+    """(train items, unseen, known); without queries of its own, unseen is leave-one-out and known is held out."""
+    items = np.arange(len(labels), dtype=np.int64)
+    is_known = trains[labels]
+    if queries is None:
+        gallery, query = hold_out_queries(labels, items[is_known], share, seed)
+        unseen = Protocol("unseen", items[~is_known], items[~is_known])
+    else:
+        gallery, query = items[is_known & ~queries], items[is_known & queries]
+        unseen = Protocol("unseen", items[~is_known & queries], items[~is_known & ~queries])
+    known = Protocol("known", query, gallery)
+    return (
+        without_lone_items(labels, gallery),
+        unseen if len(unseen.query) and len(unseen.gallery) else None,
+        known if len(query) and len(gallery) else None,
+    )
+
+
+def check_images(
+    root: Path, ids: list[str], cache_file: Path | None = None, progress: Progress | None = None
+) -> tuple[list[str], np.ndarray]:
+    """Decode every file once, on a pool of threads (decoders release the interpreter).
+
+    Args:
+        root: folder the ids are relative to.
+        ids: files to check.
+        cache_file: JSON that remembers answers by id, size and time of change; written where it can be.
+        progress: called with (done, total, what).
+
+    Returns:
+        (why each file cannot be read, "" where it can; (files,) int64 sizes in bytes, 0 where missing).
+    """
+    stats = [_size_and_time(os.path.join(root, item_id)) for item_id in ids]
+    cached = _read_cache(cache_file)
+    reasons: dict[int, str] = {}
+    for item, (item_id, stat) in enumerate(zip(ids, stats, strict=True)):
+        if stat is None:
+            reasons[item] = "the file is missing."
+        elif (entry := cached.get(item_id)) and tuple(entry[:2]) == stat:
+            reasons[item] = entry[2]
+    open_items = [item for item in range(len(ids)) if item not in reasons]
+    if open_items:
+        chunks = [open_items[start : start + _CHUNK] for start in range(0, len(open_items), _CHUNK)]
+        done = 0
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            answers = pool.map(lambda chunk: [why_unreadable(root / ids[item]) for item in chunk], chunks)
+            for chunk, answer in zip(chunks, answers, strict=True):
+                reasons.update(zip(chunk, answer, strict=True))
+                done += len(chunk)
+                if progress:
+                    progress(done, len(open_items), "checking images")
+        entries = {i: [*stat, reasons[item]] for item, (i, stat) in enumerate(zip(ids, stats, strict=True)) if stat}
+        _write_cache(cache_file, entries)
+    sizes = np.array([stat[0] if stat else 0 for stat in stats], dtype=np.int64)
+    return [reasons[item] for item in range(len(ids))], sizes
+
+
+def _size_and_time(path: str) -> tuple[int, int] | None:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _read_cache(cache_file: Path | None) -> dict[str, list]:
+    try:
+        entries = json.loads(cache_file.read_bytes()) if cache_file else {}
+    except (OSError, ValueError):  # absent or torn: check again
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def _write_cache(cache_file: Path | None, entries: dict[str, list]) -> None:
+    if cache_file is None:
+        return
+    with contextlib.suppress(OSError):  # a read-only or full disk only costs the next reader time
+        cache_file.parent.mkdir(parents=True, exist_ok=True)
+        partial = cache_file.with_name(f"{cache_file.name}.{os.getpid()}")
+        partial.write_text(json.dumps(entries))
+        partial.replace(cache_file)
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

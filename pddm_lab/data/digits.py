@@ -1,0 +1,73 @@
+"""`digits`: 1797 handwritten digits of 8 x 8 pixels from scikit-learn, for tests and machines without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pddm_lab.data.source import Listing, Progress, Source, how_to_get, staged_folder
+from pddm_lab.data.splits import halves_by_hash
+from pddm_lab.errors import DataError
+
+FOLDER = "digits"
+ITEMS = 1797
+
+
+def fetch(data_root: Path, progress: Progress | None = None) -> Path:
+    """Write each digit as `digits/<digit>/<number>.png`; a complete folder is left alone.
+
+    Raises:
+        DataError: the data root cannot be written.
+    """
+    target = data_root / FOLDER
+    if is_present(data_root):
+        return target
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    with staged_folder(target) as folder:
+        for number, (pixels, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
+            (folder / str(digit)).mkdir(exist_ok=True)
+            Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8)).save(
+                folder / str(digit) / f"{number:04}.png"
+            )
+            if progress:
+                progress(number + 1, ITEMS, "writing digits")
+    return target
+
+
+def is_present(data_root: Path) -> bool:
+    """Whether all digits lie there."""
+    return sum(1 for _ in (data_root / FOLDER).glob("*/*.png")) == ITEMS
+
+
+def list_items(data_root: Path, split_seed: int = 0) -> Listing:
+    """Items in the order of scikit-learn's array, classes "0" to "9"."""
+    root = data_root / FOLDER
+    paths = sorted(root.glob("*/*.png"), key=lambda path: path.name)
+    if not paths:
+        raise DataError(f"No digits at {root}: expected <digit>/<number>.png. {how_to_get('digits', data_root)}")
+    names = [str(digit) for digit in range(10)]
+    return Listing(
+        root=root,
+        ids=[f"{path.parent.name}/{path.name}" for path in paths],
+        labels=np.array([int(path.parent.name) for path in paths], dtype=np.int64),
+        class_names=names,
+        trains=halves_by_hash(names, split_seed),
+    )
+
+
+SOURCE = Source(
+    name="digits",
+    title="Handwritten digits",
+    folder_name=FOLDER,
+    size="no download; 1797 images of 8 x 8 pixels, ships with scikit-learn",
+    licence="CC-BY-4.0",
+    attribution="E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI; by way of scikit-learn.",
+    list_items=list_items,
+    is_present=is_present,
+    fetch=fetch,
+    automatic=True,
+)

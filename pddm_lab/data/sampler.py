@@ -1,0 +1,62 @@
+"""Batches of P classes x K images, each a pure function of (seed, step): resuming a run needs no sampler state."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pddm_lab.data.splits import by_class, without_lone_items
+from pddm_lab.errors import DataError
+
+
+class ClassBatches:
+    """Random batches of a constant number of items, several of each class, no item twice.
+
+    A class with fewer than K images gives all it has and further classes fill the batch; where the classes run out,
+    they give more images each. A class with one image takes no part. The batch has P * K items, or all there are.
+
+    Attributes:
+        batch_size: items in every batch.
+    """
+
+    def __init__(
+        self, labels: np.ndarray, items: np.ndarray, classes_per_batch: int, images_per_class: int, seed: int
+    ) -> None:
+        """Args:
+            labels: (all items,) class of each item.
+            items: item indices to draw from.
+            classes_per_batch: P, as long as each class has K images.
+            images_per_class: K.
+            seed: seed of all batches.
+
+        Raises:
+            DataError: fewer than two classes with two images, so that no quadruplet can be formed.
+        """
+        self._members = list(by_class(labels, without_lone_items(labels, items)).values())
+        self._counts = np.array([len(members) for members in self._members], dtype=np.int64)
+        if len(self._members) < 2:
+            raise DataError(
+                f"Training needs at least two classes with two images each, and {len(self._members)} came. "
+                "Add images, or choose another data set."
+            )
+        self._seed = seed
+        self.batch_size = min(classes_per_batch * images_per_class, int(self._counts.sum()))
+        self._per_class = images_per_class
+        while np.minimum(self._counts, self._per_class).sum() < self.batch_size:
+            self._per_class += 1
+
+    def batch(self, step: int) -> np.ndarray:
+        """Item indices of one batch.
+
+        Args:
+            step: 0, 1, 2, ...
+
+        Returns:
+            (batch_size,) int64, the items of a class next to each other.
+        """
+        rng = np.random.default_rng([self._seed, step])
+        order = rng.permutation(len(self._members))
+        given = np.minimum(self._counts[order], self._per_class)
+        before = np.cumsum(given) - given
+        given = np.minimum(given, np.maximum(self.batch_size - before, 0))
+        drawn = [rng.choice(self._members[c], n, replace=False) for c, n in zip(order, given, strict=True) if n]
+        return np.concatenate(drawn)

@@ -1,0 +1,73 @@
+"""Class-disjoint splits and held-out queries: pure functions of class names, labels and a seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def halves_by_hash(class_names: Sequence[str], seed: int) -> np.ndarray:
+    """Split classes in halves by a seeded hash of their names.
+
+    Returns:
+        (classes,) bool, True for the half that trains; the larger half where the number is odd.
+    """
+    digests = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in class_names]
+    order = sorted(range(len(class_names)), key=digests.__getitem__)
+    trains = np.zeros(len(class_names), dtype=bool)
+    trains[order[: (len(order) + 1) // 2]] = True
+    return trains
+
+
+def hold_out_queries(labels: np.ndarray, items: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hold out a share of each class as queries: at least one where two others remain, none where they would not.
+
+    Args:
+        labels: (all items,) class of each item.
+        items: item indices to divide.
+        share: 0 to 0.5; 0 holds out nothing.
+
+    Returns:
+        (train, query), both sorted item indices.
+    """
+    held: list[np.ndarray] = []
+    for label, members in by_class(labels, items).items():
+        count = min(max(1, round(share * len(members))), len(members) - 2)
+        if share > 0 and count > 0:
+            held.append(np.random.default_rng([seed, label]).choice(members, count, replace=False))
+    query = np.sort(np.concatenate(held)) if held else np.empty(0, dtype=np.int64)
+    return np.setdiff1d(items, query), query
+
+
+def hold_out_classes(labels: np.ndarray, train: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Take whole classes out of the training items, to choose the best step on.
+
+    At least two classes are taken, so that there is something to confuse, and at least two stay; where that cannot be,
+    or share is 0, none is taken.
+
+    Returns:
+        (fit, validation), both sorted item indices, without a class in common.
+    """
+    classes = np.unique(labels[train])
+    count = max(2, round(share * len(classes))) if share > 0 else 0
+    if len(classes) - count < 2:
+        count = 0
+    taken = np.random.default_rng(seed).permutation(classes)[:count]
+    is_taken = np.isin(labels[train], taken)
+    return np.sort(train[~is_taken]), np.sort(train[is_taken])
+
+
+def without_lone_items(labels: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """The items whose class has another item: one image alone makes no positive pair."""
+    classes, counts = np.unique(labels[items], return_counts=True)
+    return items[np.isin(labels[items], classes[counts > 1])]
+
+
+def by_class(labels: np.ndarray, items: np.ndarray) -> dict[int, np.ndarray]:
+    """Class -> its item indices, sorted; classes in rising order."""
+    items = np.sort(items)
+    order = items[np.argsort(labels[items], kind="stable")]
+    classes, starts = np.unique(labels[order], return_index=True)
+    return dict(zip(classes.tolist(), np.split(order, starts[1:]), strict=True)) if len(order) else {}
