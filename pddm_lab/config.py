@@ -103,6 +103,8 @@ class TrainConfig:
     """Largest L2 norm of the gradient; 0: no clipping."""
     eval_every: int = 50
     """Steps between measurements on the validation classes."""
+    selection: SimilarityName = "euclidean"
+    """The similarity whose MAP@R on the validation classes chooses the best step."""
     refit: bool = True
     """After choosing the best step on validation classes, train again on all training classes for that many steps."""
 

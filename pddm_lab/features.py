@@ -1,0 +1,188 @@
+"""Images to features in bulk: loading and decoding beside the network, and the frozen trunk's features kept by content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from pddm_lab.backbones import Trunk, fuse_batch_norms, weights_fingerprint
+from pddm_lab.data.images import open_image
+from pddm_lab.runs import replacing
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, what)."""
+
+INFERENCE_BATCH = 64
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def prepare(
+    image: Image.Image, resize: int, size: int, rng: np.random.Generator | None = None
+) -> UInt8[Tensor, "3 size size"]:
+    """Scale an image's shorter side and cut a square.
+
+    Args:
+        image: RGB.
+        resize: shorter side after scaling, in pixels.
+        size: side of the crop, in pixels.
+        rng: for a random crop and mirror, to train; None for the centre, to evaluate.
+    """
+    scale = resize / min(image.size)
+    if scale != 1:
+        scaled = (max(size, round(image.width * scale)), max(size, round(image.height * scale)))
+        image = image.resize(scaled, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    spare = (image.width - size, image.height - size)
+    left, top = (s // 2 for s in spare) if rng is None else (int(rng.integers(s + 1)) for s in spare)
+    pixels = np.asarray(image.crop((left, top, left + size, top + size)))
+    if rng is not None and rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+class ImageFiles(Dataset[Tensor]):
+    """Prepared images by position; a key (step, position) asks for the random crop that belongs to that step."""
+
+    def __init__(self, paths: Sequence[Path], resize: int, size: int, seed: int = 0) -> None:
+        self._paths, self._resize, self._size, self._seed = list(map(str, paths)), resize, size, seed
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> UInt8[Tensor, "3 size size"]:
+        if isinstance(key, tuple):
+            step, position = key
+            return prepare(
+                open_image(self._paths[position]), self._resize, self._size, np.random.default_rng([self._seed, *key])
+            )
+        return prepare(open_image(self._paths[key]), self._resize, self._size)
+
+
+def image_loader(images: ImageFiles, batches: Any, workers: int, device: torch.device) -> DataLoader[Tensor]:
+    """Batches of prepared images, loaded by worker processes into pinned memory where a GPU waits for them.
+
+    Args:
+        images: what to load.
+        batches: iterable of lists of keys, one list a batch.
+        workers: processes; -1 for one per core but one, at most 8.
+        device: where the batches go.
+    """
+    workers = default_workers() if workers < 0 else workers
+    return DataLoader(
+        images, batch_sampler=batches, num_workers=workers, pin_memory=device.type == "cuda", prefetch_factor=4 if workers else None
+    )  # fmt: skip
+
+
+def default_workers() -> int:
+    """One process per core but one, at most 8."""
+    return min(max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 2) - 1, 8)
+
+
+@torch.inference_mode()
+def run_network(
+    network: nn.Module,
+    paths: Sequence[Path],
+    *,
+    resize: int,
+    size: int,
+    device: torch.device,
+    precision: str = "32",
+    workers: int = -1,
+    progress: Progress | None = None,
+    what: str = "images",
+) -> Float[np.ndarray, "images dim"]:
+    """Outputs of a network for image files, (images, dim) float32, in order.
+
+    Args:
+        network: takes uint8 images (n, 3, size, size); in evaluation mode.
+        paths: the image files.
+        resize: shorter side before the centred crop, in pixels.
+        size: side of the crop, in pixels.
+        device: where the network is.
+        precision: 32, bf16 or fp16.
+        workers: processes that load images.
+        progress: called after each batch.
+        what: what the progress counts.
+
+    Raises:
+        DataError: an image can no longer be read.
+    """
+    keys = [list(range(s, min(s + INFERENCE_BATCH, len(paths)))) for s in range(0, len(paths), INFERENCE_BATCH)]
+    outputs: list[Tensor] = []
+    done = 0
+    for images in image_loader(ImageFiles(paths, resize, size), keys, workers if len(keys) > 2 else 0, device):
+        with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
+            outputs.append(network(images.to(device, non_blocking=True)).float().cpu())
+        done += len(images)
+        if progress:
+            progress(done, len(paths), what)
+    return torch.cat(outputs).numpy() if outputs else np.empty((0, 0), np.float32)
+
+
+def trunk_features(
+    trunk: Trunk,
+    paths: Sequence[Path],
+    folder: Path,
+    *,
+    resize: int,
+    size: int,
+    device: torch.device,
+    precision: str = "32",
+    workers: int = -1,
+    progress: Progress | None = None,
+) -> Float[np.ndarray, "images trunk_dim"]:
+    """Features of a frozen trunk, (images, trunk.dim) float32; each content is computed once and kept in a folder.
+
+    Args:
+        trunk: the frozen trunk.
+        paths: the image files.
+        folder: where the features are kept, one file per trunk, weights, size and precision.
+        resize: shorter side before the centred crop, in pixels.
+        size: side of the crop, in pixels.
+        device: where to compute.
+        precision: 32, bf16 or fp16.
+        workers: processes that load images.
+        progress: called as images are done.
+    """
+    from safetensors.numpy import load_file, save_file
+
+    with ThreadPoolExecutor() as pool:
+        wanted = list(pool.map(_content_hash, paths))
+    file = folder / f"{weights_fingerprint(trunk)}-{resize}-{size}-{precision}.safetensors"
+    kept: dict[str, np.ndarray] = {}
+    try:
+        kept = load_file(file)
+    except FileNotFoundError:
+        pass
+    except Exception:  # a torn file of features costs only their time
+        file.unlink(missing_ok=True)
+    hashes = kept.get("hashes", np.empty((0, 16), np.uint8))
+    features = kept.get("features", np.empty((0, trunk.dim), np.float32))
+    row_of = {row.tobytes(): number for number, row in enumerate(hashes)}
+    missing = {content: path for content, path in zip(wanted, paths, strict=True) if content not in row_of}
+    if missing:
+        computed = run_network(
+            fuse_batch_norms(trunk).to(device), list(missing.values()), resize=resize, size=size, device=device,
+            precision=precision, workers=workers, progress=progress, what="trunk features",
+        )  # fmt: skip
+        row_of |= {content: len(features) + number for number, content in enumerate(missing)}
+        features = np.concatenate([features, computed])
+        hashes = np.concatenate([hashes, np.frombuffer(b"".join(missing), np.uint8).reshape(-1, 16)])
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as temporary:
+            save_file({"hashes": hashes, "features": features}, temporary)
+    return features[[row_of[content] for content in wanted]]
+
+
+def _content_hash(path: Path) -> bytes:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()

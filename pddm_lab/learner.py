@@ -1,0 +1,116 @@
+"""One step's computation: a batch to its joint objective, the terms for the log, and the quadruplets it came from.
+
+The similarity that a run trains shapes the embedding. The other learned similarities ride along: they mine and learn their own
+quadruplets on detached features, so that every run can compare all of them, and leave the embedding as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pddm_lab.config import TrainConfig
+from pddm_lab.losses import distance_hinge, double_header_hinge, embedding_hinge, joint_objective, score_hinge
+from pddm_lab.miner import Quadruplets, mine
+from pddm_lab.model import LEARNED, MetricModel
+from pddm_lab.similarity import Euclidean, Similarity
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a batch gave: the loss to step on, its terms by name, and its quadruplets with their values."""
+
+    loss: Float[Tensor, ""]
+    terms: dict[str, Float[Tensor, ""]]
+    quadruplets: Quadruplets
+    values: Float[Tensor, "8 quads"]
+    """s_ij, s_ik, s_jl, d_ij, d_ik, d_jl, slack_ik, slack_jl of each quadruplet, detached."""
+
+
+VALUE_NAMES = ("s_ij", "s_ik", "s_jl", "d_ij", "d_ik", "d_jl", "slack_ik", "slack_jl")
+"""The rows of `Step.values`."""
+
+
+class Learner(nn.Module):
+    """The model with its objective; `forward` takes one process's part of a batch.
+
+    Args:
+        model: what learns.
+        config: the objective's choices.
+    """
+
+    def __init__(self, model: MetricModel, config: TrainConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.trained = nn.ModuleList([model.embedding])
+        """What the main loss moves; the rest learns on detached features."""
+        if config.similarity in LEARNED:
+            self.trained.append(model.similarity(config.similarity))
+
+    def forward(self, inputs: Tensor, labels: Int[Tensor, " part"]) -> Step:
+        """Mine the whole batch and compute the objective.
+
+        Args:
+            inputs: uint8 images (part, 3, side, side), or the frozen trunk's features (part, trunk_dim).
+            labels: classes of the items, (part,).
+        """
+        embedding = self.model.embedding
+        features = embedding.project(inputs) if self.config.freeze_trunk else embedding(inputs)
+        features, labels = gather(features), gather(labels)
+        with torch.autocast(features.device.type, enabled=False):
+            return self._step(features, labels)
+
+    def _step(self, features: Float[Tensor, "items dim"], labels: Int[Tensor, " items"]) -> Step:
+        config, similarity = self.config, self.model.similarity(self.config.similarity)
+        miner = self.model.similarity(config.mining_similarity or config.similarity)
+        quads = mine(features, labels, miner, config.mining)
+        scores = pair_values(similarity, features, quads)
+        distances = -pair_values(Euclidean(), features, quads)
+        hinged = distances.square() if config.squared_distance else distances
+        if config.loss == "quadruplet":
+            e_m = double_header_hinge(*scores, config.score_margin)
+            e_e = embedding_hinge(*hinged, config.distance_margin)
+        else:
+            e_m = score_hinge(scores[0], scores[1], config.score_margin)
+            e_e = distance_hinge(hinged[0], hinged[1], config.distance_margin)
+        loss, terms = joint_objective(e_m, e_e, config.embedding_weight)
+        for name in LEARNED:
+            if name != config.similarity:
+                companion = self._companion_loss(self.model.similarity(name), features.detach(), labels)
+                loss = loss + companion
+                terms[f"{name}_loss"] = companion.detach()
+        slack = config.score_margin + scores[1:] - scores[:1]
+        return Step(loss, terms, quads, torch.cat([scores, distances, slack]).detach())
+
+    def _companion_loss(self, similarity: Similarity, features: Tensor, labels: Tensor) -> Float[Tensor, ""]:
+        quads = mine(features, labels, similarity, self.config.mining)
+        return double_header_hinge(*pair_values(similarity, features, quads), self.config.score_margin).sum() / max(
+            len(quads), 1
+        )
+
+
+def pair_values(
+    similarity: Similarity, features: Float[Tensor, "items dim"], quads: Quadruplets
+) -> Float[Tensor, "3 quads"]:
+    """Similarities of the pairs (i, j), (i, k) and (j, l) of each quadruplet, in one call."""
+    left = features[torch.cat([quads.i, quads.i, quads.j])]
+    right = features[torch.cat([quads.j, quads.k, quads.l])]
+    return similarity(left, right).view(3, -1)
+
+
+def gather(part: Tensor) -> Tensor:
+    """The parts of all processes in rank order, with gradients; the part itself where there is one process."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return part
+    if part.is_floating_point():
+        import torch.distributed.nn
+
+        return torch.cat(torch.distributed.nn.all_gather(part))
+    parts = [torch.empty_like(part) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, part)
+    return torch.cat(parts)

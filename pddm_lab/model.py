@@ -1,0 +1,70 @@
+"""The model of a run: trunk -> embedding head -> unit-length features, with the learned similarities beside it.
+
+Paper -> code:  g(x) -> trunk and head   f = g(x) / ||g(x)|| -> embed(x)   d -> dim
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from pddm_lab.backbones import Trunk, load_trunk
+from pddm_lab.config import TrainConfig
+from pddm_lab.similarity import Cosine, Euclidean, Similarity, make_similarity
+
+LEARNED = ("mahalanobis", "pddm")
+"""The similarities with weights. A run trains all of them; those it wasn't asked for learn on detached features."""
+
+
+class EmbeddingNet(nn.Module):
+    """Images to unit-length features.
+
+    Args:
+        trunk: pooled features of images.
+        dim: dimensions of the embedding.
+    """
+
+    def __init__(self, trunk: Trunk, dim: int = 128) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(trunk.dim, dim)
+
+    def project(self, pooled: Float[Tensor, "n trunk_dim"]) -> Float[Tensor, "n dim"]:
+        """Unit-length features of the trunk's pooled features."""
+        return F.normalize(self.head(pooled), dim=-1)
+
+    def forward(self, images: UInt8[Tensor, "n 3 side side"]) -> Float[Tensor, "n dim"]:
+        """Unit-length features of RGB images with values 0 to 255."""
+        pooled = self.trunk(images)
+        # Under mixed precision the trunk alone runs in 16 bits: distances of unit vectors need all 32.
+        with torch.autocast(images.device.type, enabled=False):
+            return self.project(pooled)
+
+
+class MetricModel(nn.Module):
+    """An embedding and its learned similarities: what a run saves and everything else loads."""
+
+    def __init__(self, config: TrainConfig, weights: str | None = None) -> None:
+        super().__init__()
+        self.embedding = EmbeddingNet(
+            load_trunk(config.trunk, config.weights if weights is None else weights), config.dim
+        )
+        self.learned = nn.ModuleDict(
+            {
+                name: make_similarity(
+                    name,
+                    config.dim,
+                    hidden=config.unit_hidden,
+                    dropout=config.unit_dropout,
+                    normalize_input=config.unit_normalize,
+                )
+                for name in LEARNED
+            }
+        )
+        self._fixed: dict[str, Similarity] = {"euclidean": Euclidean(), "cosine": Cosine()}
+
+    def similarity(self, name: str) -> Similarity:
+        """A similarity by name: euclidean, cosine, mahalanobis or pddm."""
+        return self._fixed[name] if name in self._fixed else self.learned[name]  # type: ignore[return-value]

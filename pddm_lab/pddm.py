@@ -1,0 +1,55 @@
+"""The Position-Dependent Deep Metric unit: a similarity of two features that also sees where in the space the pair lies.
+
+Paper -> code:  f_i, f_j -> a, b   u -> u   v -> v   u', v' -> u_hidden, v_hidden   c -> joint   S -> the returned score
+W_u, b_u -> difference   W_v, b_v -> position   W_c, b_c -> joint   W_s, b_s -> score
+
+Source: Huang, Loy, Tang, "Local Similarity-Aware Deep Feature Embedding", NIPS 2016. Options beyond it: `hidden` (the paper's
+layers are d wide), `dropout`, `normalize_input`; off by default.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class PDDM(nn.Module):
+    """S(a, b) = W_s relu(W_c [u'; v'] + b_c) + b_s with u = |a - b|, v = (a + b) / 2; larger means more similar.
+
+    Args:
+        dim: d, the dimensions of the features.
+        hidden: width of the three layers; 0 for d, as in the paper.
+        dropout: share of each layer's outputs dropped while training.
+        normalize_input: L2-normalise u and v before their layers.
+    """
+
+    def __init__(self, dim: int = 128, hidden: int = 0, dropout: float = 0.0, normalize_input: bool = False) -> None:
+        super().__init__()
+        hidden = hidden or dim
+        self.difference = nn.Linear(dim, hidden)
+        self.position = nn.Linear(dim, hidden)
+        self.joint = nn.Linear(2 * hidden, hidden)
+        self.score = nn.Linear(hidden, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.normalize_input = normalize_input
+
+    def forward(self, a: Float[Tensor, "*#batch dim"], b: Float[Tensor, "*#batch dim"]) -> Float[Tensor, "*batch"]:
+        """Score pairs; `a` and `b` broadcast against each other, and S(a, b) = S(b, a).
+
+        Args:
+            a: unit-length features, (..., dim).
+            b: unit-length features, (..., dim).
+
+        Returns:
+            Scores, (...): unbounded, larger is more similar.
+        """
+        u = (a - b).abs()
+        v = (a + b) / 2
+        if self.normalize_input:
+            u, v = F.normalize(u, dim=-1), F.normalize(v, dim=-1)
+        u_hidden = F.normalize(self.dropout(F.relu(self.difference(u))), dim=-1)
+        v_hidden = F.normalize(self.dropout(F.relu(self.position(v))), dim=-1)
+        joint = self.dropout(F.relu(self.joint(torch.cat([u_hidden, v_hidden], dim=-1))))
+        return self.score(joint).squeeze(-1)

@@ -1,0 +1,202 @@
+"""Similarities behind one interface: Euclidean, cosine, learned Mahalanobis and PDDM. Any of them can mine, rank and be compared.
+
+Larger always means more similar, so the two distances enter with a minus sign: S_euclidean = -D, S_mahalanobis = -D_M.
+
+Scoring all pairs with the PDDM unit uses what its algebra gives. W_v v = (W_v a + W_v b) / 2 is a sum of two per-item products,
+and W_c [u'; v'] = W_cu u' + W_cv v' splits, so that a length normalisation becomes one division of a row after its product.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pddm_lab.config import SIMILARITIES
+from pddm_lab.errors import ConfigError
+from pddm_lab.pddm import PDDM
+
+TILE_PAIRS = 4096
+"""Pairs a tile of the PDDM matrix holds: two (pairs, 128) blocks of 2 MB each stay in a core's cache."""
+ROW_PAIRS = 1 << 20
+"""Pairs scored at a time by `pairs`: bounds the memory."""
+SMALLEST_NORM = 1e-12
+"""The smallest length divided by, as in torch.nn.functional.normalize."""
+
+
+class Similarity(nn.Module):
+    """A similarity of features. `forward` is differentiable and broadcasts; the other methods score without gradients."""
+
+    name: str
+
+    @abstractmethod
+    def forward(self, a: Float[Tensor, "*#batch dim"], b: Float[Tensor, "*#batch dim"]) -> Float[Tensor, "*batch"]:
+        """Similarities of pairs, (..., dim) and (..., dim) -> (...); larger is more similar."""
+
+    @abstractmethod
+    def _matrix(self, queries: Float[Tensor, "queries dim"], gallery: Float[Tensor, "items dim"]) -> Tensor: ...
+
+    @torch.no_grad()
+    def matrix(
+        self, queries: Float[Tensor, "queries dim"], gallery: Float[Tensor, "items dim"]
+    ) -> Float[Tensor, "queries items"]:
+        """Similarities of every query with every gallery item, (queries, items)."""
+        was_training = self.training
+        self.eval()
+        try:
+            return self._matrix(queries, gallery)
+        finally:
+            self.train(was_training)
+
+    @torch.no_grad()
+    def pairs(self, a: Float[Tensor, "pairs dim"], b: Float[Tensor, "pairs dim"]) -> Float[Tensor, " pairs"]:
+        """Similarities of a[n] with b[n], (pairs,), in bounded memory."""
+        was_training = self.training
+        self.eval()
+        try:
+            chunks = zip(a.split(ROW_PAIRS // 16), b.split(ROW_PAIRS // 16), strict=True)
+            return torch.cat([self(left, right) for left, right in chunks]) if len(a) else a.new_zeros(0)
+        finally:
+            self.train(was_training)
+
+    def rerank(
+        self, query: Float[Tensor, " dim"], gallery: Float[Tensor, "items dim"], shortlist: Int[Tensor, " shortlist"]
+    ) -> tuple[Int[Tensor, " shortlist"], Float[Tensor, " shortlist"]]:
+        """Order a shortlist of gallery rows by this similarity to the query.
+
+        Args:
+            query: one feature, (dim,).
+            gallery: features, (items, dim).
+            shortlist: rows of the gallery, (shortlist,).
+
+        Returns:
+            The same rows and their similarities, best first; equal ones keep the shortlist's order.
+        """
+        scores = self.matrix(query[None], gallery[shortlist])[0]
+        order = scores.argsort(descending=True, stable=True)
+        return shortlist[order], scores[order]
+
+
+class Euclidean(Similarity):
+    """S = -D = -||a - b||."""
+
+    name = "euclidean"
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Minus the Euclidean distance; its gradient is 0 where both are equal."""
+        return -_safe_sqrt((a - b).square().sum(-1))
+
+    def _matrix(self, queries: Tensor, gallery: Tensor) -> Tensor:
+        return -_distances(queries, gallery)
+
+
+class Cosine(Similarity):
+    """S = a . b / (||a|| ||b||). On unit-length features it ranks as Euclidean does; its distributions differ."""
+
+    name = "cosine"
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """The cosine of the angle between a and b, -1 to 1."""
+        return F.cosine_similarity(a, b, dim=-1)
+
+    def _matrix(self, queries: Tensor, gallery: Tensor) -> Tensor:
+        return F.normalize(queries, dim=-1) @ F.normalize(gallery, dim=-1).T
+
+
+class Mahalanobis(Similarity):
+    """S = -D_M = -||L (a - b)||: one learned global metric, M = L^T L, started at the identity."""
+
+    name = "mahalanobis"
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.map = nn.Linear(dim, dim, bias=False)
+        nn.init.eye_(self.map.weight)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Minus the Mahalanobis distance."""
+        return -_safe_sqrt(self.map(a - b).square().sum(-1))
+
+    def _matrix(self, queries: Tensor, gallery: Tensor) -> Tensor:
+        return -_distances(self.map(queries), self.map(gallery))
+
+
+class PDDMSimilarity(Similarity):
+    """S of a PDDM unit."""
+
+    name = "pddm"
+
+    def __init__(self, unit: PDDM) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """The unit's score."""
+        return self.unit(a, b)
+
+    def _matrix(self, queries: Tensor, gallery: Tensor) -> Tensor:
+        scores = queries.new_empty(len(queries), len(gallery))
+        columns = min(max(len(gallery), 1), 256)
+        rows = max(TILE_PAIRS // columns, 1)
+        score_tile = self._score_tile if not self.unit.normalize_input else lambda a, b, *_: self(a[:, None], b[None])
+        query_positions, gallery_positions = (self.unit.position.weight @ x.T / 2 for x in (queries, gallery))
+        query_positions, gallery_positions = query_positions.T + self.unit.position.bias, gallery_positions.T
+        for top in range(0, len(queries), rows):
+            for left in range(0, len(gallery), columns):
+                q, g = slice(top, top + rows), slice(left, left + columns)
+                scores[q, g] = score_tile(queries[q], gallery[g], query_positions[q], gallery_positions[g])
+        return scores
+
+    def _score_tile(self, a: Tensor, b: Tensor, a_position: Tensor, b_position: Tensor) -> Tensor:
+        """S of all pairs of a tile, from the features and the two summands of W_v v + b_v."""
+        unit = self.unit
+        joint_u, joint_v = unit.joint.weight.chunk(2, dim=1)
+        u = (a[:, None] - b[None]).abs_().flatten(0, 1)
+        u_hidden = F.linear(u, unit.difference.weight, unit.difference.bias).relu_()
+        v_hidden = (a_position[:, None] + b_position[None]).relu_().flatten(0, 1)
+        u_length = u_hidden.norm(dim=1, keepdim=True).clamp_(min=SMALLEST_NORM)
+        v_length = v_hidden.norm(dim=1, keepdim=True).clamp_(min=SMALLEST_NORM)
+        joint = (u_hidden @ joint_u.T).div_(u_length)
+        joint.addcdiv_(v_hidden @ joint_v.T, v_length.expand(-1, joint.shape[1])).add_(unit.joint.bias).relu_()
+        return F.linear(joint, unit.score.weight, unit.score.bias).view(len(a), len(b))
+
+
+def make_similarity(
+    name: str, dim: int, *, hidden: int = 0, dropout: float = 0.0, normalize_input: bool = False
+) -> Similarity:
+    """A new similarity by name.
+
+    Args:
+        name: euclidean, cosine, mahalanobis or pddm.
+        dim: dimensions of the features.
+        hidden: width of the PDDM unit; 0 for dim.
+        dropout: dropout of the PDDM unit.
+        normalize_input: L2-normalise u and v of the PDDM unit.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if name == "pddm":
+        return PDDMSimilarity(PDDM(dim, hidden, dropout, normalize_input))
+    if name == "mahalanobis":
+        return Mahalanobis(dim)
+    if name == "cosine":
+        return Cosine()
+    if name == "euclidean":
+        return Euclidean()
+    raise ConfigError(f"Unknown similarity {name!r}. Expected one of {', '.join(SIMILARITIES)}.")
+
+
+def _safe_sqrt(squares: Tensor) -> Tensor:
+    """A square root whose gradient is 0 at 0 instead of infinite."""
+    positive = squares > 0
+    return torch.where(positive, squares, 1.0).sqrt() * positive
+
+
+def _distances(a: Float[Tensor, "a dim"], b: Float[Tensor, "b dim"]) -> Float[Tensor, "a b"]:
+    """Euclidean distances of all pairs by one matrix product; near 0 they are good to about 1e-3 of the features' length."""
+    squares = torch.addmm(b.square().sum(1), a, b.T, alpha=-2)
+    return squares.add_(a.square().sum(1, keepdim=True)).clamp_(min=0).sqrt_()
