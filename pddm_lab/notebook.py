@@ -1,0 +1,179 @@
+"""A training by way of its notebook: papermill executes notebooks/train.ipynb, and the run's folder keeps the result.
+
+The notebook is written beside the runs while it executes, and moved into the run's folder at the end, whatever it was.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pddm_lab import errors
+from pddm_lab.config import PRESETS, TrainConfig, runs_root
+from pddm_lab.errors import LabError, RunError
+from pddm_lab.runs import Run, exists_already, folder_name
+
+NOTEBOOK = "notebook.ipynb"
+"""Name of the executed notebook in a run's folder."""
+
+
+def shipped(name: str) -> Path:
+    """A file that lies beside the package: in the repository, or where installing the wheel put it.
+
+    Args:
+        name: path relative to the repository, such as "notebooks/train.ipynb".
+
+    Raises:
+        RunError: neither has it.
+    """
+    places = (Path(__file__).parents[1], Path(sys.prefix) / "share" / "pddm-lab")
+    for place in places:
+        if (place / name).is_file():
+            return place / name
+    raise RunError(f"{name} is missing: expected it in {' or '.join(map(str, places))}. Install the lab again.")
+
+
+def parameters(config: TrainConfig) -> dict[str, Any]:
+    """What the notebook must be told: the preset, and the choices that differ from it."""
+    preset = PRESETS[config.preset].to_dict()
+    return {"preset": config.preset} | {
+        name: value for name, value in config.to_dict().items() if value != preset[name]
+    }
+
+
+def train_in_notebook(config: TrainConfig) -> Run:
+    """Train a run by executing the training notebook; its output is passed on to the terminal.
+
+    Ctrl-C asks the training to stop after its step; a second one ends it at once.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        LabError: what the training raised, or why there is none. A run that was begun is kept, with its reason.
+    """
+    root = runs_root(config.runs_root)
+    path, executed = _reserve(root, config)
+    execution = _Execution(shipped("notebooks/train.ipynb"), executed, parameters(config) | {"run_name": path.name})
+    try:
+        execution.start()
+        _wait(execution, path)
+    finally:
+        execution.end()
+        if (path / "run.json").is_file():
+            executed.replace(path / NOTEBOOK)
+        else:
+            executed.unlink(missing_ok=True)
+    return _outcome(execution.error, path)
+
+
+def _reserve(root: Path, config: TrainConfig) -> tuple[Path, Path]:
+    """The folder of a run to come, and an empty file for its notebook, which keeps the name from another process."""
+    name = folder_name(config, datetime.now(UTC))
+    for attempt in range(1, 1000):
+        path = root / (name if attempt == 1 else f"{name}-{attempt}")
+        executed = root / f".{path.name}.{NOTEBOOK}"
+        if config.run_name and path.exists():
+            raise exists_already(path)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            if config.run_name:  # a leftover of a process that was killed must not keep a name that was asked for
+                executed.touch()
+            else:
+                executed.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise RunError(f"{root} can't be written: {error.strerror}. --runs-root names another folder.") from error
+        if not path.exists():
+            return path, executed
+        executed.unlink()
+    raise RunError(f"{root} has 1000 runs of this second: name one with --run-name.")
+
+
+class _Execution(threading.Thread):
+    """papermill in a thread, for in the main thread it would answer Ctrl-C by killing the kernel."""
+
+    def __init__(self, source: Path, target: Path, parameters: dict[str, Any]) -> None:
+        super().__init__(name="notebook", daemon=True)
+        self.error: BaseException | None = None
+        self._source, self._target, self._parameters = source, target, parameters
+
+    def run(self) -> None:
+        # The kernel of this very interpreter, whatever "python3" means elsewhere on the machine.
+        kernels = [str(Path(sys.prefix) / "share" / "jupyter"), os.environ.get("JUPYTER_PATH", "")]
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, kernels))
+        from papermill import execute_notebook
+
+        try:
+            execute_notebook(
+                _verbatim(self._source), _verbatim(self._target), self._parameters, kernel_name="python3",
+                progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr,
+            )  # fmt: skip
+        except BaseException as error:  # handed to the main thread
+            self.error = error
+
+    def end(self) -> None:
+        """End the kernel if it still runs, and wait for papermill to write what there is."""
+        if self.is_alive():
+            import psutil
+
+            kernels = [child for child in psutil.Process().children() if "ipykernel_launcher" in child.cmdline()]
+            for process in [below for kernel in kernels for below in (*kernel.children(recursive=True), kernel)]:
+                process.kill()
+            self.join()
+
+
+def _verbatim(path: Path) -> str:
+    """papermill fills in {names} in a path: double the braces of one that has some."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _wait(execution: _Execution, path: Path) -> None:
+    try:
+        _join(execution)
+    except KeyboardInterrupt:
+        if not (path / "run.json").is_file():
+            raise
+        print("\nStopping after this step. Press Ctrl-C again to end at once.", file=sys.stderr, flush=True)
+        Run.open(path).request_stop()
+        _join(execution)
+
+
+def _join(execution: _Execution) -> None:
+    while execution.is_alive():
+        execution.join(0.2)  # in slices: a thread that waits for a lock hears no Ctrl-C on some platforms
+
+
+def _outcome(error: BaseException | None, path: Path) -> Run:
+    """The finished run, or the error that says why there is none; a run left as running is marked as failed."""
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    run = Run.open(path) if (path / "run.json").is_file() else None
+    kept = f" Its traceback: {path / NOTEBOOK}" if run else ""
+    if isinstance(error, PapermillExecutionError):
+        kind = getattr(errors, error.ename, None)
+        if isinstance(kind, type) and issubclass(kind, LabError):
+            failure: LabError = kind(error.evalue)
+        else:
+            if not run:
+                print("\n".join(error.traceback), file=sys.stderr)
+            failure = RunError(f"{path.name} failed: {error.ename}: {error.evalue}{kept}")
+    elif isinstance(error, DeadKernelError):
+        failure = RunError(f"{path.name} failed: its process was ended from outside, most often for want of memory.")
+    elif error is not None:
+        raise error
+    elif run is None:
+        failure = RunError(f"The training notebook ended without a run in {path}.")
+    elif run.status != "finished":
+        failure = RunError(f"{run.name} is {run.status}: {run.reason}")
+    else:
+        return run
+    if run and run.info["status"] == "running":
+        run.update(status="failed", reason=str(failure))
+    raise failure from error

@@ -1,0 +1,127 @@
+"""The dashboard as a process of its own, and pictures of its pages taken with a browser that nobody sees."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pddm_lab.errors import RunError
+from pddm_lab.notebook import shipped
+from pddm_lab.runs import Run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PAGES = ("runs", "similarity", "quadruplets", "search")
+_START_SECONDS = 60.0
+_PAGE_SECONDS = 60.0
+_DRAW_SECONDS = 1.0  # a chart draws itself after the script has ended
+
+
+def dashboard_command(port: int) -> list[str]:
+    """The command that serves the dashboard, with this interpreter's streamlit."""
+    return [
+        sys.executable, "-m", "streamlit", "run", str(shipped("dashboard/app.py")), "--server.port", str(port),
+        "--server.headless", "true", "--browser.gatherUsageStats", "false",
+    ]  # fmt: skip
+
+
+def find_browser() -> str | None:
+    """Path of a Chromium or Chrome of this machine; None where it has none."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@contextmanager
+def served_dashboard(runs: Path) -> Iterator[str]:
+    """Serve the dashboard on a free port of this machine while the block runs.
+
+    Args:
+        runs: folder that holds the runs.
+
+    Yields:
+        Its address, without a slash at the end.
+
+    Raises:
+        RunError: the server ended, or did not answer within a minute; with what it said last.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"PDDM_LAB_RUNS": str(runs.resolve())}
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen(
+            [*dashboard_command(port), "--server.address", "127.0.0.1"], env=environment, stdout=log, stderr=log
+        )
+        try:
+            end = time.monotonic() + _START_SECONDS
+            while not _is_healthy(port):
+                if server.poll() is not None or time.monotonic() > end:
+                    log.seek(0)
+                    raise RunError(f"The dashboard did not start. It said: {log.read()[-2000:].strip() or 'nothing'}")
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def _is_healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def take_screenshots(run: Run, folder: Path, width: int = 1280, height: int = 800) -> list[Path]:
+    """A picture of each page of the dashboard with a run open.
+
+    Args:
+        run: the run to show.
+        folder: where <page>.png go; made where it is missing.
+        width: of the window, in pixels.
+        height: of the window, in pixels.
+
+    Raises:
+        RunError: no browser, no playwright, or a page that shows an error.
+    """
+    browser_path = find_browser()
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise RunError("Screenshots need playwright: pip install -e '.[dev]'.") from None
+    if not browser_path:
+        raise RunError(f"Screenshots need one of {', '.join(BROWSERS)} on the PATH: apt-get install chromium.")
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = []
+    no_sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # Chromium refuses root else
+    with served_dashboard(run.path.parent) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=no_sandbox)
+        page = browser.new_page(viewport={"width": width, "height": height})
+        for name in PAGES:
+            page.goto(f"{address}/{name}?run={run.name}")
+            settle(page)
+            if page.get_by_test_id("stException").count():
+                raise RunError(f"The page {name} shows an error: {page.get_by_test_id('stException').inner_text()}")
+            taken.append(folder / f"{name}.png")
+            page.screenshot(path=taken[-1])
+        browser.close()
+    return taken
+
+
+def settle(page: Page) -> None:
+    """Wait until a page of the dashboard is drawn: its script has run, and charts had a moment."""
+    page.wait_for_selector("[data-test-script-state='notRunning']", timeout=_PAGE_SECONDS * 1000)
+    page.wait_for_selector("[data-testid='stSkeleton']", state="detached", timeout=_PAGE_SECONDS * 1000)
+    page.wait_for_timeout(_DRAW_SECONDS * 1000)

@@ -1,0 +1,110 @@
+"""What holds the project together: imports that go one way, one list of dependencies, notebooks without outputs."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+# A module imports only from modules above it.
+# fmt: off
+ORDER = [
+    "errors", "config", "runlog",
+    "data.images", "data.splits", "data.sampler", "data.source",
+    "data.emoji", "data.digits", "data.folder", "data.grocery", "data.cub200", "data.cars196", "data.products",
+    "data.dataset",
+    "pddm", "similarity", "miner", "losses", "backbones", "model", "features", "learner",
+    "evaluate", "gallery", "runs", "baselines", "trainer", "figures", "cards",
+    "notebook", "serving", "cli",
+]
+# fmt: on
+
+FREE_OF_FILES = ("pddm", "miner", "losses")
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imports(path: Path) -> set[str]:
+    """Dotted names of all that a file imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            names |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+PACKAGE = {_module(path): path for path in sorted((ROOT / "pddm_lab").rglob("*.py"))}
+OUTSIDE = sorted(
+    path for folder in ("dashboard", "notebooks") for path in (ROOT / folder).rglob("*.py") if ".ipynb" not in str(path)
+)
+
+
+@pytest.mark.parametrize("module", [name for name, path in PACKAGE.items() if path.name != "__init__.py"])
+def test_a_module_imports_only_from_above_it(module: str) -> None:
+    place = ORDER.index(module.removeprefix("pddm_lab."))
+    imported = _imports(PACKAGE[module]) & set(PACKAGE) - {"pddm_lab", "pddm_lab.data"}
+    below = [name for name in imported if ORDER.index(name.removeprefix("pddm_lab.")) >= place]
+    assert not below, f"{module} imports {below}, which come after it in the order of the house"
+
+
+def test_the_order_names_no_module_that_is_gone() -> None:
+    names = {name.removeprefix("pddm_lab.") for name, path in PACKAGE.items() if path.name != "__init__.py"}
+    assert set(ORDER) == names
+
+
+def test_the_core_knows_nothing_of_its_users() -> None:
+    for module, path in PACKAGE.items():
+        roots = {name.partition(".")[0] for name in _imports(path)}
+        assert not roots & {"streamlit", "dashboard", "notebooks", "tests"}, module
+
+
+@pytest.mark.parametrize("module", FREE_OF_FILES)
+def test_the_mathematics_knows_no_files_runs_or_devices(module: str) -> None:
+    path = PACKAGE[f"pddm_lab.{module}"]
+    roots = {name.partition(".")[0] for name in _imports(path)}
+    assert not roots & {"pathlib", "os", "io", "json", "pandas", "pyarrow", "lightning_fabric", "safetensors"}
+    assert not {
+        name for name in _imports(path) if re.match(r"pddm_lab\.(runs|runlog|gallery|data|config|trainer)", name)
+    }
+    assert "cuda" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_dashboard_and_notebooks_never_import_each_other(path: Path) -> None:
+    other = {"dashboard": "notebooks", "notebooks": "dashboard"}[path.relative_to(ROOT).parts[0]]
+    assert other not in {name.partition(".")[0] for name in _imports(path)}
+
+
+def test_conda_environment_follows_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == project["name"]
+    *conda, pip = environment["dependencies"]
+    python = {entry.partition("=")[0]: entry.partition("=")[2] for entry in conda}
+    assert set(python) == {"python", "pip"}, "all but Python and pip comes from pyproject.toml"
+    lowest = tuple(map(int, project["requires-python"].removeprefix(">=").split(".")))
+    assert tuple(map(int, python["python"].split("."))) >= lowest
+    (install,) = pip["pip"]
+    extras = re.fullmatch(r"-e \.\[(.+)\]", install)
+    assert extras, install
+    assert set(extras[1].split(",")) <= set(project["optional-dependencies"])
+
+
+def test_pre_commit_runs_the_versions_that_the_checks_run() -> None:
+    dev = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
+    pinned = {entry for entry in dev if "==" in entry}
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    named = {entry for hook in hooks for entry in hook.get("additional_dependencies", [])}
+    assert {entry.partition("==")[0] for entry in pinned} == {"ruff", "mypy"}
+    assert named == {entry for entry in pinned if entry.startswith("ruff")}
