@@ -1,0 +1,215 @@
+"""`emoji`, the demo: over 1200 pictograms, each in up to eight drawing styles, rendered at 128 px on white.
+
+On disk: emoji/<class>/<style>.png, emoji/index.json (what was written, last of all), emoji/LICENSES.md.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pddm_lab.data.emoji_sets import (
+    LICENCE_URLS,
+    STYLE_SETS,
+    STYLES_NEEDED,
+    IconSet,
+    Picture,
+    StyleSet,
+    group_into_classes,
+    svg_text,
+)
+from pddm_lab.data.npm import Pack, is_intact, npm_pack, tarball_name
+from pddm_lab.data.render import render_svgs
+from pddm_lab.data.source import Listing, Progress, Source, how_to_get, staged_folder
+from pddm_lab.data.splits import halves_by_hash
+from pddm_lab.errors import DataError
+
+FOLDER = "emoji"
+SIDE = 128
+"""Pixels a side."""
+INDEX = "index.json"
+_VERSION = 1
+_DOWNLOADS = ".emoji-packages"
+
+
+def fetch(
+    data_root: Path,
+    progress: Progress | None = None,
+    *,
+    pack: Pack = npm_pack,
+    sets: Sequence[StyleSet] = STYLE_SETS,
+    styles_needed: int = STYLES_NEEDED,
+) -> Path:
+    """Download the sets, check them against their published sha512, and render every class.
+
+    A complete folder is left alone, a half-written one is made anew; downloads that are intact are taken up again.
+
+    Args:
+        data_root: folder that holds the data sets.
+        progress: called with (done, total, what).
+        pack: fetches packages, as `npm pack` does.
+        sets: the styles.
+        styles_needed: styles a pictogram needs to become a class.
+
+    Returns:
+        The folder of the data set.
+
+    Raises:
+        DataError: no network, a package that differs from the published one, or a data root that cannot be written.
+    """
+    target = data_root / FOLDER
+    if _is_complete(target, sets):
+        return target
+    with staged_folder(target) as folder:
+        downloads = data_root / _DOWNLOADS
+        icons = _download(downloads, sets, pack, progress)
+        classes = group_into_classes(icons, styles_needed)
+        jobs = [
+            (folder / name / f"{style}.png", svg_text(icons[style], picture))
+            for name, pictures in classes.items()
+            for style, picture in pictures.items()
+        ]
+        render_svgs(jobs, SIDE, progress)
+        items, repeated, shared = _drop_repeated(folder, classes, styles_needed)
+        (folder / "LICENSES.md").write_text(_licences(sets), encoding="utf-8")
+        index = {"version": _VERSION, "packages": _pins(sets), "repeated": repeated, "shared": shared, "items": items}
+        (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    shutil.rmtree(downloads, ignore_errors=True)
+    return target
+
+
+def is_present(data_root: Path) -> bool:
+    """Whether a finished folder lies there."""
+    return _read_index(data_root / FOLDER) is not None
+
+
+def list_items(data_root: Path, split_seed: int = 0) -> Listing:
+    """Items by class, then style; a seeded hash of the class name splits the classes in halves.
+
+    Raises:
+        DataError: the data set is not there, or was not finished.
+    """
+    root = data_root / FOLDER
+    index = _read_index(root)
+    if index is None:
+        state = f"{root} was not finished: it has no valid {INDEX}" if root.exists() else f"There is no {root}"
+        raise DataError(f"{state}. {how_to_get('emoji', data_root)}")
+    names = list(index["items"])
+    ids = [f"{name}/{style}.png" for name, styles in index["items"].items() for style in styles]
+    labels = np.repeat(np.arange(len(names), dtype=np.int64), [len(styles) for styles in index["items"].values()])
+    return Listing(root, ids, labels, names, halves_by_hash(names, split_seed))
+
+
+def _download(downloads: Path, sets: Sequence[StyleSet], pack: Pack, progress: Progress | None) -> dict[str, IconSet]:
+    """Style -> its parsed icons.json, from tarballs that match their pinned integrity."""
+    downloads.mkdir(exist_ok=True)
+    missing = [s for s in sets if not is_intact(downloads / tarball_name(s.spec), s.integrity)]
+    if progress:
+        progress(len(sets) - len(missing), len(sets), "downloading emoji sets")
+    if missing:
+        pack([s.spec for s in missing], downloads)
+    icons = {}
+    for done, style_set in enumerate(sets, 1):
+        tarball = downloads / tarball_name(style_set.spec)
+        if not is_intact(tarball, style_set.integrity):
+            raise DataError(
+                f"The package {style_set.spec} is not the published one: expected {style_set.integrity}. It was "
+                "discarded; try again, and check what stands between this machine and npm's registry if it stays."
+            )
+        with tarfile.open(tarball) as archive:
+            member = archive.extractfile("package/icons.json")
+            icons[style_set.style] = json.load(member)  # type: ignore[arg-type]  # checked by its integrity
+        if progress:
+            progress(done, len(sets), "reading emoji sets")
+    return icons
+
+
+def _drop_repeated(
+    folder: Path, classes: Mapping[str, Mapping[str, Picture]], styles_needed: int
+) -> tuple[dict[str, dict[str, int]], int, int]:
+    """Keep one of equal pictures in a class, and the classes that still have enough.
+
+    Returns:
+        (class -> style -> bytes, pictures dropped as repeated, pictures that two classes share).
+    """
+    items: dict[str, dict[str, int]] = {}
+    seen_in: Counter[bytes] = Counter()
+    repeated = 0
+    for name, pictures in classes.items():
+        sizes: dict[str, int] = {}
+        drawn: set[bytes] = set()
+        for style in pictures:
+            path = folder / name / f"{style}.png"
+            png = path.read_bytes()
+            if png in drawn:
+                repeated += 1
+                path.unlink()
+            else:
+                drawn.add(png)
+                sizes[style] = len(png)
+        if len(sizes) >= styles_needed:
+            items[name] = sizes
+            seen_in.update(drawn)
+        else:
+            shutil.rmtree(folder / name)
+    return items, repeated, sum(count - 1 for count in seen_in.values())
+
+
+def _pins(sets: Sequence[StyleSet]) -> dict[str, str]:
+    return {s.spec: s.integrity for s in sets}
+
+
+def _read_index(root: Path) -> dict[str, Any] | None:
+    try:
+        index = json.loads((root / INDEX).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return index if isinstance(index, dict) and index.get("version") == _VERSION and index.get("items") else None
+
+
+def _is_complete(root: Path, sets: Sequence[StyleSet]) -> bool:
+    """Whether every picture of the index is there in its size, made from these very packages."""
+    index = _read_index(root)
+    if index is None or index.get("packages") != _pins(sets):
+        return False
+    try:
+        return all(
+            (root / name / f"{style}.png").stat().st_size == size
+            for name, styles in index["items"].items()
+            for style, size in styles.items()
+        )
+    except OSError:
+        return False
+
+
+def _licences(sets: Sequence[StyleSet]) -> str:
+    rows = "\n".join(
+        f"| {s.style} | [{s.title}]({s.url}) | {s.author} | [{s.licence}]({LICENCE_URLS[s.licence]}) | {s.spec} |"
+        for s in sets
+    )
+    return (
+        "# Artwork\n\n"
+        f"Each picture <class>/<style>.png is the style's SVG, rendered at {SIDE} x {SIDE} pixels on white.\n"
+        "It stays under the licence of its style.\n\n"
+        "| style | set | author | licence | package |\n|---|---|---|---|---|\n" + rows + "\n"
+    )
+
+
+SOURCE = Source(
+    name="emoji",
+    title="Emoji in eight drawing styles",
+    folder_name=FOLDER,
+    size="14 MB to download, about 40 MB on disk",
+    licence="Apache-2.0, CC-BY-4.0, CC-BY-SA-4.0 and MIT, by style; see LICENSES.md beside the data",
+    attribution="Artwork: " + "; ".join(f"{s.title} by {s.author} ({s.licence})" for s in STYLE_SETS) + ".",
+    list_items=list_items,
+    is_present=is_present,
+    fetch=fetch,
+)
