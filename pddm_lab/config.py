@@ -161,7 +161,7 @@ class TrainConfig:
         """
         changes = {name: value for name, value in parameters.items() if value is not None}
         fields = [field.name for field in dataclasses.fields(cls)]
-        for name in changes:
+        for name in parameters:
             if name not in fields:
                 near = "".join(f" Did you mean {field!r}?" for field in difflib.get_close_matches(name, fields, n=1))
                 raise ConfigError(f"Unknown parameter {name!r}.{near} Known: {', '.join(fields)}.")
