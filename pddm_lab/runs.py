@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 import psutil
@@ -186,12 +186,14 @@ class Run:
             text = json.dumps(self.info, indent=1, ensure_ascii=False, allow_nan=False)
             temporary.write_text(text, encoding="utf-8")
 
-    def set_metrics(self, protocol: str, similarity: str, values: Mapping[str, float]) -> None:
+    def set_metrics(self, protocol: str, similarity: str, values: Mapping[str, SupportsFloat]) -> None:
         """Keep the best step's metrics in run.json, as metrics[protocol][similarity][metric]."""
-        metrics = self.info["metrics"]
-        self.update(metrics={**metrics, protocol: {**metrics.get(protocol, {}), similarity: dict(values)}})
+        metrics, final = self.info["metrics"], {name: float(value) for name, value in values.items()}
+        self.update(metrics={**metrics, protocol: {**metrics.get(protocol, {}), similarity: final}})
 
-    def log_metrics(self, step: int, phase: str, protocol: str, similarity: str, values: Mapping[str, float]) -> None:
+    def log_metrics(
+        self, step: int, phase: str, protocol: str, similarity: str, values: Mapping[str, SupportsFloat]
+    ) -> None:
         """Add one row per metric; buffered, cheap enough for every step.
 
         Args:

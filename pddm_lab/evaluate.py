@@ -1,0 +1,416 @@
+"""How well a similarity ranks a gallery, and how far it separates positive pairs from negative ones.
+
+Ranking: Recall@K, R-precision, MAP@R (Musgrave et al., ECCV 2020), as pytorch-metric-learning defines them. Separation:
+ROC AUC, equal error rate, d', true-positive rate at 1 % false positives, and the histograms behind them. NMI of a
+k-means clustering. One pass over chunks of queries: memory is bounded, whatever the size of the gallery.
+
+Ties rank by gallery row, lowest first, so that a result can be repeated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pddm_lab.errors import LabError
+
+Array: TypeAlias = Tensor | np.ndarray
+
+RECALLS = (1, 2, 4, 8, 16, 32)
+BINS = 2000
+"""Bins of a distribution: a threshold dragged over it moves in steps of half a thousandth."""
+
+_CHUNK_SCORES = 1 << 21  # scores at a time: 8 MB, and some 50 MB with the keys that order them
+_MIRRORED_ITEMS = 5600  # up to here all scores fit in 125 MB, and each unordered pair is scored once
+_POSITIVE_BUDGET = 8_000_000  # pair scores kept, 4 bytes each; beyond, a sample
+_NEGATIVE_BUDGET = 20_000_000
+
+
+class PairScorer(Protocol):
+    """What is asked of a similarity here."""
+
+    name: str
+
+    @property
+    def matrix(self) -> Callable[[Tensor, Tensor], Tensor]: ...
+
+
+class Roc(NamedTuple):
+    """A ROC curve: accepting pairs of at least a threshold, from none to all."""
+
+    fpr: np.ndarray
+    tpr: np.ndarray
+    thresholds: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Distribution:
+    """Similarities of positive and negative pairs as two histograms over shared edges."""
+
+    edges: np.ndarray
+    """(bins + 1,) float64, ascending; a bin holds its left edge, the last one both."""
+    positive: np.ndarray
+    """(bins,) int64: positive pairs scored."""
+    negative: np.ndarray
+    """(bins,) int64: negative pairs scored."""
+    pairs_scored: int
+    """Pairs in the histograms."""
+    pairs_total: int
+    """Pairs there are: more than were scored where a sample stands for them."""
+
+    def roc(self) -> Roc:
+        """One point per edge, good to a bin's width."""
+        return Roc(_share_from(self.negative), _share_from(self.positive), self.edges[::-1])
+
+    def auc(self) -> float:
+        """The area under `roc`, pairs that share a bin counting half; NaN without pairs of either kind."""
+        if not self.positive.any() or not self.negative.any():
+            return math.nan
+        return float(np.trapezoid(self.roc().tpr, self.roc().fpr))
+
+    def rates_at(self, threshold: float) -> tuple[float, float]:
+        """(true-positive rate, false-positive rate) of accepting pairs of at least a threshold; linear inside a bin."""
+        roc = self.roc()
+        at = [float(np.interp(threshold, self.edges, rate[::-1])) for rate in (roc.tpr, roc.fpr)]
+        return at[0], at[1]
+
+    def threshold_at_fpr(self, share: float) -> float:
+        """The lowest edge at which no more than a share of the negative pairs is accepted."""
+        return float(self.edges[::-1][_share_from(self.negative) <= share][-1])
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """One similarity under one protocol."""
+
+    metrics: dict[str, float]
+    """recall@K, r_precision, map@r, auc, eer, dprime, tpr@1%fpr, and nmi where asked; NaN: nothing to measure."""
+    distribution: Distribution
+    queries: int
+    """Queries ranked."""
+    excluded: int
+    """Queries left out: the gallery holds no other item of their class."""
+
+
+def evaluate(
+    similarity: PairScorer,
+    query: Float[Array, "queries dim"],
+    gallery: Float[Array, "items dim"],
+    query_labels: Int[Array, " queries"],
+    gallery_labels: Int[Array, " items"],
+    leave_one_out: bool,
+    nmi: bool = False,
+    seed: int = 0,
+) -> Evaluation:
+    """Rank the gallery for every query, and score the pairs.
+
+    Args:
+        similarity: larger means more similar.
+        query: features, on the similarity's device; arrays will do.
+        gallery: features.
+        query_labels: class of each query.
+        gallery_labels: class of each gallery item.
+        leave_one_out: query and gallery are the same items, and an item doesn't retrieve itself. A pair counts once.
+        nmi: also cluster all the features by k-means.
+        seed: of the pairs sampled where there are too many, and of k-means.
+
+    Raises:
+        LabError: the similarity gives NaN.
+    """
+    items = _Items.of(query, gallery, query_labels, gallery_labels, leave_one_out)
+    ranking, pairs = _Ranking(items), _PairScores(items, seed)
+    for rows, scores in _scores(similarity, items):
+        pairs.add(rows, scores)  # before the ranking, which marks the query itself
+        ranking.add(rows, scores)
+    metrics = ranking.metrics() | pairs.metrics()
+    if nmi:
+        both = [(items.gallery, items.gallery_labels), (items.query, items.query_labels)][: 1 if leave_one_out else 2]
+        features, labels = (torch.cat(parts) for parts in zip(*both, strict=True))
+        metrics["nmi"] = clustering_nmi(features, labels, seed)
+    return Evaluation(metrics, pairs.distribution(), ranking.queries, len(items.query) - ranking.queries)
+
+
+def map_at_r(
+    similarity: PairScorer,
+    query: Float[Array, "queries dim"],
+    gallery: Float[Array, "items dim"],
+    query_labels: Int[Array, " queries"],
+    gallery_labels: Int[Array, " items"],
+    leave_one_out: bool,
+) -> float:
+    """MAP@R alone, for choosing a step while training; arguments as for `evaluate`."""
+    return rank(similarity, query, gallery, query_labels, gallery_labels, leave_one_out)["map@r"]
+
+
+def rank(
+    similarity: PairScorer,
+    query: Float[Array, "queries dim"],
+    gallery: Float[Array, "items dim"],
+    query_labels: Int[Array, " queries"],
+    gallery_labels: Int[Array, " items"],
+    leave_one_out: bool,
+) -> dict[str, float]:
+    """Recall@K, R-precision and MAP@R alone; arguments as for `evaluate`."""
+    items = _Items.of(query, gallery, query_labels, gallery_labels, leave_one_out)
+    ranking = _Ranking(items)
+    for rows, scores in _scores(similarity, items):
+        ranking.add(rows, scores)
+    return ranking.metrics()
+
+
+def clustering_nmi(features: Float[Array, "items dim"], labels: Int[Array, " items"], seed: int = 0) -> float:
+    """Normalised mutual information between the classes and as many k-means clusters (faiss, seeded)."""
+    import faiss
+    from sklearn.metrics import normalized_mutual_info_score
+
+    points, classes = _tensor(features).float().cpu().contiguous().numpy(), _tensor(labels).cpu().numpy()
+    if not len(points):
+        return math.nan
+    clusters = len(np.unique(classes))
+    means = faiss.Kmeans(points.shape[1], clusters, niter=20, seed=seed)
+    means.cp.min_points_per_centroid, means.cp.max_points_per_centroid = 1, len(points)
+    means.cp.init_method = faiss.ClusteringInitMethod_AFK_MC2  # k-means++ by sampling: a fifth of the time
+    means.train(points)
+    return float(normalized_mutual_info_score(classes, means.index.search(points, 1)[1][:, 0]))
+
+
+@dataclass(frozen=True)
+class _Items:
+    """What is ranked, as tensors on one device."""
+
+    query: Tensor
+    gallery: Tensor
+    query_labels: Tensor
+    gallery_labels: Tensor
+    leave_one_out: bool
+    relevant: Tensor
+    """(queries,) int64: R, the gallery items of each query's class, itself aside."""
+
+    @classmethod
+    def of(cls, query: Array, gallery: Array, query_labels: Array, gallery_labels: Array, loo: bool) -> _Items:
+        query = _tensor(query)
+        gallery = query if loo else _tensor(gallery).to(query.device)
+        classes, labels = torch.cat([_tensor(query_labels), _tensor(gallery_labels)]).unique(return_inverse=True)
+        of_query, of_gallery = (part.to(query.device, torch.int32) for part in labels.split([len(query), len(gallery)]))
+        counts = torch.bincount(of_gallery, minlength=len(classes))
+        return cls(query, gallery, of_query, of_gallery, loo, counts[of_query.long()] - int(loo))
+
+    def pair_counts(self) -> tuple[int, int]:
+        """How many positive pairs, and how many negative ones, there are."""
+        positives = int(self.relevant.sum())
+        every = len(self.query) * (len(self.gallery) - int(self.leave_one_out))
+        return (positives // 2, (every - positives) // 2) if self.leave_one_out else (positives, every - positives)
+
+
+def _tensor(values: Array) -> Tensor:
+    return values if isinstance(values, Tensor) else torch.tensor(values)  # a copy: torch wants arrays it may write to
+
+
+def _scores(similarity: PairScorer, items: _Items) -> Iterator[tuple[slice, Float[Tensor, "rows items"]]]:
+    """Scores of a chunk of queries with the whole gallery; the chunk may be written to.
+
+    Leaving one out scores each unordered pair once where all of them fit in memory: similarities are symmetric.
+    """
+    queries, count = len(items.query), len(items.gallery)
+    step = max(_CHUNK_SCORES // max(count, 1), 1)
+    mirrored = items.leave_one_out and count <= _MIRRORED_ITEMS
+    every = items.query.new_empty(count, count, dtype=torch.float32) if mirrored else None
+    for start in range(0, queries, step):
+        rows = slice(start, min(start + step, queries))
+        if every is None:
+            scores = similarity.matrix(items.query[rows], items.gallery).float()
+        else:
+            every[rows, start:] = similarity.matrix(items.query[rows], items.gallery[start:]).float()
+            every[rows.stop :, rows] = every[rows, rows.stop :].T
+            scores = every[rows]
+        if scores.isnan().any():
+            hint = "The training diverged: lower --lr, or set --clip-norm"
+            raise LabError(f"Expected numbers, but {similarity.name} gives NaN for query {start} and on. {hint}.")
+        yield rows, scores
+
+
+class _Ranking:
+    """Recall@K, R-precision and MAP@R, summed over chunks of queries."""
+
+    def __init__(self, items: _Items) -> None:
+        self.items = items
+        self.queries = int((items.relevant > 0).sum())
+        self._depth = min(max(int(items.relevant.max()) if len(items.query) else 0, *RECALLS), len(items.gallery))
+        self._sums = dict.fromkeys([*(f"recall@{k}" for k in RECALLS), "r_precision", "map@r"], 0.0)
+
+    def add(self, rows: slice, scores: Float[Tensor, "rows items"]) -> None:
+        relevant = self.items.relevant[rows]
+        if self.items.leave_one_out:
+            scores[torch.arange(len(scores)), torch.arange(rows.start, rows.stop)] = -math.inf
+        best = _top(scores, self._depth)
+        hits = (self.items.gallery_labels[best] == self.items.query_labels[rows, None])[relevant > 0]
+        relevant = relevant[relevant > 0, None]
+        if self.items.leave_one_out:  # with fewer than depth others, the query itself comes last
+            hits = hits & (torch.arange(hits.shape[1], device=hits.device) < len(self.items.gallery) - 1)
+        for k in RECALLS:
+            self._sums[f"recall@{k}"] += hits[:, :k].any(1).sum().item()
+        position = torch.arange(1, hits.shape[1] + 1, device=hits.device)
+        counted = (hits & (position <= relevant)).double()
+        self._sums["r_precision"] += (counted.sum(1, keepdim=True) / relevant).sum().item()
+        self._sums["map@r"] += (counted.cumsum(1) / position * counted).sum(1).div(relevant[:, 0]).sum().item()
+
+    def metrics(self) -> dict[str, float]:
+        return {name: total / self.queries if self.queries else math.nan for name, total in self._sums.items()}
+
+
+def _top(scores: Float[Tensor, "rows items"], depth: int) -> Int[Tensor, "rows depth"]:
+    """Columns of the largest scores of each row, best first, ties by column."""
+    # A float's bits, the sign folded in, order as the float does; below them the column settles ties, in one integer.
+    bits = (scores + 0.0).view(torch.int32)  # + 0.0: minus zero equals zero
+    keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(torch.int64) << 32
+    last = scores.shape[1] - 1
+    keys += torch.arange(last, -1, -1, device=scores.device)
+    return last - (keys.topk(depth, dim=1).values & 0xFFFFFFFF)
+
+
+class _PairScores:
+    """The scores of all positive and all negative pairs, or of a sample of either, and what separates them."""
+
+    def __init__(self, items: _Items, seed: int) -> None:
+        self.items = items
+        positives, negatives = items.pair_counts()
+        self._total = positives + negatives
+        self._positive = _Sample(positives, _POSITIVE_BUDGET, seed)
+        self._negative = _Sample(negatives, _NEGATIVE_BUDGET, seed + 1)
+
+    def add(self, rows: slice, scores: Float[Tensor, "rows items"]) -> None:
+        labels = self.items.gallery_labels
+        if self.items.leave_one_out:  # the pairs above the diagonal: each unordered pair once
+            scores, labels = scores[:, rows.start :], labels[rows.start :]
+        same = self.items.query_labels[rows, None] == labels
+        if not self.items.leave_one_out:
+            self._positive.add(scores, same)
+            self._negative.add(scores, ~same)
+        else:
+            self._positive.add(scores, same.triu(1))
+            self._negative.add(scores, (~same).triu(1))
+
+    def metrics(self) -> dict[str, float]:
+        return separation(self._positive.values(), self._negative.values())
+
+    def distribution(self) -> Distribution:
+        positive, negative = self._positive.values(), self._negative.values()
+        return histogram(positive, negative, self._total)
+
+
+class _Sample:
+    """All values that come, or, where more than a budget will, a seeded sample of about that many."""
+
+    def __init__(self, total: int, budget: int, seed: int) -> None:
+        self._share = min(budget / total, 1.0) if total else 1.0
+        self._buffer = np.empty(min(total, budget), dtype=np.float32)
+        self._count = 0
+        self._random = np.random.default_rng(seed)
+        self._sorted = False
+
+    def add(self, scores: Float[Tensor, "rows items"], mask: Bool[Tensor, "rows items"]) -> None:
+        if self._share == 1.0:
+            chosen = scores[mask]
+        else:  # drawing places with replacement costs by the sample, not by the pairs
+            places = self._random.integers(0, mask.numel(), round(mask.numel() * self._share))
+            at = torch.as_tensor(places, device=mask.device)
+            row, column = at // mask.shape[1], at % mask.shape[1]
+            chosen = scores[row, column][mask[row, column]]
+        room = self._buffer[self._count : self._count + len(chosen)]
+        room[:] = chosen[: len(room)].cpu().numpy()
+        self._count += len(room)
+
+    def values(self) -> np.ndarray:
+        """Ascending."""
+        values = self._buffer[: self._count]
+        if not self._sorted:
+            values.sort()
+            self._sorted = True
+        return values
+
+
+def separation(
+    positive: Float[np.ndarray, " positives"], negative: Float[np.ndarray, " negatives"]
+) -> dict[str, float]:
+    """How far two sets of scores lie apart, exact for the scores given; NaN where either is empty.
+
+    auc: the chance that a positive pair outscores a negative one, a tie counting half. eer: where the false-positive
+    and the false-negative rate cross, linear between the two thresholds around it. dprime: the distance of the means
+    in units of the root mean square of the standard deviations. tpr@1%fpr: the largest true-positive rate of a
+    threshold that accepts at most 1 % of the negatives.
+
+    Args:
+        positive: similarities of positive pairs, ascending.
+        negative: similarities of negative pairs, ascending.
+    """
+    if not len(positive) or not len(negative):
+        return dict.fromkeys(("auc", "eer", "dprime", "tpr@1%fpr"), math.nan)
+    below = negative.searchsorted(positive, "left").sum(dtype=np.int64)
+    not_above = negative.searchsorted(positive, "right").sum(dtype=np.int64)
+    (positive_mean, positive_variance), (negative_mean, negative_variance) = _moments(positive), _moments(negative)
+    apart, spread = positive_mean - negative_mean, math.sqrt((positive_variance + negative_variance) / 2)
+    highest_rejected = negative[len(negative) - 1 - len(negative) // 100]
+    return {
+        "auc": float(below + not_above) / 2 / len(positive) / len(negative),
+        "eer": _equal_error_rate(positive, negative),
+        "dprime": apart / spread if spread else math.copysign(math.inf, apart) if apart else 0.0,
+        "tpr@1%fpr": 1 - float(positive.searchsorted(highest_rejected, "right")) / len(positive),
+    }
+
+
+def _moments(values: np.ndarray) -> tuple[float, float]:
+    """Mean and variance in float64, in parts: as a whole it would double the memory twice."""
+    mean = float(values.mean(dtype=np.float64))
+    parts = (values[start : start + 1_000_000].astype(np.float64) for start in range(0, len(values), 1_000_000))
+    return mean, sum(float(((part - mean) ** 2).sum()) for part in parts) / len(values)
+
+
+def _equal_error_rate(positive: np.ndarray, negative: np.ndarray) -> float:
+    def errors(threshold: np.floating, side: Literal["left", "right"]) -> tuple[float, float]:
+        """(false-positive, false-negative rate): "left" accepts the threshold itself, "right" only what is above."""
+        accepted = 1 - negative.searchsorted(threshold, side) / len(negative)
+        return float(accepted), float(positive.searchsorted(threshold, side) / len(positive))
+
+    # The highest score, of either kind, at which false positives are no rarer than false negatives; by bisection.
+    highest = []
+    for values in (positive, negative):
+        low, high = 0, len(values)
+        while low < high:
+            middle = (low + high) // 2
+            fpr, fnr = errors(values[middle], "left")
+            low, high = (middle + 1, high) if fpr >= fnr else (low, middle)
+        highest += [values[low - 1]] if low else []
+    fpr, fnr = errors(max(highest), "left")
+    next_fpr, next_fnr = errors(max(highest), "right")  # the curve's next point: past the crossing
+    share = (fpr - fnr) / ((fpr - fnr) + (next_fnr - next_fpr))
+    return fpr + share * (next_fpr - fpr)
+
+
+def histogram(
+    positive: Float[np.ndarray, " positives"], negative: Float[np.ndarray, " negatives"], pairs_total: int
+) -> Distribution:
+    """The distribution of two ascending arrays of similarities, over edges from the least to the largest."""
+    ends = [float(end) for values in (positive, negative) if len(values) for end in (values[0], values[-1])]
+    low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
+    if high - low < 1e-6 * max(abs(low), abs(high), 1e-3):  # one value: a bin needs a width
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, BINS + 1)
+    counts = []
+    for values in (positive, negative):
+        places = values.searchsorted(edges.astype(values.dtype))
+        places[0], places[-1] = 0, len(values)
+        counts.append(np.diff(places).astype(np.int64))
+    return Distribution(edges, counts[0], counts[1], len(positive) + len(negative), pairs_total)
+
+
+def _share_from(counts: np.ndarray) -> np.ndarray:
+    """The share of values at or above each edge, from the highest edge to the lowest; 0 where there are none."""
+    above = np.concatenate([[0], np.cumsum(counts[::-1])])
+    return above / max(above[-1], 1)

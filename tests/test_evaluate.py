@@ -1,0 +1,294 @@
+"""Metrics against slow loops in float64, scikit-learn and pytorch-metric-learning."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+
+import numpy as np
+import pytest
+import torch
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from sklearn.metrics import normalized_mutual_info_score, roc_auc_score, roc_curve
+from torch import Tensor
+
+from pddm_lab import evaluate as module
+from pddm_lab.errors import LabError
+from pddm_lab.evaluate import RECALLS, clustering_nmi, evaluate, histogram, map_at_r, rank, separation
+
+SEPARATION = ("auc", "eer", "dprime", "tpr@1%fpr")
+
+
+class Euclidean:
+    """-D by plain subtraction, in float64 so that loops give the same order."""
+
+    name = "euclidean"
+
+    def matrix(self, queries: Tensor, gallery: Tensor) -> Tensor:
+        return -torch.cdist(queries.double(), gallery.double(), compute_mode="donot_use_mm_for_euclid_dist")
+
+
+class Table:
+    """Scores looked up: a feature is its row's or column's number."""
+
+    name = "table"
+
+    def __init__(self, scores: Tensor) -> None:
+        self.scores = scores
+
+    def matrix(self, queries: Tensor, gallery: Tensor) -> Tensor:
+        return self.scores[queries[:, 0].long()][:, gallery[:, 0].long()]
+
+
+def toy(items: int, classes: int, dim: int = 6, seed: int = 0, spread: float = 0.8) -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (items,), generator=random) * 3 + 5
+    centres = torch.randn(classes, dim, generator=random)
+    features = centres[(labels - 5) // 3] + spread * torch.randn(items, dim, generator=random)
+    return torch.nn.functional.normalize(features, dim=1), labels
+
+
+def slow_metrics(scores: np.ndarray, query_labels: list[int], gallery_labels: list[int], loo: bool) -> dict[str, float]:
+    sums = dict.fromkeys([*(f"recall@{k}" for k in RECALLS), "r_precision", "map@r"], 0.0)
+    queries = 0
+    for row, label in enumerate(query_labels):
+        others = [column for column in range(len(gallery_labels)) if not (loo and column == row)]
+        ranked = sorted(others, key=lambda column: (-scores[row][column], column))
+        hits = [gallery_labels[column] == label for column in ranked]
+        relevant = sum(hits)
+        if not relevant:
+            continue
+        queries += 1
+        for k in RECALLS:
+            sums[f"recall@{k}"] += any(hits[:k])
+        sums["r_precision"] += sum(hits[:relevant]) / relevant
+        sums["map@r"] += sum(sum(hits[: n + 1]) / (n + 1) for n in range(relevant) if hits[n]) / relevant
+    return {name: total / queries for name, total in sums.items()}
+
+
+def slow_pairs(scores: np.ndarray, query_labels: list[int], gallery_labels: list[int], loo: bool):
+    pairs = [(q, g) for q in range(len(query_labels)) for g in range(len(gallery_labels)) if not loo or q < g]
+    same = np.array([query_labels[q] == gallery_labels[g] for q, g in pairs], dtype=bool)
+    values = np.array([scores[q][g] for q, g in pairs], dtype=np.float32)
+    return values[same], values[~same]
+
+
+@pytest.mark.parametrize("chunk", [1 << 21, 100])
+@pytest.mark.parametrize("mirrored", [5600, 0])
+@pytest.mark.parametrize("loo", [True, False])
+def test_metrics_equal_slow_loops(monkeypatch: pytest.MonkeyPatch, chunk: int, mirrored: int, loo: bool) -> None:
+    monkeypatch.setattr(module, "_CHUNK_SCORES", chunk)
+    monkeypatch.setattr(module, "_MIRRORED_ITEMS", mirrored)
+    gallery, gallery_labels = toy(90, 12)
+    query, query_labels = (gallery, gallery_labels) if loo else toy(40, 14, seed=1)
+    result = evaluate(Euclidean(), query, gallery, query_labels, gallery_labels, loo)
+    scores = Euclidean().matrix(query, gallery).float().numpy()
+    lists = query_labels.tolist(), gallery_labels.tolist()
+    slow = slow_metrics(scores, *lists, loo)
+    assert rank(Euclidean(), query, gallery, query_labels, gallery_labels, loo) == pytest.approx(slow, abs=1e-12)
+    positive, negative = slow_pairs(scores, *lists, loo)
+    slow |= separation(np.sort(positive), np.sort(negative))
+    assert result.metrics == pytest.approx(slow, abs=1e-9)
+    assert map_at_r(Euclidean(), query, gallery, query_labels, gallery_labels, loo) == result.metrics["map@r"]
+    spread = result.distribution
+    assert (spread.positive.sum(), spread.negative.sum()) == (len(positive), len(negative))
+    assert spread.pairs_scored == spread.pairs_total == len(positive) + len(negative)
+    np.testing.assert_array_equal(spread.positive, histogram(np.sort(positive), np.sort(negative), 0).positive)
+
+
+@pytest.mark.parametrize("loo", [True, False])
+def test_ranking_equals_pytorch_metric_learning(loo: bool) -> None:
+    gallery, gallery_labels = toy(400, 30)
+    query, query_labels = (gallery, gallery_labels) if loo else toy(150, 40, seed=1)
+    names = {"precision_at_1": "recall@1", "r_precision": "r_precision", "mean_average_precision_at_r": "map@r"}
+    calculator = AccuracyCalculator(include=tuple(names), k="max_bin_count")
+    theirs = calculator.get_accuracy(query, query_labels, gallery, gallery_labels, ref_includes_query=loo)
+    ours = rank(Euclidean(), query, gallery, query_labels, gallery_labels, loo)
+    assert {names[name]: value for name, value in theirs.items()} == pytest.approx(
+        {name: ours[name] for name in names.values()}, abs=1e-6
+    )
+
+
+def test_a_known_ranking() -> None:
+    # One query of class 0, ranked: right, wrong, right, wrong, right. R = 3, so positions 1 to 3 count.
+    scores = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]])
+    metrics = rank(
+        Table(scores),
+        torch.zeros(1, 1),
+        torch.arange(5.0)[:, None],
+        torch.tensor([0]),
+        torch.tensor([0, 1, 0, 1, 0]),
+        False,
+    )
+    assert metrics["recall@1"] == 1
+    assert metrics["r_precision"] == pytest.approx(2 / 3)
+    assert metrics["map@r"] == pytest.approx((1 + 2 / 3) / 3)
+
+
+def test_ties_rank_by_gallery_row() -> None:
+    items = torch.arange(200.0)[:, None]
+    labels = np.arange(200) % 7
+    scores = torch.randint(3, (200, 200), generator=torch.Generator().manual_seed(0)).float() - 1
+    scores = (scores + scores.T) * torch.where(torch.rand(200, 200) < 0.5, -0.0, 1.0)  # zeros of either sign are equal
+    for loo in (True, False):
+        if loo:
+            scores = torch.triu(scores) + torch.triu(scores, 1).T
+        expected = slow_metrics(scores.numpy(), labels.tolist(), labels.tolist(), loo)
+        assert rank(Table(scores), items, items, labels, labels, loo) == pytest.approx(expected, abs=1e-12)
+
+
+def test_extreme_scores_keep_their_order() -> None:
+    row = torch.tensor([[-1e-40, math.inf, -3e38, 1e-40, 0.0, -0.0, 3e38, -1.0, 1.0, 1.0000001, -math.inf]])
+    assert module._top(row, 11)[0].tolist() == [1, 6, 9, 8, 3, 4, 5, 0, 7, 2, 10]
+    values = torch.randn(7, 501) * 10 ** torch.randint(-30, 30, (7, 501)).float()
+    assert torch.equal(module._top(values, 501), values.argsort(dim=1, descending=True, stable=True))
+
+
+def test_queries_without_a_relevant_item_are_left_out() -> None:
+    gallery, labels = toy(30, 3)
+    query, query_labels = gallery[:5].clone(), labels[:5].clone()
+    query_labels[3:] = 99
+    result = evaluate(Euclidean(), query, gallery, query_labels, labels, False)
+    assert (result.queries, result.excluded) == (3, 2)
+    assert result.metrics["recall@1"] == 1  # each query lies in the gallery itself
+    lone = torch.tensor([0, 0, 1, 2])
+    result = evaluate(Euclidean(), gallery[:4], gallery[:4], lone, lone, True)
+    assert (result.queries, result.excluded) == (2, 2)
+    assert result.metrics["recall@32"] == 1, "the other three are the whole gallery"
+
+
+@pytest.mark.parametrize("loo", [True, False])
+@pytest.mark.parametrize(("items", "classes"), [(0, 1), (1, 1), (5, 1), (5, 5)])
+def test_degenerate_galleries(items: int, classes: int, loo: bool) -> None:
+    features = torch.nn.functional.normalize(torch.randn(items, 4), dim=1)
+    labels = torch.arange(items) % classes
+    result = evaluate(Euclidean(), features, features, labels, labels, loo, nmi=True)
+    ranked = items > 0 and not (loo and (items == 1 or classes == 5))
+    assert math.isnan(result.metrics["map@r"]) == (not ranked)
+    assert result.queries + result.excluded == items
+    if ranked and classes == 1:
+        assert result.metrics["map@r"] == result.metrics["recall@1"] == 1
+    assert math.isnan(result.metrics["auc"]) == (classes == 1 or loo)
+    assert math.isnan(result.distribution.auc()) == math.isnan(result.metrics["auc"])
+    assert len(result.distribution.edges) == module.BINS + 1
+    assert (np.diff(result.distribution.edges) > 0).all()
+
+
+def test_one_value_for_all_pairs() -> None:
+    features, labels = torch.ones(6, 3), torch.tensor([0, 0, 1, 1, 2, 2])
+    result = evaluate(Euclidean(), features, features, labels, labels, True)
+    assert result.metrics["auc"] == result.metrics["eer"] == 0.5
+    assert result.metrics["dprime"] == result.metrics["tpr@1%fpr"] == 0
+    assert result.distribution.positive.sum() == 3
+
+
+def test_scores_that_are_not_numbers_are_an_error() -> None:
+    features, labels = toy(9, 3)
+    features[4] = math.nan
+    with pytest.raises(LabError, match=r"euclidean gives NaN.*--lr"):
+        evaluate(Euclidean(), features, features, labels, labels, True)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("apart", [-0.5, 0.0, 1.0, 9.0])
+def test_separation_equals_scikit_learn(ties: bool, apart: float) -> None:
+    random = np.random.default_rng(0)
+    positive, negative = random.normal(apart, 1.5, 700).astype("f4"), random.normal(0, 1, 2500).astype("f4")
+    if ties:
+        positive, negative = positive.round(), negative.round()
+    ours = separation(np.sort(positive), np.sort(negative))
+    truth = np.r_[np.ones(700), np.zeros(2500)]
+    fpr, tpr, _ = roc_curve(truth, np.r_[positive, negative], drop_intermediate=False)
+    assert ours["auc"] == pytest.approx(roc_auc_score(truth, np.r_[positive, negative]), abs=1e-12)
+    assert ours["tpr@1%fpr"] == pytest.approx(tpr[fpr <= 0.01].max(), abs=1e-12)
+    pooled = math.sqrt((positive.astype("f8").var() + negative.astype("f8").var()) / 2)
+    assert ours["dprime"] == pytest.approx((positive.astype("f8").mean() - negative.astype("f8").mean()) / pooled)
+    crossing = np.interp(0, fpr + tpr - 1, fpr)  # along the curve, fpr - fnr = fpr + tpr - 1 never falls
+    assert ours["eer"] == pytest.approx(crossing, abs=1e-9)
+    assert separation(positive[:0], negative).keys() == set(SEPARATION)
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "auc", "eer"),
+    [([2, 3], [0, 1], 1, 0), ([0, 1], [2, 3], 0, 1), ([1, 3], [0, 2], 0.75, 0.5), ([1], [1], 0.5, 0.5)],
+)
+def test_known_separations(positive: list[int], negative: list[int], auc: float, eer: float) -> None:
+    result = separation(np.array(positive, "f4"), np.array(negative, "f4"))
+    assert (result["auc"], result["eer"]) == (auc, eer)
+
+
+def test_a_distribution_serves_a_threshold_to_drag() -> None:
+    random = np.random.default_rng(1)
+    positive, negative = (
+        np.sort(random.normal(1, 1, 4000)).astype("f4"),
+        np.sort(random.normal(0, 1, 9000)).astype("f4"),
+    )
+    spread = histogram(positive, negative, 13000)
+    np.testing.assert_array_equal(spread.negative, np.histogram(negative, spread.edges)[0])
+    assert spread.auc() == pytest.approx(separation(positive, negative)["auc"], abs=1e-4)
+    threshold = spread.threshold_at_fpr(0.01)
+    assert (negative >= np.float32(threshold)).mean() <= 0.01
+    tpr, fpr = spread.rates_at(threshold)
+    assert tpr == pytest.approx(separation(positive, negative)["tpr@1%fpr"], abs=2e-3)
+    assert 0.009 < fpr <= 0.01
+    assert spread.rates_at(-100) == (1, 1)
+    assert spread.rates_at(100) == (0, 0)
+    roc = spread.roc()
+    assert (roc.fpr[0], roc.tpr[0], roc.fpr[-1], roc.tpr[-1]) == (0, 0, 1, 1)
+    assert (np.diff(roc.thresholds) < 0).all()
+
+
+def test_too_many_pairs_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = toy(500, 4)
+    exact = evaluate(Euclidean(), features, features, labels, labels, True)
+    monkeypatch.setattr(module, "_NEGATIVE_BUDGET", 20_000)
+    monkeypatch.setattr(module, "_POSITIVE_BUDGET", 10_000)
+    sampled = evaluate(Euclidean(), features, features, labels, labels, True)
+    assert 27_000 < sampled.distribution.pairs_scored <= 30_000
+    assert sampled.distribution.pairs_total == exact.distribution.pairs_total == 500 * 499 // 2
+    assert {name: sampled.metrics[name] for name in SEPARATION} == pytest.approx(
+        {name: exact.metrics[name] for name in SEPARATION}, abs=0.03
+    )
+    again = evaluate(Euclidean(), features, features, labels, labels, True)
+    np.testing.assert_array_equal(again.distribution.negative, sampled.distribution.negative)
+    assert again.metrics == sampled.metrics
+    other = evaluate(Euclidean(), features, features, labels, labels, True, seed=5)
+    assert other.metrics["auc"] != sampled.metrics["auc"]
+
+
+def test_nmi_of_separable_clusters_is_one_and_repeats() -> None:
+    features, labels = toy(300, 8, dim=32, spread=0.01)
+    assert clustering_nmi(features, labels) == pytest.approx(1)
+    result = evaluate(Euclidean(), features[:100], features[100:], labels[:100], labels[100:], False, nmi=True)
+    assert result.metrics["nmi"] == pytest.approx(1)
+    features, labels = toy(300, 8, spread=1.0)
+    assert clustering_nmi(features, labels, seed=3) == clustering_nmi(features, labels, seed=3)
+    assert 0.05 < clustering_nmi(features, labels) < 0.9
+    assert normalized_mutual_info_score(labels, labels) == 1
+
+
+def test_arrays_from_a_read_only_file_will_do(tmp_path, recwarn: pytest.WarningsRecorder) -> None:
+    features, labels = toy(50, 5)
+    np.save(tmp_path / "f.npy", features.numpy())
+    mapped = np.load(tmp_path / "f.npy", mmap_mode="r")
+    expected = evaluate(Euclidean(), features, features, labels, labels, True).metrics
+    assert evaluate(Euclidean(), mapped, mapped, labels.numpy(), labels.numpy(), True).metrics == expected
+    assert not recwarn.list
+
+
+def test_six_thousand_items_take_seconds_and_little_memory() -> None:
+    class Fast:
+        name = "cosine"
+
+        def matrix(self, queries: Tensor, gallery: Tensor) -> Tensor:
+            return queries @ gallery.T
+
+    features, labels = toy(6000, 600, dim=128)
+    evaluate(Fast(), features[:50], features[:50], labels[:50], labels[:50], True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    result = evaluate(Fast(), features, features, labels, labels, True)
+    assert time.perf_counter() - start < 15
+    assert result.distribution.pairs_scored == 6000 * 5999 // 2
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 280, "MB"
