@@ -47,8 +47,8 @@ def load_trunk(name: str = "efficientnet_lite0", weights: str = "imagenet") -> T
     """A trunk by name.
 
     Args:
-        name: efficientnet_lite0 (its ImageNet weights come with a package: works offline), or a torchvision classification
-            model such as googlenet (the paper's) or resnet50.
+        name: efficientnet_lite0 (its ImageNet weights come with a package: works offline), or a torchvision
+            classification model such as googlenet (the paper's) or resnet50.
         weights: imagenet, none (random), or the path of a .pth or .safetensors state dict.
 
     Raises:
@@ -90,7 +90,8 @@ def _torchvision(name: str, weights: str) -> nn.Module:
     known = [n for n in models.list_models() if n in models.list_models(module=models)]
     if name not in known:
         raise ConfigError(
-            f"Unknown trunk {name!r}. Expected efficientnet_lite0 or a torchvision classification model: {', '.join(known)}."
+            f"Unknown trunk {name!r}. Expected efficientnet_lite0 or a torchvision classification model: "
+            f"{', '.join(known)}."
         )
     # GoogLeNet and Inception carry auxiliary classifiers, which embedding learning has no use for.
     options = {"aux_logits": False, "init_weights": weights == "none"} if name in ("googlenet", "inception_v3") else {}
@@ -142,7 +143,8 @@ def _cut_last_layer(network: nn.Module, name: str) -> int:
 
 @torch.no_grad()
 def fuse_batch_norms(trunk: Trunk) -> Trunk:
-    """A copy of a trunk for inference, each batch norm folded into the convolution before it: equal features, a third less time.
+    """A copy of a trunk for inference, each batch norm folded into the convolution before it: equal features, a third
+    less time.
 
     The pairs are found by watching one forward pass, so that any network will do.
     """

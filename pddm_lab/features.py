@@ -1,4 +1,4 @@
-"""Images to features in bulk: loading and decoding beside the network, and the frozen trunk's features kept by content."""
+"""Images to features in bulk: decoding beside the network, and the frozen trunk's features kept by content."""
 
 from __future__ import annotations
 
@@ -61,10 +61,8 @@ class ImageFiles(Dataset[Tensor]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> UInt8[Tensor, "3 size size"]:
         if isinstance(key, tuple):
-            step, position = key
-            return prepare(
-                open_image(self._paths[position]), self._resize, self._size, np.random.default_rng([self._seed, *key])
-            )
+            image = open_image(self._paths[key[1]])
+            return prepare(image, self._resize, self._size, np.random.default_rng([self._seed, *key]))
         return prepare(open_image(self._paths[key]), self._resize, self._size)
 
 
@@ -79,7 +77,8 @@ def image_loader(images: ImageFiles, batches: Any, workers: int, device: torch.d
     """
     workers = default_workers() if workers < 0 else workers
     return DataLoader(
-        images, batch_sampler=batches, num_workers=workers, pin_memory=device.type == "cuda", prefetch_factor=4 if workers else None
+        images, batch_sampler=batches, num_workers=workers, pin_memory=device.type == "cuda",
+        prefetch_factor=4 if workers else None,
     )  # fmt: skip
 
 

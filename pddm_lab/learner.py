@@ -1,7 +1,7 @@
 """One step's computation: a batch to its joint objective, the terms for the log, and the quadruplets it came from.
 
-The similarity that a run trains shapes the embedding. The other learned similarities ride along: they mine and learn their own
-quadruplets on detached features, so that every run can compare all of them, and leave the embedding as it is.
+The similarity that a run trains shapes the embedding. The other learned similarities ride along: they mine and learn
+their own quadruplets on detached features, so that every run can compare all of them, and leave the embedding as it is.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.distributed
+import torch.distributed.nn
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -108,8 +108,6 @@ def gather(part: Tensor) -> Tensor:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return part
     if part.is_floating_point():
-        import torch.distributed.nn
-
         return torch.cat(torch.distributed.nn.all_gather(part))
     parts = [torch.empty_like(part) for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather(parts, part)

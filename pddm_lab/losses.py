@@ -1,7 +1,7 @@
 """Losses of the joint objective E = E_m + lambda E_e (Huang et al., NIPS 2016). Pure functions of scores and distances.
 
-Paper -> code:  S_ij -> s_ij   D_ij -> d_ij   alpha -> score_margin   beta -> distance_margin   lambda -> embedding_weight
-The term gamma ||W||^2 is the optimiser's weight decay.
+Paper -> code:  S_ij -> s_ij   D_ij -> d_ij
+alpha -> score_margin   beta -> distance_margin   lambda -> embedding_weight   gamma -> the optimiser's weight decay
 """
 
 from __future__ import annotations

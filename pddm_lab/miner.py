@@ -1,12 +1,12 @@
-"""Hard quadruplets (i, j, k, l) of a batch, as indices: i-j the hard positive pair, k the hard negative of i, l that of j.
+"""Hard quadruplets (i, j, k, l) of a batch, as indices: i-j a hard positive pair, k hard negative of i, l of j.
 
-Paper -> code:  (i*, j*) = argmin S over positive pairs -> i, j   k* = argmax S(i*, negatives) -> k   l* = argmax S(j*, negatives) -> l
+Paper -> code:  (i*, j*) = argmin S over the positive pairs -> i, j
+k* = argmax S(i*, negatives) -> k   l* = argmax S(j*, negatives) -> l
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +18,8 @@ from pddm_lab.similarity import Similarity
 
 @dataclass(frozen=True)
 class Quadruplets:
-    """Indices into a batch, one entry per quadruplet: i and j share a class, k is of another than i, l of another than j."""
+    """Indices into a batch, one entry per quadruplet: i and j share a class, k is of another than i, l of another than
+    j."""
 
     i: Int[Tensor, " quads"]
     j: Int[Tensor, " quads"]
@@ -34,7 +35,7 @@ def mine(
     embeddings: Float[Tensor, "items dim"],
     labels: Int[Tensor, " items"],
     similarity: Similarity,
-    strategy: Literal["batch", "anchor"] = "batch",
+    strategy: str = "batch",
 ) -> Quadruplets:
     """Mine hard quadruplets with any similarity; no gradient is recorded.
 
@@ -43,27 +44,29 @@ def mine(
         labels: class of each item, (items,).
         similarity: scores the pairs; larger is more similar.
         strategy: `batch`: the paper's, the one hardest quadruplet of the batch; only the positive pairs and two rows of
-            negatives are scored, so the cost grows almost linearly with the batch. `anchor`: one for every item that has a
-            positive and a negative; learns several times faster per step.
+            negatives are scored, so the cost grows almost linearly with the batch. `anchor`: one for every item that
+            has a positive and a negative; learns several times faster per step.
 
     Returns:
-        1 quadruplet for `batch`, up to one an item for `anchor`; none where the batch has no positive pair or one class only.
+        1 quadruplet for `batch`, up to one an item for `anchor`; none where the batch has no positive pair or one
+        class only.
 
     Raises:
         ConfigError: an unknown strategy.
     """
-    if strategy == "batch":
-        return _hardest_of_batch(embeddings, labels, similarity)
-    if strategy == "anchor":
-        return _hardest_of_anchors(embeddings, labels, similarity)
-    raise ConfigError(f"Unknown mining strategy {strategy!r}. Expected 'batch' or 'anchor'.")
+    if strategy not in ("batch", "anchor"):
+        raise ConfigError(f"Unknown mining strategy {strategy!r}. Expected 'batch' or 'anchor'.")
+    if not len(labels) or bool((labels == labels[0]).all()):
+        return _none(labels)
+    return (_hardest_of_batch if strategy == "batch" else _hardest_of_anchors)(embeddings, labels, similarity)
 
 
 def positive_pairs(labels: Int[Tensor, " items"]) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
     """All pairs of different items that share a class, each once, without a items x items table."""
     ordered, order = labels.sort(stable=True)
     firsts, seconds = [], []
-    # In class order, the partners of an item lie 1, 2, ... places on; the first distance without any pair ends the search.
+    # In class order, the partners of an item lie 1, 2, ... places on; the first distance without any pair ends the
+    # search.
     for offset in range(1, len(labels)):
         same = (ordered[offset:] == ordered[:-offset]).nonzero().squeeze(1)
         if not len(same):
@@ -76,7 +79,7 @@ def positive_pairs(labels: Int[Tensor, " items"]) -> tuple[Int[Tensor, " pairs"]
 
 def _hardest_of_batch(embeddings: Tensor, labels: Tensor, similarity: Similarity) -> Quadruplets:
     first, second = positive_pairs(labels)
-    if not len(first) or bool((labels == labels[0]).all()):
+    if not len(first):
         return _none(labels)
     hardest = similarity.pairs(embeddings[first], embeddings[second]).argmin()
     ends = torch.stack([first[hardest], second[hardest]])
@@ -90,10 +93,10 @@ def _hardest_of_batch(embeddings: Tensor, labels: Tensor, similarity: Similarity
 def _hardest_of_anchors(embeddings: Tensor, labels: Tensor, similarity: Similarity) -> Quadruplets:
     scores = similarity.matrix(embeddings, embeddings)
     same = labels[:, None] == labels[None]
-    negative_scores, hard_negative = scores.masked_fill(same, -torch.inf).max(dim=1)
+    hard_negative = scores.masked_fill(same, -torch.inf).argmax(dim=1)
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     positive_scores, hard_positive = scores.masked_fill(~same | itself, torch.inf).min(dim=1)
-    i = ((positive_scores < torch.inf) & (negative_scores > -torch.inf)).nonzero().squeeze(1)
+    i = (positive_scores < torch.inf).nonzero().squeeze(1)
     j = hard_positive[i]
     return Quadruplets(i, j, hard_negative[i], hard_negative[j])
 

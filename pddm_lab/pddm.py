@@ -1,10 +1,11 @@
-"""The Position-Dependent Deep Metric unit: a similarity of two features that also sees where in the space the pair lies.
+"""The Position-Dependent Deep Metric unit: a similarity of two features that also sees where in the space the pair
+lies.
 
 Paper -> code:  f_i, f_j -> a, b   u -> u   v -> v   u', v' -> u_hidden, v_hidden   c -> joint   S -> the returned score
 W_u, b_u -> difference   W_v, b_v -> position   W_c, b_c -> joint   W_s, b_s -> score
 
-Source: Huang, Loy, Tang, "Local Similarity-Aware Deep Feature Embedding", NIPS 2016. Options beyond it: `hidden` (the paper's
-layers are d wide), `dropout`, `normalize_input`; off by default.
+Source: Huang, Loy, Tang, "Local Similarity-Aware Deep Feature Embedding", NIPS 2016. Options beyond it: `hidden` (the
+paper's layers are d wide), `dropout`, `normalize_input`; off by default.
 """
 
 from __future__ import annotations

@@ -161,14 +161,17 @@ class Run:
             return float(self.info.get("seconds") or 0.0)
         return self._spent_before + time.monotonic() - self._claimed
 
-    def claim(self) -> None:
+    def claim(self, from_parent: bool = False) -> None:
         """Make this process the run's owner, to train or to resume: status "running", no request to stop pending.
+
+        Args:
+            from_parent: take it over from the process that made it, which waits for this one.
 
         Raises:
             RunError: another process is training it.
         """
         me = psutil.Process()
-        if self.status == "running" and self.info.get("pid", me.pid) != me.pid:
+        if not from_parent and self.status == "running" and self.info.get("pid", me.pid) != me.pid:
             owner = f"process {self.info['pid']} on {self.info['host']}"
             raise RunError(f"{self.name} is being trained by {owner}: stop that one first.")
         self._spent_before, self._claimed = self.seconds, time.monotonic()

@@ -1,9 +1,11 @@
-"""Similarities behind one interface: Euclidean, cosine, learned Mahalanobis and PDDM. Any of them can mine, rank and be compared.
+"""Similarities behind one interface: Euclidean, cosine, learned Mahalanobis and PDDM. Any of them can mine, rank and
+be compared.
 
 Larger always means more similar, so the two distances enter with a minus sign: S_euclidean = -D, S_mahalanobis = -D_M.
 
-Scoring all pairs with the PDDM unit uses what its algebra gives. W_v v = (W_v a + W_v b) / 2 is a sum of two per-item products,
-and W_c [u'; v'] = W_cu u' + W_cv v' splits, so that a length normalisation becomes one division of a row after its product.
+Scoring all pairs with the PDDM unit uses what its algebra gives. W_v v = (W_v a + W_v b) / 2 is a sum of two per-item
+products, and W_c [u'; v'] = W_cu u' + W_cv v' splits, so that a length normalisation becomes one division of a row
+after its product.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ SMALLEST_NORM = 1e-12
 
 
 class Similarity(nn.Module):
-    """A similarity of features. `forward` is differentiable and broadcasts; the other methods score without gradients."""
+    """A similarity of features. `forward` is differentiable and broadcasts; the other methods score without
+    gradients."""
 
     name: str
 
@@ -197,6 +200,7 @@ def _safe_sqrt(squares: Tensor) -> Tensor:
 
 
 def _distances(a: Float[Tensor, "a dim"], b: Float[Tensor, "b dim"]) -> Float[Tensor, "a b"]:
-    """Euclidean distances of all pairs by one matrix product; near 0 they are good to about 1e-3 of the features' length."""
+    """Euclidean distances of all pairs by one matrix product; near 0 they are good to about 1e-3 of the features'
+    length."""
     squares = torch.addmm(b.square().sum(1), a, b.T, alpha=-2)
     return squares.add_(a.square().sum(1, keepdim=True)).clamp_(min=0).sqrt_()

@@ -1,0 +1,149 @@
+"""From a trained model to a finished run: features of all items, both protocols measured, galleries and maps kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from pddm_lab.config import SIMILARITIES
+from pddm_lab.data.dataset import Dataset, Protocol
+from pddm_lab.evaluate import evaluate
+from pddm_lab.features import Progress, run_network
+from pddm_lab.gallery import Gallery, start_map
+from pddm_lab.model import MetricModel
+from pddm_lab.runs import Run
+
+Bar = Callable[[str], AbstractContextManager[Progress]]
+"""Opens a progress bar by name; what it yields takes (done, total, what)."""
+
+
+class Embedder:
+    """Unit-length features of a data set's items by a model, from the frozen trunk's features where they are given.
+
+    Args:
+        dataset: the items.
+        pooled: the frozen trunk's features of all items, on the device; None to run the images through the trunk.
+        resize: shorter side before the centred crop, in pixels.
+        size: side of the crop, in pixels.
+        device: where to compute.
+        precision: of the trunk; 32, bf16 or fp16.
+        workers: processes that load images.
+    """
+
+    def __init__(
+        self, dataset: Dataset, pooled: Float[Tensor, "items trunk_dim"] | None, *, resize: int, size: int,
+        device: torch.device, precision: str, workers: int,
+    ) -> None:  # fmt: skip
+        self.dataset, self.pooled, self.device = dataset, pooled, device
+        self._options = {"resize": resize, "size": size, "device": device, "precision": precision, "workers": workers}
+
+    @torch.no_grad()
+    def __call__(
+        self, model: MetricModel, items: np.ndarray, progress: Progress | None = None
+    ) -> Float[Tensor, "items dim"]:
+        """Features of the items, on the device, in their order; leaves the model in evaluation mode."""
+        model.eval()
+        if self.pooled is not None:
+            return model.embedding.project(self.pooled[torch.from_numpy(items).to(self.device)])
+        paths = [self.dataset.path(item) for item in items]
+        features = run_network(model.embedding, paths, progress=progress, what="embedding", **self._options)  # type: ignore[arg-type]
+        return torch.from_numpy(features).to(self.device)
+
+
+def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar) -> None:
+    """Measure a model under every protocol of its data set, keep the galleries with their maps, and end the run."""
+    maps = []
+    for protocol in filter(None, (embed.dataset.unseen, embed.dataset.known)):
+        maps.append(_measure(run, model, embed, protocol, bar))
+    with bar("maps") as report:
+        for number, drawing in enumerate(maps):
+            report(number, len(maps), "maps")
+            drawing.wait()
+            report(number + 1, len(maps), "maps")
+    run.flush()
+    run.update(status="finished", phase="done")
+
+
+def _measure(run: Run, model: MetricModel, embed: Embedder, protocol: Protocol, bar: Bar) -> Any:
+    """Measure one protocol and keep its gallery; returns the map's drawing, which goes on in another process."""
+    dataset, name = embed.dataset, protocol.name
+    run.update(phase="evaluate")
+    items = np.union1d(protocol.query, protocol.gallery)
+    with bar(f"embed {name}") as report:
+        features = embed(model, items, report)
+    query, gallery = (torch.from_numpy(np.searchsorted(items, part)) for part in (protocol.query, protocol.gallery))
+    distributions = {}
+    with bar(f"evaluate {name}") as report:
+        for number, similarity in enumerate(SIMILARITIES):
+            report(number, len(SIMILARITIES), "similarities")
+            evaluation = evaluate(
+                model.similarity(similarity), features[query], features[gallery], dataset.labels[protocol.query],
+                dataset.labels[protocol.gallery], protocol.leave_one_out, nmi=similarity == "euclidean",
+            )  # fmt: skip
+            run.set_metrics(name, similarity, evaluation.metrics)
+            run.log_metrics(int(run.info["step"]), "evaluate", name, similarity, evaluation.metrics)
+            distributions[similarity] = evaluation.distribution
+        report(len(SIMILARITIES), len(SIMILARITIES), "similarities")
+    run.update(phase="gallery")
+    in_query, in_gallery = np.isin(items, protocol.query), np.isin(items, protocol.gallery)
+    labels = dataset.labels[items]
+    frame = pd.DataFrame(
+        {
+            "id": np.array(dataset.ids, dtype=object)[items],
+            "label": labels,
+            "class_name": np.array(dataset.class_names, dtype=object)[labels],
+            "role": np.where(in_query & in_gallery, "both", np.where(in_query, "query", "gallery")),
+        }
+    )
+    path = run.path / "gallery" / name
+    with bar(f"gallery {name}") as report:
+        Gallery.write(
+            path, name, features.cpu().numpy(), frame, lambda row: dataset.load(items[row]), distributions, report
+        )
+    return start_map(path)
+
+
+def progress_bars(shown: bool) -> Bar:
+    """Progress bars on standard error, or none."""
+
+    @contextmanager
+    def bar(what: str) -> Iterator[Progress]:
+        with tqdm(desc=what, disable=not shown, mininterval=0.5) as line:
+
+            def report(done: int, total: int, _: str) -> None:
+                line.total = total
+                line.update(done - line.n)
+
+            yield report
+
+    return bar
+
+
+def load_model(run: Run) -> MetricModel:
+    """A run's trained model, on the CPU, in evaluation mode.
+
+    Raises:
+        RunError: no model yet, or one of other shapes than its configuration says.
+    """
+    from pddm_lab.errors import RunError
+
+    model = MetricModel(run.config, weights="none")
+    try:
+        model.load_state_dict(run.model_state())
+    except RuntimeError as error:
+        raise RunError(f"model.safetensors of {run.name} doesn't fit its configuration: {error}") from error
+    return model.eval()
+
+
+def paths_of(dataset: Dataset) -> list[Path]:
+    """The files of all items."""
+    return [dataset.path(item) for item in range(len(dataset))]

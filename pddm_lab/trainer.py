@@ -1,0 +1,386 @@
+"""The training of a run: choose the best step on validation classes, train again on all of them, then measure.
+
+A training has phases. `select` leaves some training classes out and finds the step at which they are retrieved best;
+`refit` starts again and trains on all training classes for that many steps; `evaluate` and `gallery` measure the result
+under both protocols and keep it. The test classes are looked at once, in `evaluate`.
+
+With several processes every rank embeds its part of a batch and sees the features of all: two processes compute what
+one would.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor
+from tqdm import tqdm
+
+from pddm_lab.config import TrainConfig, data_root, runs_root
+from pddm_lab.data.dataset import Dataset, read_dataset
+from pddm_lab.data.sampler import ClassBatches
+from pddm_lab.data.splits import hold_out_classes
+from pddm_lab.errors import ConfigError, LabError, RunError
+from pddm_lab.evaluate import evaluate
+from pddm_lab.features import ImageFiles, default_workers, image_loader, trunk_features
+from pddm_lab.learner import VALUE_NAMES, Learner, Step
+from pddm_lab.measure import Embedder, finish, paths_of, progress_bars
+from pddm_lab.model import MetricModel
+from pddm_lab.runs import Run
+
+FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def train(config: TrainConfig, progress: bool = True) -> Run:
+    """Carry out a training from reading the data to the finished run.
+
+    Args:
+        config: every choice.
+        progress: show progress bars on standard error.
+
+    Returns:
+        The run, finished, or stopped where someone asked it to.
+
+    Raises:
+        LabError: bad data or choices; a run that was begun is kept and marked failed, with the reason.
+    """
+    device, precision = resolve_device(config)
+    batch = config.classes_per_batch * config.images_per_class
+    if batch % config.devices:
+        raise ConfigError(f"--devices {config.devices} doesn't divide the batch of {batch} items.")
+    dataset = _read(config)
+    run = Run.create(config, _dataset_info(dataset), str(device), precision)
+    return _carry_out(run, dataset, progress)
+
+
+def resume(path: str | Path, progress: bool = True) -> Run:
+    """Go on with a stopped, interrupted or failed run from its last checkpoint.
+
+    Args:
+        path: the run's folder.
+        progress: show progress bars on standard error.
+
+    Raises:
+        RunError: it is finished, is being trained, or its data set has changed.
+    """
+    run = Run.open(path)
+    if run.status == "finished":
+        raise RunError(f"{run.name} is finished: there is nothing to resume.")
+    dataset = _read(run.config)
+    if dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
+        raise RunError(f"{dataset.root} has changed since {run.name} was begun: restore it, or train a new run.")
+    run.claim()
+    return _carry_out(run, dataset, progress)
+
+
+def resolve_device(config: TrainConfig) -> tuple[torch.device, str]:
+    """The device and the precision that a configuration comes to on this machine.
+
+    Raises:
+        ConfigError: cuda was asked for and there is none, or fp16 on a CPU.
+    """
+    has_cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not has_cuda:
+        raise ConfigError("--device cuda expects a CUDA GPU and there is none; use --device cpu or auto.")
+    device = torch.device("cuda" if config.device != "cpu" and has_cuda else "cpu")
+    if config.precision == "fp16" and device.type == "cpu":
+        raise ConfigError("--precision fp16 expects a GPU; use bf16 or 32 on a CPU.")
+    if config.precision != "auto":
+        return device, config.precision
+    if device.type == "cuda":
+        return device, "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    # On a CPU with bf16 products the frozen trunk runs twice as fast in bf16, but fine-tuning runs slower than in 32.
+    return device, "bf16" if config.freeze_trunk and torch.cpu._is_avx512_bf16_supported() else "32"
+
+
+def learning_rate_factor(config: TrainConfig, step: int) -> float:
+    """What the learning rate is multiplied by at a step (1, 2, ...): the warm-up, then the schedule."""
+    if step <= config.warmup_steps:
+        return step / config.warmup_steps
+    done = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+    if config.schedule == "cosine":
+        return (1 + math.cos(math.pi * done)) / 2
+    if config.schedule == "step":
+        return 0.01 if done > 0.75 else 0.1 if done > 0.5 else 1.0
+    return 1.0
+
+
+def _read(config: TrainConfig) -> Dataset:
+    return read_dataset(
+        config.dataset, data_root(config.data_root), known_query_share=config.known_query_share,
+        split_seed=config.split_seed, check_cache=runs_root(config.runs_root) / ".checked",
+    )  # fmt: skip
+
+
+def _dataset_info(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint(),
+        "items": len(dataset),
+        "classes": len(dataset.class_names),
+        "skipped": [asdict(skipped) for skipped in dataset.skipped],
+        "licence": dataset.licence,
+        "attribution": dataset.attribution,
+        "root": str(dataset.root.resolve()),
+    }
+
+
+def _carry_out(run: Run, dataset: Dataset, progress: bool) -> Run:
+    with _keeping_the_outcome(run):
+        if run.config.devices > 1:
+            _train_in_processes(run, progress)
+        else:
+            _Training(run, dataset, progress).carry_out()
+    return Run.open(run.path)
+
+
+@contextmanager
+def _keeping_the_outcome(run: Run) -> Iterator[None]:
+    """Whatever ends a training is written into its run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.flush()
+        run.update(status="stopped", reason="Stopped from the keyboard.")
+        raise
+    except Exception as error:
+        run.flush()
+        reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+        run.update(status="failed", reason=reason)
+        raise
+
+
+def _train_in_processes(run: Run, progress: bool) -> None:
+    """Train in one process per device, by torch's launcher, which a notebook can use too: nothing is forked."""
+    devices = run.config.devices
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}",
+               "-m", "pddm_lab.trainer", str(run.path), str(int(progress))]  # fmt: skip
+    threads = max(1, (default_workers() + 1) // devices)
+    ended = subprocess.run(command, env={"OMP_NUM_THREADS": str(threads), **os.environ})
+    run.info = Run.open(run.path).info
+    if run.info["status"] == "failed":
+        raise RunError(run.info["reason"])
+    if ended.returncode:
+        raise RunError(f"A training process ended with exit code {ended.returncode}; its messages are above.")
+
+
+class _Training:
+    """One process's part in a training; rank 0 measures and writes the run."""
+
+    def __init__(self, run: Run, dataset: Dataset, progress: bool) -> None:
+        self.run, self.config, self.dataset = run, run.config, dataset
+        device, self.precision = resolve_device(self.config)
+        self.fabric = Fabric(
+            accelerator=device.type, devices=self.config.devices, strategy="ddp" if self.config.devices > 1 else "auto",
+            # A frozen trunk's features are computed beforehand; what then trains is small and stays in 32 bits.
+            precision="32-true" if self.config.freeze_trunk else FABRIC_PRECISION[self.precision],  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.fabric.launch()
+        self.rank, self.ranks = self.fabric.global_rank, self.fabric.world_size
+        self.writes = self.fabric.is_global_zero
+        self.shown = progress and self.writes
+        if self.config.deterministic:
+            torch.use_deterministic_algorithms(True)
+        self.stopped = False
+        self.ids = np.array(dataset.ids, dtype=object)
+        self.class_of = np.array(dataset.class_names, dtype=object)[dataset.labels]
+
+    def carry_out(self) -> None:
+        """All that the run's checkpoint says isn't done yet."""
+        config, labels = self.config, self.dataset.labels
+        checkpoint = self.run.load_checkpoint() if (self.run.path / "last.ckpt").is_file() else {}
+        if self.writes:
+            self.run.truncate_after(checkpoint.get("phase", "select"), checkpoint.get("step", -1))
+        model = self._new_model()
+        pooled = self._pooled_features(model) if config.freeze_trunk else None
+        self.embed = Embedder(
+            self.dataset, pooled, resize=config.resize, size=config.image_size, device=self.fabric.device,
+            precision=self.precision, workers=config.workers,
+        )  # fmt: skip
+        fit, validation = hold_out_classes(labels, self.dataset.train, config.val_class_share, config.split_seed)
+        steps = config.steps
+        if len(validation):
+            if checkpoint.get("phase") == "refit":
+                steps = checkpoint["best_step"]
+            else:
+                steps = self._fit("select", model, fit, validation, steps, checkpoint)
+                checkpoint = {}
+        if config.refit or not len(validation):
+            if not self.stopped:
+                model = self._new_model()
+                self._fit("refit", model, self.dataset.train, validation[:0], steps, checkpoint)
+        elif not self.stopped:
+            model.load_state_dict(self.run.model_state())
+        if self.stopped and self.writes:
+            self.run.update(status="stopped", reason="Stopped on request.")
+        elif self.writes:
+            finish(self.run, model.eval(), self.embed, progress_bars(self.shown))
+
+    def _new_model(self) -> MetricModel:
+        """The model at step 0: the same for every phase and rank."""
+        torch.manual_seed(self.config.seed)
+        model = MetricModel(self.config)
+        model.embedding.trunk.requires_grad_(not self.config.freeze_trunk)
+        return model.to(self.fabric.device)
+
+    def _pooled_features(self, model: MetricModel) -> Float[Tensor, "items trunk_dim"]:
+        config = self.config
+        # Rank 0 computes what is missing; the others then find it.
+        with self.fabric.rank_zero_first(), progress_bars(self.shown)("trunk features") as report:
+            features = trunk_features(
+                model.embedding.trunk, paths_of(self.dataset), runs_root(config.runs_root) / ".features",
+                resize=config.resize, size=config.image_size, device=self.fabric.device, precision=self.precision,
+                workers=config.workers, progress=report,
+            )  # fmt: skip
+        return torch.from_numpy(features).to(self.fabric.device)
+
+    def _fit(
+        self, phase: str, model: MetricModel, items: np.ndarray, validation: np.ndarray, steps: int,
+        checkpoint: dict[str, Any],
+    ) -> int:  # fmt: skip
+        """Train a model on items, from its first step or from a checkpoint; returns its best step."""
+        config, run = self.config, self.run
+        learner = Learner(model, config)
+        wrapped, optimizer = self.fabric.setup(learner, self._optimizer(model))
+        progress = {"step": 0, "best_step": 0 if len(validation) else steps, "best_value": -math.inf}
+        if checkpoint:
+            progress = {key: checkpoint[key] for key in progress}
+            model.load_state_dict(checkpoint["model"])
+            optimizer.load_state_dict(checkpoint["optimizer"])
+        if self.writes:
+            run.update(phase=phase, step=progress["step"], steps_total=steps)
+        if len(validation) and not checkpoint:
+            self._validate(phase, 0, model, validation)
+        batches = ClassBatches(
+            self.dataset.labels, items, config.classes_per_batch, config.images_per_class, config.seed
+        )
+        bar = tqdm(
+            total=steps, initial=progress["step"], desc=phase, unit="step", disable=not self.shown, mininterval=0.5
+        )
+        for step, inputs, labels in self._inputs(batches, int(progress["step"]), steps):
+            # Seeded by the step, dropout needs no state to resume, and is the same on every rank.
+            torch.manual_seed(config.seed * 1_000_003 + step)
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * learning_rate_factor(config, step)
+            learner.train()
+            model.embedding.trunk.train(not config.freeze_trunk)
+            result: Step = wrapped(inputs, labels)
+            self.fabric.backward(result.loss)
+            if config.clip_norm:
+                result.terms["grad_norm"] = self.fabric.clip_gradients(
+                    learner.trained, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
+                )  # type: ignore[assignment]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if self.writes:
+                self._log(phase, step, batches.batch(step), result, optimizer.param_groups[0]["lr"])
+            bar.update()
+            progress["step"] = step
+            self.stopped = self.fabric.broadcast(self.writes and run.stop_requested())
+            if step % config.eval_every == 0 or step == steps:
+                if len(validation):
+                    value = self._validate(phase, step, model, validation)
+                    bar.set_postfix_str(f"validation MAP@R {100 * value:.1f} %")
+                    if value > progress["best_value"]:
+                        progress |= {"best_step": step, "best_value": value}
+                        self._save_model(model, step)
+                self._save_checkpoint(phase, progress, model, optimizer)
+            elif self.stopped:
+                self._save_checkpoint(phase, progress, model, optimizer)
+            if self.stopped:
+                break
+        bar.close()
+        if not len(validation) and not self.stopped:
+            self._save_model(model, steps)
+        return int(progress["best_step"])
+
+    def _inputs(self, batches: ClassBatches, start: int, steps: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """This rank's part of every batch: step, images or pooled features, labels."""
+        config, device = self.config, self.fabric.device
+        labels = torch.from_numpy(self.dataset.labels).to(device)
+        numbers = range(start + 1, steps + 1)
+        if self.embed.pooled is not None:
+            for step in numbers:
+                part = torch.from_numpy(self._part(batches, step)).to(device)
+                yield step, self.embed.pooled[part], labels[part]
+            return
+        images = ImageFiles(paths_of(self.dataset), config.resize, config.image_size, config.seed)
+        keys = ([(step, int(item)) for item in self._part(batches, step)] for step in numbers)
+        for step, batch in zip(numbers, image_loader(images, keys, config.workers, device), strict=True):
+            part = torch.from_numpy(self._part(batches, step)).to(device)
+            yield step, batch.to(device, non_blocking=True), labels[part]
+
+    def _part(self, batches: ClassBatches, step: int) -> np.ndarray:
+        return np.array_split(batches.batch(step), self.ranks)[self.rank]
+
+    def _optimizer(self, model: MetricModel) -> torch.optim.Optimizer:
+        config = self.config
+        groups: list[dict[str, Any]] = [
+            {"params": [*model.embedding.head.parameters(), *model.learned.parameters()], "base_lr": config.lr}
+        ]
+        if not config.freeze_trunk:
+            trunk = list(model.embedding.trunk.parameters())
+            groups.append({"params": trunk, "base_lr": config.lr * config.trunk_lr_scale})
+        if config.optimizer == "sgd":
+            return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+
+    def _log(self, phase: str, step: int, items: np.ndarray, result: Step, lr: float) -> None:
+        terms = {name: float(value) for name, value in result.terms.items()}
+        count = len(result.quadruplets)
+        self.run.log_metrics(
+            step, phase, "train", self.config.similarity, terms | {"lr": lr, "quadruplets": float(count)}
+        )
+        ends = {end: items[getattr(result.quadruplets, end).cpu().numpy()] for end in "ijkl"}
+        self.run.log_quadruplets(
+            {"phase": phase, "step": np.full(count, step)}
+            | {end: self.ids[chosen] for end, chosen in ends.items()}
+            | {f"class_{end}": self.class_of[ends[end]] for end in "ikl"}
+            | dict(zip(VALUE_NAMES, result.values.cpu().numpy(), strict=True))
+        )
+
+    def _validate(self, phase: str, step: int, model: MetricModel, validation: np.ndarray) -> float:
+        """MAP@R of the validation classes by the similarity that selects; rank 0 measures, every rank gets it."""
+        value = 0.0
+        if self.writes:
+            features, labels = self.embed(model, validation), self.dataset.labels[validation]
+            for name in dict.fromkeys((self.config.selection, "euclidean", self.config.similarity)):
+                metrics = evaluate(model.similarity(name), features, features, labels, labels, True).metrics
+                self.run.log_metrics(step, phase, "validation", name, metrics)
+                value = metrics["map@r"] if name == self.config.selection else value
+        return self.fabric.broadcast(value)
+
+    def _save_checkpoint(self, phase: str, progress: dict[str, Any], model: MetricModel, optimizer: Any) -> None:
+        if self.writes:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            self.run.save_checkpoint({"phase": phase, **progress, **state})
+            self.run.update(step=progress["step"], best_step=progress["best_step"])
+
+    def _save_model(self, model: MetricModel, step: int) -> None:
+        if self.writes:
+            self.run.save_model(model.state_dict(), {"step": step, "config": self.config.to_dict()})
+
+
+def _process_main(run_path: str, progress: str) -> None:
+    """One of the processes that torch's launcher started for a run."""
+    run = Run.open(run_path)
+    is_first = os.environ["RANK"] == "0"
+    if is_first:
+        run.claim(from_parent=True)
+    with _keeping_the_outcome(run) if is_first else nullcontext():
+        _Training(run, _read(run.config), progress == "1").carry_out()
+
+
+if __name__ == "__main__":
+    _process_main(*sys.argv[1:])
