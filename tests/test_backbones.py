@@ -1,0 +1,78 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pddm_lab.backbones import fuse_batch_norms, load_trunk, weights_fingerprint
+from pddm_lab.errors import ConfigError
+
+
+def images(side=64, count=2):
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_default_trunk_is_pretrained_and_normalises_its_input():
+    trunk = load_trunk().eval()
+    assert trunk.dim == 1280
+    torch.testing.assert_close(trunk.mean.flatten(), torch.full((3,), 127.0))
+    torch.testing.assert_close(trunk.std.flatten(), torch.full((3,), 128.0))
+    with torch.no_grad():
+        features = trunk(images())
+        by_hand = trunk.network((images().float() - 127) / 128)
+    assert features.shape == (2, 1280)
+    torch.testing.assert_close(features, by_hand, atol=1e-4, rtol=1e-4)
+    assert weights_fingerprint(trunk) == weights_fingerprint(load_trunk()) != weights_fingerprint(load_trunk(weights="none"))
+
+
+@pytest.mark.parametrize(("name", "dim"), [("googlenet", 1024), ("resnet18", 512), ("mobilenet_v3_small", 1024)])
+def test_torchvision_trunks_by_name(name, dim):
+    trunk = load_trunk(name, "none")
+    assert trunk.dim == dim
+    assert trunk(images()).shape == (2, dim)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "googlenet", "resnet18"])
+def test_fused_batch_norms_give_equal_features(name):
+    trunk = load_trunk(name, "imagenet" if name == "efficientnet_lite0" else "none").eval()
+    fused = fuse_batch_norms(trunk)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fused.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(fused(images()), trunk(images()), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_from_a_file(tmp_path, suffix):
+    from torchvision.models import resnet18
+
+    network, path = resnet18(), tmp_path / f"weights{suffix}"
+    state = {name: value for name, value in network.state_dict().items() if not name.startswith("fc.")}
+    torch.save({"state_dict": state}, path) if suffix == ".pth" else save_file(state, path)
+    trunk = load_trunk("resnet18", str(path))
+    torch.testing.assert_close(trunk.network.conv1.weight, network.conv1.weight)
+
+
+def test_what_cannot_be_had_is_one_clear_error(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="Unknown trunk 'resnet19'"):
+        load_trunk("resnet19")
+    with pytest.raises(ConfigError, match="no linear classifier"):
+        load_trunk("squeezenet1_1", "none")
+    with pytest.raises(ConfigError, match="there is no file"):
+        load_trunk("resnet18", str(tmp_path / "none.pth"))
+    (tmp_path / "torn.pth").write_bytes(b"not weights")
+    with pytest.raises(ConfigError, match="is not a state dict of resnet18"):
+        load_trunk("resnet18", str(tmp_path / "torn.pth"))
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "other.pth")
+    with pytest.raises(ConfigError, match=r"lacks \d+ entries"):
+        load_trunk("resnet18", str(tmp_path / "other.pth"))
+
+
+def test_no_network_for_torchvision_weights(monkeypatch):
+    from urllib.error import URLError
+
+    def refuse(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: "/nonexistent-cache")
+    monkeypatch.setattr("os.makedirs", lambda *_, **__: None)
+    with pytest.raises(ConfigError, match="could not be downloaded"):
+        load_trunk("resnet18", "imagenet")
