@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pddm_lab.data import digits, emoji, folder
+from pddm_lab.data import cars196, cub200, digits, emoji, folder, grocery, products
 from pddm_lab.data.images import open_image, why_unreadable
 from pddm_lab.data.source import Progress, Source
 from pddm_lab.data.splits import hold_out_queries, without_lone_items
 from pddm_lab.errors import DataError
 
-SOURCES: dict[str, Source] = {module.SOURCE.name: module.SOURCE for module in (emoji, digits)}
+SOURCES: dict[str, Source] = {
+    module.SOURCE.name: module.SOURCE for module in (emoji, grocery, cub200, cars196, products, digits)
+}
 """The data sets known by name, the demo first; any other folder is read as `folder:PATH`."""
 
 _CHUNK = 64

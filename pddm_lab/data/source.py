@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,3 +98,73 @@ def _replace_folder(new: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         new.rename(target)
+
+
+def check_layout(root: Path, needed: Sequence[str], title: str, advice: str) -> None:
+    """Raise one DataError unless every file or folder of an official layout is there.
+
+    Args:
+        root: folder of the data set.
+        needed: paths relative to root.
+        title: the data set's name, for the message.
+        advice: how to get it.
+    """
+    missing = [name for name in needed if not (root / name).exists()]
+    if not missing:
+        return
+    if not root.is_dir():
+        raise DataError(f"There is no {title} at {root}: expected a folder with {', '.join(needed)}. {advice}")
+    raise DataError(
+        f"{root} is not laid out as {title}: expected {', '.join(needed)}, and {', '.join(missing)} "
+        f"{'is' if len(missing) == 1 else 'are'} missing. {advice}"
+    )
+
+
+def check_counts(listing: Listing, items: int, classes: int, title: str, advice: str) -> Listing:
+    """The listing itself, when it has the published number of items and classes.
+
+    Raises:
+        DataError: it has others.
+    """
+    found = len(listing.ids), len(listing.class_names)
+    if found != (items, classes):
+        raise DataError(
+            f"{listing.root} lists {found[0]} images of {found[1]} classes; {title} has {items} of {classes}. The copy "
+            f"is incomplete or another data set. {advice}"
+        )
+    return listing
+
+
+def read_rows(path: Path, columns: int, *, separator: str | None = None, header: bool = False) -> list[list[str]]:
+    """Rows of a small text table; blank lines are passed over.
+
+    Args:
+        path: a text file.
+        columns: columns of every row; the last one keeps any further separators.
+        separator: between columns; None: white space.
+        header: whether the first line names the columns.
+
+    Raises:
+        DataError: a line with fewer columns, or a file that is no text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"Cannot read {path} ({error}). Expected a text file of {columns} columns.") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or (header and number == 1):
+            continue
+        row = [cell.strip() for cell in line.split(separator, columns - 1)]
+        if len(row) != columns:
+            raise DataError(f"{path}, line {number}: expected {columns} columns, got {line!r}.")
+        rows.append(row)
+    return rows
+
+
+def as_ints(cells: Sequence[str], path: Path) -> np.ndarray:
+    """A column of whole numbers, int64; DataError naming the file when one is none."""
+    try:
+        return np.array([int(cell) for cell in cells], dtype=np.int64)
+    except ValueError as error:
+        raise DataError(f"{path}: expected whole numbers in its columns of ids ({error}).") from error

@@ -1,0 +1,93 @@
+"""`cub200`: Caltech-UCSD Birds-200-2011 in its official layout; the first 100 classes train, the others are unseen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pddm_lab.data.download import Reader, download_with_reader
+from pddm_lab.data.source import (
+    Listing,
+    Progress,
+    Source,
+    as_ints,
+    check_counts,
+    check_layout,
+    how_to_get,
+    read_rows,
+)
+from pddm_lab.errors import DataError
+
+FOLDER = "CUB_200_2011"
+COUNTS = (11_788, 200)
+"""Published (items, classes)."""
+_TITLE = "CUB-200-2011"
+_NEEDED = ("images.txt", "image_class_labels.txt", "classes.txt", "images")
+
+
+def fetch(data_root: Path, progress: Progress | None = None) -> Path:
+    """Download and unpack the official archive by pytorch-metric-learning's reader, unless it is there.
+
+    Raises:
+        DataError: no network, or a data root that cannot be written.
+    """
+    target = data_root / FOLDER
+    if not is_present(data_root):
+        by_hand = f"Or unpack CUB_200_2011.tgz (data.caltech.edu) so that {target / 'images.txt'} exists."
+        download_with_reader(_reader, target, by_hand, progress, inner=FOLDER)
+    return target
+
+
+def _reader() -> Reader:
+    from pytorch_metric_learning.datasets.cub import CUB
+
+    return CUB
+
+
+def is_present(data_root: Path) -> bool:
+    """Whether the lists and the images' folder lie there."""
+    return all((data_root / FOLDER / name).exists() for name in _NEEDED)
+
+
+def list_items(data_root: Path, split_seed: int = 0, counts: tuple[int, int] | None = None) -> Listing:
+    """Items in the order of images.txt; the split is the published one, whatever the seed.
+
+    Args:
+        data_root: folder that holds CUB_200_2011.
+        split_seed: unused.
+        counts: (items, classes) to insist on; None: the published ones.
+
+    Raises:
+        DataError: the data set is missing, laid out otherwise or incomplete.
+    """
+    root, advice = data_root / FOLDER, how_to_get("cub200", data_root)
+    check_layout(root, _NEEDED, _TITLE, advice)
+    images = dict(read_rows(root / "images.txt", 2))
+    label_rows = read_rows(root / "image_class_labels.txt", 2)
+    classes = read_rows(root / "classes.txt", 2)
+    class_ids = as_ints([row[0] for row in classes], root / "classes.txt")
+    image_classes = as_ints([row[1] for row in label_rows], root / "image_class_labels.txt")
+    if [row[0] for row in label_rows] != list(images) or not np.isin(image_classes, class_ids).all():
+        raise DataError(f"{root}: image_class_labels.txt does not fit images.txt and classes.txt. {advice}")
+    listing = Listing(
+        root=root,
+        ids=[f"images/{path}" for path in images.values()],
+        labels=np.searchsorted(class_ids, image_classes).astype(np.int64),
+        class_names=[name.partition(".")[2] or name for _, name in classes],
+        trains=np.arange(len(classes)) < len(classes) // 2,
+    )
+    return check_counts(listing, *(counts or COUNTS), _TITLE, advice)
+
+
+SOURCE = Source(
+    name="cub200",
+    title="CUB-200-2011 birds",
+    folder_name=FOLDER,
+    size="1.1 GB to download; 11 788 photos of 200 birds",
+    licence="non-commercial research and education; the photos belong to their photographers",
+    attribution="C. Wah, S. Branson, P. Welinder, P. Perona, S. Belongie, The CUB-200-2011 Dataset, Caltech, 2011.",
+    list_items=list_items,
+    is_present=is_present,
+    fetch=fetch,
+)

@@ -1,0 +1,83 @@
+"""Download the official archives, where there is a network."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from pddm_lab.data.source import Progress, staged_folder
+from pddm_lab.errors import DataError
+
+Reader = Callable[..., object]
+"""A pytorch-metric-learning data set class: `Reader(root=..., download=True)` downloads and unpacks into root."""
+
+_TIMEOUT_SECONDS = 60
+
+
+def download_with_reader(
+    reader: Callable[[], Reader], target: Path, by_hand: str, progress: Progress | None, inner: str = ""
+) -> None:
+    """Let a library's reader download a data set into a temporary folder that then becomes `target`.
+
+    Args:
+        reader: gives the data set class; called late, since importing it is slow.
+        target: folder of the data set.
+        by_hand: how to get the data set without this, one sentence.
+        progress: called with (done, total, what).
+        inner: folder inside the archive that is the data set's own.
+
+    Raises:
+        DataError: no network, a moved or broken archive, or a folder that cannot be written.
+    """
+    with staged_folder(target) as folder:
+        if progress:
+            progress(0, 1, f"downloading {target.name}")
+        try:
+            reader()(root=str(folder), download=True)
+        except Exception as error:  # the reader lets through whatever the network, the archive or the disk raises
+            raise _cannot_download(target, error, by_hand) from error
+        if inner:
+            _lift(folder / inner, folder)
+        if progress:
+            progress(1, 1, f"downloading {target.name}")
+
+
+def download_zip(url: str, target: Path, by_hand: str, progress: Progress | None) -> None:
+    """Download a zip file whose one folder becomes `target`.
+
+    Raises:
+        DataError: no network, a moved or broken archive, or a folder that cannot be written.
+    """
+    with staged_folder(target) as folder:
+        try:
+            with tempfile.TemporaryFile(dir=folder) as archive:
+                with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:
+                    total = int(response.headers.get("Content-Length") or 0)
+                    while block := response.read(1 << 20):
+                        archive.write(block)
+                        if progress:
+                            progress(archive.tell(), max(total, archive.tell()), f"downloading {target.name}, bytes")
+                zipfile.ZipFile(archive).extractall(folder)
+            inner = next((path for path in folder.iterdir() if path.is_dir()), None)
+            if inner is None:
+                raise zipfile.BadZipFile("there is no folder in the archive")
+        except (OSError, zipfile.BadZipFile) as error:
+            raise _cannot_download(target, error, by_hand) from error
+        _lift(inner, folder)
+
+
+def _lift(inner: Path, folder: Path) -> None:
+    """Move everything in `inner` up into `folder`; `inner` may hold a folder of its own name."""
+    aside = inner.rename(inner.with_name(f".{inner.name}-inner"))
+    for entry in list(aside.iterdir()):
+        shutil.move(entry, folder / entry.name)
+    aside.rmdir()
+
+
+def _cannot_download(target: Path, error: Exception, by_hand: str) -> DataError:
+    reason = f"{type(error).__name__}: {error}"
+    return DataError(f"Cannot download {target.name} ({reason}). Expected a network that reaches its host. {by_hand}")
