@@ -5,6 +5,7 @@ The notebook is written beside the runs while it executes, and moved into the ru
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import threading
@@ -19,6 +20,8 @@ from pddm_lab.runs import Run, exists_already, folder_name
 
 NOTEBOOK = "notebook.ipynb"
 """Name of the executed notebook in a run's folder."""
+_CHECKED = "_parameters_checked"
+_PLAIN = (str, int, float, list, dict, type(None))
 
 
 def shipped(name: str) -> Path:
@@ -45,6 +48,29 @@ def parameters(config: TrainConfig) -> dict[str, Any]:
     }
 
 
+def config_of(namespace: dict[str, Any]) -> TrainConfig:
+    """The configuration that a notebook's parameters amount to.
+
+    papermill only warns of a parameter that the notebook doesn't have, so it is found here: while a kernel is fresh,
+    every plain value among its globals is a parameter.
+
+    Args:
+        namespace: the notebook's globals().
+
+    Raises:
+        ConfigError: an unknown parameter, with the nearest one's name, or a value out of range.
+    """
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    if not namespace.get(_CHECKED):
+        names |= {
+            name for name, value in namespace.items()
+            if isinstance(value, _PLAIN) and not name.startswith("_") and name not in ("In", "Out")
+        }  # fmt: skip
+    config = TrainConfig.from_parameters({name: namespace.get(name) for name in sorted(names)})
+    namespace[_CHECKED] = True
+    return config
+
+
 def train_in_notebook(config: TrainConfig) -> Run:
     """Train a run by executing the training notebook; its output is passed on to the terminal.
 
@@ -59,15 +85,17 @@ def train_in_notebook(config: TrainConfig) -> Run:
     root = runs_root(config.runs_root)
     path, executed = _reserve(root, config)
     execution = _Execution(shipped("notebooks/train.ipynb"), executed, parameters(config) | {"run_name": path.name})
+    execution.start()
     try:
-        execution.start()
         _wait(execution, path)
-    finally:
+    except KeyboardInterrupt:
         execution.end()
         if (path / "run.json").is_file():
-            executed.replace(path / NOTEBOOK)
-        else:
-            executed.unlink(missing_ok=True)
+            Run.open(path).update(status="stopped", reason="Ended from the keyboard.")
+        raise
+    finally:
+        execution.end()
+        _keep(executed, path)
     return _outcome(execution.error, path)
 
 
@@ -95,12 +123,31 @@ def _reserve(root: Path, config: TrainConfig) -> tuple[Path, Path]:
     raise RunError(f"{root} has 1000 runs of this second: name one with --run-name.")
 
 
+def _keep(executed: Path, path: Path) -> None:
+    """Move an executed notebook into its run, each progress bar in its last state; without a run it goes."""
+    if not (path / "run.json").is_file():
+        executed.unlink(missing_ok=True)
+        return
+    import nbformat
+
+    if executed.stat().st_size:
+        notebook = nbformat.read(executed, as_version=4)
+        for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+            if output.output_type == "stream":
+                output.text = "".join(
+                    line.rstrip("\r\n").rpartition("\r")[2] + "\n" for line in output.text.split("\n")
+                ).removesuffix("\n")
+        nbformat.write(notebook, executed)
+    executed.replace(path / NOTEBOOK)
+
+
 class _Execution(threading.Thread):
     """papermill in a thread, for in the main thread it would answer Ctrl-C by killing the kernel."""
 
     def __init__(self, source: Path, target: Path, parameters: dict[str, Any]) -> None:
         super().__init__(name="notebook", daemon=True)
         self.error: BaseException | None = None
+        self.ended = threading.Event()  # a join that Ctrl-C interrupts takes the thread for ended
         self._source, self._target, self._parameters = source, target, parameters
 
     def run(self) -> None:
@@ -113,19 +160,22 @@ class _Execution(threading.Thread):
             execute_notebook(
                 _verbatim(self._source), _verbatim(self._target), self._parameters, kernel_name="python3",
                 progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr,
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],
             )  # fmt: skip
         except BaseException as error:  # handed to the main thread
             self.error = error
+        finally:
+            self.ended.set()
 
     def end(self) -> None:
         """End the kernel if it still runs, and wait for papermill to write what there is."""
-        if self.is_alive():
+        if not self.ended.is_set():
             import psutil
 
             kernels = [child for child in psutil.Process().children() if "ipykernel_launcher" in child.cmdline()]
             for process in [below for kernel in kernels for below in (*kernel.children(recursive=True), kernel)]:
                 process.kill()
-            self.join()
+            self.ended.wait()
 
 
 def _verbatim(path: Path) -> str:
@@ -135,18 +185,13 @@ def _verbatim(path: Path) -> str:
 
 def _wait(execution: _Execution, path: Path) -> None:
     try:
-        _join(execution)
+        execution.ended.wait()
     except KeyboardInterrupt:
         if not (path / "run.json").is_file():
             raise
         print("\nStopping after this step. Press Ctrl-C again to end at once.", file=sys.stderr, flush=True)
         Run.open(path).request_stop()
-        _join(execution)
-
-
-def _join(execution: _Execution) -> None:
-    while execution.is_alive():
-        execution.join(0.2)  # in slices: a thread that waits for a lock hears no Ctrl-C on some platforms
+        execution.ended.wait()
 
 
 def _outcome(error: BaseException | None, path: Path) -> Run:

@@ -1,0 +1,257 @@
+"""The command line: it answers at once, its errors are one line, and a training is a notebook that is always kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from pddm_lab import cli, notebook
+from pddm_lab.config import PRESETS, TrainConfig
+from pddm_lab.errors import ConfigError, LabError, RunError
+from pddm_lab.notebook import config_of, parameters, train_in_notebook
+from pddm_lab.runs import Run
+
+PROGRAM = [sys.executable, "-m", "pddm_lab.cli"]
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PDDM_LAB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("PDDM_LAB_DATA", str(tmp_path / "data"))
+
+
+def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """What a command that ends with exit code 2 writes to standard error."""
+    with pytest.raises(SystemExit) as exit:
+        cli.main(argv)
+    assert exit.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_help_answers_at_once() -> None:
+    command = [Path(sys.executable).with_name("pddm-lab"), "--help"]
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        seconds.append(time.perf_counter() - start)
+        if seconds[-1] <= 0.5:
+            break
+    assert min(seconds) <= 0.5
+    assert all(word in text for word in ("train", "data", "runs", "resume", "dashboard", "screenshots", "demo"))
+
+
+def test_importing_the_command_line_imports_nothing_heavy() -> None:
+    code = "import pddm_lab.cli, sys; print({'torch', 'pandas', 'numpy', 'papermill', 'streamlit'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_choice_is_a_flag_of_every_preset(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["train", preset, "--help"])
+    assert not exit.value.code
+    text = capsys.readouterr().out
+    for name in TrainConfig().to_dict():
+        assert (f"--{name.replace('_', '-')}" in text) == (name != "preset")
+
+
+def test_flags_change_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[TrainConfig] = []
+
+    def catch(config: TrainConfig) -> None:
+        asked.append(config)
+        raise RunError("enough")
+
+    monkeypatch.setattr(notebook, "train_in_notebook", catch)
+    with pytest.raises(SystemExit):
+        cli.main(["train", "finetune", "--dataset", "folder:/some where", "--steps", "3", "--no-refit", "--lr", "0.5"])
+    assert type(asked[0]) is TrainConfig
+    assert parameters(asked[0]) == {
+        "preset": "finetune", "dataset": "folder:/some where", "steps": 3, "refit": False, "lr": 0.5
+    }  # fmt: skip
+    assert TrainConfig.from_parameters(parameters(asked[0])) == asked[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("train", "quick", "--stpes", "3"), "--steps"),
+        (("train", "quikc"), "quick"),
+        (("train", "quick", "--steps", "many"), "--steps"),
+        (("train", "quick", "--loss", "l2"), "quadruplet"),
+        (("train", "quick", "--preset", "paper"), "--preset"),
+    ],
+)
+def test_a_mistyped_flag_is_named(argv: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said in fails(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("train", "quick", "--steps", "0"), "--steps expects 1 or more"),
+        (("train", "quick", "--run-name", "a/b"), "--run-name"),
+        (("data", "fetch", "digts"), "Did you mean 'digits'?"),
+        (("resume", "nothing"), "nothing is no run"),
+        (("dashboard", "nothing"), "nothing is no run"),
+        (("screenshots", "nothing"), "nothing is no run"),
+    ],
+)
+def test_an_error_is_one_line(argv: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    error = fails(capsys, *argv)
+    assert said in error
+    assert error.startswith("pddm-lab: ")
+    assert error.count("\n") == 1
+
+
+def test_data_is_listed_and_fetched(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    cli.main(["data", "list"])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("digits")]
+    assert line.split()[1] == "no"
+    cli.main(["data", "fetch", "digits"])
+    assert "Licence: " in capsys.readouterr().out
+    cli.main(["data", "list"])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("digits")]
+    assert line.split()[1] == "yes"
+    assert (tmp_path / "data" / "digits").is_dir()
+
+
+def test_runs_are_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    cli.main(["runs"])
+    assert "pddm-lab train quick" in capsys.readouterr().out
+    run = Run.create(TrainConfig(run_name="one", dataset="digits"), {"name": "digits"}, "cpu", "32")
+    run.set_metrics("unseen", "euclidean", {"recall@1": 0.5, "map@r": 0.25})
+    run.update(status="failed", reason="The disk is full.")
+    (tmp_path / "runs" / "torn").mkdir()
+    (tmp_path / "runs" / "torn" / "run.json").write_text("{")
+    cli.main(["runs"])
+    out = capsys.readouterr().out
+    assert "50.0 / 25.0" in out
+    assert "one failed: The disk is full." in out
+    assert "torn can't be read" in out
+    assert "not a number" not in out
+
+
+# A notebook that stands for the training: the same parameters, a run, and an end of the test's choosing.
+_BEGIN = """
+from pddm_lab.notebook import config_of
+config = config_of(globals())
+from pddm_lab.runs import Run
+run = Run.create(config, {"name": "none"}, "cpu", "32")
+print("begun", flush=True)
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    def make(*cells: str) -> None:
+        names = "\n".join(f"{name} = None" for name in TrainConfig().to_dict())
+        first = nbformat.v4.new_code_cell(names, metadata={"tags": ["parameters"]})
+        made = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, cells)])
+        made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        path = tmp_path / "stand-in {braces}.ipynb"
+        nbformat.write(made, path)
+        monkeypatch.setattr(notebook, "shipped", lambda name: path)
+
+    return make
+
+
+def train(**choices: object) -> Run:
+    return train_in_notebook(TrainConfig.from_parameters({"dataset": "none", **choices}))
+
+
+def leftovers(tmp_path: Path) -> list[str]:
+    return [path.name for path in (tmp_path / "runs").iterdir() if path.name.startswith(".")]
+
+
+def test_a_finished_training_keeps_its_notebook(stand_in, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    stand_in(
+        _BEGIN, "import sys; print('10%\\r20%\\r100%', file=sys.stderr); print(sys.executable)",
+        "run.update(status='finished', phase='done')",
+    )  # fmt: skip
+    run = train(run_name="{one}".strip("{}"), notes='it\'s "quoted"', seed=3)
+    assert (run.name, run.config.seed, run.config.notes) == ("one", 3, 'it\'s "quoted"')
+    said = capfd.readouterr()
+    assert "begun" in said.out
+    assert sys.executable in said.out
+    assert "20%" in said.err
+    kept = nbformat.read(run.path / "notebook.ipynb", as_version=4)
+    outputs = "".join(str(output.get("text", "")) for cell in kept.cells for output in cell.get("outputs", []))
+    assert "100%" in outputs
+    assert "20%" not in outputs, "a kept progress bar is its last state"
+    assert not leftovers(tmp_path)
+    with pytest.raises(RunError, match="exists already"):
+        train(run_name="one")
+
+
+def test_an_error_of_the_lab_comes_through_as_it_is(stand_in, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    stand_in("from pddm_lab.errors import DataError\nraise DataError('Nothing is there. Fetch it.')")
+    with pytest.raises(LabError, match="^Nothing is there. Fetch it.$"):
+        train()
+    assert not list((tmp_path / "runs").iterdir()), "no run was begun, so nothing stays"
+
+
+def test_any_other_error_keeps_the_run_with_its_reason(stand_in, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    stand_in(_BEGIN, "1 / 0")
+    with pytest.raises(RunError, match=r"ZeroDivisionError.*notebook\.ipynb"):
+        train(run_name="one")
+    run = Run.open(tmp_path / "runs" / "one")
+    assert run.status == "failed"
+    assert "ZeroDivisionError" in run.reason
+    assert "ZeroDivisionError" in (run.path / "notebook.ipynb").read_text()
+
+
+def test_a_kernel_that_dies_fails_its_run(stand_in, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    stand_in(_BEGIN, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(RunError, match="memory"):
+        train(run_name="one")
+    run = Run.open(tmp_path / "runs" / "one")
+    assert (run.status, "memory" in run.reason) == ("failed", True)
+    assert (run.path / "notebook.ipynb").is_file()
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_ctrl_c_stops(stand_in, tmp_path: Path, patient: bool) -> None:  # type: ignore[no-untyped-def]
+    wait = "while not run.stop_requested(): time.sleep(.05)\nrun.update(status='stopped', reason='On request.')"
+    stand_in(_BEGIN, "import time\n" + (wait if patient else "time.sleep(60)"))
+    file = tmp_path / "runs" / "one" / "run.json"
+
+    def press() -> None:
+        while not file.is_file():
+            time.sleep(0.05)
+        for _ in range(1 if patient else 2):
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    start = time.monotonic()
+    with pytest.raises((RunError, KeyboardInterrupt)):
+        train(run_name="one")
+    assert time.monotonic() - start < 30
+    assert Run.open(file.parent).status == "stopped"
+    assert (file.parent / "notebook.ipynb").is_file()
+
+
+def test_runs_of_one_second_get_names_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    names = {notebook._reserve(tmp_path / "runs", TrainConfig())[0].name for _ in range(3)}
+    assert len(names) == 3
+
+
+def test_an_unknown_parameter_of_a_notebook_is_an_error() -> None:
+    namespace: dict[str, object] = {"preset": "paper", "steps": 5, "lr": None, "In": [], "_hidden": 1, "os": os}
+    assert config_of(namespace) == TrainConfig.from_parameters({"preset": "paper", "steps": 5})
+    with pytest.raises(ConfigError, match="'stpes'.*'steps'"):
+        config_of({"preset": "quick", "stpes": 5})
+    with pytest.raises(ConfigError, match="'stpes'.*'steps'"):
+        config_of({"preset": "quick", "stpes": None})
+    assert config_of(namespace | {"answer": 42}).steps == 5, "later in a session, other names are the reader's own"
