@@ -1,0 +1,94 @@
+import pytest
+import reference
+import torch
+
+from pddm_lab.config import SIMILARITIES, TrainConfig
+from pddm_lab.learner import VALUE_NAMES, Learner
+from pddm_lab.model import LEARNED, MetricModel
+
+LABELS = torch.arange(6).repeat_interleave(3)
+
+
+@pytest.fixture
+def pooled():
+    return torch.randn(18, 512, generator=torch.Generator().manual_seed(0))
+
+
+def learner(**choices):
+    torch.manual_seed(0)
+    config = TrainConfig.from_parameters({"trunk": "resnet18", "weights": "none", "dim": 8, **choices})
+    return Learner(MetricModel(config), config)
+
+
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("mining", ["batch", "anchor"])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_the_loss_equals_the_slow_reference(pooled, similarity, mining, squared):
+    step_of = learner(similarity=similarity, mining=mining, squared_distance=squared).double()
+    step = step_of(pooled.double(), LABELS)
+    features = step_of.model.embedding.project(pooled.double()).detach()
+    scores = reference.score_matrix(step_of.model.similarity(similarity), features)
+    labels = LABELS.tolist()
+    mined = reference.hardest_of_anchors(scores, labels)
+    if mining == "batch":
+        mined = [reference.hardest_of_batch(scores, labels)]
+    distances = torch.cdist(features, features) ** (2 if squared else 1)
+    values = [
+        (scores[i][j], scores[i][k], scores[j][l], *(float(distances[p]) for p in ((i, j), (i, k), (j, l))))
+        for i, j, k, l in mined
+    ]
+    assert step.terms["loss"].item() == pytest.approx(reference.joint_objective(values, 0.5, 1.0, 0.5), abs=1e-9)
+    assert len(step.quadruplets) == len(mined)
+
+
+def test_the_logged_values_belong_to_the_quadruplets(pooled):
+    step_of = learner()
+    step = step_of(pooled, LABELS)
+    features = step_of.model.embedding.project(pooled).detach()
+    values = dict(zip(VALUE_NAMES, step.values, strict=True))
+    quads = step.quadruplets
+    torch.testing.assert_close(values["d_jl"], (features[quads.j] - features[quads.l]).norm(dim=1))
+    torch.testing.assert_close(values["slack_ik"], 0.5 + values["s_ik"] - values["s_ij"])
+    assert (LABELS[quads.i] == LABELS[quads.j]).all() and (LABELS[quads.i] != LABELS[quads.k]).all()
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_companions_learn_without_moving_the_embedding(pooled, similarity):
+    step_of = learner(similarity=similarity, embedding_weight=0.0)
+    step = step_of(pooled, LABELS)
+    step.loss.backward()
+    with_companions = step_of.model.embedding.head.weight.grad.clone()
+    for name in LEARNED:
+        assert all(p.grad is not None for p in step_of.model.similarity(name).parameters())
+    again = learner(similarity=similarity, embedding_weight=0.0)
+    main = again(pooled, LABELS)
+    sum((main.loss, *(-main.terms[f"{name}_loss"] for name in LEARNED if name != similarity))).backward()
+    torch.testing.assert_close(with_companions, again.model.embedding.head.weight.grad)
+
+
+def test_triplets_leave_l_out(pooled):
+    step = learner(loss="triplet")(pooled, LABELS)
+    values = dict(zip(VALUE_NAMES, step.values, strict=True))
+    e_m = (0.5 + values["s_ik"] - values["s_ij"]).clamp(min=0).mean()
+    e_e = (1.0 + values["d_ij"] - values["d_ik"]).clamp(min=0).mean()
+    torch.testing.assert_close(step.terms["loss"], e_m + 0.5 * e_e)
+
+
+def test_another_similarity_can_mine(pooled):
+    mined = learner(mining_similarity="euclidean")(pooled, LABELS).quadruplets
+    as_euclidean = learner(similarity="euclidean")(pooled, LABELS).quadruplets
+    assert torch.equal(mined.k, as_euclidean.k) and torch.equal(mined.j, as_euclidean.j)
+
+
+def test_a_batch_of_one_class_gives_a_differentiable_zero(pooled):
+    step = learner()(pooled, torch.zeros(18, dtype=torch.long))
+    step.loss.backward()
+    assert step.loss == 0 and len(step.quadruplets) == 0
+
+
+def test_features_have_unit_length_and_images_go_through_the_trunk():
+    step_of = learner(freeze_trunk=False)
+    images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+    torch.testing.assert_close(step_of.model.embedding(images).norm(dim=1), torch.ones(6))
+    step_of(images, LABELS[:6]).loss.backward()
+    assert step_of.model.embedding.trunk.network.conv1.weight.grad.abs().sum() > 0

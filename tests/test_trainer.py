@@ -1,0 +1,189 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from pddm_lab import trainer
+from pddm_lab.config import SIMILARITIES, TrainConfig
+from pddm_lab.data.dataset import read_dataset
+from pddm_lab.data.splits import hold_out_classes
+from pddm_lab.errors import ConfigError, RunError
+from pddm_lab.evaluate import evaluate
+from pddm_lab.measure import load_model
+from pddm_lab.runs import Run, list_runs
+from pddm_lab.trainer import learning_rate_factor, resolve_device, resume, train
+
+
+@pytest.fixture
+def config(digits_config, tmp_path):
+    """A short training in a root of its own, on the features that the session already has."""
+    (tmp_path / ".features").symlink_to(f"{digits_config.runs_root}/.features")
+    return dataclasses.replace(digits_config, runs_root=str(tmp_path), run_name="run", steps=12, eval_every=4)
+
+
+def losses(run, phase="refit"):
+    log = run.metrics()
+    return log[(log.phase == phase) & (log.metric == "loss")].value.to_numpy()
+
+
+def test_a_finished_run_holds_everything(digits_run):
+    assert digits_run.status == "finished" and digits_run.info["phase"] == "done"
+    assert 0 < digits_run.info["best_step"] <= digits_run.config.steps
+    for protocol in ("unseen", "known"):
+        assert set(digits_run.info["metrics"][protocol]) == set(SIMILARITIES)
+        for values in digits_run.info["metrics"][protocol].values():
+            assert 0 < values["map@r"] <= values["r_precision"] <= 1 and 0.5 < values["auc"] <= 1
+    assert "nmi" in digits_run.info["metrics"]["unseen"]["euclidean"]
+    log = digits_run.metrics()
+    assert set(log[log.protocol == "train"].metric) >= {"loss", "E_m", "E_e", "mahalanobis_loss", "lr", "quadruplets"}
+    assert set(log[log.phase == "select"].step) == set(range(digits_run.config.steps + 1))
+
+
+def test_the_stored_metrics_are_those_of_the_stored_model_and_gallery(digits_run):
+    gallery = digits_run.gallery("unseen")
+    similarity = load_model(digits_run).similarity("pddm")
+    features, labels = np.array(gallery.features), gallery.items.label.to_numpy()
+    again = evaluate(similarity, features, features, labels, labels, leave_one_out=True).metrics
+    assert again["map@r"] == pytest.approx(digits_run.info["metrics"]["unseen"]["pddm"]["map@r"], abs=1e-4)
+
+
+def test_only_training_classes_are_mined_and_selection_leaves_its_classes_out(digits_run, data_root):
+    data = read_dataset("digits", data_root, known_query_share=0.2, split_seed=0)
+    fit, validation = hold_out_classes(data.labels, data.train, digits_run.config.val_class_share, 0)
+    quads = digits_run.quadruplets()
+    for phase, allowed in (("select", fit), ("refit", data.train)):
+        mined = set(quads[quads.phase == phase][["i", "j", "k", "l"]].to_numpy().ravel())
+        assert mined <= {data.ids[item] for item in allowed}
+    assert not set(data.labels[fit]) & set(data.labels[validation])
+    assert len(data.unseen.query) and not set(data.labels[data.unseen.query]) & set(data.labels[data.train])
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(config):
+    first = train(config, progress=False)
+    second = train(dataclasses.replace(config, run_name="again"), progress=False)
+    other = train(dataclasses.replace(config, run_name="other", seed=1), progress=False)
+    np.testing.assert_array_equal(losses(first), losses(second))
+    assert not np.array_equal(losses(first), losses(other))
+
+
+@pytest.mark.parametrize("stop_after", [("select", 7), ("refit", 3)])
+def test_a_resumed_run_equals_an_uninterrupted_one(config, monkeypatch, stop_after):
+    config = dataclasses.replace(config, unit_dropout=0.2, val_class_share=0.4)
+    whole = train(config, progress=False)
+    broken = dataclasses.replace(config, run_name="broken")
+    log, done = trainer._Training._log, []
+
+    def pull_the_plug(self, phase, step, *rest):
+        log(self, phase, step, *rest)
+        if (phase, step) == stop_after and not done:
+            done.append(True)
+            raise RuntimeError("power cut")
+
+    monkeypatch.setattr(trainer._Training, "_log", pull_the_plug)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(broken, progress=False)
+    failed = Run.open(f"{config.runs_root}/broken")
+    assert failed.status == "failed" and failed.reason == "RuntimeError: power cut" and not failed.info["metrics"]
+    resumed = resume(failed.path, progress=False)
+    assert resumed.status == "finished" and resumed.reason == ""
+    for phase in ("select", "refit"):
+        np.testing.assert_array_equal(losses(resumed, phase), losses(whole, phase))
+    assert len(resumed.quadruplets()) == len(whole.quadruplets())
+    assert resumed.info["metrics"]["unseen"] == whole.info["metrics"]["unseen"]
+
+
+def test_a_stop_on_request_keeps_the_run_to_go_on_with(config, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Run, "stop_requested", lambda self: not asked and not asked.append(1))
+    run = train(config, progress=False)
+    assert run.status == "stopped" and run.info["step"] == 1 and run.info["metrics"] == {}
+    assert resume(run.path, progress=False).status == "finished"
+    with pytest.raises(RunError, match="is finished"):
+        resume(run.path)
+
+
+def test_two_processes_compute_what_one_does(config):
+    one = train(config, progress=False)
+    two = train(dataclasses.replace(config, run_name="two", devices=2), progress=False)
+    assert two.status == "finished"
+    np.testing.assert_allclose(losses(two), losses(one), rtol=1e-3)
+    for similarity in ("euclidean", "pddm"):
+        values = [run.info["metrics"]["unseen"][similarity]["map@r"] for run in (one, two)]
+        assert values[0] == pytest.approx(values[1], abs=5e-3)
+
+
+def test_fine_tuning_trains_the_trunk_on_random_crops(config):
+    config = dataclasses.replace(
+        config, freeze_trunk=False, steps=2, eval_every=2, resize=36, images_per_class=2, workers=1, clip_norm=1.0,
+        schedule="cosine", warmup_steps=1, val_class_share=0.0,
+    )  # fmt: skip
+    run = train(config, progress=False)
+    before, after = load_model(dataclasses_run(run, steps=0)), load_model(run)
+    stem = "embedding.trunk.network._conv_stem.weight"
+    assert not torch.equal(before.state_dict()[stem], after.state_dict()[stem])
+    log = run.metrics()
+    assert "grad_norm" in set(log.metric) and run.info["best_step"] == 2
+
+
+def dataclasses_run(run, steps):
+    """The same run with the weights it started from."""
+    from pddm_lab.model import MetricModel
+
+    class Start:
+        config, name = run.config, run.name
+
+        def model_state(self):
+            torch.manual_seed(run.config.seed)
+            return MetricModel(run.config).state_dict()
+
+    return Start()
+
+
+def test_without_a_refit_the_best_step_of_the_selection_is_kept(config):
+    run = train(dataclasses.replace(config, refit=False), progress=False)
+    assert set(run.metrics().phase) == {"select", "evaluate"}
+    assert run.model_metadata()["step"] == run.info["best_step"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"), [("constant", (0.5, 1, 1, 1)), ("cosine", (0.5, 1, 0.5, 0)), ("step", (0.5, 1, 1, 0.01))]
+)
+def test_learning_rate_schedules(schedule, expected):
+    config = TrainConfig(steps=102, warmup_steps=2, schedule=schedule)
+    found = [learning_rate_factor(config, step) for step in (1, 2, 52, 102)]
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_devices_and_precision_resolve_or_say_why_not(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device(TrainConfig(freeze_trunk=False)) == (torch.device("cpu"), "32")
+    with pytest.raises(ConfigError, match="there is none"):
+        resolve_device(TrainConfig(device="cuda"))
+    with pytest.raises(ConfigError, match="expects a GPU"):
+        resolve_device(TrainConfig(precision="fp16"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert resolve_device(TrainConfig()) == (torch.device("cuda"), "bf16")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    assert resolve_device(TrainConfig()) == (torch.device("cuda"), "fp16")
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused_before_a_run_is_made(config):
+    with pytest.raises(ConfigError, match="doesn't divide"):
+        train(dataclasses.replace(config, devices=3), progress=False)
+    assert not list_runs(config.runs_root)
+
+
+def test_a_changed_data_set_is_not_resumed(config, monkeypatch):
+    monkeypatch.setattr(Run, "stop_requested", lambda self: True)
+    run = train(config, progress=False)
+    run.update(dataset={**run.info["dataset"], "fingerprint": "other"})
+    with pytest.raises(RunError, match="has changed"):
+        resume(run.path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_training_on_a_gpu_in_mixed_precision(config):
+    run = train(dataclasses.replace(config, device="cuda", freeze_trunk=False, steps=4, eval_every=2), progress=False)
+    assert run.status == "finished" and run.info["device"].startswith("cuda")
