@@ -90,7 +90,6 @@ from pathlib import Path
 
 import pandas as pd
 import plotly.io
-import torch
 from IPython.display import Markdown, display
 
 from pddm_lab import cards, figures
@@ -98,9 +97,10 @@ from pddm_lab.config import data_root as data_folder
 from pddm_lab.config import runs_root as runs_folder
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.errors import RunError
+from pddm_lab.measure import load_model
 from pddm_lab.notebook import config_of
 from pddm_lab.runs import compare
-from pddm_lab.trainer import load_model, train
+from pddm_lab.trainer import train
 
 config = config_of(globals())
 if Path("train.ipynb").is_file() and Path("../pddm_lab").is_dir():
@@ -270,14 +270,12 @@ show_hardest((last - tenth + 1, last), f"Steps {last - tenth + 1} to {last}")
 compared = list(dict.fromkeys(["euclidean", config.similarity]))
 galleries = {name: run.gallery(name) for name in run.protocols()}
 for protocol, gallery in galleries.items():
-    for similarity in compared:
-        auc = run.info["metrics"][protocol][similarity]["auc"]
-        display(
-            figures.distributions(
-                gallery.distribution(similarity), similarity,
-                title=f"{figures.PROTOCOL_TITLES[protocol]}: {figures.style_of(similarity).title}, ROC AUC {auc:.3f}",
-            )
-        )  # fmt: skip
+    spreads = gallery.distributions
+    for name in compared:
+        title = (
+            f"{figures.PROTOCOL_TITLES[protocol]}: {figures.style_of(name).title}, ROC AUC {spreads[name].auc():.3f}"
+        )
+        display(figures.distributions(spreads[name], name, title=title))
 
 # %% [markdown]
 # ## Searching
@@ -288,22 +286,19 @@ for protocol, gallery in galleries.items():
 
 # %%
 protocol, gallery = next(iter(galleries.items()))
-model = load_model(run)
+reranker = load_model(run).similarity(config.similarity)
 queries = pd.Series(gallery.rows("query")).sample(4, random_state=config.seed)
 for row in queries:
-    item = gallery.items.iloc[row]
-    found = gallery.search_both(
-        torch.from_numpy(gallery.features[row].copy()),
-        model.similarity(config.similarity),
-        k=10,
-        shortlist=50,
-        exclude=row,
-    )
-    display(Markdown(f"Query of the class **{item['class_name']}**"))
-    display(cards.image_grid([(item["id"], item["class_name"])], {item["id"]: gallery.thumb(row)}))
-    for similarity, results in ((name, found[name]) for name in compared):
-        thumbs = {item_id: gallery.thumb(row) for item_id, row in zip(results["id"], results["row"], strict=True)}
-        display(cards.retrieval_grid(results, thumbs, similarity, right_class=item["class_name"]))
+    query = gallery.items.iloc[row]
+    found = gallery.search_both(gallery.features[row], reranker, k=10, shortlist=50, exclude=row)
+    ranked = {"euclidean": found.euclidean.assign(value=-found.euclidean["distance"])}
+    ranked[config.similarity] = found.reranked.assign(value=found.reranked["score"])
+    display(Markdown(f"**{query['class_name']}**, {figures.PROTOCOL_TITLES[protocol].lower()}"))
+    display(cards.image_grid([(query["id"], query["class_name"])], {query["id"]: gallery.thumb(row)}))
+    for name, results in ranked.items():
+        thumbs = {item: gallery.thumb(place) for item, place in zip(results["id"], results["row"], strict=True)}
+        display(Markdown(f"ranked by {figures.style_of(name).title}"))
+        display(cards.retrieval_grid(results, thumbs, name, right_class=query["class_name"]))
 
 # %% [markdown]
 # ## The result in numbers

@@ -1,4 +1,4 @@
-"""The lab's similarities inside pytorch-metric-learning: give one to any of that library's losses, miners or reducers."""
+"""The lab's similarities inside pytorch-metric-learning: give one to any of that library's losses or miners."""
 
 from __future__ import annotations
 

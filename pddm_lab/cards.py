@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pddm_lab.figures import METRICS, PHASE_TITLES, in_order, shown, style_of
+from pddm_lab.figures import METRICS, in_order, shown, style_of
 
 RIGHT, WRONG = "#17875A", "#C4382F"
 
@@ -220,9 +220,21 @@ def _heading(metric: str) -> str:
     return f"{_text(known.title)}<small>{_text(known.unit) or '&nbsp;'}</small>"
 
 
-def phase_title(phase: str) -> str:
-    """A phase of a training in words."""
-    return PHASE_TITLES.get(phase, phase)
+def stepper(steps: Sequence[str], at: int) -> Block:
+    """Steps of a longer work in a row: those done, the one at hand, those to come."""
+    words = ("done", "now", "to come")
+    items = []
+    for number, step in enumerate(steps):
+        state = 0 if number < at else 1 if number == at else 2
+        current = ' aria-current="step"' if state == 1 else ""
+        items.append(f'<li class="pl-step-{state}"{current} title="{words[state]}">{_text(step)}</li>')
+    return Block(f'<ol class="pl-steps">{"".join(items)}</ol>')
+
+
+def facts(pairs: Mapping[str, str]) -> Block:
+    """Short facts as a list of two columns."""
+    rows = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in pairs.items())
+    return Block(f'<dl class="pl-facts">{rows}</dl>')
 
 
 def _change(change: Any) -> str:
@@ -298,5 +310,16 @@ _CSS = """
 .pl-table b{font-weight:700}
 .pl-table .pl-opens th,.pl-table .pl-opens td{border-top:2px solid rgba(138,147,163,.5)}
 .pl-run{max-width:230px;overflow:hidden;text-overflow:ellipsis}
+.pl-facts{display:grid;grid-template-columns:auto 1fr;gap:3px 12px;margin:0!important;padding:0!important;font-size:13px;line-height:1.4}
+.pl-facts dt{opacity:.66}
+.pl-facts dd{margin:0;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
+.pl-steps{list-style:none;display:flex;flex-wrap:wrap;gap:4px 20px;margin:0!important;padding:0!important;
+ font-size:13px}
+.pl-steps li{margin:0!important;padding:0 0 0 18px!important;position:relative}
+.pl-steps li::before{content:"";position:absolute;left:0;top:.42em;width:9px;height:9px;border-radius:99px;
+ border:2px solid currentColor;box-sizing:border-box}
+.pl-step-0{opacity:.75}.pl-step-0::before{background:currentColor}
+.pl-step-1{font-weight:650}.pl-step-1::before{background:linear-gradient(90deg,currentColor 50%,transparent 50%)}
+.pl-step-2{opacity:.5}
 .pl-swatch{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:8px}
 """

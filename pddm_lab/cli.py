@@ -45,9 +45,10 @@ else:
 
 @app.command
 def train(choices: Annotated[_Preset, arg(name="")]) -> None:
-    """Train a run: execute the training notebook and keep it in the run's folder."""
+    """Train a run: fetch its data where it is missing, execute the training notebook, keep that in the run's folder."""
     from pddm_lab.notebook import train_in_notebook
 
+    _fetch_if_missing(choices.dataset, choices.data_root)
     _report(train_in_notebook(TrainConfig(**choices.to_dict())))
 
 
@@ -204,6 +205,17 @@ def fetch(name: Positional[str], data_root: str = "") -> None:
 app.command(data, name="data", help="List or fetch data sets.")
 
 
+def _fetch_if_missing(dataset: str, data_root: str) -> None:
+    if dataset.startswith("folder:"):
+        return
+    from pddm_lab.data.dataset import SOURCES
+
+    source = SOURCES.get(dataset)
+    if source and not source.automatic and not source.is_present(config.data_root(data_root)):
+        print(f"{dataset} is not in {config.data_root(data_root)} yet and is fetched first: {source.size}", flush=True)
+        fetch(dataset, data_root)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; an error of the lab's own is one line on standard error and exit code 2."""
     try:
@@ -284,3 +296,7 @@ def _progress_bar() -> Iterator[Progress]:
             bar.update(done - bar.n)
 
         yield report
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,8 @@ from pddm_lab.config import SIMILARITIES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from pddm_lab.evaluate import Distribution
 
 
 @dataclass(frozen=True)
@@ -101,14 +103,6 @@ METRICS: dict[str, Metric] = {
     "tpr@1%fpr": Metric("TPR at 1 % FPR", "%", "Positive pairs found when 1 % of the negative ones pass."),
 }
 """Every metric a run measures, in the order tables show them."""
-
-
-class Histogram(Protocol):
-    """What `distributions` and `roc` read of an `evaluate.Distribution`."""
-
-    edges: NDArray
-    positive: NDArray
-    negative: NDArray
 
 
 _TEMPLATE = go.layout.Template(
@@ -196,7 +190,7 @@ def losses(frame: pd.DataFrame, *, x: str = "step", points: int = 200, title: st
         "loss": ("E, the sum", "#6B7686"),
         "E_m": ("E<sub>m</sub>, on scores", STYLES["pddm"].colour),
         "E_e": ("E<sub>e</sub>, on distances", STYLES["euclidean"].colour),
-        "mahalanobis_loss": ("Mahalanobis'", STYLES["mahalanobis"].colour),
+        "mahalanobis_loss": ("Mahalanobis, its own", STYLES["mahalanobis"].colour),
     }
     frame = frame[frame["protocol"] == "train"]
     runs = list(dict.fromkeys(frame["run"])) if "run" in frame else [""]
@@ -223,62 +217,61 @@ def _time_title(x: str) -> str:
 
 
 def distributions(
-    histogram: Histogram, similarity: str, *, threshold: float | None = None, title: str = "", height: int = 260
-) -> go.Figure:
+    distribution: Distribution, similarity: str, *, threshold: float | None = None, bins: int = 100,
+    title: str = "", height: int = 260,
+) -> go.Figure:  # fmt: skip
     """Positive and negative pairs, each kind's share per bin: a few positives show beside many negatives.
 
     Args:
-        histogram: `edges` (bins + 1,), `positive` and `negative` counts (bins,), larger = more similar.
+        distribution: of the similarity, larger = more similar.
         threshold: a similarity (not a distance) to mark.
+        bins: neighbouring bins are added up to about this many.
     """
     style, figure = style_of(similarity), _figure(title, height)
-    centres = shown(similarity, (histogram.edges[:-1] + histogram.edges[1:]) / 2)
+    starts = np.arange(0, len(distribution.positive), max(1, len(distribution.positive) // bins))
+    edges = np.append(distribution.edges[starts], distribution.edges[-1])
+    centres = shown(similarity, (edges[:-1] + edges[1:]) / 2)
     for name, counts, colour, line in (
-        ("negative pairs", histogram.negative, NEGATIVE, "dot"),
-        ("positive pairs", histogram.positive, style.colour, "solid"),
+        ("negative pairs", distribution.negative, NEGATIVE, "dot"),
+        ("positive pairs", distribution.positive, style.colour, "solid"),
     ):
-        share = 100 * counts / max(counts.sum(), 1)
+        share = 100 * np.add.reduceat(counts, starts) / max(counts.sum(), 1)
         figure.add_scatter(
-            x=centres, y=share, name=name, mode="lines", hovertemplate="%{y:.2f} %",
+            x=centres.round(5), y=share.round(4), name=name, mode="lines", hovertemplate="%{y:.2f} %",
             line={"color": colour, "width": 1.8, "shape": "hvh", "dash": line},
             fill="tozeroy", fillcolor=_translucent(colour, 0.22),
         )  # fmt: skip
     if threshold is not None:
-        figure.add_vline(
-            x=float(shown(similarity, np.array(threshold))), line={"color": "#6B7686", "width": 1.5},
-            annotation={"text": "threshold", "font": {"size": 11}, "yanchor": "top"},
-        )  # fmt: skip
-    occupied = np.flatnonzero(histogram.positive + histogram.negative)
-    if len(occupied):
-        ends = shown(similarity, histogram.edges[[occupied[0], occupied[-1] + 1]])
-        figure.update_xaxes(range=list(ends))  # from less to more similar: a distance's axis runs backwards
-    figure.update_xaxes(title=style.axis)
+        figure.add_vline(x=float(shown(similarity, np.array(threshold))), line={"color": "#6B7686", "width": 1.5})
+    # From less to more similar: a distance's axis runs backwards.
+    figure.update_xaxes(title=style.axis, range=[float(end) for end in shown(similarity, edges[[0, -1]])])
     return figure.update_yaxes(title="share of its kind, %", rangemode="tozero")
 
 
 def roc(
-    histograms: Mapping[str, Histogram], *, thresholds: Mapping[str, float] | None = None, log_x: bool = True,
+    distributions: Mapping[str, Distribution], *, thresholds: Mapping[str, float] | None = None, log_x: bool = True,
     title: str = "", height: int = 320,
 ) -> go.Figure:  # fmt: skip
     """TPR against FPR, a line per similarity.
 
     Args:
-        histograms: by similarity.
+        distributions: by similarity.
         thresholds: similarities (not distances) to mark on their lines.
         log_x: a logarithmic axis, for the rare false positives that matter when a gallery is large.
     """
     figure = _figure(title, height)
-    for name in in_order(histograms):
-        style, histogram = style_of(name), histograms[name]
-        tpr, fpr = _passing(histogram.positive), _passing(histogram.negative)
+    for name in in_order(distributions):
+        style, distribution = style_of(name), distributions[name]
+        curve = distribution.roc()
+        points = np.unique(np.column_stack([100 * curve.fpr, 100 * curve.tpr]).round(3), axis=0)
         figure.add_scatter(
-            x=100 * fpr, y=100 * tpr, name=style.title, mode="lines", hovertemplate="%{y:.1f} %",
+            x=points[:, 0], y=points[:, 1], name=style.title, mode="lines", hovertemplate="%{y:.1f} %",
             line={"color": style.colour, "width": 2, "dash": style.dash},
         )  # fmt: skip
         if thresholds and name in thresholds:
-            at = [np.interp(thresholds[name], histogram.edges, 100 * rate) for rate in (fpr, tpr)]
+            tpr, fpr = distribution.rates_at(thresholds[name])
             figure.add_scatter(
-                x=at[:1], y=at[1:], mode="markers", showlegend=False, hoverinfo="skip",
+                x=[100 * fpr], y=[100 * tpr], mode="markers", showlegend=False, hoverinfo="skip",
                 marker={"color": style.colour, "symbol": style.symbol, "size": 11, "line": _RING},
             )  # fmt: skip
     if log_x:
@@ -287,12 +280,6 @@ def roc(
     figure.add_vline(x=1, line={"color": NEGATIVE, "width": 1, "dash": "dot"})
     figure.update_xaxes(title="false positive rate (FPR), %")
     return figure.update_yaxes(title="true positive rate (TPR), %", range=[0, 101])
-
-
-def _passing(counts: NDArray) -> NDArray:
-    """Share at or above each edge, (bins + 1,)."""
-    above = np.concatenate([counts[::-1].cumsum()[::-1], [0]])
-    return above / max(above[0], 1)
 
 
 def comparison(

@@ -6,7 +6,7 @@ alpha -> score_margin   beta -> distance_margin   lambda -> embedding_weight   g
 
 from __future__ import annotations
 
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 

@@ -24,7 +24,7 @@ class Quadruplets:
     i: Int[Tensor, " quads"]
     j: Int[Tensor, " quads"]
     k: Int[Tensor, " quads"]
-    l: Int[Tensor, " quads"]  # noqa: E741
+    l: Int[Tensor, " quads"]
 
     def __len__(self) -> int:
         return len(self.i)
@@ -86,7 +86,7 @@ def _hardest_of_batch(embeddings: Tensor, labels: Tensor, similarity: Similarity
     # Both ends are of one class, so they share their negatives.
     rows = similarity.matrix(embeddings[ends], embeddings)
     rows.masked_fill_(labels == labels[ends[0]], -torch.inf)
-    k, l = rows.argmax(dim=1)  # noqa: E741
+    k, l = rows.argmax(dim=1)
     return Quadruplets(ends[:1], ends[1:], k[None], l[None])
 
 

@@ -6,7 +6,7 @@ Paper -> code:  g(x) -> trunk and head   f = g(x) / ||g(x)|| -> embed(x)   d -> 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 

@@ -11,7 +11,7 @@ paper's layers are d wide), `dropout`, `normalize_input`; off by default.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 

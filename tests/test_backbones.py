@@ -20,7 +20,11 @@ def test_the_default_trunk_is_pretrained_and_normalises_its_input():
         by_hand = trunk.network((images().float() - 127) / 128)
     assert features.shape == (2, 1280)
     torch.testing.assert_close(features, by_hand, atol=1e-4, rtol=1e-4)
-    assert weights_fingerprint(trunk) == weights_fingerprint(load_trunk()) != weights_fingerprint(load_trunk(weights="none"))
+    assert (
+        weights_fingerprint(trunk)
+        == weights_fingerprint(load_trunk())
+        != weights_fingerprint(load_trunk(weights="none"))
+    )
 
 
 @pytest.mark.parametrize(("name", "dim"), [("googlenet", 1024), ("resnet18", 512), ("mobilenet_v3_small", 1024)])

@@ -78,14 +78,13 @@ def staged_folder(target: Path) -> Iterator[Path]:
             if stale == partial or time.time() - stale.stat().st_mtime > _STALE_SECONDS:
                 shutil.rmtree(stale, ignore_errors=True)
         partial.mkdir()
-    except OSError as error:
-        raise DataError(
-            f"Cannot write {target} ({error.strerror or error}). Expected a writable data root: pass --data-root "
-            "or set PDDM_LAB_DATA."
-        ) from error
-    try:
         yield partial
         _replace_folder(partial, target)
+    except OSError as error:
+        raise DataError(
+            f"Cannot write {target} ({error.strerror or error}). Expected a writable data root with room: pass --data-root "
+            "or set PDDM_LAB_DATA."
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
