@@ -310,7 +310,8 @@ _CSS = """
 .pl-table b{font-weight:700}
 .pl-table .pl-opens th,.pl-table .pl-opens td{border-top:2px solid rgba(138,147,163,.5)}
 .pl-run{max-width:230px;overflow:hidden;text-overflow:ellipsis}
-.pl-facts{display:grid;grid-template-columns:auto 1fr;gap:3px 12px;margin:0!important;padding:0!important;font-size:13px;line-height:1.4}
+.pl-facts{display:grid;grid-template-columns:auto 1fr;gap:3px 12px;margin:0!important;padding:0!important;
+ font-size:13px;line-height:1.4}
 .pl-facts dt{opacity:.66}
 .pl-facts dd{margin:0;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
 .pl-steps{list-style:none;display:flex;flex-wrap:wrap;gap:4px 20px;margin:0!important;padding:0!important;

@@ -1,0 +1,45 @@
+"""The dashboard: `streamlit run dashboard/app.py`. Pages are scripts in app_pages/, what they share is in shell.py."""
+
+from pathlib import Path
+
+import shell
+import streamlit as st
+
+HERE = Path(__file__).parent
+
+# The icon is a file of ours: a Material icon here would be fetched from the internet.
+st.set_page_config(page_title="PDDM Lab", page_icon=str(HERE / "logo.svg"), layout="wide", initial_sidebar_state=256)
+st.logo(str(HERE / "logo-name.svg"), size="large", icon_image=str(HERE / "logo.svg"))
+st.html(HERE / "style.css")
+
+PAGES = [
+    st.Page(
+        "app_pages/runs.py",
+        title="Runs",
+        icon=":material/monitoring:",
+        default=True,
+        help="Every training: its state, its metrics beside others', its curves. Start and stop one here.",
+    ),
+    st.Page(
+        "app_pages/similarity.py",
+        title="Similarity",
+        icon=":material/bar_chart:",
+        help="How well a similarity parts pairs of one class from pairs of two, and what a threshold on it costs.",
+    ),
+    st.Page(
+        "app_pages/quadruplets.py",
+        title="Quadruplets",
+        icon=":material/view_module:",
+        help="The hard quadruplets that training mined, as pictures with their scores and distances.",
+    ),
+    st.Page(
+        "app_pages/search.py",
+        title="Search",
+        icon=":material/image_search:",
+        help="Pick or upload an image and see what two similarities find, side by side.",
+    ),
+]
+
+page = st.navigation(PAGES)
+shell.sidebar()
+page.run()

@@ -1,0 +1,166 @@
+"""Runs: every training with its state and metrics, compared; live while one trains; the place to start and stop one."""
+
+import loaders
+import pandas as pd
+import shell
+import streamlit as st
+import tables
+import training
+
+from pddm_lab import cards, figures, runs
+from pddm_lab.runs import BrokenRun, Run
+
+found = loaders.list_runs()
+readable = [run for run in found if isinstance(run, Run)]
+
+with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+    with st.container(width="content"):
+        shell.heading("Runs", "Every training, its metrics under both protocols, and how it got there.")
+    if readable and st.button("Train a run", icon=":material/add:", key="train"):
+        training.dialog()
+
+training.watch()
+
+for broken in (run for run in found if isinstance(run, BrokenRun)):
+    st.warning(broken.reason, title=f"{broken.name} can't be read", icon=":material/broken_image:")
+
+if not readable:
+    if not st.session_state["at_work"]:
+        with st.container(border=True):
+            st.subheader("Train your first run", anchor=False)
+            st.markdown(
+                "The quick preset fetches pictograms in several drawing styles, learns a similarity on half of "
+                "their classes, and shows how it does on the other half. It takes about a minute and needs no GPU."
+            )
+            if training.choose_and_start():
+                st.rerun()
+    st.stop()
+
+share = st.column_config.NumberColumn
+st.dataframe(
+    tables.overview(readable),
+    hide_index=True,
+    key="runs_table",
+    placeholder="–",
+    height="content" if len(readable) < 10 else 390,
+    alt="All runs with their state and Recall at 1",
+    column_config={
+        "run": st.column_config.TextColumn("Run", pinned=True, width="medium"),
+        "status": st.column_config.MultiselectColumn(
+            "Status", options=list(shell.STATUS_ICONS), color=["blue", "green", "red", "gray", "orange"], width=100
+        ),
+        "data": st.column_config.TextColumn("Data", width=80),
+        "preset": st.column_config.TextColumn("Preset", width=72),
+        "trains": st.column_config.TextColumn("S is", width=72, help="The similarity that the run trained."),
+        "seconds": st.column_config.NumberColumn("Time, s", format="%d", width=64),
+        "created": st.column_config.DatetimeColumn("Created", format="D MMM, HH:mm", width=100),
+        **{
+            f"{protocol} {letter}": share(f"{protocol} R@1 by {letter}, %", format="%.1f", width=132)
+            for protocol in runs.PROTOCOLS
+            for letter in "DS"
+        },
+    },
+)
+
+chosen = shell.run_or_stop()
+others = [run.name for run in readable if run.name != chosen.name]
+beside = st.multiselect(
+    "Compare with",
+    others,
+    key="beside",
+    bind="query-params",
+    placeholder="other runs",
+    disabled=not others,
+    max_selections=5,
+)
+compared = [chosen, *(run for run in readable if run.name in beside and run.name != chosen.name)]
+for run in compared:
+    if run.reason:
+        shown = st.info if run.status == "stopped" else st.error
+        shown(run.reason, title=f"{run.name}: {run.status}", icon=shell.STATUS_ICONS[run.status])
+
+comparison = runs.compare(compared)
+st.subheader("Final metrics" if len(compared) == 1 else f"Final metrics of {len(compared)} runs", anchor=False)
+if comparison.metrics.empty:
+    st.caption("Measured at the end of a training. Until then the curves below show the validation classes.")
+for protocol in (name for name in runs.PROTOCOLS if (comparison.metrics["protocol"] == name).any()):
+    st.markdown(f"**{figures.PROTOCOL_TITLES[protocol]}** :gray[· {loaders.protocol_size(chosen, protocol)}]")
+    st.html(cards.metrics_table(comparison.metrics, protocol))
+if not comparison.metrics.empty:
+    st.caption(
+        "R@K, R-precision, MAP@R, EER and TPR in %; the best of a column in bold. Hover a heading for its meaning."
+    )
+
+st.subheader("Through training", anchor=False)
+log = tables.several(compared, [loaders.metrics(run) for run in compared])
+phases = [name for name in ("select", "refit") if (log["phase"] == name).any()]
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    measured = log.loc[log["protocol"] == "validation", "metric"].unique()
+    names = [name for name in figures.METRICS if name in measured] or ["map@r"]
+    metric = st.selectbox(
+        "Metric",
+        names,
+        index=names.index("map@r") if "map@r" in names else 0,
+        key="metric",
+        bind="query-params",
+        format_func=lambda name: figures.METRICS[name].title,
+        width=200,
+    )
+    x = st.segmented_control(
+        "Along", ["step", "seconds"], default="step", required=True, key="along", bind="query-params"
+    )
+    phase = st.segmented_control(
+        "Losses while",
+        phases or ["select"],
+        default=(phases or ["select"])[0],
+        required=True,
+        key="phase",
+        bind="query-params",
+        format_func=lambda name: {"select": "choosing the best step", "refit": "refitting"}[name],
+    )
+left, right = st.columns(2, gap="medium")
+with left:
+    if len(measured):
+        title = figures.METRICS[metric].title
+        st.plotly_chart(
+            figures.curves(log, metric, x=x, height=320),
+            key="curves",
+            config={"displayModeBar": False},
+            alt=f"{title} on the validation classes by training {x}, a line per similarity",
+        )
+    else:
+        st.caption("No measurement on validation classes yet.")
+with right:
+    in_phase = log[log["phase"] == phase]
+    if len(in_phase):
+        st.plotly_chart(
+            figures.losses(in_phase, x=x, height=320),
+            key="losses",
+            config={"displayModeBar": False},
+            alt=f"Loss and its terms by training {x}",
+        )
+    else:
+        st.caption("No step yet.")
+
+if len(compared) > 1:
+    st.subheader("Choices that differ", anchor=False)
+    if len(comparison.config):
+        table = comparison.config.map(str).rename_axis("choice").reset_index()
+        st.dataframe(table, hide_index=True, alt="Choices in which the compared runs differ", key="differences")
+    else:
+        st.caption("None: these runs were made with the same choices.")
+else:
+    changed = tables.changed_from_preset(chosen.config)
+    st.subheader("Choices", anchor=False)
+    if len(changed):
+        st.dataframe(
+            changed, hide_index=True, alt="Choices that differ from the preset", key="changed", width="content"
+        )
+    else:
+        st.caption(f"Exactly the preset {chosen.config.preset}.")
+    with st.expander("All choices and versions", type="compact"):
+        rows = pd.Series(chosen.config.to_dict()).map(str).rename("value").rename_axis("choice").reset_index()
+        versions = pd.Series(chosen.info.get("versions", {})).rename("version").rename_axis("package").reset_index()
+        left, right = st.columns([3, 2])
+        left.dataframe(rows, hide_index=True, alt="Every choice of this run", key="choices")
+        right.dataframe(versions, hide_index=True, alt="Versions this run was trained with", key="versions")

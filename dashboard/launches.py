@@ -1,0 +1,129 @@
+"""Trainings that the dashboard started: each a process of its own, which outlives the page, the session and the server.
+
+A launch leaves two files in <runs>/.launches/: <run>.json (its process) and <run>.log (what it said). From its first
+step on the run's own folder tells how it goes; the log is for what comes before, and for why there never was a run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pddm_lab.config import TrainConfig, data_root, runs_root
+from pddm_lab.runs import exists_already, folder_name
+
+_BARS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One training that the dashboard started."""
+
+    name: str
+    pid: int
+    process_started: float
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        """Where its output goes."""
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process still runs."""
+        child = _children.get(self.pid)
+        if child is not None and child.poll() is not None:
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.process_started) < 5
+            return same and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
+
+    def lines(self, count: int = 8) -> list[str]:
+        """The last lines of its output, of a progress bar only its last state."""
+        try:
+            text = self.log.read_bytes()[-20_000:].decode(errors="replace")
+        except OSError:
+            return []
+        lines = [line.rsplit("\r", 1)[-1].strip() for line in _BARS.sub("", text).replace("\r\n", "\n").split("\n")]
+        return [line for line in lines if line][-count:]
+
+    def forget(self) -> None:
+        """Remove its files; the run's own folder stays."""
+        for file in (self.folder / f"{self.name}.json", self.log):
+            file.unlink(missing_ok=True)
+
+
+def start(parameters: Mapping[str, Any]) -> Launch:
+    """Start `pddm-lab train` with these choices.
+
+    Args:
+        parameters: preset, and any field of TrainConfig that differs from it.
+
+    Raises:
+        ConfigError: a choice that is unknown or out of range.
+        RunError: a run of that name exists.
+    """
+    config = TrainConfig.from_parameters(parameters)
+    root = runs_root().resolve()
+    name = folder_name(config, datetime.now(UTC))
+    if (root / name).exists():
+        raise exists_already(root / name)
+    folder = root / ".launches"
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = {field: value for field, value in parameters.items() if field not in ("preset", "run_name")}
+    command = [sys.executable, "-m", "pddm_lab.cli", "train", config.preset, *flags(chosen | {"run_name": name})]
+    # The roots as they are here, absolute: the process must find the same folders wherever it starts.
+    environment = os.environ | {
+        "PDDM_LAB_RUNS": str(root), "PDDM_LAB_DATA": str(data_root().resolve()),
+        "COLUMNS": "100", "PYTHONUNBUFFERED": "1",
+    }  # fmt: skip
+    with open(folder / f"{name}.log", "wb") as log:
+        child = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    _children[child.pid] = child
+    launch = Launch(name, child.pid, psutil.Process(child.pid).create_time(), folder)
+    text = json.dumps({"name": name, "pid": launch.pid, "process_started": launch.process_started})
+    (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    return launch
+
+
+def flags(parameters: Mapping[str, Any]) -> list[str]:
+    """Choices as the command line takes them."""
+    words = []
+    for name, value in parameters.items():
+        flag = name.replace("_", "-")
+        words += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    return words
+
+
+def launches() -> list[Launch]:
+    """The launches that left their files, newest first."""
+    folder = runs_root().resolve() / ".launches"
+    found = []
+    for file in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            found.append(Launch(**json.loads(file.read_text(encoding="utf-8")), folder=folder))
+        except (OSError, ValueError, TypeError):
+            continue  # half-written by another session; the next look finds it whole
+    return found

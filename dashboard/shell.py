@@ -1,0 +1,141 @@
+"""What every page shares: the choice of a run, its facts and licences in the sidebar, headings, and empty states."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import loaders
+import streamlit as st
+
+from pddm_lab import cards
+from pddm_lab.figures import PHASE_TITLES, PROTOCOL_TITLES
+from pddm_lab.runs import BrokenRun, Run
+
+STATUS_ICONS = {
+    "running": ":material/progress_activity:",
+    "finished": ":material/check_circle:",
+    "failed": ":material/error:",
+    "stopped": ":material/stop_circle:",
+    "interrupted": ":material/power_off:",
+}
+
+
+def sidebar() -> None:
+    """The run to look at (kept in the URL), what it is, and whose pictures it shows."""
+    found = [run for run in loaders.list_runs() if isinstance(run, Run)]
+    with st.sidebar:
+        if not found:
+            st.caption("No run yet. The Runs page trains one.")
+            return
+        names = [run.name for run in found]
+        asked = st.query_params.get("run")
+        if asked in names:
+            st.session_state["run"] = asked
+        elif st.session_state.get("run") not in names:
+            st.session_state["run"] = names[0]
+        status = {run.name: run.status for run in found}
+        st.selectbox(
+            "Run",
+            names,
+            key="run",
+            on_change=_keep_run_in_url,
+            format_func=lambda name: name if status[name] == "finished" else f"{name} · {status[name]}",
+        )
+        st.session_state["asked_run"] = asked if asked and asked not in names else ""
+        st.query_params["run"] = st.session_state["run"]
+        _facts(found[names.index(st.session_state["run"])])
+
+
+def _keep_run_in_url() -> None:
+    st.query_params["run"] = st.session_state["run"]
+
+
+def _facts(run: Run) -> None:
+    data = run.info["dataset"]
+    skipped = len(data["skipped"]) if isinstance(data.get("skipped"), list) else int(data.get("skipped") or 0)
+    facts = {
+        "Data": f"{data['name']}",
+        "Items": f"{data['items']:,} in {data['classes']:,} classes" + (f", {skipped} skipped" if skipped else ""),
+        "Preset": f"{run.config.preset}, {run.config.similarity}, d = {run.config.dim}",
+        "Trunk": run.config.trunk,
+        "Time": duration(run.seconds) + f" on {run.info.get('device', '?')}",
+    }
+    st.html(cards.facts(facts))
+    st.caption(f"**Pictures:** {data.get('licence') or 'licence unknown'}")
+    if data.get("attribution"):
+        with st.expander("Attribution", type="compact"):
+            st.caption(str(data["attribution"]))
+
+
+def heading(title: str, text: str) -> None:
+    """A page's title and one line on what it shows; tells when a link named a run that isn't here."""
+    st.title(title, anchor=False)
+    st.caption(text)
+    if missing := st.session_state.get("asked_run"):
+        broken = [run.reason for run in loaders.list_runs() if isinstance(run, BrokenRun) and run.name == missing]
+        why = broken[0] if broken else f"The link names the run {missing!r}, which isn't here."
+        st.warning(f"{why} Showing {st.session_state['run']} instead.", icon=":material/link_off:")
+
+
+def chosen_run() -> Run | None:
+    """The run chosen in the sidebar; None where there is no run at all."""
+    name = st.session_state.get("run")
+    return next((run for run in loaders.list_runs() if isinstance(run, Run) and run.name == name), None)
+
+
+def run_or_stop() -> Run:
+    """The chosen run; without one the page ends here with a way on."""
+    run = chosen_run()
+    if run is None:
+        nothing("No run yet", "Train one on the Runs page: it takes about a minute.", ":material/model_training:")
+    return run
+
+
+def nothing(title: str, text: str, icon: str = ":material/hourglass_empty:") -> NoReturn:
+    """An empty state: what is missing, why, and the way on. Ends the page."""
+    with st.container(border=True, horizontal_alignment="center"):
+        st.space("small")
+        st.markdown(f"### {icon} {title}", text_alignment="center")
+        st.markdown(text, text_alignment="center")
+        st.page_link("app_pages/runs.py", label="Go to Runs", icon=":material/monitoring:")
+        st.space("small")
+    st.stop()
+
+
+def without(run: Run, what: str) -> NoReturn:
+    """The empty state of a page whose part of the run isn't there yet, or never will be."""
+    if run.status == "running":
+        phase = PHASE_TITLES.get(run.info["phase"], run.info["phase"]).lower()
+        nothing("Still training", f"{run.name} has no {what} yet. It is {phase}; the Runs page shows its progress.")
+    if run.reason:
+        nothing(f"{run.name}: {run.status}", f"It has no {what}. {run.reason}", STATUS_ICONS.get(run.status, ""))
+    nothing(f"No {what}", f"{run.name} is {run.status} and left no {what}.")
+
+
+def protocol_picker(run: Run, key: str = "protocol") -> str:
+    """A choice among the protocols the run has galleries for, in the URL."""
+    protocols = run.protocols()
+    if not protocols:
+        without(run, "gallery")
+    return str(
+        st.segmented_control(
+            "Protocol",
+            protocols,
+            default=protocols[0],
+            required=True,
+            key=key,
+            bind="query-params",
+            format_func=lambda name: PROTOCOL_TITLES[name],
+            help="Unseen: classes that never trained. Known: new photos of classes that did.",
+        )
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds for reading: 48 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,102 @@
+"""Runs and quadruplets as rows: what the pages list, compare and filter, without a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from pddm_lab.config import PRESETS, TrainConfig
+from pddm_lab.figures import style_of
+from pddm_lab.runs import PROTOCOLS, Run
+
+ORDERS = {
+    "violation": "most violated first",
+    "positive": "least similar positive pair first",
+    "latest": "latest first",
+    "earliest": "earliest first",
+}
+"""Orders of quadruplets, and what each is called."""
+
+
+def overview(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row per run: its state, and its first metrics by D and by the similarity it trained, in %."""
+    rows = []
+    for run in runs:
+        row: dict[str, Any] = {
+            "run": run.name,
+            "status": [run.status],
+            "data": run.info["dataset"]["name"],
+            "preset": run.config.preset,
+        }
+        for protocol in PROTOCOLS:
+            for letter, similarity in (("D", "euclidean"), ("S", run.config.similarity)):
+                value = run.info["metrics"].get(protocol, {}).get(similarity, {}).get("recall@1")
+                row[f"{protocol} {letter}"] = None if value is None else 100 * value
+        row |= {
+            "trains": style_of(run.config.similarity).title,
+            "seconds": run.seconds,
+            "created": run.created.astimezone().replace(tzinfo=None),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def changed_from_preset(config: TrainConfig) -> pd.DataFrame:
+    """The choices that differ from the run's preset: field, preset's value, this run's value."""
+    preset = PRESETS.get(config.preset, TrainConfig()).to_dict()
+    ours = {"data_root", "runs_root", "run_name", "notes"}
+    rows = [
+        (name, str(preset[name]), str(value))
+        for name, value in config.to_dict().items()
+        if name not in ours and value != preset[name]
+    ]
+    return pd.DataFrame(rows, columns=["choice", f"preset {config.preset}", "this run"])
+
+
+def several(runs: Sequence[Run], frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Logs of several runs in one table, told apart by a column `run` where there are several."""
+    if len(runs) == 1:
+        return frames[0]
+    return pd.concat([frame.assign(run=run.name) for run, frame in zip(runs, frames, strict=True)], ignore_index=True)
+
+
+def last_step(run: Run, metrics: pd.DataFrame) -> int:
+    """The latest step of the run's phase: the log is ahead of run.json between two measurements."""
+    logged = metrics.loc[(metrics["phase"] == run.info["phase"]) & (metrics["protocol"] == "train"), "step"]
+    return max(int(run.info.get("step") or 0), int(logged.max()) if len(logged) else 0)
+
+
+def latest(metrics: pd.DataFrame, protocol: str, metric: str) -> dict[str, float]:
+    """The newest value of a metric by similarity."""
+    rows = metrics[(metrics["protocol"] == protocol) & (metrics["metric"] == metric)]
+    return {str(row.similarity): float(row.value) for row in rows.groupby("similarity").tail(1).itertuples()}
+
+
+def worst_slack(quadruplets: pd.DataFrame) -> pd.Series:
+    """The larger hinge value of each quadruplet: above 0 where either is violated."""
+    return quadruplets[["slack_ik", "slack_jl"]].max(axis=1)
+
+
+def pick_quadruplets(
+    frame: pd.DataFrame, phase: str, steps: tuple[int, int], classes: Sequence[str], violated: bool, order: str
+) -> pd.DataFrame:
+    """The quadruplets of a phase within steps (both ends included), in an order of `ORDERS`.
+
+    Args:
+        classes: keep those with one of these among their four items; empty for all.
+        violated: keep those that violate a hinge.
+    """
+    keep = (frame["phase"] == phase) & frame["step"].between(*steps)
+    if classes:
+        keep &= frame[["class_i", "class_k", "class_l"]].isin(list(classes)).any(axis=1)
+    slack = worst_slack(frame)
+    if violated:
+        keep &= slack > 0
+    chosen = frame[keep]
+    if order == "violation":
+        return chosen.loc[slack[keep].sort_values(ascending=False, kind="stable").index]
+    if order == "positive":
+        return chosen.sort_values("s_ij", kind="stable")
+    return chosen.sort_values("step", ascending=order == "earliest", kind="stable")

@@ -1,0 +1,159 @@
+"""Widgets around trainings: choose one and start it, watch those that run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import launches
+import loaders
+import shell
+import streamlit as st
+import tables
+
+from pddm_lab.cards import stepper
+from pddm_lab.config import PRESET_SUMMARIES, PRESETS, SIMILARITIES, data_root
+from pddm_lab.data.dataset import SOURCES
+from pddm_lab.errors import LabError
+from pddm_lab.figures import METRICS, PHASE_TITLES, style_of
+from pddm_lab.runs import PHASES, Run
+
+OWN_FOLDER = "folder"
+
+
+def choose_and_start() -> bool:
+    """A form for a new training. Returns whether one was started."""
+    left, right = st.columns([5, 6], gap="medium")
+    with left:
+        preset = st.radio(
+            "Preset", list(PRESETS), captions=[PRESET_SUMMARIES[name] for name in PRESETS], key="new_preset"
+        )
+    with right:
+        data = st.selectbox(
+            "Data",
+            [*SOURCES, OWN_FOLDER],
+            key="new_data",
+            format_func=lambda name: SOURCES[name].title if name in SOURCES else "A folder of your own",
+        )
+        if data == OWN_FOLDER:
+            path = st.text_input("Folder", key="new_folder", placeholder="/path/with/one/folder/per/class")
+            st.caption("One folder of images per class: `<folder>/<class>/<image>`. Nothing leaves this machine.")
+        else:
+            source = SOURCES[data]
+            there = "It is here." if source.is_present(data_root()) else f"Will be fetched first: {source.size}."
+            st.caption(f"{there} Licence: {source.licence}.")
+    with st.expander("More choices", type="compact"), st.container(horizontal=True):
+        similarity = st.selectbox(
+            "Similarity to train", ["pddm", *(name for name in SIMILARITIES if name != "pddm")],
+            key="new_similarity", width=200, format_func=lambda name: style_of(name).title,
+        )  # fmt: skip
+        steps = st.number_input("Steps", 1, 1_000_000, PRESETS[preset].steps, key=f"new_steps_{preset}", width=160)
+        seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="new_seed", width=140)
+        name = st.text_input("Name", key="new_name", placeholder="made from data, preset and time", width=280)
+    if not st.button("Start training", type="primary", icon=":material/play_arrow:", key="new_start"):
+        return False
+    if data == OWN_FOLDER and not path.strip():
+        st.error("Name the folder that holds the images, with one folder per class in it.")
+        return False
+    chosen = {
+        "preset": preset, "dataset": f"folder:{Path(path.strip()).expanduser()}" if data == OWN_FOLDER else data,
+        "run_name": name.strip(), "similarity": similarity, "steps": int(steps), "seed": int(seed),
+    }  # fmt: skip
+    try:
+        launches.start(chosen)
+    except LabError as error:
+        st.error(str(error))
+        return False
+    return True
+
+
+@st.dialog("Train a run", width="large", icon=":material/model_training:")
+def dialog() -> None:
+    """The form, over the page."""
+    if choose_and_start():
+        st.rerun()
+
+
+def _at_work() -> tuple[list[Run], list[launches.Launch]]:
+    """The runs in training, and the launches that have no run yet."""
+    running = [run for run in loaders.list_runs() if isinstance(run, Run) and run.status == "running"]
+    waiting = []
+    for launch in launches.launches():
+        if (launch.folder.parent / launch.name / "run.json").is_file():
+            if not launch.alive:
+                launch.forget()  # from here on the run tells its own story
+        else:
+            waiting.append(launch)
+    return running, waiting
+
+
+def watch() -> None:
+    """What is in training now, renewed every two seconds for as long as anything is; nothing else otherwise."""
+    running, waiting = _at_work()
+    at_work = sorted([run.name for run in running] + [launch.name for launch in waiting if launch.alive])
+    st.session_state["at_work"] = at_work
+    if at_work:
+        _watch_live()
+    else:
+        _show(running, waiting)
+
+
+@st.fragment(run_every=2)
+def _watch_live() -> None:
+    running, waiting = _at_work()
+    if (
+        sorted([run.name for run in running] + [one.name for one in waiting if one.alive])
+        != st.session_state["at_work"]
+    ):
+        st.rerun()  # one began, ended or turned into a run: the whole page has news
+    _show(running, waiting)
+
+
+def _show(running: list[Run], waiting: list[launches.Launch]) -> None:
+    for launch in waiting:
+        _show_launch(launch)
+    for run in running:
+        _show_running(run)
+
+
+def _show_launch(launch: launches.Launch) -> None:
+    lines = launch.lines()
+    with st.container(border=True):
+        if launch.alive:
+            st.markdown(f"**{launch.name}** :gray[is getting ready]")
+            st.html(stepper(["Getting ready", *(PHASE_TITLES[phase] for phase in PHASES[:-1])], 0))
+            st.caption(lines[-1] if lines else "Starting Python.")
+            return
+        st.error(
+            lines[-1] if lines else "It ended without a word.",
+            title=f"{launch.name} did not start",
+            icon=":material/error:",
+        )
+        with st.container(horizontal=True):
+            with st.expander("What it said", type="compact"):
+                st.code("\n".join(lines), language=None, wrap_lines=True)
+            st.button("Dismiss", key=f"dismiss_{launch.name}", on_click=launch.forget, icon=":material/close:")
+
+
+def _show_running(run: Run) -> None:
+    metrics = loaders.metrics(run)
+    phase, total = run.info["phase"], max(int(run.info.get("steps_total") or 1), 1)
+    step = min(tables.last_step(run, metrics), total)
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.markdown(f"**{run.name}** :gray[· {shell.duration(run.seconds)} so far]")
+            asked = run.stop_requested()
+            st.button(
+                "Stopping" if asked else "Stop", key=f"stop_{run.name}", icon=":material/stop_circle:",
+                disabled=asked, on_click=run.request_stop, help="Ends after this step; `pddm-lab resume` goes on.",
+            )  # fmt: skip
+        st.html(stepper([PHASE_TITLES[name] for name in PHASES[:-1]], PHASES.index(phase)))
+        if phase in ("select", "refit"):
+            st.progress(step / total, text=f"{PHASE_TITLES[phase]}: step {step:,} of {total:,}")
+        facts = [
+            f"validation {METRICS['map@r'].title} by {style_of(name).title} **{METRICS['map@r'].format(value)} %**"
+            for name, value in tables.latest(metrics, "validation", "map@r").items()
+        ]
+        loss = list(tables.latest(metrics[metrics["phase"] == phase], "train", "loss").values())
+        facts += [f"loss **{loss[0]:.3f}**"] if loss else []
+        if facts:
+            st.caption(" · ".join(facts))
