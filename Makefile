@@ -58,7 +58,7 @@ notebooks: install
 
 screenshot: install
 	$(BIN)/pddm-lab demo
-	$(BIN)/pddm-lab screenshots --out .github
+	$(BIN)/pddm-lab screenshots demo --only search --out .github
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache pddm_lab.egg-info build

@@ -295,10 +295,10 @@ for row in queries:
     ranked[config.similarity] = found.reranked.assign(value=found.reranked["score"])
     display(Markdown(f"**{query['class_name']}**, {figures.PROTOCOL_TITLES[protocol].lower()}"))
     display(cards.image_grid([(query["id"], query["class_name"])], {query["id"]: gallery.thumb(row)}))
-    for name, results in ranked.items():
+    for ranker, results in ranked.items():
         thumbs = {item: gallery.thumb(place) for item, place in zip(results["id"], results["row"], strict=True)}
-        display(Markdown(f"ranked by {figures.style_of(name).title}"))
-        display(cards.retrieval_grid(results, thumbs, name, right_class=query["class_name"]))
+        display(Markdown(f"ranked by {figures.style_of(ranker).title}"))
+        display(cards.retrieval_grid(results, thumbs, ranker, right_class=query["class_name"]))
 
 # %% [markdown]
 # ## The result in numbers

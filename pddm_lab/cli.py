@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from tyro.conf import Fixed, Positional, Suppress, arg
 
 from pddm_lab import config
 from pddm_lab.config import PRESET_SUMMARIES, PRESETS, TrainConfig
-from pddm_lab.errors import DataError, LabError, RunError
+from pddm_lab.errors import ConfigError, DataError, LabError, RunError
 
 if TYPE_CHECKING:
     from pddm_lab.data.source import Progress
@@ -47,9 +48,12 @@ else:
 def train(choices: Annotated[_Preset, arg(name="")]) -> None:
     """Train a run: fetch its data where it is missing, execute the training notebook, keep that in the run's folder."""
     from pddm_lab.notebook import train_in_notebook
+    from pddm_lab.runs import folder_name
 
-    _fetch_if_missing(choices.dataset, choices.data_root)
-    _report(train_in_notebook(TrainConfig(**choices.to_dict())))
+    chosen = TrainConfig(**choices.to_dict())
+    folder_name(chosen, datetime.now(UTC))  # a bad name is an error before anything is fetched
+    _fetch_if_missing(chosen.dataset, chosen.data_root)
+    _report(train_in_notebook(chosen))
 
 
 @app.command
@@ -112,17 +116,20 @@ def dashboard(run: Positional[str] = "", port: int = 8501, runs_root: str = "", 
 
 
 @app.command
-def screenshots(run: Positional[str] = DEMO_RUN, out: str = ".github", runs_root: str = "") -> None:
+def screenshots(run: Positional[str], out: str = ".", only: str = "", runs_root: str = "") -> None:
     """Take pictures of the dashboard's pages with a run open; needs Chromium.
 
     Args:
         run: name of the run, or path of its folder.
         out: folder the PNG files go to.
+        only: one page (runs, similarity, quadruplets, search); empty: each of them.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
-    from pddm_lab.serving import take_screenshots
+    from pddm_lab.serving import PAGES, take_screenshots
 
-    for path in take_screenshots(_find_run(run, runs_root), Path(out)):
+    if only and only not in PAGES:
+        raise ConfigError(f"--only expects one of {', '.join(PAGES)}, got {only!r}.")
+    for path in take_screenshots(_find_run(run, runs_root), Path(out), [only] if only else PAGES):
         print(path)
 
 

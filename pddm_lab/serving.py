@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,12 +84,15 @@ def _is_healthy(port: int) -> bool:
         return False
 
 
-def take_screenshots(run: Run, folder: Path, width: int = 1280, height: int = 800) -> list[Path]:
-    """A picture of each page of the dashboard with a run open.
+def take_screenshots(
+    run: Run, folder: Path, pages: Sequence[str] = PAGES, width: int = 1280, height: int = 800
+) -> list[Path]:
+    """Pictures of the dashboard's pages with a run open.
 
     Args:
         run: the run to show.
         folder: where <page>.png go; made where it is missing.
+        pages: which.
         width: of the window, in pixels.
         height: of the window, in pixels.
 
@@ -109,7 +112,7 @@ def take_screenshots(run: Run, folder: Path, width: int = 1280, height: int = 80
     with served_dashboard(run.path.parent) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=no_sandbox)
         page = browser.new_page(viewport={"width": width, "height": height})
-        for name in PAGES:
+        for name in pages:
             page.goto(f"{address}/{name}?run={run.name}")
             settle(page)
             if page.get_by_test_id("stException").count():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import itertools
 from pathlib import Path
 
 import jupytext
@@ -13,8 +14,6 @@ import pytest
 
 from pddm_lab import config
 from pddm_lab.config import PRESETS, TrainConfig
-from pddm_lab.errors import ConfigError
-#from pddm_lab.notebook import config_of
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
@@ -24,7 +23,7 @@ def field_docs() -> dict[str, str]:
     body = ast.parse(inspect.getsource(config)).body
     (lines,) = [node.body for node in body if isinstance(node, ast.ClassDef) and node.name == "TrainConfig"]
     docs = {}
-    for field, doc in zip(lines, lines[1:], strict=False):
+    for field, doc in itertools.pairwise(lines):
         if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
             docs[ast.unparse(field.target)] = str(doc.value.value)
     return docs
