@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pddm_lab import evaluate as module
 from pddm_lab.errors import LabError
-from pddm_lab.evaluate import RECALLS, clustering_nmi, evaluate, histogram, map_at_r, rank, separation
+from pddm_lab.evaluate import RECALLS, clustering_nmi, evaluate, map_at_r, rank
+from pddm_lab.separation import BINS, histogram, separation
 
 SEPARATION = ("auc", "eer", "dprime", "tpr@1%fpr")
 
@@ -171,7 +172,7 @@ def test_degenerate_galleries(items: int, classes: int, loo: bool) -> None:
         assert result.metrics["map@r"] == result.metrics["recall@1"] == 1
     assert math.isnan(result.metrics["auc"]) == (classes == 1 or loo)
     assert math.isnan(result.distribution.auc()) == math.isnan(result.metrics["auc"])
-    assert len(result.distribution.edges) == module.BINS + 1
+    assert len(result.distribution.edges) == BINS + 1
     assert (np.diff(result.distribution.edges) > 0).all()
 
 

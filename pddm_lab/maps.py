@@ -1,0 +1,154 @@
+"""Maps: a gallery's features laid out in two dimensions by UMAP, drawn once and stored as coordinates.
+
+`start_map` draws in a process of its own: importing UMAP compiles for some 12 seconds, which other work can overlap.
+A gallery too small or too uniform for UMAP gets the two principal components instead, and its manifest says why.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from pddm_lab.errors import RunError
+from pddm_lab.gallery_files import fingerprint, read_manifest, write_manifest
+from pddm_lab.runlog import replacing
+
+NEIGHBOURS = 15
+SEED = 0
+
+_FEW_ITEMS = 5
+_FAST_EPOCHS = 200  # less than UMAP's own 500 up to 10 000 items: half the time, and the layout has settled
+
+
+def write_map(path: str | Path) -> str:
+    """Draw the map of a gallery: map.parquet with id, x, y, and how it was drawn in the manifest.
+
+    Args:
+        path: the gallery's folder.
+
+    Returns:
+        "umap" or "pca".
+
+    Raises:
+        RunError: no complete gallery there.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    features = np.load(path / "features.npy", allow_pickle=False)
+    places, method, reason = _lay_out(features)
+    ids = pd.read_parquet(path / "items.parquet", columns=["id"])["id"]
+    with replacing(path / "map.parquet") as temporary:
+        pd.DataFrame({"id": ids, "x": places[:, 0], "y": places[:, 1]}).to_parquet(temporary, index=False)
+    manifest["map"] = {"method": method, "reason": reason, "seed": SEED}
+    manifest["files"]["map.parquet"] = fingerprint(path / "map.parquet")
+    write_manifest(path, manifest)
+    return method
+
+
+class MapDrawing:
+    """A process that draws the maps of the galleries it is given, one after the other."""
+
+    def __init__(self, paths: Iterable[str | Path] = ()) -> None:
+        """Start it: it prepares at once, and draws what comes."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pddm_lab.maps"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for path in paths:
+            self.add(path)
+
+    def add(self, path: str | Path) -> None:
+        """Have a complete gallery's map drawn."""
+        assert self._process.stdin
+        try:
+            self._process.stdin.write(f"{Path(path).resolve()}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until all are drawn.
+
+        Raises:
+            RunError: the process failed.
+        """
+        _, errors = self._process.communicate()
+        if self._process.returncode:
+            last = (errors.strip().splitlines() or ["killed"])[-1]
+            raise RunError(f"The map could not be drawn: its process ended with {self._process.returncode}, {last}")
+
+
+def start_map(*paths: str | Path) -> MapDrawing:
+    """Draw the maps of galleries in a process of its own; `add` gives it more, `wait` waits for it."""
+    return MapDrawing(paths)
+
+
+def _lay_out(features: Float[np.ndarray, "items dim"]) -> tuple[Float[np.ndarray, "items 2"], str, str]:
+    """Coordinates, how they were made, and why not by UMAP."""
+    different = len(np.unique(features, axis=0))
+    if different < _FEW_ITEMS:
+        return (
+            _principal_components(features),
+            "pca",
+            f"UMAP needs {_FEW_ITEMS} different items or more, got {different}.",
+        )
+    try:
+        return _umap(features), "umap", ""
+    except Exception as error:  # whatever UMAP or its compiler met, a plainer map is better than none
+        return _principal_components(features), "pca", f"UMAP failed: {error}"
+
+
+def _umap(features: Float[np.ndarray, "items dim"]) -> Float[np.ndarray, "items 2"]:
+    import warnings
+
+    import faiss
+    import umap
+
+    items, count = len(features), min(NEIGHBOURS, len(features) - 1)
+    index = faiss.IndexFlatL2(features.shape[1])
+    index.add(features)
+    squares, neighbours = index.search(features, count)
+    # UMAP takes the first neighbour for the item itself; among equal items faiss may name another.
+    order = np.argsort(neighbours != np.arange(items)[:, None], axis=1, kind="stable")
+    neighbours, squares = np.take_along_axis(neighbours, order, axis=1), np.take_along_axis(squares, order, axis=1)
+    neighbours[:, 0], squares[:, 0] = np.arange(items), 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of given neighbours it can't transform further items: not asked for
+        layout = umap.UMAP(
+            n_neighbors=count,
+            init="pca",
+            n_epochs=_FAST_EPOCHS,
+            random_state=SEED,
+            n_jobs=1,
+            precomputed_knn=(neighbours, np.sqrt(np.maximum(squares, 0)), None),
+        ).fit_transform(features)
+    if not np.isfinite(layout).all():
+        raise ValueError("it gave coordinates that are not finite")
+    return layout.astype(np.float32)
+
+
+def _principal_components(features: Float[np.ndarray, "items dim"]) -> Float[np.ndarray, "items 2"]:
+    """The first two, 0 where there are fewer."""
+    places = np.zeros((len(features), 2), dtype=np.float32)
+    if len(features):
+        left, sizes, _ = np.linalg.svd(features - features.mean(0), full_matrices=False)
+        places[:, : min(2, len(sizes))] = (left * sizes)[:, :2]
+    return places
+
+
+def _draw_what_comes() -> None:
+    import contextlib
+
+    with contextlib.suppress(ImportError):  # said in the manifest of the first map instead
+        import umap  # noqa: F401 - takes long: before the first path arrives
+    for line in sys.stdin:
+        write_map(line.rstrip("\n"))
+
+
+if __name__ == "__main__":
+    _draw_what_comes()
