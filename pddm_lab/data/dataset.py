@@ -240,7 +240,9 @@ def _read_cache(cache_file: Path | None) -> dict[str, list]:
         entries = json.loads(cache_file.read_bytes()) if cache_file else {}
     except (OSError, ValueError):  # absent or torn: check again
         return {}
-    return entries if isinstance(entries, dict) else {}
+    if not isinstance(entries, dict):
+        return {}
+    return {i: entry for i, entry in entries.items() if isinstance(entry, list) and len(entry) == 3}
 
 
 def _write_cache(cache_file: Path | None, entries: dict[str, list]) -> None:

@@ -142,16 +142,16 @@ def group_into_classes(
 
 
 def svg_text(icons: IconSet, picture: Picture) -> str:
-    """The picture as a whole SVG file."""
+    """The picture as a whole SVG file: square, with what is not centred."""
     icon = icons["icons"][picture.slug]
-    left, top = (icon.get(side, icons.get(side, 0)) for side in ("left", "top"))
-    width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
-    body = icon["body"]
+    left, top = (icon.get(edge, icons.get(edge, 0)) for edge in ("left", "top"))
+    width, height = (icon.get(size, icons.get(size, 16)) for size in ("width", "height"))
+    body, side = icon["body"], max(width, height)
     if picture.mirrored:
         body = f'<g transform="translate({2 * left + width} 0) scale(-1 1)">{body}</g>'
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'width="{width}" height="{height}" viewBox="{left} {top} {width} {height}">{body}</svg>'
+        f'width="{side}" height="{side}" viewBox="{left} {top} {width} {height}">{body}</svg>'
     )
 
 

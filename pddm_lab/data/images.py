@@ -17,7 +17,7 @@ PIXEL_CAP = 80_000_000
 """Most pixels that are decoded: beyond any photo in the data sets, and below what exhausts a small machine's memory."""
 UPLOAD_BYTES = 20_000_000
 """Largest upload, in bytes."""
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Formats that are tried; none of them starts another program, as EPS would."""
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 
@@ -77,7 +77,7 @@ def _decode(source: bytes | Path, name: str, draft: bool = False) -> Image.Image
             if image.width * image.height > PIXEL_CAP:
                 raise DataError(_too_large(name, f"{image.width} x {image.height} pixels"))
             if draft:
-                image.draft(None, (image.width // 8, image.height // 8))
+                image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
             return image
     except DataError:
@@ -87,7 +87,7 @@ def _decode(source: bytes | Path, name: str, draft: bool = False) -> Image.Image
     except Image.DecompressionBombError as error:
         raise DataError(_too_large(name, "far more")) from error
     except Image.UnidentifiedImageError as error:
-        raise DataError(f"{name} is not a readable picture; {', '.join(FORMATS[:-1])} were expected.") from error
+        raise DataError(f"{name} is not a readable picture; {', '.join(FORMATS)} were expected.") from error
     except Exception as error:  # decoders raise nearly anything on broken bytes (SyntaxError, struct.error, ...)
         raise DataError(f"{name} is broken or cut short ({error}).") from error
 

@@ -82,8 +82,8 @@ def staged_folder(target: Path) -> Iterator[Path]:
         _replace_folder(partial, target)
     except OSError as error:
         raise DataError(
-            f"Cannot write {target} ({error.strerror or error}). Expected a writable data root with room: pass --data-root "
-            "or set PDDM_LAB_DATA."
+            f"Cannot write {target} ({error.strerror or error}). Expected a writable data root with room: pass "
+            "--data-root or set PDDM_LAB_DATA."
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
