@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pddm_lab.backbones import Trunk, fuse_batch_norms, weights_fingerprint
 from pddm_lab.data.images import open_image
-from pddm_lab.runs import replacing
+from pddm_lab.runlog import replacing
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what)."""
