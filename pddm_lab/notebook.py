@@ -200,7 +200,7 @@ def _outcome(error: BaseException | None, path: Path) -> Run:
     from papermill.exceptions import PapermillExecutionError
 
     run = Run.open(path) if (path / "run.json").is_file() else None
-    kept = f" Its traceback: {path / NOTEBOOK}" if run else ""
+    kept = f" The traceback is in {path / NOTEBOOK}." if run else ""
     if isinstance(error, PapermillExecutionError):
         kind = getattr(errors, error.ename, None)
         if isinstance(kind, type) and issubclass(kind, LabError):
@@ -208,7 +208,7 @@ def _outcome(error: BaseException | None, path: Path) -> Run:
         else:
             if not run:
                 print("\n".join(error.traceback), file=sys.stderr)
-            failure = RunError(f"{path.name} failed: {error.ename}: {error.evalue}{kept}")
+            failure = RunError(f"{path.name} failed: {error.ename}: {error.evalue.rstrip('.')}.{kept}")
     elif isinstance(error, DeadKernelError):
         failure = RunError(f"{path.name} failed: its process was ended from outside, most often for want of memory.")
     elif error is not None:

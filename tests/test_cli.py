@@ -9,10 +9,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 
+import pddm_lab
 from pddm_lab import cli, notebook
 from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.errors import ConfigError, LabError, RunError
@@ -137,6 +139,54 @@ def test_runs_are_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert "one failed: The disk is full." in out
     assert "torn can't be read" in out
     assert "not a number" not in out
+
+
+@pytest.mark.parametrize(
+    ("before", "trained", "resumed"),
+    [
+        ({}, "demo", ""),
+        ({"demo": "finished"}, "", ""),
+        ({"demo": "failed"}, "", "demo"),
+        ({"demo": "running"}, "", ""),
+        ({"demo": "broken"}, "demo-2", ""),
+        ({"demo": "broken", "demo-2": "stopped"}, "", "demo-2"),
+    ],
+)
+def test_the_demo_ends_with_a_finished_run(
+    before: dict[str, str], trained: str, resumed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done: list[tuple[str, str]] = []
+
+    def train(config: TrainConfig) -> Run:
+        done.append(("train", config.run_name))
+        run = Run.create(config, {"name": config.dataset}, "cpu", "32")
+        run.update(status="finished")
+        return run
+
+    def resume(path: Path) -> Run:
+        if path in broken:
+            raise RunError("Nothing to resume from.")
+        done.append(("resume", path.name))
+        run = Run.open(path)
+        run.update(status="finished")
+        return run
+
+    broken = []
+    for name, status in before.items():
+        run = Run.create(TrainConfig(run_name=name), {"name": "emoji"}, "cpu", "32")
+        run.update(status="failed" if status == "broken" else status)
+        broken += [run.path] if status == "broken" else []
+    monkeypatch.setattr(cli, "fetch", lambda name, data_root: done.append(("fetch", name)))
+    monkeypatch.setattr(notebook, "train_in_notebook", train)
+    monkeypatch.setitem(sys.modules, "pddm_lab.trainer", SimpleNamespace(resume=resume))
+    monkeypatch.setattr(pddm_lab, "trainer", SimpleNamespace(resume=resume), raising=False)
+    if before.get("demo") == "running":
+        with pytest.raises(SystemExit):
+            cli.main(["demo"])
+    else:
+        cli.main(["demo"])
+    wanted = [("fetch", "emoji")] + [("train", trained)] * bool(trained) + [("resume", resumed)] * bool(resumed)
+    assert done == wanted
 
 
 # A notebook that stands for the training: the same parameters, a run, and an end of the test's choosing.

@@ -16,11 +16,11 @@ ROOT = Path(__file__).parents[1]
 # fmt: off
 ORDER = [
     "errors", "config", "runlog",
-    "data.images", "data.splits", "data.sampler", "data.source",
-    "data.emoji", "data.digits", "data.folder", "data.grocery", "data.cub200", "data.cars196", "data.products",
-    "data.dataset",
+    "data.images", "data.splits", "data.sampler", "data.source", "data.download", "data.npm", "data.render",
+    "data.emoji_sets", "data.emoji", "data.digits", "data.folder", "data.grocery", "data.cub200", "data.cars196",
+    "data.products", "data.dataset",
     "pddm", "similarity", "miner", "losses", "backbones", "model", "features", "learner",
-    "evaluate", "gallery", "runs", "baselines", "trainer", "figures", "cards",
+    "separation", "evaluate", "gallery_files", "maps", "gallery", "runs", "baselines", "measure", "trainer", "figures", "cards",
     "notebook", "serving", "cli",
 ]
 # fmt: on
