@@ -28,7 +28,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from pddm_lab.errors import RunError
-from pddm_lab.runlog import replacing
+from pddm_lab.runfiles import replacing
 from pddm_lab.separation import Distribution
 
 FORMAT = 1

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from pddm_lab.errors import RunError
 from pddm_lab.gallery_files import fingerprint, read_manifest, write_manifest
-from pddm_lab.runlog import replacing
+from pddm_lab.runfiles import replacing
 
 NEIGHBOURS = 15
 SEED = 0

@@ -6,15 +6,14 @@ as one table. Nothing is written twice but a part that a resumed training has to
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pddm_lab.errors import RunError
+from pddm_lab.runfiles import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,20 +34,6 @@ QUADRUPLETS = {
     **dict.fromkeys(("i", "j", "k", "l", "class_i", "class_k", "class_l"), "string"),
     **dict.fromkeys(("s_ij", "s_ik", "s_jl", "d_ij", "d_ik", "d_jl", "slack_ik", "slack_jl"), "float32"),
 }
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; renamed to `path` on leaving, removed on an error."""
-    # The dot hides it from readers of a parquet folder; the pid keeps two writers apart.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Log:

@@ -15,13 +15,13 @@ ROOT = Path(__file__).parents[1]
 # A module imports only from modules above it.
 # fmt: off
 ORDER = [
-    "errors", "config", "runlog",
+    "errors", "config", "runfiles", "runlog",
     "data.images", "data.splits", "data.sampler", "data.source", "data.download", "data.npm", "data.render",
     "data.emoji_sets", "data.emoji", "data.digits", "data.folder", "data.grocery", "data.cub200", "data.cars196",
     "data.products", "data.dataset",
     "pddm", "similarity", "miner", "losses", "backbones", "model", "features", "learner",
-    "separation", "evaluate", "gallery_files", "maps", "gallery", "runs", "baselines", "measure", "trainer", "figures", "cards",
-    "notebook", "serving", "cli",
+    "separation", "evaluate", "gallery_files", "maps", "gallery", "run", "runs", "baselines", "measure",
+    "trainer", "figures", "cards", "notebook", "serving", "cli",
 ]
 # fmt: on
 

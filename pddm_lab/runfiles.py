@@ -1,0 +1,102 @@
+"""Files of a run, each written under a temporary name and renamed: a reader meets the old one or the new one.
+
+Tensors go to safetensors, a checkpoint to torch's own format, which is read as tensors and plain values only. torch is
+imported where it is used: reading the rest of a run doesn't wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pddm_lab.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; renamed to `path` on leaving, removed on an error."""
+    # The dot hides it from readers of a parquet folder; the pid keeps two writers apart.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write a safetensors file with JSON values beside the tensors."""
+    from safetensors.torch import save_file
+
+    # Cloned: channels_last weights are not contiguous and tied ones share memory; safetensors takes neither.
+    copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(copies, temporary, {key: json.dumps(plain(value)) for key, value in metadata.items()})
+
+
+def read_tensors(path: Path, hint: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a safetensors file, on the CPU, and its metadata.
+
+    Raises:
+        RunError: missing, torn or foreign; `hint` says what to run.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise RunError(f"{path} is missing. {hint}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunError(f"{path} is torn or foreign: {error}. {hint}") from error
+
+
+def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write tensors, numbers, strings, lists and dicts in torch's format."""
+    import torch
+
+    with replacing(path) as temporary:
+        torch.save(dict(checkpoint), temporary)
+
+
+def read_checkpoint(path: Path, hint: str) -> dict[str, Any]:
+    """What `write_checkpoint` wrote, on the CPU; runs no code of the file.
+
+    Raises:
+        RunError: missing, torn, or holding anything but plain values; `hint` says what to run.
+    """
+    import torch
+
+    if not path.is_file():
+        raise RunError(f"{path} is missing: there is nothing to resume from. {hint}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a torn file; all mean the same here
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise RunError(f"{path} is torn or foreign: {reason}. {hint}") from error
+
+
+def plain(value: Any) -> Any:
+    """The same as JSON values: numpy and paths turned plain, NaN and infinities to None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Path):
+        return str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
