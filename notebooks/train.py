@@ -208,7 +208,7 @@ if data.unseen:
 run = train(config)
 if run.status != "finished":
     raise RunError(f"{run.name} is {run.status}: {run.reason} `pddm-lab resume {run.name}` goes on with it.")
-print(f"Run: {run.path}")
+display(Markdown(f"The run is kept in `{run.path}`."))
 
 # %% [markdown]
 # ## How it went
@@ -249,7 +249,9 @@ hardest = hardest[hardest["phase"] == hardest["phase"].iloc[0]]
 
 def show_hardest(steps, title, count=6):
     """The most violated quadruplets of some steps, no pair twice."""
-    chosen = hardest[hardest["step"].between(*steps)].drop_duplicates(["i", "j"]).head(count)
+    of_steps = hardest[hardest["step"].between(*steps)]
+    pairs = of_steps[["i", "j"]].apply(frozenset, axis="columns")
+    chosen = of_steps[~pairs.duplicated()].head(count)
     ids = pd.concat([chosen[end] for end in "ijkl"]).dropna()
     display(Markdown(title))
     display(cards.quadruplet_grid(chosen, pictures_of(ids), similarity=config.similarity))
@@ -287,10 +289,9 @@ for protocol, gallery in galleries.items():
 # %%
 protocol, gallery = next(iter(galleries.items()))
 reranker = load_model(run).similarity(config.similarity)
-queries = pd.Series(gallery.rows("query")).sample(4, random_state=config.seed)
-for row in queries:
-    query = gallery.items.iloc[row]
-    found = gallery.search_both(gallery.features[row], reranker, k=10, shortlist=50, exclude=row)
+queries = gallery.items.iloc[gallery.rows("query")].sample(frac=1, random_state=config.seed)
+for row, query in queries.drop_duplicates("class_name").head(4).iterrows():
+    found = gallery.search_both(gallery.features[row], reranker, k=8, shortlist=50, exclude=row)
     ranked = {"euclidean": found.euclidean.assign(value=-found.euclidean["distance"])}
     ranked[config.similarity] = found.reranked.assign(value=found.reranked["score"])
     display(Markdown(f"**{query['class_name']}**, {figures.PROTOCOL_TITLES[protocol].lower()}"))

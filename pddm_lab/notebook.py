@@ -132,13 +132,26 @@ def _keep(executed: Path, path: Path) -> None:
 
     if executed.stat().st_size:
         notebook = nbformat.read(executed, as_version=4)
-        for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
-            if output.output_type == "stream":
-                output.text = "".join(
-                    line.rstrip("\r\n").rpartition("\r")[2] + "\n" for line in output.text.split("\n")
-                ).removesuffix("\n")
+        for cell in notebook.cells:
+            if "outputs" in cell:
+                cell.outputs = _tidy(cell.outputs)
         nbformat.write(notebook, executed)
     executed.replace(path / NOTEBOOK)
+
+
+def _tidy(outputs: list[Any]) -> list[Any]:
+    """The outputs of a cell with what was printed in one piece, of a progress bar only its last state."""
+    kept: list[Any] = []
+    for output in outputs:
+        if output.output_type == "stream" and kept and kept[-1].get("name") == output.name:
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    for output in kept:
+        if output.output_type == "stream":
+            lines = output.text.replace("\r\n", "\n").split("\n")
+            output.text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
+    return kept
 
 
 class _Execution(threading.Thread):
