@@ -217,7 +217,7 @@ def test_a_half_written_folder_is_made_anew(registry: Registry, tmp_path: Path, 
         (root / "index.json").write_text(json.dumps(index)[:50])
     else:
         (root / "index.json").write_text(json.dumps(index | {"packages": {}}))
-    (root / "stray.png").touch()
+    (root / "cup" / "emojione.png").touch()
     if damage in ("index", "torn"):
         assert not emoji.is_present(tmp_path)
         with pytest.raises(DataError, match=r"was not finished: it has no valid index.json.*pddm-lab data fetch emoji"):
@@ -225,7 +225,18 @@ def test_a_half_written_folder_is_made_anew(registry: Registry, tmp_path: Path, 
     registry.fetch(tmp_path)
     assert len(read_dataset("emoji", tmp_path)) == 17
     assert json.loads((root / "index.json").read_text()) == index
-    assert not (root / "stray.png").exists()
+    assert not (root / "cup" / "emojione.png").exists()
+
+
+def test_a_folder_of_somebody_elses_is_never_replaced(registry: Registry, tmp_path: Path) -> None:
+    mine = tmp_path / "emoji" / "cup" / "drawing.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    with pytest.raises(
+        DataError, match=r"holds files that were not fetched, such as cup/drawing\.png.*move the folder"
+    ):
+        registry.fetch(tmp_path)
+    assert mine.read_bytes() == b"mine"
 
 
 def test_an_interrupted_fetch_takes_up_its_downloads(registry: Registry, tmp_path: Path, monkeypatch) -> None:

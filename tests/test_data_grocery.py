@@ -121,6 +121,14 @@ def test_no_network_or_a_broken_archive_is_one_clear_error(tmp_path: Path, monke
     assert list((tmp_path / "data").iterdir()) == [], "nothing half-written stays"
 
 
+def test_an_incomplete_copy_is_not_overwritten(tmp_path: Path) -> None:
+    root = make_grocery(tmp_path / "GroceryStoreDataset")
+    (root / "val.txt").unlink()
+    with pytest.raises(DataError, match=r"is not a complete copy.*such as classes\.csv.*move the folder away"):
+        grocery.fetch(tmp_path)
+    assert (root / "train.txt").is_file()
+
+
 def test_the_real_data_set() -> None:
     data_root = Path(os.environ.get("PDDM_LAB_DATA", ""))
     if not os.environ.get("PDDM_LAB_DATA") or not grocery.is_present(data_root):

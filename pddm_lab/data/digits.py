@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def fetch(data_root: Path, progress: Progress | None = None) -> Path:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    with staged_folder(target) as folder:
+    with staged_folder(target, owns=re.compile(r"\d/\d{4}\.png").fullmatch) as folder:
         for number, (pixels, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
             (folder / str(digit)).mkdir(exist_ok=True)
             Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8)).save(

@@ -35,6 +35,7 @@ FOLDER = "emoji"
 SIDE = 128
 """Pixels a side."""
 INDEX = "index.json"
+LICENCES = "LICENSES.md"
 _VERSION = 1
 _DOWNLOADS = ".emoji-packages"
 
@@ -67,7 +68,7 @@ def fetch(
     target = data_root / FOLDER
     if _is_complete(target, sets):
         return target
-    with staged_folder(target) as folder:
+    with staged_folder(target, owns=_is_ours) as folder:
         downloads = data_root / _DOWNLOADS
         icons = _download(downloads, sets, pack, progress)
         classes = group_into_classes(icons, styles_needed)
@@ -78,7 +79,7 @@ def fetch(
         ]
         render_svgs(jobs, SIDE, progress)
         items, repeated, shared = _drop_repeated(folder, classes, styles_needed)
-        (folder / "LICENSES.md").write_text(_licences(sets), encoding="utf-8")
+        (folder / LICENCES).write_text(_licences(sets), encoding="utf-8")
         index = {"version": _VERSION, "packages": _pins(sets), "repeated": repeated, "shared": shared, "items": items}
         (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
     shutil.rmtree(downloads, ignore_errors=True)
@@ -160,6 +161,11 @@ def _drop_repeated(
         else:
             shutil.rmtree(folder / name)
     return items, repeated, sum(count - 1 for count in seen_in.values())
+
+
+def _is_ours(name: str) -> bool:
+    folder, _, file = name.rpartition("/")
+    return (file.removesuffix(".png") in {s.style for s in STYLE_SETS}) if folder else file in (INDEX, LICENCES)
 
 
 def _pins(sets: Sequence[StyleSet]) -> dict[str, str]:

@@ -17,7 +17,8 @@ from pddm_lab.errors import DataError
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is being done)."""
 
-_STALE_SECONDS = 3600
+_STALE_SECONDS = 24 * 3600
+"""A temporary folder untouched for so long belongs to no running download."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +66,23 @@ def how_to_get(name: str, data_root: Path) -> str:
 
 
 @contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
+def staged_folder(target: Path, owns: Callable[[str], object] = lambda _name: False) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place when the block succeeds: nobody meets half a data set.
 
+    Args:
+        target: folder to write, or to write anew.
+        owns: whether a file found in `target` (path relative to it, "/" separated) is one the lab writes there, which
+            may be replaced.
+
     Raises:
-        DataError: the folder cannot be written.
+        DataError: the folder cannot be written, or holds files of somebody else's.
     """
+    foreign = (path.relative_to(target).as_posix() for path in sorted(target.rglob("*")) if not path.is_dir())
+    if (name := next((name for name in foreign if not owns(name)), None)) is not None:
+        raise DataError(
+            f"{target} is not a complete copy, and holds files that were not fetched, such as {name}. Expected nothing "
+            "there, so that nothing is lost: move the folder away, or choose another data root."
+        )
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
