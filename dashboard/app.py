@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import loaders
 import shell
 import streamlit as st
 
@@ -43,3 +44,4 @@ PAGES = [
 page = st.navigation(PAGES)
 shell.sidebar()
 page.run()
+loaders.warm_up()

@@ -6,6 +6,7 @@ torch and faiss are imported by the calls that need them: the first page shows w
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,17 +17,20 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 from pairs import Pairs
+from tables import distinct
 
 from pddm_lab import runs
 from pddm_lab.data.images import open_image, verify
 from pddm_lab.errors import DataError, LabError, RunError
-from pddm_lab.gallery import THUMB_SIDE, Gallery, SearchResult
+from pddm_lab.gallery import Gallery, SearchResult
+from pddm_lab.gallery_files import THUMB_SIDE
 from pddm_lab.runs import BrokenRun, Run
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from pddm_lab.model import MetricModel
+    from pddm_lab.similarity import Similarity
 
 Stamp = tuple[tuple[str, int], ...]
 LARGE_SIDE = 360
@@ -60,13 +64,13 @@ def _metrics(path: str, stamp: Stamp) -> pd.DataFrame:
 
 
 def quadruplets(run: Run) -> pd.DataFrame:
-    """Every quadruplet the run mined so far; shared, not to be changed."""
+    """The quadruplets that the run mined so far, mirror images left out; shared, not to be changed."""
     return _quadruplets(str(run.path), _stamp(run.path / "quadruplets.parquet"))
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the quadruplets")
 def _quadruplets(path: str, stamp: Stamp) -> pd.DataFrame:
-    return Run.open(path).quadruplets()
+    return distinct(Run.open(path).quadruplets())
 
 
 def gallery(run: Run, protocol: str) -> Gallery:
@@ -100,8 +104,11 @@ def model(run: Run) -> MetricModel:
 
 @st.cache_resource(max_entries=2, show_spinner="Loading the model")
 def _model(path: str, stamp: Stamp) -> MetricModel:
+    import torch
+
     from pddm_lab.measure import load_model
 
+    torch.set_num_threads(1)  # a query is small work, and sessions share the cores
     return load_model(Run.open(path))
 
 
@@ -200,9 +207,28 @@ def _found(
     seconds: dict[str, float],
 ) -> Found:
     similarity = model(run).similarity(by)
+    _warmed(str(of.path), _stamp(of.path), by, of, similarity)
     result = of.search_both(feature, similarity, k=count, shortlist=shortlist, exclude=row)
     images = thumbs(of, {*result.euclidean["row"], *result.reranked["row"]})
     return Found(result, images, seconds | result.seconds)
+
+
+@st.cache_resource(max_entries=32, show_spinner="Building the index")
+def _warmed(path: str, stamp: Stamp, by: str, _of: Gallery, _similarity: Similarity) -> None:
+    """Build the index and run each stage once, so that the seconds shown are those of a search alone."""
+    _of.search_both(np.array(_of.features[0]), _similarity)
+
+
+@st.cache_resource(show_spinner=False)
+def warm_up() -> None:
+    """Once a server: import beside the first pages what a search needs."""
+
+    def load() -> None:
+        import faiss  # noqa: F401
+
+        import pddm_lab.measure  # noqa: F401
+
+    threading.Thread(target=load, name="warm-up", daemon=True).start()
 
 
 @st.cache_data(max_entries=16, show_spinner="Looking at the image")

@@ -1,14 +1,15 @@
-"""Pairs of a gallery: how many there are, and what a threshold on a similarity does to them."""
+"""Pairs of a gallery: how many there are, what a threshold does to them, and the scale to drag it on."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from pddm_lab.evaluate import Distribution
 from pddm_lab.gallery import Gallery
+from pddm_lab.separation import Distribution
 
 
 @dataclass(frozen=True)
@@ -59,3 +60,30 @@ class Pairs:
         total = self.positives + self.negatives
         sampled = "" if scored >= total else f", of which {scored:,} were scored"
         return f"{self.positives:,} positive and {self.negatives:,} negative pairs{sampled}"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The ends and the step of a slider, all of them round numbers."""
+
+    low: float
+    high: float
+    decimals: int
+
+    @staticmethod
+    def over(values: np.ndarray) -> Scale:
+        """A scale that holds all values, in some 200 to 2000 steps."""
+        low, high = float(values.min()), float(values.max())
+        decimals = max(0, math.ceil(-math.log10((high - low) / 200)))
+        unit = 10.0**-decimals
+        ends = (round(math.floor(low / unit) * unit, decimals), round(math.ceil(high / unit) * unit, decimals))
+        return Scale(*ends, decimals)
+
+    @property
+    def step(self) -> float:
+        """The least move."""
+        return round(10.0**-self.decimals, self.decimals)
+
+    def nearest(self, value: float) -> float:
+        """The value's place on the scale."""
+        return min(max(round(value, self.decimals), self.low), self.high)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 import loaders
 import streamlit as st
 
 from pddm_lab import cards
-from pddm_lab.figures import PHASE_TITLES, PROTOCOL_TITLES
+from pddm_lab.figures import PHASE_TITLES, PROTOCOL_TITLES, style_of
 from pddm_lab.runs import BrokenRun, Run
 
 STATUS_ICONS = {
@@ -56,7 +57,7 @@ def _facts(run: Run) -> None:
     facts = {
         "Data": f"{data['name']}",
         "Items": f"{data['items']:,} in {data['classes']:,} classes" + (f", {skipped} skipped" if skipped else ""),
-        "Preset": f"{run.config.preset}, {run.config.similarity}, d = {run.config.dim}",
+        "Training": f"{run.config.preset}, {style_of(run.config.similarity).title}, d = {run.config.dim}",
         "Trunk": run.config.trunk,
         "Time": duration(run.seconds) + f" on {run.info.get('device', '?')}",
     }
@@ -112,22 +113,44 @@ def without(run: Run, what: str) -> NoReturn:
     nothing(f"No {what}", f"{run.name} is {run.status} and left no {what}.")
 
 
-def protocol_picker(run: Run, key: str = "protocol") -> str:
-    """A choice among the protocols the run has galleries for, in the URL."""
+def choice(
+    widget: Callable[..., Any], label: str, titles: Mapping[str, str], key: str, default: str = "", **options: Any
+) -> str:
+    """One of a few choices, in the URL by its name rather than, as Streamlit's own binding would have it, by its title.
+
+    The URL is what holds: it opens a link's view, survives a change of page, and goes back and forth with the browser.
+
+    Args:
+        widget: st.segmented_control or st.selectbox.
+        titles: names and what they are called on the page.
+        default: a name; empty: the first. It is not written to the URL.
+    """
+    default = default if default in titles else next(iter(titles))
+
+    def keep() -> None:
+        if st.session_state[key] == default:
+            st.query_params.pop(key, None)
+        else:
+            st.query_params[key] = st.session_state[key]
+
+    asked = st.query_params.get(key)
+    st.session_state[key] = asked if asked in titles else default
+    if widget is st.segmented_control:
+        options["required"] = True
+    return str(widget(label, list(titles), key=key, on_change=keep, format_func=lambda name: titles[name], **options))
+
+
+def protocol_picker(run: Run) -> str:
+    """A choice among the protocols the run has galleries for."""
     protocols = run.protocols()
     if not protocols:
         without(run, "gallery")
-    return str(
-        st.segmented_control(
-            "Protocol",
-            protocols,
-            default=protocols[0],
-            required=True,
-            key=key,
-            bind="query-params",
-            format_func=lambda name: PROTOCOL_TITLES[name],
-            help="Unseen: classes that never trained. Known: new photos of classes that did.",
-        )
+    return choice(
+        st.segmented_control,
+        "Protocol",
+        {name: PROTOCOL_TITLES[name] for name in protocols},
+        "protocol",
+        help="Unseen: classes that never trained. Known: new photos of classes that did.",
     )
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.figures import style_of
 from pddm_lab.runs import PROTOCOLS, Run
 
+WHERE = ("data_root", "runs_root", "run_name", "notes")
+"""Choices that say where a run lies and what it is called, and change nothing in it."""
 ORDERS = {
     "violation": "most violated first",
     "positive": "least similar positive pair first",
@@ -28,14 +31,13 @@ def overview(runs: Sequence[Run]) -> pd.DataFrame:
             "run": run.name,
             "status": [run.status],
             "data": run.info["dataset"]["name"],
-            "preset": run.config.preset,
+            "training": f"{run.config.preset}, {style_of(run.config.similarity).title}",
         }
         for protocol in PROTOCOLS:
             for letter, similarity in (("D", "euclidean"), ("S", run.config.similarity)):
                 value = run.info["metrics"].get(protocol, {}).get(similarity, {}).get("recall@1")
                 row[f"{protocol} {letter}"] = None if value is None else 100 * value
         row |= {
-            "trains": style_of(run.config.similarity).title,
             "seconds": run.seconds,
             "created": run.created.astimezone().replace(tzinfo=None),
         }
@@ -46,13 +48,18 @@ def overview(runs: Sequence[Run]) -> pd.DataFrame:
 def changed_from_preset(config: TrainConfig) -> pd.DataFrame:
     """The choices that differ from the run's preset: field, preset's value, this run's value."""
     preset = PRESETS.get(config.preset, TrainConfig()).to_dict()
-    ours = {"data_root", "runs_root", "run_name", "notes"}
     rows = [
         (name, str(preset[name]), str(value))
         for name, value in config.to_dict().items()
-        if name not in ours and value != preset[name]
+        if name not in WHERE and value != preset[name]
     ]
     return pd.DataFrame(rows, columns=["choice", f"preset {config.preset}", "this run"])
+
+
+def measured_alike(runs: Sequence[Run]) -> bool:
+    """Whether the runs were measured on the same items in the same split, so that their numbers compare."""
+    splits = {(run.info["dataset"]["fingerprint"], run.config.split_seed, run.config.known_query_share) for run in runs}
+    return len(splits) == 1
 
 
 def several(runs: Sequence[Run], frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -77,6 +84,16 @@ def latest(metrics: pd.DataFrame, protocol: str, metric: str) -> dict[str, float
 def worst_slack(quadruplets: pd.DataFrame) -> pd.Series:
     """The larger hinge value of each quadruplet: above 0 where either is violated."""
     return quadruplets[["slack_ik", "slack_jl"]].max(axis=1)
+
+
+def distinct(quadruplets: pd.DataFrame) -> pd.DataFrame:
+    """One of each two mirrored quadruplets: mining an anchor for every item meets a pair from both ends."""
+    swap = (quadruplets["i"] > quadruplets["j"]).to_numpy()
+    ends = {name: quadruplets[name].to_numpy(dtype=object) for name in "ijkl"}
+    key = {"phase": quadruplets["phase"].to_numpy(), "step": quadruplets["step"].to_numpy()}
+    for one, other in ("ij", "kl"):
+        key[one], key[other] = np.where(swap, ends[other], ends[one]), np.where(swap, ends[one], ends[other])
+    return quadruplets[~pd.DataFrame(key).duplicated().to_numpy()]
 
 
 def pick_quadruplets(

@@ -77,19 +77,18 @@ def quadruplet_grid(
 def _quadruplet(row: Mapping[str, Any], images: Mapping[str, bytes | None], similarity: str) -> str:
     colour = style_of(similarity).colour
     classes = {"i": row["class_i"], "j": row["class_i"], "k": row["class_k"], "l": row["class_l"]}
+    digits = _digits([row["s_ij"], row["s_ik"], row["s_jl"]])
 
     def corner(letter: str) -> str:
         said = f"{letter}: {classes[letter]}, {row[letter]}"
-        name = _text(str(classes[letter]))
         return (
             f'<div class="pl-corner" title="{_text(said)}">{picture(images.get(str(row[letter])), said)}'
-            f'<div class="pl-name"><b>{letter}</b> {name}</div></div>'
+            f'<div class="pl-name"><b>{letter}</b> {_text(classes[letter])}</div></div>'
         )
 
     def edge(pair: str, where: str) -> str:
-        slack = row.get(f"slack_{pair}", np.nan)
-        broken = " pl-broken" if slack > 0 else ""
-        score, distance = _number(row[f"s_{pair}"]), _number(row[f"d_{pair}"])
+        broken = " pl-broken" if row.get(f"slack_{pair}", np.nan) > 0 else ""
+        score, distance = _number(row[f"s_{pair}"], digits), _number(row[f"d_{pair}"])
         return (
             f'<div class="pl-edge pl-{where}{broken}"><span><i style="color:{colour}">S</i> {score}</span>'
             f'<span><i class="pl-d">D</i> {distance}</span></div>'
@@ -97,20 +96,14 @@ def _quadruplet(row: Mapping[str, Any], images: Mapping[str, bytes | None], simi
 
     def hinge(pair: str) -> str:
         slack, name = row[f"slack_{pair}"], f"{pair[0]}–{pair[1]}"
-        if not np.isfinite(slack):  # a triplet has no second negative
-            return ""
         mark = f"✕ {name} by {_number(slack)}" if slack > 0 else f"✓ {name} holds"
         said = f"Hinge {name}: margin + S {name} − S i–j = {_number(slack)}; above 0 it is violated"
         return f'<div class="pl-hinge {"pl-bad" if slack > 0 else "pl-good"}" title="{_text(said)}">{mark}</div>'
 
-    last = corner("l") if row.get("l") else "<div></div>"
-    when = f"step {int(row['step'])}" + (f" · {row['phase']}" if row.get("phase") else "")
     return (
-        f'<figure class="pl-quad"><figcaption>{_text(when)}</figcaption><div class="pl-square">'
-        f"{corner('i')}{edge('ij', 'across')}{corner('j')}"
-        f'{edge("ik", "down")}<div class="pl-hinges">{hinge("ik")}{hinge("jl")}</div>'
-        f"{edge('jl', 'down') if row.get('l') else '<div></div>'}"
-        f"{corner('k')}<div></div>{last}</div></figure>"
+        f'<figure class="pl-quad"><figcaption>step {int(row["step"]):,}</figcaption><div class="pl-square">'
+        f"{corner('i')}{edge('ij', 'across')}{corner('j')}{edge('ik', 'down')}<div></div>{edge('jl', 'down')}"
+        f'{corner("k")}<div class="pl-hinges">{hinge("ik")}{hinge("jl")}</div>{corner("l")}</div></figure>'
     )
 
 
@@ -129,7 +122,7 @@ def retrieval_grid(
     style = style_of(similarity)
     letter = "D" if style.distance else "S" if similarity == "pddm" else "s"
     values = shown(similarity, results["value"].to_numpy(dtype=float)) if len(results) else []
-    tiles = []
+    tiles, digits = [], _digits(values)
     for row, value in zip(results.to_dict("records"), values, strict=True):
         verdict = "" if right_class is None else "right" if row["class_name"] == right_class else "wrong"
         mark = {"right": '<b class="pl-mark pl-good">✓</b>', "wrong": '<b class="pl-mark pl-bad">✕</b>', "": ""}[
@@ -138,7 +131,7 @@ def retrieval_grid(
         said = f"Rank {int(row['rank'])}: {row['class_name']}" + (f", {verdict} class" if verdict else "")
         over = f'<span class="pl-rank">{int(row["rank"])}</span>{mark}'
         below = (
-            f'<div class="pl-value"><span><i style="color:{style.colour}">{letter}</i> {_number(value)}</span>'
+            f'<div class="pl-value"><span><i style="color:{style.colour}">{letter}</i> {_number(value, digits)}</span>'
             f"{_change(row.get('rank_change'))}</div>"
         )
         tiles.append(_tile(row["id"], row["class_name"], images, said, verdict or "plain", over, below))
@@ -179,30 +172,29 @@ def _tile(
     )
 
 
-def metrics_table(table: pd.DataFrame, protocol: str, *, metrics: Sequence[str] = tuple(METRICS)) -> Block:
+def metrics_table(
+    table: pd.DataFrame, protocol: str, *, metrics: Sequence[str] = tuple(METRICS), best_of_each: bool = False
+) -> Block:
     """Final metrics of one protocol: a row per run and similarity, a column per metric with its unit, the best in bold.
 
     Args:
         table: run, protocol, similarity, metric, value.
         protocol: the rows to take.
         metrics: columns; those without a value are left out.
+        best_of_each: the best of each run in bold rather than of all: for runs that were measured on different items.
     """
     table = table[table["protocol"] == protocol]
     columns = [metric for metric in metrics if (table["metric"] == metric).any()]
     runs = list(dict.fromkeys(table["run"]))
     values = table.set_index(["run", "similarity", "metric"])["value"]
-    best = {}
-    for metric in columns:
-        numbers = table.loc[table["metric"] == metric, "value"]
-        best[metric] = METRICS[metric].format(numbers.max() if METRICS[metric].larger_is_better else numbers.min())
     rows = []
     for run in runs:
+        best = _best(table[table["run"] == run] if best_of_each else table, columns)
         for number, name in enumerate(in_order(table.loc[table["run"] == run, "similarity"])):
             style, cells = style_of(name), []
             for metric in columns:
                 text = METRICS[metric].format(values.get((run, name, metric), np.nan))
-                several = len(table) > len(columns)
-                cells.append(f"<td><b>{text}</b></td>" if several and text == best[metric] else f"<td>{text}</td>")
+                cells.append(f"<td><b>{text}</b></td>" if text == best.get(metric) else f"<td>{text}</td>")
             first = f'<th scope="row" class="pl-run">{_text(run) if not number else ""}</th>' if len(runs) > 1 else ""
             swatch = f'<span class="pl-swatch" style="background:{style.colour}"></span>'
             opens = ' class="pl-opens"' if not number and rows else ""
@@ -213,6 +205,17 @@ def metrics_table(table: pd.DataFrame, protocol: str, *, metrics: Sequence[str] 
         f'<div class="pl-scroll"><table class="pl-table"><thead><tr>{corner}{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _best(table: pd.DataFrame, metrics: Sequence[str]) -> dict[str, str]:
+    """The best value of each metric that more than one row has, as it is written."""
+    best = {}
+    for metric in metrics:
+        values = table.loc[table["metric"] == metric, "value"].dropna()
+        if len(values) > 1:
+            known = METRICS[metric]
+            best[metric] = known.format(values.max() if known.larger_is_better else values.min())
+    return best
 
 
 def _heading(metric: str) -> str:
@@ -248,8 +251,16 @@ def _change(change: Any) -> str:
     return f'<span class="pl-change" title="{places} places {words} than in the other ranking">{arrow}{places}</span>'
 
 
-def _number(value: Any) -> str:
-    return f"{float(value):.2f}".replace("-", "−")
+def _number(value: Any, digits: int = 2) -> str:
+    text = f"{float(value):.{digits}f}"
+    return (text.lstrip("-") if not float(text) else text).replace("-", "−")
+
+
+def _digits(values: Iterable[float]) -> int:
+    """Decimals that tell values apart: two, and more where all of them are close together."""
+    numbers = np.array([value for value in values if np.isfinite(value)])
+    spread = float(np.ptp(numbers)) if len(numbers) else 0.0
+    return int(np.clip(np.ceil(1 - np.log10(spread)), 2, 5)) if spread else 2
 
 
 def _text(value: Any) -> str:
@@ -260,10 +271,10 @@ _CSS = """
 .pl-quads{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:14px}
 .pl-quad{margin:0;padding:10px 14px 12px;border:1px solid rgba(138,147,163,.32);border-radius:10px}
 .pl-quad figcaption{font-size:12px;opacity:.72;margin-bottom:6px;font-variant-numeric:tabular-nums}
-.pl-square{display:grid;grid-template-columns:92px minmax(84px,1fr) 92px;align-items:center}
+.pl-square{display:grid;grid-template-columns:92px minmax(88px,1fr) 92px;align-items:center}
 .pl-corner{width:92px}
 .pl-corner img,.pl-corner .pl-none{width:92px;height:92px}
-.pl-corner img,.pl-frame img,.pl-none{object-fit:contain;background:#fff;border-radius:6px;display:block;
+.pl-corner img,.pl-frame img,.pl-none{object-fit:cover;background:#fff;border-radius:6px;display:block;
  box-sizing:border-box;border:1px solid rgba(138,147,163,.28)}
 .pl-none{display:grid;place-items:center;font-size:11px;color:#6B7686;width:100%;aspect-ratio:1}
 .pl-name{font-size:12px;line-height:1.35;margin-top:3px;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
@@ -276,13 +287,12 @@ _CSS = """
 .pl-down{display:flex;flex-direction:column;gap:2px;padding:5px 0 5px 10px;margin-left:45px;text-align:left;
  border-left:2px dashed #8A93A3;min-height:34px;justify-content:center}
 .pl-broken{border-left:3px dashed #C4382F}
-.pl-square>.pl-down:last-of-type{margin-left:45px}
-.pl-hinges{display:flex;flex-direction:column;gap:4px;align-items:center}
+.pl-hinges{display:flex;flex-direction:column;gap:5px;align-items:center;transform:translateY(-9px)}
 .pl-hinge{font-size:11.5px;line-height:1;padding:4px 7px;border-radius:99px;white-space:nowrap;
  font-variant-numeric:tabular-nums}
 .pl-hinge.pl-bad{background:#C4382F;color:#fff}
 .pl-hinge.pl-good{border:1px solid rgba(138,147,163,.5)}
-.pl-tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(92px,1fr));gap:10px}
+.pl-tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(76px,1fr));gap:10px}
 .pl-small{grid-template-columns:repeat(auto-fill,minmax(66px,1fr));gap:8px}
 .pl-tile{min-width:0;cursor:pointer;border-radius:8px;outline-offset:2px}
 .pl-frame{position:relative}

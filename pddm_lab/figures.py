@@ -22,7 +22,7 @@ from pddm_lab.config import SIMILARITIES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pddm_lab.evaluate import Distribution
+    from pddm_lab.separation import Distribution
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,16 @@ def _figure(title: str, height: int, figure: go.Figure | None = None) -> go.Figu
         template=_TEMPLATE,
         height=height,
         title={"text": title, "x": 0, "xanchor": "left", "font": {"size": 15}} if title else None,
-        margin={"l": 8, "r": 12, "t": 64 if title else 34, "b": 8},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom", "title": None},
+        margin={"l": 8, "r": 12, "t": 72 if title else 40, "b": 4},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "yref": "container",
+            "y": 0.88 if title else 0.995,
+            "yanchor": "top",
+            "title": None,
+        },
         hovermode="x unified",
     )
 
@@ -310,7 +318,9 @@ def comparison(
                 marker={"color": style.colour, "symbol": style.symbol, "size": 11}, name=style.title, legendgroup=name,
                 showlegend=column == 1, hovertemplate=f"{style.title} %{{x:.1f}} %<extra></extra>",
             )  # fmt: skip
-    _figure(title, height or 110 + 34 * len(rows), figure).update_layout(hovermode="closest", legend={"y": 1.18})
+    _figure(title, height or 110 + 34 * len(rows), figure).update_layout(
+        hovermode="closest", margin={"t": 96 if title else 66}
+    )
     figure.update_xaxes(title="%")
     return figure.update_yaxes(autorange="reversed")
 

@@ -20,18 +20,14 @@ if mined.empty:
     shell.without(run, "quadruplets")
 
 phases = [name for name in ("refit", "select") if (mined["phase"] == name).any()]
-names = {"select": "choosing the best step", "refit": "refitting"}
-with st.container(horizontal=True, vertical_alignment="bottom"):
-    phase = st.segmented_control(
-        "Mined while", phases, default=phases[0], required=True, key="mined", bind="query-params", format_func=names.get
-    )
-    in_phase = mined[mined["phase"] == phase]
-    first, last = int(in_phase["step"].min()), int(in_phase["step"].max())
-    order = st.selectbox(
-        "Order", list(tables.ORDERS), key="order", bind="query-params", format_func=tables.ORDERS.get, width=270
-    )
-    violated = st.toggle("Violated only", key="violated", bind="query-params")
-with st.container(horizontal=True, vertical_alignment="bottom"):
+titles = {"refit": "refitting", "select": "choosing the best step"}
+with st.container(horizontal=True, vertical_alignment="top"):
+    phase = shell.choice(st.segmented_control, "Mined while", {name: titles[name] for name in phases}, "mined")
+    order = shell.choice(st.selectbox, "Order", tables.ORDERS, "order", width=270)
+    show = shell.choice(st.segmented_control, "Show", {"all": "all", "violated": "violated"}, "show")
+in_phase = mined[mined["phase"] == phase]
+first, last = int(in_phase["step"].min()), int(in_phase["step"].max())
+with st.container(horizontal=True, vertical_alignment="top"):
     if last > first:
         steps = st.slider("Training steps", first, last, (first, last), key="steps", bind="query-params", width=420)
     else:
@@ -40,7 +36,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         "Classes", sorted(in_phase["class_i"].unique()), key="classes", bind="query-params", placeholder="all classes"
     )
 
-chosen = tables.pick_quadruplets(mined, phase, steps, classes, violated, order)
+chosen = tables.pick_quadruplets(mined, phase, steps, classes, show == "violated", order)
 broken = (tables.worst_slack(chosen) > 0).mean() if len(chosen) else 0.0
 with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
     st.markdown(f"**{len(chosen):,}** of {len(in_phase):,} quadruplets · **{100 * broken:.1f} %** violate a hinge")

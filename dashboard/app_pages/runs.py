@@ -36,30 +36,38 @@ if not readable:
                 st.rerun()
     st.stop()
 
-share = st.column_config.NumberColumn
+table, share = tables.overview(readable), st.column_config.NumberColumn
+help_of = {
+    "D": "Recall@1 in %, ranked by the Euclidean distance D.",
+    "S": "Recall@1 in %, ranked by the similarity S that the run trained.",
+}
 st.dataframe(
-    tables.overview(readable),
+    table,
     hide_index=True,
     key="runs_table",
+    column_order=[name for name in table.columns if name != "created"],
     placeholder="–",
     height="content" if len(readable) < 10 else 390,
     alt="All runs with their state and Recall at 1",
     column_config={
         "run": st.column_config.TextColumn("Run", pinned=True, width="medium"),
         "status": st.column_config.MultiselectColumn(
-            "Status", options=list(shell.STATUS_ICONS), color=["blue", "green", "red", "gray", "orange"], width=100
+            "Status", options=list(shell.STATUS_ICONS), color=["blue", "green", "red", "gray", "orange"], width=96
         ),
-        "data": st.column_config.TextColumn("Data", width=80),
-        "preset": st.column_config.TextColumn("Preset", width=72),
-        "trains": st.column_config.TextColumn("S is", width=72, help="The similarity that the run trained."),
+        "data": st.column_config.TextColumn("Data", width=76),
+        "training": st.column_config.TextColumn("Training", width=112, help="Preset, and the similarity S it trained."),
         "seconds": st.column_config.NumberColumn("Time, s", format="%d", width=64),
-        "created": st.column_config.DatetimeColumn("Created", format="D MMM, HH:mm", width=100),
+        "created": st.column_config.DatetimeColumn("Created", format="D MMM, HH:mm"),
         **{
-            f"{protocol} {letter}": share(f"{protocol} R@1 by {letter}, %", format="%.1f", width=132)
+            f"{protocol} {letter}": share(f"{protocol}, by {letter}", format="%.1f", width=92, help=help_of[letter])
             for protocol in runs.PROTOCOLS
             for letter in "DS"
         },
     },
+)
+
+st.caption(
+    "unseen, known: Recall@1 in % under that protocol, ranked by the distance D or by the S that the run trained."
 )
 
 chosen = shell.run_or_stop()
@@ -83,40 +91,30 @@ comparison = runs.compare(compared)
 st.subheader("Final metrics" if len(compared) == 1 else f"Final metrics of {len(compared)} runs", anchor=False)
 if comparison.metrics.empty:
     st.caption("Measured at the end of a training. Until then the curves below show the validation classes.")
+alike = tables.measured_alike(compared)
 for protocol in (name for name in runs.PROTOCOLS if (comparison.metrics["protocol"] == name).any()):
-    st.markdown(f"**{figures.PROTOCOL_TITLES[protocol]}** :gray[· {loaders.protocol_size(chosen, protocol)}]")
-    st.html(cards.metrics_table(comparison.metrics, protocol))
+    size = f":gray[· {loaders.protocol_size(chosen, protocol)}]" if alike else ""
+    st.markdown(f"**{figures.PROTOCOL_TITLES[protocol]}** {size}")
+    st.html(cards.metrics_table(comparison.metrics, protocol, best_of_each=not alike))
 if not comparison.metrics.empty:
     st.caption(
-        "R@K, R-precision, MAP@R, EER and TPR in %; the best of a column in bold. Hover a heading for its meaning."
+        "R@K, R-precision, MAP@R, NMI, EER and TPR in %; best in bold. Hover a heading for its meaning."
+        if alike
+        else "These runs were measured on different items or splits: compare within each; its best is in bold."
     )
 
 st.subheader("Through training", anchor=False)
 log = tables.several(compared, [loaders.metrics(run) for run in compared])
 phases = [name for name in ("select", "refit") if (log["phase"] == name).any()]
-with st.container(horizontal=True, vertical_alignment="bottom"):
+with st.container(horizontal=True, vertical_alignment="top"):
     measured = log.loc[log["protocol"] == "validation", "metric"].unique()
     names = [name for name in figures.METRICS if name in measured] or ["map@r"]
-    metric = st.selectbox(
-        "Metric",
-        names,
-        index=names.index("map@r") if "map@r" in names else 0,
-        key="metric",
-        bind="query-params",
-        format_func=lambda name: figures.METRICS[name].title,
-        width=200,
-    )
-    x = st.segmented_control(
-        "Along", ["step", "seconds"], default="step", required=True, key="along", bind="query-params"
-    )
-    phase = st.segmented_control(
-        "Losses while",
-        phases or ["select"],
-        default=(phases or ["select"])[0],
-        required=True,
-        key="phase",
-        bind="query-params",
-        format_func=lambda name: {"select": "choosing the best step", "refit": "refitting"}[name],
+    titles = {name: figures.METRICS[name].title for name in names}
+    metric = shell.choice(st.selectbox, "Metric", titles, "metric", "map@r", width=200)
+    x = shell.choice(st.segmented_control, "Along", {"step": "steps", "seconds": "seconds"}, "along")
+    titles = {"select": "choosing the best step", "refit": "refitting"}
+    phase = shell.choice(
+        st.segmented_control, "Losses while", {name: titles[name] for name in phases or ["select"]}, "phase"
     )
 left, right = st.columns(2, gap="medium")
 with left:
@@ -144,8 +142,9 @@ with right:
 
 if len(compared) > 1:
     st.subheader("Choices that differ", anchor=False)
-    if len(comparison.config):
-        table = comparison.config.map(str).rename_axis("choice").reset_index()
+    differing = comparison.config.drop(index=[*tables.WHERE], errors="ignore")
+    if len(differing):
+        table = differing.map(str).rename_axis("choice").reset_index()
         st.dataframe(table, hide_index=True, alt="Choices in which the compared runs differ", key="differences")
     else:
         st.caption("None: these runs were made with the same choices.")

@@ -12,7 +12,7 @@ from pddm_lab import cards, figures
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import LabError
 
-MATCHES = 14
+MATCHES = 24
 
 shell.heading(
     "Search",
@@ -20,16 +20,11 @@ shell.heading(
     "Choose any picture to search with it.",
 )
 run = shell.run_or_stop()
-with st.container(horizontal=True, vertical_alignment="bottom"):
+with st.container(horizontal=True, vertical_alignment="top"):
     protocol = shell.protocol_picker(run)
-    source = st.segmented_control(
-        "Query", ["item", "upload"], default="item", required=True, key="query", bind="query-params",
-        format_func={"item": "Pick an item", "upload": "Upload an image"}.get,
-    )  # fmt: skip
-    by = st.selectbox(
-        "Order anew by", [name for name in reversed(SIMILARITIES) if name != "euclidean"], key="by",
-        bind="query-params", format_func=lambda name: figures.style_of(name).title, width=160,
-    )  # fmt: skip
+    source = shell.choice(st.segmented_control, "Query", {"item": "Pick an item", "upload": "Upload an image"}, "query")
+    others = {name: figures.style_of(name).title for name in reversed(SIMILARITIES) if name != "euclidean"}
+    by = shell.choice(st.selectbox, "Order anew by", others, "by", width=160)
     count = st.selectbox("Results", [12, 24, 48], key="results", bind="query-params", width=90)
     shortlist = st.select_slider(
         "Shortlist", [20, 50, 100, 200, 500, 1000], value=100, key="shortlist", bind="query-params", width=180,
@@ -49,7 +44,7 @@ def go_to(row: int) -> None:
     st.query_params["item"] = str(items["id"].iloc[row])
 
 
-query_side, left, right = st.columns([3, 5, 5], gap="medium")
+query_side, left, right = st.columns([10, 17, 17], gap="medium")
 query_class = None
 with query_side:
     if source == "upload":
@@ -74,21 +69,23 @@ with query_side:
         position = int(np.searchsorted(queries, row)) % len(queries)
         large = loaders.picture(run, item) or gallery.thumb(row)
         st.image(large, alt=f"The query: {query_class}, {item}", width="stretch")
-        with st.container(horizontal=True, gap="xsmall", horizontal_alignment="distribute"):
-            for label, icon, shortcut, to in (
-                ("Back", ":material/chevron_left:", "B", queries[position - 1]),
-                ("Next", ":material/chevron_right:", "N", queries[(position + 1) % len(queries)]),
-                ("Random", ":material/casino:", "X", random.choice(queries)),
+        with st.container(horizontal=True, gap="xsmall"):
+            for label, shortcut, to in (
+                ("Back", "B", queries[position - 1]),
+                ("Next", "N", queries[(position + 1) % len(queries)]),
+                ("Random", "X", random.choice(queries)),
             ):
-                st.button(label, icon=icon, shortcut=shortcut, key=label.lower(), on_click=go_to, args=(int(to),))
+                st.button(label, shortcut=shortcut, key=label.lower(), on_click=go_to, args=(int(to),), width="stretch")
         try:
             found = loaders.search(run, protocol, row, by, count, shortlist)
         except LabError as error:
             st.error(str(error), icon=":material/broken_image:")
             st.stop()
-        others = int((items["class_name"].iloc[gallery.rows("gallery")] == query_class).sum())
-        others -= int(items["role"].iloc[row] == "both")
-        st.html(cards.facts({"Class": query_class, "Item": item, "To find": f"{others:,} of its class in the gallery"}))
+        to_find = int((items["class_name"].iloc[gallery.rows("gallery")] == query_class).sum())
+        to_find -= int(items["role"].iloc[row] == "both")
+        st.html(
+            cards.facts({"Class": query_class, "Item": item, "To find": f"{to_find:,} of its class in the gallery"})
+        )
     stages = {"embed": "embed", "search": "search by D", "rerank": f"order {shortlist:,} anew"}
     st.caption(" · ".join(f"{stages[stage]} {1000 * took:.1f} ms" for stage, took in found.seconds.items()))
 
@@ -111,12 +108,12 @@ if source == "item":
         "Class or item", key="find", bind="query-params", type="search", live="300ms", width=360,
         placeholder=f"Type a class or an item; now: others of {query_class}",
     )  # fmt: skip
-    text = find.strip() or query_class
-    of_queries = items.iloc[queries]
-    matches = of_queries[
-        of_queries["class_name"].str.contains(text, case=False, regex=False)
-        | of_queries["id"].str.contains(text, case=False, regex=False)
-    ]
+    of_queries, text = items.iloc[queries], find.strip()
+    if text:
+        hits = [of_queries[column].str.contains(text, case=False, regex=False) for column in ("class_name", "id")]
+        matches = of_queries[hits[0] | hits[1]]
+    else:
+        matches = of_queries[of_queries["class_name"] == query_class]
     st.caption(
         f"{len(matches):,} queries match" + (f"; the first {MATCHES} are shown." if len(matches) > MATCHES else ".")
         if len(matches)

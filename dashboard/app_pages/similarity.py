@@ -4,6 +4,7 @@ import loaders
 import numpy as np
 import shell
 import streamlit as st
+from pairs import Scale
 
 from pddm_lab import figures
 from pddm_lab.errors import LabError
@@ -23,49 +24,39 @@ try:
 except LabError as error:
     shell.nothing("The distributions can't be read", str(error), ":material/broken_image:")
 names = figures.in_order(pairs[protocols[0]].distributions)
+titles = {name: figures.style_of(name).title for name in names}
 trained = run.config.similarity if run.config.similarity != "euclidean" else "pddm"
 
-sides = st.columns(2, gap="large")
-thresholds = {}
-for side, key, first in zip(sides, ("left", "right"), ("euclidean", trained), strict=True):
+chosen: dict[str, tuple[str, float]] = {}
+for side, key, first in zip(st.columns(2, gap="large"), ("left", "right"), ("euclidean", trained), strict=True):
     with side:
-        name = st.segmented_control(
-            f"{key.capitalize()} similarity",
-            names,
-            default=first if first in names else names[0],
-            required=True,
-            key=key,
-            bind="query-params",
-            label_visibility="collapsed",
-            format_func=lambda name: figures.style_of(name).title,
+        name = shell.choice(
+            st.segmented_control, f"Similarity on the {key}", titles, key, first, label_visibility="collapsed"
         )
         style = figures.style_of(name)
-        at_one_percent = pairs[protocols[0]].distributions[name].threshold_at_fpr(0.01)
         ends = [pairs[protocol].distributions[name].edges[[0, -1]] for protocol in protocols]
-        low, high = sorted(figures.shown(name, np.array([np.min(ends), np.max(ends)])).tolist())
-        step = 10.0 ** np.floor(np.log10((high - low) / 200))
-        chosen = st.slider(
-            f"Threshold: accept pairs with {'D of at most' if style.distance else 'a value of at least'}",
-            float(np.floor(low / step) * step),
-            float(np.ceil(high / step) * step),
-            float(np.round(figures.shown(name, np.array(at_one_percent)) / step) * step),
-            step=float(step),
-            format=f"%.{max(0, -int(np.log10(step)))}f",
-            key=f"at_{name}" if key == "left" else f"at_{name}_right",
-            bind="query-params",
-            help="Starts where 1 % of the unseen classes' negative pairs pass.",
-        )
-        thresholds[key] = float(figures.shown(name, np.array(chosen)))
-        for protocol in protocols:
-            data = pairs[protocol]
-            st.markdown(f"**{PROTOCOL_TITLES[protocol]}** :gray[· {style.title} · {data.size}]")
+        scale = Scale.over(figures.shown(name, np.array([np.min(ends), np.max(ends)])))
+        at_one_percent = pairs[protocols[0]].distributions[name].threshold_at_fpr(0.01)
+        value = st.slider(
+            "Accept pairs with D of at most" if style.distance else "Accept pairs with a score of at least",
+            scale.low, scale.high, scale.nearest(float(figures.shown(name, np.array(at_one_percent)))),
+            step=scale.step, format=f"%.{scale.decimals}f", key=f"{key}_{name}", bind="query-params",
+            help=f"Starts where 1 % of the negative pairs pass, {PROTOCOL_TITLES[protocols[0]].lower()}.",
+        )  # fmt: skip
+        chosen[key] = name, float(figures.shown(name, np.array(value)))
+
+for protocol in protocols:
+    st.markdown(f"**{PROTOCOL_TITLES[protocol]}** :gray[· {pairs[protocol].size}]")
+    for side, (key, (name, threshold)) in zip(st.columns(2, gap="large"), chosen.items(), strict=True):
+        with side:
+            style = figures.style_of(name)
             st.plotly_chart(
-                figures.distributions(data.distributions[name], name, threshold=thresholds[key], height=250),
+                figures.distributions(pairs[protocol].distributions[name], name, threshold=threshold, height=240),
                 key=f"chart_{key}_{protocol}",
                 config={"displayModeBar": False},
                 alt=f"Distributions of positive and negative pairs by {style.title}, {PROTOCOL_TITLES[protocol]}",
             )
-            tpr, fpr, precision = data.rates(name, thresholds[key])
+            tpr, fpr, precision = pairs[protocol].rates(name, threshold)
             with st.container(horizontal=True, gap="small"):
                 st.metric("TPR", f"{100 * tpr:.1f} %", help="Positive pairs accepted at this threshold.")
                 st.metric("FPR", f"{100 * fpr:.2f} %", help="Negative pairs accepted at this threshold.")
@@ -73,8 +64,7 @@ for side, key, first in zip(sides, ("left", "right"), ("euclidean", trained), st
             measured = run.info["metrics"].get(protocol, {}).get(name, {})
             st.caption(
                 " · ".join(
-                    f"{METRICS[metric].title} **{METRICS[metric].format(measured[metric])}**"
-                    + (f" {METRICS[metric].unit}" if METRICS[metric].unit else "")
+                    f"{METRICS[metric].title} **{METRICS[metric].format(measured[metric])}** {METRICS[metric].unit}"
                     for metric in ("auc", "eer", "dprime", "tpr@1%fpr")
                     if measured.get(metric) is not None
                 )
@@ -88,7 +78,7 @@ for side, protocol in zip(st.columns(len(protocols), gap="large"), protocols, st
         st.plotly_chart(
             figures.roc(
                 pairs[protocol].distributions,
-                thresholds={st.session_state[key]: thresholds[key] for key in ("left", "right")},
+                thresholds=dict(chosen.values()),
                 log_x=not linear,
             ),
             key=f"roc_{protocol}",
