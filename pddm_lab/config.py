@@ -54,6 +54,8 @@ class TrainConfig:
     """Side of the square crop the trunk sees, in pixels: centred to evaluate, random with a mirror to train."""
     freeze_trunk: bool = True
     """Train on features of the pretrained trunk, computed once and kept on disk by content; no augmentation."""
+    pool_power: float = 0.5
+    """Power of the trunk's pooled features before the head: 0.5 takes signed square roots, 1 leaves them."""
     dim: int = 128
     """Embedding dimensions (d)."""
 
@@ -89,7 +91,7 @@ class TrainConfig:
     """Images of each class in a batch (K)."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """adamw, or sgd with momentum 0.9."""
-    lr: float = 1e-3
+    lr: float = 3e-4
     """Learning rate of the embedding head and the similarities."""
     trunk_lr_scale: float = 0.1
     """The trunk's learning rate as a share of lr; unused with freeze_trunk."""
@@ -101,6 +103,8 @@ class TrainConfig:
     """Steps in which the learning rate rises linearly from 0."""
     clip_norm: float = 0.0
     """Largest L2 norm of the gradient; 0: no clipping."""
+    average: float = 0.99
+    """Decay per step of the moving average of the weights, which a run measures and keeps; 0: the last weights."""
     eval_every: int = 50
     """Steps between measurements on the validation classes."""
     selection: SimilarityName = "euclidean"
@@ -137,9 +141,12 @@ class TrainConfig:
         for name in ("score_margin", "distance_margin", "embedding_weight", "seed", "split_seed"):
             self._at_least(name, 0)
         self._at_least("workers", -1)
-        for name, high in (("known_query_share", 0.5), ("val_class_share", 0.5), ("unit_dropout", 0.95)):
+        shares = {"known_query_share": 0.5, "val_class_share": 0.5, "unit_dropout": 0.95, "average": 0.9999}
+        for name, high in shares.items():
             if not 0 <= getattr(self, name) <= high:
                 raise ConfigError(f"{_flag(name)} expects a number from 0 to {high}, got {getattr(self, name)}.")
+        if not 0 < self.pool_power <= 1:
+            raise ConfigError(f"--pool-power expects a number above 0, at most 1, got {self.pool_power}.")
         if self.images_per_class < 2 or self.classes_per_batch < 2:
             raise ConfigError("--images-per-class and --classes-per-batch expect 2 or more: a batch holds pairs.")
         if self.resize < self.image_size:
@@ -183,11 +190,11 @@ PRESETS: dict[str, TrainConfig] = {
     "quick": TrainConfig(),
     "finetune": TrainConfig(
         preset="finetune", freeze_trunk=False, resize=112, image_size=96, steps=400, eval_every=50, lr=1e-3,
-        schedule="cosine", warmup_steps=20, clip_norm=1.0,
+        schedule="cosine", warmup_steps=20, clip_norm=1.0, pool_power=1.0, average=0.0,
     ),
     "paper": TrainConfig(
         preset="paper", trunk="googlenet", freeze_trunk=False, resize=256, image_size=227, mining="batch",
-        optimizer="sgd", lr=1e-2, steps=20_000, eval_every=1000, known_query_share=0.0,
+        optimizer="sgd", lr=1e-2, steps=20_000, eval_every=1000, known_query_share=0.0, pool_power=1.0, average=0.0,
     ),
 }  # fmt: skip
 """`quick` trains on cached features in seconds on a CPU, `finetune` the trunk too; `paper` is the paper's setting."""

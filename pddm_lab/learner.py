@@ -6,7 +6,7 @@ their own quadruplets on detached features, so that every run can compare all of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed.nn
@@ -20,13 +20,16 @@ from pddm_lab.model import LEARNED, MetricModel
 from pddm_lab.similarity import Euclidean, Similarity
 
 
-@dataclass(frozen=True)
-class Step:
-    """What a batch gave: the loss to step on, its terms by name, and its quadruplets with their values."""
+class Step(NamedTuple):
+    """What a batch gave: the loss to step on, its terms by name, and its quadruplets with their values.
+
+    A tuple of tensors, since wrappers for mixed precision and DDP walk through what a module returns.
+    """
 
     loss: Float[Tensor, ""]
     terms: dict[str, Float[Tensor, ""]]
-    quadruplets: Quadruplets
+    quadruplets: Int[Tensor, "4 quads"]
+    """i, j, k, l of each quadruplet, as positions in the whole batch."""
     values: Float[Tensor, "8 quads"]
     """s_ij, s_ik, s_jl, d_ij, d_ik, d_jl, slack_ik, slack_jl of each quadruplet, detached."""
 
@@ -85,7 +88,8 @@ class Learner(nn.Module):
                 loss = loss + companion
                 terms[f"{name}_loss"] = companion.detach()
         slack = config.score_margin + scores[1:] - scores[:1]
-        return Step(loss, terms, quads, torch.cat([scores, distances, slack]).detach())
+        ends = torch.stack([quads.i, quads.j, quads.k, quads.l])
+        return Step(loss, terms, ends, torch.cat([scores, distances, slack]).detach())
 
     def _companion_loss(self, similarity: Similarity, features: Tensor, labels: Tensor) -> Float[Tensor, ""]:
         quads = mine(features, labels, similarity, self.config.mining)

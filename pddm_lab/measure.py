@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +15,11 @@ from tqdm import tqdm
 
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.data.dataset import Dataset, Protocol
+from pddm_lab.errors import RunError
 from pddm_lab.evaluate import evaluate
 from pddm_lab.features import Progress, run_network
-from pddm_lab.gallery import Gallery, start_map
+from pddm_lab.gallery import Gallery
+from pddm_lab.maps import start_map
 from pddm_lab.model import MetricModel
 from pddm_lab.runs import Run
 
@@ -61,20 +62,20 @@ class Embedder:
 
 def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar) -> None:
     """Measure a model under every protocol of its data set, keep the galleries with their maps, and end the run."""
-    maps = []
-    for protocol in filter(None, (embed.dataset.unseen, embed.dataset.known)):
-        maps.append(_measure(run, model, embed, protocol, bar))
+    protocols = [protocol for protocol in (embed.dataset.unseen, embed.dataset.known) if protocol]
+    maps = start_map()  # its process loads UMAP while this one measures
+    for protocol in protocols:
+        maps.add(_measure(run, model, embed, protocol, bar))
     with bar("maps") as report:
-        for number, drawing in enumerate(maps):
-            report(number, len(maps), "maps")
-            drawing.wait()
-            report(number + 1, len(maps), "maps")
+        report(0, len(protocols), "maps")
+        maps.wait()
+        report(len(protocols), len(protocols), "maps")
     run.flush()
     run.update(status="finished", phase="done")
 
 
-def _measure(run: Run, model: MetricModel, embed: Embedder, protocol: Protocol, bar: Bar) -> Any:
-    """Measure one protocol and keep its gallery; returns the map's drawing, which goes on in another process."""
+def _measure(run: Run, model: MetricModel, embed: Embedder, protocol: Protocol, bar: Bar) -> Path:
+    """Measure one protocol and keep its gallery; returns the gallery's folder."""
     dataset, name = embed.dataset, protocol.name
     run.update(phase="evaluate")
     items = np.union1d(protocol.query, protocol.gallery)
@@ -109,7 +110,7 @@ def _measure(run: Run, model: MetricModel, embed: Embedder, protocol: Protocol, 
         Gallery.write(
             path, name, features.cpu().numpy(), frame, lambda row: dataset.load(items[row]), distributions, report
         )
-    return start_map(path)
+    return path
 
 
 def progress_bars(shown: bool) -> Bar:
@@ -134,8 +135,6 @@ def load_model(run: Run) -> MetricModel:
     Raises:
         RunError: no model yet, or one of other shapes than its configuration says.
     """
-    from pddm_lab.errors import RunError
-
     model = MetricModel(run.config, weights="none")
     try:
         model.load_state_dict(run.model_state())

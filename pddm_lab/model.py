@@ -24,15 +24,21 @@ class EmbeddingNet(nn.Module):
     Args:
         trunk: pooled features of images.
         dim: dimensions of the embedding.
+        power: of the pooled features' sizes, their signs kept. Below 1 it evens out bursts: a few large values of a
+            pooled feature outweigh the many small ones (power normalisation; Perronnin et al., ECCV 2010).
     """
 
-    def __init__(self, trunk: Trunk, dim: int = 128) -> None:
+    def __init__(self, trunk: Trunk, dim: int = 128, power: float = 1.0) -> None:
         super().__init__()
         self.trunk = trunk
+        self.power = power
         self.head = nn.Linear(trunk.dim, dim)
 
     def project(self, pooled: Float[Tensor, "n trunk_dim"]) -> Float[Tensor, "n dim"]:
         """Unit-length features of the trunk's pooled features."""
+        if self.power != 1:
+            # Clamped, since the slope of a root is infinite at 0.
+            pooled = pooled.abs().clamp(min=1e-6).pow(self.power).copysign(pooled)
         return F.normalize(self.head(pooled), dim=-1)
 
     def forward(self, images: UInt8[Tensor, "n 3 side side"]) -> Float[Tensor, "n dim"]:
@@ -48,9 +54,8 @@ class MetricModel(nn.Module):
 
     def __init__(self, config: TrainConfig, weights: str | None = None) -> None:
         super().__init__()
-        self.embedding = EmbeddingNet(
-            load_trunk(config.trunk, config.weights if weights is None else weights), config.dim
-        )
+        trunk = load_trunk(config.trunk, config.weights if weights is None else weights)
+        self.embedding = EmbeddingNet(trunk, config.dim, config.pool_power)
         self.learned = nn.ModuleDict(
             {
                 name: make_similarity(

@@ -10,6 +10,8 @@ one would.
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 import os
 import subprocess
@@ -35,7 +37,7 @@ from pddm_lab.errors import ConfigError, LabError, RunError
 from pddm_lab.evaluate import evaluate
 from pddm_lab.features import ImageFiles, default_workers, image_loader, trunk_features
 from pddm_lab.learner import VALUE_NAMES, Learner, Step
-from pddm_lab.measure import Embedder, finish, paths_of, progress_bars
+from pddm_lab.measure import Embedder, finish, load_model, paths_of, progress_bars
 from pddm_lab.model import MetricModel
 from pddm_lab.runs import Run
 
@@ -114,6 +116,20 @@ def learning_rate_factor(config: TrainConfig, step: int) -> float:
     if config.schedule == "step":
         return 0.01 if done > 0.75 else 0.1 if done > 0.5 else 1.0
     return 1.0
+
+
+@torch.no_grad()
+def _average(kept: MetricModel, model: MetricModel, decay: float, step: int) -> None:
+    """Move the weights that are kept towards the model's: a moving average that follows fast in the first steps."""
+    decay = min(decay, (1 + step) / (10 + step)) if decay else 0.0
+    learning = [p.requires_grad for p in model.parameters()]
+    pairs = zip(
+        itertools.compress(kept.parameters(), learning), itertools.compress(model.parameters(), learning), strict=True
+    )
+    averages, latest = (list(side) for side in zip(*pairs, strict=True))
+    torch._foreach_lerp_(averages, latest, 1 - decay)
+    for average, value in zip(kept.buffers(), model.buffers(), strict=True):
+        average.copy_(value)
 
 
 def _read(config: TrainConfig) -> Dataset:
@@ -216,16 +232,12 @@ class _Training:
             else:
                 steps = self._fit("select", model, fit, validation, steps, checkpoint)
                 checkpoint = {}
-        if config.refit or not len(validation):
-            if not self.stopped:
-                model = self._new_model()
-                self._fit("refit", model, self.dataset.train, validation[:0], steps, checkpoint)
-        elif not self.stopped:
-            model.load_state_dict(self.run.model_state())
+        if not self.stopped and (config.refit or not len(validation)):
+            self._fit("refit", self._new_model(), self.dataset.train, validation[:0], steps, checkpoint)
         if self.stopped and self.writes:
             self.run.update(status="stopped", reason="Stopped on request.")
         elif self.writes:
-            finish(self.run, model.eval(), self.embed, progress_bars(self.shown))
+            finish(self.run, load_model(self.run).to(self.fabric.device), self.embed, progress_bars(self.shown))
 
     def _new_model(self) -> MetricModel:
         """The model at step 0: the same for every phase and rank."""
@@ -251,17 +263,18 @@ class _Training:
     ) -> int:  # fmt: skip
         """Train a model on items, from its first step or from a checkpoint; returns its best step."""
         config, run = self.config, self.run
-        learner = Learner(model, config)
+        learner, kept = Learner(model, config), copy.deepcopy(model)
         wrapped, optimizer = self.fabric.setup(learner, self._optimizer(model))
         progress = {"step": 0, "best_step": 0 if len(validation) else steps, "best_value": -math.inf}
         if checkpoint:
             progress = {key: checkpoint[key] for key in progress}
             model.load_state_dict(checkpoint["model"])
+            kept.load_state_dict(checkpoint["kept"])
             optimizer.load_state_dict(checkpoint["optimizer"])
         if self.writes:
             run.update(phase=phase, step=progress["step"], steps_total=steps)
         if len(validation) and not checkpoint:
-            self._validate(phase, 0, model, validation)
+            self._validate(phase, 0, kept, validation)
         batches = ClassBatches(
             self.dataset.labels, items, config.classes_per_batch, config.images_per_class, config.seed
         )
@@ -288,21 +301,22 @@ class _Training:
             bar.update()
             progress["step"] = step
             self.stopped = self.fabric.broadcast(self.writes and run.stop_requested())
+            _average(kept, model, config.average, step)
             if step % config.eval_every == 0 or step == steps:
                 if len(validation):
-                    value = self._validate(phase, step, model, validation)
+                    value = self._validate(phase, step, kept, validation)
                     bar.set_postfix_str(f"validation MAP@R {100 * value:.1f} %")
                     if value > progress["best_value"]:
                         progress |= {"best_step": step, "best_value": value}
-                        self._save_model(model, step)
-                self._save_checkpoint(phase, progress, model, optimizer)
+                        self._save_model(kept, step)
+                self._save_checkpoint(phase, progress, model, kept, optimizer)
             elif self.stopped:
-                self._save_checkpoint(phase, progress, model, optimizer)
+                self._save_checkpoint(phase, progress, model, kept, optimizer)
             if self.stopped:
                 break
         bar.close()
         if not len(validation) and not self.stopped:
-            self._save_model(model, steps)
+            self._save_model(kept, steps)
         return int(progress["best_step"])
 
     def _inputs(self, batches: ClassBatches, start: int, steps: int) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -338,11 +352,11 @@ class _Training:
 
     def _log(self, phase: str, step: int, items: np.ndarray, result: Step, lr: float) -> None:
         terms = {name: float(value) for name, value in result.terms.items()}
-        count = len(result.quadruplets)
+        count = result.quadruplets.shape[1]
         self.run.log_metrics(
             step, phase, "train", self.config.similarity, terms | {"lr": lr, "quadruplets": float(count)}
         )
-        ends = {end: items[getattr(result.quadruplets, end).cpu().numpy()] for end in "ijkl"}
+        ends = dict(zip("ijkl", items[result.quadruplets.cpu().numpy()], strict=True))
         self.run.log_quadruplets(
             {"phase": phase, "step": np.full(count, step)}
             | {end: self.ids[chosen] for end, chosen in ends.items()}
@@ -361,9 +375,11 @@ class _Training:
                 value = metrics["map@r"] if name == self.config.selection else value
         return self.fabric.broadcast(value)
 
-    def _save_checkpoint(self, phase: str, progress: dict[str, Any], model: MetricModel, optimizer: Any) -> None:
+    def _save_checkpoint(
+        self, phase: str, progress: dict[str, Any], model: MetricModel, kept: MetricModel, optimizer: Any
+    ) -> None:
         if self.writes:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            state = {"model": model.state_dict(), "kept": kept.state_dict(), "optimizer": optimizer.state_dict()}
             self.run.save_checkpoint({"phase": phase, **progress, **state})
             self.run.update(step=progress["step"], best_step=progress["best_step"])
 
