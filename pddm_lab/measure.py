@@ -68,7 +68,10 @@ def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar) -> None:
         maps.add(_measure(run, model, embed, protocol, bar))
     with bar("maps") as report:
         report(0, len(protocols), "maps")
-        maps.wait()
+        try:
+            maps.wait()
+        except RunError as error:  # a run without a map is still a run
+            run.update(warnings=[str(error)])
         report(len(protocols), len(protocols), "maps")
     run.flush()
     run.update(status="finished", phase="done")

@@ -15,9 +15,20 @@ from pddm_lab.runs import Run, list_runs
 from pddm_lab.trainer import learning_rate_factor, resolve_device, resume, train
 
 
+class NoMaps:
+    """In place of the maps' process, which takes longer than these trainings: `digits_run` has real ones."""
+
+    def add(self, path):
+        pass
+
+    def wait(self):
+        pass
+
+
 @pytest.fixture
-def config(digits_config, tmp_path):
+def config(digits_run, digits_config, tmp_path, monkeypatch):
     """A short training in a root of its own, on the features that the session already has."""
+    monkeypatch.setattr("pddm_lab.measure.start_map", NoMaps)
     (tmp_path / ".features").symlink_to(f"{digits_config.runs_root}/.features")
     return dataclasses.replace(digits_config, runs_root=str(tmp_path), run_name="run", steps=12, eval_every=4)
 
@@ -187,3 +198,13 @@ def test_a_changed_data_set_is_not_resumed(config, monkeypatch):
 def test_training_on_a_gpu_in_mixed_precision(config):
     run = train(dataclasses.replace(config, device="cuda", freeze_trunk=False, steps=4, eval_every=2), progress=False)
     assert run.status == "finished" and run.info["device"].startswith("cuda")
+
+
+def test_a_map_that_cannot_be_drawn_is_a_warning(config, monkeypatch):
+    class Killed(NoMaps):
+        def wait(self):
+            raise RunError("The map could not be drawn: killed")
+
+    monkeypatch.setattr("pddm_lab.measure.start_map", Killed)
+    run = train(config, progress=False)
+    assert run.status == "finished" and run.info["warnings"] == ["The map could not be drawn: killed"]
