@@ -54,7 +54,8 @@ format: install
 	$(MAKE) notebooks
 
 notebooks: install
-	$(BIN)/jupytext --sync notebooks/*.py
+	$(BIN)/python tests/notebooks/test_train.py
+	$(BIN)/jupytext --quiet --update --to ipynb notebooks/*.py
 
 screenshot: install
 	$(BIN)/pddm-lab demo

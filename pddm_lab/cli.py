@@ -142,15 +142,11 @@ def demo(data_root: str = "", runs_root: str = "") -> None:
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
     fetch(DEMO_DATASET, data_root)
-    run = _demo_run(data_root, runs_root)
-    if run.status != "finished":
-        raise RunError(f"{run.name} is {run.status}: {run.reason}")
-    print(f"The run {run.name} is finished: {run.path}")
+    _report(_demo_run(data_root, runs_root))
 
 
 def _demo_run(data_root: str, runs_root: str) -> Run:
     """The finished demo run: as it is, gone on with, or trained anew where what is there can't be gone on with."""
-    from pddm_lab import trainer
     from pddm_lab.notebook import train_in_notebook
     from pddm_lab.runs import Run
 
@@ -166,6 +162,8 @@ def _demo_run(data_root: str, runs_root: str) -> Run:
             if run.status in ("finished", "running"):
                 return run
             print(f"Going on with the run {name}, which was {run.status}: {run.reason}", file=sys.stderr)
+            from pddm_lab import trainer
+
             return trainer.resume(run.path)
         except LabError as error:
             print(f"The run {name} is kept as it is, and another is trained: {error}", file=sys.stderr)
@@ -248,7 +246,8 @@ def _find_run(run: str, runs_root: str) -> Run:
 def _report(run: Run) -> None:
     """What a training came to, and what to do next."""
     if run.status != "finished":
-        raise RunError(f"{run.name} is {run.status}: {run.reason} `pddm-lab resume {run.name}` goes on with it.")
+        hint = "" if run.status == "running" else f" `pddm-lab resume {run.name}` goes on with it."
+        raise RunError(f"{run.name} is {run.status}{': ' * bool(run.reason)}{run.reason or '.'}{hint}")
     rows = [
         (protocol, similarity, *(_number(values.get(name), scale) for name, scale in _COLUMNS.values()))
         for protocol, similarities in run.info["metrics"].items()

@@ -66,3 +66,11 @@ def test_the_parameters_are_the_configuration() -> None:
     notebook = nbformat.read(NOTEBOOKS / "train.ipynb", as_version=4)
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     assert cell.source == parameters_cell()
+
+
+if __name__ == "__main__":  # `make notebooks`: write the cell of parameters anew
+    source = (NOTEBOOKS / "train.py").read_text(encoding="utf-8")
+    before, _, rest = source.partition("# fmt: off\n")
+    (NOTEBOOKS / "train.py").write_text(
+        f"{before}{parameters_cell()}{rest.partition('# fmt: on')[2]}", encoding="utf-8"
+    )
