@@ -294,7 +294,7 @@ def _progress_bar() -> Iterator[Progress]:
     """A progress bar on standard error, fed by (done, total, what)."""
     from tqdm import tqdm
 
-    with tqdm(leave=False) as bar:
+    with tqdm(leave=False, delay=0.3) as bar:
 
         def report(done: int, total: int, what: str) -> None:
             bar.total = total
