@@ -5,6 +5,7 @@ torch and faiss are imported by the calls that need them: the first page shows w
 
 from __future__ import annotations
 
+import copy
 import io
 import threading
 import time
@@ -29,7 +30,7 @@ from pddm_lab.runs import BrokenRun, Run
 if TYPE_CHECKING:
     from PIL import Image
 
-    from pddm_lab.model import MetricModel
+    from pddm_lab.model import EmbeddingNet, MetricModel
     from pddm_lab.similarity import Similarity
 
 Stamp = tuple[tuple[str, int], ...]
@@ -237,13 +238,26 @@ def _embedded(path: str, stamp: Stamp, data: bytes) -> tuple[np.ndarray, bytes, 
     image = verify(data)
     import torch
 
-    from pddm_lab.features import prepare
+    from pddm_lab.features import AUTOCAST, prepare
 
-    network, config = _model(path, stamp).embedding, Run.open(path).config
+    network, run = _network(path, stamp), Run.open(path)
+    precision = AUTOCAST.get(run.info["precision"] if run.info["device"] == "cpu" else "32")
     start = time.perf_counter()
-    with torch.inference_mode():
-        feature = network(prepare(image, config.resize, config.image_size)[None])[0].numpy()
+    with torch.inference_mode(), torch.autocast("cpu", precision, enabled=precision is not None):
+        feature = network(prepare(image, run.config.resize, run.config.image_size)[None])[0].float().numpy()
     return feature, _jpeg(image, LARGE_SIDE), time.perf_counter() - start
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _network(path: str, stamp: Stamp) -> EmbeddingNet:
+    """Images to features as the gallery's were made, so that an item that is uploaded lies on itself."""
+    from pddm_lab.backbones import fuse_batch_norms
+
+    network = copy.copy(_model(path, stamp).embedding)
+    network._modules = dict(network._modules)
+    if Run.open(path).config.freeze_trunk:
+        network.trunk = fuse_batch_norms(network.trunk)
+    return network
 
 
 def protocol_size(run: Run, protocol: str) -> str:

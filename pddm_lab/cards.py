@@ -121,7 +121,7 @@ def retrieval_grid(
     """
     style = style_of(similarity)
     letter = "D" if style.distance else "S" if similarity == "pddm" else "s"
-    values = shown(similarity, results["value"].to_numpy(dtype=float)) if len(results) else []
+    values = shown(similarity, results["value"].to_numpy(dtype=float))
     tiles, digits = [], _digits(values)
     for row, value in zip(results.to_dict("records"), values, strict=True):
         verdict = "" if right_class is None else "right" if row["class_name"] == right_class else "wrong"
@@ -187,7 +187,7 @@ def metrics_table(
     columns = [metric for metric in metrics if (table["metric"] == metric).any()]
     runs = list(dict.fromkeys(table["run"]))
     values = table.set_index(["run", "similarity", "metric"])["value"]
-    rows = []
+    rows: list[str] = []
     for run in runs:
         best = _best(table[table["run"] == run] if best_of_each else table, columns)
         for number, name in enumerate(in_order(table.loc[table["run"] == run, "similarity"])):

@@ -151,7 +151,7 @@ def shown(similarity: str, values: NDArray) -> NDArray:
 
 def in_order(similarities: Iterable[str]) -> list[str]:
     """Similarities in the order every table and legend uses."""
-    order = {name: rank for rank, name in enumerate(SIMILARITIES)}
+    order: dict[str, int] = {name: rank for rank, name in enumerate(SIMILARITIES)}
     return sorted(set(similarities), key=lambda name: (order.get(name, len(order)), name))
 
 

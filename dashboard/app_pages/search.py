@@ -44,14 +44,16 @@ def go_to(row: int) -> None:
     st.query_params["item"] = str(items["id"].iloc[row])
 
 
+query_class, file = None, None
+if source == "upload":
+    file = st.file_uploader("Image", key="upload", help="JPEG, PNG, WebP, GIF, BMP or TIFF of at most 20 MB.")
+    if file is None:
+        st.caption("Drop a picture of anything the gallery may hold. It stays on this machine.")
+        st.stop()
+
 query_side, left, right = st.columns([10, 17, 17], gap="medium")
-query_class = None
 with query_side:
-    if source == "upload":
-        file = st.file_uploader("Image", key="upload", help="JPEG, PNG, WebP, GIF, BMP or TIFF of at most 20 MB.")
-        if file is None:
-            st.caption("Drop a picture here. It stays on this machine.")
-            st.stop()
+    if file is not None:
         try:
             found, large = loaders.search_upload(run, protocol, file.getvalue(), by, count, shortlist)
         except LabError as error:
@@ -94,8 +96,8 @@ for side, name, frame in ((left, "euclidean", result.euclidean), (right, by, res
     style = figures.style_of(name)
     value = -frame["distance"] if name == "euclidean" else frame["score"]
     with side:
-        hits = int((frame["class_name"] == query_class).sum())
-        told = f" :gray[· {hits} of the first {len(frame)} right]" if query_class is not None else ""
+        right_ones = int((frame["class_name"] == query_class).sum())
+        told = f" :gray[· {right_ones} of the first {len(frame)} right]" if query_class is not None else ""
         st.markdown(f"**{style.title}**{told}", help=style.axis)
         picking.pictures(
             cards.retrieval_grid(frame.assign(value=value), found.images, name, right_class=query_class),

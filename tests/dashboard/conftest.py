@@ -1,0 +1,54 @@
+"""The dashboard's modules on the path, as `streamlit run` puts them there, and its pages run without a browser."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+DASHBOARD = Path(__file__).parents[2] / "dashboard"
+sys.path.insert(0, str(DASHBOARD))
+
+OpenPage = Callable[..., AppTest]
+
+
+@pytest.fixture
+def runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty runs' root that the dashboard looks at."""
+    monkeypatch.setenv("PDDM_LAB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("PDDM_LAB_DATA", str(tmp_path / "data"))
+    (tmp_path / "runs").mkdir()
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def with_digits(runs_folder: Path, digits_run) -> Path:
+    """A runs' root that holds a real run on digits."""
+    shutil.copytree(digits_run.path, runs_folder / digits_run.name, copy_function=link)
+    return runs_folder
+
+
+def link(source: str, target: str) -> None:
+    """Files of a run are replaced, never changed, so that a copy may share them."""
+    Path(target).hardlink_to(source)
+
+
+@pytest.fixture
+def open_page(runs_folder: Path) -> OpenPage:
+    """Open a page by name, with query parameters as a link would have them."""
+
+    def open_it(name: str = "runs", /, **query: str) -> AppTest:
+        app = AppTest.from_file(str(DASHBOARD / "app.py"), default_timeout=60)
+        app.query_params.update(query)
+        app.run()
+        if name != "runs":
+            app.query_params.update(query)  # the first page may have put right what the link said
+            app.switch_page(f"app_pages/{name}.py").run()
+        assert not app.exception, app.exception[0].message
+        return app
+
+    return open_it
