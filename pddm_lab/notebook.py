@@ -129,6 +129,7 @@ def _keep(executed: Path, path: Path) -> None:
         executed.unlink(missing_ok=True)
         return
     import nbformat
+    from nbformat.sign import NotebookNotary
 
     if executed.stat().st_size:
         notebook = nbformat.read(executed, as_version=4)
@@ -136,6 +137,7 @@ def _keep(executed: Path, path: Path) -> None:
             if "outputs" in cell:
                 cell.outputs = _tidy(cell.outputs)
         nbformat.write(notebook, executed)
+        NotebookNotary().sign(notebook)  # its outputs are this user's own: Jupyter shows them as they are
     executed.replace(path / NOTEBOOK)
 
 

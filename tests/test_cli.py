@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from nbformat.sign import NotebookNotary
 
 import pddm_lab
 from pddm_lab import cli, notebook
@@ -27,6 +28,7 @@ from pddm_lab.runs import Run
 def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PDDM_LAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("PDDM_LAB_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -236,6 +238,7 @@ def test_a_finished_training_keeps_its_notebook(stand_in, tmp_path: Path, capfd:
     outputs = "".join(str(output.get("text", "")) for cell in kept.cells for output in cell.get("outputs", []))
     assert "100%" in outputs
     assert "20%" not in outputs, "a kept progress bar is its last state"
+    assert NotebookNotary().check_signature(kept), "Jupyter strips the styles of a notebook it doesn't trust"
     assert not leftovers(tmp_path)
     with pytest.raises(RunError, match="exists already"):
         train(run_name="one")
