@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -108,3 +112,19 @@ def test_pre_commit_runs_the_versions_that_the_checks_run() -> None:
     named = {entry for hook in hooks for entry in hook.get("additional_dependencies", [])}
     assert {entry.partition("==")[0] for entry in pinned} == {"ruff", "mypy"}
     assert named == {entry for entry in pinned if entry.startswith("ruff")}
+
+
+def test_a_wheel_brings_the_notebook_and_the_dashboard(tmp_path: Path) -> None:
+    for name in ("pddm_lab", "dashboard", "notebooks"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    pip = [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--no-index", "-w", "made"]
+    subprocess.run(pip, cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "made").glob("*.whl")
+    packed = {name.partition(".data/data/")[2] or name for name in zipfile.ZipFile(wheel).namelist()}
+    shared = [path for folder in ("dashboard", "notebooks") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    for path in shared:
+        if "__pycache__" not in path.parts and path != ROOT / "notebooks" / f"{path.stem}.py":
+            assert f"share/pddm-lab/{path.relative_to(ROOT)}" in packed
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "pddm_lab").rglob("*.py")} <= packed

@@ -6,6 +6,8 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import jupytext
@@ -14,6 +16,7 @@ import pytest
 
 from pddm_lab import config
 from pddm_lab.config import PRESETS, TrainConfig
+from pddm_lab.runs import Run
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
@@ -66,6 +69,65 @@ def test_the_parameters_are_the_configuration() -> None:
     notebook = nbformat.read(NOTEBOOKS / "train.ipynb", as_version=4)
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     assert cell.source == parameters_cell()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory that is not the repository, with data and runs of its own."""
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    for name in ("PDDM_LAB_DATA", "PDDM_LAB_RUNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def program(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of this environment."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name(words[0])), *words[1:]],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_training_from_the_command_line_is_the_notebook(elsewhere: Path) -> None:
+    done = program(
+        "pddm-lab", "train", "quick", "--dataset", "digits", "--steps", "20", "--eval-every", "10", "--resize", "32",
+        "--image-size", "32", "--run-name", "one",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = Run.open(elsewhere / "runs" / "one")
+    assert run.status == "finished"
+    assert (run.config.dataset, run.config.steps, run.config.image_size) == ("digits", 20, 32)
+    assert "select" in done.stderr, "the progress of the training is passed on"
+    for protocol, similarities in run.info["metrics"].items():
+        for similarity, values in similarities.items():
+            (line,) = [line for line in done.stdout.splitlines() if line.split()[:2] == [protocol, similarity]]
+            assert line.split()[2] == f"{100 * values['recall@1']:.1f}"
+    assert "pddm-lab dashboard one" in done.stdout
+
+    kept = nbformat.read(run.path / "notebook.ipynb", as_version=4)
+    assert all(cell.execution_count for cell in kept.cells if cell.cell_type == "code")
+    outputs = [output for cell in kept.cells for output in cell.get("outputs", [])]
+    figures = [output for output in outputs if "application/vnd.plotly.v1+json" in output.get("data", {})]
+    pictures = [output for output in outputs if "data:image/jpeg" in output.get("data", {}).get("text/html", "")]
+    assert len(figures) >= 5
+    assert len(pictures) >= 5
+    text = (run.path / "notebook.ipynb").read_text(encoding="utf-8")
+    assert "cdn" not in text.lower(), "figures need no network"
+    assert len(text) < 5e6
+    assert not [output for output in outputs if output.get("name") == "stderr" and "Warning" in output.text]
+
+
+def test_papermill_fails_on_an_unknown_parameter(elsewhere: Path) -> None:
+    notebook = str(NOTEBOOKS / "train.ipynb")
+    done = program("papermill", notebook, "out.ipynb", "-p", "dataset", "digits", "-p", "stpes", "3")
+    assert done.returncode != 0
+    assert "Unknown parameter 'stpes'. Did you mean 'steps'?" in done.stderr
+    assert "Unknown parameter" in (elsewhere / "out.ipynb").read_text()
+    assert not (elsewhere / "runs").exists()
 
 
 if __name__ == "__main__":  # `make notebooks`: write the cell of parameters anew
