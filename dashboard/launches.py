@@ -22,7 +22,8 @@ import psutil
 from pddm_lab.config import TrainConfig, data_root, runs_root
 from pddm_lab.runs import exists_already, folder_name
 
-_BARS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_BAR = re.compile(r"(?P<what>[^:|]+):\s+\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)")
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
@@ -59,8 +60,13 @@ class Launch:
             text = self.log.read_bytes()[-20_000:].decode(errors="replace")
         except OSError:
             return []
-        lines = [line.rsplit("\r", 1)[-1].strip() for line in _BARS.sub("", text).replace("\r\n", "\n").split("\n")]
+        lines = [line.rsplit("\r", 1)[-1].strip() for line in _ESCAPES.sub("", text).replace("\r\n", "\n").split("\n")]
         return [line for line in lines if line][-count:]
+
+    def progress(self) -> tuple[str, int, int] | None:
+        """(what, done, total) of the progress bar its output ends in; None where it ends in something else."""
+        found = _BAR.match((self.lines(1) or [""])[-1])
+        return (found["what"], int(found["done"]), int(found["total"])) if found else None
 
     def forget(self) -> None:
         """Remove its files; the run's own folder stays."""

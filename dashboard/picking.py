@@ -48,5 +48,6 @@ def pictures(block: Block, key: str) -> None:
         picked = st.session_state[key].picked
         if picked:
             st.query_params["item"] = picked
+            st.query_params.pop("query", None)  # from an upload back to an item
 
     _PICTURES(data={"html": str(block)}, key=key, on_picked_change=keep)

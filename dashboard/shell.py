@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -59,7 +60,7 @@ def _facts(run: Run) -> None:
         "Items": f"{data['items']:,} in {data['classes']:,} classes" + (f", {skipped} skipped" if skipped else ""),
         "Training": f"{run.config.preset}, {style_of(run.config.similarity).title}, d = {run.config.dim}",
         "Trunk": run.config.trunk,
-        "Time": duration(run.seconds) + f" on {run.info.get('device', '?')}",
+        "Time": f"{duration(spent(run))} on {run.info.get('device', 'an unknown device')}",
     }
     st.html(cards.facts(facts))
     st.caption(f"**Pictures:** {data.get('licence') or 'licence unknown'}")
@@ -152,6 +153,12 @@ def protocol_picker(run: Run) -> str:
         "protocol",
         help="Unseen: classes that never trained. Known: new photos of classes that did.",
     )
+
+
+def spent(run: Run) -> float:
+    """Seconds spent on a run; of one at work also those since its last sign of life."""
+    since = time.time() - float(run.info.get("heartbeat") or time.time())
+    return run.seconds + (max(since, 0.0) if run.status == "running" else 0.0)
 
 
 def duration(seconds: float) -> str:

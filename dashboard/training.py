@@ -78,32 +78,34 @@ def _at_work() -> tuple[list[Run], list[launches.Launch]]:
     running = [run for run in loaders.list_runs() if isinstance(run, Run) and run.status == "running"]
     waiting = []
     for launch in launches.launches():
-        if (launch.folder.parent / launch.name / "run.json").is_file():
-            if not launch.alive:
-                launch.forget()  # from here on the run tells its own story
-        else:
+        if not (launch.folder.parent / launch.name / "run.json").is_file():
             waiting.append(launch)
+        elif not launch.alive:
+            launch.forget()  # from here on the run tells its own story
     return running, waiting
 
 
-def watch() -> None:
-    """What is in training now, renewed every two seconds for as long as anything is; nothing else otherwise."""
+def _state(running: list[Run], waiting: list[launches.Launch]) -> list[tuple[str, bool]]:
+    """What a page has to be drawn anew for when it changes: who is at work, and who of them is a run already."""
+    return sorted([(run.name, True) for run in running] + [(launch.name, False) for launch in waiting if launch.alive])
+
+
+def watch() -> bool:
+    """What is in training now, renewed every two seconds for as long as anything is. Returns whether anything is."""
     running, waiting = _at_work()
-    at_work = sorted([run.name for run in running] + [launch.name for launch in waiting if launch.alive])
-    st.session_state["at_work"] = at_work
-    if at_work:
+    state = _state(running, waiting)
+    st.session_state["at_work"] = state
+    if state:
         _watch_live()
     else:
         _show(running, waiting)
+    return bool(state)
 
 
 @st.fragment(run_every=2)
 def _watch_live() -> None:
     running, waiting = _at_work()
-    if (
-        sorted([run.name for run in running] + [one.name for one in waiting if one.alive])
-        != st.session_state["at_work"]
-    ):
+    if _state(running, waiting) != st.session_state["at_work"]:
         st.rerun()  # one began, ended or turned into a run: the whole page has news
     _show(running, waiting)
 
@@ -111,8 +113,9 @@ def _watch_live() -> None:
 def _show(running: list[Run], waiting: list[launches.Launch]) -> None:
     for launch in waiting:
         _show_launch(launch)
+    logs = {launch.name: launch for launch in launches.launches()}
     for run in running:
-        _show_running(run)
+        _show_running(run, logs.get(run.name))
 
 
 def _show_launch(launch: launches.Launch) -> None:
@@ -121,34 +124,37 @@ def _show_launch(launch: launches.Launch) -> None:
         if launch.alive:
             st.markdown(f"**{launch.name}** :gray[is getting ready]")
             st.html(stepper(["Getting ready", *(PHASE_TITLES[phase] for phase in PHASES[:-1])], 0))
-            st.caption(lines[-1] if lines else "Starting Python.")
+            if bar := launch.progress():
+                _bar(*bar)
+            else:
+                st.caption(lines[-1] if lines else "Starting Python.")
             return
-        st.error(
-            lines[-1] if lines else "It ended without a word.",
-            title=f"{launch.name} did not start",
-            icon=":material/error:",
-        )
-        with st.container(horizontal=True):
+        reason = lines[-1] if lines else "It ended without a word."
+        st.error(reason, title=f"{launch.name} did not start", icon=":material/error:")
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.button("Dismiss", key=f"dismiss_{launch.name}", on_click=launch.forget, icon=":material/close:")
             with st.expander("What it said", type="compact"):
                 st.code("\n".join(lines), language=None, wrap_lines=True)
-            st.button("Dismiss", key=f"dismiss_{launch.name}", on_click=launch.forget, icon=":material/close:")
 
 
-def _show_running(run: Run) -> None:
+def _show_running(run: Run, launch: launches.Launch | None) -> None:
     metrics = loaders.metrics(run)
     phase, total = run.info["phase"], max(int(run.info.get("steps_total") or 1), 1)
     step = min(tables.last_step(run, metrics), total)
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            st.markdown(f"**{run.name}** :gray[· {shell.duration(run.seconds)} so far]")
+            st.markdown(f"**{run.name}** :gray[· {shell.duration(shell.spent(run))} so far]")
             asked = run.stop_requested()
             st.button(
                 "Stopping" if asked else "Stop", key=f"stop_{run.name}", icon=":material/stop_circle:",
                 disabled=asked, on_click=run.request_stop, help="Ends after this step; `pddm-lab resume` goes on.",
             )  # fmt: skip
         st.html(stepper([PHASE_TITLES[name] for name in PHASES[:-1]], PHASES.index(phase)))
-        if phase in ("select", "refit"):
-            st.progress(step / total, text=f"{PHASE_TITLES[phase]}: step {step:,} of {total:,}")
+        bar = launch.progress() if launch else None
+        if bar and (step == 0 or phase not in ("select", "refit")):  # beside the steps, only its output counts
+            _bar(*bar)
+        elif phase in ("select", "refit"):
+            _bar(PHASE_TITLES[phase] + ", step", step, total)
         facts = [
             f"validation {METRICS['map@r'].title} by {style_of(name).title} **{METRICS['map@r'].format(value)} %**"
             for name, value in tables.latest(metrics, "validation", "map@r").items()
@@ -157,3 +163,7 @@ def _show_running(run: Run) -> None:
         facts += [f"loss **{loss[0]:.3f}**"] if loss else []
         if facts:
             st.caption(" · ".join(facts))
+
+
+def _bar(what: str, done: int, total: int) -> None:
+    st.progress(min(done / max(total, 1), 1.0), text=f"{what[:1].upper()}{what[1:]} {done:,} of {total:,}")

@@ -271,23 +271,25 @@ _CSS = """
 .pl-quads{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:14px}
 .pl-quad{margin:0;padding:10px 14px 12px;border:1px solid rgba(138,147,163,.32);border-radius:10px}
 .pl-quad figcaption{font-size:12px;opacity:.72;margin-bottom:6px;font-variant-numeric:tabular-nums}
-.pl-square{display:grid;grid-template-columns:92px minmax(88px,1fr) 92px;align-items:center}
+.pl-square{display:grid;grid-template-columns:92px minmax(88px,1fr) 92px;align-items:start}
 .pl-corner{width:92px}
 .pl-corner img,.pl-corner .pl-none{width:92px;height:92px}
 .pl-corner img,.pl-frame img,.pl-none{object-fit:cover;background:#fff;border-radius:6px;display:block;
  box-sizing:border-box;border:1px solid rgba(138,147,163,.28)}
 .pl-none{display:grid;place-items:center;font-size:11px;color:#6B7686;width:100%;aspect-ratio:1}
 .pl-name{font-size:12px;line-height:1.35;margin-top:3px;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
+.pl-corner .pl-name{display:-webkit-box;-webkit-line-clamp:2;-webkit-box-orient:vertical;white-space:normal;
+ overflow-wrap:anywhere;line-height:1.25}
 .pl-edge{font-size:13px;font-variant-numeric:tabular-nums;position:relative;text-align:center}
 .pl-edge span{white-space:nowrap}
 .pl-edge i,.pl-value i{font-style:normal;font-weight:700}
 .pl-d{color:#2F78D0}
-.pl-across{display:flex;flex-direction:column;gap:7px;padding:0 6px;transform:translateY(-9px)}
+.pl-across{display:flex;flex-direction:column;gap:7px;padding:17px 6px 0}
 .pl-across span:first-child{border-bottom:2px solid #6B7686;padding-bottom:4px}
-.pl-down{display:flex;flex-direction:column;gap:2px;padding:5px 0 5px 10px;margin-left:45px;text-align:left;
- border-left:2px dashed #8A93A3;min-height:34px;justify-content:center}
+.pl-down{display:flex;flex-direction:column;gap:2px;padding:4px 0 4px 10px;margin:2px 0 2px 45px;
+ text-align:left;border-left:2px dashed #8A93A3;align-self:stretch;justify-content:center}
 .pl-broken{border-left:3px dashed #C4382F}
-.pl-hinges{display:flex;flex-direction:column;gap:5px;align-items:center;transform:translateY(-9px)}
+.pl-hinges{display:flex;flex-direction:column;gap:5px;align-items:center;padding-top:21px}
 .pl-hinge{font-size:11.5px;line-height:1;padding:4px 7px;border-radius:99px;white-space:nowrap;
  font-variant-numeric:tabular-nums}
 .pl-hinge.pl-bad{background:#C4382F;color:#fff}

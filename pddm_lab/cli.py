@@ -117,19 +117,20 @@ def dashboard(run: Positional[str] = "", port: int = 8501, runs_root: str = "", 
 
 @app.command
 def screenshots(run: Positional[str], out: str = ".", only: str = "", runs_root: str = "") -> None:
-    """Take pictures of the dashboard's pages with a run open; needs Chromium.
+    """Take pictures of the dashboard's pages with a run open, light and dark; needs Chromium.
 
     Args:
         run: name of the run, or path of its folder.
         out: folder the PNG files go to.
-        only: one page (runs, similarity, quadruplets, search); empty: each of them.
+        only: one page (runs, similarity, quadruplets, search), in the light theme; empty: each of them in both.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
-    from pddm_lab.serving import PAGES, take_screenshots
+    from pddm_lab.serving import PAGES, THEMES, take_screenshots
 
     if only and only not in PAGES:
         raise ConfigError(f"--only expects one of {', '.join(PAGES)}, got {only!r}.")
-    for path in take_screenshots(_find_run(run, runs_root), Path(out), [only] if only else PAGES):
+    pages, themes = ([only], THEMES[:1]) if only else (PAGES, THEMES)
+    for path in take_screenshots(_find_run(run, runs_root), Path(out), pages, themes):
         print(path)
 
 
@@ -234,6 +235,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("pddm-lab: interrupted.", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def _find_run(run: str, runs_root: str) -> Run:

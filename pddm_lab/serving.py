@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER_ARGS = ("--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+                "--disable-component-update", "--disable-sync")  # fmt: skip
+"""How a browser is started that nobody sees, and that fetches nothing by itself."""
 PAGES = ("runs", "similarity", "quadruplets", "search")
+THEMES = ("light", "dark")
 _START_SECONDS = 60.0
 _PAGE_SECONDS = 60.0
 _DRAW_SECONDS = 1.0  # a chart draws itself after the script has ended
@@ -85,14 +89,16 @@ def _is_healthy(port: int) -> bool:
 
 
 def take_screenshots(
-    run: Run, folder: Path, pages: Sequence[str] = PAGES, width: int = 1280, height: int = 800
-) -> list[Path]:
+    run: Run, folder: Path, pages: Sequence[str] = PAGES, themes: Sequence[str] = THEMES, width: int = 1280,
+    height: int = 800,
+) -> list[Path]:  # fmt: skip
     """Pictures of the dashboard's pages with a run open.
 
     Args:
         run: the run to show.
-        folder: where <page>.png go; made where it is missing.
+        folder: where <page>.png and, in the dark theme, <page>-dark.png go; made where it is missing.
         pages: which.
+        themes: light, dark, or both.
         width: of the window, in pixels.
         height: of the window, in pixels.
 
@@ -108,19 +114,26 @@ def take_screenshots(
         raise RunError(f"Screenshots need one of {', '.join(BROWSERS)} on the PATH: apt-get install chromium.")
     folder.mkdir(parents=True, exist_ok=True)
     taken = []
-    no_sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # Chromium refuses root else
     with served_dashboard(run.path.parent) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=no_sandbox)
-        page = browser.new_page(viewport={"width": width, "height": height})
-        for name in pages:
-            page.goto(f"{address}/{name}?run={run.name}")
-            settle(page)
-            if page.get_by_test_id("stException").count():
-                raise RunError(f"The page {name} shows an error: {page.get_by_test_id('stException').inner_text()}")
-            taken.append(folder / f"{name}.png")
-            page.screenshot(path=taken[-1])
+        browser = playwright.chromium.launch(executable_path=browser_path, args=browser_args())
+        for theme in themes:
+            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)  # type: ignore[arg-type]
+            for name in pages:
+                page.goto(f"{address}/{name.removeprefix(PAGES[0])}?run={run.name}")  # the first page is at /
+                settle(page)
+                if page.get_by_test_id("stException").count():
+                    said = page.get_by_test_id("stException").inner_text()
+                    raise RunError(f"The page {name} shows an error: {said}")
+                taken.append(folder / (f"{name}.png" if theme == "light" else f"{name}-{theme}.png"))
+                page.screenshot(path=taken[-1])
         browser.close()
     return taken
+
+
+def browser_args() -> list[str]:
+    """`BROWSER_ARGS`, and what root needs: Chromium has no sandbox for it and refuses to start with one."""
+    as_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    return [*BROWSER_ARGS, *(["--no-sandbox"] if as_root else [])]
 
 
 def settle(page: Page) -> None:

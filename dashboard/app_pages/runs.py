@@ -19,13 +19,13 @@ with st.container(horizontal=True, vertical_alignment="bottom", horizontal_align
     if readable and st.button("Train a run", icon=":material/add:", key="train"):
         training.dialog()
 
-training.watch()
+busy = training.watch()
 
 for broken in (run for run in found if isinstance(run, BrokenRun)):
     st.warning(broken.reason, title=f"{broken.name} can't be read", icon=":material/broken_image:")
 
 if not readable:
-    if not st.session_state["at_work"]:
+    if not busy:
         with st.container(border=True):
             st.subheader("Train your first run", anchor=False)
             st.markdown(
@@ -72,14 +72,12 @@ st.caption(
 
 chosen = shell.run_or_stop()
 others = [run.name for run in readable if run.name != chosen.name]
-beside = st.multiselect(
-    "Compare with",
-    others,
-    key="beside",
-    bind="query-params",
-    placeholder="other runs",
-    disabled=not others,
-    max_selections=5,
+beside = (
+    st.multiselect(
+        "Compare with", others, key="beside", bind="query-params", placeholder="other runs", max_selections=5
+    )
+    if others
+    else []
 )
 compared = [chosen, *(run for run in readable if run.name in beside and run.name != chosen.name)]
 for run in compared:
@@ -93,8 +91,8 @@ if comparison.metrics.empty:
     st.caption("Measured at the end of a training. Until then the curves below show the validation classes.")
 alike = tables.measured_alike(compared)
 for protocol in (name for name in runs.PROTOCOLS if (comparison.metrics["protocol"] == name).any()):
-    size = f":gray[· {loaders.protocol_size(chosen, protocol)}]" if alike else ""
-    st.markdown(f"**{figures.PROTOCOL_TITLES[protocol]}** {size}")
+    size = loaders.protocol_size(chosen, protocol) if alike else ""
+    st.markdown(f"**{figures.PROTOCOL_TITLES[protocol]}**" + (f" :gray[· {size}]" if size else ""))
     st.html(cards.metrics_table(comparison.metrics, protocol, best_of_each=not alike))
 if not comparison.metrics.empty:
     st.caption(
@@ -103,42 +101,49 @@ if not comparison.metrics.empty:
         else "These runs were measured on different items or splits: compare within each; its best is in bold."
     )
 
-st.subheader("Through training", anchor=False)
-log = tables.several(compared, [loaders.metrics(run) for run in compared])
-phases = [name for name in ("select", "refit") if (log["phase"] == name).any()]
-with st.container(horizontal=True, vertical_alignment="top"):
-    measured = log.loc[log["protocol"] == "validation", "metric"].unique()
-    names = [name for name in figures.METRICS if name in measured] or ["map@r"]
-    titles = {name: figures.METRICS[name].title for name in names}
-    metric = shell.choice(st.selectbox, "Metric", titles, "metric", "map@r", width=200)
-    x = shell.choice(st.segmented_control, "Along", {"step": "steps", "seconds": "seconds"}, "along")
-    titles = {"select": "choosing the best step", "refit": "refitting"}
-    phase = shell.choice(
-        st.segmented_control, "Losses while", {name: titles[name] for name in phases or ["select"]}, "phase"
-    )
-left, right = st.columns(2, gap="medium")
-with left:
-    if len(measured):
-        title = figures.METRICS[metric].title
-        st.plotly_chart(
-            figures.curves(log, metric, x=x, height=320),
-            key="curves",
-            config={"displayModeBar": False},
-            alt=f"{title} on the validation classes by training {x}, a line per similarity",
+
+def through_training() -> None:
+    """The curves of the compared runs; on its own, so that it can follow a run at work."""
+    st.subheader("Through training", anchor=False)
+    log = tables.several(compared, [loaders.metrics(run) for run in compared])
+    phases = [name for name in ("select", "refit") if (log["phase"] == name).any()]
+    with st.container(horizontal=True, vertical_alignment="top"):
+        measured = log.loc[log["protocol"] == "validation", "metric"].unique()
+        names = [name for name in figures.METRICS if name in measured] or ["map@r"]
+        titles = {name: figures.METRICS[name].title for name in names}
+        metric = shell.choice(st.selectbox, "Metric", titles, "metric", "map@r", width=200)
+        x = shell.choice(st.segmented_control, "Along", {"step": "steps", "seconds": "seconds"}, "along")
+        titles = {"select": "choosing the best step", "refit": "refitting"}
+        phase = shell.choice(
+            st.segmented_control, "Losses while", {name: titles[name] for name in phases or ["select"]}, "phase"
         )
-    else:
-        st.caption("No measurement on validation classes yet.")
-with right:
-    in_phase = log[log["phase"] == phase]
-    if len(in_phase):
-        st.plotly_chart(
-            figures.losses(in_phase, x=x, height=320),
-            key="losses",
-            config={"displayModeBar": False},
-            alt=f"Loss and its terms by training {x}",
-        )
-    else:
-        st.caption("No step yet.")
+    left, right = st.columns(2, gap="medium")
+    with left:
+        if len(measured):
+            title = figures.METRICS[metric].title
+            st.plotly_chart(
+                figures.curves(log, metric, x=x, height=320),
+                key="curves",
+                config={"displayModeBar": False},
+                alt=f"{title} on the validation classes by training {x}, a line per similarity",
+            )
+        else:
+            st.caption("No measurement on validation classes yet.")
+    with right:
+        in_phase = log[log["phase"] == phase]
+        if len(in_phase):
+            st.plotly_chart(
+                figures.losses(in_phase, x=x, height=320),
+                key="losses",
+                config={"displayModeBar": False},
+                alt=f"Loss and its terms by training {x}",
+            )
+        else:
+            st.caption("No step yet.")
+
+
+at_work = any(run.status == "running" for run in compared)
+st.fragment(through_training, run_every=3 if at_work else None)()
 
 if len(compared) > 1:
     st.subheader("Choices that differ", anchor=False)

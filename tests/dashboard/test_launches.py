@@ -1,0 +1,82 @@
+"""Trainings started from the dashboard: the command, what their output says, and what stays when one never begins."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import launches
+import pytest
+
+from pddm_lab.errors import ConfigError, RunError
+
+
+def launch(folder: Path, said: str = "", pid: int = 2**22 - 1) -> launches.Launch:
+    folder.mkdir(parents=True, exist_ok=True)
+    one = launches.Launch("some", pid, 0.0, folder)
+    one.log.write_bytes(said.encode())
+    return one
+
+
+def test_flags_are_those_of_the_command_line() -> None:
+    assert launches.flags({"steps": 5, "run_name": "a b", "refit": False, "deterministic": True}) == [
+        "--steps", "5", "--run-name", "a b", "--no-refit", "--deterministic",
+    ]  # fmt: skip
+
+
+def test_of_a_progress_bar_only_its_last_state_is_kept(tmp_path: Path) -> None:
+    bar = "trunk features:   7%|▋  | 128/1797 [00:03<00:36]\rtrunk features:  11%|█   | 192/1797 [00:03]"
+    one = launch(tmp_path, f"digits: 1797 items.\n{bar}")
+    assert one.lines() == ["digits: 1797 items.", "trunk features:  11%|█   | 192/1797 [00:03]"]
+    assert one.progress() == ("trunk features", 192, 1797)
+
+
+@pytest.mark.parametrize("said", ["", "Run: here\n", "embed unseen: 0it [00:00, ?it/s]"])
+def test_output_without_a_bar_has_no_progress(tmp_path: Path, said: str) -> None:
+    assert launch(tmp_path, said).progress() is None
+
+
+def test_a_process_that_is_gone_or_whose_number_another_has_is_not_alive(tmp_path: Path) -> None:
+    assert not launch(tmp_path).alive
+    assert not launch(tmp_path, pid=os.getpid()).alive
+
+
+def test_forgetting_leaves_nothing(tmp_path: Path) -> None:
+    one = launch(tmp_path, "x")
+    one.forget()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_choice_or_a_taken_name_starts_nothing(runs_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="--steps"):
+        launches.start({"preset": "quick", "steps": 0})
+    (runs_folder / "taken").mkdir()
+    with pytest.raises(RunError, match="exists already"):
+        launches.start({"preset": "quick", "run_name": "taken"})
+    assert launches.launches() == []
+
+
+def test_a_half_written_record_is_left_for_later(runs_folder: Path) -> None:
+    (runs_folder / ".launches").mkdir()
+    (runs_folder / ".launches" / "a.json").write_text('{"name": "a", ')
+    assert launches.launches() == []
+
+
+def test_a_training_that_never_begins_says_why_on_the_page(runs_folder: Path, open_page, tmp_path: Path) -> None:
+    app = open_page("runs")
+    app.selectbox(key="new_data").select("folder").run()
+    app.text_input(key="new_folder").set_value(str(tmp_path / "nothing here")).run()
+    app.button(key="new_start").click().run()
+    assert not app.exception
+    assert "is getting ready" in app.markdown[0].value
+    started = launches.launches()[0]
+    end = time.monotonic() + 60
+    while started.alive and time.monotonic() < end:
+        time.sleep(0.2)
+    app.run()
+    assert app.error[0].value == started.lines(1)[0]
+    assert "nothing here" in app.error[0].value
+    app.button(key=f"dismiss_{started.name}").click().run()
+    assert launches.launches() == []
+    assert not app.error
