@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Tests work on small tensors: threads that spin for each other cost more than they give. Before torch is imported.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-from pddm_lab.config import TrainConfig  # noqa: E402
+from pddm_lab.config import TrainConfig
 
 DIGITS = {"dataset": "digits", "image_size": 32, "resize": 32, "steps": 30, "eval_every": 10, "classes_per_batch": 4}
 """Choices that train on digits in a few seconds."""
