@@ -83,7 +83,7 @@ def _quadruplet(row: Mapping[str, Any], images: Mapping[str, bytes | None], simi
         said = f"{letter}: {classes[letter]}, {row[letter]}"
         return (
             f'<div class="pl-corner" title="{_text(said)}">{picture(images.get(str(row[letter])), said)}'
-            f'<div class="pl-name"><b>{letter}</b> {_text(classes[letter])}</div></div>'
+            f'<span class="pl-rank">{letter}</span><div class="pl-name">{_text(classes[letter])}</div></div>'
         )
 
     def edge(pair: str, where: str) -> str:
@@ -200,7 +200,7 @@ def metrics_table(
             opens = ' class="pl-opens"' if not number and rows else ""
             rows.append(f'<tr{opens}>{first}<th scope="row">{swatch}{_text(style.title)}</th>{"".join(cells)}</tr>')
     heads = "".join(f'<th scope="col" title="{_text(METRICS[name].help)}">{_heading(name)}</th>' for name in columns)
-    corner = ("<th></th>" if len(runs) > 1 else "") + '<th scope="col">ranked by</th>'
+    corner = ("<th></th>" if len(runs) > 1 else "") + '<th scope="col" class="pl-first">ranked by</th>'
     return Block(
         f'<div class="pl-scroll"><table class="pl-table"><thead><tr>{corner}{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
@@ -272,7 +272,7 @@ _CSS = """
 .pl-quad{margin:0;padding:10px 14px 12px;border:1px solid rgba(138,147,163,.32);border-radius:10px}
 .pl-quad figcaption{font-size:12px;opacity:.72;margin-bottom:6px;font-variant-numeric:tabular-nums}
 .pl-square{display:grid;grid-template-columns:92px minmax(88px,1fr) 92px;align-items:start}
-.pl-corner{width:92px}
+.pl-corner{width:92px;position:relative}
 .pl-corner img,.pl-corner .pl-none{width:92px;height:92px}
 .pl-corner img,.pl-frame img,.pl-none{object-fit:cover;background:#fff;border-radius:6px;display:block;
  box-sizing:border-box;border:1px solid rgba(138,147,163,.28)}
@@ -317,7 +317,7 @@ _CSS = """
  font-weight:400;white-space:nowrap}
 .pl-table th[scope=row]{text-align:left}
 .pl-table thead th{border-top:0;font-size:12.5px;vertical-align:bottom;opacity:.8}
-.pl-table thead th:first-child{text-align:left}
+.pl-table thead .pl-first{text-align:left}
 .pl-table small{display:block;font-size:11px;opacity:.85}
 .pl-table b{font-weight:700}
 .pl-table .pl-opens th,.pl-table .pl-opens td{border-top:2px solid rgba(138,147,163,.5)}

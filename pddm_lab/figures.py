@@ -171,6 +171,7 @@ def curves(
     figure = _figure(title, height)
     frame = frame[(frame["metric"] == metric) & (frame["protocol"] == protocol)]
     runs = list(dict.fromkeys(frame["run"])) if "run" in frame else [""]
+    named: set[str] = set()
     for number, run in enumerate(runs):
         of_run = frame[frame["run"] == run] if "run" in frame else frame
         for name in in_order(of_run["similarity"]):
@@ -178,10 +179,11 @@ def curves(
             dash = _DASHES[number % len(_DASHES)] if len(runs) > 1 else style.dash
             figure.add_scatter(
                 x=rows[x], y=rows["value"] * scale, mode="lines+markers" if len(rows) <= 60 else "lines",
-                name=f"{style.title} · {run}" if len(runs) > 1 else style.title,
-                line={"color": style.colour, "width": 2, "dash": dash}, marker={"symbol": style.symbol, "size": 6},
-                hovertemplate=f"%{{y:.{known.digits}f}} {known.unit}",
+                name=style.title, showlegend=name not in named, line={"color": style.colour, "width": 2, "dash": dash},
+                marker={"symbol": style.symbol, "size": 6}, hovertemplate=f"%{{y:.{known.digits}f}} {known.unit} {run}",
             )  # fmt: skip
+            named.add(name)
+    _name_dashes(figure, runs)
     figure.update_xaxes(title=_time_title(x))
     return figure.update_yaxes(title=f"{known.heading} ({PROTOCOL_TITLES.get(protocol, protocol).lower()})")
 
@@ -202,7 +204,7 @@ def losses(frame: pd.DataFrame, *, x: str = "step", points: int = 200, title: st
     }
     frame = frame[frame["protocol"] == "train"]
     runs = list(dict.fromkeys(frame["run"])) if "run" in frame else [""]
-    figure, window = _figure(title, height), 1
+    figure, window, named = _figure(title, height), 1, set()
     for number, run in enumerate(runs):
         of_run = frame[frame["run"] == run] if "run" in frame else frame
         for term, (name, colour) in terms.items():
@@ -213,11 +215,21 @@ def losses(frame: pd.DataFrame, *, x: str = "step", points: int = 200, title: st
             window = max(window, size)
             means = rows[[x, "value"]].groupby(np.arange(len(rows)) // size).mean()
             figure.add_scatter(
-                x=means[x], y=means["value"], mode="lines", name=f"{name} · {run}" if len(runs) > 1 else name,
-                line={"color": colour, "width": 2, "dash": _DASHES[number % len(_DASHES)]}, hovertemplate="%{y:.4f}",
+                x=means[x], y=means["value"], mode="lines", name=name, showlegend=name not in named,
+                line={"color": colour, "width": 2, "dash": _DASHES[number % len(_DASHES)]},
+                hovertemplate=f"%{{y:.4f}} {run}",
             )  # fmt: skip
+            named.add(name)
+    _name_dashes(figure, runs)
     figure.update_xaxes(title=_time_title(x))
     return figure.update_yaxes(title="loss" + (f", mean of {window} steps" if window > 1 else ""), rangemode="tozero")
+
+
+def _name_dashes(figure: go.Figure, runs: Sequence[str]) -> None:
+    """Legend entries for the runs' dashes: beside those for the colours, instead of one for each pair of both."""
+    for number, run in enumerate(runs if len(runs) > 1 else ()):
+        line = {"color": "#6B7686", "width": 2, "dash": _DASHES[number % len(_DASHES)]}
+        figure.add_scatter(x=[None], y=[None], mode="lines", name=run, line=line)
 
 
 def _time_title(x: str) -> str:
