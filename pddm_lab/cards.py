@@ -294,7 +294,7 @@ _CSS = """
  font-variant-numeric:tabular-nums}
 .pl-hinge.pl-bad{background:#C4382F;color:#fff}
 .pl-hinge.pl-good{border:1px solid rgba(138,147,163,.5)}
-.pl-tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(76px,1fr));gap:10px}
+.pl-tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(clamp(76px,6vw,116px),1fr));gap:10px}
 .pl-small{grid-template-columns:repeat(auto-fill,minmax(66px,1fr));gap:8px}
 .pl-tile{min-width:0;cursor:pointer;border-radius:8px;outline-offset:2px}
 .pl-frame{position:relative}
