@@ -53,7 +53,9 @@ class TrainConfig:
     image_size: int = 128
     """Side of the square crop the trunk sees, in pixels: centred to evaluate, random with a mirror to train."""
     freeze_trunk: bool = True
-    """Train on features of the pretrained trunk, computed once and kept on disk by content; no augmentation."""
+    """Train on features of the pretrained trunk, computed once and kept on disk by content."""
+    views: int = 4
+    """With freeze_trunk, versions of each training image to train on: its centre, and random crops with a mirror."""
     pool_power: float = 0.5
     """Power of the trunk's pooled features before the head: 0.5 takes signed square roots, 1 leaves them."""
     dim: int = 128
@@ -83,7 +85,7 @@ class TrainConfig:
     squared_distance: bool = False
     """Use the squared Euclidean distance in E_e; no source settles it."""
 
-    steps: int = 600
+    steps: int = 1000
     """Training steps (batches)."""
     classes_per_batch: int = 16
     """Classes in a batch (P)."""
@@ -134,7 +136,7 @@ class TrainConfig:
                 object.__setattr__(self, name, float(value))
             elif (not options and not isinstance(value, hint)) or (hint is int and isinstance(value, bool)):
                 raise ConfigError(f"{_flag(name)} expects {hint.__name__}, got {value!r} ({type(value).__name__}).")
-        for name in ("steps", "eval_every", "dim", "image_size", "resize", "devices"):
+        for name in ("steps", "eval_every", "dim", "image_size", "resize", "devices", "views"):
             self._at_least(name, 1)
         for name in ("warmup_steps", "clip_norm", "unit_hidden", "weight_decay", "lr", "trunk_lr_scale"):
             self._at_least(name, 0)

@@ -24,6 +24,8 @@ Progress = Callable[[int, int, str], None]
 """Called with (done, total, what)."""
 
 INFERENCE_BATCH = 64
+VIEW_ZOOM = 9 / 8
+"""How much an image is scaled up before a random crop of a frozen trunk's view is cut from it."""
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -51,7 +53,7 @@ def prepare(
 
 
 class ImageFiles(Dataset[Tensor]):
-    """Prepared images by position; a key (step, position) asks for the random crop that belongs to that step."""
+    """Prepared images by position; a key (number, ..., position) asks for the random crop that the numbers seed."""
 
     def __init__(self, paths: Sequence[Path], resize: int, size: int, seed: int = 0) -> None:
         self._paths, self._resize, self._size, self._seed = list(map(str, paths)), resize, size, seed
@@ -59,10 +61,10 @@ class ImageFiles(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> UInt8[Tensor, "3 size size"]:
+    def __getitem__(self, key: int | tuple[int, ...]) -> UInt8[Tensor, "3 size size"]:
         if isinstance(key, tuple):
-            image = open_image(self._paths[key[1]])
-            return prepare(image, self._resize, self._size, np.random.default_rng([self._seed, *key]))
+            rng = np.random.default_rng([self._seed, *key[:-1]])
+            return prepare(open_image(self._paths[key[-1]]), self._resize, self._size, rng)
         return prepare(open_image(self._paths[key]), self._resize, self._size)
 
 
@@ -99,24 +101,27 @@ def run_network(
     workers: int = -1,
     progress: Progress | None = None,
     what: str = "images",
+    crops: Sequence[tuple[int, ...]] | None = None,
 ) -> Float[np.ndarray, "images dim"]:
     """Outputs of a network for image files, (images, dim) float32, in order.
 
     Args:
         network: takes uint8 images (n, 3, size, size); in evaluation mode.
         paths: the image files.
-        resize: shorter side before the centred crop, in pixels.
+        resize: shorter side before the crop, in pixels.
         size: side of the crop, in pixels.
         device: where the network is.
         precision: 32, bf16 or fp16.
         workers: processes that load images.
         progress: called after each batch.
         what: what the progress counts.
+        crops: numbers that seed a random crop and mirror of each image; None for the centre.
 
     Raises:
         DataError: an image can no longer be read.
     """
-    keys = [list(range(s, min(s + INFERENCE_BATCH, len(paths)))) for s in range(0, len(paths), INFERENCE_BATCH)]
+    of_image = range(len(paths)) if crops is None else [(*crop, n) for n, crop in enumerate(crops)]
+    keys = [of_image[start : start + INFERENCE_BATCH] for start in range(0, len(paths), INFERENCE_BATCH)]
     outputs: list[Tensor] = []
     done = 0
     for images in image_loader(ImageFiles(paths, resize, size), keys, workers if len(keys) > 2 else 0, device):
@@ -139,25 +144,27 @@ def trunk_features(
     precision: str = "32",
     workers: int = -1,
     progress: Progress | None = None,
+    view: int = 0,
 ) -> Float[np.ndarray, "images trunk_dim"]:
     """Features of a frozen trunk, (images, trunk.dim) float32; each content is computed once and kept in a folder.
 
     Args:
         trunk: the frozen trunk.
         paths: the image files.
-        folder: where the features are kept, one file per trunk, weights, size and precision.
-        resize: shorter side before the centred crop, in pixels.
+        folder: where the features are kept, one file per trunk, weights, size, precision and view.
+        resize: shorter side before the crop, in pixels.
         size: side of the crop, in pixels.
         device: where to compute.
         precision: 32, bf16 or fp16.
         workers: processes that load images.
         progress: called as images are done.
+        view: 0 for the centred crop; 1, 2, ... for random crops with a mirror, from images scaled up by `VIEW_ZOOM`.
     """
     from safetensors.numpy import load_file, save_file
 
     with ThreadPoolExecutor() as pool:
         wanted = list(pool.map(_content_hash, paths))
-    file = folder / f"{weights_fingerprint(trunk)}-{resize}-{size}-{precision}.safetensors"
+    file = folder / f"{weights_fingerprint(trunk)}-{resize}-{size}-{precision}-{view}.safetensors"
     kept: dict[str, np.ndarray] = {}
     try:
         kept = load_file(file)
@@ -170,9 +177,12 @@ def trunk_features(
     row_of = {row.tobytes(): number for number, row in enumerate(hashes)}
     missing = {content: path for content, path in zip(wanted, paths, strict=True) if content not in row_of}
     if missing:
+        # The content seeds its crops, so that they don't depend on which other images there are.
+        crops = [(view, int.from_bytes(content[:8], "big")) for content in missing] if view else None
         computed = run_network(
-            fuse_batch_norms(trunk).to(device), list(missing.values()), resize=resize, size=size, device=device,
-            precision=precision, workers=workers, progress=progress, what="trunk features",
+            fuse_batch_norms(trunk).to(device), list(missing.values()),
+            resize=round(resize * VIEW_ZOOM) if view else resize, size=size, device=device, precision=precision,
+            workers=workers, progress=progress, what="trunk features", crops=crops,
         )  # fmt: skip
         row_of |= {content: len(features) + number for number, content in enumerate(missing)}
         features = np.concatenate([features, computed])

@@ -16,7 +16,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -219,7 +219,11 @@ class _Training:
         if self.writes:
             self.run.truncate_after(checkpoint.get("phase", "select"), checkpoint.get("step", -1))
         model = self._new_model()
-        pooled = self._pooled_features(model) if config.freeze_trunk else None
+        pooled = None
+        if config.freeze_trunk:
+            pooled = self._pooled_features(model, range(len(self.dataset)))
+            others = [self._pooled_features(model, self.dataset.train, view) for view in range(1, config.views)]
+            self.views = torch.stack([pooled[torch.from_numpy(self.dataset.train)], *others])
         self.embed = Embedder(
             self.dataset, pooled, resize=config.resize, size=config.image_size, device=self.fabric.device,
             precision=self.precision, workers=config.workers,
@@ -246,14 +250,17 @@ class _Training:
         model.embedding.trunk.requires_grad_(not self.config.freeze_trunk)
         return model.to(self.fabric.device)
 
-    def _pooled_features(self, model: MetricModel) -> Float[Tensor, "items trunk_dim"]:
-        config = self.config
+    def _pooled_features(
+        self, model: MetricModel, items: Iterable[int], view: int = 0
+    ) -> Float[Tensor, "items trunk_dim"]:
+        config, what = self.config, f"trunk features, view {view + 1}/{self.config.views}"
         # Rank 0 computes what is missing; the others then find it.
-        with self.fabric.rank_zero_first(), progress_bars(self.shown)("trunk features") as report:
+        with self.fabric.rank_zero_first(), progress_bars(self.shown)(what) as report:
             features = trunk_features(
-                model.embedding.trunk, paths_of(self.dataset), runs_root(config.runs_root) / ".features",
+                model.embedding.trunk, [self.dataset.path(item) for item in items],
+                runs_root(config.runs_root) / ".features",
                 resize=config.resize, size=config.image_size, device=self.fabric.device, precision=self.precision,
-                workers=config.workers, progress=report,
+                workers=config.workers, progress=report, view=view,
             )  # fmt: skip
         return torch.from_numpy(features).to(self.fabric.device)
 
@@ -325,12 +332,17 @@ class _Training:
         labels = torch.from_numpy(self.dataset.labels).to(device)
         numbers = range(start + 1, steps + 1)
         if self.embed.pooled is not None:
+            row_of = {int(item): row for row, item in enumerate(self.dataset.train)}
             for step in numbers:
-                part = torch.from_numpy(self._part(batches, step)).to(device)
-                yield step, self.embed.pooled[part], labels[part]
+                whole = batches.batch(step)
+                view = np.random.default_rng([config.seed, step]).integers(config.views, size=len(whole))
+                row = np.array([row_of[int(item)] for item in whole])
+                mine = np.array_split(np.arange(len(whole)), self.ranks)[self.rank]
+                chosen = self.views[torch.from_numpy(view[mine]).to(device), torch.from_numpy(row[mine]).to(device)]
+                yield step, chosen, labels[torch.from_numpy(whole[mine]).to(device)]
             return
         images = ImageFiles(paths_of(self.dataset), config.resize, config.image_size, config.seed)
-        keys = ([(step, int(item)) for item in self._part(batches, step)] for step in numbers)
+        keys = ([(step, int(item), int(item)) for item in self._part(batches, step)] for step in numbers)
         for step, batch in zip(numbers, image_loader(images, keys, config.workers, device), strict=True):
             part = torch.from_numpy(self._part(batches, step)).to(device)
             yield step, batch.to(device, non_blocking=True), labels[part]
