@@ -229,7 +229,9 @@ def _name_dashes(figure: go.Figure, runs: Sequence[str]) -> None:
     """Legend entries for the runs' dashes: beside those for the colours, instead of one for each pair of both."""
     for number, run in enumerate(runs if len(runs) > 1 else ()):
         line = {"color": "#6B7686", "width": 2, "dash": _DASHES[number % len(_DASHES)]}
-        figure.add_scatter(x=[None], y=[None], mode="lines", name=run, line=line)
+        # Of a long name both ends: it begins with its data and ends with its time.
+        name = run if len(run) <= 28 else f"{run[:16]}…{run[-11:]}"
+        figure.add_scatter(x=[None], y=[None], mode="lines", name=name, line=line)
 
 
 def _time_title(x: str) -> str:

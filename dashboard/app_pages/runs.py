@@ -168,3 +168,6 @@ else:
         left, right = st.columns([3, 2])
         left.dataframe(rows, hide_index=True, alt="Every choice of this run", key="choices")
         right.dataframe(versions, hide_index=True, alt="Versions this run was trained with", key="versions")
+        if skipped := chosen.info["dataset"].get("skipped"):
+            right.caption(f"{len(skipped):,} items were left out, for they can't be read:")
+            right.dataframe(pd.DataFrame(skipped), hide_index=True, alt="Items left out, and why", key="skipped")

@@ -23,7 +23,7 @@ run = shell.run_or_stop()
 with st.container(horizontal=True, vertical_alignment="top"):
     protocol = shell.protocol_picker(run)
     source = shell.choice(st.segmented_control, "Query", {"item": "Pick an item", "upload": "Upload an image"}, "query")
-    others = {name: figures.style_of(name).title for name in reversed(SIMILARITIES) if name != "euclidean"}
+    others = {str(name): figures.style_of(name).title for name in reversed(SIMILARITIES) if name != "euclidean"}
     by = shell.choice(st.selectbox, "Order anew by", others, "by", width=160)
     count = st.selectbox("Results", [12, 24, 48], key="results", bind="query-params", width=90)
     shortlist = st.select_slider(
