@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -75,7 +76,7 @@ def heading(title: str, text: str) -> None:
     st.caption(text)
     if missing := st.session_state.get("asked_run"):
         broken = [run.reason for run in loaders.list_runs() if isinstance(run, BrokenRun) and run.name == missing]
-        why = broken[0] if broken else f"The link names the run {missing!r}, which isn't here."
+        why = broken[0] if broken else f"The link names the run “{plain(missing)}”, which isn't here."
         st.warning(f"{why} Showing {st.session_state['run']} instead.", icon=":material/link_off:")
 
 
@@ -153,6 +154,11 @@ def protocol_picker(run: Run) -> str:
         "protocol",
         help="Unseen: classes that never trained. Known: new photos of classes that did.",
     )
+
+
+def plain(text: str) -> str:
+    """A stranger's text (from a link, an upload) as words alone: as Markdown it could fetch a picture from anywhere."""
+    return re.sub(r"([^\w\s])", r"\\\1", text)
 
 
 def spent(run: Run) -> float:

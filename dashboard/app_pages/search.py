@@ -60,12 +60,14 @@ with query_side:
             st.error(str(error), icon=":material/broken_image:")
             st.stop()
         st.image(large, alt=f"The uploaded image {file.name}", width="stretch")
-        st.caption(f"{file.name}. Its class is unknown, so results are not marked right or wrong.")
+        st.caption(f"{shell.plain(file.name)}. Its class is unknown, so results are not marked right or wrong.")
     else:
         asked = st.query_params.get("item", "")
         known = loaders.row_of(gallery, asked)
         if asked and known is None:
-            st.warning(f"The link names {asked!r}, which isn't in this gallery.", icon=":material/link_off:")
+            st.warning(
+                f"The link names “{shell.plain(asked)}”, which isn't in this gallery.", icon=":material/link_off:"
+            )
         row = int(queries[0]) if known is None else known
         item, query_class = str(items["id"].iloc[row]), str(items["class_name"].iloc[row])
         position = int(np.searchsorted(queries, row)) % len(queries)
@@ -119,7 +121,7 @@ if source == "item":
     st.caption(
         f"{len(matches):,} queries match" + (f"; the first {MATCHES} are shown." if len(matches) > MATCHES else ".")
         if len(matches)
-        else f"No query has {text!r} in its class or its id."
+        else f"No query has “{shell.plain(text)}” in its class or its id."
     )
     rows = matches.index[:MATCHES]
     picking.pictures(

@@ -269,7 +269,7 @@ def test_search_steps_through_queries_and_finds_by_name(open_page, with_digits: 
     app.text_input(key="find").set_value(queries[7]).run()
     assert re.findall('data-pick="([^"]+)"', blocks(app, "matches")) == [queries[7]]
     app.text_input(key="find").set_value("nothing has this name").run()
-    assert "No query has 'nothing has this name'" in texts(app)
+    assert "No query has “nothing has this name”" in texts(app)
 
 
 def test_search_tells_of_an_item_that_is_not_here(open_page, with_digits: Path) -> None:
@@ -333,3 +333,11 @@ def test_a_link_with_nonsense_opens_the_page_as_it_is_by_default(open_page, with
     names += ["protocol", "query", "classes", "metric", "along", "phase", "beside", "find", "linear"]
     app = open_page(page, run="digits", **dict.fromkeys(names, "99999"))
     assert not app.error
+
+
+def test_a_link_cannot_make_a_page_fetch_a_picture(open_page, with_digits: Path) -> None:
+    image = "![x](http://example.com/a.png)"
+    for page, name in (("runs", "run"), ("search", "item"), ("search", "find")):
+        app = open_page(page, **{"run": "digits", name: image})
+        assert "example" in texts(app)
+        assert image not in texts(app)
