@@ -37,10 +37,7 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 demo: install
-	$(BIN)/pddm-lab demo
-ifneq ($(SERVE),0)
-	$(BIN)/pddm-lab dashboard --port $(PORT)
-endif
+	$(BIN)/pddm-lab demo $(if $(filter-out 0,$(SERVE)),--serve --port $(PORT))
 
 test: install
 	$(BIN)/ruff check .

@@ -103,16 +103,7 @@ def dashboard(run: Positional[str] = "", port: int = 8501, runs_root: str = "", 
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
         data_root: folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data.
     """
-    from pddm_lab.serving import dashboard_command
-
-    environment = dict(os.environ)
-    if runs_root:
-        environment["PDDM_LAB_RUNS"] = str(Path(runs_root).expanduser().resolve())
-    if data_root:
-        environment["PDDM_LAB_DATA"] = str(Path(data_root).expanduser().resolve())
-    name = _find_run(run, runs_root).name if run else ""
-    print(f"http://localhost:{port}/" + (f"?run={name}" if name else ""), flush=True)
-    sys.exit(subprocess.run(dashboard_command(port), env=environment, check=False).returncode)
+    _serve(_find_run(run, runs_root).name if run else "", port, runs_root, data_root)
 
 
 @app.command
@@ -135,15 +126,20 @@ def screenshots(run: Positional[str], out: str = ".", only: str = "", runs_root:
 
 
 @app.command
-def demo(data_root: str = "", runs_root: str = "") -> None:
+def demo(serve: bool = False, port: int = 8501, data_root: str = "", runs_root: str = "") -> None:
     """Fetch the demo data and train a first run on it; what is there already is kept.
 
     Args:
+        serve: then serve the dashboard with that run open.
+        port: port of the web page.
         data_root: folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
     fetch(DEMO_DATASET, data_root)
-    _report(_demo_run(data_root, runs_root))
+    run = _demo_run(data_root, runs_root)
+    _report(run)
+    if serve:
+        _serve(run.name, port, runs_root, data_root)
 
 
 def _demo_run(data_root: str, runs_root: str) -> Run:
@@ -238,6 +234,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _serve(run: str, port: int, runs_root: str, data_root: str) -> None:
+    """Serve the dashboard until it is ended, with a run open, or the newest where none is named."""
+    from pddm_lab.serving import dashboard_command
+
+    environment = dict(os.environ)
+    if runs_root:
+        environment["PDDM_LAB_RUNS"] = str(Path(runs_root).expanduser().resolve())
+    if data_root:
+        environment["PDDM_LAB_DATA"] = str(Path(data_root).expanduser().resolve())
+    print(f"\nOpen http://localhost:{port}/{'?run=' * bool(run)}{run}", flush=True)
+    with subprocess.Popen(dashboard_command(port), env=environment) as server:
+        try:
+            sys.exit(server.wait())
+        except KeyboardInterrupt:  # the server hears Ctrl-C too, and it is how one ends it
+            server.wait()
 
 
 def _find_run(run: str, runs_root: str) -> Run:
