@@ -222,14 +222,16 @@ def _warmed(path: str, stamp: Stamp, by: str, _of: Gallery, _similarity: Similar
 
 @st.cache_resource(show_spinner=False)
 def warm_up() -> None:
-    """Once a server: import beside the first pages what a search needs."""
+    """Once a server: import, soon after the first page, what a search needs."""
 
     def load() -> None:
         import faiss  # noqa: F401
 
         import pddm_lab.measure  # noqa: F401
 
-    threading.Thread(target=load, name="warm-up", daemon=True).start()
+    timer = threading.Timer(3.0, load)  # after the first page has drawn itself, whose files this server sends too
+    timer.daemon = True
+    timer.start()
 
 
 @st.cache_data(max_entries=16, show_spinner="Looking at the image")

@@ -86,10 +86,18 @@ for run in compared:
         shown(run.reason, title=f"{run.name}: {run.status}", icon=shell.STATUS_ICONS[run.status])
 
 comparison = runs.compare(compared)
+shares = [name for name in ("recall@1", "map@r") if (comparison.metrics["metric"] == name).any()]
 st.subheader("Final metrics" if len(compared) == 1 else f"Final metrics of {len(compared)} runs", anchor=False)
 if comparison.metrics.empty:
     st.caption("Measured at the end of a training. Until then the curves below show the validation classes.")
 alike = tables.measured_alike(compared)
+if len(compared) > 1 and shares:
+    st.plotly_chart(
+        figures.comparison(comparison.metrics, shares),
+        key="comparison",
+        config={"displayModeBar": False},
+        alt="Recall at 1 and MAP at R of the compared runs under both protocols, a marker per similarity",
+    )
 for protocol in (name for name in runs.PROTOCOLS if (comparison.metrics["protocol"] == name).any()):
     size = loaders.protocol_size(chosen, protocol) if alike else ""
     st.markdown(f"**{figures.PROTOCOL_TITLES[protocol]}**" + (f" :gray[· {size}]" if size else ""))
