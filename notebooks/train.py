@@ -77,7 +77,8 @@ clip_norm = None  # float, Largest L2 norm of the gradient; 0: no clipping. [0.0
 average = None  # float, Decay per step of the moving average of the weights, which a run measures and keeps; 0: the last weights. [0.99; finetune 0.0; paper 0.0]
 eval_every = None  # int, Steps between measurements on the validation classes. [50; paper 1000]
 selection = None  # str, The similarity whose MAP@R on the validation classes chooses the best step. ['euclidean']
-refit = None  # bool, After choosing the best step on validation classes, train again on all training classes for that many steps. [True]
+selection_tolerance = None  # float, Standard errors a step may lie below the best and still be as good; the latest such is chosen; 0: the best. [1.0]
+refit = None  # str, Then train again on all training classes: for as many passes over them, as many steps, or not at all. ['passes']
 seed = None  # int, Seed of the weights, the batches and the augmentation. [0]
 deterministic = None  # bool, Ask torch for deterministic algorithms only (slower on a GPU). [False]
 device = None  # str, auto: cuda where there is one, else cpu. ['auto']
@@ -205,7 +206,7 @@ if data.unseen:
 #
 # First some of the training classes are put aside, as *validation classes*, and the network trains on the rest
 # (`select`). They show after how many steps it does best on classes it hasn't met. Then it starts again and trains on
-# all training classes for that many steps (`refit`). The unseen classes are looked at only once, at the end.
+# all training classes for as many passes over them (`refit`). The unseen classes are looked at only once, at the end.
 
 # %%
 run = train(config)

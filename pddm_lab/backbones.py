@@ -110,20 +110,21 @@ def _torchvision(name: str, weights: str) -> nn.Module:
 def _load_file(network: nn.Module, path: Path, name: str) -> None:
     if not path.is_file():
         raise ConfigError(f"--weights expects imagenet, none or a file; there is no file {path}.")
+    classifier = list(network.state_dict())[-2:]  # cut off afterwards: the file may lack it, or have other classes
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            state = loaded.get("state_dict", loaded)
         state = {key.removeprefix("module."): value for key, value in state.items()}
-        missing = [key for key in network.load_state_dict(state, strict=False).missing_keys if "num_batches" not in key]
+        state = {key: value for key, value in state.items() if key not in classifier}
+        missing = [key for key in network.load_state_dict(state, strict=False).missing_keys if key not in classifier]
     except Exception as error:
         raise ConfigError(f"{path} is not a state dict of {name}: {error}") from error
-    # A file may lack the classifier, which is cut off anyway: its weight and bias are the last two entries.
-    if [key for key in missing if key not in list(network.state_dict())[-2:]]:
+    if missing:
         raise ConfigError(
             f"{path} is not a state dict of {name}: it lacks {len(missing)} entries, the first is {missing[0]}."
         )
@@ -167,7 +168,7 @@ def fuse_batch_norms(trunk: Trunk) -> Trunk:
         handle.remove()
     for conv_path, norm_path in pairs:
         conv, norm = fused.get_submodule(conv_path), fused.get_submodule(norm_path)
-        _replace(fused, conv_path, fuse_conv_bn_eval(conv, norm))  # type: ignore[type-var]
+        _replace(fused, conv_path, fuse_conv_bn_eval(conv, norm))  # type: ignore[type-var, arg-type]
         _replace(fused, norm_path, nn.Identity())
     return fused.to(memory_format=torch.channels_last)
 

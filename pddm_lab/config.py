@@ -111,8 +111,10 @@ class TrainConfig:
     """Steps between measurements on the validation classes."""
     selection: SimilarityName = "euclidean"
     """The similarity whose MAP@R on the validation classes chooses the best step."""
-    refit: bool = True
-    """After choosing the best step on validation classes, train again on all training classes for that many steps."""
+    selection_tolerance: float = 1.0
+    """Standard errors a step may lie below the best and still be as good; the latest such is chosen; 0: the best."""
+    refit: Literal["passes", "steps", "none"] = "passes"
+    """Then train again on all training classes: for as many passes over them, as many steps, or not at all."""
 
     seed: int = 0
     """Seed of the weights, the batches and the augmentation."""
@@ -140,7 +142,14 @@ class TrainConfig:
             self._at_least(name, 1)
         for name in ("warmup_steps", "clip_norm", "unit_hidden", "weight_decay", "lr", "trunk_lr_scale"):
             self._at_least(name, 0)
-        for name in ("score_margin", "distance_margin", "embedding_weight", "seed", "split_seed"):
+        for name in (
+            "score_margin",
+            "distance_margin",
+            "embedding_weight",
+            "selection_tolerance",
+            "seed",
+            "split_seed",
+        ):
             self._at_least(name, 0)
         self._at_least("workers", -1)
         shares = {"known_query_share": 0.5, "val_class_share": 0.5, "unit_dropout": 0.95, "average": 0.9999}

@@ -51,6 +51,8 @@ class Evaluation:
     distribution: Distribution
     queries: int
     """Queries ranked."""
+    map_at_r_error: float
+    """Standard error of MAP@R over the queries: how far chance alone may move it."""
     excluded: int
     """Queries left out: the gallery holds no other item of their class."""
 
@@ -90,7 +92,8 @@ def evaluate(
         both = [(items.gallery, items.gallery_labels), (items.query, items.query_labels)][: 1 if leave_one_out else 2]
         features, labels = (torch.cat(parts) for parts in zip(*both, strict=True))
         metrics["nmi"] = clustering_nmi(features, labels, seed)
-    return Evaluation(metrics, pairs.distribution(), ranking.queries, len(items.query) - ranking.queries)
+    excluded = len(items.query) - ranking.queries
+    return Evaluation(metrics, pairs.distribution(), ranking.queries, ranking.map_at_r_error(), excluded)
 
 
 def map_at_r(
@@ -202,6 +205,7 @@ class _Ranking:
         self.queries = int((items.relevant > 0).sum())
         self._depth = min(max(int(items.relevant.max()) if len(items.query) else 0, *RECALLS), len(items.gallery))
         self._sums = dict.fromkeys([*(f"recall@{k}" for k in RECALLS), "r_precision", "map@r"], 0.0)
+        self._squares = 0.0
 
     def add(self, rows: slice, scores: Float[Tensor, "rows items"]) -> None:
         relevant = self.items.relevant[rows]
@@ -217,10 +221,18 @@ class _Ranking:
         position = torch.arange(1, hits.shape[1] + 1, device=hits.device)
         counted = (hits & (position <= relevant)).double()
         self._sums["r_precision"] += (counted.sum(1, keepdim=True) / relevant).sum().item()
-        self._sums["map@r"] += (counted.cumsum(1) / position * counted).sum(1).div(relevant[:, 0]).sum().item()
+        precisions = (counted.cumsum(1) / position * counted).sum(1) / relevant[:, 0]
+        self._sums["map@r"] += precisions.sum().item()
+        self._squares += precisions.square().sum().item()
 
     def metrics(self) -> dict[str, float]:
         return {name: total / self.queries if self.queries else math.nan for name, total in self._sums.items()}
+
+    def map_at_r_error(self) -> float:
+        if self.queries < 2:
+            return math.nan
+        variance = max(self._squares / self.queries - (self._sums["map@r"] / self.queries) ** 2, 0.0)
+        return math.sqrt(variance / (self.queries - 1))
 
 
 def _top(scores: Float[Tensor, "rows items"], depth: int) -> Int[Tensor, "rows depth"]:

@@ -76,8 +76,8 @@ class Learner(nn.Module):
         distances = -pair_values(Euclidean(), features, quads)
         hinged = distances.square() if config.squared_distance else distances
         if config.loss == "quadruplet":
-            e_m = double_header_hinge(*scores, config.score_margin)
-            e_e = embedding_hinge(*hinged, config.distance_margin)
+            e_m = double_header_hinge(scores[0], scores[1], scores[2], config.score_margin)
+            e_e = embedding_hinge(hinged[0], hinged[1], hinged[2], config.distance_margin)
         else:
             e_m = score_hinge(scores[0], scores[1], config.score_margin)
             e_e = distance_hinge(hinged[0], hinged[1], config.distance_margin)
@@ -93,9 +93,8 @@ class Learner(nn.Module):
 
     def _companion_loss(self, similarity: Similarity, features: Tensor, labels: Tensor) -> Float[Tensor, ""]:
         quads = mine(features, labels, similarity, self.config.mining)
-        return double_header_hinge(*pair_values(similarity, features, quads), self.config.score_margin).sum() / max(
-            len(quads), 1
-        )
+        s_ij, s_ik, s_jl = pair_values(similarity, features, quads)
+        return double_header_hinge(s_ij, s_ik, s_jl, self.config.score_margin).sum() / max(len(quads), 1)
 
 
 def pair_values(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import RunError
-from pddm_lab.evaluate import evaluate
+from pddm_lab.evaluate import Distribution, evaluate
 from pddm_lab.features import Progress, run_network
 from pddm_lab.gallery import Gallery
 from pddm_lab.maps import start_map
@@ -85,7 +85,7 @@ def _measure(run: Run, model: MetricModel, embed: Embedder, protocol: Protocol, 
     with bar(f"embed {name}") as report:
         features = embed(model, items, report)
     query, gallery = (torch.from_numpy(np.searchsorted(items, part)) for part in (protocol.query, protocol.gallery))
-    distributions = {}
+    distributions: dict[str, Distribution] = {}
     with bar(f"evaluate {name}") as report:
         for number, similarity in enumerate(SIMILARITIES):
             report(number, len(SIMILARITIES), "similarities")

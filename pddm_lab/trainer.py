@@ -1,7 +1,7 @@
 """The training of a run: choose the best step on validation classes, train again on all of them, then measure.
 
 A training has phases. `select` leaves some training classes out and finds the step at which they are retrieved best;
-`refit` starts again and trains on all training classes for that many steps; `evaluate` and `gallery` measure the result
+`refit` starts again and trains on all training classes for as many passes; `evaluate` and `gallery` measure the result
 under both protocols and keep it. The test classes are looked at once, in `evaluate`.
 
 With several processes every rank embeds its part of a batch and sees the features of all: two processes compute what
@@ -236,7 +236,9 @@ class _Training:
             else:
                 steps = self._fit("select", model, fit, validation, steps, checkpoint)
                 checkpoint = {}
-        if not self.stopped and (config.refit or not len(validation)):
+                if config.refit == "passes":
+                    steps = round(steps * len(self.dataset.train) / len(fit))
+        if not self.stopped and (config.refit != "none" or not len(validation)):
             self._fit("refit", self._new_model(), self.dataset.train, validation[:0], steps, checkpoint)
         if self.stopped and self.writes:
             self.run.update(status="stopped", reason="Stopped on request.")
@@ -272,7 +274,7 @@ class _Training:
         config, run = self.config, self.run
         learner, kept = Learner(model, config), copy.deepcopy(model)
         wrapped, optimizer = self.fabric.setup(learner, self._optimizer(model))
-        progress = {"step": 0, "best_step": 0 if len(validation) else steps, "best_value": -math.inf}
+        progress = {"step": 0, "best_step": 0 if len(validation) else steps, "best_value": -math.inf, "error": 0.0}
         if checkpoint:
             progress = {key: checkpoint[key] for key in progress}
             model.load_state_dict(checkpoint["model"])
@@ -311,10 +313,14 @@ class _Training:
             _average(kept, model, config.average, step)
             if step % config.eval_every == 0 or step == steps:
                 if len(validation):
-                    value = self._validate(phase, step, kept, validation)
+                    value, error = self._validate(phase, step, kept, validation)
                     bar.set_postfix_str(f"validation MAP@R {100 * value:.1f} %")
                     if value > progress["best_value"]:
-                        progress |= {"best_step": step, "best_value": value}
+                        progress |= {"best_value": value, "error": error}
+                    # Known classes gain from longer training, which these classes can't see: among the steps that they
+                    # can't tell from the best one, the latest is taken.
+                    if value >= progress["best_value"] - config.selection_tolerance * progress["error"]:
+                        progress["best_step"] = step
                         self._save_model(kept, step)
                 self._save_checkpoint(phase, progress, model, kept, optimizer)
             elif self.stopped:
@@ -376,16 +382,17 @@ class _Training:
             | dict(zip(VALUE_NAMES, result.values.cpu().numpy(), strict=True))
         )
 
-    def _validate(self, phase: str, step: int, model: MetricModel, validation: np.ndarray) -> float:
-        """MAP@R of the validation classes by the similarity that selects; rank 0 measures, every rank gets it."""
-        value = 0.0
+    def _validate(self, phase: str, step: int, model: MetricModel, validation: np.ndarray) -> tuple[float, float]:
+        """MAP@R of the validation classes by the similarity that selects, and its standard error; rank 0 measures."""
+        value, error = 0.0, 0.0
         if self.writes:
             features, labels = self.embed(model, validation), self.dataset.labels[validation]
             for name in dict.fromkeys((self.config.selection, "euclidean", self.config.similarity)):
-                metrics = evaluate(model.similarity(name), features, features, labels, labels, True).metrics
-                self.run.log_metrics(step, phase, "validation", name, metrics)
-                value = metrics["map@r"] if name == self.config.selection else value
-        return self.fabric.broadcast(value)
+                found = evaluate(model.similarity(name), features, features, labels, labels, True)
+                self.run.log_metrics(step, phase, "validation", name, found.metrics)
+                if name == self.config.selection:
+                    value, error = found.metrics["map@r"], found.map_at_r_error
+        return self.fabric.broadcast((value, error))
 
     def _save_checkpoint(
         self, phase: str, progress: dict[str, Any], model: MetricModel, kept: MetricModel, optimizer: Any

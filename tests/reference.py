@@ -1,4 +1,4 @@
-"""The paper's equations in plain Python loops over float64 numbers: slow, and simple enough to be checked by reading."""
+"""The paper's equations in plain Python loops over float64 numbers: slow, and simple enough to check by reading."""
 
 from __future__ import annotations
 

@@ -75,7 +75,9 @@ def test_flags_change_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(notebook, "train_in_notebook", catch)
     with pytest.raises(SystemExit):
-        cli.main(["train", "finetune", "--dataset", "folder:/some where", "--steps", "3", "--no-refit", "--lr", "0.5"])
+        cli.main(
+            ["train", "finetune", "--dataset", "folder:/some where", "--steps", "3", "--refit", "none", "--lr", "0.5"]
+        )
     assert type(asked[0]) is TrainConfig
     assert parameters(asked[0]) == {
         "preset": "finetune", "dataset": "folder:/some where", "steps": 3, "refit": False, "lr": 0.5

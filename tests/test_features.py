@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -59,7 +61,13 @@ def test_run_network_keeps_the_order(photos):
 def test_features_are_computed_once_per_content(photos, tmp_path):
     (tmp_path / "copy.png").write_bytes(photos[0].read_bytes())
     calls = []
-    options = {"resize": 40, "size": 40, "device": CPU, "workers": 0, "progress": lambda done, *_: calls.append(done)}
+    options: dict[str, Any] = {
+        "resize": 40,
+        "size": 40,
+        "device": CPU,
+        "workers": 0,
+        "progress": lambda done, *_: calls.append(done),
+    }
     folder = tmp_path / "cache"
     first = trunk_features(trunk(), [*photos, tmp_path / "copy.png"], folder, **options)
     np.testing.assert_array_equal(first[0], first[5])

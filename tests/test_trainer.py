@@ -67,7 +67,8 @@ def test_only_training_classes_are_mined_and_selection_leaves_its_classes_out(di
         mined = set(quads[quads.phase == phase][["i", "j", "k", "l"]].to_numpy().ravel())
         assert mined <= {data.ids[item] for item in allowed}
     assert not set(data.labels[fit]) & set(data.labels[validation])
-    assert len(data.unseen.query) and not set(data.labels[data.unseen.query]) & set(data.labels[data.train])
+    assert data.unseen
+    assert not set(data.labels[data.unseen.query]) & set(data.labels[data.train])
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(config):
@@ -83,7 +84,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config, monkeypatch, stop_aft
     config = dataclasses.replace(config, unit_dropout=0.2, val_class_share=0.4)
     whole = train(config, progress=False)
     broken = dataclasses.replace(config, run_name="broken")
-    log, done = trainer._Training._log, []
+    log = trainer._Training._log
+    done: list[bool] = []
 
     def pull_the_plug(self, phase, step, *rest):
         log(self, phase, step, *rest)
@@ -105,8 +107,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config, monkeypatch, stop_aft
 
 
 def test_a_stop_on_request_keeps_the_run_to_go_on_with(config, monkeypatch):
-    asked = []
-    monkeypatch.setattr(Run, "stop_requested", lambda self: not asked and not asked.append(1))
+    asked = iter([True])
+    monkeypatch.setattr(Run, "stop_requested", lambda self: next(asked, False))
     run = train(config, progress=False)
     assert run.status == "stopped" and run.info["step"] == 1 and run.info["metrics"] == {}
     assert resume(run.path, progress=False).status == "finished"
@@ -152,7 +154,7 @@ def dataclasses_run(run, steps):
 
 
 def test_without_a_refit_the_best_step_of_the_selection_is_kept(config):
-    run = train(dataclasses.replace(config, refit=False), progress=False)
+    run = train(dataclasses.replace(config, refit="none"), progress=False)
     assert set(run.metrics().phase) == {"select", "evaluate"}
     assert run.model_metadata()["step"] == run.info["best_step"]
 
