@@ -85,15 +85,15 @@ class TrainConfig:
     squared_distance: bool = False
     """Use the squared Euclidean distance in E_e; no source settles it."""
 
-    steps: int = 1000
+    steps: int = 800
     """Training steps (batches)."""
-    classes_per_batch: int = 16
+    classes_per_batch: int = 32
     """Classes in a batch (P)."""
     images_per_class: int = 4
     """Images of each class in a batch (K)."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """adamw, or sgd with momentum 0.9."""
-    lr: float = 3e-4
+    lr: float = 5e-4
     """Learning rate of the embedding head and the similarities."""
     trunk_lr_scale: float = 0.1
     """The trunk's learning rate as a share of lr; unused with freeze_trunk."""
@@ -201,11 +201,11 @@ PRESETS: dict[str, TrainConfig] = {
     "quick": TrainConfig(),
     "finetune": TrainConfig(
         preset="finetune", freeze_trunk=False, resize=112, image_size=96, steps=400, eval_every=50, lr=1e-3,
-        schedule="cosine", warmup_steps=20, clip_norm=1.0, pool_power=1.0, average=0.0,
+        schedule="cosine", classes_per_batch=16, warmup_steps=20, clip_norm=1.0, pool_power=1.0, average=0.0,
     ),
     "paper": TrainConfig(
         preset="paper", trunk="googlenet", freeze_trunk=False, resize=256, image_size=227, mining="batch",
-        optimizer="sgd", lr=1e-2, steps=20_000, eval_every=1000, known_query_share=0.0, pool_power=1.0, average=0.0,
+        classes_per_batch=16, optimizer="sgd", lr=1e-2, steps=20_000, eval_every=1000, known_query_share=0.0, pool_power=1.0, average=0.0,
     ),
 }  # fmt: skip
 """`quick` trains on cached features in seconds on a CPU, `finetune` the trunk too; `paper` is the paper's setting."""

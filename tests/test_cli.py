@@ -80,7 +80,7 @@ def test_flags_change_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
         )
     assert type(asked[0]) is TrainConfig
     assert parameters(asked[0]) == {
-        "preset": "finetune", "dataset": "folder:/some where", "steps": 3, "refit": False, "lr": 0.5
+        "preset": "finetune", "dataset": "folder:/some where", "steps": 3, "refit": "none", "lr": 0.5
     }  # fmt: skip
     assert TrainConfig.from_parameters(parameters(asked[0])) == asked[0]
 

@@ -20,8 +20,8 @@ def launch(folder: Path, said: str = "", pid: int = 2**22 - 1) -> launches.Launc
 
 
 def test_flags_are_those_of_the_command_line() -> None:
-    assert launches.flags({"steps": 5, "run_name": "a b", "refit": False, "deterministic": True}) == [
-        "--steps", "5", "--run-name", "a b", "--refit", "none", "--deterministic",
+    assert launches.flags({"steps": 5, "run_name": "a b", "freeze_trunk": False, "deterministic": True}) == [
+        "--steps", "5", "--run-name", "a b", "--no-freeze-trunk", "--deterministic",
     ]  # fmt: skip
 
 
