@@ -200,12 +200,13 @@ def _flag(name: str) -> str:
 PRESETS: dict[str, TrainConfig] = {
     "quick": TrainConfig(),
     "finetune": TrainConfig(
-        preset="finetune", freeze_trunk=False, resize=112, image_size=96, steps=400, eval_every=50, lr=1e-3,
-        schedule="cosine", classes_per_batch=16, warmup_steps=20, clip_norm=1.0, pool_power=1.0, average=0.0,
+        preset="finetune", freeze_trunk=False, pool_power=1.0, resize=112, image_size=96, classes_per_batch=16,
+        steps=400, lr=1e-3, schedule="cosine", warmup_steps=20, clip_norm=1.0, average=0.0,
     ),
     "paper": TrainConfig(
-        preset="paper", trunk="googlenet", freeze_trunk=False, resize=256, image_size=227, mining="batch",
-        classes_per_batch=16, optimizer="sgd", lr=1e-2, steps=20_000, eval_every=1000, known_query_share=0.0, pool_power=1.0, average=0.0,
+        preset="paper", trunk="googlenet", freeze_trunk=False, pool_power=1.0, resize=256, image_size=227,
+        known_query_share=0.0, mining="batch", classes_per_batch=16, optimizer="sgd", lr=1e-2, average=0.0,
+        steps=20_000, eval_every=1000,
     ),
 }  # fmt: skip
 """`quick` trains on cached features in seconds on a CPU, `finetune` the trunk too; `paper` is the paper's setting."""
