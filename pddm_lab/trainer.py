@@ -391,7 +391,7 @@ class _Training:
                 found = evaluate(model.similarity(name), features, features, labels, labels, True)
                 self.run.log_metrics(step, phase, "validation", name, found.metrics)
                 if name == self.config.selection:
-                    value, error = found.metrics["map@r"], found.map_at_r_error
+                    value, error = found.metrics["map@r"], found.map_at_r_error if found.queries > 1 else 0.0
         return self.fabric.broadcast((value, error))
 
     def _save_checkpoint(
@@ -400,7 +400,9 @@ class _Training:
         if self.writes:
             state = {"model": model.state_dict(), "kept": kept.state_dict(), "optimizer": optimizer.state_dict()}
             self.run.save_checkpoint({"phase": phase, **progress, **state})
-            self.run.update(step=progress["step"], best_step=progress["best_step"])
+            self.run.update(step=progress["step"])
+            if phase == "select" or self.run.info["best_step"] is None:
+                self.run.update(best_step=progress["best_step"])
 
     def _save_model(self, model: MetricModel, step: int) -> None:
         if self.writes:
