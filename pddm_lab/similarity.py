@@ -148,9 +148,13 @@ class PDDMSimilarity(Similarity):
         query_positions, gallery_positions = (self.unit.position.weight @ x.T / 2 for x in (queries, gallery))
         query_positions, gallery_positions = query_positions.T + self.unit.position.bias, gallery_positions.T
         for top in range(0, len(queries), rows):
-            for left in range(0, len(gallery), columns):
-                q, g = slice(top, top + rows), slice(left, left + columns)
+            q = slice(top, top + rows)
+            # S is symmetric: of one set's pairs, those left of the diagonal are copied from right of it.
+            for left in range(top if queries is gallery else 0, len(gallery), columns):
+                g = slice(left, left + columns)
                 scores[q, g] = score_tile(queries[q], gallery[g], query_positions[q], gallery_positions[g])
+            if queries is gallery:
+                scores[top + rows :, q] = scores[q, top + rows :].T
         return scores
 
     def _score_tile(self, a: Tensor, b: Tensor, a_position: Tensor, b_position: Tensor) -> Tensor:

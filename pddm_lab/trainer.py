@@ -128,8 +128,9 @@ def _average(kept: MetricModel, model: MetricModel, decay: float, step: int) -> 
     )
     averages, latest = (list(side) for side in zip(*pairs, strict=True))
     torch._foreach_lerp_(averages, latest, 1 - decay)
-    for average, value in zip(kept.buffers(), model.buffers(), strict=True):
-        average.copy_(value)
+    if model.embedding.trunk.training:  # its batch norms' statistics; a frozen trunk's never change
+        for average, value in zip(kept.buffers(), model.buffers(), strict=True):
+            average.copy_(value)
 
 
 def _read(config: TrainConfig) -> Dataset:

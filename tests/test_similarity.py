@@ -23,6 +23,7 @@ def test_the_matrix_equals_the_pairs(name):
     matrix = similarity.matrix(queries, gallery)
     assert matrix.shape == (70, 300)
     torch.testing.assert_close(matrix, similarity(queries[:, None], gallery[None]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(similarity.matrix(gallery, gallery), similarity.matrix(gallery, gallery.clone()))
     torch.testing.assert_close(similarity.pairs(queries, gallery[:70]), matrix.diagonal(), atol=1e-5, rtol=1e-5)
 
 
