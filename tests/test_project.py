@@ -25,7 +25,7 @@ ORDER = [
     "data.products", "data.dataset",
     "pddm", "similarity", "miner", "losses", "backbones", "model", "features", "learner",
     "separation", "evaluate", "gallery_files", "maps", "gallery", "run", "runs", "baselines", "measure",
-    "trainer", "figures", "cards", "notebook", "serving", "cli",
+    "training", "trainer", "figures", "cards", "notebook", "serving", "cli",
 ]
 # fmt: on
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from pddm_lab import trainer
 from pddm_lab.config import SIMILARITIES, TrainConfig
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.data.splits import hold_out_classes
@@ -12,7 +11,8 @@ from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.evaluate import evaluate
 from pddm_lab.measure import load_model
 from pddm_lab.runs import Run, list_runs
-from pddm_lab.trainer import learning_rate_factor, resolve_device, resume, train
+from pddm_lab.trainer import resume, train
+from pddm_lab.training import Training, learning_rate_factor, resolve_device
 
 
 class NoMaps:
@@ -84,7 +84,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config, monkeypatch, stop_aft
     config = dataclasses.replace(config, unit_dropout=0.2, val_class_share=0.4)
     whole = train(config, progress=False)
     broken = dataclasses.replace(config, run_name="broken")
-    log = trainer._Training._log
+    log = Training._log
     done: list[bool] = []
 
     def pull_the_plug(self, phase, step, *rest):
@@ -93,7 +93,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config, monkeypatch, stop_aft
             done.append(True)
             raise RuntimeError("power cut")
 
-    monkeypatch.setattr(trainer._Training, "_log", pull_the_plug)
+    monkeypatch.setattr(Training, "_log", pull_the_plug)
     with pytest.raises(RuntimeError, match="power cut"):
         train(broken, progress=False)
     failed = Run.open(f"{config.runs_root}/broken")
