@@ -85,7 +85,7 @@ class TrainConfig:
     squared_distance: bool = False
     """Use the squared Euclidean distance in E_e; no source settles it."""
 
-    steps: int = 600
+    steps: int = 500
     """Training steps (batches)."""
     classes_per_batch: int = 32
     """Classes in a batch (P)."""

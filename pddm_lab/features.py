@@ -23,7 +23,7 @@ from pddm_lab.runlog import replacing
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what)."""
 
-INFERENCE_BATCH = 64
+INFERENCE_BATCH = 32
 VIEW_ZOOM = 9 / 8
 """How much an image is scaled up before a random crop of a frozen trunk's view is cut from it."""
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
