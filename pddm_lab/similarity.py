@@ -23,7 +23,7 @@ from pddm_lab.pddm import PDDM
 
 TILE_PAIRS = 4096
 """Pairs a tile of the PDDM matrix holds: two (pairs, 128) blocks of 2 MB each stay in a core's cache."""
-ROW_PAIRS = 1 << 20
+CHUNK_PAIRS = 1 << 16
 """Pairs scored at a time by `pairs`: bounds the memory."""
 SMALLEST_NORM = 1e-12
 """The smallest length divided by, as in torch.nn.functional.normalize."""
@@ -60,7 +60,7 @@ class Similarity(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            chunks = zip(a.split(ROW_PAIRS // 16), b.split(ROW_PAIRS // 16), strict=True)
+            chunks = zip(a.split(CHUNK_PAIRS), b.split(CHUNK_PAIRS), strict=True)
             return torch.cat([self(left, right) for left, right in chunks]) if len(a) else a.new_zeros(0)
         finally:
             self.train(was_training)
