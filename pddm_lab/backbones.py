@@ -93,18 +93,24 @@ def _torchvision(name: str, weights: str) -> nn.Module:
             f"Unknown trunk {name!r}. Expected efficientnet_lite0 or a torchvision classification model: "
             f"{', '.join(known)}."
         )
-    # GoogLeNet and Inception carry auxiliary classifiers, which embedding learning has no use for.
-    options = {"aux_logits": False, "init_weights": weights == "none"} if name in ("googlenet", "inception_v3") else {}
-    if weights != "imagenet":
-        return models.get_model(name, weights=None, **options)
     try:
-        options.pop("init_weights", None)
-        return models.get_model(name, weights="DEFAULT", **options)
+        if weights == "imagenet":
+            network = models.get_model(name, weights="DEFAULT")
+        else:
+            # These two draw their random start slowly: not where a file replaces it.
+            start = {"init_weights": weights == "none"} if name in ("googlenet", "inception_v3") else {}
+            network = models.get_model(name, weights=None, **start)
     except OSError as error:
         raise ConfigError(
             f"The ImageNet weights of {name} could not be downloaded ({error}). Without a network give --weights FILE, "
             "--weights none, or --trunk efficientnet_lite0, whose weights come with a package."
         ) from error
+    if hasattr(network, "aux_logits"):  # GoogLeNet's and Inception's second classifiers have no use here
+        network.aux_logits = False
+        for auxiliary in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(network, auxiliary):
+                setattr(network, auxiliary, None)
+    return network
 
 
 def _load_file(network: nn.Module, path: Path, name: str) -> None:

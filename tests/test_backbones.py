@@ -69,6 +69,20 @@ def test_what_cannot_be_had_is_one_clear_error(tmp_path, monkeypatch):
         load_trunk("resnet18", str(tmp_path / "other.pth"))
 
 
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_pretrained_networks_lose_their_auxiliary_classifiers(name, monkeypatch):
+    from torchvision import models
+    from torchvision.models import WeightsEnum
+
+    pretrained = models.get_model(name, weights=None, init_weights=False, aux_logits=True).state_dict()
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: pretrained)
+    trunk = load_trunk(name, "imagenet").train()
+    assert not any("aux" in key.lower() for key in trunk.state_dict())
+    assert trunk(images(96)).shape == (2, trunk.dim)
+    first = next(key for key in pretrained if key.endswith("conv.weight"))
+    torch.testing.assert_close(trunk.state_dict()[f"network.{first}"], pretrained[first])
+
+
 def test_no_network_for_torchvision_weights(monkeypatch):
     from urllib.error import URLError
 
