@@ -212,7 +212,7 @@ PRESETS: dict[str, TrainConfig] = {
 """`quick` trains on cached features in seconds on a CPU, `finetune` the trunk too; `paper` is the paper's setting."""
 
 PRESET_SUMMARIES: dict[str, str] = {
-    "quick": "Frozen ImageNet trunk, cached features: a first run in under a minute on a CPU.",
+    "quick": "Frozen ImageNet trunk, cached features: two minutes on a CPU the first time, then one.",
     "finetune": "The trunk is trained too, with augmentation: minutes on a GPU, an hour or more on a CPU.",
     "paper": "GoogLeNet at 227 px, d = 128, one hard quadruplet a batch, the published constants: for a GPU.",
 }
