@@ -83,7 +83,7 @@ seed = None  # int, Seed of the weights, the batches and the augmentation. [0]
 deterministic = None  # bool, Ask torch for deterministic algorithms only (slower on a GPU). [False]
 device = None  # str, auto: cuda where there is one, else cpu. ['auto']
 devices = None  # int, Processes, one device each; more than one trains with DDP (gloo on CPUs, nccl on GPUs). [1]
-precision = None  # str, auto: bf16 on a GPU that has it, fp16 on an older one, 32 on a CPU. ['auto']
+precision = None  # str, auto: bf16 on a GPU that has it, fp16 on an older one; on a CPU 32, or bf16 for a frozen trunk if fast. ['auto']
 workers = None  # int, Processes that load images; -1: one per core but one, at most 8. [-1]
 # fmt: on
 

@@ -125,7 +125,7 @@ class TrainConfig:
     devices: int = 1
     """Processes, one device each; more than one trains with DDP (gloo on CPUs, nccl on GPUs)."""
     precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
-    """auto: bf16 on a GPU that has it, fp16 on an older one, 32 on a CPU."""
+    """auto: bf16 on a GPU that has it, fp16 on an older one; on a CPU 32, or bf16 for a frozen trunk if fast."""
     workers: int = -1
     """Processes that load images; -1: one per core but one, at most 8."""
 

@@ -24,7 +24,7 @@ from pddm_lab.separation import Distribution, histogram, separation
 
 Array: TypeAlias = Tensor | np.ndarray
 
-__all__ = ["Distribution", "Evaluation", "clustering_nmi", "evaluate", "map_at_r", "rank"]
+__all__ = ["Distribution", "Evaluation", "clustering_nmi", "evaluate"]
 
 RECALLS = (1, 2, 4, 8, 16, 32)
 _CHUNK_SCORES = 1 << 21  # scores at a time: 8 MB, and some 50 MB with the keys that order them
@@ -94,34 +94,6 @@ def evaluate(
         metrics["nmi"] = clustering_nmi(features, labels, seed)
     excluded = len(items.query) - ranking.queries
     return Evaluation(metrics, pairs.distribution(), ranking.queries, ranking.map_at_r_error(), excluded)
-
-
-def map_at_r(
-    similarity: PairScorer,
-    query: Float[Array, "queries dim"],
-    gallery: Float[Array, "items dim"],
-    query_labels: Int[Array, " queries"],
-    gallery_labels: Int[Array, " items"],
-    leave_one_out: bool,
-) -> float:
-    """MAP@R alone, for choosing a step while training; arguments as for `evaluate`."""
-    return rank(similarity, query, gallery, query_labels, gallery_labels, leave_one_out)["map@r"]
-
-
-def rank(
-    similarity: PairScorer,
-    query: Float[Array, "queries dim"],
-    gallery: Float[Array, "items dim"],
-    query_labels: Int[Array, " queries"],
-    gallery_labels: Int[Array, " items"],
-    leave_one_out: bool,
-) -> dict[str, float]:
-    """Recall@K, R-precision and MAP@R alone; arguments as for `evaluate`."""
-    items = _Items.of(query, gallery, query_labels, gallery_labels, leave_one_out)
-    ranking = _Ranking(items)
-    for rows, scores in _scores(similarity, items):
-        ranking.add(rows, scores)
-    return ranking.metrics()
 
 
 def clustering_nmi(features: Float[Array, "items dim"], labels: Int[Array, " items"], seed: int = 0) -> float:
