@@ -1,0 +1,24 @@
+"""Pictures with their numbers as HTML blocks, for notebooks and the dashboard alike; `from pddm_lab import cards`.
+
+A block carries its pictures as data URIs and its style with it: one element on a page however many pictures it holds,
+and nothing to load. It takes text and background from where it is put, so that it fits a light and a dark page.
+"""
+
+from pddm_lab.cards.block import RIGHT, WRONG, Block, picture
+from pddm_lab.cards.pictures import image_grid, retrieval_grid
+from pddm_lab.cards.quadruplets import quadruplet_card, quadruplet_grid
+from pddm_lab.cards.tables import facts, metrics_table, stepper
+
+__all__ = [
+    "RIGHT",
+    "WRONG",
+    "Block",
+    "facts",
+    "image_grid",
+    "metrics_table",
+    "picture",
+    "quadruplet_card",
+    "quadruplet_grid",
+    "retrieval_grid",
+    "stepper",
+]

@@ -1,0 +1,107 @@
+"""Items as tiles: ranked results with their scores, and plain grids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pddm_lab.cards.block import Block, digits_of, escaped, number, picture
+from pddm_lab.figures import shown, style_of
+
+
+def retrieval_grid(
+    results: pd.DataFrame, images: Mapping[str, bytes | None], similarity: str, *, right_class: str | None = None
+) -> Block:
+    """A ranked list of pictures, best first.
+
+    Args:
+        results: id, class_name, rank (from 1), value (of the similarity, larger = more similar); optional rank_change
+            (places won against the other ranking, NaN where that one doesn't hold the item).
+        images: picture bytes by item id.
+        similarity: the one that ranked.
+        right_class: the query's class, to mark right and wrong; None where it is unknown.
+    """
+    style = style_of(similarity)
+    letter = "D" if style.distance else "S" if similarity == "pddm" else "s"
+    values = shown(similarity, results["value"].to_numpy(dtype=float))
+    tiles, digits = [], digits_of(values)
+    for row, value in zip(results.to_dict("records"), values, strict=True):
+        verdict = "" if right_class is None else "right" if row["class_name"] == right_class else "wrong"
+        mark = {"right": '<b class="pl-mark pl-good">✓</b>', "wrong": '<b class="pl-mark pl-bad">✕</b>', "": ""}[
+            verdict
+        ]
+        said = f"Rank {int(row['rank'])}: {row['class_name']}" + (f", {verdict} class" if verdict else "")
+        over = f'<span class="pl-rank">{int(row["rank"])}</span>{mark}'
+        below = (
+            f'<div class="pl-value"><span><i style="color:{style.colour}">{letter}</i> {number(value, digits)}</span>'
+            f"{_change(row.get('rank_change'))}</div>"
+        )
+        tiles.append(_tile(row["id"], row["class_name"], images, said, verdict or "plain", over, below))
+    return Block(f'<div class="pl-tiles">{"".join(tiles)}</div>', _STYLE)
+
+
+def image_grid(
+    items: Iterable[tuple[str, str]], images: Mapping[str, bytes | None], *, chosen: str = "", small: bool = False
+) -> Block:
+    """Items as thumbnails with their class names below.
+
+    Args:
+        items: (id, class name) pairs.
+        images: picture bytes by item id.
+        chosen: id of the one to mark.
+    """
+    tiles = "".join(
+        _tile(name, class_name, images, class_name, "chosen" if name == chosen else "plain")
+        for name, class_name in items
+    )
+    return Block(f'<div class="pl-tiles{" pl-small" if small else ""}">{tiles}</div>', _STYLE)
+
+
+def _tile(
+    item: str,
+    class_name: str,
+    images: Mapping[str, bytes | None],
+    said: str,
+    look: str,
+    over: str = "",
+    below: str = "",
+) -> str:
+    """One picture with its class name; `data-pick` lets a page take a click on it as choosing the item."""
+    return (
+        f'<div class="pl-tile pl-{look}" data-pick="{escaped(item)}" role="button" tabindex="0" '
+        f'title="{escaped(said)} · {escaped(item)}"><div class="pl-frame">{picture(images.get(item), said)}{over}</div>'
+        f'<div class="pl-name">{escaped(class_name)}</div>{below}</div>'
+    )
+
+
+def _change(change: Any) -> str:
+    """Places won or lost against the other ranking."""
+    if change is None or not np.isfinite(change):
+        return ""
+    if not change:
+        return '<span class="pl-change" title="same rank in both">=</span>'
+    arrow, words = ("▲", "earlier") if change > 0 else ("▼", "later")
+    places = abs(int(change))
+    return f'<span class="pl-change" title="{places} places {words} than in the other ranking">{arrow}{places}</span>'
+
+
+_STYLE = """
+.pl-tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(clamp(76px,6vw,116px),1fr));gap:10px}
+.pl-small{grid-template-columns:repeat(auto-fill,minmax(66px,1fr));gap:8px}
+.pl-tile{min-width:0;cursor:pointer;border-radius:8px;outline-offset:2px}
+.pl-frame{position:relative}
+.pl-frame img,.pl-frame .pl-none{width:100%;aspect-ratio:1;height:auto}
+.pl-tile:hover img{border-color:#6B7686}
+.pl-tile:focus-visible{outline:2px solid #2F78D0}
+.pl-right img{border:3px solid #17875A}
+.pl-wrong img{border:3px dashed #C4382F}
+.pl-chosen img{border:3px solid #6B7686}
+.pl-mark{position:absolute;right:5px;top:5px;width:18px;height:18px;border-radius:99px;display:grid;place-items:center;
+ color:#fff;font-size:11px;line-height:1}
+.pl-mark.pl-good{background:#17875A}.pl-mark.pl-bad{background:#C4382F}
+.pl-value{font-size:12px;display:flex;justify-content:space-between;font-variant-numeric:tabular-nums;white-space:nowrap}
+.pl-change{opacity:.72}
+"""

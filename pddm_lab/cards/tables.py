@@ -1,0 +1,108 @@
+"""Metrics as a table, the steps of a longer work, and short facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from pddm_lab.cards.block import Block, escaped
+from pddm_lab.figures import METRICS, in_order, style_of
+
+
+def metrics_table(
+    table: pd.DataFrame, protocol: str, *, metrics: Sequence[str] = tuple(METRICS), best_of_each: bool = False
+) -> Block:
+    """Final metrics of one protocol: a row per run and similarity, a column per metric with its unit, the best in bold.
+
+    Args:
+        table: run, protocol, similarity, metric, value.
+        protocol: the rows to take.
+        metrics: columns; those without a value are left out.
+        best_of_each: the best of each run in bold rather than of all: for runs that were measured on different items.
+    """
+    table = table[table["protocol"] == protocol]
+    columns = [metric for metric in metrics if (table["metric"] == metric).any()]
+    runs = list(dict.fromkeys(table["run"]))
+    values = table.set_index(["run", "similarity", "metric"])["value"]
+    rows: list[str] = []
+    for run in runs:
+        best = _best(table[table["run"] == run] if best_of_each else table, columns)
+        for number, name in enumerate(in_order(table.loc[table["run"] == run, "similarity"])):
+            style, cells = style_of(name), []
+            for metric in columns:
+                text = METRICS[metric].format(values.get((run, name, metric), np.nan))
+                cells.append(f"<td><b>{text}</b></td>" if text == best.get(metric) else f"<td>{text}</td>")
+            first = f'<th scope="row" class="pl-run">{escaped(run) if not number else ""}</th>' if len(runs) > 1 else ""
+            swatch = f'<span class="pl-swatch" style="background:{style.colour}"></span>'
+            opens = ' class="pl-opens"' if not number and rows else ""
+            rows.append(f'<tr{opens}>{first}<th scope="row">{swatch}{escaped(style.title)}</th>{"".join(cells)}</tr>')
+    heads = "".join(f'<th scope="col" title="{escaped(METRICS[name].help)}">{_heading(name)}</th>' for name in columns)
+    corner = ("<th></th>" if len(runs) > 1 else "") + '<th scope="col" class="pl-first">ranked by</th>'
+    return Block(
+        f'<div class="pl-scroll"><table class="pl-table"><thead><tr>{corner}{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>",
+        _STYLE,
+    )
+
+
+def _best(table: pd.DataFrame, metrics: Sequence[str]) -> dict[str, str]:
+    """The best value of each metric that more than one row has, as it is written."""
+    best = {}
+    for metric in metrics:
+        values = table.loc[table["metric"] == metric, "value"].dropna()
+        if len(values) > 1:
+            known = METRICS[metric]
+            best[metric] = known.format(values.max() if known.larger_is_better else values.min())
+    return best
+
+
+def _heading(metric: str) -> str:
+    known = METRICS[metric]
+    return f"{escaped(known.title)}<small>{escaped(known.unit) or '&nbsp;'}</small>"
+
+
+def stepper(steps: Sequence[str], at: int) -> Block:
+    """Steps of a longer work in a row: those done, the one at hand, those to come."""
+    words = ("done", "now", "to come")
+    items = []
+    for number, step in enumerate(steps):
+        state = 0 if number < at else 1 if number == at else 2
+        current = ' aria-current="step"' if state == 1 else ""
+        items.append(f'<li class="pl-step-{state}"{current} title="{words[state]}">{escaped(step)}</li>')
+    return Block(f'<ol class="pl-steps">{"".join(items)}</ol>', _STYLE)
+
+
+def facts(pairs: Mapping[str, str]) -> Block:
+    """Short facts as a list of two columns."""
+    rows = "".join(f"<dt>{escaped(name)}</dt><dd>{escaped(value)}</dd>" for name, value in pairs.items())
+    return Block(f'<dl class="pl-facts">{rows}</dl>', _STYLE)
+
+
+_STYLE = """
+.pl-scroll{overflow-x:auto}
+.pl-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px;margin:0}
+.pl-table th,.pl-table td{padding:6px 10px;text-align:right;border:0;border-top:1px solid rgba(138,147,163,.25);
+ font-weight:400;white-space:nowrap}
+.pl-table th[scope=row]{text-align:left}
+.pl-table thead th{border-top:0;font-size:12.5px;vertical-align:bottom;opacity:.8}
+.pl-table thead .pl-first{text-align:left}
+.pl-table small{display:block;font-size:11px;opacity:.85}
+.pl-table b{font-weight:700}
+.pl-table .pl-opens th,.pl-table .pl-opens td{border-top:2px solid rgba(138,147,163,.5)}
+.pl-run{max-width:230px;overflow:hidden;text-overflow:ellipsis}
+.pl-facts{display:grid;grid-template-columns:auto 1fr;gap:3px 12px;margin:0!important;padding:0!important;
+ font-size:13px;line-height:1.4}
+.pl-facts dt{opacity:.66}
+.pl-facts dd{margin:0;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
+.pl-steps{list-style:none;display:flex;flex-wrap:wrap;gap:4px 20px;margin:0!important;padding:0!important;
+ font-size:13px}
+.pl-steps li{margin:0!important;padding:0 0 0 18px!important;position:relative}
+.pl-steps li::before{content:"";position:absolute;left:0;top:.42em;width:9px;height:9px;border-radius:99px;
+ border:2px solid currentColor;box-sizing:border-box}
+.pl-step-0{opacity:.75}.pl-step-0::before{background:currentColor}
+.pl-step-1{font-weight:650}.pl-step-1::before{background:linear-gradient(90deg,currentColor 50%,transparent 50%)}
+.pl-step-2{opacity:.5}
+.pl-swatch{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:8px}
+"""

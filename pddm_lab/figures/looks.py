@@ -1,0 +1,152 @@
+"""How everything looks: a colour, dash and marker per similarity, a title and unit per metric, one template.
+
+The colours keep a contrast of 3:1 or more on white and on near-black, and backgrounds are transparent: one figure
+serves a light and a dark page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+
+from pddm_lab.config import SIMILARITIES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one similarity looks everywhere."""
+
+    title: str
+    colour: str
+    dash: str
+    symbol: str
+    axis: str
+    """What its values are called, with the direction that is more similar."""
+    distance: bool = False
+    """Shown as the distance D = -S."""
+
+
+STYLES: dict[str, Style] = {
+    "euclidean": Style(
+        "Euclidean", "#2F78D0", "solid", "circle", "Euclidean distance D (smaller = more similar)", True
+    ),
+    "cosine": Style("Cosine", "#B83280", "dot", "triangle-up", "cosine (larger = more similar)"),
+    "mahalanobis": Style(
+        "Mahalanobis", "#0E9470", "dash", "square", "Mahalanobis distance D (smaller = more similar)", True
+    ),
+    "pddm": Style("PDDM", "#D9570B", "solid", "diamond", "PDDM score S (larger = more similar)"),
+}
+NEGATIVE = "#8A93A3"
+"""Colour of negative pairs."""
+PROTOCOL_TITLES = {
+    "unseen": "Unseen classes",
+    "known": "Known classes",
+    "validation": "Validation classes",
+    "train": "Training batches",
+}
+PHASE_TITLES = {
+    "select": "Choosing the best step",
+    "refit": "Refit on all training classes",
+    "evaluate": "Measuring",
+    "gallery": "Building the galleries",
+    "done": "Done",
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How one metric is written."""
+
+    title: str
+    unit: str
+    """ "%" for fractions, which are shown times 100; "" for plain numbers."""
+    help: str
+    digits: int = 1
+    larger_is_better: bool = True
+
+    def format(self, value: float) -> str:
+        """The value as text without its unit; a dash where there is none."""
+        if value is None or not np.isfinite(value):
+            return "–"
+        return f"{value * (100 if self.unit == '%' else 1):.{self.digits}f}"
+
+    @property
+    def heading(self) -> str:
+        """Title with its unit."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
+
+METRICS: dict[str, Metric] = {
+    **{
+        f"recall@{k}": Metric(f"R@{k}", "%", f"Queries with a right item among the first {k}.")
+        for k in (1, 2, 4, 8, 16, 32)
+    },
+    "r_precision": Metric("R-precision", "%", "Share of right items among the first R, R being how many there are."),
+    "map@r": Metric("MAP@R", "%", "R-precision that also rewards right items for coming early."),
+    "nmi": Metric("NMI", "%", "Normalised mutual information of k-means clusters and classes."),
+    "auc": Metric("ROC AUC", "", "Chance that a positive pair is more similar than a negative one.", 4),
+    "eer": Metric("EER", "%", "Error rate where as many positives are missed as negatives pass.", 1, False),
+    "dprime": Metric("d′", "", "Distance of the means of positive and negative pairs, in standard deviations.", 2),
+    "tpr@1%fpr": Metric("TPR at 1 % FPR", "%", "Positive pairs found when 1 % of the negative ones pass."),
+}
+"""Every metric a run measures, in the order tables show them."""
+TEMPLATE = go.layout.Template(
+    layout=go.Layout(
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": "#7B8594", "size": 13},
+        xaxis={"gridcolor": "rgba(138,147,163,.22)", "zeroline": False, "automargin": True},
+        yaxis={"gridcolor": "rgba(138,147,163,.22)", "zeroline": False, "automargin": True},
+    )
+)
+RING = {"color": "white", "width": 1.5}
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+
+
+def new_figure(title: str, height: int, figure: go.Figure | None = None) -> go.Figure:
+    figure = figure or go.Figure()
+    return figure.update_layout(
+        template=TEMPLATE,
+        height=height,
+        title={"text": title, "x": 0, "xanchor": "left", "font": {"size": 15}} if title else None,
+        margin={"l": 8, "r": 12, "t": 72 if title else 40, "b": 4},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "yref": "container",
+            "y": 0.88 if title else 0.995,
+            "yanchor": "top",
+            "title": None,
+        },
+        hovermode="x unified",
+    )
+
+
+def style_of(similarity: str) -> Style:
+    """The look of a similarity; one the lab has no colour for is drawn in grey under its own name."""
+    plain = Style(similarity, "#6B7686", "dashdot", "x", f"{similarity} (larger = more similar)")
+    return STYLES.get(similarity, plain)
+
+
+def shown(similarity: str, values: NDArray) -> NDArray:
+    """Similarities as they are shown: a distance's sign is turned back."""
+    return -np.asarray(values) if style_of(similarity).distance else np.asarray(values)
+
+
+def in_order(similarities: Iterable[str]) -> list[str]:
+    """Similarities in the order every table and legend uses."""
+    order: dict[str, int] = {name: rank for rank, name in enumerate(SIMILARITIES)}
+    return sorted(set(similarities), key=lambda name: (order.get(name, len(order)), name))
+
+
+def translucent(colour: str, alpha: float) -> str:
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"

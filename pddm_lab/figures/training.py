@@ -1,0 +1,130 @@
+"""Charts of trainings: metrics and losses through time, and what several runs came to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from pddm_lab.figures.looks import DASHES, METRICS, PROTOCOL_TITLES, STYLES, Metric, in_order, new_figure, style_of
+
+
+def curves(
+    frame: pd.DataFrame, metric: str, *, x: str = "step", protocol: str = "validation",
+    title: str = "", height: int = 300,
+) -> go.Figure:  # fmt: skip
+    """One metric through training: a line per similarity, coloured by it, dashed by the run where there are several.
+
+    Args:
+        frame: a run's metrics (step, seconds, protocol, similarity, metric, value); a `run` column tells several apart.
+        metric: a key of `METRICS`.
+        x: "step" or "seconds".
+    """
+    known = METRICS.get(metric) or Metric(metric, "", "")
+    scale = 100 if known.unit == "%" else 1
+    figure = new_figure(title, height)
+    frame = frame[(frame["metric"] == metric) & (frame["protocol"] == protocol)]
+    runs = list(dict.fromkeys(frame["run"])) if "run" in frame else [""]
+    named: set[str] = set()
+    for number, run in enumerate(runs):
+        of_run = frame[frame["run"] == run] if "run" in frame else frame
+        for name in in_order(of_run["similarity"]):
+            rows, style = of_run[of_run["similarity"] == name].sort_values(x), style_of(name)
+            dash = DASHES[number % len(DASHES)] if len(runs) > 1 else style.dash
+            figure.add_scatter(
+                x=rows[x], y=rows["value"] * scale, mode="lines+markers" if len(rows) <= 60 else "lines",
+                name=style.title, showlegend=name not in named, line={"color": style.colour, "width": 2, "dash": dash},
+                marker={"symbol": style.symbol, "size": 6}, hovertemplate=f"%{{y:.{known.digits}f}} {known.unit} {run}",
+            )  # fmt: skip
+            named.add(name)
+    _name_dashes(figure, runs)
+    figure.update_xaxes(title=_time_title(x))
+    return figure.update_yaxes(title=f"{known.heading} ({PROTOCOL_TITLES.get(protocol, protocol).lower()})")
+
+
+def losses(frame: pd.DataFrame, *, x: str = "step", points: int = 200, title: str = "", height: int = 300) -> go.Figure:
+    """Loss terms through training: E and its parts, E_m on scores (PDDM's colour), E_e on distances (Euclidean's).
+
+    Args:
+        frame: a run's metrics; rows of protocol "train" are used. A `run` column tells several runs apart.
+        x: "step" or "seconds".
+        points: neighbouring steps are averaged down to about this many points a line; the axis says over how many.
+    """
+    terms = {
+        "loss": ("E, the sum", "#6B7686"),
+        "E_m": ("E<sub>m</sub>, on scores", STYLES["pddm"].colour),
+        "E_e": ("E<sub>e</sub>, on distances", STYLES["euclidean"].colour),
+        "mahalanobis_loss": ("Mahalanobis, its own", STYLES["mahalanobis"].colour),
+    }
+    frame = frame[frame["protocol"] == "train"]
+    runs = list(dict.fromkeys(frame["run"])) if "run" in frame else [""]
+    figure, window, named = new_figure(title, height), 1, set()
+    for number, run in enumerate(runs):
+        of_run = frame[frame["run"] == run] if "run" in frame else frame
+        for term, (name, colour) in terms.items():
+            rows = of_run[of_run["metric"] == term].sort_values("step")
+            if rows.empty:
+                continue
+            size = max(1, len(rows) // points)
+            window = max(window, size)
+            means = rows[[x, "value"]].groupby(np.arange(len(rows)) // size).mean()
+            figure.add_scatter(
+                x=means[x], y=means["value"], mode="lines", name=name, showlegend=name not in named,
+                line={"color": colour, "width": 2, "dash": DASHES[number % len(DASHES)]},
+                hovertemplate=f"%{{y:.4f}} {run}",
+            )  # fmt: skip
+            named.add(name)
+    _name_dashes(figure, runs)
+    figure.update_xaxes(title=_time_title(x))
+    return figure.update_yaxes(title="loss" + (f", mean of {window} steps" if window > 1 else ""), rangemode="tozero")
+
+
+def _name_dashes(figure: go.Figure, runs: Sequence[str]) -> None:
+    """Legend entries for the runs' dashes: beside those for the colours, instead of one for each pair of both."""
+    for number, run in enumerate(runs if len(runs) > 1 else ()):
+        line = {"color": "#6B7686", "width": 2, "dash": DASHES[number % len(DASHES)]}
+        # Of a long name both ends: it begins with its data and ends with its time.
+        name = run if len(run) <= 28 else f"{run[:16]}…{run[-11:]}"
+        figure.add_scatter(x=[None], y=[None], mode="lines", name=name, line=line)
+
+
+def _time_title(x: str) -> str:
+    return "training time, s" if x == "seconds" else "training step"
+
+
+def comparison(
+    table: pd.DataFrame, metrics: Sequence[str] = ("recall@1", "map@r"), *,
+    protocols: Sequence[str] = ("unseen", "known"), title: str = "", height: int | None = None,
+) -> go.Figure:  # fmt: skip
+    """Final metrics as dots: a panel per protocol, a row per metric (and run), a marker per similarity.
+
+    Args:
+        table: run, protocol, similarity, metric, value, as `runs.compare` returns it.
+        metrics: keys of `METRICS` that are fractions.
+    """
+    protocols = [name for name in protocols if (table["protocol"] == name).any()] or list(protocols)
+    runs = list(dict.fromkeys(table["run"]))
+    rows = [(metric, run) for metric in metrics for run in runs]
+    names = [METRICS[metric].title + (f" · {run}" if len(runs) > 1 else "") for metric, run in rows]
+    figure = make_subplots(
+        1, len(protocols), shared_yaxes=True, horizontal_spacing=0.04,
+        subplot_titles=[PROTOCOL_TITLES.get(name, name) for name in protocols],
+    )  # fmt: skip
+    for column, protocol in enumerate(protocols, 1):
+        for name in in_order(table["similarity"]):
+            style = style_of(name)
+            chosen = table[(table["protocol"] == protocol) & (table["similarity"] == name)]
+            values = chosen.set_index(["metric", "run"])["value"]
+            figure.add_scatter(
+                x=[100 * values.get(row, np.nan) for row in rows], y=names, row=1, col=column, mode="markers",
+                marker={"color": style.colour, "symbol": style.symbol, "size": 11}, name=style.title, legendgroup=name,
+                showlegend=column == 1, hovertemplate=f"{style.title} %{{x:.1f}} %<extra></extra>",
+            )  # fmt: skip
+    new_figure(title, height or 110 + 34 * len(rows), figure).update_layout(
+        hovermode="closest", margin={"t": 96 if title else 66}
+    )
+    figure.update_xaxes(title="%")
+    return figure.update_yaxes(autorange="reversed")
