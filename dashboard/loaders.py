@@ -98,6 +98,33 @@ def _pairs(path: str, protocol: str, stamp: Stamp) -> Pairs:
     return Pairs.of(_gallery(path, protocol, stamp))
 
 
+def radius(run: Run, protocol: str) -> np.ndarray:
+    """Local radius of every item of a gallery, (items,): small where items lie densely."""
+    return _radius(str(run.path), protocol, _stamp(run.path / "gallery" / protocol))
+
+
+@st.cache_resource(max_entries=8, show_spinner="Measuring how densely the items lie")
+def _radius(path: str, protocol: str, stamp: Stamp) -> np.ndarray:
+    from pddm_lab.neighbourhoods import local_radius
+
+    return local_radius(_gallery(path, protocol, stamp).features)
+
+
+def similarities(run: Run) -> dict[str, Similarity]:
+    """The run's similarities, on the CPU, without its trunk: quick to load. Raises RunError where there is no model."""
+    return _similarities(str(run.path), _stamp(run.path / "model.safetensors"))
+
+
+@st.cache_resource(max_entries=8, show_spinner="Loading the similarities")
+def _similarities(path: str, stamp: Stamp) -> dict[str, Similarity]:
+    import torch
+
+    from pddm_lab.measure import load_similarities
+
+    torch.set_num_threads(1)  # sessions share the cores
+    return load_similarities(Run.open(path))
+
+
 def model(run: Run) -> MetricModel:
     """The run's model, on the CPU. Raises RunError where there is none."""
     return _model(str(run.path), _stamp(run.path / "model.safetensors"))

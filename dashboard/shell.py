@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import loaders
 import streamlit as st
+from tables import measured_alike
 
 from pddm_lab import cards
 from pddm_lab.figures import PHASE_TITLES, PROTOCOL_TITLES, style_of
@@ -154,6 +155,27 @@ def protocol_picker(run: Run) -> str:
         "protocol",
         help="Unseen: classes that never trained. Known: new photos of classes that did.",
     )
+
+
+def second_run(run: Run, protocol: str, **options: Any) -> Run | None:
+    """A choice of another run to open beside this one, in the URL as `with`; None where none is chosen.
+
+    Offered are the runs that have a gallery of the protocol with the same items, so that a selection means the same in
+    both.
+    """
+    same = [
+        other.name
+        for other in loaders.list_runs()
+        if isinstance(other, Run)
+        and other.name != run.name
+        and protocol in other.protocols()
+        and measured_alike([run, other])
+    ]
+    if not same:
+        return None
+    titles = {"": "no other run", **{name: name for name in same}}
+    name = choice(st.selectbox, "Beside it", titles, "with", **options)
+    return next((other for other in loaders.list_runs() if isinstance(other, Run) and other.name == name), None)
 
 
 def plain(text: str) -> str:

@@ -20,8 +20,9 @@ from pddm_lab.evaluate import Distribution, evaluate
 from pddm_lab.features import Progress, run_network
 from pddm_lab.gallery import Gallery
 from pddm_lab.maps import start_map
-from pddm_lab.model import MetricModel
+from pddm_lab.model import LEARNED, MetricModel, learned_similarities
 from pddm_lab.runs import Run
+from pddm_lab.similarity import Similarity, make_similarity
 
 Bar = Callable[[str], AbstractContextManager[Progress]]
 """Opens a progress bar by name; what it yields takes (done, total, what)."""
@@ -144,6 +145,27 @@ def load_model(run: Run) -> MetricModel:
     except RuntimeError as error:
         raise RunError(f"model.safetensors of {run.name} doesn't fit its configuration: {error}") from error
     return model.eval()
+
+
+def load_similarities(run: Run) -> dict[str, Similarity]:
+    """A run's similarities by name, without its trunk and head: all it takes to score stored features.
+
+    On the CPU, in evaluation mode.
+
+    Raises:
+        RunError: no model yet, or one of other shapes than its configuration says.
+    """
+    learned, prefix = learned_similarities(run.config), "learned."
+    state = {name.removeprefix(prefix): tensor for name, tensor in run.model_state().items() if name.startswith(prefix)}
+    try:
+        learned.load_state_dict(state)
+    except RuntimeError as error:
+        raise RunError(f"model.safetensors of {run.name} doesn't fit its configuration: {error}") from error
+    learned.eval().requires_grad_(False)
+    return {
+        name: learned[name] if name in LEARNED else make_similarity(name, run.config.dim)  # type: ignore[misc]
+        for name in SIMILARITIES
+    }
 
 
 def paths_of(dataset: Dataset) -> list[Path]:

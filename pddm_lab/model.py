@@ -49,6 +49,17 @@ class EmbeddingNet(nn.Module):
             return self.project(pooled)
 
 
+def learned_similarities(config: TrainConfig) -> nn.ModuleDict:
+    """New similarities with weights, by name: those of `LEARNED`."""
+    hidden, dropout, normalize = config.unit_hidden, config.unit_dropout, config.unit_normalize
+    return nn.ModuleDict(
+        {
+            name: make_similarity(name, config.dim, hidden=hidden, dropout=dropout, normalize_input=normalize)
+            for name in LEARNED
+        }
+    )
+
+
 class MetricModel(nn.Module):
     """An embedding and its learned similarities: what a run saves and everything else loads."""
 
@@ -56,18 +67,7 @@ class MetricModel(nn.Module):
         super().__init__()
         trunk = load_trunk(config.trunk, config.weights if weights is None else weights)
         self.embedding = EmbeddingNet(trunk, config.dim, config.pool_power)
-        self.learned = nn.ModuleDict(
-            {
-                name: make_similarity(
-                    name,
-                    config.dim,
-                    hidden=config.unit_hidden,
-                    dropout=config.unit_dropout,
-                    normalize_input=config.unit_normalize,
-                )
-                for name in LEARNED
-            }
-        )
+        self.learned = learned_similarities(config)
         self._fixed: dict[str, Similarity] = {"euclidean": Euclidean(), "cosine": Cosine()}
 
     def similarity(self, name: str) -> Similarity:

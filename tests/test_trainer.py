@@ -9,7 +9,7 @@ from pddm_lab.data.dataset import read_dataset
 from pddm_lab.data.splits import hold_out_classes
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.evaluate import evaluate
-from pddm_lab.measure import load_model
+from pddm_lab.measure import load_model, load_similarities
 from pddm_lab.runs import Run, list_runs
 from pddm_lab.trainer import resume, train
 from pddm_lab.training import Training, learning_rate_factor, resolve_device
@@ -210,3 +210,10 @@ def test_a_map_that_cannot_be_drawn_is_a_warning(config, monkeypatch):
     monkeypatch.setattr("pddm_lab.measure.start_map", Killed)
     run = train(config, progress=False)
     assert run.status == "finished" and run.info["warnings"] == ["The map could not be drawn: killed"]
+
+
+def test_similarities_load_without_the_trunk(digits_run) -> None:
+    a, b = torch.nn.functional.normalize(torch.randn(2, 9, digits_run.config.dim), dim=-1)
+    model = load_model(digits_run)
+    for name, similarity in load_similarities(digits_run).items():
+        torch.testing.assert_close(similarity.pairs(a, b), model.similarity(name).pairs(a, b))

@@ -1,0 +1,73 @@
+"""Tables to take away: CSV, JSON or Parquet, in a zip beside a manifest that says what they were made from."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pddm_lab.errors import ConfigError
+from pddm_lab.runfiles import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pddm_lab.run import Run
+
+KINDS = ("csv", "json", "parquet")
+
+
+def packed(name: str, table: pd.DataFrame, kind: str, runs: Run | list[Run], settings: Mapping[str, Any]) -> bytes:
+    """A zip with <name>.<kind> and manifest.json.
+
+    Args:
+        name: of the table, a file's name without its ending.
+        table: its columns; the index is left out.
+        kind: csv, json (a list of objects) or parquet.
+        runs: what it was made from.
+        settings: the choices that led to it: filters, thresholds, the protocol.
+
+    Raises:
+        ConfigError: an unknown kind.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"Unknown kind of table {kind!r}. Expected one of {', '.join(KINDS)}.")
+    buffer = io.BytesIO()
+    if kind == "csv":
+        table.to_csv(buffer, index=False)
+    elif kind == "json":
+        table.to_json(buffer, orient="records", force_ascii=False, indent=1)
+    else:
+        table.to_parquet(buffer, index=False)
+    told = manifest(runs, settings) | {"table": f"{name}.{kind}", "rows": len(table), "columns": list(table.columns)}
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{name}.{kind}", buffer.getvalue())
+        archive.writestr("manifest.json", json.dumps(told, indent=1, ensure_ascii=False))
+    return out.getvalue()
+
+
+def manifest(runs: Run | list[Run], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a table was made from: when, the runs with their choices and data, and the settings, as JSON values."""
+    runs = runs if isinstance(runs, list) else [runs]
+    kept = ("name", "fingerprint", "items", "classes", "licence", "attribution")
+    return plain(
+        {
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "runs": [
+                {
+                    "name": run.name,
+                    "created": run.info["created"],
+                    "best_step": run.info.get("best_step"),
+                    "versions": run.info.get("versions"),
+                    "config": run.config.to_dict(),
+                    "data": {key: run.info["dataset"].get(key) for key in kept},
+                }
+                for run in runs
+            ],
+            "settings": dict(settings),
+        }
+    )

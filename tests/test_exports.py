@@ -1,0 +1,36 @@
+"""An exported table reads back as it was, beside a manifest that names its run, data and settings."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pddm_lab.errors import ConfigError
+from pddm_lab.exports import KINDS, packed
+
+TABLE = pd.DataFrame({"id": ["a/1.png", "ä/2.png"], "distance": [0.25, np.nan], "rank": [1, 2]}, index=[7, 3])
+READERS = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_reads_back(digits_run, kind: str) -> None:
+    archive = zipfile.ZipFile(io.BytesIO(packed("results", TABLE, kind, digits_run, {"protocol": "unseen"})))
+    assert archive.namelist() == [f"results.{kind}", "manifest.json"]
+    back = READERS[kind](io.BytesIO(archive.read(f"results.{kind}")))
+    pd.testing.assert_frame_equal(back, TABLE.reset_index(drop=True), check_dtype=False)
+    told = json.loads(archive.read("manifest.json"))
+    assert told["rows"] == 2 and told["columns"] == ["id", "distance", "rank"]
+    assert told["settings"] == {"protocol": "unseen"}
+    assert told["runs"][0]["name"] == digits_run.name
+    assert told["runs"][0]["config"] == digits_run.config.to_dict()
+    assert told["runs"][0]["data"]["fingerprint"] == digits_run.info["dataset"]["fingerprint"]
+
+
+def test_an_unknown_kind_is_refused(digits_run) -> None:
+    with pytest.raises(ConfigError, match="csv, json, parquet"):
+        packed("results", TABLE, "xlsx", digits_run, {})
