@@ -3,83 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import parse_qs, urlparse
+from urllib.parse import urlparse
 
-import pytest
+from walking import go, metric, query
 
 from pddm_lab.figures import METRICS
-from pddm_lab.serving import browser_args, find_browser, served_dashboard, settle
-
-
-@pytest.fixture(scope="module")
-def address(digits_run) -> Iterator[str]:
-    """The dashboard, served on the root that holds the run on digits."""
-    with served_dashboard(digits_run.path.parent) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    """A Chromium that nobody sees."""
-    path = find_browser()
-    reason = "needs Chromium or Chrome on the PATH" if path is None else ""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        reason = "needs playwright: pip install -e '.[dev]'"
-    if reason and os.environ.get("PDDM_LAB_REQUIRE_BROWSER"):
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=browser_args())
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def page(browser, address: str) -> Iterator:
-    """A laptop's window that may ask this server only."""
-    opened = browser.new_page(viewport={"width": 1280, "height": 800})
-    outside: list[str] = []
-    near = urlparse(address).netloc
-
-    def guard(route) -> None:
-        if urlparse(route.request.url).netloc == near:
-            route.continue_()
-        else:
-            outside.append(route.request.url)
-            route.abort()
-
-    opened.route(re.compile("^(https?|wss?)://"), guard)
-    opened.set_default_timeout(30_000)
-    yield opened
-    opened.close()
-    assert outside == []
-
-
-def query(page) -> dict[str, str]:
-    """The choices in the page's URL."""
-    return {name: values[0] for name, values in parse_qs(urlparse(page.url).query).items()}
-
-
-def go(page, name: str) -> None:
-    """Follow the navigation to a page."""
-    page.get_by_test_id("stSidebarNav").get_by_role("link", name=name).click()
-    page.get_by_role("heading", name=name, exact=True).wait_for()
-    settle(page)
-    assert page.get_by_test_id("stException").count() == 0
-
-
-def metric(page, label: str, number: int = 0) -> str:
-    """A number the page shows large."""
-    return (
-        page.get_by_test_id("stMetric").filter(has_text=label).nth(number).get_by_test_id("stMetricValue").inner_text()
-    )
+from pddm_lab.serving import settle
 
 
 def test_a_person_looks_through_the_pages_and_follows_a_link(page, address: str, digits_run) -> None:

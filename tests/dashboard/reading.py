@@ -1,0 +1,55 @@
+"""What a page says, read back by the tests, and what the pages are."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+
+import numpy as np
+
+PAGES = ("runs", "similarity", "quadruplets", "search")
+DATA = {"name": "digits", "fingerprint": "-", "items": 1797, "classes": 10, "skipped": [], "licence": "CC-BY-4.0",
+        "attribution": "E. Alpaydin", "root": ""}  # fmt: skip
+
+
+def texts(app) -> str:
+    """All that the page says in words."""
+    kinds = (app.title, app.markdown, app.caption, app.warning, app.error, app.info, app.subheader)
+    return "\n".join(str(element.value) for kind in kinds for element in kind)
+
+
+def rows_of(body: str) -> list[list[str]]:
+    """The cells of a table block's rows, without marks."""
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", body.split("<tbody>")[1], re.S)
+    return [
+        [html.unescape(re.sub(r"<[^>]+>", "", cell)) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
+        for row in rows
+    ]
+
+
+def blocks(app, key: str) -> str:
+    """The HTML of a block of pictures that can be clicked."""
+    found = [one for one in app.get("bidi_component") if one.key == key]
+    assert len(found) == 1
+    return json.loads(found[0].proto.json)["html"]
+
+
+def tiles(body: str) -> list[tuple[str, str, float, bool]]:
+    """(id, class, number shown, marked right) of each result."""
+    pattern = (
+        r'class="pl-tile pl-(\w+)" data-pick="([^"]+)".*?class="pl-name">(.*?)<'
+        r'.*?class="pl-value"><span><i[^>]*>\w</i> (\S+?)<'
+    )
+    return [
+        (html.unescape(name), html.unescape(label), float(value.replace("−", "-")), look == "right")
+        for look, name, label, value in re.findall(pattern, body, re.S)
+    ]
+
+
+def numbers(values) -> np.ndarray:
+    """A trace's values, which plotly sends as a list or as base64."""
+    if isinstance(values, dict):
+        return np.frombuffer(base64.b64decode(values["bdata"]), dtype=values["dtype"])
+    return np.array(values, dtype=float)

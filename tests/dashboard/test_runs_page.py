@@ -1,0 +1,91 @@
+"""The Runs page against the files of real runs: metrics, curves, comparisons, trainings at work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reading import DATA, numbers, rows_of, texts
+
+from pddm_lab.config import TrainConfig
+from pddm_lab.figures import METRICS
+from pddm_lab.runs import Run
+
+
+def test_runs_shows_the_metrics_of_run_json(open_page, with_digits: Path) -> None:
+    app = open_page("runs", run="digits")
+    measured = json.loads((with_digits / "digits" / "run.json").read_text())["metrics"]
+    tables = [block.value for block in app.html if "pl-table" in block.value.split("</style>")[1]]
+    assert len(tables) == 2
+    for body, protocol in zip(tables, ("unseen", "known"), strict=True):
+        for row, name in zip(rows_of(body), ("euclidean", "cosine", "mahalanobis", "pddm"), strict=True):
+            assert row[0].lower() == name
+            assert row[1:] == [
+                METRICS[metric].format(measured[protocol][name].get(metric, np.nan)) for metric in METRICS
+            ]
+    row = app.dataframe[0].value.iloc[0]
+    assert (row["run"], row["status"]) == ("digits", ["finished"])
+    assert row["unseen D"] == pytest.approx(100 * measured["unseen"]["euclidean"]["recall@1"])
+    assert row["known S"] == pytest.approx(100 * measured["known"]["pddm"]["recall@1"])
+    assert "CC-BY-4.0" in texts(app)
+
+
+def test_runs_draws_the_logged_curves(open_page, with_digits: Path) -> None:
+    app = open_page("runs", run="digits", metric="recall@1", along="seconds", phase="refit")
+    log = Run.open(with_digits / "digits").metrics()
+    expected = log[(log["protocol"] == "validation") & (log["metric"] == "recall@1") & (log["similarity"] == "pddm")]
+    figure = json.loads(next(chart for chart in app.get("plotly_chart") if chart.key == "curves").proto.spec)
+    line = next(trace for trace in figure["data"] if trace["name"] == "PDDM")
+    np.testing.assert_allclose(numbers(line["y"]), 100 * expected["value"])
+    np.testing.assert_allclose(numbers(line["x"]), expected["seconds"])
+    assert app.get_by_key("phase").value == "refit"
+
+
+def test_runs_compares_runs_from_a_link(open_page, with_digits: Path) -> None:
+    finished_like(with_digits / "digits", with_digits / "other", score_margin=0.7)
+    app = open_page("runs", run="digits", beside="other")
+    table = next(one.value for one in app.dataframe if "choice" in one.value)
+    assert table.to_dict("records") == [{"choice": "score_margin", "digits": "0.5", "other": "0.7"}]
+    assert "Final metrics of 2 runs" in texts(app)
+    body = next(block.value for block in app.html if "pl-opens" in block.value.split("</style>")[1])
+    assert [row[0] for row in rows_of(body)] == ["digits", "", "", "", "other", "", "", ""]
+
+
+def finished_like(source: Path, target: Path, **changes: object) -> Run:
+    """A finished run of other choices, through the writer's own interface."""
+    old = Run.open(source)
+    config = TrainConfig(
+        **{**old.config.to_dict(), **changes, "run_name": target.name, "runs_root": str(target.parent)}
+    )
+    run = Run.create(config, old.info["dataset"], "cpu", "32")
+    for protocol, similarities in old.info["metrics"].items():
+        for similarity, values in similarities.items():
+            run.set_metrics(protocol, similarity, values)
+    run.update(status="finished", phase="done")
+    return run
+
+
+def test_an_interrupted_run_says_how_to_go_on(open_page, runs_folder: Path) -> None:
+    config = TrainConfig.from_parameters({"dataset": "digits", "run_name": "gone", "runs_root": str(runs_folder)})
+    Run.create(config, DATA, "cpu", "32").update(pid=2**22 - 1)
+    assert "pddm-lab resume gone" in texts(open_page("runs"))
+
+
+def test_a_run_in_training_shows_its_progress_and_stops_on_request(open_page, runs_folder: Path) -> None:
+    config = TrainConfig.from_parameters(
+        {"dataset": "digits", "run_name": "now", "runs_root": str(runs_folder), "steps": 50}
+    )
+    run = Run.create(config, DATA, "cpu", "32")
+    run.log_metrics(20, "select", "train", "pddm", {"loss": 1.25})
+    run.log_metrics(20, "select", "validation", "euclidean", {"map@r": 0.321})
+    run.flush()
+    app = open_page("runs")
+    assert app.progress[0].value == 40
+    assert "step 20 of 50" in app.progress[0].text
+    assert "**32.1 %**" in texts(app)
+    app.button(key="stop_now").click().run()
+    assert run.stop_requested()
+    assert app.button(key="stop_now").label == "Stopping"
+    assert "Still training" in texts(open_page("similarity"))
