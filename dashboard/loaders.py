@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 Stamp = tuple[tuple[str, int], ...]
 LARGE_SIDE = 360
 """Longer side of a query's picture, in pixels."""
+SAMPLED = 150_000
+"""Pairs of a gallery that are scored one by one, positive and negative ones together."""
 
 
 def list_runs() -> list[Run | BrokenRun]:
@@ -123,6 +125,29 @@ def _similarities(path: str, stamp: Stamp) -> dict[str, Similarity]:
 
     torch.set_num_threads(1)  # sessions share the cores
     return load_similarities(Run.open(path))
+
+
+def sampled_pairs(run: Run, protocol: str) -> pd.DataFrame:
+    """Up to `SAMPLED` pairs of a protocol, the same for every run on its items; shared, not to be changed.
+
+    a, b (gallery rows), positive, label_a, label_b, a similarity in each of euclidean, cosine, mahalanobis, pddm, and
+    density: the third, as an index into `DENSITIES`, of the mean local radius of both items. Raises RunError as
+    `gallery` and `similarities` do.
+    """
+    of, weights = run.path / "gallery" / protocol, run.path / "model.safetensors"
+    return _sampled(str(run.path), protocol, _stamp(of), _stamp(weights))
+
+
+@st.cache_resource(max_entries=8, show_spinner="Scoring pairs")
+def _sampled(path: str, protocol: str, stamp: Stamp, weights: Stamp) -> pd.DataFrame:
+    from pddm_lab.neighbourhoods import density_of
+    from pddm_lab.pairs import sample_pairs, score_pairs
+
+    of, radii = _gallery(path, protocol, stamp), _radius(path, protocol, stamp)
+    found = score_pairs(of.features, sample_pairs(of, SAMPLED), _similarities(path, weights))
+    labels, rows = of.items["label"].to_numpy(), [found[end].to_numpy() for end in ("a", "b")]
+    density = density_of((radii[rows[0]] + radii[rows[1]]) / 2)
+    return found.assign(label_a=labels[rows[0]], label_b=labels[rows[1]], density=density)
 
 
 def model(run: Run) -> MetricModel:

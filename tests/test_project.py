@@ -24,7 +24,7 @@ ORDER = [
     "data.emoji_sets", "data.emoji", "data.digits", "data.folder", "data.grocery", "data.cub200", "data.cars196",
     "data.products", "data.dataset",
     "pddm", "similarity", "miner", "losses", "backbones", "model", "features", "learner",
-    "separation", "evaluate", "neighbourhoods", "gallery_files", "maps", "gallery", "run", "runs", "exports",
+    "separation", "evaluate", "neighbourhoods", "gallery_files", "maps", "gallery", "pairs", "run", "runs", "exports",
     "baselines", "measure", "training", "trainer",
     "figures.looks", "figures.pairs", "figures.quadruplets", "figures.training", "figures",
     "cards.block", "cards.pictures", "cards.quadruplets", "cards.tables", "cards",

@@ -36,3 +36,24 @@ def test_similarity_moves_with_the_slider(open_page, with_digits: Path) -> None:
     assert float(app.metric[1].value.removesuffix(" %")) == pytest.approx(1, abs=0.2)
     slider.set_value(slider.max).run()
     assert [metric.value for metric in app.metric[:2]] == ["100.0 %", "100.00 %"]
+
+
+def test_sampled_pairs_carry_their_classes_scores_and_density(with_digits: Path) -> None:
+    import loaders
+
+    from pddm_lab.neighbourhoods import density_of, local_radius
+    from pddm_lab.runs import Run
+
+    run = Run.open(with_digits / "digits")
+    gallery, pairs = run.gallery("known"), loaders.sampled_pairs(run, "known")
+    roles, labels = gallery.items["role"].to_numpy(), gallery.items["label"].to_numpy()
+    assert (roles[pairs["a"]] == "query").all() and (roles[pairs["b"]] == "gallery").all()
+    assert ((pairs["label_a"] == pairs["label_b"]) == pairs["positive"]).all()
+    assert (labels[pairs["a"]] == pairs["label_a"]).all() and (labels[pairs["b"]] == pairs["label_b"]).all()
+    features = gallery.features.astype(float)
+    distance = ((features[pairs["a"]] - features[pairs["b"]]) ** 2).sum(axis=1) ** 0.5
+    assert pairs["euclidean"].to_numpy() == pytest.approx(-distance, abs=1e-5)
+    radius = local_radius(gallery.features)
+    expected = density_of((radius[pairs["a"]] + radius[pairs["b"]]) / 2)
+    assert (pairs["density"] == expected).all()
+    assert loaders.sampled_pairs(run, "known") is pairs
