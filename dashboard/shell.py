@@ -9,11 +9,10 @@ from typing import Any, NoReturn
 
 import loaders
 import streamlit as st
-from tables import measured_alike
 
 from pddm_lab import cards
 from pddm_lab.figures import PHASE_TITLES, PROTOCOL_TITLES, style_of
-from pddm_lab.runs import BrokenRun, Run
+from pddm_lab.runs import BrokenRun, Run, measured_alike
 
 STATUS_ICONS = {
     "running": ":material/progress_activity:",

@@ -10,10 +10,8 @@ import pandas as pd
 
 from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.figures import style_of
-from pddm_lab.runs import PROTOCOLS, Run
+from pddm_lab.runs import PROTOCOLS, WHERE, Run
 
-WHERE = ("data_root", "runs_root", "run_name", "notes")
-"""Choices that say where a run lies and what it is called, and change nothing in it."""
 ORDERS = {
     "violation": "most violated first",
     "positive": "least similar positive pair first",
@@ -54,12 +52,6 @@ def changed_from_preset(config: TrainConfig) -> pd.DataFrame:
         if name not in WHERE and value != preset[name]
     ]
     return pd.DataFrame(rows, columns=["choice", f"preset {config.preset}", "this run"])
-
-
-def measured_alike(runs: Sequence[Run]) -> bool:
-    """Whether the runs were measured on the same items in the same split, so that their numbers compare."""
-    splits = {(run.info["dataset"]["fingerprint"], run.config.split_seed, run.config.known_query_share) for run in runs}
-    return len(splits) == 1
 
 
 def several(runs: Sequence[Run], frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -87,8 +87,11 @@ def list_all_runs(runs_root: str = "") -> None:
     for run in found:
         if isinstance(run, BrokenRun):
             print(f"{run.name} can't be read: {run.reason}")
-        elif run.reason:
+            continue
+        if run.reason:
             print(f"{run.name} {run.status}: {run.reason}")
+        if run.notes.strip():
+            print(f"{run.name} notes: {' '.join(run.notes.split())[:200]}")
     if not found:
         print(f"No run in {config.runs_root(runs_root)} yet. Train one: pddm-lab train quick")
 

@@ -64,6 +64,7 @@ def manifest(runs: Run | list[Run], settings: Mapping[str, Any]) -> dict[str, An
                     "best_step": run.info.get("best_step"),
                     "versions": run.info.get("versions"),
                     "config": run.config.to_dict(),
+                    "notes": run.notes,
                     "data": {key: run.info["dataset"].get(key) for key in kept},
                 }
                 for run in runs

@@ -1,7 +1,7 @@
 """A run on disk: one training, one folder, written while it trains and readable all the while.
 
 runs/<name>/  run.json  model.safetensors  last.ckpt  metrics.parquet/  quadruplets.parquet/  notebook.ipynb
-              gallery/<protocol>/
+              gallery/<protocol>/  notes.md
 
 A file is written under a temporary name and renamed, so a reader meets the old one or the new one, never half of it.
 torch and pandas are imported where they are used: listing runs takes milliseconds.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-import re
 import socket
 import time
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ import psutil
 
 from pddm_lab.config import TrainConfig, runs_root
 from pddm_lab.errors import ConfigError, RunError
+from pddm_lab.naming import new_folder
 from pddm_lab.runfiles import plain, read_checkpoint, read_tensors, replacing, write_checkpoint, write_tensors
 from pddm_lab.runlog import METRICS, PHASES, QUADRUPLETS, Log
 
@@ -74,7 +74,7 @@ class Run:
             ConfigError: a `run_name` that is no folder name.
         """
         now = datetime.now(UTC)
-        path = _new_folder(runs_root(config.runs_root), config, now)
+        path = new_folder(runs_root(config.runs_root), config, now)
         run = cls(
             path,
             {
@@ -310,6 +310,30 @@ class Run:
         """Whether someone asked."""
         return self._stop_file.exists()
 
+    @property
+    def notes(self) -> str:
+        """What people wrote about it: notes.md, until there is one the notes it was begun with."""
+        try:
+            return self._notes_file.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return self.config.notes
+
+    def write_notes(self, text: str) -> None:
+        """Replace the notes; from any process, for a file of its own is nothing that a training writes.
+
+        Raises:
+            RunError: the folder can't be written.
+        """
+        try:
+            with replacing(self._notes_file) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"{self._notes_file} can't be written: {error.strerror}.") from error
+
+    @property
+    def _notes_file(self) -> Path:
+        return self.path / "notes.md"
+
     def _what_to_run(self) -> str:
         if self.status in ("failed", "stopped", "interrupted"):
             return f"`pddm-lab resume {self.name}` goes on with it."
@@ -317,44 +341,6 @@ class Run:
 
     def _train_anew(self) -> str:
         return f"Train anew: `pddm-lab train {self.config.preset} --dataset {self.config.dataset}`."
-
-
-def folder_name(config: TrainConfig, now: datetime) -> str:
-    """The name a new run's folder is to have: the one that was given, else one of data set, preset and local time.
-
-    Raises:
-        ConfigError: a `run_name` that is no folder name.
-    """
-    name = config.run_name
-    if name:
-        if not re.fullmatch(r"\w[\w .+=-]{0,99}", name) or name.endswith((".", " ")):
-            raise ConfigError(f"--run-name expects up to 100 letters, digits, '-', '_', '.', got {name!r}.")
-        return name
-    dataset = re.sub(r"[^\w.+-]+", "-", re.split(r"[/\\:]", config.dataset.rstrip("/\\"))[-1]).strip("-.")[:60]
-    return f"{dataset or 'folder'}-{config.preset}-{now.astimezone():%Y%m%d-%H%M%S}"
-
-
-def exists_already(path: Path) -> RunError:
-    """What to raise where a run's folder is there already."""
-    hint = f"choose another --run-name, or go on with it: `pddm-lab resume {path.name}`"
-    return RunError(f"{path} exists already: {hint}.")
-
-
-def _new_folder(root: Path, config: TrainConfig, now: datetime) -> Path:
-    """An empty folder of a new name; making it is what keeps two runs of one second apart."""
-    name = folder_name(config, now)
-    for attempt in range(1, 1000):
-        path = root / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
-            path.mkdir(parents=True)
-            return path
-        except FileExistsError:
-            if config.run_name:
-                raise exists_already(path) from None
-        except OSError as error:
-            hint = "--runs-root names another folder"
-            raise RunError(f"{path} can't be made: {error.strerror}. {hint}.") from error
-    raise RunError(f"{root} has 1000 runs of this second: name one with --run-name.")
 
 
 def _read_config(path: Path, info: dict[str, Any]) -> TrainConfig:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; renamed to `path` on leaving, removed on an error."""
-    # The dot hides it from readers of a parquet folder; the pid keeps two writers apart.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # The dot hides it from readers of a parquet folder; the numbers keep two writers apart, sessions of a server too.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         yield temporary
         with open(temporary, "rb") as file:

@@ -1,9 +1,9 @@
-"""The runs under a root: listed, newest first, and compared. What a single one is: run.py."""
+"""The runs under a root: listed, compared, and averaged over their seeds. What a single one is: run.py."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from pddm_lab.config import runs_root
 from pddm_lab.errors import RunError
-from pddm_lab.run import PROTOCOLS, STATUSES, Run, exists_already, folder_name
+from pddm_lab.naming import exists_already, folder_name
+from pddm_lab.run import PROTOCOLS, STATUSES, Run
 from pddm_lab.runlog import PHASES
 
 if TYPE_CHECKING:
@@ -23,12 +24,20 @@ __all__ = [
     "STATUSES",
     "BrokenRun",
     "Comparison",
+    "Group",
     "Run",
     "compare",
     "exists_already",
     "folder_name",
+    "groups",
     "list_runs",
+    "mean_log",
+    "measured_alike",
+    "spread",
 ]
+
+WHERE = ("data_root", "runs_root", "run_name", "notes", "workers")
+"""Choices that say where a run lies, what it is called and who loads its images, and change nothing in it."""
 
 _TRACES = ("run.json", "model.safetensors", "last.ckpt", "metrics.parquet")
 
@@ -92,3 +101,81 @@ def compare(runs: Iterable[Run]) -> Comparison:
     unlike = [len({repr(value) for value in row}) > 1 for row in choices.to_numpy()]
     metrics = pd.DataFrame(rows, columns=["run", "protocol", "similarity", "metric", "value"])
     return Comparison(metrics, choices.loc[unlike])
+
+
+def measured_alike(runs: Iterable[Run]) -> bool:
+    """Whether runs were measured on the same items in the same split, so that their numbers compare."""
+    return len({_split(run) for run in runs}) == 1
+
+
+def _split(run: Run) -> tuple[object, ...]:
+    return run.info["dataset"]["fingerprint"], run.config.split_seed, run.config.known_query_share
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs on the same data and split, made by the same choices but for their seeds."""
+
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        """The first run's name stands for all."""
+        return self.runs[0].name
+
+    @property
+    def seeds(self) -> list[int]:
+        """The different seeds, in order."""
+        return sorted({run.config.seed for run in self.runs})
+
+
+def groups(runs: Iterable[Run]) -> list[Group]:
+    """Runs put together that differ in their seeds alone, in the order in which the first of each comes."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        told = {name: value for name, value in run.config.to_dict().items() if name not in ("seed", *WHERE)}
+        found.setdefault(repr((_split(run), told)), []).append(run)
+    return [Group(tuple(members)) for members in found.values()]
+
+
+def spread(groups: Iterable[Group]) -> pd.DataFrame:
+    """Final metrics of groups: their mean over the seeds, and how far seeds spread.
+
+    Returns:
+        Long, as `Comparison.metrics`, with the group's name as `run`; `value` is the mean, `std` the sample standard
+        deviation (NaN for one seed), `seeds` how many seeds have the value. Runs of one seed count once, by their mean.
+    """
+    groups = list(groups)
+    metrics = compare(run for group in groups for run in group.runs).metrics
+    return _over_seeds(metrics, groups, ["protocol", "similarity", "metric"])
+
+
+def mean_log(groups: Iterable[Group], logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Logs of groups, averaged over the seeds step by step.
+
+    Args:
+        groups: of runs.
+        logs: each run's metrics by the run's name.
+
+    Returns:
+        The columns of a log with `run`, the group's name, `std` and `seeds` as in `spread`; `seconds` is their mean.
+        A step that some seeds didn't come to is the mean of those that did.
+    """
+    import pandas as pd
+
+    groups = list(groups)
+    every = pd.concat([logs[run.name].assign(run=run.name) for group in groups for run in group.runs])
+    return _over_seeds(every, groups, ["phase", "protocol", "similarity", "metric", "step"])
+
+
+def _over_seeds(table: pd.DataFrame, groups: list[Group], keys: list[str]) -> pd.DataFrame:
+    """Mean and spread of `value` over seeds (and the mean of `seconds`) for each group and each of the keys."""
+    of_run = {run.name: (group.name, run.config.seed) for group in groups for run in group.runs}
+    table = table.assign(
+        run=table["run"].map({name: group for name, (group, _) in of_run.items()}),
+        seed=table["run"].map({name: seed for name, (_, seed) in of_run.items()}),
+    ).dropna(subset="value")
+    means = {name: (name, "mean") for name in ("value", "seconds") if name in table}
+    by_seed = table.groupby(["run", *keys, "seed"], sort=False, observed=True).agg(**means).reset_index()
+    found = by_seed.groupby(["run", *keys], sort=False, observed=True)
+    return found.agg(**means, std=("value", "std"), seeds=("value", "size")).reset_index()

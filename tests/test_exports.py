@@ -27,6 +27,7 @@ def test_a_table_reads_back(digits_run, kind: str) -> None:
     assert told["rows"] == 2 and told["columns"] == ["id", "distance", "rank"]
     assert told["settings"] == {"protocol": "unseen"}
     assert told["runs"][0]["name"] == digits_run.name
+    assert told["runs"][0]["notes"] == digits_run.notes
     assert told["runs"][0]["config"] == digits_run.config.to_dict()
     assert told["runs"][0]["data"]["fingerprint"] == digits_run.info["dataset"]["fingerprint"]
 

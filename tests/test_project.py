@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 # A module imports only from modules above it.
 # fmt: off
 ORDER = [
-    "errors", "config", "runfiles", "runlog",
+    "errors", "config", "naming", "runfiles", "runlog",
     "data.images", "data.splits", "data.sampler", "data.source", "data.download", "data.npm", "data.render",
     "data.emoji_sets", "data.emoji", "data.digits", "data.folder", "data.grocery", "data.cub200", "data.cars196",
     "data.products", "data.dataset",

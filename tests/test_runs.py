@@ -19,7 +19,7 @@ import torch
 from pddm_lab.config import TrainConfig
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.runlog import METRICS, QUADRUPLETS
-from pddm_lab.runs import BrokenRun, Run, compare, list_runs
+from pddm_lab.runs import BrokenRun, Run, compare, groups, list_runs, mean_log, measured_alike, spread
 
 DATASET = {"name": "digits", "fingerprint": "ab12", "items": np.int64(1797), "classes": 10, "root": Path("data")}
 
@@ -339,3 +339,68 @@ def test_a_gallery_that_is_not_there_is_an_error(root: Path) -> None:
     assert run.protocols() == []
     with pytest.raises(RunError, match="no gallery 'unseen'"):
         run.gallery("unseen")
+
+
+def test_runs_that_differ_in_their_seeds_alone_are_a_group(root: Path) -> None:
+    elsewhere = str(root / "elsewhere")
+    first, other = make(root, notes="a", run_name="a"), make(root, lr=0.1)
+    second = make(root, seed=1, run_name="b", workers=1, data_root=elsewhere)
+    again, split = make(root, seed=1), make(root, seed=2, split_seed=1)
+    changed = Run.create(second.config.__class__(**second.config.to_dict() | {"run_name": "c"}),
+                         DATASET | {"fingerprint": "cd34"}, "cpu", "32")  # fmt: skip
+    found = groups([first, other, second, again, split, changed])
+    assert [[run.name for run in group.runs] for group in found] == [
+        ["a", "b", again.name], [other.name], [split.name], ["c"],
+    ]  # fmt: skip
+    assert (found[0].name, found[0].seeds) == ("a", [0, 1])
+    assert measured_alike([first, other, second]) and not measured_alike([first, split])
+    assert groups([]) == []
+
+
+def test_a_spread_is_that_over_seeds(root: Path) -> None:
+    values: dict[int, list[float]] = {0: [0.5], 1: [0.7, 0.9], 2: [0.2]}  # two runs of seed 1
+    runs = [make(root, seed=3)]  # not measured yet
+    for seed, of_seed in values.items():
+        for value in of_seed:
+            runs.append(make(root, seed=seed))
+            runs[-1].set_metrics("unseen", "pddm", {"recall@1": value} | ({} if seed else {"nmi": 0.25}))
+    alone = make(root, lr=0.5)
+    alone.set_metrics("unseen", "pddm", {"recall@1": 0.1})
+    found = spread(groups([*runs, alone])).set_index(["run", "metric"])
+    slow = [float(np.mean(of_seed)) for of_seed in values.values()]
+    row = found.loc[runs[0].name, "recall@1"]
+    assert row["value"] == pytest.approx(sum(slow) / 3)
+    assert row["std"] == pytest.approx(math.sqrt(sum((one - sum(slow) / 3) ** 2 for one in slow) / 2))
+    assert row["seeds"] == 3
+    for key in ((runs[0].name, "nmi"), (alone.name, "recall@1")):
+        assert math.isnan(found.loc[key]["std"]) and found.loc[key]["seeds"] == 1
+    assert spread([]).empty
+
+
+def test_curves_are_averaged_step_by_step(root: Path) -> None:
+    runs = [make(root, seed=seed) for seed in (0, 1)]
+    for number, run in enumerate(runs):
+        for step in (10, 20, 30)[: 3 - number]:
+            run.log_metrics(step, "select", "validation", "pddm", {"map@r": 0.1 * step + number})
+        run.flush()
+    logs = {run.name: run.metrics().assign(seconds=lambda log, n=number: log["step"] + n)
+            for number, run in enumerate(runs)}  # fmt: skip
+    found = mean_log(groups(runs), logs)
+    assert found["run"].unique().tolist() == [runs[0].name]
+    np.testing.assert_allclose(found["value"], [1.5, 2.5, 3.0])
+    np.testing.assert_allclose(found["seconds"], [10.5, 20.5, 30.0])
+    np.testing.assert_allclose(found["std"], [math.sqrt(0.5), math.sqrt(0.5), math.nan])
+    assert found["seeds"].tolist() == [2, 2, 1]
+
+
+def test_notes_begin_with_those_of_the_config_and_are_kept_apart_from_run_json(root: Path) -> None:
+    run = make(root, notes="a first try")
+    reader = Run.open(run.path)
+    assert reader.notes == "a first try"
+    reader.write_notes("α is too small\nsee below")
+    run.update(step=7)
+    assert Run.open(run.path).notes == "α is too small\nsee below"
+    assert Run.open(run.path).info["step"] == 7
+    reader.write_notes("")
+    assert run.notes == "", "notes that were emptied stay empty"
+    assert not list(run.path.glob(".*"))

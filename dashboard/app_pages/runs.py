@@ -90,7 +90,7 @@ shares = [name for name in ("recall@1", "map@r") if (comparison.metrics["metric"
 st.subheader("Final metrics" if len(compared) == 1 else f"Final metrics of {len(compared)} runs", anchor=False)
 if comparison.metrics.empty:
     st.caption("Measured at the end of a training. Until then the curves below show the validation classes.")
-alike = tables.measured_alike(compared)
+alike = runs.measured_alike(compared)
 if len(compared) > 1 and shares:
     st.plotly_chart(
         figures.comparison(comparison.metrics, shares),
@@ -155,7 +155,7 @@ st.fragment(through_training, run_every=3 if at_work else None)()
 
 if len(compared) > 1:
     st.subheader("Choices that differ", anchor=False)
-    differing = comparison.config.drop(index=[*tables.WHERE], errors="ignore")
+    differing = comparison.config.drop(index=[*runs.WHERE], errors="ignore")
     if len(differing):
         table = differing.map(str).rename_axis("choice").reset_index()
         st.dataframe(table, hide_index=True, alt="Choices in which the compared runs differ", key="differences")
