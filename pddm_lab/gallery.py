@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,10 +65,9 @@ class Gallery:
         self.items: pd.DataFrame = self._read("items.parquet", pd.read_parquet)
         self._offsets: np.ndarray = self._read("thumbs.npy", _load_array)
         self._thumbs: np.ndarray = self._read("thumbs.bin", _map_bytes)
-        self._rows = {str(name): row for row, name in enumerate(self.items["id"])}
         self._lock = threading.Lock()
         self._index: Any = None
-        if len({len(self.features), len(self.items), len(self._offsets) - 1, len(self._rows)}) != 1:
+        if len({len(self.features), len(self.items), len(self._offsets) - 1}) != 1:
             raise RunError(f"{path} is torn: its files differ in how many items they hold. {WRITE_ANEW}.")
 
     @staticmethod
@@ -143,6 +143,14 @@ class Gallery:
             )
             for name, bins in frame.groupby("similarity", sort=False)
         }
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        # Made when first asked for: of a million items it takes a second and a half.
+        rows = {str(name): row for row, name in enumerate(self.items["id"])}
+        if len(rows) != len(self):
+            raise RunError(f"{self.path / 'items.parquet'} is torn: it names an item twice. {WRITE_ANEW}.")
+        return rows
 
     def thumb(self, row: int) -> bytes:
         """The JPEG of an item."""
