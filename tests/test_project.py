@@ -26,6 +26,7 @@ ORDER = [
     "pddm", "similarity", "miner", "losses", "backbones", "model", "features", "learner",
     "separation", "evaluate", "neighbourhoods", "gallery_files", "maps", "gallery", "pairs", "run", "runs", "exports",
     "baselines", "measure", "training", "trainer",
+    "audit",
     "figures.looks", "figures.pairs", "figures.quadruplets", "figures.training", "figures",
     "cards.block", "cards.pictures", "cards.quadruplets", "cards.tables", "cards",
     "notebook", "serving", "cli",

@@ -1,0 +1,371 @@
+"""What a similarity S is not: which axioms of a metric it breaks, how often and how far, on a gallery's own features.
+
+A metric D is symmetric, 0 between an item and itself and larger than 0 to any other, and never longer than a detour:
+D(i,k) <= D(i,j) + D(j,k). None of it is asked of S when it is trained. Here each is measured through the calls that
+mine, search and evaluate, on items and pairs that are drawn with a seed; every result says how many of how many.
+
+As a dissimilarity S enters as d = c - S with the smallest c that leaves no d seen below 0. For S = -D that is c = 0 and
+D itself; with a larger c any similarity keeps the triangle inequality, for d(i,j) + d(j,k) - d(i,k) grows with c.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from pddm_lab.similarity import Similarity
+
+ROUNDING = 1e-3
+"""Share of the spread of S below which two scores count as equal: float32 and two ways to sum come to less."""
+TRIPLE_ITEMS = 240
+"""Items whose triples are all tried: 2.3 million."""
+CHAINS = 20_000
+"""Most chains i ~ j ~ k that are tried."""
+EXAMPLES = 24
+"""Worst cases kept of each kind."""
+SLACK_EDGES = np.linspace(-4, 16, 201)
+"""Edges of the histogram of slack, in spreads of S; what lies outside is counted in the outermost bins."""
+_CELLS = 40_000_000  # scores held at a time: 160 MB
+_ROWS = 16  # scored at a time: a tick of the progress
+_SYMMETRY_ITEMS = 128  # on either side: 16 384 pairs
+
+Progress = Callable[[int, int, str], None]
+"""Called with how many are done, of how many, and what they are."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One property of one similarity: whether it holds, the number that says so, and a sentence."""
+
+    similarity: str
+    question: str
+    """A key of `QUESTIONS`."""
+    holds: bool | None
+    """None: not asked of a metric either."""
+    value: float
+    scored: int
+    """Pairs, items or triples looked at."""
+    total: int
+    """How many there are."""
+    text: str
+
+
+QUESTIONS: dict[str, tuple[str, str]] = {
+    "symmetric": ("Symmetric", "S(a,b) = S(b,a): the largest difference found, as a share of the spread of S."),
+    "self": ("Same to itself", "S(i,i) is one value for all items, as D(i,i) = 0 is: its range, in spreads of S."),
+    "closest": ("Closest to itself", "No other item is more similar to i than i itself: share of items that have one."),
+    "triangle": ("Triangle inequality", "d(i,k) ≤ d(i,j) + d(j,k): share of random triples that break it."),
+    "chains": (
+        "Triangle inequality, friends of friends",
+        "The same where i~j and j~k are both accepted at 1 % FPR: share of such chains that break it.",
+    ),
+    "transitive": (
+        "Friends' friends accepted",
+        "Where i~j and j~k are both accepted at 1 % FPR: share of such chains whose ends are not. A metric may fail "
+        "here too, but its ends lie within twice the threshold.",
+    ),
+}
+"""What is asked of every similarity: a title, and what is measured."""
+
+
+@dataclass(frozen=True, eq=False)
+class Symmetry:
+    """Both orders of the same pairs, and both ways to score them."""
+
+    pairs: int
+    pairs_largest: float
+    """Largest |S(a,b) - S(b,a)| of `Similarity.pairs`."""
+    pairs_mean: float
+    matrix_largest: float
+    """Largest of `Similarity.matrix`."""
+    paths_largest: float
+    """Largest difference between the two ways."""
+
+
+@dataclass(frozen=True, eq=False)
+class Triangles:
+    """All triples of some items. Slack: d(i,j) + d(j,k) - d(i,k); below 0 the way through j is shorter."""
+
+    items: int
+    triples: int
+    violated: int
+    """Triples one of whose three inequalities is broken; never more than one is."""
+    longest: float
+    """Largest d(i,k) / (d(i,j) + d(j,k)); at most 1 in a metric."""
+    slack: Int[np.ndarray, " bins"]
+    """Inequalities by slack in spreads of S, over `SLACK_EDGES`."""
+    worst: Int[np.ndarray, "examples 3"]
+    """Rows i, j, k of broken ones, the least slack first."""
+    worst_scores: Float[np.ndarray, "examples 3"]
+    """S(i,j), S(j,k), S(i,k) of each."""
+    needed: float
+    """The smallest c with which d = c - S keeps every inequality tried."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chains:
+    """Chains i ~ j ~ k of accepted pairs, and what becomes of their ends."""
+
+    threshold: float
+    chains: int
+    possible: int
+    """Chains there are around the items drawn."""
+    broken: int
+    """Chains with S(i,k) below the threshold."""
+    violated: int
+    """Chains whose slack is below 0."""
+    worst: Int[np.ndarray, "examples 3"]
+    """Rows i, j, k, the least similar ends first."""
+    worst_scores: Float[np.ndarray, "examples 3"]
+
+
+@dataclass(frozen=True, eq=False)
+class Axioms:
+    """What was measured of one similarity."""
+
+    similarity: str
+    items: int
+    spread: float
+    """Standard deviation of S over the pairs drawn: what differences are compared with."""
+    offset: float
+    """c of d = c - S: the largest S seen."""
+    symmetry: Symmetry
+    own: Float[np.ndarray, " items"]
+    """S(i,i) of every item."""
+    rows: Int[np.ndarray, " rows"]
+    """Items that were compared with all others."""
+    rival: Int[np.ndarray, " rows"]
+    """The other item most similar to each."""
+    rival_score: Float[np.ndarray, " rows"]
+    closer: Int[np.ndarray, " rows"]
+    """Others more similar to each than it is to itself."""
+    triangles: Triangles
+    chains: Chains
+
+    @property
+    def beaten(self) -> Bool[np.ndarray, " rows"]:
+        """Whether an item has another that is more similar to it than it is itself."""
+        return self.closer > 0
+
+    def findings(self) -> list[Finding]:
+        """Every question answered, in the order of `QUESTIONS`."""
+        n, s, t, c = self.items, self.symmetry, self.triangles, self.chains
+        unequal = max(s.pairs_largest, s.matrix_largest) / self.spread
+        ranged = float(np.ptp(self.own)) / self.spread
+        beaten = int(self.beaten.sum())
+        every_triple = math.comb(n, 3)
+        symmetric, same = unequal <= ROUNDING, ranged <= ROUNDING
+        answers: dict[str, tuple[bool | None, float, int, int, str]] = {
+            "symmetric": (
+                symmetric, unequal, s.pairs, n * (n - 1) // 2,
+                ("Both orders of a pair score the same" + ("" if unequal == 0 else " but for rounding"))
+                if symmetric else f"The order of a pair changes its score by up to {unequal:.2g} spreads",
+            ),
+            "self": (
+                same, ranged, n, n,
+                "Every item has the same similarity to itself" if same
+                else f"How similar an item is to itself depends on the item: S(i,i) ranges over {ranged:.1f} spreads",
+            ),
+            "closest": (
+                not beaten, beaten / max(len(self.rows), 1), len(self.rows), n,
+                "No item has another that is more similar to it than itself" if not beaten
+                else f"{percent(beaten, len(self.rows))} of items have another item that scores above themselves",
+            ),
+            "triangle": (
+                not t.violated, t.violated / max(t.triples, 1), t.triples, every_triple,
+                "No detour through a third item is shorter" if not t.violated
+                else f"{percent(t.violated, t.triples)} of random triples have a detour that is shorter than the way, "
+                f"the worst {t.longest:.1f} times",
+            ),
+            "chains": (
+                not c.violated, c.violated / max(c.chains, 1), c.chains, c.possible,
+                "Among friends of friends, too, no detour is shorter" if not c.violated
+                else f"Among friends of friends {percent(c.violated, c.chains)} have a detour that is shorter",
+            ),
+            "transitive": (
+                None, c.broken / max(c.chains, 1), c.chains, c.possible,
+                f"{percent(c.broken, c.chains)} of the friends of friends are not accepted themselves",
+            ),
+        }  # fmt: skip
+        return [Finding(self.similarity, question, *answer) for question, answer in answers.items()]
+
+
+def percent(part: int, whole: int) -> str:
+    """A share for reading: never 0 % of what there is, nor 100 % of what is missing some."""
+    share = 100 * part / max(whole, 1)
+    if 0 < share < 0.01:
+        return f"{share:.1g} %"
+    if 0 < share < 1 or 99 < share < 100:
+        return f"{share:.2f} %"
+    return f"{share:.0f} %" if share in (0, 100) else f"{share:.1f} %"
+
+
+def examine(
+    similarity: Similarity,
+    features: Float[np.ndarray, "items dim"],
+    threshold: float,
+    *,
+    rows: int = 200,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Axioms:
+    """Put a similarity to the test of a metric's axioms.
+
+    Args:
+        similarity: on the CPU.
+        features: of a gallery, (items, dim) float32; at least three items.
+        threshold: the similarity from which on a pair is accepted, for the chains.
+        rows: items that are compared with all others; fewer are where the gallery is very large.
+        seed: of all that is drawn.
+        progress: called with (items compared, rows, "items compared with all").
+
+    Raises:
+        ValueError: fewer than three items.
+    """
+    if len(features) < 3:
+        raise ValueError(f"expected at least three items, got {len(features)}")
+    points = torch.from_numpy(np.array(features, dtype=np.float32))
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(points))
+    drawn = np.sort(order[: max(min(rows, _CELLS // len(points)), 1)])
+    own = similarity.pairs(points, points).double().numpy()
+    scores = np.empty((len(drawn), len(points)), dtype=np.float32)
+    for start in range(0, len(drawn), _ROWS):
+        part = slice(start, start + _ROWS)
+        scores[part] = similarity.matrix(points[drawn[part]], points).numpy()
+        if progress:
+            progress(min(start + _ROWS, len(drawn)), len(drawn), "items compared with all")
+    places = np.arange(len(drawn))
+    scores[places, drawn] = np.nan
+    spread = float(np.nanstd(scores, dtype=np.float64)) or 1.0
+    scores[places, drawn] = -np.inf
+    tried = order[:TRIPLE_ITEMS]
+    among = _square(similarity, points, tried)
+    offset = float(max(own.max(), scores.max(), among.max()))
+    rival = scores.argmax(axis=1)
+    return Axioms(
+        similarity.name, len(points), spread, offset, _symmetry(similarity, points, order),
+        own, drawn, rival, scores[places, rival].astype(np.float64),
+        (scores > (own[drawn] + ROUNDING * spread)[:, None]).sum(axis=1),
+        _triangles(among, tried, offset, spread),
+        _chains(similarity, points, scores, drawn, threshold, offset, spread, random),
+    )  # fmt: skip
+
+
+def _symmetry(similarity: Similarity, points: Tensor, order: np.ndarray) -> Symmetry:
+    """Pairs between two halves of the items drawn, in both orders and both ways."""
+    half = min(_SYMMETRY_ITEMS, len(order) // 2)
+    left, right = points[order[:half]], points[order[half : 2 * half]]
+    a, b = left.repeat_interleave(half, 0), right.repeat(half, 1).view(-1, right.shape[1])
+    there, back = similarity.pairs(a, b).double(), similarity.pairs(b, a).double()
+    block, turned = similarity.matrix(left, right).double(), similarity.matrix(right, left).double().T
+    differences = (there - back).abs()
+    return Symmetry(
+        half * half, float(differences.max()), float(differences.mean()), float((block - turned).abs().max()),
+        float((block.flatten() - there).abs().max()),
+    )  # fmt: skip
+
+
+def _square(similarity: Similarity, points: Tensor, rows: np.ndarray) -> Float[np.ndarray, "rows rows"]:
+    """S of all pairs of some items, by `pairs`: `matrix` is good to 1e-3 only where a distance is near 0."""
+    above = np.triu_indices(len(rows), 1)
+    scores = np.full((len(rows), len(rows)), -np.inf)
+    scores[above] = similarity.pairs(points[rows[above[0]]], points[rows[above[1]]]).double().numpy()
+    return np.maximum(scores, scores.T)
+
+
+def _triangles(among: np.ndarray, rows: np.ndarray, offset: float, spread: float) -> Triangles:
+    """Every inequality d(i,k) <= d(i,j) + d(j,k) of some items, i < k."""
+    count = len(rows)
+    ends = np.triu_indices(count, 1)
+    direct = among[ends]
+    histogram = np.zeros(len(SLACK_EDGES) - 1, dtype=np.int64)
+    violated, longest, needed = 0, 0.0, -math.inf
+    found: list[np.ndarray] = []
+    for middle in range(count):
+        kept = (ends[0] != middle) & (ends[1] != middle)
+        first, second = among[ends[0][kept], middle], among[middle, ends[1][kept]]
+        over = first + second - direct[kept]
+        slack = offset - over
+        needed = max(needed, float(over.max(initial=-math.inf)))
+        histogram += np.histogram((slack / spread).clip(SLACK_EDGES[0], SLACK_EDGES[-1]), SLACK_EDGES)[0]
+        detour = 2 * offset - first - second
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = (offset - direct[kept]) / detour
+        broken = np.flatnonzero(slack < -ROUNDING * spread)
+        violated += len(broken)
+        longest = max(longest, float(ratio[np.isfinite(ratio)].max(initial=0)))
+        worst = broken[slack[broken].argsort()[:EXAMPLES]]
+        i, k = ends[0][kept][worst], ends[1][kept][worst]
+        found.append(np.column_stack([slack[worst], i, np.full(len(worst), middle), k]))
+    every = np.concatenate(found) if found else np.empty((0, 4))
+    every = every[every[:, 0].argsort()[:EXAMPLES]]
+    i, j, k = every[:, 1:].astype(np.int64).T
+    scores = np.column_stack([among[i, j], among[j, k], among[i, k]])
+    return Triangles(
+        count, math.comb(count, 3), violated, longest, histogram, rows[np.column_stack([i, j, k])], scores, needed
+    )
+
+
+def _chains(
+    similarity: Similarity, points: Tensor, scores: np.ndarray, hubs: np.ndarray, threshold: float, offset: float,
+    spread: float, random: np.random.Generator,
+) -> Chains:  # fmt: skip
+    """Chains around the items drawn, each as likely as any other; an item drawn is the middle, j."""
+    friends = [np.flatnonzero(row >= threshold) for row in scores]
+    each = np.array([math.comb(len(of), 2) for of in friends], dtype=np.int64)
+    possible = int(each.sum())
+    if not possible:
+        none = np.empty((0, 3))
+        return Chains(threshold, 0, 0, 0, 0, none.astype(np.int64), none)
+    count = min(CHAINS, possible)
+    numbers = np.sort(random.choice(possible, count, replace=False) if possible < 5_000_000 else
+                      np.unique(random.integers(0, possible, count)))  # fmt: skip
+    hub = np.searchsorted(each.cumsum(), numbers, side="right")
+    within = numbers - (each.cumsum() - each)[hub]
+    # The number of a pair (low < high) of one hub's friends, counted along its columns: high (high - 1) / 2 + low.
+    high = ((1 + np.sqrt(1 + 8 * within.astype(np.float64))) / 2).astype(np.int64)
+    high -= high * (high - 1) // 2 > within
+    high += (high + 1) * high // 2 <= within
+    low = within - high * (high - 1) // 2
+    i = np.array([friends[of][at] for of, at in zip(hub, low, strict=True)])
+    k = np.array([friends[of][at] for of, at in zip(hub, high, strict=True)])
+    ends = similarity.pairs(points[i], points[k]).double().numpy()
+    first, second = scores[hub, i].astype(np.float64), scores[hub, k].astype(np.float64)
+    slack = offset + ends - first - second
+    worst = ends.argsort(kind="stable")[:EXAMPLES]
+    triples = np.column_stack([i, hubs[hub], k])
+    return Chains(
+        threshold, len(numbers), possible, int((ends < threshold - ROUNDING * spread).sum()),
+        int((slack < -ROUNDING * spread).sum()), triples[worst], np.column_stack([first, second, ends])[worst],
+    )  # fmt: skip
+
+
+def findings_table(findings: list[Finding], protocol: str) -> pd.DataFrame:
+    """Findings as a table to take away."""
+    import pandas as pd
+
+    rows = [
+        {
+            "protocol": protocol,
+            "similarity": finding.similarity,
+            "question": QUESTIONS.get(finding.question, (finding.question,))[0],
+            "holds": finding.holds,
+            "value": finding.value,
+            "scored": finding.scored,
+            "of": finding.total,
+            "finding": finding.text,
+        }
+        for finding in findings
+    ]
+    return pd.DataFrame(rows)
