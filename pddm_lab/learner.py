@@ -32,10 +32,14 @@ class Step(NamedTuple):
     """i, j, k, l of each quadruplet, as positions in the whole batch."""
     values: Float[Tensor, "8 quads"]
     """s_ij, s_ik, s_jl, d_ij, d_ik, d_jl, slack_ik, slack_jl of each quadruplet, detached."""
+    euclidean: Int[Tensor, "4 quads"]
+    """What Euclidean mining takes instead from the same batch: of the same i with anchors, else the batch's one."""
+    euclidean_values: Float[Tensor, "6 quads"]
+    """s_ij, s_ik, s_jl, d_ij, d_ik, d_jl of those, detached."""
 
 
 VALUE_NAMES = ("s_ij", "s_ik", "s_jl", "d_ij", "d_ik", "d_jl", "slack_ik", "slack_jl")
-"""The rows of `Step.values`."""
+"""The rows of `Step.values`; the first six are those of `Step.euclidean_values`."""
 
 
 class Learner(nn.Module):
@@ -88,8 +92,23 @@ class Learner(nn.Module):
                 loss = loss + companion
                 terms[f"{name}_loss"] = companion.detach()
         slack = config.score_margin + scores[1:] - scores[:1]
-        ends = torch.stack([quads.i, quads.j, quads.k, quads.l])
-        return Step(loss, terms, ends, torch.cat([scores, distances, slack]).detach())
+        values = torch.cat([scores, distances, slack]).detach()
+        return Step(loss, terms, _ends(quads), values, *self._euclidean(features, labels, miner, quads, values[:6]))
+
+    @torch.no_grad()
+    def _euclidean(
+        self, features: Tensor, labels: Tensor, miner: Similarity, quads: Quadruplets, values: Tensor
+    ) -> tuple[Int[Tensor, "4 quads"], Float[Tensor, "6 quads"]]:
+        """What Euclidean mining takes from the same features, and the values of its pairs."""
+        if miner.name == "euclidean":
+            return _ends(quads), values
+        others = mine(features, labels, Euclidean(), self.config.mining)
+        if len(others) != len(quads):  # an anchor whose scores are not finite has no quadruplet: it diverged
+            others = quads
+        left, right = _pairs(features, others)
+        similarity = self.model.similarity(self.config.similarity)
+        scores, similarities = similarity.pairs(left, right), Euclidean().pairs(left, right)
+        return _ends(others), torch.cat([scores.view(3, -1), -similarities.view(3, -1)])
 
     def _companion_loss(self, similarity: Similarity, features: Tensor, labels: Tensor) -> Float[Tensor, ""]:
         quads = mine(features, labels, similarity, self.config.mining)
@@ -101,9 +120,15 @@ def pair_values(
     similarity: Similarity, features: Float[Tensor, "items dim"], quads: Quadruplets
 ) -> Float[Tensor, "3 quads"]:
     """Similarities of the pairs (i, j), (i, k) and (j, l) of each quadruplet, in one call."""
-    left = features[torch.cat([quads.i, quads.i, quads.j])]
-    right = features[torch.cat([quads.j, quads.k, quads.l])]
-    return similarity(left, right).view(3, -1)
+    return similarity(*_pairs(features, quads)).view(3, -1)
+
+
+def _pairs(features: Tensor, quads: Quadruplets) -> tuple[Tensor, Tensor]:
+    return features[torch.cat([quads.i, quads.i, quads.j])], features[torch.cat([quads.j, quads.k, quads.l])]
+
+
+def _ends(quads: Quadruplets) -> Int[Tensor, "4 quads"]:
+    return torch.stack([quads.i, quads.j, quads.k, quads.l])
 
 
 def gather(part: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from pddm_lab.data.sampler import ClassBatches
 from pddm_lab.data.splits import hold_out_classes
 from pddm_lab.errors import ConfigError
 from pddm_lab.evaluate import evaluate
-from pddm_lab.features import ImageFiles, image_loader, trunk_features
+from pddm_lab.features import ImageFiles, Progress, Stopped, image_loader, trunk_features
 from pddm_lab.learner import VALUE_NAMES, Learner, Step
 from pddm_lab.measure import Embedder, finish, load_model, paths_of, progress_bars
 from pddm_lab.model import MetricModel
@@ -93,7 +94,16 @@ class Training:
         self.class_of = np.array(dataset.class_names, dtype=object)[dataset.labels]
 
     def carry_out(self) -> None:
-        """All that the run's checkpoint says isn't done yet."""
+        """All that the run's checkpoint says isn't done yet, or until someone asks to stop."""
+        try:
+            self._carry_out()
+        except Stopped:
+            self.stopped = True
+        if self.stopped and self.writes:
+            self.run.flush()
+            self.run.update(status="stopped", reason="Stopped on request.")
+
+    def _carry_out(self) -> None:
         config, labels = self.config, self.dataset.labels
         checkpoint = self.run.load_checkpoint() if (self.run.path / "last.ckpt").is_file() else {}
         if self.writes:
@@ -120,10 +130,8 @@ class Training:
                     steps = round(steps * len(self.dataset.train) / len(fit))
         if not self.stopped and (config.refit != "none" or not len(validation)):
             self._fit("refit", self._new_model(), self.dataset.train, validation[:0], steps, checkpoint)
-        if self.stopped and self.writes:
-            self.run.update(status="stopped", reason="Stopped on request.")
-        elif self.writes:
-            finish(self.run, load_model(self.run).to(self.fabric.device), self.embed, progress_bars(self.shown))
+        if self.writes and not self.stopped:
+            finish(self.run, load_model(self.run).to(self.fabric.device), self.embed, self._bars)
 
     def _new_model(self) -> MetricModel:
         """The model at step 0: the same for every phase and rank."""
@@ -136,15 +144,29 @@ class Training:
         self, model: MetricModel, items: Iterable[int], view: int = 0
     ) -> Float[Tensor, "items trunk_dim"]:
         config, what = self.config, f"trunk features, view {view + 1}/{self.config.views}"
-        # Rank 0 computes what is missing; the others then find it.
-        with self.fabric.rank_zero_first(), progress_bars(self.shown)(what) as report:
+        # Rank 0 computes what is missing; the others then find it. Who is stopped must still reach the others' barrier.
+        with self.fabric.rank_zero_first(), suppress(Stopped), self._bars(what) as report:
             features = trunk_features(
                 model.embedding.trunk, [self.dataset.path(item) for item in items],
                 runs_root(config.runs_root) / ".features",
                 resize=config.resize, size=config.image_size, device=self.fabric.device, precision=self.precision,
                 workers=config.workers, progress=report, view=view,
             )  # fmt: skip
+        if self.fabric.broadcast(self.writes and self.run.stop_requested()):
+            raise Stopped
         return torch.from_numpy(features).to(self.fabric.device)
+
+    @contextmanager
+    def _bars(self, what: str) -> Iterator[Progress]:
+        """A progress bar that raises `Stopped` once someone asks for it."""
+        with progress_bars(self.shown)(what) as report:
+
+            def watched(done: int, total: int, of: str) -> None:
+                report(done, total, of)
+                if self.run.stop_requested():
+                    raise Stopped
+
+            yield watched
 
     def _fit(
         self, phase: str, model: MetricModel, items: np.ndarray, validation: np.ndarray, steps: int,
@@ -254,13 +276,16 @@ class Training:
         self.run.log_metrics(
             step, phase, "train", self.config.similarity, terms | {"lr": lr, "quadruplets": float(count)}
         )
-        ends = dict(zip("ijkl", items[result.quadruplets.cpu().numpy()], strict=True))
-        self.run.log_quadruplets(
-            {"phase": phase, "step": np.full(count, step)}
-            | {end: self.ids[chosen] for end, chosen in ends.items()}
-            | {f"class_{end}": self.class_of[ends[end]] for end in "ikl"}
-            | dict(zip(VALUE_NAMES, result.values.cpu().numpy(), strict=True))
-        )
+        frame: dict[str, Any] = {"phase": phase, "step": np.full(count, step)}
+        for prefix, quadruplets, values in (
+            ("", result.quadruplets, result.values),
+            ("e_", result.euclidean, result.euclidean_values),
+        ):
+            ends = dict(zip("ijkl", items[quadruplets.cpu().numpy()], strict=True))
+            frame |= {f"{prefix}{end}": self.ids[chosen] for end, chosen in ends.items()}
+            frame |= {f"{prefix}class_{end}": self.class_of[ends[end]] for end in "ikl"}
+            frame |= {f"{prefix}{name}": row for name, row in zip(VALUE_NAMES, values.cpu().numpy(), strict=False)}
+        self.run.log_quadruplets(frame)
 
     def _validate(self, phase: str, step: int, model: MetricModel, validation: np.ndarray) -> tuple[float, float]:
         """MAP@R of the validation classes by the similarity that selects, and its standard error; rank 0 measures."""

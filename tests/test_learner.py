@@ -52,6 +52,31 @@ def test_the_logged_values_belong_to_the_quadruplets(pooled):
     assert (LABELS[i] == LABELS[j]).all() and (LABELS[i] != LABELS[k]).all()
 
 
+@pytest.mark.parametrize("mining", ["batch", "anchor"])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_what_euclidean_mining_would_take_is_kept_with_its_values(pooled, similarity, mining):
+    step_of = learner(similarity=similarity, mining=mining, unit_dropout=0.5).double()
+    step = step_of(pooled.double(), LABELS)
+    features = step_of.model.embedding.project(pooled.double()).detach()
+    labels, distances = LABELS.tolist(), torch.cdist(features, features).tolist()
+    nearness = [[-value for value in row] for row in distances]
+    batch = mining == "batch"
+    expected = (
+        [reference.hardest_of_batch(nearness, labels)] if batch else reference.hardest_of_anchors(nearness, labels)
+    )
+    assert step.euclidean.T.tolist() == [list(quadruplet) for quadruplet in expected]
+    if not batch:
+        assert torch.equal(step.euclidean[0], step.quadruplets[0])
+    scores = reference.score_matrix(step_of.model.similarity(similarity).eval(), features)
+    for (i, j, k, l), values in zip(expected, step.euclidean_values.T.tolist(), strict=True):
+        pairs = ((i, j), (i, k), (j, l))
+        assert values == pytest.approx(
+            [float(table[a][b]) for table in (scores, distances) for a, b in pairs], abs=1e-6
+        )
+    if similarity == "euclidean":
+        assert torch.equal(step.euclidean, step.quadruplets)
+
+
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_companions_learn_without_moving_the_embedding(pooled, similarity):
     step_of = learner(similarity=similarity, embedding_weight=0.0)

@@ -18,7 +18,7 @@ import torch
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.runlog import METRICS, QUADRUPLETS
+from pddm_lab.runlog import EUCLIDEAN, METRICS, QUADRUPLETS, Log
 from pddm_lab.runs import BrokenRun, Run, compare, groups, list_runs, mean_log, measured_alike, spread
 
 DATASET = {"name": "digits", "fingerprint": "ab12", "items": np.int64(1797), "classes": 10, "root": Path("data")}
@@ -151,13 +151,33 @@ def test_logs_come_back_in_the_order_written(root: Path) -> None:
     run.log_quadruplets(pd.DataFrame(quadruplets([5, 6])))
     run.flush()
     frame = run.quadruplets()
-    assert list(frame) == list(QUADRUPLETS)
+    assert list(frame) == [*QUADRUPLETS, *EUCLIDEAN]
     assert frame.step.tolist() == [4, 4, 4, 5, 6]
     assert frame.i.tolist() == ["i0", "i1", "i2", "i0", "i1"]
     assert frame.s_ij.dtype == np.float32
     assert list(run.quadruplets(["slack_ik", "step"])) == ["slack_ik", "step"]
     with pytest.raises(ValueError, match="one length"):
         run.log_quadruplets(quadruplets([1, 2], j=["a"]))
+
+
+def test_optional_columns_are_null_where_a_part_lacks_them(root: Path) -> None:
+    older = Log(root, QUADRUPLETS)
+    root.mkdir()
+    older.add(quadruplets([1, 1]), 2, 1)
+    older.write()
+    log = Log(root, QUADRUPLETS, optional=EUCLIDEAN)
+    alternatives = {name: ["x"] if kind == "string" else [0.5] for name, kind in EUCLIDEAN.items()}
+    log.add(quadruplets([2]) | alternatives, 1, 2)
+    log.add(quadruplets([3]), 1, 3)
+    log.write()
+    frame, table = log.read(), log.table(coded=True)
+    assert frame.e_k.isna().tolist() == frame.e_d_ik.isna().tolist() == [True, True, False, True]
+    assert frame.e_d_ik.dtype == np.float32
+    assert frame.e_k[2] == "x" and frame.e_s_jl[2] == 0.5
+    assert [str(kind) for kind in table.schema.types].count("dictionary<values=string, indices=int32, ordered=0>") == 15
+    pd.testing.assert_frame_equal(table.cast(log.table().schema).to_pandas(), frame)
+    log.truncate_after("select", 2)
+    assert log.read(["e_l", "step"]).e_l.isna().tolist() == [True, True, False]
 
 
 def test_a_new_process_goes_on_with_the_numbering(root: Path) -> None:
