@@ -46,10 +46,18 @@ class PDDM(nn.Module):
         Returns:
             Scores, (...): unbounded, larger is more similar.
         """
+        return self.score_of(*self.inputs(a, b))
+
+    def inputs(
+        self, a: Float[Tensor, "*#batch dim"], b: Float[Tensor, "*#batch dim"]
+    ) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch dim"]]:
+        """u and v of pairs as the layers take them, (..., dim) each: normalised where `normalize_input` says so."""
         u = (a - b).abs()
         v = (a + b) / 2
-        if self.normalize_input:
-            u, v = F.normalize(u, dim=-1), F.normalize(v, dim=-1)
+        return (F.normalize(u, dim=-1), F.normalize(v, dim=-1)) if self.normalize_input else (u, v)
+
+    def score_of(self, u: Float[Tensor, "*batch dim"], v: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+        """Score differences u at positions v, (..., dim) each and of one shape, as `inputs` gives them."""
         u_hidden = F.normalize(self.dropout(F.relu(self.difference(u))), dim=-1)
         v_hidden = F.normalize(self.dropout(F.relu(self.position(v))), dim=-1)
         joint = self.dropout(F.relu(self.joint(torch.cat([u_hidden, v_hidden], dim=-1))))

@@ -23,7 +23,7 @@ ORDER = [
     "data.images", "data.splits", "data.sampler", "data.source", "data.download", "data.npm", "data.render",
     "data.emoji_sets", "data.emoji", "data.digits", "data.folder", "data.grocery", "data.cub200", "data.cars196",
     "data.products", "data.dataset",
-    "pddm", "similarity", "miner", "losses", "backbones", "model", "features", "learner",
+    "pddm", "similarity", "explain", "miner", "losses", "backbones", "model", "features", "learner",
     "separation", "evaluate", "neighbourhoods", "gallery_files", "maps", "gallery", "pairs", "run", "runs", "exports",
     "baselines", "measure", "training", "trainer",
     "audit",

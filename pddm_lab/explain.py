@@ -1,0 +1,130 @@
+"""Why a pair has its similarity: what each dimension of the features adds to D, to D_M and to S.
+
+Paper -> code:  u, v -> u, v   D -> distance   S(u, v) -> score   S(0, v) -> score_of_equals   d -> a dimension
+
+The squared distances are sums over dimensions: D^2 = sum u_d^2, D_M^2 = sum (a - b)_d (M (a - b))_d. S is none, so it
+is taken apart by integrated gradients (Sundararajan, Taly, Yan, ICML 2017) along the straight path from an identical
+pair in the same place, u = 0, to the pair, v held: what the dimensions add comes to S(u, v) - S(0, v). What the place
+itself adds shows by moving it: the same u at other places of the gallery.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pddm_lab.pddm import PDDM
+from pddm_lab.similarity import Mahalanobis
+
+_FIRST_STEPS, _MOST_STEPS = 256, 4096
+_TOLERANCE = 5e-4
+"""Share of the larger of S(u, v) and S(0, v) that what the dimensions add may miss; more steps are taken until then."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """One pair taken apart. Arrays have a value per dimension, float64, unless they say otherwise."""
+
+    u: Float[np.ndarray, " dim"]
+    """|a - b|."""
+    v: Float[np.ndarray, " dim"]
+    """(a + b) / 2."""
+    distance: float
+    """D, Euclidean."""
+    distance_shares: Float[np.ndarray, " dim"]
+    """Of D^2; they sum to 1, or are all 0 for an identical pair."""
+    score: float
+    """S(u, v)."""
+    score_of_equals: float
+    """S(0, v): of an identical pair in the same place."""
+    score_parts: Float[np.ndarray, " dim"]
+    """What each dimension's difference adds to S, below 0 where it makes the pair less similar; their sum is
+    `score - score_of_equals` but for `remainder`."""
+    elsewhere: Float[np.ndarray, " places"]
+    """S of the same difference at other places."""
+    mahalanobis: float = float("nan")
+    """D_M; NaN where no metric was given."""
+    mahalanobis_shares: Float[np.ndarray, " dim"] | None = None
+    """Of D_M^2; they sum to 1, and may be below 0 where a dimension makes up for another."""
+
+    @property
+    def remainder(self) -> float:
+        """What the dimensions miss of `score - score_of_equals`."""
+        return self.score - self.score_of_equals - float(self.score_parts.sum())
+
+    @property
+    def gain(self) -> float:
+        """How much more similar this difference counts here than at the other places on average; 0 without any."""
+        return self.score - float(self.elsewhere.mean()) if len(self.elsewhere) else 0.0
+
+    @property
+    def places_below(self) -> float:
+        """Share of the other places where this difference scores lower than here; NaN without any."""
+        return float((self.elsewhere < self.score).mean()) if len(self.elsewhere) else float("nan")
+
+    def strongest(self, count: int) -> np.ndarray:
+        """The dimensions that weigh most in D^2 and in S together, (count,), strongest first."""
+        parts = np.abs(self.score_parts)
+        return np.argsort(-(self.distance_shares + parts / max(parts.sum(), 1e-300)), kind="stable")[:count]
+
+
+def explain(
+    a: Float[np.ndarray, " dim"],
+    b: Float[np.ndarray, " dim"],
+    unit: PDDM,
+    metric: Mahalanobis | None = None,
+    places: Float[np.ndarray, "places dim"] | None = None,
+) -> Explanation:
+    """Take a pair apart, in float64.
+
+    Args:
+        a: a unit-length feature, (dim,).
+        b: another.
+        unit: scores the pair; on the CPU, and left as it is.
+        metric: also takes D_M apart.
+        places: features at whose direction the same difference is scored, (places, dim): each pair of a given D has
+            a mean v of one length, sqrt(1 - D^2 / 4), so a place is that length in a feature's direction.
+    """
+    unit = copy.deepcopy(unit).double().eval().requires_grad_(False)
+    left, right = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
+    u, v = unit.inputs(left, right)
+    score, of_equals = float(unit.score_of(u, v)), float(unit.score_of(torch.zeros_like(u), v))
+    at = torch.tensor(places if places is not None else np.empty((0, len(u))), dtype=torch.float64) * v.norm()
+    squares = (left - right).square().numpy()
+    from_metric = {}
+    if metric is not None:
+        mapped, weight = metric.map.weight.double() @ (left - right), metric.map.weight.double()
+        parts = ((left - right) * (weight.T @ mapped)).detach().numpy()
+        from_metric = {"mahalanobis": float(mapped.norm()), "mahalanobis_shares": parts / max(parts.sum(), 1e-300)}
+    return Explanation(
+        u=(left - right).abs().numpy(),
+        v=((left + right) / 2).numpy(),
+        distance=float(np.sqrt(squares.sum())),
+        distance_shares=squares / max(squares.sum(), 1e-300),
+        score=score,
+        score_of_equals=of_equals,
+        score_parts=_integrated_gradients(unit, u, v, score - of_equals, _TOLERANCE * max(abs(score), abs(of_equals))),
+        elsewhere=unit.score_of(u.expand_as(at), at).numpy(),
+        **from_metric,
+    )
+
+
+def _integrated_gradients(
+    unit: PDDM, u: Float[Tensor, " dim"], v: Float[Tensor, " dim"], total: float, tolerance: float
+) -> Float[np.ndarray, " dim"]:
+    """u_d times the mean of dS/du_d along the path from 0 to u, by the midpoint rule: S has kinks along the path, where
+    a rule of a higher order gains nothing."""
+    steps = _FIRST_STEPS
+    while True:
+        path = ((torch.arange(steps, dtype=u.dtype) + 0.5) / steps)[:, None] * u
+        path.requires_grad_()
+        (slopes,) = torch.autograd.grad(unit.score_of(path, v.expand_as(path)).sum(), path)
+        parts = u * slopes.mean(0)
+        if abs(float(parts.sum()) - total) <= tolerance or steps >= _MOST_STEPS:
+            return parts.numpy()
+        steps *= 4
