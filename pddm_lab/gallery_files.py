@@ -5,7 +5,7 @@ gallery/<protocol>/
   items.parquet          id, label, class_name, role: query, gallery or both
   thumbs.bin thumbs.npy  JPEGs end to end, and where each begins, (items + 1,) int64
   distributions.parquet  similarity, left, right, positive, negative: the histograms of the evaluation
-  map.parquet            id, x, y: drawn later, by maps.py
+  map.parquet            id, x, y, radius, overlap: drawn later, by maps.py; one of an older lab has id, x, y alone
   manifest.json          counts, and size and SHA-256 of every file: its presence means complete
 
 A row is an item's place in all of them.

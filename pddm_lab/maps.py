@@ -2,6 +2,9 @@
 
 `start_map` draws in a process of its own: importing UMAP compiles for some 12 seconds, which other work can overlap.
 A gallery too small or too uniform for UMAP gets the two principal components instead, and its manifest says why.
+
+A map can't keep every neighbourhood. How far it did is stored with it, item by item: `overlap`, the share of the item's
+nearest others by features that are its nearest others on the map too.
 """
 
 from __future__ import annotations
@@ -13,13 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from pddm_lab.errors import RunError
 from pddm_lab.gallery_files import fingerprint, read_manifest, write_manifest
+from pddm_lab.neighbourhoods import nearest, radius_from, shared
 from pddm_lab.runfiles import replacing
 
 NEIGHBOURS = 15
+"""Neighbours that UMAP joins, and that `overlap` compares."""
 SEED = 0
 
 _FEW_ITEMS = 5
@@ -27,7 +32,7 @@ _FAST_EPOCHS = 200  # less than UMAP's own 500 up to 10 000 items: half the time
 
 
 def write_map(path: str | Path) -> str:
-    """Draw the map of a gallery: map.parquet with id, x, y, and how it was drawn in the manifest.
+    """Draw the map of a gallery: map.parquet with id, x, y, radius, overlap, and how it was drawn in the manifest.
 
     Args:
         path: the gallery's folder.
@@ -41,14 +46,38 @@ def write_map(path: str | Path) -> str:
     path = Path(path)
     manifest = read_manifest(path)
     features = np.load(path / "features.npy", allow_pickle=False)
-    places, method, reason = _lay_out(features)
+    neighbours = nearest(features, NEIGHBOURS)
+    places, method, reason = _lay_out(features, *neighbours)
+    radius, overlap = trust(places, *neighbours)
     ids = pd.read_parquet(path / "items.parquet", columns=["id"])["id"]
     with replacing(path / "map.parquet") as temporary:
-        pd.DataFrame({"id": ids, "x": places[:, 0], "y": places[:, 1]}).to_parquet(temporary, index=False)
+        columns = {"id": ids, "x": places[:, 0], "y": places[:, 1], "radius": radius, "overlap": overlap}
+        pd.DataFrame(columns).to_parquet(temporary, index=False)
     manifest["map"] = {"method": method, "reason": reason, "seed": SEED}
     manifest["files"]["map.parquet"] = fingerprint(path / "map.parquet")
     write_manifest(path, manifest)
     return method
+
+
+def trust(
+    places: Float[np.ndarray, "items 2"],
+    distances: Float[np.ndarray, "rows neighbours"],
+    neighbours: Int[np.ndarray, "rows neighbours"],
+    rows: Int[np.ndarray, " rows"] | None = None,
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """How dense the place of each item is among the features, and how far the map kept its neighbourhood.
+
+    Args:
+        places: of all items on the map.
+        distances: to the nearest others by features, as `neighbourhoods.nearest` gives them.
+        neighbours: rows of these.
+        rows: the items they are of; None for all.
+
+    Returns:
+        Local radius, and overlap: the share of the neighbours that are as near on the map, 0 to 1.
+    """
+    on_map = nearest(places, neighbours.shape[1], rows)[1]
+    return radius_from(distances), shared(neighbours, on_map)
 
 
 class MapDrawing:
@@ -88,7 +117,11 @@ def start_map(*paths: str | Path) -> MapDrawing:
     return MapDrawing(paths)
 
 
-def _lay_out(features: Float[np.ndarray, "items dim"]) -> tuple[Float[np.ndarray, "items 2"], str, str]:
+def _lay_out(
+    features: Float[np.ndarray, "items dim"],
+    distances: Float[np.ndarray, "items neighbours"],
+    neighbours: Int[np.ndarray, "items neighbours"],
+) -> tuple[Float[np.ndarray, "items 2"], str, str]:
     """Coordinates, how they were made, and why not by UMAP."""
     different = len(np.unique(features, axis=0))
     if different < _FEW_ITEMS:
@@ -98,34 +131,33 @@ def _lay_out(features: Float[np.ndarray, "items dim"]) -> tuple[Float[np.ndarray
             f"UMAP needs {_FEW_ITEMS} different items or more, got {different}.",
         )
     try:
-        return _umap(features), "umap", ""
+        return _umap(features, distances, neighbours), "umap", ""
     except Exception as error:  # whatever UMAP or its compiler met, a plainer map is better than none
         return _principal_components(features), "pca", f"UMAP failed: {error}"
 
 
-def _umap(features: Float[np.ndarray, "items dim"]) -> Float[np.ndarray, "items 2"]:
+def _umap(
+    features: Float[np.ndarray, "items dim"],
+    distances: Float[np.ndarray, "items neighbours"],
+    neighbours: Int[np.ndarray, "items neighbours"],
+) -> Float[np.ndarray, "items 2"]:
     import warnings
 
-    import faiss
     import umap
 
-    items, count = len(features), min(NEIGHBOURS, len(features) - 1)
-    index = faiss.IndexFlatL2(features.shape[1])
-    index.add(features)
-    squares, neighbours = index.search(features, count)
-    # UMAP takes the first neighbour for the item itself; among equal items faiss may name another.
-    order = np.argsort(neighbours != np.arange(items)[:, None], axis=1, kind="stable")
-    neighbours, squares = np.take_along_axis(neighbours, order, axis=1), np.take_along_axis(squares, order, axis=1)
-    neighbours[:, 0], squares[:, 0] = np.arange(items), 0
+    # UMAP counts the item itself as its first neighbour.
+    itself = np.arange(len(features))[:, None]
+    neighbours = np.hstack([itself, neighbours[:, : NEIGHBOURS - 1]])
+    distances = np.hstack([np.zeros_like(itself, np.float32), distances[:, : NEIGHBOURS - 1]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of given neighbours it can't transform further items: not asked for
         layout = umap.UMAP(
-            n_neighbors=count,
+            n_neighbors=neighbours.shape[1],
             init="pca",
             n_epochs=_FAST_EPOCHS,
             random_state=SEED,
             n_jobs=1,
-            precomputed_knn=(neighbours, np.sqrt(np.maximum(squares, 0)), None),
+            precomputed_knn=(neighbours, distances, None),
         ).fit_transform(features)
     if not np.isfinite(layout).all():
         raise ValueError("it gave coordinates that are not finite")

@@ -5,23 +5,36 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pddm_lab.neighbourhoods import DENSITIES, NEIGHBOURS, density_of, local_radius, nearest
+from pddm_lab.neighbourhoods import DENSITIES, NEIGHBOURS, density_of, local_radius, nearest, shared
 
 POINTS = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
 
 
-def test_nearest_agrees_with_a_loop() -> None:
-    distances, rows = nearest(POINTS, 5)
-    for item in range(len(POINTS)):
-        all_of_them = np.linalg.norm(POINTS.astype(float) - POINTS[item], axis=1)
+@pytest.mark.parametrize("dim", [2, 8])
+@pytest.mark.parametrize("asked", [None, [41, 7]])
+def test_nearest_agrees_with_a_loop(dim: int, asked: list[int] | None) -> None:
+    points = POINTS[:, :dim]
+    distances, rows = nearest(points, 5, None if asked is None else np.array(asked))
+    for at, item in enumerate(asked or range(len(points))):
+        all_of_them = np.linalg.norm(points.astype(float) - points[item], axis=1)
         all_of_them[item] = np.inf
         expected = np.argsort(all_of_them)[:5]
-        np.testing.assert_array_equal(rows[item], expected)
-        np.testing.assert_allclose(distances[item], all_of_them[expected], atol=1e-5)
+        np.testing.assert_array_equal(rows[at], expected)
+        np.testing.assert_allclose(distances[at], all_of_them[expected], atol=1e-5)
 
 
-def test_an_item_is_never_its_own_neighbour_among_equals() -> None:
-    points = np.repeat(POINTS[:2], 20, axis=0)
+def test_shared_neighbours_are_counted_as_a_loop_counts_them() -> None:
+    random = np.random.default_rng(3)
+    one, other = (np.array([random.permutation(30)[:7] for _ in range(50)]) for _ in range(2))
+    expected = [len(set(a) & set(b)) / 7 for a, b in zip(one.tolist(), other.tolist(), strict=True)]
+    np.testing.assert_allclose(shared(one, other), expected, rtol=1e-6)
+    assert shared(one[:, :0], other[:, :0]).tolist() == [1.0] * 50
+    assert shared(one[:0], other[:0]).tolist() == []
+
+
+@pytest.mark.parametrize("dim", [2, 8])
+def test_an_item_is_never_its_own_neighbour_among_equals(dim: int) -> None:
+    points = np.repeat(POINTS[:2, :dim], 20, axis=0)
     distances, rows = nearest(points, 10)
     assert not (rows == np.arange(40)[:, None]).any()
     assert distances.max() < 1e-3
