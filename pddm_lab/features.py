@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,16 @@ from pddm_lab.data.images import open_image
 from pddm_lab.runlog import replacing
 
 Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what)."""
+"""Called with (done, total, what); may raise `Stopped` to end what reports to it."""
 
 INFERENCE_BATCH = 32
 VIEW_ZOOM = 9 / 8
 """How much an image is scaled up before a random crop of a frozen trunk's view is cut from it."""
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Stopped(Exception):  # noqa: N818 - no error: someone asked for it
+    """Someone asked to stop."""
 
 
 def prepare(
@@ -89,8 +93,25 @@ def default_workers() -> int:
     return min(max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 2) - 1, 8)
 
 
-@torch.inference_mode()
 def run_network(
+    network: nn.Module, paths: Sequence[Path], **options: Any
+) -> Float[np.ndarray, "images dim"]:  # fmt: skip
+    """Outputs of a network for image files, (images, dim) float32, in order.
+
+    Args:
+        network: takes uint8 images (n, 3, size, size); in evaluation mode.
+        paths: the image files.
+        options: as `network_outputs` takes them.
+
+    Raises:
+        DataError: an image can no longer be read.
+    """
+    outputs = list(network_outputs(network, paths, **options))
+    return np.concatenate(outputs) if outputs else np.empty((0, 0), np.float32)
+
+
+@torch.inference_mode()
+def network_outputs(
     network: nn.Module,
     paths: Sequence[Path],
     *,
@@ -102,8 +123,8 @@ def run_network(
     progress: Progress | None = None,
     what: str = "images",
     crops: Sequence[tuple[int, ...]] | None = None,
-) -> Float[np.ndarray, "images dim"]:
-    """Outputs of a network for image files, (images, dim) float32, in order.
+) -> Iterator[Float[np.ndarray, "batch dim"]]:
+    """The same batch by batch, as they are computed: who is stopped half way has what was done.
 
     Args:
         network: takes uint8 images (n, 3, size, size); in evaluation mode.
@@ -116,21 +137,17 @@ def run_network(
         progress: called after each batch.
         what: what the progress counts.
         crops: numbers that seed a random crop and mirror of each image; None for the centre.
-
-    Raises:
-        DataError: an image can no longer be read.
     """
     of_image = range(len(paths)) if crops is None else [(*crop, n) for n, crop in enumerate(crops)]
     keys = [of_image[start : start + INFERENCE_BATCH] for start in range(0, len(paths), INFERENCE_BATCH)]
-    outputs: list[Tensor] = []
     done = 0
     for images in image_loader(ImageFiles(paths, resize, size), keys, workers if len(keys) > 2 else 0, device):
         with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
-            outputs.append(network(images.to(device, non_blocking=True)).float().cpu())
+            output = network(images.to(device, non_blocking=True)).float().cpu().numpy()
+        yield output
         done += len(images)
         if progress:
             progress(done, len(paths), what)
-    return torch.cat(outputs).numpy() if outputs else np.empty((0, 0), np.float32)
 
 
 def trunk_features(
@@ -157,7 +174,7 @@ def trunk_features(
         device: where to compute.
         precision: 32, bf16 or fp16.
         workers: processes that load images.
-        progress: called as images are done.
+        progress: called as images are done; where it raises, what was done until then is kept.
         view: 0 for the centred crop; 1, 2, ... for random crops with a mirror, from images scaled up by `VIEW_ZOOM`.
     """
     from safetensors.numpy import load_file, save_file
@@ -179,17 +196,22 @@ def trunk_features(
     if missing:
         # The content seeds its crops, so that they don't depend on which other images there are.
         crops = [(view, int.from_bytes(content[:8], "big")) for content in missing] if view else None
-        computed = run_network(
-            fuse_batch_norms(trunk).to(device), list(missing.values()),
-            resize=round(resize * VIEW_ZOOM) if view else resize, size=size, device=device, precision=precision,
-            workers=workers, progress=progress, what="trunk features", crops=crops,
-        )  # fmt: skip
         row_of |= {content: len(features) + number for number, content in enumerate(missing)}
-        features = np.concatenate([features, computed])
-        hashes = np.concatenate([hashes, np.frombuffer(b"".join(missing), np.uint8).reshape(-1, 16)])
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as temporary:
-            save_file({"hashes": hashes, "features": features}, temporary)
+        parts = [features]
+        try:
+            for output in network_outputs(
+                fuse_batch_norms(trunk).to(device), list(missing.values()),
+                resize=round(resize * VIEW_ZOOM) if view else resize, size=size, device=device, precision=precision,
+                workers=workers, progress=progress, what="trunk features", crops=crops,
+            ):  # fmt: skip
+                parts.append(output)
+        finally:  # of a training that is stopped here, what is done is kept
+            features = np.concatenate(parts)
+            contents = np.frombuffer(b"".join(missing), np.uint8).reshape(-1, 16)
+            hashes = np.concatenate([hashes, contents])[: len(features)]
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(file) as temporary:
+                save_file({"hashes": hashes, "features": features}, temporary)
     return features[[row_of[content] for content in wanted]]
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from pddm_lab.backbones import Trunk
-from pddm_lab.features import prepare, run_network, trunk_features
+from pddm_lab.features import Stopped, prepare, run_network, trunk_features
 
 CPU = torch.device("cpu")
 
@@ -89,3 +89,21 @@ def test_a_torn_file_of_features_is_computed_anew(photos, tmp_path):
         file.write_bytes(file.read_bytes()[:50])
     again = trunk_features(trunk(), photos, folder, resize=40, size=40, device=CPU, workers=0)
     np.testing.assert_array_equal(first, again)
+
+
+def test_of_a_stopped_computation_what_is_done_is_kept(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("pddm_lab.features.INFERENCE_BATCH", 2)
+    options: dict[str, Any] = {"resize": 40, "size": 40, "device": CPU, "workers": 0}
+
+    def stop(done, total, what):
+        if done >= 4:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        trunk_features(trunk(), photos, tmp_path / "cache", progress=stop, **options)
+    totals: list[int] = []
+    features = trunk_features(
+        trunk(), photos, tmp_path / "cache", progress=lambda done, total, _: totals.append(total), **options
+    )
+    assert totals == [1], "only the last is computed"
+    np.testing.assert_array_equal(features, trunk_features(trunk(), photos, tmp_path / "other", **options))

@@ -1,14 +1,17 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from pddm_lab.config import SIMILARITIES, TrainConfig
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.data.splits import hold_out_classes
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.evaluate import evaluate
+from pddm_lab.features import INFERENCE_BATCH
 from pddm_lab.measure import load_model, load_similarities
 from pddm_lab.runs import Run, list_runs
 from pddm_lab.trainer import resume, train
@@ -107,13 +110,37 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config, monkeypatch, stop_aft
 
 
 def test_a_stop_on_request_keeps_the_run_to_go_on_with(config, monkeypatch):
-    asked = iter([True])
+    asked = iter([False] * config.views + [True])  # asked after each view of the features, and after each step
     monkeypatch.setattr(Run, "stop_requested", lambda self: next(asked, False))
     run = train(config, progress=False)
     assert run.status == "stopped" and run.info["step"] == 1 and run.info["metrics"] == {}
     assert resume(run.path, progress=False).status == "finished"
     with pytest.raises(RunError, match="is finished"):
         resume(run.path)
+
+
+def test_a_stop_while_features_are_computed_keeps_what_is_done(config, monkeypatch):
+    config = dataclasses.replace(config, resize=33, views=1)  # these features nobody has yet
+    features = Path(config.runs_root, ".features").resolve()
+    before, calls = set(features.iterdir()), iter(range(10**6))
+    monkeypatch.setattr(Run, "stop_requested", lambda self: next(calls) >= 2)
+    run = train(config, progress=False)
+    assert (run.status, run.reason, run.info["step"]) == ("stopped", "Stopped on request.", 0)
+    (kept,) = set(features.iterdir()) - before
+    assert 2 * INFERENCE_BATCH <= len(load_file(kept)["features"]) <= 4 * INFERENCE_BATCH
+    monkeypatch.setattr(Run, "stop_requested", lambda self: False)
+    assert resume(run.path, progress=False).status == "finished"
+
+
+def test_a_stop_while_measuring_is_gone_on_with(config, monkeypatch):
+    monkeypatch.setattr(Run, "stop_requested", lambda self: self.info["phase"] == "gallery")
+    run = train(config, progress=False)
+    assert run.status == "stopped" and run.protocols() == []
+    monkeypatch.setattr(Run, "stop_requested", lambda self: False)
+    resumed = resume(run.path, progress=False)
+    assert resumed.status == "finished" and resumed.protocols() == ["unseen", "known"]
+    log = resumed.metrics()
+    assert not log.duplicated(["phase", "step", "protocol", "similarity", "metric"]).any()
 
 
 def test_two_processes_compute_what_one_does(config):
