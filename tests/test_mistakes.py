@@ -15,7 +15,7 @@ from pddm_lab.similarity import Euclidean, Similarity, make_similarity
 RANDOM = np.random.default_rng(0)
 LABELS = np.sort(RANDOM.integers(0, 9, 96))
 FEATURES = (RANDOM.normal(size=(9, 6))[LABELS] + RANDOM.normal(size=(96, 6))).astype(np.float32)
-ROLES = {"all": (np.arange(96), np.arange(96)), "parted": (np.arange(0, 120, 3), np.arange(1, 120, 3))}
+ROLES = {"all": (np.arange(96), np.arange(96)), "parted": (np.arange(0, 96, 3), np.arange(1, 96, 3))}
 
 
 def slow(query: int, searched: list[int], similarity: Similarity) -> tuple[float, float] | None:
