@@ -85,6 +85,7 @@ device = None  # str, auto: cuda where there is one, else cpu. ['auto']
 devices = None  # int, Processes, one device each; more than one trains with DDP (gloo on CPUs, nccl on GPUs). [1]
 precision = None  # str, auto: bf16 on a GPU that has it, fp16 on an older one; on a CPU 32, or bf16 for a frozen trunk if fast. ['auto']
 workers = None  # int, Processes that load images; -1: one per core but one, at most 8. [-1]
+resume = None  # bool, Go on with the run `run_name`, which stopped, rather than begin one. [False]
 # fmt: on
 
 # %%
@@ -96,7 +97,7 @@ import pandas as pd
 import plotly.io
 from IPython.display import Markdown, display
 
-from pddm_lab import cards, figures
+from pddm_lab import cards, figures, trainer
 from pddm_lab.config import data_root as data_folder
 from pddm_lab.config import runs_root as runs_folder
 from pddm_lab.data.dataset import read_dataset
@@ -104,7 +105,6 @@ from pddm_lab.errors import RunError
 from pddm_lab.measure import load_model
 from pddm_lab.notebook import config_of
 from pddm_lab.runs import compare
-from pddm_lab.trainer import train
 
 config = config_of(globals())
 if Path("train.ipynb").is_file() and Path("../pddm_lab").is_dir():
@@ -209,7 +209,7 @@ if data.unseen:
 # all training classes for as many passes over them (`refit`). The unseen classes are looked at only once, at the end.
 
 # %%
-run = train(config)
+run = trainer.resume(runs_folder(config.runs_root) / config.run_name) if resume else trainer.train(config)
 if run.status != "finished":
     raise RunError(f"{run.name} is {run.status}: {run.reason} `pddm-lab resume {run.name}` goes on with it.")
 display(Markdown(f"The run is kept in `{run.path}`."))
@@ -295,9 +295,8 @@ protocol, gallery = next(iter(galleries.items()))
 reranker = load_model(run).similarity(config.similarity)
 queries = gallery.items.iloc[gallery.rows("query")].sample(frac=1, random_state=config.seed)
 for row, query in queries.drop_duplicates("class_name").head(4).iterrows():
-    found = gallery.search_both(gallery.features[row], reranker, k=8, shortlist=50, exclude=row)
-    ranked = {"euclidean": found.euclidean.assign(value=-found.euclidean["distance"])}
-    ranked[config.similarity] = found.reranked.assign(value=found.reranked["score"])
+    found = gallery.search_by(gallery.features[row], [reranker], shortlist=50, exclude=row)
+    ranked = {ranker: found.ranked(ranker, 8) for ranker in compared}
     display(Markdown(f"**{query['class_name']}**, {figures.PROTOCOL_TITLES[protocol].lower()}"))
     display(cards.image_grid([(query["id"], query["class_name"])], {query["id"]: gallery.thumb(row)}))
     for ranker, results in ranked.items():

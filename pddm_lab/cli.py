@@ -58,16 +58,15 @@ def train(choices: Annotated[_Preset, arg(name="")]) -> None:
 
 @app.command
 def resume(run: Positional[str], runs_root: str = "") -> None:
-    """Go on with a run that stopped, failed or was interrupted.
+    """Go on with a run that stopped, failed or was interrupted; its notebook is executed anew.
 
     Args:
         run: name of the run, or path of its folder.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
-    path = _find_run(run, runs_root).path
-    from pddm_lab import trainer
+    from pddm_lab.notebook import resume_in_notebook
 
-    _report(trainer.resume(path))
+    _report(resume_in_notebook(_find_run(run, runs_root).path))
 
 
 @app.command(name="runs")
@@ -147,7 +146,7 @@ def demo(serve: bool = False, port: int = 8501, data_root: str = "", runs_root: 
 
 def _demo_run(data_root: str, runs_root: str) -> Run:
     """The finished demo run: as it is, gone on with, or trained anew where what is there can't be gone on with."""
-    from pddm_lab.notebook import train_in_notebook
+    from pddm_lab.notebook import resume_in_notebook, train_in_notebook
     from pddm_lab.runs import Run
 
     folder = config.runs_root(runs_root)
@@ -162,9 +161,7 @@ def _demo_run(data_root: str, runs_root: str) -> Run:
             if run.status in ("finished", "running"):
                 return run
             print(f"Going on with the run {name}, which was {run.status}: {run.reason}", file=sys.stderr)
-            from pddm_lab import trainer
-
-            return trainer.resume(run.path)
+            return resume_in_notebook(run.path)
         except LabError as error:
             print(f"The run {name} is kept as it is, and another is trained: {error}", file=sys.stderr)
     raise RunError(f"{folder} has 99 demo runs and none is finished: delete some, or name another folder: --runs-root.")

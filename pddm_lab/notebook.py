@@ -1,14 +1,18 @@
 """A training by way of its notebook: papermill executes notebooks/train.ipynb, and the run's folder keeps the result.
 
 The notebook is written beside the runs while it executes, and moved into the run's folder at the end, whatever it was.
+Going on with a run executes it anew, with the parameter `resume`: the log it shows is that of all attempts.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,8 @@ from pddm_lab.runs import Run, exists_already, folder_name
 
 NOTEBOOK = "notebook.ipynb"
 """Name of the executed notebook in a run's folder."""
+RESUME = "resume"
+"""The notebook's one parameter that is no choice of a training: go on with the run `run_name`."""
 _CHECKED = "_parameters_checked"
 _PLAIN = (str, int, float, list, dict, type(None))
 
@@ -64,7 +70,7 @@ def config_of(namespace: dict[str, Any]) -> TrainConfig:
     if not namespace.get(_CHECKED):
         names |= {
             name for name, value in namespace.items()
-            if isinstance(value, _PLAIN) and not name.startswith("_") and name not in ("In", "Out")
+            if isinstance(value, _PLAIN) and not name.startswith("_") and name not in ("In", "Out", RESUME)
         }  # fmt: skip
     config = TrainConfig.from_parameters({name: namespace.get(name) for name in sorted(names)})
     namespace[_CHECKED] = True
@@ -82,21 +88,62 @@ def train_in_notebook(config: TrainConfig) -> Run:
     Raises:
         LabError: what the training raised, or why there is none. A run that was begun is kept, with its reason.
     """
-    root = runs_root(config.runs_root)
-    path, executed = _reserve(root, config)
-    execution = _Execution(shipped("notebooks/train.ipynb"), executed, parameters(config) | {"run_name": path.name})
-    execution.start()
-    try:
-        _wait(execution, path)
-    except KeyboardInterrupt:
-        execution.end()
-        if (path / "run.json").is_file():
-            Run.open(path).update(status="stopped", reason="Ended from the keyboard.")
-        raise
-    finally:
-        execution.end()
-        _keep(executed, path)
+    path, executed = _reserve(runs_root(config.runs_root), config)
+    return _execute(path, executed, parameters(config) | {"run_name": path.name})
+
+
+def resume_in_notebook(path: str | Path) -> Run:
+    """Go on with a run by executing its notebook anew, as `train_in_notebook` does.
+
+    Args:
+        path: the run's folder.
+
+    Raises:
+        LabError: there is nothing to go on with, another process is at it, or what the training raised.
+    """
+    run = Run.open(path)
+    run.check_resumable()
+    path = run.path.resolve()
+    executed = path.with_name(f".{path.name}.{NOTEBOOK}")
+    executed.touch()
+    place = {"run_name": path.name, "runs_root": str(path.parent), RESUME: True}
+    return _execute(path, executed, parameters(run.config) | place)
+
+
+def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> Run:
+    """Execute the notebook for the run in a folder, and keep it there."""
+    execution = _Execution(shipped("notebooks/train.ipynb"), executed, parameters)
+    with _ending_as_from_the_keyboard():
+        execution.start()
+        try:
+            _wait(execution, path)
+        except KeyboardInterrupt:
+            execution.end()
+            if _at_work(path):
+                Run.open(path).update(status="stopped", reason="Ended from the keyboard.")
+            raise
+        finally:
+            execution.end()
+            _keep(executed, path)
     return _outcome(execution.error, path)
+
+
+@contextmanager
+def _ending_as_from_the_keyboard() -> Iterator[None]:
+    """A process that is told to end stops its training as Ctrl-C does: after the step, at the second time at once."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _at_work(path: Path) -> bool:
+    """Whether run.json is there and says that a process is training it, living or just ended."""
+    return (path / "run.json").is_file() and Run.open(path).info["status"] == "running"
 
 
 def _reserve(root: Path, config: TrainConfig) -> tuple[Path, Path]:
@@ -125,19 +172,18 @@ def _reserve(root: Path, config: TrainConfig) -> tuple[Path, Path]:
 
 def _keep(executed: Path, path: Path) -> None:
     """Move an executed notebook into its run, each progress bar in its last state; without a run it goes."""
-    if not (path / "run.json").is_file():
+    if not (path / "run.json").is_file() or not executed.stat().st_size:
         executed.unlink(missing_ok=True)
         return
     import nbformat
     from nbformat.sign import NotebookNotary
 
-    if executed.stat().st_size:
-        notebook = nbformat.read(executed, as_version=4)
-        for cell in notebook.cells:
-            if "outputs" in cell:
-                cell.outputs = _tidy(cell.outputs)
-        nbformat.write(notebook, executed)
-        NotebookNotary().sign(notebook)  # its outputs are this user's own: Jupyter shows them as they are
+    notebook = nbformat.read(executed, as_version=4)
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = _tidy(cell.outputs)
+    nbformat.write(notebook, executed)
+    NotebookNotary().sign(notebook)  # its outputs are this user's own: Jupyter shows them as they are
     executed.replace(path / NOTEBOOK)
 
 
@@ -202,7 +248,7 @@ def _wait(execution: _Execution, path: Path) -> None:
     try:
         execution.ended.wait()
     except KeyboardInterrupt:
-        if not (path / "run.json").is_file():
+        if not _at_work(path):
             raise
         print("\nStopping after this step. Press Ctrl-C again to end at once.", file=sys.stderr, flush=True)
         Run.open(path).request_stop()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import socket
 import time
@@ -169,13 +170,24 @@ class Run:
             RunError: another process is training it.
         """
         me = psutil.Process()
-        if not from_parent and self.status == "running" and self.info.get("pid", me.pid) != me.pid:
-            owner = f"process {self.info['pid']} on {self.info['host']}"
-            raise RunError(f"{self.name} is being trained by {owner}: stop that one first.")
+        if not from_parent:
+            self.check_idle()
         self._spent_before, self._claimed = self.seconds, time.monotonic()
         self._stop_file.unlink(missing_ok=True)
         host = socket.gethostname()
         self.update(status="running", reason="", pid=me.pid, process_started=me.create_time(), host=host)
+
+    def check_idle(self) -> None:
+        """Raise RunError where another process is training it."""
+        if self.status == "running" and self.info.get("pid", os.getpid()) != os.getpid():
+            owner = f"process {self.info['pid']} on {self.info['host']}"
+            raise RunError(f"{self.name} is being trained by {owner}: stop that one first.")
+
+    def check_resumable(self) -> None:
+        """Raise RunError where there is nothing to go on with, or another process is at it."""
+        if self.status == "finished":
+            raise RunError(f"{self.name} is finished: there is nothing to resume.")
+        self.check_idle()
 
     def update(self, **fields: Any) -> None:
         """Set fields of run.json, and a heartbeat with them, in one atomic write. NaN is written as null."""

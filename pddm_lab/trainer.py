@@ -52,8 +52,7 @@ def resume(path: str | Path, progress: bool = True) -> Run:
         RunError: it is finished, is being trained, or its data set has changed.
     """
     run = Run.open(path)
-    if run.status == "finished":
-        raise RunError(f"{run.name} is finished: there is nothing to resume.")
+    run.check_resumable()
     dataset = _read(run.config)
     if dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
         raise RunError(f"{dataset.root} has changed since {run.name} was begun: restore it, or train a new run.")

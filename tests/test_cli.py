@@ -10,17 +10,16 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
+import psutil
 import pytest
 from nbformat.sign import NotebookNotary
 
-import pddm_lab
 from pddm_lab import cli, notebook
 from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.errors import ConfigError, LabError, RunError
-from pddm_lab.notebook import config_of, parameters, train_in_notebook
+from pddm_lab.notebook import config_of, parameters, resume_in_notebook, train_in_notebook
 from pddm_lab.runs import Run
 
 
@@ -182,8 +181,7 @@ def test_the_demo_ends_with_a_finished_run(
         broken += [run.path] if status == "broken" else []
     monkeypatch.setattr(cli, "fetch", lambda name, data_root: done.append(("fetch", name)))
     monkeypatch.setattr(notebook, "train_in_notebook", train)
-    monkeypatch.setitem(sys.modules, "pddm_lab.trainer", SimpleNamespace(resume=resume))
-    monkeypatch.setattr(pddm_lab, "trainer", SimpleNamespace(resume=resume), raising=False)
+    monkeypatch.setattr(notebook, "resume_in_notebook", resume)
     if before.get("demo") == "running":
         with pytest.raises(SystemExit):
             cli.main(["demo"])
@@ -206,7 +204,7 @@ print("begun", flush=True)
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     def make(*cells: str) -> None:
-        names = "\n".join(f"{name} = None" for name in TrainConfig().to_dict())
+        names = "\n".join(f"{name} = None" for name in (*TrainConfig().to_dict(), "resume"))
         first = nbformat.v4.new_code_cell(names, metadata={"tags": ["parameters"]})
         made = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, cells)])
         made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -272,8 +270,8 @@ def test_a_kernel_that_dies_fails_its_run(stand_in, tmp_path: Path) -> None:  # 
     assert (run.path / "notebook.ipynb").is_file()
 
 
-@pytest.mark.parametrize("patient", [True, False])
-def test_ctrl_c_stops(stand_in, tmp_path: Path, patient: bool) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(("patient", "told"), [(True, signal.SIGINT), (True, signal.SIGTERM), (False, signal.SIGINT)])
+def test_ctrl_c_stops_and_so_does_who_ends_the_process(stand_in, tmp_path: Path, patient: bool, told: int) -> None:  # type: ignore[no-untyped-def]
     wait = "while not run.stop_requested(): time.sleep(.05)\nrun.update(status='stopped', reason='On request.')"
     stand_in(_BEGIN, "import time\n" + (wait if patient else "time.sleep(60)"))
     file = tmp_path / "runs" / "one" / "run.json"
@@ -283,7 +281,7 @@ def test_ctrl_c_stops(stand_in, tmp_path: Path, patient: bool) -> None:  # type:
             time.sleep(0.05)
         for _ in range(1 if patient else 2):
             time.sleep(0.5)
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), told)
 
     threading.Thread(target=press, daemon=True).start()
     start = time.monotonic()
@@ -292,6 +290,36 @@ def test_ctrl_c_stops(stand_in, tmp_path: Path, patient: bool) -> None:  # type:
     assert time.monotonic() - start < 30
     assert Run.open(file.parent).status == "stopped"
     assert (file.parent / "notebook.ipynb").is_file()
+
+
+def test_going_on_with_a_run_executes_its_notebook_anew(stand_in, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    stand_in(
+        "from pddm_lab.notebook import config_of\nconfig = config_of(globals())\nfrom pddm_lab.runs import Run\n"
+        "path = f'{config.runs_root}/{config.run_name}' if resume else ''\n"
+        "run = Run.open(path) if resume else Run.create(config, {'name': 'none'}, 'cpu', '32')\nrun.claim()",
+        "print('attempt', 'two' if resume else 'one')\nassert resume or run.update(status='stopped')",
+        "run.update(status='finished', phase='done')",
+    )
+    with pytest.raises(RunError, match="AssertionError"):
+        train(run_name="one", seed=3)
+    path = tmp_path / "runs" / "one"
+    assert "attempt one" in (path / "notebook.ipynb").read_text()
+    run = resume_in_notebook(path)
+    assert (run.status, run.config.seed) == ("finished", 3)
+    text = (path / "notebook.ipynb").read_text()
+    assert "attempt two" in text and "attempt one" not in text and "AssertionError" not in text
+    assert not leftovers(tmp_path)
+    with pytest.raises(RunError, match="nothing to resume"):
+        resume_in_notebook(path)
+
+
+def test_who_cannot_go_on_keeps_the_notebook_of_before(stand_in, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    run = Run.create(TrainConfig(dataset="none", run_name="one"), {"name": "none"}, "cpu", "32")
+    (run.path / "notebook.ipynb").write_text("of before")
+    run.update(pid=os.getppid(), process_started=psutil.Process(os.getppid()).create_time())
+    with pytest.raises(RunError, match="is being trained"):
+        resume_in_notebook(run.path)
+    assert (run.path / "notebook.ipynb").read_text() == "of before"
 
 
 def test_runs_of_one_second_get_names_of_their_own(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def parameters_cell() -> str:
         differ = [f"{name} {other!r}" for name, other in zip(list(PRESETS)[1:], others, strict=True) if other != quick]
         default = f" [{'; '.join([repr(quick), *differ])}]" if value == "None" and quick != "" else ""
         lines.append(f"{field.name} = {value}  # {kind}, {docs[field.name]}{default}")
+    lines.append("resume = None  # bool, Go on with the run `run_name`, which stopped, rather than begin one. [False]")
     return "\n".join(["# fmt: off", *lines, "# fmt: on"])
 
 
