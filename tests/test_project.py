@@ -25,7 +25,7 @@ ORDER = [
     "data.products", "data.dataset",
     "pddm", "similarity", "explain", "miner", "losses", "backbones", "model", "features", "learner",
     "separation", "evaluate", "neighbourhoods", "anchor", "mistakes",
-    "gallery_files", "maps", "gallery", "shortlist", "pairs", "run", "runs", "exports",
+    "gallery_files", "maps", "gallery", "shortlist", "pairs", "verdicts", "run", "runs", "exports",
     "baselines", "measure", "training", "trainer",
     "audit", "calibration",
     "figures.looks", "figures.pairs", "figures.quadruplets", "figures.training", "figures",
