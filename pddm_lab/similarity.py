@@ -3,9 +3,7 @@ be compared.
 
 Larger always means more similar, so the two distances enter with a minus sign: S_euclidean = -D, S_mahalanobis = -D_M.
 
-Scoring all pairs with the PDDM unit uses what its algebra gives. W_v v = (W_v a + W_v b) / 2 is a sum of two per-item
-products, and W_c [u'; v'] = W_cu u' + W_cv v' splits, so that a length normalisation becomes one division of a row
-after its product.
+Scoring all pairs with the PDDM unit: scoring.py.
 """
 
 from __future__ import annotations
@@ -20,13 +18,10 @@ from torch import Tensor, nn
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import ConfigError
 from pddm_lab.pddm import PDDM
+from pddm_lab.scoring import all_pairs
 
-TILE_PAIRS = 4096
-"""Pairs a tile of the PDDM matrix holds: two (pairs, 128) blocks of 2 MB each stay in a core's cache."""
 CHUNK_PAIRS = 1 << 16
 """Pairs scored at a time by `pairs`: bounds the memory."""
-SMALLEST_NORM = 1e-12
-"""The smallest length divided by, as in torch.nn.functional.normalize."""
 
 
 class Similarity(nn.Module):
@@ -141,34 +136,7 @@ class PDDMSimilarity(Similarity):
         return self.unit(a, b)
 
     def _matrix(self, queries: Tensor, gallery: Tensor) -> Tensor:
-        scores = queries.new_empty(len(queries), len(gallery))
-        columns = min(max(len(gallery), 1), 256)
-        rows = max(TILE_PAIRS // columns, 1)
-        score_tile = self._score_tile if not self.unit.normalize_input else lambda a, b, *_: self(a[:, None], b[None])
-        query_positions, gallery_positions = (self.unit.position.weight @ x.T / 2 for x in (queries, gallery))
-        query_positions, gallery_positions = query_positions.T + self.unit.position.bias, gallery_positions.T
-        for top in range(0, len(queries), rows):
-            q = slice(top, top + rows)
-            # S is symmetric: of one set's pairs, those left of the diagonal are copied from right of it.
-            for left in range(top if queries is gallery else 0, len(gallery), columns):
-                g = slice(left, left + columns)
-                scores[q, g] = score_tile(queries[q], gallery[g], query_positions[q], gallery_positions[g])
-            if queries is gallery:
-                scores[top + rows :, q] = scores[q, top + rows :].T
-        return scores
-
-    def _score_tile(self, a: Tensor, b: Tensor, a_position: Tensor, b_position: Tensor) -> Tensor:
-        """S of all pairs of a tile, from the features and the two summands of W_v v + b_v."""
-        unit = self.unit
-        joint_u, joint_v = unit.joint.weight.chunk(2, dim=1)
-        u = (a[:, None] - b[None]).abs_().flatten(0, 1)
-        u_hidden = F.linear(u, unit.difference.weight, unit.difference.bias).relu_()
-        v_hidden = (a_position[:, None] + b_position[None]).relu_().flatten(0, 1)
-        u_length = u_hidden.norm(dim=1, keepdim=True).clamp_(min=SMALLEST_NORM)
-        v_length = v_hidden.norm(dim=1, keepdim=True).clamp_(min=SMALLEST_NORM)
-        joint = (u_hidden @ joint_u.T).div_(u_length)
-        joint.addcdiv_(v_hidden @ joint_v.T, v_length.expand(-1, joint.shape[1])).add_(unit.joint.bias).relu_()
-        return F.linear(joint, unit.score.weight, unit.score.bias).view(len(a), len(b))
+        return all_pairs(self.unit, queries, gallery)
 
 
 def make_similarity(

@@ -23,13 +23,13 @@ ORDER = [
     "data.images", "data.splits", "data.sampler", "data.source", "data.download", "data.npm", "data.render",
     "data.emoji_sets", "data.emoji", "data.digits", "data.folder", "data.grocery", "data.cub200", "data.cars196",
     "data.products", "data.dataset",
-    "pddm", "similarity", "explain", "miner", "losses", "backbones", "model", "features", "learner",
+    "pddm", "scoring", "similarity", "explain", "miner", "losses", "backbones", "model", "features", "learner",
     "separation", "evaluate", "neighbourhoods", "anchor", "mistakes",
-    "gallery_files", "maps", "gallery", "shortlist", "pairs", "verdicts", "run", "runs", "exports",
+    "gallery_files", "maps", "gallery", "shortlist", "pairs", "verdicts", "run", "runs", "convergence", "exports",
     "baselines", "measure", "training", "trainer",
-    "audit", "calibration",
-    "figures.looks", "figures.pairs", "figures.quadruplets", "figures.training", "figures",
-    "cards.block", "cards.pictures", "cards.quadruplets", "cards.tables", "cards",
+    "audit", "calibration", "duplicates", "twins",
+    "figures.looks", "figures.pairs", "figures.quadruplets", "figures.retrieval", "figures.training", "figures",
+    "cards.block", "cards.pairs", "cards.explanation", "cards.pictures", "cards.quadruplets", "cards.tables", "cards",
     "notebook", "serving", "cli",
 ]
 # fmt: on
