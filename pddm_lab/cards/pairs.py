@@ -1,0 +1,205 @@
+"""Pairs of items as two pictures joined by an edge with their similarities on it, and what thresholds make of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pddm_lab.cards.block import Block, digits_of, escaped, number, picture
+from pddm_lab.figures import shown, style_of
+from pddm_lab.verdicts import QUADRANTS, ByDensity
+
+LETTERS = {"euclidean": "D", "mahalanobis": "D<sub>M</sub>", "cosine": "cos", "pddm": "S"}
+
+
+def pair_grid(
+    pairs: pd.DataFrame, images: Mapping[str, bytes | None], similarities: Sequence[str], *, chosen: Sequence[str] = ()
+) -> Block:
+    """Pairs as cards, as many to a row as fit. The edge of a positive pair is solid, that of a negative one dashed.
+
+    Args:
+        pairs: item_a, item_b, class_a, class_b, positive, and each similarity, larger = more similar.
+        images: picture bytes by item id.
+        similarities: whose values stand on the edge.
+        chosen: both ids of the pair to mark.
+    """
+    return Block(f'<div class="pl-pairs">{_cards(pairs, images, similarities, chosen)}</div>', _STYLE)
+
+
+def pair_strip(
+    pairs: pd.DataFrame, images: Mapping[str, bytes | None], similarity: str, threshold: float, *,
+    chosen: Sequence[str] = (),
+) -> Block:  # fmt: skip
+    """The pairs just either side of a threshold in one row: to its left those it rejects, to its right those accepted.
+
+    Args:
+        pairs: as for `pair_grid`, with `accepted`, least similar first.
+        images: picture bytes by item id.
+        similarity: the one with the threshold.
+        threshold: a similarity, not a distance.
+        chosen: both ids of the pair to mark.
+    """
+    sides = [pairs[pairs["accepted"] == side] for side in (False, True)]
+    style = style_of(similarity)
+    at = number(shown(similarity, np.array(threshold)), 3)
+    rejected, accepted = (
+        f'<div class="pl-side" style="--pl-count:{len(side)}">{_cards(side, images, [similarity], chosen)}</div>'
+        if len(side)
+        else '<div class="pl-side pl-empty">no such pair was scored</div>'
+        for side in sides
+    )
+    line = (
+        f'<div class="pl-line" style="--pl-colour:{style.colour}" role="separator" '
+        f'aria-label="threshold at {at}"><span>{LETTERS.get(similarity, "s")} = {at}</span></div>'
+    )
+    return Block(f'<div class="pl-strip">{rejected}{line}{accepted}</div>', _STYLE)
+
+
+def quadrant_table(counts: pd.DataFrame, x: str, y: str) -> Block:
+    """How many pairs of each kind either similarity accepts, laid out as the joint plot is.
+
+    Args:
+        counts: a row per quadrant (an index of `QUADRANTS`), columns positive and negative.
+        x: similarity along the horizontal axis.
+        y: similarity along the vertical axis.
+    """
+    totals = counts.sum()
+
+    def cell(quadrant: str) -> str:
+        told = []
+        for kind in ("positive", "negative"):
+            count, total = int(counts.loc[quadrant, kind]), int(totals[kind])
+            share = f"{100 * count / total:.1f} %" if total else "–"
+            told.append(f'<span class="pl-count"><b>{count:,}</b> {kind} <small>{share}</small></span>')
+        differs = " pl-differs" if quadrant in ("x", "y") else ""
+        return f'<td class="pl-quadrant{differs}">{"".join(told)}</td>'
+
+    x_title, y_title = escaped(style_of(x).title), escaped(style_of(y).title)
+    assert set(counts.index) == set(QUADRANTS)
+    return Block(
+        f'<table class="pl-quadrants"><thead><tr><th></th><th scope="col">{x_title} rejects</th>'
+        f'<th scope="col">{x_title} accepts</th></tr></thead><tbody>'
+        f'<tr><th scope="row">{y_title} accepts</th>{cell("y")}{cell("both")}</tr>'
+        f'<tr><th scope="row">{y_title} rejects</th>{cell("neither")}{cell("x")}</tr></tbody></table>',
+        _STYLE,
+    )
+
+
+def density_table(results: Mapping[str, ByDensity]) -> Block:
+    """One threshold by density: rates with 95 % intervals of each third, and the threshold that each would need."""
+    rows: list[str] = []
+    for name, result in results.items():
+        style, table = style_of(name), result.table
+        digits = max(2, digits_of(table["own"]) + 1)
+        for place, row in enumerate(table.to_dict("records")):
+            heads = ""
+            if not place:
+                swatch = f'<span class="pl-swatch" style="background:{style.colour}"></span>'
+                at = number(shown(name, np.array(result.threshold)), digits)
+                heads = (
+                    f'<th scope="rowgroup" rowspan="{len(table)}">{swatch}{escaped(style.title)}'
+                    f"<small>{LETTERS.get(name, 's')} = {at}</small></th>"
+                )
+            own = number(shown(name, np.array(row["own"])), digits) if np.isfinite(row["own"]) else "–"
+            cells = [
+                f"{row['positives']:,}<small>{row['negatives']:,}</small>",
+                _rate(row, "tpr", 1), _rate(row, "fpr", 2), own, _rate(row, "own_tpr", 1),
+            ]  # fmt: skip
+            opens = ' class="pl-opens"' if not place and rows else ""
+            rows.append(
+                f'<tr{opens}>{heads}<th scope="row">{row["density"]}</th>'
+                f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+            )
+    titles = (
+        "", "", "positive<small>negative pairs</small>", "TPR<small>%</small>", "FPR<small>%</small>",
+        "needs<small>threshold of its own</small>", "TPR then<small>%</small>",
+    )  # fmt: skip
+    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
+    return Block(
+        f'<div class="pl-scroll"><table class="pl-table pl-thirds"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>",
+        _STYLE,
+    )
+
+
+def _rate(row: Mapping[str, Any], name: str, digits: int) -> str:
+    if not np.isfinite(row[name]):
+        return "–"
+    ends = [f"{100 * row[f'{name}_{end}']:.{digits}f}" for end in ("low", "high")]
+    return f"{100 * row[name]:.{digits}f}<small>{ends[0]} – {ends[1]}</small>"
+
+
+def _cards(
+    pairs: pd.DataFrame, images: Mapping[str, bytes | None], similarities: Sequence[str], chosen: Sequence[str]
+) -> str:
+    digits = {name: digits_of(pairs[name]) for name in similarities}
+    return "".join(_card(row, images, digits, set(chosen)) for row in pairs.to_dict("records"))
+
+
+def _card(row: Mapping[str, Any], images: Mapping[str, bytes | None], digits: Mapping[str, int], chosen: set) -> str:
+    kind = "positive" if row["positive"] else "negative"
+    values = [
+        (style_of(name), LETTERS.get(name, "s"), number(shown(name, np.array(row[name])), decimals))
+        for name, decimals in digits.items()
+    ]
+    said = f"A {kind} pair: {row['class_a']} and {row['class_b']}, " + ", ".join(
+        f"{style.title} {value}" for style, _, value in values
+    )
+    on_edge = "".join(
+        f'<span><i style="color:{style.colour}">{letter}</i> {value}</span>' for style, letter, value in values
+    )
+    ends = [
+        f'<div class="pl-frame">{picture(images.get(str(row[f"item_{end}"])), str(row[f"class_{end}"]))}'
+        f'<div class="pl-name">{escaped(row[f"class_{end}"])}</div></div>'
+        for end in "ab"
+    ]
+    marked = " pl-chosen" if chosen == {row["item_a"], row["item_b"]} else ""
+    pick = escaped(json.dumps([row["item_a"], row["item_b"]], ensure_ascii=False))
+    return (
+        f'<div class="pl-pair pl-{kind}{marked}" data-pick="{pick}" role="button" tabindex="0" '
+        f'title="{escaped(said)}">{ends[0]}<div class="pl-edge">{on_edge}</div>{ends[1]}</div>'
+    )
+
+
+_STYLE = """
+.pl-pairs{display:grid;grid-template-columns:repeat(auto-fill,minmax(104px,1fr));gap:14px}
+.pl-strip{display:grid;grid-template-columns:minmax(0,1fr) auto minmax(0,1fr);gap:14px;align-items:stretch}
+.pl-side{display:grid;grid-template-columns:repeat(5,minmax(0,1fr));gap:10px}
+.pl-side:first-child .pl-pair:first-child{grid-column-start:calc(6 - var(--pl-count))}
+.pl-side.pl-empty{display:block;font-size:12px;opacity:.7;align-self:center}
+.pl-line{border-left:2px solid var(--pl-colour);position:relative;width:0;margin:0 2px}
+.pl-line span{position:absolute;top:50%;left:-1px;transform:translate(-50%,-50%) rotate(180deg);
+ writing-mode:vertical-rl;font-size:11.5px;white-space:nowrap;padding:6px 2px;border-radius:6px;
+ background:var(--pl-colour);color:#fff;font-variant-numeric:tabular-nums}
+.pl-pair{min-width:0;cursor:pointer;border-radius:8px;outline-offset:3px;border:1px solid rgba(138,147,163,.28);
+ padding:6px}
+.pl-pair:hover{border-color:#6B7686}
+.pl-pair:focus-visible{outline:2px solid #2F78D0}
+.pl-pair.pl-chosen{outline:2px solid #F2B705}
+.pl-pair .pl-frame img,.pl-pair .pl-frame .pl-none{width:100%;aspect-ratio:1;height:auto;border:0}
+.pl-pair .pl-name{font-size:11.5px}
+.pl-pair .pl-edge{margin:3px 0 5px 10px;padding:2px 0 2px 8px;border-left:2px solid #6B7686;font-size:12px;
+ display:flex;flex-direction:column;gap:1px;font-variant-numeric:tabular-nums;white-space:nowrap;overflow:hidden}
+.pl-pair.pl-negative .pl-edge{border-left:2px dashed #8A93A3}
+.pl-pair .pl-edge i{font-style:normal;font-weight:700}
+.pl-quadrants{border-collapse:separate;border-spacing:4px;width:100%;margin:0;font-variant-numeric:tabular-nums}
+.pl-quadrants th{font-size:12.5px;font-weight:400;opacity:.8;border:0;padding:2px 4px;text-align:center}
+.pl-quadrants th[scope=row]{text-align:right;width:1%}
+.pl-quadrant{border:1px solid rgba(138,147,163,.3)!important;border-radius:8px;padding:8px 10px!important;width:42%}
+.pl-quadrant.pl-differs{background:rgba(138,147,163,.13)}
+.pl-count{display:block;font-size:13px;white-space:nowrap}
+.pl-count small{opacity:.7;font-size:12px}
+.pl-scroll{overflow-x:auto}
+.pl-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px;margin:0}
+.pl-thirds th,.pl-thirds td{padding:4px 8px;text-align:right;border:0;border-top:1px solid rgba(138,147,163,.25);
+ font-weight:400;white-space:nowrap;vertical-align:top}
+.pl-thirds thead th{border-top:0;font-size:12.5px;opacity:.8}
+.pl-thirds th[scope=row],.pl-thirds th[scope=rowgroup]{text-align:left}
+.pl-thirds small{display:block;font-size:11px;opacity:.75}
+.pl-thirds .pl-opens th,.pl-thirds .pl-opens td{border-top:2px solid rgba(138,147,163,.5)}
+.pl-swatch{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:8px}
+"""
