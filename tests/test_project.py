@@ -27,8 +27,8 @@ ORDER = [
     "separation", "evaluate", "neighbourhoods", "anchor", "mistakes",
     "gallery_files", "maps", "gallery", "shortlist", "pairs", "verdicts", "run", "runs", "convergence", "exports",
     "baselines", "measure", "training", "trainer",
-    "audit", "calibration", "duplicates", "twins",
-    "figures.looks", "figures.pairs", "figures.quadruplets", "figures.retrieval", "figures.training", "figures",
+    "audit", "calibration", "duplicates", "twins", "licences",
+    "figures.looks", "figures.maps", "figures.pairs", "figures.quadruplets", "figures.retrieval", "figures.training", "figures",
     "cards.block", "cards.pairs", "cards.explanation", "cards.pictures", "cards.quadruplets", "cards.tables", "cards",
     "notebook", "serving", "cli",
 ]
