@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pddm_lab.pddm import PDDM
@@ -81,17 +81,48 @@ def all_pairs(
     compiled = compiled and len(queries) >= rows and len(gallery) >= columns
     score_tile = _compiled_tile() if compiled else _score_tile
     if unit.normalize_input:
-        score_tile = lambda a, b, *_: unit(a[:, None], b[None])  # noqa: E731
+        score_tile = lambda a, b, *_: unit(a[:, None], b)  # noqa: E731
     for top, q in _windows(0, len(queries), rows):
         bottom = q.stop
         # Of one set's pairs, those left of the diagonal are copied from right of it.
         for left, g in _windows(top if queries is gallery else 0, len(gallery), columns):
-            tile = score_tile(queries[q], gallery[g], query_positions[q], gallery_positions[g], layers)
+            tile = score_tile(queries[q], gallery[None, g], query_positions[q], gallery_positions[None, g], layers)
             scores[top:bottom, left : g.stop] = tile[top - q.start :, left - g.start :]
         if queries is gallery:
             scores[bottom:, top:bottom] = scores[top:bottom, bottom:].T
             square = scores[top:bottom, top:bottom]
             square.copy_(square.triu() + square.triu(1).T)  # alike to the last bit, as the rest
+    return scores
+
+
+@torch.no_grad()
+def own_pairs(
+    unit: PDDM,
+    queries: Float[Tensor, "queries dim"],
+    gallery: Float[Tensor, "items dim"],
+    candidates: Int[Tensor, "queries candidates"],
+) -> Float[Tensor, "queries candidates"]:
+    """S of every query with its own candidates, rows of the gallery; in as little memory as `all_pairs`.
+
+    Args:
+        unit: in evaluation mode, without `normalize_input`.
+        queries: features, (queries, dim).
+        gallery: features, (items, dim).
+        candidates: rows of the gallery, (queries, candidates).
+    """
+    if candidates.numel() < len(gallery):  # what isn't asked for needs no place
+        used, candidates = candidates.unique(return_inverse=True)
+        gallery = gallery[used]
+    layers, position = _Layers.of(unit, queries.dtype), unit.position
+    query_positions, gallery_positions = (x @ position.weight.T / 2 for x in (queries, gallery))
+    query_positions = query_positions + position.bias
+    rows, columns = TILES.get(queries.device.type, TILES["cpu"])
+    at_once = max(rows * columns // max(candidates.shape[1], 1), 1)
+    scores = queries.new_empty(candidates.shape)
+    for start in range(0, len(queries), at_once):
+        q = slice(start, start + at_once)
+        own = candidates[q]
+        scores[q] = _score_tile(queries[q], gallery[own], query_positions[q], gallery_positions[own], layers)
     return scores
 
 
@@ -104,21 +135,21 @@ def _windows(start: int, stop: int, size: int) -> Iterator[tuple[int, slice]]:
 
 def _score_tile(
     a: Float[Tensor, "a dim"],
-    b: Float[Tensor, "b dim"],
+    b: Float[Tensor, "#a b dim"],
     a_position: Float[Tensor, "a hidden"],
-    b_position: Float[Tensor, "b hidden"],
+    b_position: Float[Tensor, "#a b hidden"],
     layers: _Layers,
 ) -> Float[Tensor, "a b"]:
-    """S of all pairs of a tile, from the features and the two summands of W_v v + b_v."""
+    """S of every a with its own row of b, or with the one row of all, from features and the summands of W_v v + b_v."""
     products, exact = layers.difference.dtype, a.dtype
-    u = (a[:, None] - b[None]).abs_().flatten(0, 1).to(products)
+    u = (a[:, None] - b).abs_().flatten(0, 1).to(products)
     u_hidden = (u @ layers.difference).to(exact).add_(layers.difference_bias).relu_()
     u_hidden.div_(u_hidden.norm(dim=1, keepdim=True).clamp_(min=SMALLEST_NORM))
-    v_hidden = (a_position[:, None] + b_position[None]).relu_().flatten(0, 1)
+    v_hidden = (a_position[:, None] + b_position).relu_().flatten(0, 1)
     v_hidden.div_(v_hidden.norm(dim=1, keepdim=True).clamp_(min=SMALLEST_NORM))
     joint = (torch.cat([u_hidden, v_hidden], dim=1).to(products) @ layers.joint).to(exact)
     joint.add_(layers.joint_bias).relu_()
-    return (joint @ layers.score).add_(layers.score_bias).view(len(a), len(b))
+    return (joint @ layers.score).add_(layers.score_bias).view(len(a), -1)
 
 
 def has_compiler() -> bool:

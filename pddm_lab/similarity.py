@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import ConfigError
 from pddm_lab.pddm import PDDM
-from pddm_lab.scoring import all_pairs
+from pddm_lab.scoring import all_pairs, own_pairs
 
 CHUNK_PAIRS = 1 << 16
 """Pairs scored at a time by `pairs`: bounds the memory."""
@@ -59,6 +59,27 @@ class Similarity(nn.Module):
             return torch.cat([self(left, right) for left, right in chunks]) if len(a) else a.new_zeros(0)
         finally:
             self.train(was_training)
+
+    @torch.no_grad()
+    def candidates(
+        self,
+        queries: Float[Tensor, "queries dim"],
+        gallery: Float[Tensor, "items dim"],
+        rows: Int[Tensor, "queries candidates"],
+    ) -> Float[Tensor, "queries candidates"]:
+        """Similarities of every query with its own candidates, rows of the gallery; (queries, candidates), in bounded
+        memory."""
+        was_training = self.training
+        self.eval()
+        try:
+            return self._candidates(queries, gallery, rows)
+        finally:
+            self.train(was_training)
+
+    def _candidates(self, queries: Tensor, gallery: Tensor, rows: Tensor) -> Tensor:
+        at_once = max(CHUNK_PAIRS // max(rows.shape[1], 1), 1)
+        parts = zip(queries.split(at_once), rows.split(at_once), strict=True)
+        return torch.cat([self(part[:, None], gallery[own]) for part, own in parts])
 
     def rerank(
         self, query: Float[Tensor, " dim"], gallery: Float[Tensor, "items dim"], shortlist: Int[Tensor, " shortlist"]
@@ -137,6 +158,11 @@ class PDDMSimilarity(Similarity):
 
     def _matrix(self, queries: Tensor, gallery: Tensor) -> Tensor:
         return all_pairs(self.unit, queries, gallery)
+
+    def _candidates(self, queries: Tensor, gallery: Tensor, rows: Tensor) -> Tensor:
+        if self.unit.normalize_input:
+            return super()._candidates(queries, gallery, rows)
+        return own_pairs(self.unit, queries, gallery, rows)
 
 
 def make_similarity(

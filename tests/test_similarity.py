@@ -71,6 +71,19 @@ def test_rerank_orders_the_shortlist_only(name):
 
 
 @pytest.mark.parametrize("name", SIMILARITIES)
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_candidates_are_scored_as_in_the_matrix(name, count):
+    similarity = similarity_of(name, 8)
+    queries = reference.unit_features(70, 8, 1, torch.float32)
+    gallery = reference.unit_features(40, 8, 2, torch.float32)
+    rows = torch.randint(40, (70, count), generator=torch.Generator().manual_seed(0))
+    found = similarity.candidates(queries, gallery, rows)
+    torch.testing.assert_close(found, similarity.matrix(queries, gallery).gather(1, rows), atol=2e-3, rtol=1e-5)
+    exact = similarity(queries[:, None], gallery[rows])
+    torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
 def test_nothing_to_score(name):
     similarity = similarity_of(name, 4)
     nothing, some = torch.empty(0, 4), reference.unit_features(3, 4, dtype=torch.float32)
