@@ -6,6 +6,7 @@ step on the run's own folder tells how it goes; the log is for what comes before
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from typing import Any
 import psutil
 
 from pddm_lab.config import TrainConfig, data_root, runs_root
-from pddm_lab.runs import exists_already, folder_name
+from pddm_lab.runs import Run, exists_already, folder_name
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _BAR = re.compile(r"(?P<what>[^:|]+):\s+\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)")
@@ -68,6 +69,17 @@ class Launch:
         found = _BAR.match((self.lines(1) or [""])[-1])
         return (found["what"], int(found["done"]), int(found["total"])) if found else None
 
+    def began(self, run: Run) -> bool:
+        """Whether this launch has come to train the run, so that the run's folder tells how it goes."""
+        return float(run.info.get("process_started") or 0) >= self.process_started
+
+    def end(self) -> None:
+        """End the process before it has a run to stop, and leave nothing of it."""
+        with contextlib.suppress(psutil.Error):
+            if self.alive:
+                psutil.Process(self.pid).terminate()
+        self.forget()
+
     def forget(self) -> None:
         """Remove its files; the run's own folder stays."""
         for file in (self.folder / f"{self.name}.json", self.log):
@@ -89,10 +101,24 @@ def start(parameters: Mapping[str, Any]) -> Launch:
     name = folder_name(config, datetime.now(UTC))
     if (root / name).exists():
         raise exists_already(root / name)
+    chosen = {field: value for field, value in parameters.items() if field not in ("preset", "run_name")}
+    return _launch(root, name, ["train", config.preset, *flags(chosen | {"run_name": name})])
+
+
+def resume(run: Run) -> Launch:
+    """Start `pddm-lab resume` for a run.
+
+    Raises:
+        RunError: it is finished, or at work.
+    """
+    run.check_resumable()
+    return _launch(run.path.parent.resolve(), run.name, ["resume", run.name])
+
+
+def _launch(root: Path, name: str, words: list[str]) -> Launch:
+    """Start a command of the lab for the run of a name; its output goes to the launch's log."""
     folder = root / ".launches"
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = {field: value for field, value in parameters.items() if field not in ("preset", "run_name")}
-    command = [sys.executable, "-m", "pddm_lab.cli", "train", config.preset, *flags(chosen | {"run_name": name})]
     # The roots as they are here, absolute: the process must find the same folders wherever it starts.
     environment = os.environ | {
         "PDDM_LAB_RUNS": str(root), "PDDM_LAB_DATA": str(data_root().resolve()),
@@ -100,7 +126,7 @@ def start(parameters: Mapping[str, Any]) -> Launch:
     }  # fmt: skip
     with open(folder / f"{name}.log", "wb") as log:
         child = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "pddm_lab.cli", *words],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -36,7 +36,9 @@ def overview(runs: Sequence[Run]) -> pd.DataFrame:
                 value = run.info["metrics"].get(protocol, {}).get(similarity, {}).get("recall@1")
                 row[f"{protocol} {letter}"] = None if value is None else 100 * value
         row |= {
+            "seed": run.config.seed,
             "seconds": run.seconds,
+            "notes": " ".join(run.notes.split())[:200],
             "created": run.created.astimezone().replace(tzinfo=None),
         }
         rows.append(row)
@@ -52,13 +54,6 @@ def changed_from_preset(config: TrainConfig) -> pd.DataFrame:
         if name not in WHERE and value != preset[name]
     ]
     return pd.DataFrame(rows, columns=["choice", f"preset {config.preset}", "this run"])
-
-
-def several(runs: Sequence[Run], frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Logs of several runs in one table, told apart by a column `run` where there are several."""
-    if len(runs) == 1:
-        return frames[0]
-    return pd.concat([frame.assign(run=run.name) for run, frame in zip(runs, frames, strict=True)], ignore_index=True)
 
 
 def last_step(run: Run, metrics: pd.DataFrame) -> int:

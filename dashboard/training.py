@@ -75,14 +75,15 @@ def dialog() -> None:
 
 def _at_work() -> tuple[list[Run], list[launches.Launch]]:
     """The runs in training, and the launches that have no run yet."""
-    running = [run for run in loaders.list_runs() if isinstance(run, Run) and run.status == "running"]
+    runs = {run.name: run for run in loaders.list_runs()}
     waiting = []
     for launch in launches.launches():
-        if not (launch.folder.parent / launch.name / "run.json").is_file():
+        run = runs.get(launch.name)
+        if run is None or (isinstance(run, Run) and not launch.began(run)):
             waiting.append(launch)
         elif not launch.alive:
             launch.forget()  # from here on the run tells its own story
-    return running, waiting
+    return [run for run in runs.values() if isinstance(run, Run) and run.status == "running"], waiting
 
 
 def _state(running: list[Run], waiting: list[launches.Launch]) -> list[tuple[str, bool]]:
@@ -122,7 +123,9 @@ def _show_launch(launch: launches.Launch) -> None:
     lines = launch.lines()
     with st.container(border=True):
         if launch.alive:
-            st.markdown(f"**{launch.name}** :gray[is getting ready]")
+            with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+                st.markdown(f"**{launch.name}** :gray[is getting ready]")
+                st.button("Cancel", key=f"cancel_{launch.name}", icon=":material/close:", on_click=launch.end)
             st.html(stepper(["Getting ready", *(PHASE_TITLES[phase] for phase in PHASES[:-1])], 0))
             if bar := launch.progress():
                 _bar(*bar)
@@ -147,7 +150,7 @@ def _show_running(run: Run, launch: launches.Launch | None) -> None:
             asked = run.stop_requested()
             st.button(
                 "Stopping" if asked else "Stop", key=f"stop_{run.name}", icon=":material/stop_circle:",
-                disabled=asked, on_click=run.request_stop, help="Ends after this step; `pddm-lab resume` goes on.",
+                disabled=asked, on_click=run.request_stop, help="Ends within seconds; what is done is kept.",
             )  # fmt: skip
         st.html(stepper([PHASE_TITLES[name] for name in PHASES[:-1]], PHASES.index(phase)))
         bar = launch.progress() if launch else None
@@ -167,3 +170,14 @@ def _show_running(run: Run, launch: launches.Launch | None) -> None:
 
 def _bar(what: str, done: int, total: int) -> None:
     st.progress(min(done / max(total, 1), 1.0), text=f"{what[:1].upper()}{what[1:]} {done:,} of {total:,}")
+
+
+def go_on(run: Run) -> None:
+    """A button that goes on with a run which stopped, failed or was interrupted."""
+    if st.button("Go on", key=f"resume_{run.name}", icon=":material/resume:", help=f"`pddm-lab resume {run.name}`"):
+        try:
+            launches.resume(run)
+        except LabError as error:
+            st.error(str(error))
+        else:
+            st.rerun()

@@ -352,6 +352,11 @@ class Run:
             raise RunError(f"{self._notes_file} can't be written: {error.strerror}.") from error
 
     @property
+    def notes_stamp(self) -> int:
+        """Changes whenever the notes do."""
+        return self._notes_file.stat().st_mtime_ns if self._notes_file.is_file() else 0
+
+    @property
     def _notes_file(self) -> Path:
         return self.path / "notes.md"
 

@@ -28,7 +28,8 @@ ORDER = [
     "gallery_files", "maps", "gallery", "shortlist", "pairs", "verdicts", "run", "runs", "convergence", "exports",
     "baselines", "measure", "training", "trainer",
     "audit", "calibration", "duplicates", "twins", "licences",
-    "figures.looks", "figures.maps", "figures.pairs", "figures.quadruplets", "figures.retrieval", "figures.training", "figures",
+    "figures.looks", "figures.maps", "figures.pairs", "figures.quadruplets", "figures.retrieval", "figures.training",
+    "figures",
     "cards.block", "cards.pairs", "cards.explanation", "cards.pictures", "cards.quadruplets", "cards.tables", "cards",
     "notebook", "serving", "cli",
 ]

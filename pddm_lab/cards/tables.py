@@ -17,7 +17,8 @@ def metrics_table(
     """Final metrics of one protocol: a row per run and similarity, a column per metric with its unit, the best in bold.
 
     Args:
-        table: run, protocol, similarity, metric, value.
+        table: run, protocol, similarity, metric, value; with `std` and `seeds`, as `runs.spread` gives them, each value
+            is a mean over seeds, followed by its standard deviation where there are several.
         protocol: the rows to take.
         metrics: columns; those without a value are left out.
         best_of_each: the best of each run in bold rather than of all: for runs that were measured on different items.
@@ -25,21 +26,30 @@ def metrics_table(
     table = table[table["protocol"] == protocol]
     columns = [metric for metric in metrics if (table["metric"] == metric).any()]
     runs = list(dict.fromkeys(table["run"]))
-    values = table.set_index(["run", "similarity", "metric"])["value"]
+    values = table.set_index(["run", "similarity", "metric"])
+    spread = values["std"].to_dict() if "std" in values else {}
     rows: list[str] = []
     for run in runs:
         best = _best(table[table["run"] == run] if best_of_each else table, columns)
         for number, name in enumerate(in_order(table.loc[table["run"] == run, "similarity"])):
             style, cells = style_of(name), []
             for metric in columns:
-                text = METRICS[metric].format(values.get((run, name, metric), np.nan))
-                cells.append(f"<td><b>{text}</b></td>" if text == best.get(metric) else f"<td>{text}</td>")
-            first = f'<th scope="row" class="pl-run">{escaped(run) if not number else ""}</th>' if len(runs) > 1 else ""
+                text = METRICS[metric].format(values["value"].get((run, name, metric), np.nan))
+                std = spread.get((run, name, metric), np.nan)
+                beside = f"<small>± {METRICS[metric].format(std)}</small>" if np.isfinite(std) else ""
+                cells.append(
+                    f"<td><b>{text}</b>{beside}</td>" if text == best.get(metric) else f"<td>{text}{beside}</td>"
+                )
+            first = ""
+            if len(runs) > 1 or spread:
+                seeds = int(table.loc[table["run"] == run, "seeds"].max()) if spread else 1
+                told = f"{escaped(run)}<small>mean of {seeds} seeds</small>" if seeds > 1 else escaped(run)
+                first = f'<th scope="row" class="pl-run">{"" if number else told}</th>'
             swatch = f'<span class="pl-swatch" style="background:{style.colour}"></span>'
             opens = ' class="pl-opens"' if not number and rows else ""
             rows.append(f'<tr{opens}>{first}<th scope="row">{swatch}{escaped(style.title)}</th>{"".join(cells)}</tr>')
     heads = "".join(f'<th scope="col" title="{escaped(METRICS[name].help)}">{_heading(name)}</th>' for name in columns)
-    corner = ("<th></th>" if len(runs) > 1 else "") + '<th scope="col" class="pl-first">ranked by</th>'
+    corner = ("<th></th>" if len(runs) > 1 or spread else "") + '<th scope="col" class="pl-first">ranked by</th>'
     return Block(
         f'<div class="pl-scroll"><table class="pl-table"><thead><tr>{corner}{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>",

@@ -9,7 +9,17 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pddm_lab.figures.looks import DASHES, METRICS, PROTOCOL_TITLES, STYLES, Metric, in_order, new_figure, style_of
+from pddm_lab.figures.looks import (
+    DASHES,
+    METRICS,
+    PROTOCOL_TITLES,
+    STYLES,
+    Metric,
+    in_order,
+    new_figure,
+    style_of,
+    translucent,
+)
 
 
 def curves(
@@ -20,6 +30,7 @@ def curves(
 
     Args:
         frame: a run's metrics (step, seconds, protocol, similarity, metric, value); a `run` column tells several apart.
+            Columns `std` and `seeds`, as `runs.mean_log` gives them, draw a band of one standard deviation.
         metric: a key of `METRICS`.
         x: "step" or "seconds".
     """
@@ -34,15 +45,31 @@ def curves(
         for name in in_order(of_run["similarity"]):
             rows, style = of_run[of_run["similarity"] == name].sort_values(x), style_of(name)
             dash = DASHES[number % len(DASHES)] if len(runs) > 1 else style.dash
+            hover, told = f"%{{y:.{known.digits}f}} {known.unit} {run}", None
+            if "std" in rows:
+                _band(figure, rows, x, scale, style.colour)
+                told = np.column_stack([rows["std"].fillna(0) * scale, rows["seeds"]])
+                hover = f"%{{y:.{known.digits}f}} ± %{{customdata[0]:.{known.digits}f}} {known.unit} {run}"
+                hover += " (seeds: %{customdata[1]:d})"
             figure.add_scatter(
                 x=rows[x], y=rows["value"] * scale, mode="lines+markers" if len(rows) <= 60 else "lines",
                 name=style.title, showlegend=name not in named, line={"color": style.colour, "width": 2, "dash": dash},
-                marker={"symbol": style.symbol, "size": 6}, hovertemplate=f"%{{y:.{known.digits}f}} {known.unit} {run}",
+                marker={"symbol": style.symbol, "size": 6}, hovertemplate=hover, customdata=told,
             )  # fmt: skip
             named.add(name)
     _name_dashes(figure, runs)
     figure.update_xaxes(title=_time_title(x))
     return figure.update_yaxes(title=f"{known.heading} ({PROTOCOL_TITLES.get(protocol, protocol).lower()})")
+
+
+def _band(figure: go.Figure, rows: pd.DataFrame, x: str, scale: float, colour: str) -> None:
+    """One standard deviation to either side of a line, where more than one seed came to."""
+    rows = rows[rows["std"].notna()]
+    low, high = ((rows["value"] + side * rows["std"]) * scale for side in (-1, 1))
+    figure.add_scatter(
+        x=np.concatenate([rows[x], rows[x][::-1]]), y=np.concatenate([low, high[::-1]]), mode="lines", fill="toself",
+        fillcolor=translucent(colour, 0.18), line={"width": 0}, hoverinfo="skip", showlegend=False,
+    )  # fmt: skip
 
 
 def losses(frame: pd.DataFrame, *, x: str = "step", points: int = 200, title: str = "", height: int = 300) -> go.Figure:
@@ -102,7 +129,8 @@ def comparison(
     """Final metrics as dots: a panel per protocol, a row per metric (and run), a marker per similarity.
 
     Args:
-        table: run, protocol, similarity, metric, value, as `runs.compare` returns it.
+        table: run, protocol, similarity, metric, value, as `runs.compare` returns it; a column `std`, as of
+            `runs.spread`, draws one standard deviation to either side.
         metrics: keys of `METRICS` that are fractions.
     """
     protocols = [name for name in protocols if (table["protocol"] == name).any()] or list(protocols)
@@ -117,11 +145,15 @@ def comparison(
         for name in in_order(table["similarity"]):
             style = style_of(name)
             chosen = table[(table["protocol"] == protocol) & (table["similarity"] == name)]
-            values = chosen.set_index(["metric", "run"])["value"]
+            found = chosen.set_index(["metric", "run"]).reindex(pd.MultiIndex.from_tuples(rows))
+            bars, hover = None, f"{style.title} %{{x:.1f}} %<extra></extra>"
+            if "std" in found:
+                bars = {"array": 100 * found["std"].fillna(0), "thickness": 1.5, "width": 5}
+                hover = hover.replace(" %<", " ± %{error_x.array:.1f} %<")
             figure.add_scatter(
-                x=[100 * values.get(row, np.nan) for row in rows], y=names, row=1, col=column, mode="markers",
+                x=100 * found["value"], y=names, row=1, col=column, mode="markers", error_x=bars,
                 marker={"color": style.colour, "symbol": style.symbol, "size": 11}, name=style.title, legendgroup=name,
-                showlegend=column == 1, hovertemplate=f"{style.title} %{{x:.1f}} %<extra></extra>",
+                showlegend=column == 1, hovertemplate=hover,
             )  # fmt: skip
     new_figure(title, height or 110 + 34 * len(rows), figure).update_layout(
         hovermode="closest", margin={"t": 96 if title else 66}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import launches
 import numpy as np
+import psutil
 import pytest
 from reading import DATA, numbers, rows_of, texts
 
@@ -39,18 +42,69 @@ def test_runs_draws_the_logged_curves(open_page, with_digits: Path) -> None:
     figure = json.loads(next(chart for chart in app.get("plotly_chart") if chart.key == "curves").proto.spec)
     line = next(trace for trace in figure["data"] if trace["name"] == "PDDM")
     np.testing.assert_allclose(numbers(line["y"]), 100 * expected["value"])
-    np.testing.assert_allclose(numbers(line["x"]), expected["seconds"])
+    start = log.loc[log["phase"] == "select", "seconds"].min()
+    np.testing.assert_allclose(numbers(line["x"]), expected["seconds"] - start)
+    fast = table(app, "best_step").set_index("similarity")
+    best = expected["value"].max()
+    assert fast.loc["PDDM", "best"] == pytest.approx(100 * best)
+    first = expected[expected["value"] >= 0.99 * best].iloc[0]
+    assert fast.loc["PDDM", ["share_step", "share_seconds"]].tolist() == pytest.approx(
+        [first["step"], first["seconds"] - start]
+    )
     assert app.get_by_key("phase").value == "refit"
 
 
 def test_runs_compares_runs_from_a_link(open_page, with_digits: Path) -> None:
     finished_like(with_digits / "digits", with_digits / "other", score_margin=0.7)
     app = open_page("runs", run="digits", beside="other")
-    table = next(one.value for one in app.dataframe if "choice" in one.value)
-    assert table.to_dict("records") == [{"choice": "score_margin", "digits": "0.5", "other": "0.7"}]
+    assert table(app, "choice").to_dict("records") == [{"choice": "score_margin", "digits": "0.5", "other": "0.7"}]
     assert "Final metrics of 2 runs" in texts(app)
     body = next(block.value for block in app.html if "pl-opens" in block.value.split("</style>")[1])
     assert [row[0] for row in rows_of(body)] == ["digits", "", "", "", "other", "", "", ""]
+
+
+def table(app, column: str):
+    return next(one.value for one in app.dataframe if column in one.value)
+
+
+def test_ticked_rows_are_compared_and_in_the_url(open_page, with_digits: Path) -> None:
+    for name in ("second", "third"):
+        finished_like(with_digits / "digits", with_digits / name, lr=0.1)
+    app = open_page("runs", run="digits", beside=["second", "gone"])
+    names = app.dataframe[0].value["run"].tolist()
+    assert names == ["third", "second", "digits"]
+    assert app.session_state["runs_table"]["selection"]["rows"] == [names.index("digits"), names.index("second")]
+    assert "The link also names gone" in texts(app)
+
+
+def test_runs_of_several_seeds_are_averaged(open_page, with_digits: Path) -> None:
+    source = Run.open(with_digits / "digits")
+    other = finished_like(source.path, with_digits / "other", seed=1)
+    measured = source.info["metrics"]["unseen"]["pddm"]
+    other.set_metrics("unseen", "pddm", {name: value * 0.9 for name, value in measured.items()})
+    app = open_page("runs", run="digits")
+    app.button(key="add_seeds").click().run()
+    assert app.query_params == {"run": "digits", "beside": "other", "seeds": "mean"}
+    body = next(block.value for block in app.html if "mean of 2 seeds" in block.value)
+    row = next(row for row in rows_of(body) if row[1] == "PDDM")
+    pair = [measured["recall@1"], 0.9 * measured["recall@1"]]
+    assert row[2] == f"{100 * np.mean(pair):.1f}± {100 * np.std(pair, ddof=1):.1f}"
+    assert "over seeds" in texts(app)
+    app = open_page("runs", run="digits", seeds="mean")
+    assert "±" not in "".join(block.value for block in app.html)
+
+
+def test_notes_are_kept_and_nobodys_are_lost(open_page, with_digits: Path) -> None:
+    run = Run.open(with_digits / "digits")
+    app = open_page("runs", run="digits")
+    app.text_area[0].set_value("margins are too small").run()
+    assert run.notes == "margins are too small"
+    assert app.text_area[0].value == "margins are too small"
+    assert table(app, "unseen D")["notes"].tolist() == ["margins are too small"]
+    run.write_notes("from another page")
+    app.text_area[0].set_value("mine").run()
+    assert run.notes == "from another page\n\nmine"
+    assert app.text_area[0].value == run.notes
 
 
 def finished_like(source: Path, target: Path, **changes: object) -> Run:
@@ -89,3 +143,31 @@ def test_a_run_in_training_shows_its_progress_and_stops_on_request(open_page, ru
     assert run.stop_requested()
     assert app.button(key="stop_now").label == "Stopping"
     assert "Still training" in texts(open_page("similarity"))
+
+
+def test_a_stopped_run_is_gone_on_with_from_the_page(open_page, runs_folder: Path, monkeypatch) -> None:
+    config = TrainConfig.from_parameters({"dataset": "digits", "run_name": "halt", "runs_root": str(runs_folder)})
+    run = Run.create(config, DATA, "cpu", "32")
+    run.update(status="stopped", reason="Stopped on request.")
+    started: list[list[str]] = []
+
+    def launch(root: Path, name: str, words: list[str]) -> launches.Launch:
+        started.append(words)
+        folder = root / ".launches"
+        folder.mkdir()
+        one = launches.Launch(name, os.getpid(), psutil.Process().create_time(), folder)
+        (folder / f"{name}.json").write_text(
+            json.dumps({"name": name, "pid": one.pid, "process_started": one.process_started})
+        )
+        return one
+
+    monkeypatch.setattr(launches, "_launch", launch)
+    run.update(process_started=0.0)
+    app = open_page("runs", run="halt")
+    assert "Stopped on request." in texts(app)
+    app.button(key="resume_halt").click().run()
+    assert started == [["resume", "halt"]]
+    assert "is getting ready" in texts(app)
+    run.claim()  # what the process does once it has read the data
+    app.run()
+    assert "is getting ready" not in texts(app) and app.progress[0].value == 0
