@@ -28,10 +28,10 @@ ORDER = [
     "gallery_files", "maps", "gallery", "shortlist", "pairs", "verdicts", "run", "runs", "convergence", "exports",
     "baselines", "measure", "training", "trainer",
     "audit", "calibration", "duplicates", "twins", "licences",
-    "figures.looks", "figures.maps", "figures.pairs", "figures.quadruplets", "figures.retrieval", "figures.training",
-    "figures",
-    "cards.block", "cards.pairs", "cards.explanation", "cards.pictures", "cards.quadruplets", "cards.tables", "cards",
-    "notebook", "serving", "cli",
+    "figures.looks", "figures.audit", "figures.maps", "figures.pairs", "figures.quadruplets",
+    "figures.retrieval", "figures.training", "figures",
+    "cards.block", "cards.audit", "cards.pairs", "cards.explanation", "cards.pictures", "cards.quadruplets", "cards.tables",
+    "cards", "notebook", "serving", "cli",
 ]
 # fmt: on
 

@@ -4,7 +4,10 @@ A block carries its pictures as data URIs and its style with it: one element on 
 and nothing to load. It takes text and background from where it is put, so that it fits a light and a dark page.
 """
 
+from pddm_lab.cards.audit import Cell, Head, Shot, Together, audit_table, together_grid
 from pddm_lab.cards.block import RIGHT, WRONG, Block, picture
+from pddm_lab.cards.explanation import Dimension, dimension_rows, explained_pair
+from pddm_lab.cards.pairs import density_table, pair_grid, pair_strip, quadrant_table
 from pddm_lab.cards.pictures import image_grid, retrieval_grid
 from pddm_lab.cards.quadruplets import quadruplet_card, quadruplet_grid
 from pddm_lab.cards.tables import facts, metrics_table, stepper
@@ -13,12 +16,25 @@ __all__ = [
     "RIGHT",
     "WRONG",
     "Block",
+    "Cell",
+    "Dimension",
+    "Head",
+    "Shot",
+    "Together",
+    "audit_table",
+    "density_table",
+    "dimension_rows",
+    "explained_pair",
     "facts",
     "image_grid",
     "metrics_table",
+    "pair_grid",
+    "pair_strip",
     "picture",
+    "quadrant_table",
     "quadruplet_card",
     "quadruplet_grid",
     "retrieval_grid",
     "stepper",
+    "together_grid",
 ]

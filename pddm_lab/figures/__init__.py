@@ -5,6 +5,7 @@ pairs carry the similarity's colour, negative pairs are grey. A distance is draw
 axis, so that right is more similar in every chart. Pictures are in `pddm_lab.cards`.
 """
 
+from pddm_lab.figures.audit import chance_by_density, reliability_diagram, self_margins, slack
 from pddm_lab.figures.looks import (
     METRICS,
     NEGATIVE,
@@ -17,8 +18,19 @@ from pddm_lab.figures.looks import (
     shown,
     style_of,
 )
-from pddm_lab.figures.pairs import distributions, roc
+from pddm_lab.figures.maps import (
+    RAMPS,
+    Colouring,
+    class_colour,
+    colour_by_class,
+    colour_by_mistake,
+    colour_by_similarity,
+    colour_by_value,
+    map_of,
+)
+from pddm_lab.figures.pairs import by_density, distributions, joint, roc, roc_by_density
 from pddm_lab.figures.quadruplets import hardness
+from pddm_lab.figures.retrieval import ceiling, elsewhere, rank_flow
 from pddm_lab.figures.training import comparison, curves, losses
 
 __all__ = [
@@ -26,16 +38,34 @@ __all__ = [
     "NEGATIVE",
     "PHASE_TITLES",
     "PROTOCOL_TITLES",
+    "RAMPS",
     "STYLES",
+    "Colouring",
     "Metric",
     "Style",
+    "by_density",
+    "ceiling",
+    "chance_by_density",
+    "class_colour",
+    "colour_by_class",
+    "colour_by_mistake",
+    "colour_by_similarity",
+    "colour_by_value",
     "comparison",
     "curves",
     "distributions",
+    "elsewhere",
     "hardness",
     "in_order",
+    "joint",
     "losses",
+    "map_of",
+    "rank_flow",
+    "reliability_diagram",
     "roc",
+    "roc_by_density",
+    "self_margins",
     "shown",
+    "slack",
     "style_of",
 ]

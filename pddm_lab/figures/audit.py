@@ -1,0 +1,130 @@
+"""Charts of an audit: by how much an item is closest to itself, slack of triangles, and what chances are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+
+from pddm_lab.figures.looks import NEGATIVE, in_order, new_figure, shown, style_of, translucent
+
+if TYPE_CHECKING:
+    from pddm_lab.audit import Axioms
+    from pddm_lab.calibration import Calibration
+
+DENSITY_DASHES = {"dense": "solid", "middle": "dash", "sparse": "dot"}
+_FAILS = "rgba(196,56,47,.10)"
+
+
+def self_margins(axioms: Mapping[str, Axioms], *, title: str = "", height: int = 300) -> go.Figure:
+    """How much more similar items are to themselves than to the closest other item, a line per similarity.
+
+    Args:
+        axioms: by similarity.
+    """
+    margins = {name: (found.own[found.rows] - found.rival_score) / found.spread for name, found in axioms.items()}
+    every = np.concatenate([np.zeros(1), *margins.values()])
+    edges = np.linspace(min(float(every.min()), -0.5), max(float(every.max()), 0.5), 61)
+    figure = _lines(
+        {name: np.histogram(values, edges)[0] for name, values in margins.items()}, edges, title, height, "of items"
+    )
+    return figure.update_xaxes(title="S(i,i) − S(i, closest other), in spreads of S; left of 0 another item is closer")
+
+
+def slack(axioms: Mapping[str, Axioms], *, title: str = "", height: int = 300) -> go.Figure:
+    """How much longer a detour through a third item is than the way, a line per similarity.
+
+    Args:
+        axioms: by similarity.
+    """
+    from pddm_lab.audit import SLACK_EDGES
+
+    counts = {name: found.triangles.slack for name, found in axioms.items()}
+    held = np.flatnonzero(sum(counts.values())) if counts else np.empty(0, int)
+    first, last = (int(held[0]), int(held[-1])) if len(held) else (0, len(SLACK_EDGES) - 2)
+    first = max(min(first, int(np.searchsorted(SLACK_EDGES, 0)) - 8), 0)
+    edges = SLACK_EDGES[first : last + 2]
+    figure = _lines({name: each[first : last + 1] for name, each in counts.items()}, edges, title, height, "of detours")
+    return figure.update_xaxes(title="d(i,j) + d(j,k) − d(i,k), in spreads of S; left of 0 the detour is shorter")
+
+
+def _lines(counts: Mapping[str, np.ndarray], edges: np.ndarray, title: str, height: int, of: str) -> go.Figure:
+    """Shares per bin on a logarithmic axis, which shows the few that break a rule; where they lie is tinted."""
+    figure = new_figure(title, height)
+    figure.add_vrect(x0=float(edges[0]), x1=0, fillcolor=_FAILS, line_width=0, layer="below")
+    centres = ((edges[:-1] + edges[1:]) / 2).round(4)
+    lowest = 1.0
+    for name in in_order(counts):
+        style, values = style_of(name), np.asarray(counts[name])
+        share = 100 * values / max(int(values.sum()), 1)
+        lowest = min(lowest, float(share[share > 0].min(initial=1.0)))
+        figure.add_scatter(
+            x=centres, y=np.where(share > 0, share, np.nan).round(7), name=style.title, mode="lines+markers",
+            line={"color": style.colour, "width": 1.8, "dash": style.dash, "shape": "linear"},
+            marker={"symbol": style.symbol, "size": 4, "color": style.colour}, hovertemplate="%{y:.2g} %",
+        )  # fmt: skip
+    figure.add_vline(x=0, line={"color": NEGATIVE, "width": 1.2})
+    figure.update_xaxes(range=[float(edges[0]), float(edges[-1])])
+    low = int(np.floor(np.log10(lowest)))
+    ticks = [10.0**power for power in range(low, 3)]
+    return figure.update_yaxes(
+        title=f"share {of}, %", type="log", range=[low, 2.05], tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks]
+    )
+
+
+def reliability_diagram(
+    calibrations: Mapping[str, Calibration], by: str = "platt", *, log: bool = False, title: str = "",
+    height: int = 360,
+) -> go.Figure:  # fmt: skip
+    """Shares of positive pairs found against chances said, a line per similarity; on the diagonal both agree.
+
+    Args:
+        calibrations: by similarity.
+        by: the map, a key of `calibration.MAPS`.
+        log: logarithmic axes, for chances near 0.
+    """
+    figure = new_figure(title, height).update_layout(hovermode="closest")
+    low = 1.0
+    for name in in_order(calibrations):
+        style, found = style_of(name), calibrations[name].maps[by]
+        low = min(low, *(float(part[part > 0].min(initial=1.0)) for part in (found.said, found.found)))
+        figure.add_scatter(
+            x=found.said.round(6), y=found.found.round(6), name=style.title, mode="lines+markers",
+            line={"color": style.colour, "width": 2, "dash": style.dash},
+            marker={"symbol": style.symbol, "size": 7, "color": style.colour}, customdata=found.pairs,
+            hovertemplate=f"{style.title}: said %{{x:.3g}}, found %{{y:.3g}} of %{{customdata:,}} pairs<extra></extra>",
+        )  # fmt: skip
+    low = max(low, 1e-6) if log else 0.0
+    figure.add_scatter(
+        x=[low, 1], y=[low, 1], mode="lines", line={"color": NEGATIVE, "width": 1.2, "dash": "dot"}, showlegend=False,
+        hoverinfo="skip",
+    )  # fmt: skip
+    axis = {"type": "log", "range": [np.log10(low) - 0.1, 0.05], "dtick": 1} if log else {"range": [-0.02, 1.02]}
+    figure.update_xaxes(title="chance of one class, as said", **axis)
+    return figure.update_yaxes(title="share of one class, as found", **axis)
+
+
+def chance_by_density(found: Calibration, *, title: str = "", height: int = 360) -> go.Figure:
+    """The chance that a pair is of one class by its similarity, for all pairs and in each third by density.
+
+    Args:
+        found: of one similarity.
+    """
+    from pddm_lab.calibration import chance
+
+    style, figure = style_of(found.similarity), new_figure(title, height)
+    scores = np.linspace(*found.ends, 121)
+    x = shown(found.similarity, scores)
+    for name, curve in found.curves.items():
+        whole = name == "all"
+        figure.add_scatter(
+            x=x.round(4), y=(100 * chance(curve, scores)).round(3), name="all pairs" if whole else name, mode="lines",
+            line={"color": NEGATIVE if whole else style.colour, "width": 5 if whole else 2,
+                  "dash": DENSITY_DASHES.get(name, "solid")},
+            opacity=0.45 if whole else 1, hovertemplate="%{y:.1f} %",
+        )  # fmt: skip
+    figure.add_hline(y=50, line={"color": translucent(NEGATIVE, 0.8), "width": 1, "dash": "dot"})
+    figure.update_xaxes(title=style.axis, range=[float(x[0]), float(x[-1])])
+    return figure.update_yaxes(title="chance of one class, %", range=[-2, 102])
