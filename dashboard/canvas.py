@@ -1,0 +1,138 @@
+"""Maps on canvases: an inline component without a build step that draws a million points.
+
+Points travel as packed bytes over an address made from their content, so that a browser fetches what it lacks and no
+more; what is chosen, hovered and answered travels as text. map_points.js draws, map_canvas.js listens.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from streamlit import runtime
+
+from pddm_lab.figures import Colouring
+
+_HERE = Path(__file__).parent
+_TOOLS = {
+    "lasso": "Lasso: or hold Shift and drag (L)",
+    "view": "Select what is in view (V)",
+    "in": "Zoom in (+)",
+    "out": "Zoom out (−)",
+    "fit": "Show all (0, or double click)",
+    "clear": "Clear the selection (Escape)",
+}
+_ICONS = {
+    "lasso": "M12 4c5 0 9 2.4 9 5.5S17 15 12 15s-9-2.4-9-5.5S7 4 12 4z M7 14.5c-2 1-1 3.5 1 3.5s2 3-1 3",
+    "view": "M4 8V4h4 M16 4h4v4 M20 16v4h-4 M8 20H4v-4 M9 12h6 M12 9v6",
+    "in": "M12 5v14 M5 12h14",
+    "out": "M5 12h14",
+    "fit": "M9 4H4v5 M15 4h5v5 M9 20H4v-5 M15 20h5v-5",
+    "clear": "M6 6l12 12 M18 6L6 18",
+}
+_BUTTONS = "".join(
+    f'<button type="button" data-do="{name}" title="{title}" aria-label="{title}"><svg viewBox="0 0 24 24">'
+    f'<path d="{_ICONS[name]}"/></svg></button>\n'
+    for name, title in _TOOLS.items()
+)
+_CANVAS = st.components.v2.component(
+    "pddm_lab_map",
+    html=f'<div class="map"><div class="tools" role="toolbar" aria-label="Map">{_BUTTONS}</div>\n'
+    '<div class="panels"></div><div class="tip" hidden></div><div class="said" aria-live="polite"></div></div>',
+    css=(_HERE / "map_canvas.css").read_text(encoding="utf-8"),
+    js="\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("map_points.js", "map_canvas.js")),
+)
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Items with an outline around them."""
+
+    rows: list[int]
+    colour: str
+    shape: str
+    """circle, square, diamond or triangle-up."""
+    size: int = 7
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One map."""
+
+    title: str
+    places: np.ndarray
+    """(items, 2) uint16, on a grid of lasso.py."""
+    colouring: Colouring
+    alt: str
+    rings: list[Ring] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the canvas asked to know of an item."""
+
+    row: int
+    id: str
+    picture: bytes
+    lines: list[str]
+
+
+def draw(
+    panels: Sequence[Panel], names: Sequence[str], labels: np.ndarray, *, key: str, scope: str, linked: bool,
+    lasso: str = "", view: str = "", anchor: int = -1, told: Told | None = None,
+) -> Any:  # fmt: skip
+    """Draw one map, or two beside each other.
+
+    Args:
+        panels: of the same items in the same order.
+        names: of the classes.
+        labels: class of each item, an index into `names`.
+        key: of the component.
+        scope: what the answers in `told` hold for; another scope forgets them, and the view.
+        linked: whether the panels are one layout, which moves as one.
+        lasso: as lasso.py writes it.
+        view: as the component wrote it.
+        anchor: row to mark; -1 for none.
+        told: the answer to what was hovered.
+
+    Returns:
+        What came from the page, each None or a dict: hovered and picked {"row"}, lasso and view {"text"}.
+    """
+    sent = [
+        {
+            "title": panel.title, "alt": panel.alt, "places": _address(panel.places, f"{key}-places-{at}"),
+            "codes": _address(panel.colouring.codes, f"{key}-codes-{at}"), "palette": panel.colouring.palette,
+            "glyphs": panel.colouring.glyphs, "ordered": panel.colouring.ordered, "ends": panel.colouring.ends,
+            "keys": [vars(one) for one in panel.colouring.keys], "rings": [vars(ring) for ring in panel.rings],
+        }
+        for at, panel in enumerate(panels)
+    ]  # fmt: skip
+    answer = None
+    if told:
+        picture = f"data:image/jpeg;base64,{base64.b64encode(told.picture).decode()}"
+        answer = {"row": told.row, "id": told.id, "lines": told.lines, "picture": picture}
+    return _CANVAS(
+        data={
+            "panels": sent, "linked": linked, "scope": scope, "lasso": lasso, "view": view, "anchor": anchor,
+            "told": answer, "names": _address(json.dumps(list(names)).encode(), f"{key}-names"),
+            "labels": _address(labels.astype(np.uint32), f"{key}-labels"),
+        },
+        key=key, on_hovered_change=_nothing, on_picked_change=_nothing, on_lasso_change=_nothing,
+        on_view_change=_nothing,
+    )  # fmt: skip
+
+
+def _nothing() -> None:
+    """The page acts on what the component returns."""
+
+
+def _address(content: np.ndarray | bytes, place: str) -> str:
+    """An address to fetch bytes from, for as long as this session's page shows them."""
+    data = content if isinstance(content, bytes) else np.ascontiguousarray(content).tobytes()
+    return runtime.get_instance().media_file_mgr.add(data, "application/octet-stream", place)

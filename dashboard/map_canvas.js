@@ -1,0 +1,411 @@
+// One or two maps on canvases that move together: zoom, pan, lasso, hover and pick, by pointer and by keys.
+// Follows map_points.js in one module. What is chosen goes to Python as text; what it answers comes back in `data`.
+
+const MAPS = new WeakMap()
+const ARRAYS = new Map() // by address, which is made from the content: fetched once
+const REST = 60, SETTLED = 450, PATIENCE = 4000 // milliseconds
+const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }
+const GRID = 65535, FURTHEST = 65536 // a corner may lie a grid's width outside
+
+function fetched(address, read) {
+  if (!ARRAYS.has(address)) {
+    const got = fetch(new URL("." + address, document.baseURI)).then((answer) => {
+      if (!answer.ok) throw new Error(`${answer.status}`)
+      return read(answer)
+    })
+    got.catch(() => ARRAYS.delete(address))
+    ARRAYS.set(address, got)
+    if (ARRAYS.size > 24) ARRAYS.delete(ARRAYS.keys().next().value)
+  }
+  return ARRAYS.get(address)
+}
+const array = (kind) => (answer) => answer.arrayBuffer().then((buffer) => new kind(buffer))
+
+function element(name, className, text = "") {
+  const made = document.createElement(name)
+  made.className = className
+  made.textContent = text
+  return made
+}
+
+// A choice that this page makes and a link may hold: what was sent last holds until the server has heard of it.
+class Held {
+  text = ""
+  heardBy = 0
+
+  changed(text) {
+    if (text === this.text) this.heardBy = 0
+    if (text === this.text || Date.now() < this.heardBy) return false
+    this.text = text
+    return true
+  }
+
+  sends(text) {
+    this.text = text
+    this.heardBy = Date.now() + PATIENCE
+    return { text }
+  }
+}
+
+class Panel {
+  constructor(map, number) {
+    Object.assign(this, { map, number, view: null, drawn: 0 })
+    this.box = element("figure", "panel")
+    this.head = this.box.appendChild(element("figcaption", "head"))
+    this.stage = this.box.appendChild(element("div", "stage"))
+    Object.assign(this.stage, { tabIndex: 0 })
+    this.stage.setAttribute("role", "application")
+    this.stage.setAttribute("aria-roledescription", "map")
+    this.base = this.stage.appendChild(element("canvas", "points"))
+    this.marks = this.stage.appendChild(element("canvas", "marks"))
+    this.note = this.stage.appendChild(element("div", "note", "Drawing"))
+    this.listen()
+  }
+
+  async fill(spec) {
+    const [places, codes] = await Promise.all([
+      fetched(spec.places, array(Uint16Array)), fetched(spec.codes, array(Uint8Array)),
+    ])
+    if (this.spec !== spec) return // a newer one is on its way
+    if (this.places !== places) [this.places, this.points] = [places, new Points(places)]
+    this.look = new Look(codes, spec)
+    this.map.select()
+    this.map.draw()
+  }
+
+  show(spec) {
+    if (JSON.stringify(spec) === JSON.stringify(this.spec)) return
+    this.spec = spec
+    this.head.replaceChildren(element("b", "", spec.title), legend(spec))
+    this.stage.setAttribute("aria-label", spec.alt)
+    this.fill(spec).catch(() => { this.note.textContent = "The points did not arrive. Reload the page." })
+  }
+
+  size() {
+    const { clientWidth, clientHeight } = this.stage, ratio = window.devicePixelRatio || 1
+    for (const canvas of [this.base, this.marks]) {
+      const [width, height] = [Math.round(clientWidth * ratio), Math.round(clientHeight * ratio)]
+      if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height })
+    }
+    return [clientWidth, clientHeight, ratio]
+  }
+
+  get lens() {
+    const [width, height] = [this.stage.clientWidth || 1, this.stage.clientHeight || 1]
+    return new Lens(this.map.viewOf(this) || Lens.fit(this.points.bounds, width, height), width, height)
+  }
+
+  draw() {
+    const [width, height, ratio] = this.size()
+    if (!this.points || !width || !height) return
+    const { colours, selected } = this.map, lens = this.lens
+    const visible = drawPoints(this.base, ratio, this.points, this.look, lens, selected, colours.background)
+    this.stage.dataset.view = [lens.x, lens.y, lens.span].join(" ") // as a test reads it
+    this.stage.dataset.drawn = this.points.count
+    this.note.textContent = visible < this.points.count ? `${visible.toLocaleString("en")} in view` : ""
+    this.drawMarks()
+  }
+
+  drawMarks() {
+    if (!this.points) return
+    const pen = this.marks.getContext("2d"), [width, height, ratio] = this.size()
+    const { colours, hover, lasso, line, data } = this.map, lens = this.lens
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0)
+    pen.clearRect(0, 0, width, height)
+    const at = (row) => lens.pixel(this.points.places[2 * row], this.points.places[2 * row + 1])
+    for (const { rows, colour, shape, size } of this.spec.rings) {
+      for (const row of rows) drawMark(pen, at(row), shape, size, colour, colours.background)
+    }
+    if (data.anchor >= 0) drawMark(pen, at(data.anchor), "cross", 7, colours.text, colours.background)
+    if (data.anchor >= 0) drawMark(pen, at(data.anchor), "circle", 7, colours.text, colours.background)
+    if (hover >= 0) drawMark(pen, at(hover), "circle", 9, colours.text, colours.background)
+    const drawing = line?.panel === this ? line.pixels : lasso?.panel === this.number ? lasso.corners.map((c) => lens.pixel(...c)) : []
+    if (drawing.length < 2) return
+    pen.beginPath()
+    drawing.forEach(([x, y]) => pen.lineTo(x, y))
+    if (line?.panel !== this) pen.closePath()
+    Object.assign(pen, { fillStyle: colours.text, globalAlpha: 0.06 })
+    pen.fill()
+    Object.assign(pen, { strokeStyle: colours.text, globalAlpha: 0.9, lineWidth: 1.6 })
+    pen.setLineDash([5, 4])
+    pen.stroke()
+    pen.setLineDash([])
+    pen.globalAlpha = 1
+  }
+
+  hit([px, py], reach = 9) {
+    const lens = this.lens, [x, y] = lens.place(px, py)
+    return this.points.nearest(x, y, reach / lens.scale)
+  }
+
+  zoom(factor, [px, py] = [this.stage.clientWidth / 2, this.stage.clientHeight / 2]) {
+    const lens = this.lens, [x, y] = lens.place(px, py)
+    const span = Math.min(Math.max(lens.span * factor, 40), 2 * GRID), share = span / lens.span
+    this.map.look(this, { x: x + (lens.x - x) * share, y: y + (lens.y - y) * share, span })
+  }
+
+  listen() {
+    const at = (event) => {
+      const box = this.stage.getBoundingClientRect()
+      return [event.clientX - box.left, event.clientY - box.top]
+    }
+    this.stage.onpointerdown = (event) => {
+      if (!this.points || event.button) return
+      this.stage.setPointerCapture(event.pointerId)
+      this.start = { at: at(event), view: this.lens, moved: false }
+      if (event.shiftKey || this.map.lassoing) this.map.line = { panel: this, pixels: [at(event)] }
+    }
+    this.stage.onpointermove = (event) => {
+      if (!this.points) return
+      const [px, py] = at(event)
+      this.map.byKey = false
+      if (!this.start) return this.map.point(this, this.hit([px, py]))
+      const [dx, dy] = [px - this.start.at[0], py - this.start.at[1]]
+      this.start.moved ||= Math.hypot(dx, dy) > 3
+      if (this.map.line) {
+        this.map.line.pixels.push([px, py])
+        this.drawMarks()
+      } else if (this.start.moved) {
+        const { x, y, span, scale } = this.start.view
+        this.map.point(this, -1)
+        this.map.look(this, { x: x - dx / scale, y: y + dy / scale, span })
+      }
+    }
+    this.stage.onpointerup = (event) => {
+      const { start } = this, { line } = this.map
+      this.start = this.map.line = null
+      if (!start) return
+      if (line && start.moved) this.map.close(this, line.pixels)
+      else if (!start.moved) this.map.pick(this.hit(at(event)))
+      this.map.drawMarks()
+    }
+    this.stage.onpointercancel = () => { this.start = this.map.line = null }
+    this.stage.onpointerleave = () => { if (!this.start) this.map.point(this, -1) }
+    this.stage.ondblclick = () => this.map.look(this, null)
+    this.wheel = (event) => {
+      if (!this.points || (event.deltaY > 0 && !this.map.viewOf(this))) return // all is in view: the page scrolls on
+      event.preventDefault()
+      this.zoom(Math.exp(Math.min(Math.max(event.deltaY, -120), 120) * 0.0022), at(event))
+    }
+    this.stage.addEventListener("wheel", this.wheel, { passive: false })
+    this.stage.onkeydown = (event) => {
+      if (this.points && !event.ctrlKey && !event.metaKey && !event.altKey && this.map.key(this, event.key)) {
+        event.preventDefault()
+        event.stopPropagation()
+      }
+    }
+  }
+}
+
+function legend(spec) {
+  const box = element("span", "legend")
+  if (spec.ends[0]) {
+    const bar = element("i", "bar")
+    const stops = spec.palette.slice(1).filter((_, at, all) => !(at % 32) || at === all.length - 1)
+    bar.style.background = `linear-gradient(90deg,${stops.join(",")})`
+    box.append(element("span", "", spec.ends[0]), bar, element("span", "", spec.ends[1]))
+  }
+  for (const { title, colour, glyph, count } of spec.keys) {
+    const key = element("span", "key"), mark = element("i", glyph)
+    mark.style.setProperty("--mark", colour)
+    key.append(mark, `${title} ${count ? count.toLocaleString("en") : ""}`)
+    box.append(key)
+  }
+  return box
+}
+
+class MapView {
+  constructor(root) {
+    this.root = root
+    this.box = root.querySelector(".map")
+    this.tip = this.box.querySelector(".tip")
+    this.said = this.box.querySelector(".said")
+    Object.assign(this, { panels: [], hover: -1, told: new Map(), views: [null, null], heldView: new Held(), heldLasso: new Held() })
+    const act = {
+      lasso: () => this.setLassoing(!this.lassoing), in: () => this.panels[0].zoom(0.6), out: () => this.panels[0].zoom(1 / 0.6),
+      fit: () => this.look(this.panels[0], null), view: () => this.selectView(), clear: () => this.clear(),
+    }
+    for (const button of this.box.querySelectorAll("[data-do]")) button.onclick = act[button.dataset.do]
+    this.watch = new ResizeObserver(() => this.draw())
+    this.watch.observe(this.box)
+  }
+
+  end() {
+    this.watch.disconnect()
+    clearTimeout(this.resting)
+    clearTimeout(this.settling)
+    MAPS.delete(this.root)
+  }
+
+  update(data, tell) {
+    const style = getComputedStyle(this.box), colour = (name, other) => style.getPropertyValue(name).trim() || other
+    this.colours = { text: colour("--st-text-color", "#1C2530"), background: colour("--st-background-color", "#FFFFFF") }
+    if (this.data?.scope !== data.scope) Object.assign(this, { told: new Map(), hover: -1, views: [null, null] })
+    Object.assign(this, { data, tell })
+    if (data.told) this.told.set(data.told.row, data.told)
+    fetched(data.names, (answer) => answer.json()).then((names) => { this.names = names }).catch(() => {})
+    fetched(data.labels, array(Uint32Array)).then((labels) => { this.labels = labels }).catch(() => {})
+    while (this.panels.length > data.panels.length) this.panels.pop().box.remove()
+    while (this.panels.length < data.panels.length) {
+      this.panels.push(new Panel(this, this.panels.length))
+      this.box.querySelector(".panels").append(this.panels[this.panels.length - 1].box)
+    }
+    if (this.heldView.changed(data.view)) this.views = data.view.split("_").map(readView)
+    if (this.heldLasso.changed(data.lasso)) this.lasso = readLasso(data.lasso)
+    data.panels.forEach((spec, at) => this.panels[at].show(spec))
+    this.select()
+    this.draw()
+    this.showTip()
+  }
+
+  draw() {
+    cancelAnimationFrame(this.frame)
+    this.frame = requestAnimationFrame(() => this.panels.forEach((panel) => panel.draw()))
+  }
+
+  drawMarks() {
+    this.panels.forEach((panel) => panel.drawMarks())
+  }
+
+  viewOf(panel) {
+    return this.views[this.data.linked ? 0 : panel.number] || null
+  }
+
+  // Moves a map, and the one beside it where both are of one layout; null shows all.
+  look(panel, view) {
+    this.views[this.data.linked ? 0 : panel.number] = view
+    this.draw()
+    clearTimeout(this.settling)
+    this.settling = setTimeout(() => {
+      const text = this.views.some(Boolean) ? this.views.map(writeView).join("_") : ""
+      if (text !== this.heldView.text) this.tell("view", this.heldView.sends(text))
+    }, SETTLED)
+    this.showTip()
+  }
+
+  select() {
+    const panel = this.lasso && this.panels[this.lasso.panel]
+    this.selected = panel?.points ? panel.points.inside(this.lasso.corners) : null
+  }
+
+  // A lasso is closed: its line goes to Python, simplified to what a pixel and a half can show.
+  close(panel, pixels) {
+    let tolerance = 1, line = pixels
+    do line = simplified(pixels, (tolerance *= 1.5))
+    while (line.length > 120)
+    this.setLassoing(false)
+    if (line.length < 3) return
+    const within = (value) => Math.round(Math.min(Math.max(value, -FURTHEST), GRID + FURTHEST))
+    this.choose({ panel: panel.number, corners: line.map(([px, py]) => panel.lens.place(px, py).map(within)) })
+  }
+
+  choose(lasso) {
+    this.lasso = lasso
+    this.select()
+    this.draw()
+    this.tell("lasso", this.heldLasso.sends(lasso ? writeLasso(lasso) : ""))
+  }
+
+  selectView() {
+    const [panel] = this.panels, { clientWidth: width, clientHeight: height } = panel.stage
+    this.close(panel, [[0, 0], [width, 0], [width, height], [0, height]])
+  }
+
+  clear() {
+    this.point(this.panels[0], -1)
+    this.setLassoing(false)
+    if (this.lasso) this.choose(null)
+  }
+
+  setLassoing(on) {
+    this.lassoing = on
+    this.box.classList.toggle("lassoing", on)
+    this.box.querySelector("[data-do=lasso]").setAttribute("aria-pressed", on)
+  }
+
+  pick(row) {
+    if (row >= 0) this.tell("picked", { row })
+  }
+
+  // An item is pointed at: its class shows at once; after a moment's rest Python is asked for its picture.
+  point(panel, row, rest = REST) {
+    if (row === this.hover && panel === this.pointing) return
+    Object.assign(this, { hover: row, pointing: panel })
+    panel.stage.classList.toggle("over", row >= 0)
+    this.drawMarks()
+    this.showTip()
+    clearTimeout(this.resting)
+    if (row >= 0 && !this.told.has(row)) {
+      this.resting = setTimeout(() => { if (this.hover === row) this.tell("hovered", { row }) }, rest)
+    }
+  }
+
+  showTip() {
+    const { hover: row, pointing: panel, tip } = this
+    tip.hidden = !(row >= 0 && panel?.points)
+    if (tip.hidden) return
+    const told = this.told.get(row), name = this.names?.[this.labels?.[row]] ?? ""
+    const parts = [element("b", "", name)]
+    if (told) {
+      const picture = Object.assign(element("img", ""), { src: told.picture, alt: `${name}, ${told.id}` })
+      parts.unshift(picture)
+      parts.push(...told.lines.map((line) => element("span", "", line)))
+      if (this.byKey) this.said.textContent = [name, ...told.lines].join(", ")
+    } else parts.unshift(element("span", "wait"))
+    tip.dataset.row = told ? row : ""
+    tip.replaceChildren(...parts)
+    const [px, py] = panel.lens.pixel(panel.points.places[2 * row], panel.points.places[2 * row + 1])
+    const [stage, box] = [panel.stage.getBoundingClientRect(), this.box.getBoundingClientRect()]
+    const x = stage.left - box.left + px, y = stage.top - box.top + py
+    tip.style.left = `${x + 16 + tip.offsetWidth > box.width ? x - 16 - tip.offsetWidth : x + 16}px`
+    tip.style.top = `${Math.max(Math.min(y - 20, box.height - tip.offsetHeight), 0)}px`
+  }
+
+  // Returns whether the key means something here.
+  key(panel, key) {
+    this.byKey = true
+    if (key in STEPS) this.step(panel, ...STEPS[key])
+    else if (key === "Enter" || key === " ") this.pick(this.hover)
+    else if (key === "+" || key === "=" || key === "-") panel.zoom(key === "-" ? 1 / 0.8 : 0.8, this.hover >= 0 ? this.pixelOf(panel, this.hover) : undefined)
+    else if (key === "0") this.look(panel, null)
+    else if (key === "l") this.setLassoing(!this.lassoing)
+    else if (key === "v") this.selectView()
+    else if (key === "Escape") this.clear()
+    else return false
+    return true
+  }
+
+  pixelOf(panel, row) {
+    return panel.lens.pixel(panel.points.places[2 * row], panel.points.places[2 * row + 1])
+  }
+
+  step(panel, dx, dy) {
+    const lens = panel.lens
+    const from = this.hover >= 0 ? this.hover : this.data.anchor
+    const row = from >= 0 ? panel.points.toward(from, dx, dy) : panel.points.nearest(lens.x, lens.y, 4 * GRID)
+    if (row < 0) return
+    const [px, py] = this.pixelOf(panel, row), [x, y] = [panel.points.places[2 * row], panel.points.places[2 * row + 1]]
+    if (px < 20 || py < 20 || px > lens.width - 20 || py > lens.height - 20) this.look(panel, { x, y, span: lens.span })
+    this.point(panel, row)
+  }
+}
+
+const writeView = (view) => (view ? [view.x, view.y, view.span].map(Math.round).join(".") : "all")
+function readView(text) {
+  const [x, y, span] = text.split(".").map(Number)
+  return span > 0 ? { x, y, span } : null
+}
+const writeLasso = ({ panel, corners }) => (panel ? "2_" : "") + corners.map((corner) => corner.join(".")).join("_")
+function readLasso(text) {
+  if (!text) return null
+  const panel = text.startsWith("2_") ? 1 : 0
+  return { panel, corners: text.slice(2 * panel).split("_").map((corner) => corner.split(".").map(Number)) }
+}
+
+export default function (component) {
+  const { data, parentElement, setTriggerValue } = component
+  if (!MAPS.has(parentElement)) MAPS.set(parentElement, new MapView(parentElement))
+  const map = MAPS.get(parentElement)
+  map.update(data, setTriggerValue)
+  return () => map.end()
+}

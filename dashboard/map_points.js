@@ -1,0 +1,243 @@
+// The points of a map: which is under a pointer, which lie inside a lasso, and how all of them are drawn.
+// Places are whole numbers on a grid of 16 bits, y upward, as lasso.py makes them.
+
+const CELLS = 256 // of the index, along each axis
+const SPLAT_FROM = 20000 // points in view from which each is a few pixels rather than a disc
+
+class Points {
+  constructor(places) {
+    this.places = places
+    this.count = places.length / 2
+    let [left, right, bottom, top] = [65535, 0, 65535, 0]
+    for (let at = 0; at < places.length; at += 2) {
+      if (places[at] < left) left = places[at]
+      if (places[at] > right) right = places[at]
+      if (places[at + 1] < bottom) bottom = places[at + 1]
+      if (places[at + 1] > top) top = places[at + 1]
+    }
+    this.bounds = this.count ? { left, right, bottom, top } : { left: 0, right: 65535, bottom: 0, top: 65535 }
+  }
+
+  // Rows sorted by the cell they lie in, and where each cell's begin.
+  get index() {
+    if (!this.cells) {
+      const starts = new Uint32Array(CELLS * CELLS + 1)
+      const cell = (row) => (this.places[2 * row] >> 8) * CELLS + (this.places[2 * row + 1] >> 8)
+      for (let row = 0; row < this.count; row++) starts[cell(row) + 1]++
+      for (let at = 0; at < CELLS * CELLS; at++) starts[at + 1] += starts[at]
+      const next = starts.slice(), rows = new Uint32Array(this.count)
+      for (let row = 0; row < this.count; row++) rows[next[cell(row)]++] = row
+      this.cells = { starts, rows }
+    }
+    return this.cells
+  }
+
+  // The row nearest to a place, at most a radius away; -1 where there is none.
+  nearest(x, y, radius) {
+    const { starts, rows } = this.index
+    const within = (value) => Math.min(Math.max(value >> 8, 0), CELLS - 1)
+    let best = -1, least = radius * radius
+    for (let column = within(x - radius); column <= within(x + radius); column++) {
+      const from = starts[column * CELLS + within(y - radius)], to = starts[column * CELLS + within(y + radius) + 1]
+      for (let at = from; at < to; at++) {
+        const dx = this.places[2 * rows[at]] - x, dy = this.places[2 * rows[at] + 1] - y
+        if (dx * dx + dy * dy <= least) {
+          least = dx * dx + dy * dy
+          best = rows[at]
+        }
+      }
+    }
+    return best
+  }
+
+  // The nearest row to the left, right, top or bottom of another: within 45 degrees of that direction.
+  toward(row, dx, dy) {
+    let best = row, least = Infinity
+    for (let other = 0; other < this.count; other++) {
+      const x = this.places[2 * other] - this.places[2 * row], y = this.places[2 * other + 1] - this.places[2 * row + 1]
+      const along = x * dx + y * dy, across = Math.abs(x * dy - y * dx)
+      if (along > 0 && across <= along && x * x + y * y < least) {
+        least = x * x + y * y
+        best = other
+      }
+    }
+    return best
+  }
+
+  // 1 for each row inside a closed line, by the even-odd rule, exactly as lasso.py counts.
+  inside(corners) {
+    const found = new Uint8Array(this.count), [xs, ys] = [corners.map((c) => c[0]), corners.map((c) => c[1])]
+    const [left, right, bottom, top] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)]
+    for (let row = 0; row < this.count; row++) {
+      const x = this.places[2 * row], y = this.places[2 * row + 1]
+      if (x < left || x > right || y < bottom || y > top) continue
+      for (let at = 0; at < corners.length; at++) {
+        const [ax, ay] = corners[at], [bx, by] = corners[(at + 1) % corners.length]
+        if (ay > y === by > y) continue
+        const leftOf = (bx - ax) * (y - ay) - (x - ax) * (by - ay)
+        if (by > ay ? leftOf > 0 : leftOf < 0) found[row] ^= 1
+      }
+    }
+    return found
+  }
+}
+
+// A view of the grid through a canvas: its centre, and how many steps of the grid its shorter side shows.
+class Lens {
+  constructor(view, width, height) {
+    Object.assign(this, view, { width, height, scale: Math.min(width, height) / view.span })
+  }
+
+  static fit({ left, right, bottom, top }, width, height) {
+    const room = (side) => Math.max(side - 44, 20)
+    const scale = Math.min(room(width) / Math.max(right - left, 1), room(height) / Math.max(top - bottom, 1))
+    return { x: (left + right) / 2, y: (bottom + top) / 2, span: Math.min(width, height) / scale }
+  }
+
+  pixel(x, y) {
+    return [(x - this.x) * this.scale + this.width / 2, this.height / 2 - (y - this.y) * this.scale]
+  }
+
+  place(px, py) {
+    return [(px - this.width / 2) / this.scale + this.x, (this.height / 2 - py) / this.scale + this.y]
+  }
+}
+
+// A line with fewer corners, nowhere further than a tolerance from the one given (Douglas and Peucker).
+function simplified(line, tolerance) {
+  if (line.length < 3) return line
+  const [[ax, ay], [bx, by]] = [line[0], line[line.length - 1]]
+  const length = Math.hypot(bx - ax, by - ay)
+  let far = 0, worst = -1
+  line.forEach(([x, y], at) => {
+    const off = length ? Math.abs((bx - ax) * (y - ay) - (x - ax) * (by - ay)) / length : Math.hypot(x - ax, y - ay)
+    if (off > worst) [worst, far] = [off, at]
+  })
+  if (worst <= tolerance) return [line[0], line[line.length - 1]]
+  return [...simplified(line.slice(0, far + 1), tolerance).slice(0, -1), ...simplified(line.slice(far), tolerance)]
+}
+
+// How points look: a code per row, and a colour and a glyph per code. Higher codes may come last, to lie on top.
+class Look {
+  constructor(codes, { palette, glyphs, ordered }) {
+    Object.assign(this, { codes, palette, glyphs, sprites: new Map() })
+    if (ordered) {
+      const next = new Uint32Array(257)
+      for (const code of codes) next[code + 1]++
+      for (let at = 0; at < 256; at++) next[at + 1] += next[at]
+      this.order = new Uint32Array(codes.length)
+      for (let row = 0; row < codes.length; row++) this.order[next[codes[row]]++] = row
+    }
+  }
+
+  sprite(code, radius, ratio, background) {
+    const key = `${code} ${radius} ${ratio} ${background}`
+    if (!this.sprites.has(key)) this.sprites.set(key, this.makeSprite(code, radius, ratio, background))
+    return this.sprites.get(key)
+  }
+
+  makeSprite(code, radius, ratio, background) {
+    const side = 2 * radius + 4, made = document.createElement("canvas"), pen = made.getContext("2d")
+    made.width = made.height = Math.ceil(side * ratio)
+    pen.scale(ratio, ratio)
+    pen.translate(side / 2, side / 2)
+    const colour = this.palette[code]
+    if (this.glyphs[code] === "cross") {
+      for (const [stroke, width] of [[background, 4], [colour, 2.2]]) {
+        Object.assign(pen, { strokeStyle: stroke, lineWidth: width, lineCap: "round" })
+        pen.beginPath()
+        for (const side of [-1, 1]) {
+          pen.moveTo(-radius * 0.85, -radius * 0.85 * side)
+          pen.lineTo(radius * 0.85, radius * 0.85 * side)
+        }
+        pen.stroke()
+      }
+      return made
+    }
+    const disc = (size, fill) => {
+      pen.fillStyle = fill
+      pen.beginPath()
+      pen.arc(0, 0, size, 0, 2 * Math.PI)
+      pen.fill()
+    }
+    if (colour.length < 9 || parseInt(colour.slice(7), 16) > 160) disc(radius + 0.8, background) // parts those that touch
+    disc(radius, colour)
+    return made
+  }
+}
+
+// Draws all points in view; those outside a selection faintly and first. Returns how many are in view.
+function drawPoints(canvas, ratio, points, look, lens, selected, background) {
+  const pen = canvas.getContext("2d"), { width, height } = canvas, { places, count } = points
+  pen.setTransform(1, 0, 0, 1, 0, 0)
+  pen.clearRect(0, 0, width, height)
+  const scale = lens.scale * ratio, left = width / 2 - lens.x * scale, top = height / 2 + lens.y * scale
+  const shown = (points.shown ||= new Uint32Array(count))
+  let visible = 0, faint = 0
+  for (const pass of selected ? [0, 1] : [1]) {
+    for (let at = 0; at < count; at++) {
+      const row = look.order ? look.order[at] : at
+      if (selected && selected[row] !== pass) continue
+      const x = left + places[2 * row] * scale, y = top - places[2 * row + 1] * scale
+      if (x > -8 && x < width + 8 && y > -8 && y < height + 8) shown[visible++] = row
+    }
+    if (!pass) faint = visible
+  }
+  if (visible >= SPLAT_FROM) {
+    splat(pen, shown.subarray(0, visible), faint, visible > 300000 ? 1 : 2, ratio, points, look, [left, top, scale])
+    return visible
+  }
+  const radius = visible > 9000 ? 2.2 : visible > 3000 ? 3 : visible > 600 ? 4 : 5, half = (radius + 2) * ratio
+  pen.globalAlpha = 0.16
+  for (let at = 0; at < visible; at++) {
+    if (at === faint) pen.globalAlpha = 1
+    const row = shown[at], code = look.codes[row]
+    const x = left + places[2 * row] * scale, y = top - places[2 * row + 1] * scale
+    pen.drawImage(look.sprite(code, radius, ratio, background), Math.round(x - half), Math.round(y - half))
+  }
+  pen.globalAlpha = 1
+  return visible
+}
+
+function splat(pen, rows, faintOnes, size, ratio, { places }, look, [left, top, scale]) {
+  const { width, height } = pen.canvas, image = pen.createImageData(width, height)
+  const pixels = new Uint32Array(image.data.buffer), side = Math.max(Math.round(size * ratio), 1)
+  const channels = look.palette.map((colour) => [1, 3, 5, 7].map((at) => parseInt(colour.slice(at, at + 2) || "FF", 16)))
+  const [faint, full] = [0.16, 1].map((share) =>
+    Uint32Array.from(channels, ([r, g, b, a]) => ((Math.max(Math.round(a * share), 1) << 24) | (b << 16) | (g << 8) | r) >>> 0))
+  for (let at = 0; at < rows.length; at++) {
+    const row = rows[at], colour = (at < faintOnes ? faint : full)[look.codes[row]]
+    const x = (left + places[2 * row] * scale - side / 2) | 0, y = (top - places[2 * row + 1] * scale - side / 2) | 0
+    for (let down = y < 0 ? -y : 0; down < side && y + down < height; down++) {
+      for (let right = x < 0 ? -x : 0; right < side && x + right < width; right++) {
+        pixels[(y + down) * width + x + right] = colour
+      }
+    }
+  }
+  pen.putImageData(image, 0, 0)
+}
+
+const SHAPES = {
+  circle: (pen, size) => pen.arc(0, 0, size, 0, 2 * Math.PI),
+  square: (pen, size) => pen.rect(-size, -size, 2 * size, 2 * size),
+  diamond: (pen, size) => [[0, -1.3], [1.3, 0], [0, 1.3], [-1.3, 0]].forEach(([x, y]) => pen.lineTo(x * size, y * size)),
+  "triangle-up": (pen, size) => [[0, -1.4], [1.3, 0.9], [-1.3, 0.9]].forEach(([x, y]) => pen.lineTo(x * size, y * size)),
+  cross: (pen, size) => [[0, -1], [1, 0], [0, 1], [-1, 0]].forEach(([x, y]) => {
+    pen.moveTo(x * size * 0.75, y * size * 0.75)
+    pen.lineTo(x * size * 1.6, y * size * 1.6)
+  }),
+}
+
+// An outlined shape around a pixel, with a rim of the background so that it shows among points of its colour.
+function drawMark(pen, [x, y], shape, size, colour, background) {
+  pen.save()
+  pen.translate(x, y)
+  for (const [stroke, width] of [[background, 5], [colour, 2.2]]) {
+    Object.assign(pen, { strokeStyle: stroke, lineWidth: width, lineJoin: "round" })
+    pen.beginPath()
+    SHAPES[shape](pen, size)
+    if (shape !== "cross") pen.closePath()
+    pen.stroke()
+  }
+  pen.restore()
+}
