@@ -6,6 +6,7 @@ their own quadruplets on detached features, so that every run can compare all of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.losses import distance_hinge, double_header_hinge, embedding_hinge, joint_objective, score_hinge
-from pddm_lab.miner import Quadruplets, mine
+from pddm_lab.miner import Quadruplets, mine, positive_pairs
 from pddm_lab.model import LEARNED, MetricModel
 from pddm_lab.similarity import Euclidean, Similarity
 
@@ -75,7 +76,8 @@ class Learner(nn.Module):
     def _step(self, features: Float[Tensor, "items dim"], labels: Int[Tensor, " items"]) -> Step:
         config, similarity = self.config, self.model.similarity(self.config.similarity)
         miner = self.model.similarity(config.mining_similarity or config.similarity)
-        quads = mine(features, labels, miner, config.mining)
+        mined_by = self._miner(features.detach(), labels)
+        quads = mined_by(miner)
         scores = pair_values(similarity, features, quads)
         distances = -pair_values(Euclidean(), features, quads)
         hinged = distances.square() if config.squared_distance else distances
@@ -88,30 +90,46 @@ class Learner(nn.Module):
         loss, terms = joint_objective(e_m, e_e, config.embedding_weight)
         for name in LEARNED:
             if name != config.similarity:
-                companion = self._companion_loss(self.model.similarity(name), features.detach(), labels)
+                companion = self._companion_loss(self.model.similarity(name), features.detach(), mined_by)
                 loss = loss + companion
                 terms[f"{name}_loss"] = companion.detach()
         slack = config.score_margin + scores[1:] - scores[:1]
         values = torch.cat([scores, distances, slack]).detach()
-        return Step(loss, terms, _ends(quads), values, *self._euclidean(features, labels, miner, quads, values[:6]))
+        return Step(loss, terms, _ends(quads), values, *self._euclidean(features, mined_by, miner, quads, values[:6]))
+
+    def _miner(self, features: Tensor, labels: Tensor) -> Callable[[Similarity], Quadruplets]:
+        """Mines this batch with any similarity; the positive pairs, where they are needed, are listed once for all."""
+        pairs = positive_pairs(labels) if self.config.mining == "batch" else None
+        return lambda similarity: mine(features, labels, similarity, self.config.mining, pairs)
 
     @torch.no_grad()
     def _euclidean(
-        self, features: Tensor, labels: Tensor, miner: Similarity, quads: Quadruplets, values: Tensor
+        self,
+        features: Tensor,
+        mined_by: Callable[[Similarity], Quadruplets],
+        miner: Similarity,
+        quads: Quadruplets,
+        values: Tensor,
     ) -> tuple[Int[Tensor, "4 quads"], Float[Tensor, "6 quads"]]:
         """What Euclidean mining takes from the same features, and the values of its pairs."""
         if miner.name == "euclidean":
             return _ends(quads), values
-        others = mine(features, labels, Euclidean(), self.config.mining)
+        others = mined_by(Euclidean())
         if len(others) != len(quads):  # an anchor whose scores are not finite has no quadruplet: it diverged
             others = quads
-        left, right = _pairs(features, others)
         similarity = self.model.similarity(self.config.similarity)
-        scores, similarities = similarity.pairs(left, right), Euclidean().pairs(left, right)
-        return _ends(others), torch.cat([scores.view(3, -1), -similarities.view(3, -1)])
+        left, right = _pairs(others)
+        distances = -Euclidean()(features[left], features[right])
+        if quads.scores is not None and miner is similarity:
+            scores = quads.scores[left, right]
+        else:
+            scores = similarity.pairs(features[left], features[right])
+        return _ends(others), torch.cat([scores.view(3, -1), distances.view(3, -1)])
 
-    def _companion_loss(self, similarity: Similarity, features: Tensor, labels: Tensor) -> Float[Tensor, ""]:
-        quads = mine(features, labels, similarity, self.config.mining)
+    def _companion_loss(
+        self, similarity: Similarity, features: Tensor, mined_by: Callable[[Similarity], Quadruplets]
+    ) -> Float[Tensor, ""]:
+        quads = mined_by(similarity)
         s_ij, s_ik, s_jl = pair_values(similarity, features, quads)
         return double_header_hinge(s_ij, s_ik, s_jl, self.config.score_margin).sum() / max(len(quads), 1)
 
@@ -120,11 +138,12 @@ def pair_values(
     similarity: Similarity, features: Float[Tensor, "items dim"], quads: Quadruplets
 ) -> Float[Tensor, "3 quads"]:
     """Similarities of the pairs (i, j), (i, k) and (j, l) of each quadruplet, in one call."""
-    return similarity(*_pairs(features, quads)).view(3, -1)
+    left, right = _pairs(quads)
+    return similarity(features[left], features[right]).view(3, -1)
 
 
-def _pairs(features: Tensor, quads: Quadruplets) -> tuple[Tensor, Tensor]:
-    return features[torch.cat([quads.i, quads.i, quads.j])], features[torch.cat([quads.j, quads.k, quads.l])]
+def _pairs(quads: Quadruplets) -> tuple[Tensor, Tensor]:
+    return torch.cat([quads.i, quads.i, quads.j]), torch.cat([quads.j, quads.k, quads.l])
 
 
 def _ends(quads: Quadruplets) -> Int[Tensor, "4 quads"]:

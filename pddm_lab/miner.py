@@ -25,6 +25,8 @@ class Quadruplets:
     j: Int[Tensor, " quads"]
     k: Int[Tensor, " quads"]
     l: Int[Tensor, " quads"]
+    scores: Float[Tensor, "items items"] | None = None
+    """Similarities of all pairs of the batch, where mining scored them all (strategy `anchor`)."""
 
     def __len__(self) -> int:
         return len(self.i)
@@ -36,6 +38,7 @@ def mine(
     labels: Int[Tensor, " items"],
     similarity: Similarity,
     strategy: str = "batch",
+    pairs: tuple[Tensor, Tensor] | None = None,
 ) -> Quadruplets:
     """Mine hard quadruplets with any similarity; no gradient is recorded.
 
@@ -46,6 +49,7 @@ def mine(
         strategy: `batch`: the paper's, the one hardest quadruplet of the batch; only the positive pairs and two rows of
             negatives are scored, so the cost grows almost linearly with the batch. `anchor`: one for every item that
             has a positive and a negative; learns several times faster per step.
+        pairs: `positive_pairs(labels)`, where several similarities mine one batch; `batch` needs them.
 
     Returns:
         1 quadruplet for `batch`, up to one an item for `anchor`; none where the batch has no positive pair or one
@@ -58,7 +62,9 @@ def mine(
         raise ConfigError(f"Unknown mining strategy {strategy!r}. Expected 'batch' or 'anchor'.")
     if not len(labels) or bool((labels == labels[0]).all()):
         return _none(labels)
-    return (_hardest_of_batch if strategy == "batch" else _hardest_of_anchors)(embeddings, labels, similarity)
+    if strategy == "anchor":
+        return _hardest_of_anchors(embeddings, labels, similarity)
+    return _hardest_of_batch(embeddings, labels, similarity, positive_pairs(labels) if pairs is None else pairs)
 
 
 def positive_pairs(labels: Int[Tensor, " items"]) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
@@ -77,8 +83,10 @@ def positive_pairs(labels: Int[Tensor, " items"]) -> tuple[Int[Tensor, " pairs"]
     return torch.cat([nothing, *firsts]), torch.cat([nothing, *seconds])
 
 
-def _hardest_of_batch(embeddings: Tensor, labels: Tensor, similarity: Similarity) -> Quadruplets:
-    first, second = positive_pairs(labels)
+def _hardest_of_batch(
+    embeddings: Tensor, labels: Tensor, similarity: Similarity, pairs: tuple[Tensor, Tensor]
+) -> Quadruplets:
+    first, second = pairs
     if not len(first):
         return _none(labels)
     hardest = similarity.pairs(embeddings[first], embeddings[second]).argmin()
@@ -98,7 +106,7 @@ def _hardest_of_anchors(embeddings: Tensor, labels: Tensor, similarity: Similari
     positive_scores, hard_positive = scores.masked_fill(~same | itself, torch.inf).min(dim=1)
     i = (positive_scores < torch.inf).nonzero().squeeze(1)
     j = hard_positive[i]
-    return Quadruplets(i, j, hard_negative[i], hard_negative[j])
+    return Quadruplets(i, j, hard_negative[i], hard_negative[j], scores)
 
 
 def _none(labels: Tensor) -> Quadruplets:
