@@ -30,8 +30,8 @@ ORDER = [
     "audit", "calibration", "duplicates", "twins", "licences",
     "figures.looks", "figures.audit", "figures.maps", "figures.pairs", "figures.quadruplets",
     "figures.retrieval", "figures.training", "figures",
-    "cards.block", "cards.audit", "cards.pairs", "cards.explanation", "cards.pictures", "cards.quadruplets", "cards.tables",
-    "cards", "notebook", "serving", "cli",
+    "cards.block", "cards.audit", "cards.classes", "cards.pairs", "cards.explanation", "cards.pictures",
+    "cards.quadruplets", "cards.tables", "cards", "notebook", "serving", "cli",
 ]
 # fmt: on
 
