@@ -9,10 +9,11 @@ Ties rank by gallery row, lowest first, so that a result can be repeated.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from pddm_lab.errors import LabError
 from pddm_lab.separation import Distribution, histogram, separation
 
 Array: TypeAlias = Tensor | np.ndarray
+PlacesScorer: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Scores of places in a chunk: rows and columns, (pairs,) each -> (pairs,)."""
 
 __all__ = ["Distribution", "Evaluation", "clustering_nmi", "evaluate"]
 
@@ -31,6 +34,7 @@ _CHUNK_SCORES = 1 << 21  # scores at a time: 8 MB, and some 50 MB with the keys 
 _MIRRORED_ITEMS = 5600  # up to here all scores fit in 125 MB, and each unordered pair is scored once
 _POSITIVE_BUDGET = 8_000_000  # pair scores kept, 4 bytes each; beyond, a sample
 _NEGATIVE_BUDGET = 20_000_000
+_SAMPLED = (500_000, 2_000_000)  # budgets where pairs are scored one by one
 
 
 class PairScorer(Protocol):
@@ -40,6 +44,15 @@ class PairScorer(Protocol):
 
     @property
     def matrix(self) -> Callable[[Tensor, Tensor], Tensor]: ...
+
+
+class ShortlistScorer(PairScorer, Protocol):
+    """What is asked of it beyond that where a shortlist is ranked."""
+
+    @property
+    def candidates(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]: ...
+    @property
+    def pairs(self) -> Callable[[Tensor, Tensor], Tensor]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +79,7 @@ def evaluate(
     leave_one_out: bool,
     nmi: bool = False,
     seed: int = 0,
+    shortlist: int = 0,
 ) -> Evaluation:
     """Rank the gallery for every query, and score the pairs.
 
@@ -78,15 +92,24 @@ def evaluate(
         leave_one_out: query and gallery are the same items, and an item doesn't retrieve itself. A pair counts once.
         nmi: also cluster all the features by k-means.
         seed: of the pairs sampled where there are too many, and of k-means.
+        shortlist: order anew only this many of each query's nearest items by Euclidean distance, the rest following in
+            that distance's order; and score a sample of the pairs. For galleries too large to score whole; 0: all.
 
     Raises:
         LabError: the similarity gives NaN.
     """
     items = _Items.of(query, gallery, query_labels, gallery_labels, leave_one_out)
-    ranking, pairs = _Ranking(items), _PairScores(items, seed)
-    for rows, scores in _scores(similarity, items):
-        pairs.add(rows, scores)  # before the ranking, which marks the query itself
-        ranking.add(rows, scores)
+    budgets = _SAMPLED if shortlist else (_POSITIVE_BUDGET, _NEGATIVE_BUDGET)
+    ranking, pairs = _Ranking(items), _PairScores(items, seed, *budgets)
+    if shortlist:
+        scorer = cast(ShortlistScorer, similarity)
+        for rows, scores in _shortlisted(scorer, items, shortlist):
+            pairs.add(rows, functools.partial(_score_places, scorer, items, rows))
+            ranking.add(rows, scores)
+    else:
+        for rows, scores in _scores(similarity, items):
+            pairs.add(rows, functools.partial(_places_of, scores))  # before the ranking, which marks the query itself
+            ranking.add(rows, scores)
     metrics = ranking.metrics() | pairs.metrics()
     if nmi:
         both = [(items.gallery, items.gallery_labels), (items.query, items.query_labels)][: 1 if leave_one_out else 2]
@@ -163,10 +186,42 @@ def _scores(similarity: PairScorer, items: _Items) -> Iterator[tuple[slice, Floa
             every[rows, start:] = similarity.matrix(items.query[rows], items.gallery[start:]).float()
             every[rows.stop :, rows] = every[rows, rows.stop :].T
             scores = every[rows]
-        if scores.isnan().any():
-            hint = "The training diverged: lower --lr, or set --clip-norm"
-            raise LabError(f"Expected numbers, but {similarity.name} gives NaN for query {start} and on. {hint}.")
+        _check(similarity, scores, start)
         yield rows, scores
+
+
+def _check(similarity: PairScorer, scores: Tensor, start: int) -> None:
+    if scores.isnan().any():
+        hint = "The training diverged: lower --lr, or set --clip-norm"
+        raise LabError(f"Expected numbers, but {similarity.name} gives NaN for query {start} and on. {hint}.")
+
+
+def _shortlisted(
+    similarity: ShortlistScorer, items: _Items, shortlist: int
+) -> Iterator[tuple[slice, Float[Tensor, "rows items"]]]:
+    """As `_scores`, but only the nearest of each query are scored; the others keep their order, below all of these."""
+    count = len(items.gallery)
+    step = max(_CHUNK_SCORES // max(count, 1), 1)
+    for start in range(0, len(items.query), step):
+        rows = slice(start, min(start + step, len(items.query)))
+        scores = -torch.cdist(items.query[rows], items.gallery)
+        if items.leave_one_out:
+            scores[torch.arange(len(scores)), torch.arange(rows.start, rows.stop)] = -math.inf
+        nearest = _top(scores, min(shortlist, count))
+        found = similarity.candidates(items.query[rows], items.gallery, nearest).float()
+        _check(similarity, found, start)
+        scores += found.min() - 1  # distances are positive: with the sign, all lie below the least score found
+        yield rows, scores.scatter_(1, nearest, found)
+
+
+def _places_of(scores: Tensor, row: Int[Tensor, " pairs"], column: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
+    return scores[row, column]
+
+
+def _score_places(
+    similarity: ShortlistScorer, items: _Items, rows: slice, row: Int[Tensor, " pairs"], column: Int[Tensor, " pairs"]
+) -> Float[Tensor, " pairs"]:
+    return similarity.pairs(items.query[rows][row], items.gallery[column]).float()
 
 
 class _Ranking:
@@ -220,24 +275,21 @@ def _top(scores: Float[Tensor, "rows items"], depth: int) -> Int[Tensor, "rows d
 class _PairScores:
     """The scores of all positive and all negative pairs, or of a sample of either, and what separates them."""
 
-    def __init__(self, items: _Items, seed: int) -> None:
+    def __init__(self, items: _Items, seed: int, positive_budget: int, negative_budget: int) -> None:
         self.items = items
         positives, negatives = items.pair_counts()
         self._total = positives + negatives
-        self._positive = _Sample(positives, _POSITIVE_BUDGET, seed)
-        self._negative = _Sample(negatives, _NEGATIVE_BUDGET, seed + 1)
+        self._positive = _Sample(positives, positive_budget, seed)
+        self._negative = _Sample(negatives, negative_budget, seed + 1)
 
-    def add(self, rows: slice, scores: Float[Tensor, "rows items"]) -> None:
-        labels = self.items.gallery_labels
-        if self.items.leave_one_out:  # the pairs above the diagonal: each unordered pair once
-            scores, labels = scores[:, rows.start :], labels[rows.start :]
-        same = self.items.query_labels[rows, None] == labels
+    def add(self, rows: slice, score: PlacesScorer) -> None:
+        same = self.items.query_labels[rows, None] == self.items.gallery_labels
         if not self.items.leave_one_out:
-            self._positive.add(scores, same)
-            self._negative.add(scores, ~same)
-        else:
-            self._positive.add(scores, same.triu(1))
-            self._negative.add(scores, (~same).triu(1))
+            self._positive.add(score, same)
+            self._negative.add(score, ~same)
+        else:  # the pairs above the diagonal: each unordered pair once
+            self._positive.add(score, same.triu(1 + rows.start))
+            self._negative.add(score, (~same).triu(1 + rows.start))
 
     def metrics(self) -> dict[str, float]:
         return separation(self._positive.values(), self._negative.values())
@@ -257,14 +309,15 @@ class _Sample:
         self._random = np.random.default_rng(seed)
         self._sorted = False
 
-    def add(self, scores: Float[Tensor, "rows items"], mask: Bool[Tensor, "rows items"]) -> None:
+    def add(self, score: PlacesScorer, mask: Bool[Tensor, "rows items"]) -> None:
         if self._share == 1.0:
-            chosen = scores[mask]
+            row, column = mask.nonzero(as_tuple=True)
         else:  # drawing places with replacement costs by the sample, not by the pairs
             places = self._random.integers(0, mask.numel(), round(mask.numel() * self._share))
             at = torch.as_tensor(places, device=mask.device)
+            at = at[mask.view(-1)[at]]
             row, column = at // mask.shape[1], at % mask.shape[1]
-            chosen = scores[row, column][mask[row, column]]
+        chosen = score(row, column)
         room = self._buffer[self._count : self._count + len(chosen)]
         room[:] = chosen[: len(room)].cpu().numpy()
         self._count += len(room)

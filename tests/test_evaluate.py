@@ -17,6 +17,7 @@ from pddm_lab import evaluate as module
 from pddm_lab.errors import LabError
 from pddm_lab.evaluate import RECALLS, clustering_nmi, evaluate
 from pddm_lab.separation import BINS, histogram, separation
+from pddm_lab.similarity import make_similarity
 
 SEPARATION = ("auc", "eer", "dprime", "tpr@1%fpr")
 
@@ -297,3 +298,30 @@ def test_six_thousand_items_take_seconds_and_little_memory() -> None:
     assert time.perf_counter() - start < 15
     assert result.distribution.pairs_scored == 6000 * 5999 // 2
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 280, "MB"
+
+
+@pytest.mark.parametrize("loo", [True, False])
+@pytest.mark.parametrize("shortlist", [1, 5, 1000])
+def test_a_shortlist_is_ordered_anew_and_the_rest_keeps_its_order(
+    monkeypatch: pytest.MonkeyPatch, shortlist: int, loo: bool
+) -> None:
+    monkeypatch.setattr(module, "_CHUNK_SCORES", 300)
+    torch.manual_seed(0)
+    similarity = make_similarity("pddm", 6).eval()
+    (query, query_labels), (gallery, gallery_labels) = toy(31, 6, seed=1), toy(90, 6, seed=2)
+    if loo:
+        query, query_labels = gallery, gallery_labels
+    scores = similarity.matrix(query, gallery).numpy()
+    distances = torch.cdist(query, gallery).numpy()
+    expected = np.full_like(scores, -np.inf)
+    for row, distance in enumerate(distances):
+        order = [item for item in distance.argsort(kind="stable") if not (loo and item == row)]
+        nearest = sorted(order[:shortlist], key=lambda item: -scores[row, item])
+        expected[row, nearest + order[shortlist:]] = -np.arange(len(order))
+    found = evaluate(similarity, query, gallery, query_labels, gallery_labels, loo, shortlist=shortlist)
+    slow = slow_metrics(expected, query_labels.tolist(), gallery_labels.tolist(), loo)
+    for name, value in slow.items():
+        assert found.metrics[name] == pytest.approx(value), name
+    whole = evaluate(similarity, query, gallery, query_labels, gallery_labels, loo)
+    assert found.metrics["auc"] == pytest.approx(whole.metrics["auc"], abs=1e-4), "few pairs are all scored"
+    assert found.distribution.pairs_total == whole.distribution.pairs_total
