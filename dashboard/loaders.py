@@ -5,12 +5,9 @@ torch and faiss are imported by the calls that need them: the first page shows w
 
 from __future__ import annotations
 
-import copy
 import io
 import threading
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,16 +18,16 @@ from pairs import Pairs
 from tables import distinct
 
 from pddm_lab import runs
-from pddm_lab.data.images import open_image, verify
+from pddm_lab.data.images import open_image
 from pddm_lab.errors import DataError, LabError, RunError
-from pddm_lab.gallery import Gallery, SearchResult
+from pddm_lab.gallery import Gallery
 from pddm_lab.gallery_files import THUMB_SIDE
 from pddm_lab.runs import BrokenRun, Run
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from pddm_lab.model import EmbeddingNet, MetricModel
+    from pddm_lab.model import MetricModel
     from pddm_lab.similarity import Similarity
 
 Stamp = tuple[tuple[str, int], ...]
@@ -127,27 +124,41 @@ def _similarities(path: str, stamp: Stamp) -> dict[str, Similarity]:
     return load_similarities(Run.open(path))
 
 
-def sampled_pairs(run: Run, protocol: str) -> pd.DataFrame:
+def scored_pairs(run: Run, protocol: str) -> pd.DataFrame:
     """Up to `SAMPLED` pairs of a protocol, the same for every run on its items; shared, not to be changed.
 
-    a, b (gallery rows), positive, label_a, label_b, a similarity in each of euclidean, cosine, mahalanobis, pddm, and
-    density: the third, as an index into `DENSITIES`, of the mean local radius of both items. Raises RunError as
-    `gallery` and `similarities` do.
+    a, b (gallery rows), positive, label_a, label_b, and each of euclidean, cosine, mahalanobis, pddm; positive pairs
+    first, each kind in random order. Raises RunError as `gallery` and `similarities` do.
     """
-    of, weights = run.path / "gallery" / protocol, run.path / "model.safetensors"
-    return _sampled(str(run.path), protocol, _stamp(of), _stamp(weights))
+    return _scored(str(run.path), protocol, *pair_stamps(run, protocol))
+
+
+def sampled_pairs(run: Run, protocol: str) -> pd.DataFrame:
+    """`scored_pairs` with density: the third, as an index into `DENSITIES`, of the mean local radius of both items."""
+    return _sampled(str(run.path), protocol, *pair_stamps(run, protocol))
+
+
+def pair_stamps(run: Run, protocol: str) -> tuple[Stamp, Stamp]:
+    """What the scores of a protocol's pairs hang on."""
+    return _stamp(run.path / "gallery" / protocol), _stamp(run.path / "model.safetensors")
 
 
 @st.cache_resource(max_entries=8, show_spinner="Scoring pairs")
-def _sampled(path: str, protocol: str, stamp: Stamp, weights: Stamp) -> pd.DataFrame:
-    from pddm_lab.neighbourhoods import density_of
+def _scored(path: str, protocol: str, stamp: Stamp, weights: Stamp) -> pd.DataFrame:
     from pddm_lab.pairs import sample_pairs, score_pairs
 
-    of, radii = _gallery(path, protocol, stamp), _radius(path, protocol, stamp)
+    of = _gallery(path, protocol, stamp)
     found = score_pairs(of.features, sample_pairs(of, SAMPLED), _similarities(path, weights))
-    labels, rows = of.items["label"].to_numpy(), [found[end].to_numpy() for end in ("a", "b")]
-    density = density_of((radii[rows[0]] + radii[rows[1]]) / 2)
-    return found.assign(label_a=labels[rows[0]], label_b=labels[rows[1]], density=density)
+    labels = of.items["label"].to_numpy()
+    return found.assign(label_a=labels[found["a"]], label_b=labels[found["b"]])
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _sampled(path: str, protocol: str, stamp: Stamp, weights: Stamp) -> pd.DataFrame:
+    from pddm_lab.neighbourhoods import density_of
+
+    radii, found = _radius(path, protocol, stamp), _scored(path, protocol, stamp, weights)
+    return found.assign(density=density_of((radii[found["a"]] + radii[found["b"]]) / 2))
 
 
 def model(run: Run) -> MetricModel:
@@ -201,10 +212,16 @@ def picture(run: Run, item: str) -> bytes | None:
 
 
 def _from_data(run: Run, item: str, side: int) -> bytes | None:
+    file = file_of(run, item)
+    return _scaled(str(file), _stamp(file), side) if file else None
+
+
+def file_of(run: Run, item: str) -> Path | None:
+    """The file of an item; None where its data set isn't on this machine."""
     root = Path(str(run.info["dataset"].get("root") or ".")).resolve()
     file = (root / item).resolve()
     # An id comes from a file: it must not lead out of the data set's folder.
-    return _scaled(str(file), _stamp(file), side) if file.is_relative_to(root) and file.is_file() else None
+    return file if file.is_relative_to(root) and file.is_file() else None
 
 
 @st.cache_data(max_entries=4096, show_spinner=False)
@@ -222,56 +239,6 @@ def _jpeg(image: Image.Image, side: int) -> bytes:
     return buffer.getvalue()
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a query found."""
-
-    result: SearchResult
-    images: dict[str, bytes]
-    seconds: dict[str, float]
-    """By stage: embed (of an upload), search, rerank."""
-
-
-def search(run: Run, protocol: str, row: int, by: str, count: int, shortlist: int) -> Found:
-    """Search a gallery with one of its own items, itself left out. Raises LabError where a file is missing or torn."""
-    of = gallery(run, protocol)
-    return _found(of, run, np.array(of.features[row]), by, count, shortlist, row, {})
-
-
-def search_upload(run: Run, protocol: str, data: bytes, by: str, count: int, shortlist: int) -> tuple[Found, bytes]:
-    """Search a gallery with an uploaded picture; also returns the picture as it was understood, upright and in RGB.
-
-    Raises:
-        DataError: the bytes are no readable picture, or too large a one; one sentence for the person.
-    """
-    feature, shown, seconds = _embedded(str(run.path), _stamp(run.path / "model.safetensors"), data)
-    of = gallery(run, protocol)
-    return _found(of, run, feature, by, count, shortlist, None, {"embed": seconds}), shown
-
-
-def _found(
-    of: Gallery,
-    run: Run,
-    feature: np.ndarray,
-    by: str,
-    count: int,
-    shortlist: int,
-    row: int | None,
-    seconds: dict[str, float],
-) -> Found:
-    similarity = model(run).similarity(by)
-    _warmed(str(of.path), _stamp(of.path), by, of, similarity)
-    result = of.search_both(feature, similarity, k=count, shortlist=shortlist, exclude=row)
-    images = thumbs(of, {*result.euclidean["row"], *result.reranked["row"]})
-    return Found(result, images, seconds | result.seconds)
-
-
-@st.cache_resource(max_entries=32, show_spinner="Building the index")
-def _warmed(path: str, stamp: Stamp, by: str, _of: Gallery, _similarity: Similarity) -> None:
-    """Build the index and run each stage once, so that the seconds shown are those of a search alone."""
-    _of.search_both(np.array(_of.features[0]), _similarity)
-
-
 @st.cache_resource(show_spinner=False)
 def warm_up() -> None:
     """Once a server: import, soon after the first page, what a search needs."""
@@ -284,34 +251,6 @@ def warm_up() -> None:
     timer = threading.Timer(3.0, load)  # after the first page has drawn itself, whose files this server sends too
     timer.daemon = True
     timer.start()
-
-
-@st.cache_data(max_entries=16, show_spinner="Looking at the image")
-def _embedded(path: str, stamp: Stamp, data: bytes) -> tuple[np.ndarray, bytes, float]:
-    """An uploaded picture's feature, the picture itself as JPEG, and the seconds that embedding it took."""
-    image = verify(data)
-    import torch
-
-    from pddm_lab.features import AUTOCAST, prepare
-
-    network, run = _network(path, stamp), Run.open(path)
-    precision = AUTOCAST.get(run.info["precision"] if run.info["device"] == "cpu" else "32")
-    start = time.perf_counter()
-    with torch.inference_mode(), torch.autocast("cpu", precision, enabled=precision is not None):
-        feature = network(prepare(image, run.config.resize, run.config.image_size)[None])[0].float().numpy()
-    return feature, _jpeg(image, LARGE_SIDE), time.perf_counter() - start
-
-
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _network(path: str, stamp: Stamp) -> EmbeddingNet:
-    """Images to features as the gallery's were made, so that an item that is uploaded lies on itself."""
-    from pddm_lab.backbones import fuse_batch_norms
-
-    network = copy.copy(_model(path, stamp).embedding)
-    network._modules = dict(network._modules)
-    if Run.open(path).config.freeze_trunk:
-        network.trunk = fuse_batch_norms(network.trunk)
-    return network
 
 
 def protocol_size(run: Run, protocol: str) -> str:

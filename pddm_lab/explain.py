@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pddm_lab.pddm import PDDM
@@ -71,6 +71,47 @@ class Explanation:
         """The dimensions that weigh most in D^2 and in S together, (count,), strongest first."""
         parts = np.abs(self.score_parts)
         return np.argsort(-(self.distance_shares + parts / max(parts.sum(), 1e-300)), kind="stable")[:count]
+
+    def told(self) -> list[str]:
+        """What there is to say, in sentences: on D, on S, and on the place."""
+        dim, change = len(self.u), self.score - self.score_of_equals
+        said = [
+            f"D is {self.distance:.2f}; {_half(self.distance_shares)} of {dim} dimensions hold half of D²."
+            if self.distance
+            else "Both have the same features, so that D is 0."
+        ]
+        if self.distance:
+            taken = "take away" if change < 0 else "add"
+            said.append(
+                f"S is {self.score:.2f}. An identical pair in this place would have {self.score_of_equals:.2f}: the "
+                f"differences {taken} {abs(change):.2f}, half of it by {_half(np.sign(change) * self.score_parts)} "
+                "dimensions."
+            )
+        if len(self.elsewhere):
+            said.append(
+                f"At {len(self.elsewhere):,} other places of the gallery the same difference scores "
+                f"{self.elsewhere.mean():.2f} on average: here it counts {abs(self.gain):.2f} "
+                f"{'more' if self.gain >= 0 else 'less'} similar than that, and more similar than at "
+                f"{100 * self.places_below:.0f} % of them."
+            )
+        return [sentence.replace("-", "−") for sentence in said]
+
+
+def _half(parts: Float[np.ndarray, " dim"]) -> int:
+    """The fewest dimensions that hold half of the sum."""
+    most_first = np.sort(parts)[::-1].cumsum()
+    return int(np.argmax(most_first >= parts.sum() / 2)) + 1
+
+
+def extremes(
+    features: Float[np.ndarray, "items dim"], dimension: int, count: int
+) -> tuple[Int[np.ndarray, " count"], Int[np.ndarray, " count"]]:
+    """Rows of the items with the least and with the most of one dimension, the least and the most first: what it
+    stands for, as far as pictures can say."""
+    values = np.asarray(features[:, dimension])
+    ends = (np.argpartition(side, min(count, len(side)) - 1)[:count] for side in (values, -values))
+    least, most = ends
+    return least[np.argsort(values[least], kind="stable")], most[np.argsort(-values[most], kind="stable")]
 
 
 def explain(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,17 +41,24 @@ class Reranker(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
-    """One query's results, once by distance and once re-ranked by a similarity.
+    """One query's shortlist, ranked by Euclidean distance and by further similarities."""
 
-    Both frames: rank from 1, row, id, class_name, distance (Euclidean), score (of the similarity), rank_change (places
-    an item rises by re-ranking, negative where it falls).
-    """
-
-    similarity: str
-    euclidean: pd.DataFrame
-    reranked: pd.DataFrame
+    table: pd.DataFrame
+    """The shortlist, nearest first: row, id, class_name, and for each similarity its value (larger = more similar, so
+    that Euclidean's is -D) under its name and its rank from 1 under <name>_rank."""
+    similarities: tuple[str, ...]
+    """Those that ranked, euclidean first."""
     seconds: dict[str, float]
-    """Time of each stage: search, rerank."""
+    """Time of each stage: search, and each re-ranking under its similarity's name."""
+
+    def ranked(self, name: str, k: int | None = None) -> pd.DataFrame:
+        """The best k by a similarity: rank, row, id, class_name, value, rank_change (places an item rises against the
+        Euclidean ranking, negative where it falls)."""
+        order = self.table.sort_values(f"{name}_rank")[:k]
+        found = order[[f"{name}_rank", "row", "id", "class_name", name]].set_axis(
+            ["rank", "row", "id", "class_name", "value"], axis=1
+        )
+        return found.assign(rank_change=order["euclidean_rank"] - order[f"{name}_rank"]).reset_index(drop=True)
 
 
 class Gallery:
@@ -125,7 +132,10 @@ class Gallery:
 
     @property
     def map(self) -> pd.DataFrame | None:
-        """id, x, y of every item, in their order; None until the map is drawn."""
+        """id, x, y, radius, overlap of every item, in their order (maps.py); None until the map is drawn.
+
+        A map that an older lab drew has no radius and no overlap.
+        """
         file = self.path / "map.parquet"
         return self._read("map.parquet", pd.read_parquet) if file.is_file() else None
 
@@ -199,46 +209,42 @@ class Gallery:
             found, distances = (values[~out].reshape(len(found), -1) for values in (found, distances))
         return found[:, :k], distances[:, :k]
 
-    def search_both(
+    def search_by(
         self,
         query: Float[np.ndarray, " dim"],
-        similarity: Reranker,
-        k: int = 20,
+        similarities: Sequence[Reranker],
         shortlist: int = 100,
         exclude: int | None = None,
     ) -> SearchResult:
-        """Search by distance, then order the nearest anew by a similarity.
+        """Search by distance, then order the nearest anew by each of some similarities.
 
         Args:
             query: one feature.
-            similarity: on the CPU.
-            k: results of either kind.
-            shortlist: how many of the nearest are re-ranked; at least k are.
+            similarities: on the CPU; Euclidean needn't be among them.
+            shortlist: how many of the nearest are ranked.
             exclude: a row to leave out: the query itself.
         """
         import torch
 
-        query = np.array(query, dtype=np.float32)
-        start = time.perf_counter()
-        found, distances = (values[0] for values in self.search(query[None], max(k, shortlist), exclude))
-        searched = time.perf_counter()
-        nearest = torch.from_numpy(np.ascontiguousarray(self.features[found]))
-        ranked, scores = similarity.rerank(torch.from_numpy(query), nearest, torch.arange(len(found)))
-        reranked = time.perf_counter()
-
-        order, places = ranked.numpy(), np.arange(1, len(found) + 1)
-        best = self.items.loc[found[order], ["id", "class_name"]].assign(
-            row=found[order],
-            distance=distances[order],
-            score=scores.numpy(),
-            rank=places,
-            rank_change=order + 1 - places,
+        query, similarities = (
+            np.array(query, dtype=np.float32),
+            [one for one in similarities if one.name != "euclidean"],
         )
-        nearest_first = best.iloc[order.argsort()].assign(rank=places)
-        columns = ["rank", "row", "id", "class_name", "distance", "score", "rank_change"]
-        frames = [frame[columns].head(k).reset_index(drop=True) for frame in (nearest_first, best)]
-        seconds = {"search": searched - start, "rerank": reranked - searched}
-        return SearchResult(similarity.name, frames[0], frames[1], seconds)
+        start = time.perf_counter()
+        found, distances = (values[0] for values in self.search(query[None], shortlist, exclude))
+        seconds = {"search": time.perf_counter() - start}
+        places = np.arange(1, len(found) + 1)
+        table = self.items.loc[found, ["id", "class_name"]].assign(row=found, euclidean=-distances)
+        table["euclidean_rank"] = places
+        nearest = torch.from_numpy(np.ascontiguousarray(self.features[found]))
+        asked, every = torch.from_numpy(query), torch.arange(len(found))
+        for similarity in similarities:
+            start = time.perf_counter()
+            ranked, scores = similarity.rerank(asked, nearest, every)
+            seconds[similarity.name] = time.perf_counter() - start
+            order = ranked.numpy().argsort()  # from the shortlist's order to this one's
+            table[similarity.name], table[f"{similarity.name}_rank"] = scores.numpy()[order], places[order]
+        return SearchResult(table.reset_index(drop=True), ("euclidean", *(one.name for one in similarities)), seconds)
 
     def _built_index(self) -> tuple[Any, np.ndarray]:
         with self._lock:

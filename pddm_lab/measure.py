@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -10,20 +11,25 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from pddm_lab.backbones import fuse_batch_norms
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import RunError
 from pddm_lab.evaluate import Distribution, evaluate
-from pddm_lab.features import Progress, run_network
+from pddm_lab.features import AUTOCAST, Progress, prepare, run_network
 from pddm_lab.gallery import Gallery
 from pddm_lab.maps import start_map
 from pddm_lab.model import LEARNED, MetricModel, learned_similarities
 from pddm_lab.runs import Run
 from pddm_lab.similarity import Similarity, make_similarity
 
+LONGEST_SHAPE = 50
+"""Of a picture that is longer than this many times its width, the middle is looked at: the centred square is all that
+the network sees."""
 Bar = Callable[[str], AbstractContextManager[Progress]]
 """Opens a progress bar by name; what it yields takes (done, total, what)."""
 
@@ -166,6 +172,33 @@ def load_similarities(run: Run) -> dict[str, Similarity]:
         name: learned[name] if name in LEARNED else make_similarity(name, run.config.dim)  # type: ignore[misc]
         for name in SIMILARITIES
     }
+
+
+class ImageEmbedder:
+    """A picture to its feature as the run's galleries were made, so that an item's own picture lies on the item.
+
+    Args:
+        run: gives the size of the pictures and the precision they were embedded in.
+        model: of the run, on the CPU, in evaluation mode; left as it is.
+    """
+
+    def __init__(self, run: Run, model: MetricModel) -> None:
+        self._network = copy.copy(model.embedding)
+        self._network._modules = dict(self._network._modules)
+        if run.config.freeze_trunk:  # a frozen trunk's features are computed with its batch norms fused
+            self._network.trunk = fuse_batch_norms(self._network.trunk)
+        self._precision = AUTOCAST.get(run.info["precision"] if run.info["device"] == "cpu" else "32")
+        self._resize, self._size = run.config.resize, run.config.image_size
+
+    @torch.inference_mode()
+    def __call__(self, image: Image.Image) -> Float[np.ndarray, " dim"]:
+        """The unit-length feature of an RGB picture, (dim,) float32."""
+        longest = LONGEST_SHAPE * min(image.size)
+        if max(image.size) > longest:  # scaled up to the network's size, a long strip would fill the memory
+            left, top = (max(0, side - longest) // 2 for side in image.size)
+            image = image.crop((left, top, image.width - left, image.height - top))
+        with torch.autocast("cpu", self._precision, enabled=self._precision is not None):
+            return self._network(prepare(image, self._resize, self._size)[None])[0].float().numpy()
 
 
 def paths_of(dataset: Dataset) -> list[Path]:

@@ -242,9 +242,9 @@ def test_one_item_and_none(tmp_path: Path) -> None:
     gallery = make(tmp_path, 1)
     assert gallery.search(gallery.features, 5)[0].tolist() == [[0]]
     assert gallery.search(gallery.features, 5, exclude=0)[0].shape == (1, 0)
-    result = gallery.search_both(gallery.features[0], First(), exclude=0)
-    assert result.euclidean.empty
-    assert result.reranked.empty
+    result = gallery.search_by(gallery.features[0], [First()], exclude=0)
+    assert result.ranked("euclidean").empty
+    assert result.ranked("first").empty
     assert write_map(gallery.path) == "pca"
     none = make(tmp_path, 0)
     assert len(none) == 0
@@ -256,29 +256,43 @@ def test_one_item_and_none(tmp_path: Path) -> None:
     assert map_.empty
 
 
-def test_both_searches_side_by_side(tmp_path: Path) -> None:
+class Last(First):
+    """A similarity that knows only the last coordinate."""
+
+    name = "last"
+
+    def rerank(self, query: Tensor, gallery: Tensor, shortlist: Tensor) -> tuple[Tensor, Tensor]:
+        return super().rerank(query.flip(0), gallery.flip(1), shortlist)
+
+
+def test_a_shortlist_is_ranked_by_each_similarity(tmp_path: Path) -> None:
     gallery = make(tmp_path, 60, 10)
     query = gallery.features[4]
-    result = gallery.search_both(query, First(), k=5, shortlist=12)
+    result = gallery.search_by(query, [First(), Last()], shortlist=12)
     nearest = slow_search(gallery.features, list(range(10, 60)), query.astype("f8"), 12)
-    assert result.euclidean["row"].tolist() == [row for row, _ in nearest[:5]]
-    order = sorted(range(12), key=lambda n: abs(gallery.features[nearest[n][0], 0] - query[0]))
-    assert result.reranked["row"].tolist() == [nearest[n][0] for n in order[:5]]
-    assert result.similarity == "first"
-    assert result.seconds.keys() == {"search", "rerank"}
-    for frame in (result.euclidean, result.reranked):
-        assert list(frame) == ["rank", "row", "id", "class_name", "distance", "score", "rank_change"]
+    assert result.similarities == ("euclidean", "first", "last")
+    assert list(result.seconds) == ["search", "first", "last"]
+    assert result.table["row"].tolist() == [row for row, _ in nearest]
+    orders = {"euclidean": list(range(12))} | {
+        name: sorted(range(12), key=lambda n: abs(gallery.features[nearest[n][0], at] - query[at]))
+        for name, at in (("first", 0), ("last", -1))
+    }
+    for name, order in orders.items():
+        frame = result.ranked(name, 5)
+        assert list(frame) == ["rank", "row", "id", "class_name", "value", "rank_change"]
         assert frame["rank"].tolist() == [1, 2, 3, 4, 5]
+        assert frame["row"].tolist() == [nearest[n][0] for n in order[:5]]
+        assert len(result.ranked(name)) == 12
         for line in frame.itertuples():
             assert line.id == gallery.items["id"][line.row]
             assert line.class_name == gallery.items["class_name"][line.row]
             before = [row for row, _ in nearest].index(line.row)
-            assert line.distance == pytest.approx(nearest[before][1], abs=1e-5)
-            assert line.score == pytest.approx(-abs(gallery.features[line.row, 0] - query[0]))
             assert line.rank_change == before - order.index(before)
-    assert (result.reranked["rank_change"] != 0).any()
-    whole = gallery.search_both(query, First(), k=50, shortlist=5)
-    assert len(whole.reranked) == len(whole.euclidean) == 50, "at least k are re-ranked"
+            at = {"first": 0, "last": -1}.get(name)
+            value = -nearest[before][1] if at is None else -abs(gallery.features[line.row, at] - query[at])
+            assert line.value == pytest.approx(value, abs=1e-5)
+    assert (result.ranked("first")["rank_change"] != 0).any()
+    assert gallery.search_by(query, [], shortlist=3).ranked("euclidean")["rank_change"].tolist() == [0, 0, 0]
 
 
 def test_searching_from_many_threads(tmp_path: Path) -> None:
@@ -327,7 +341,7 @@ def test_a_map_that_umap_cannot_draw_is_its_principal_components(
 ) -> None:
     gallery = make(tmp_path, 30)
 
-    def fail(_: np.ndarray) -> np.ndarray:
+    def fail(*_: np.ndarray) -> np.ndarray:
         raise ValueError("no graph")
 
     monkeypatch.setattr(maps, "_umap", fail)

@@ -26,7 +26,7 @@ ORDER = [
     "pddm", "scoring", "similarity", "explain", "miner", "losses", "backbones", "model", "features", "learner",
     "separation", "evaluate", "neighbourhoods", "anchor", "mistakes",
     "gallery_files", "maps", "gallery", "shortlist", "pairs", "verdicts", "run", "runs", "convergence", "exports",
-    "baselines", "measure", "training", "trainer",
+    "baselines", "measure", "training", "trainer", "scenes", "plane",
     "audit", "calibration", "duplicates", "twins", "licences",
     "figures.looks", "figures.audit", "figures.maps", "figures.pairs", "figures.quadruplets",
     "figures.retrieval", "figures.training", "figures",

@@ -1,135 +1,138 @@
-"""Search: one query, two rankings of the gallery side by side."""
+"""Search: one query, its shortlist ranked by three similarities side by side, and why."""
 
 import random
 
+import exporting
 import loaders
 import numpy as np
 import picking
+import picturing
+import searching
 import shell
 import streamlit as st
+from searching import Asked
 
-from pddm_lab import cards, figures
-from pddm_lab.config import SIMILARITIES
+from pddm_lab import cards
 from pddm_lab.errors import LabError
 
 MATCHES = 24
 
 shell.heading(
     "Search",
-    "The index finds a shortlist by Euclidean distance; a second similarity orders it anew. "
-    "Choose any picture to search with it.",
+    "The index finds a shortlist by Euclidean distance; each similarity ranks it its own way. "
+    "Click a picture to search with it, or ask why it is there (W).",
 )
 run = shell.run_or_stop()
-with st.container(horizontal=True, vertical_alignment="top"):
+with st.container(horizontal=True, vertical_alignment="bottom"):
     protocol = shell.protocol_picker(run)
-    source = shell.choice(st.segmented_control, "Query", {"item": "Pick an item", "upload": "Upload an image"}, "query")
-    others = {str(name): figures.style_of(name).title for name in reversed(SIMILARITIES) if name != "euclidean"}
-    by = shell.choice(st.selectbox, "Order anew by", others, "by", width=160)
-    count = st.selectbox("Results", [12, 24, 48], key="results", bind="query-params", width=90)
+    source = shell.choice(st.segmented_control, "Query", {"item": "An item", "upload": "Own picture"}, "query")
+    count = st.selectbox("Results", [12, 24, 48], key="results", bind="query-params", width=84)
     shortlist = st.select_slider(
-        "Shortlist", [20, 50, 100, 200, 500, 1000], value=100, key="shortlist", bind="query-params", width=180,
-        help="Items the index hands on to be ordered anew. What it leaves out, no order can bring back.",
+        "Shortlist", [20, 50, 100, 200, 500, 1000], value=100, key="shortlist", bind="query-params", width=130,
+        help="Items the index hands on to be ranked anew. What it leaves out, no order can bring back.",
     )  # fmt: skip
+    beside = shell.second_run(run, protocol, width=160)
+runs = [run] if beside is None else [run, beside]
 
 try:
     gallery = loaders.gallery(run, protocol)
-    items = gallery.items
-    queries = gallery.rows("query")
+    items, queries = gallery.items, gallery.rows("query")
 except LabError as error:
     shell.nothing("The gallery can't be read", str(error), ":material/broken_image:")
+if not len(queries):
+    shell.nothing("No query", f"The gallery {protocol!r} of {run.name} holds no query.")
 
 
 def go_to(row: int) -> None:
     """Make the item of a gallery row the query."""
-    st.query_params["item"] = str(items["id"].iloc[row])
+    picking.show_item(str(items["id"].iloc[row]))
 
 
-query_class, file = None, None
-if source == "upload":
-    file = st.file_uploader("Image", key="upload", help="JPEG, PNG, WebP, GIF, BMP or TIFF of at most 20 MB.")
-    if file is None:
-        st.caption("Drop a picture of anything the gallery may hold. It stays on this machine.")
-        st.stop()
+def search_with(own: picturing.Own) -> None:
+    """Make a person's own picture the query."""
+    st.session_state["own"] = own
+    st.query_params["query"] = "upload"
+    for of_another in ("crop", "why"):
+        st.query_params.pop(of_another, None)
 
-query_side, left, right = st.columns([10, 17, 17], gap="medium")
-with query_side:
-    if file is not None:
-        try:
-            found, large = loaders.search_upload(run, protocol, file.getvalue(), by, count, shortlist)
-        except LabError as error:
-            st.error(str(error), icon=":material/broken_image:")
-            st.stop()
-        st.image(large, alt=f"The uploaded image {file.name}", width="stretch")
-        st.caption(f"{shell.plain(file.name)}. Its class is unknown, so results are not marked right or wrong.")
+
+def keep_box(box: picturing.Box | None) -> None:
+    """Search with a part of the picture; None: with all of it."""
+    if box:
+        st.query_params["crop"] = picturing.write_box(box)
     else:
-        asked = st.query_params.get("item", "")
-        known = loaders.row_of(gallery, asked)
-        if asked and known is None:
+        st.query_params.pop("crop", None)
+
+
+own: picturing.Own | None = st.session_state.get("own") if source == "upload" else None
+if source == "upload" and own is None:
+    picturing.own_picture("own_picture", search_with)
+    st.stop()
+asked_box = st.query_params.get("crop", "")
+box = picturing.read_box(asked_box)
+if asked_box and not box:
+    st.warning("The link's box is none, so the whole picture is searched with.", icon=":material/link_off:")
+
+query_side, result_side = st.columns([10, 39], gap="medium")
+with query_side:
+    if own is not None:
+        asked = Asked.of_picture(own, box)
+    else:
+        wanted = st.query_params.get("item", "")
+        known = loaders.row_of(gallery, wanted)
+        if wanted and known is None:
             st.warning(
-                f"The link names “{shell.plain(asked)}”, which isn't in this gallery.", icon=":material/link_off:"
+                f"The link names “{shell.plain(wanted)}”, which isn't in this gallery.", icon=":material/link_off:"
             )
         row = int(queries[0]) if known is None else known
-        item, query_class = str(items["id"].iloc[row]), str(items["class_name"].iloc[row])
+        asked = Asked.of_item(run, gallery, row, box)
+    try:
+        found = [searching.find(one, protocol, asked, shortlist) for one in runs]
+    except LabError as error:
+        st.error(str(error), icon=":material/broken_image:")
+        if own is not None:
+            picturing.own_picture("own_picture", search_with, small=True)
+        st.stop()
+    picture = found[0].picture or gallery.thumb(gallery.index_of(asked.item))
+    if asked.file is None and own is None:
+        st.image(picture, alt=asked.alt, width="stretch")
+    else:
+        picturing.cropper(picture, asked.alt, box, "cropper", keep_box)
+    if own is None:
         position = int(np.searchsorted(queries, row)) % len(queries)
-        large = loaders.picture(run, item) or gallery.thumb(row)
-        st.image(large, alt=f"The query: {query_class}, {item}", width="stretch")
-        with st.container(horizontal=True, gap="xsmall"):
+        with st.container(horizontal=True, gap="xxsmall"):
             for label, shortcut, to in (
                 ("Back", "B", queries[position - 1]),
                 ("Next", "N", queries[(position + 1) % len(queries)]),
                 ("Random", "X", random.choice(queries)),
             ):
                 st.button(label, shortcut=shortcut, key=label.lower(), on_click=go_to, args=(int(to),), width="stretch")
-        try:
-            found = loaders.search(run, protocol, row, by, count, shortlist)
-        except LabError as error:
-            st.error(str(error), icon=":material/broken_image:")
-            st.stop()
-        to_find = int((items["class_name"].iloc[gallery.rows("gallery")] == query_class).sum())
-        to_find -= int(items["role"].iloc[row] == "both")
-        st.html(
-            cards.facts({"Class": query_class, "Item": item, "To find": f"{to_find:,} of its class in the gallery"})
-        )
-    stages = {"embed": "embed", "search": "search by D", "rerank": f"order {shortlist:,} anew"}
-    st.caption(" · ".join(f"{stages[stage]} {1000 * took:.1f} ms" for stage, took in found.seconds.items()))
+        find = st.text_input(
+            "Another query", key="find", bind="query-params", type="search", live="300ms",
+            placeholder="A class or an item", label_visibility="collapsed",
+        )  # fmt: skip
+        st.html(cards.facts(searching.facts(gallery, asked, found[0])))
+    else:
+        find = ""
+        st.caption(f"{shell.plain(own.name)}. Its class is unknown, so results are not marked right or wrong.")
+    picturing.own_picture("own_picture", search_with, small=True)
+    for one in found:
+        st.caption(searching.latency(one, f"**{shell.plain(one.run.name)}** · " if beside else ""))
 
-result = found.result
-for side, name, frame in ((left, "euclidean", result.euclidean), (right, by, result.reranked)):
-    style = figures.style_of(name)
-    value = -frame["distance"] if name == "euclidean" else frame["score"]
-    with side:
-        right_ones = int((frame["class_name"] == query_class).sum())
-        told = f" :gray[· {right_ones} of the first {len(frame)} right]" if query_class is not None else ""
-        st.markdown(f"**{style.title}**{told}", help=style.axis)
-        picking.pictures(
-            cards.retrieval_grid(frame.assign(value=value), found.images, name, right_class=query_class),
-            f"found_{name}",
-        )
-
-if source == "item":
-    st.subheader("Choose another", anchor=False)
-    find = st.text_input(
-        "Class or item", key="find", bind="query-params", type="search", live="300ms", width=360,
-        placeholder=f"Type a class or an item; now: others of {query_class}",
-    )  # fmt: skip
+with result_side:
     of_queries, text = items.iloc[queries], find.strip()
     if text:
         hits = [of_queries[column].str.contains(text, case=False, regex=False) for column in ("class_name", "id")]
-        matches = of_queries[hits[0] | hits[1]]
-    else:
-        matches = of_queries[of_queries["class_name"] == query_class]
-    st.caption(
-        f"{len(matches):,} queries match" + (f"; the first {MATCHES} are shown." if len(matches) > MATCHES else ".")
-        if len(matches)
-        else f"No query has “{shell.plain(text)}” in its class or its id."
-    )
-    rows = matches.index[:MATCHES]
-    picking.pictures(
-        cards.image_grid(
-            zip(items["id"].loc[rows], items["class_name"].loc[rows], strict=True),
-            loaders.thumbs(gallery, rows),
-            chosen=item,
-            small=True,
-        ),
-        "matches",
-    )
+        searching.choose_among(gallery, of_queries[hits[0] | hits[1]], text, asked.item, MATCHES)
+    searching.columns(found, count)
+
+with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
+    views = {"flow": "Rank flow", "why": "Why", "ceiling": "Shortlist"}
+    view = shell.choice(st.segmented_control, "Look closer", views, "view")
+    settings = {"protocol": protocol, "shortlist": shortlist, "query": asked.item or asked.name, "crop": box}
+    exporting.export("results", lambda: searching.results(found), runs, settings)
+{"flow": searching.flow, "why": searching.why, "ceiling": searching.ceiling}[view](found, protocol, shortlist)
+if own is None and not text:
+    st.subheader(f"Others of {shell.plain(str(asked.class_name))}", anchor=False)
+    same = of_queries[of_queries["class_name"] == asked.class_name]
+    searching.choose_among(gallery, same, "", asked.item, MATCHES)

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-RIGHT, WRONG = "#17875A", "#C4382F"
+from pddm_lab.figures.looks import RIGHT, WRONG
+
+__all__ = ["RIGHT", "WRONG", "Block", "digits_of", "escaped", "number", "picture"]
 
 
 @dataclass(frozen=True)

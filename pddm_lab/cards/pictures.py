@@ -13,16 +13,25 @@ from pddm_lab.figures import shown, style_of
 
 
 def retrieval_grid(
-    results: pd.DataFrame, images: Mapping[str, bytes | None], similarity: str, *, right_class: str | None = None
+    results: pd.DataFrame,
+    images: Mapping[str, bytes | None],
+    similarity: str,
+    *,
+    right_class: str | None = None,
+    why: bool = False,
+    asked: str = "",
 ) -> Block:
     """A ranked list of pictures, best first.
 
     Args:
         results: id, class_name, rank (from 1), value (of the similarity, larger = more similar); optional rank_change
-            (places won against the other ranking, NaN where that one doesn't hold the item).
+            (places won against the other ranking, NaN where that one doesn't hold the item), said (more words for
+            the tile's title).
         images: picture bytes by item id.
         similarity: the one that ranked.
         right_class: the query's class, to mark right and wrong; None where it is unknown.
+        why: each tile also has a mark that asks why it is here; a page takes its `data-why`.
+        asked: id of the item that was asked about, to mark.
     """
     style = style_of(similarity)
     letter = "D" if style.distance else "S" if similarity == "pddm" else "s"
@@ -34,13 +43,17 @@ def retrieval_grid(
             verdict
         ]
         said = f"Rank {int(row['rank'])}: {row['class_name']}" + (f", {verdict} class" if verdict else "")
+        said += f", {row['said']}" if row.get("said") else ""
         over = f'<span class="pl-rank">{int(row["rank"])}</span>{mark}'
+        over += f'<span class="pl-why" data-why="{escaped(row["id"])}" aria-hidden="true">why?</span>' if why else ""
         below = (
             f'<div class="pl-value"><span><i style="color:{style.colour}">{letter}</i> {number(value, digits)}</span>'
             f"{_change(row.get('rank_change'))}</div>"
         )
-        tiles.append(_tile(row["id"], row["class_name"], images, said, verdict or "plain", over, below))
-    return Block(f'<div class="pl-tiles">{"".join(tiles)}</div>', _STYLE)
+        tiles.append(
+            _tile(row["id"], row["class_name"], images, said, verdict or "plain", over, below, row["id"] == asked)
+        )
+    return Block(f'<div class="pl-tiles{" pl-asking" if why else ""}">{"".join(tiles)}</div>', _STYLE)
 
 
 def image_grid(
@@ -68,10 +81,11 @@ def _tile(
     look: str,
     over: str = "",
     below: str = "",
+    asked: bool = False,
 ) -> str:
     """One picture with its class name; `data-pick` lets a page take a click on it as choosing the item."""
     return (
-        f'<div class="pl-tile pl-{look}" data-pick="{escaped(item)}" role="button" tabindex="0" '
+        f'<div class="pl-tile pl-{look}" data-pick="{escaped(item)}" role="button" tabindex="0"{" data-asked" * asked} '
         f'title="{escaped(said)} · {escaped(item)}"><div class="pl-frame">{picture(images.get(item), said)}{over}</div>'
         f'<div class="pl-name">{escaped(class_name)}</div>{below}</div>'
     )
@@ -90,6 +104,7 @@ def _change(change: Any) -> str:
 
 _STYLE = """
 .pl-tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(clamp(76px,6vw,116px),1fr));gap:10px}
+.pl-asking{grid-template-columns:repeat(auto-fill,minmax(clamp(66px,5.1vw,116px),1fr));gap:9px}
 .pl-small{grid-template-columns:repeat(auto-fill,minmax(66px,1fr));gap:8px}
 .pl-tile{min-width:0;cursor:pointer;border-radius:8px;outline-offset:2px}
 .pl-frame{position:relative}
@@ -102,6 +117,13 @@ _STYLE = """
 .pl-mark{position:absolute;right:5px;top:5px;width:18px;height:18px;border-radius:99px;display:grid;place-items:center;
  color:#fff;font-size:11px;line-height:1}
 .pl-mark.pl-good{background:#17875A}.pl-mark.pl-bad{background:#C4382F}
+.pl-why{position:absolute;right:5px;bottom:5px;font-size:11px;line-height:1;padding:3px 5px;border-radius:5px;
+ background:rgba(20,26,36,.86);color:#fff;opacity:0}
+.pl-tile:hover .pl-why,.pl-tile:focus .pl-why,[data-asked] .pl-why{opacity:1}
+.pl-why:hover{background:#2F78D0}
+@media (hover:none){.pl-why{opacity:1}}
+[data-asked] .pl-frame,.pl-linked .pl-frame{border-radius:6px;
+ box-shadow:0 0 0 2px var(--pl-page,#fff),0 0 0 4px #2F78D0}
 .pl-value{font-size:12px;display:flex;justify-content:space-between;font-variant-numeric:tabular-nums;white-space:nowrap}
 .pl-change{opacity:.72}
 """

@@ -45,6 +45,8 @@ STYLES: dict[str, Style] = {
 }
 NEGATIVE = "#8A93A3"
 """Colour of negative pairs."""
+RIGHT, WRONG = "#17875A", "#C4382F"
+"""Colours of what is of the right class, and of what isn't; never the only sign of it."""
 PROTOCOL_TITLES = {
     "unseen": "Unseen classes",
     "known": "Known classes",

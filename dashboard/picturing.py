@@ -1,0 +1,274 @@
+"""A person's own picture, chosen, dropped or pasted; and a box drawn on a picture to search with that part alone.
+
+Inline components without a build step. What they send is checked here and by `pddm_lab.data.images.verify`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import streamlit as st
+
+from pddm_lab.data.images import SUFFIXES, UPLOAD_BYTES
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of a picture, as shares of its width and height."""
+SMALLEST_SIDE = 0.02
+"""Smallest side of a box, as a share of the picture's."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """A person's own picture."""
+
+    name: str
+    data: bytes
+
+
+def read_box(text: str) -> Box | None:
+    """A box from a link; None where it is none."""
+    try:
+        left, top, right, bottom = (float(part) for part in text.split(","))
+    except ValueError:
+        return None
+    sides = (right - left, bottom - top)
+    inside = all(math.isfinite(edge) and 0 <= edge <= 1 for edge in (left, top, right, bottom))
+    return (left, top, right, bottom) if inside and min(sides) >= SMALLEST_SIDE - 1e-9 else None
+
+
+def write_box(box: Box) -> str:
+    """A box for a link."""
+    return ",".join(f"{edge:.3f}".rstrip("0").rstrip(".") for edge in box)
+
+
+def own_picture(key: str, on_picture: Callable[[Own], None], small: bool = False) -> None:
+    """A place to choose, drop or paste a picture; a paste anywhere on the page will do.
+
+    Args:
+        on_picture: called with it.
+        small: one line rather than an inviting area.
+    """
+
+    def take() -> None:
+        sent = st.session_state[key].picture
+        if sent:
+            try:
+                data = base64.b64decode(sent["data"], validate=True)
+            except binascii.Error:
+                data = b""  # which verification calls no readable picture
+            on_picture(Own(str(sent["name"]), data))
+
+    _OWN(data={"most": UPLOAD_BYTES, "small": small, "accept": ",".join(sorted(SUFFIXES))}, key=key,
+         on_picture_change=take)  # fmt: skip
+
+
+def cropper(image: bytes, alt: str, box: Box | None, key: str, on_box: Callable[[Box | None], None]) -> None:
+    """A picture on which a box can be drawn, moved and cleared, by mouse, finger or keys.
+
+    Args:
+        image: JPEG.
+        alt: what it shows.
+        box: the present box.
+        on_box: called with the new box, or None where it was cleared.
+    """
+
+    def take() -> None:
+        sent = st.session_state[key].box
+        if sent:
+            on_box(read_box(sent["text"]))
+
+    source = "data:image/jpeg;base64," + base64.b64encode(image).decode()
+    _CROP(data={"source": source, "alt": alt, "box": list(box) if box else None}, key=key, on_box_change=take)
+
+
+_OWN = st.components.v2.component(
+    "pddm_lab_own_picture",
+    html="""
+<div class="zone" tabindex="0" role="button">
+  <div class="lead">Drop a picture here, paste one with Ctrl+V, or click to choose</div>
+  <div class="more">JPEG, PNG, WebP, GIF, BMP or TIFF of at most 20 MB. It stays on this machine.</div>
+  <input type="file" hidden aria-hidden="true" tabindex="-1" />
+</div>
+<div class="said" role="alert"></div>
+""",
+    css="""
+.zone { border: 1.5px dashed var(--st-border-color); border-radius: var(--st-base-radius); cursor: pointer;
+  padding: 2.2rem 1rem; text-align: center; background: var(--st-secondary-background-color); font-size: 0.95rem; }
+.zone:hover, .zone.over { border-color: var(--st-primary-color); }
+.zone:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
+.more { opacity: 0.7; font-size: 0.85rem; margin-top: 0.35rem; }
+.small { padding: 0.4rem 0.5rem; font-size: 0.8rem; }
+.small .more { display: none; }
+.said { font-size: 0.85rem; color: var(--st-red-text-color); margin-top: 0.3rem; }
+.said:empty { display: none; }
+""",
+    js="""
+const listening = new WeakMap()
+
+export default function (component) {
+  const { data, parentElement, setTriggerValue } = component
+  const zone = parentElement.querySelector(".zone")
+  const input = zone.querySelector("input")
+  const said = parentElement.querySelector(".said")
+  zone.classList.toggle("small", data.small)
+  zone.setAttribute("aria-label", zone.querySelector(".lead").textContent)
+  if (data.small) zone.querySelector(".lead").textContent = "Another picture: drop, paste or choose"
+  input.accept = data.accept
+
+  const take = (file) => {
+    said.textContent = ""
+    if (!file) return
+    if (file.size > data.most) {
+      const size = Math.round(file.size / 1e6)
+      said.textContent = `${file.name} has ${size} MB; a picture of at most ${data.most / 1e6} MB was expected.`
+      return
+    }
+    const reader = new FileReader()
+    reader.onerror = () => { said.textContent = `${file.name} could not be read.` }
+    reader.onload = () =>
+      setTriggerValue("picture", { name: file.name || "pasted picture", data: reader.result.split(",")[1] ?? "" })
+    reader.readAsDataURL(file)
+  }
+  zone.onclick = () => input.click()
+  input.onclick = (event) => event.stopPropagation()
+  zone.onkeydown = (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return
+    event.preventDefault()
+    input.click()
+  }
+  input.onchange = () => { take(input.files[0]); input.value = "" }
+  zone.ondragover = (event) => { event.preventDefault(); zone.classList.add("over") }
+  zone.ondragleave = () => zone.classList.remove("over")
+  zone.ondrop = (event) => {
+    event.preventDefault()
+    zone.classList.remove("over")
+    take(event.dataTransfer.files[0])
+    if (!event.dataTransfer.files.length) said.textContent = "That is no file: save the picture, then drop it here."
+  }
+  const paste = (event) => {
+    const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"))
+    if (file) {
+      event.preventDefault()
+      take(file)
+    } else if (parentElement.activeElement === zone) said.textContent = "The clipboard holds no picture."
+  }
+  const forget = () => document.removeEventListener("paste", listening.get(zone))
+  forget()
+  listening.set(zone, paste)
+  document.addEventListener("paste", paste)
+  return forget
+}
+""",
+)
+
+_CROP = st.components.v2.component(
+    "pddm_lab_crop",
+    html="""
+<div class="area" tabindex="0" role="group"><img draggable="false" /><div class="box" hidden></div></div>
+<div class="below"><span class="hint"></span><button type="button" hidden>Whole picture</button></div>
+""",
+    css="""
+.area { position: relative; cursor: crosshair; touch-action: none; overflow: hidden; line-height: 0; user-select: none;
+  border-radius: var(--st-base-radius); border: 1px solid var(--st-border-color); background: #fff; }
+.area:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
+.area img { width: 100%; height: auto; }
+.box { position: absolute; border: 2px solid #fff; outline: 1.5px solid #2F78D0; cursor: move; box-sizing: border-box;
+  box-shadow: 0 0 0 2000px rgba(10, 14, 20, 0.55); }
+.below { display: flex; justify-content: space-between; gap: 0.5rem; font-size: 0.78rem; margin-top: 0.3rem;
+  line-height: 1.3; }
+.hint { opacity: 0.7; }
+button { font: inherit; color: var(--st-link-color); background: none; border: 0; padding: 0; cursor: pointer;
+  white-space: nowrap; }
+button:hover { text-decoration: underline; }
+""",
+    js="""
+const SMALLEST = 0.02
+const within = (value) => Math.min(Math.max(value, 0), 1)
+
+export default function (component) {
+  const { data, parentElement, setTriggerValue } = component
+  const [area, image, frame, hint, clear] = [".area", "img", ".box", ".hint", "button"]
+    .map((name) => parentElement.querySelector(name))
+  if (image.src !== data.source) image.src = data.source
+  image.alt = data.alt
+  area.setAttribute("aria-label", `${data.alt}. Draw a box to search with a part of it: Enter begins one, ` +
+    "the arrow keys move it, with Shift they resize it, Escape clears it.")
+  let box = data.box
+  let held = null
+
+  const show = () => {
+    frame.hidden = clear.hidden = !box
+    hint.textContent = box ? "Searching with this part." : "Drag to search with a part."
+    if (!box) return
+    const [left, top, right, bottom] = box.map((edge) => 100 * edge)
+    Object.assign(frame.style, {
+      left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%`,
+    })
+  }
+  const send = () => {
+    clearTimeout(area.later)
+    setTriggerValue("box", { text: box ? box.map((edge) => +edge.toFixed(3)).join(",") : "" })
+  }
+  const wipe = () => {
+    box = null
+    show()
+    send()
+  }
+  const moved = ([left, top, right, bottom], dx, dy) => {
+    const x = Math.min(Math.max(dx, -left), 1 - right)
+    const y = Math.min(Math.max(dy, -top), 1 - bottom)
+    return [left + x, top + y, right + x, bottom + y]
+  }
+  const place = (event) => {
+    const at = area.getBoundingClientRect()
+    return [within((event.clientX - at.left) / at.width), within((event.clientY - at.top) / at.height)]
+  }
+  area.onpointerdown = (event) => {
+    if (event.button) return
+    const [x, y] = place(event)
+    held = { x, y, before: box, moves: event.target === frame }
+    try { area.setPointerCapture(event.pointerId) } catch { /* a pointer that is gone already */ }
+  }
+  area.onpointermove = (event) => {
+    if (!held) return
+    const [x, y] = place(event)
+    if (held.moves) box = moved(held.before, x - held.x, y - held.y)
+    else box = [Math.min(x, held.x), Math.min(y, held.y), Math.max(x, held.x), Math.max(y, held.y)]
+    show()
+  }
+  area.onpointerup = area.onpointercancel = () => {
+    if (!held) return
+    const { before } = held
+    held = null
+    if (!box || box[2] - box[0] < SMALLEST || box[3] - box[1] < SMALLEST) box = before // a click, no box
+    show()
+    if (JSON.stringify(box) !== JSON.stringify(before)) send()
+  }
+  area.onkeydown = (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key]
+    if (event.key === "Escape" && box) wipe()
+    else if (event.key === "Enter" && !box) box = [0.2, 0.2, 0.8, 0.8]
+    else if (step && box) {
+      const [dx, dy] = step.map((one) => 0.03 * one)
+      const [left, top, right, bottom] = box
+      if (!event.shiftKey) box = moved(box, dx, dy)
+      else box = [left, top, within(Math.max(right + dx, left + 0.06)), within(Math.max(bottom + dy, top + 0.06))]
+    } else return
+    event.preventDefault()
+    event.stopPropagation()
+    show()
+    if (!box) return
+    clearTimeout(area.later)
+    area.later = setTimeout(send, 350) // one search for a row of key presses
+  }
+  clear.onclick = wipe
+  show()
+  return () => clearTimeout(area.later)
+}
+""",
+)
