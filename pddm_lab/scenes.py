@@ -1,0 +1,163 @@
+"""Points on a plane whose classes are laid out so that one distance fits all of them, or none.
+
+The points are raw coordinates. Features of the lab have unit length in R^128: the plane drops that, so that a position
+can be seen. Arrays only: what draws a scene needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from pddm_lab.errors import ConfigError
+
+TRAIN, HELD_OUT = 24, 12
+"""Points of a class that train, and others that measure; a class that never trains has only the latter."""
+EXTENT = ((-3.3, 3.3), (-1.85, 1.85))
+"""The part of the plane that is drawn: from and to, by axis."""
+
+Classes: TypeAlias = list[tuple[str, bool, np.ndarray]]
+"""(region, whether it never trains, points of shape (count, 2)) of each class."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Points of several classes, some of which never train."""
+
+    name: str
+    points: Float[np.ndarray, "items 2"]
+    """float32."""
+    labels: Int[np.ndarray, " items"]
+    trains: Bool[np.ndarray, " items"]
+    """Points the unit is trained on; all others are held out."""
+    unseen: Bool[np.ndarray, " items"]
+    """Points of classes that never train."""
+    regions: tuple[str, ...]
+    """By class: the name of its part of the plane."""
+
+    def held_out(self, protocol: str) -> Int[np.ndarray, " items"]:
+        """Rows to measure on: `known`, new points of classes that trained; `unseen`, points of those that didn't."""
+        return np.flatnonzero(~self.trains & (self.unseen == (protocol == "unseen")))
+
+    def region_of(self, rows: Int[np.ndarray, " items"]) -> np.ndarray:
+        """The region's name of each row."""
+        return np.array(self.regions, dtype=object)[self.labels[rows]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A kind of scene, and where to look in it."""
+
+    title: str
+    summary: str
+    classes: Callable[[np.random.Generator, int], Classes]
+    """Draws the classes, each of so many points."""
+    path: tuple[tuple[float, float], tuple[float, float]]
+    """From where to where the mean of a pair is moved."""
+    length: float
+    """A difference worth moving: its length,"""
+    angle: int
+    """and its direction in degrees."""
+
+
+def make_scene(name: str, seed: int = 0) -> Scene:
+    """Draw a scene.
+
+    Args:
+        name: a key of `LAYOUTS`.
+        seed: of its points.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if name not in LAYOUTS:
+        raise ConfigError(f"Unknown scene {name!r}. Expected one of {', '.join(LAYOUTS)}.")
+    classes = LAYOUTS[name].classes(np.random.default_rng(seed), TRAIN + HELD_OUT)
+    drawn = [points[:HELD_OUT] if never else points for _, never, points in classes]
+    sizes = [len(points) for points in drawn]
+    return Scene(
+        name,
+        np.concatenate(drawn).astype(np.float32),
+        labels=np.repeat(np.arange(len(classes)), sizes),
+        trains=np.concatenate([np.arange(size) >= HELD_OUT for size in sizes]),
+        unseen=np.repeat([never for _, never, _ in classes], sizes),
+        regions=tuple(region for region, _, _ in classes),
+    )
+
+
+def _disc(centre: tuple[float, float], radius: float, count: int, random: np.random.Generator) -> np.ndarray:
+    """A round class, evenly filled."""
+    angle, away = random.uniform(0, 2 * np.pi, count), radius * np.sqrt(random.uniform(0, 1, count))
+    return np.array(centre) + away[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _stripe(
+    centre: tuple[float, float], angle: float, length: float, count: int, random: np.random.Generator
+) -> np.ndarray:
+    """A long thin class; `angle` in degrees."""
+    along, across = random.uniform(-length / 2, length / 2, count), random.normal(0, 0.045, count).clip(-0.11, 0.11)
+    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    return np.array(centre) + np.stack([cos * along - sin * across, sin * along + cos * across], axis=1)
+
+
+def _dense_and_sparse(random: np.random.Generator, count: int) -> Classes:
+    places = list(product(range(3), range(3)))
+    dense = [(-2.4 + 0.34 * column, 0.34 * row - 0.34) for column, row in places]
+    sparse = [(0.15 + 1.25 * column, 1.2 * row - 1.2) for column, row in places]
+    return [
+        *(("dense", at in (6, 7, 8), _disc(centre, 0.085, count, random)) for at, centre in enumerate(dense)),
+        *(("sparse", at in (4, 7), _disc(centre, 0.45, count, random)) for at, centre in enumerate(sparse)),
+    ]
+
+
+def _two_grains(random: np.random.Generator, count: int) -> Classes:
+    lying = [(-1.75, 0.42 * row - 1.26) for row in range(7)]
+    upright = [(0.45 + 0.42 * column, 0.0) for column in range(7)]
+    return [
+        *(("lying", at in (2, 3), _stripe(centre, 0, 2.6, count, random)) for at, centre in enumerate(lying)),
+        *(("upright", at in (2, 3), _stripe(centre, 90, 2.6, count, random)) for at, centre in enumerate(upright)),
+    ]
+
+
+def _diagonals(random: np.random.Generator, count: int) -> Classes:
+    offsets = [0.3 * (number - 3) for number in range(7)]
+    rising, falling = [(off - 1.75, -off) for off in offsets], [(off + 1.75, off) for off in offsets]
+    return [
+        *(("rising", at in (2, 3), _stripe(centre, 45, 2.2, count, random)) for at, centre in enumerate(rising)),
+        *(("falling", at in (2, 3), _stripe(centre, 135, 2.2, count, random)) for at, centre in enumerate(falling)),
+    ]
+
+
+def _one_density(random: np.random.Generator, count: int) -> Classes:
+    centres = [(column - 2.5, 1.2 * row - 1.2 + 0.15 * (-1) ** column) for column in range(6) for row in range(3)]
+    return [("everywhere", at in (7, 8, 10), _disc(centre, 0.25, count, random)) for at, centre in enumerate(centres)]
+
+
+LAYOUTS = {
+    "density": Layout(
+        "Dense and sparse",
+        "Small classes close together on the left, wide classes on the right.",
+        _dense_and_sparse, ((-2.1, 0.0), (1.95, 1.05)), 0.42, 90,
+    ),
+    "grains": Layout(
+        "Two grains",
+        "Classes are lying stripes on the left and upright stripes on the right.",
+        _two_grains, ((-1.75, 0.0), (1.71, 0.0)), 0.84, 0,
+    ),
+    "diagonals": Layout(
+        "Diagonals",
+        "The same stripes, turned by 45°: along and across a stripe, |a − b| is the same.",
+        _diagonals, ((-1.75, 0.0), (1.75, 0.0)), 0.6, 45,
+    ),
+    "even": Layout(
+        "One density",
+        "Classes of one size, evenly spread: one distance fits all.",
+        _one_density, ((-2.5, 0.0), (2.5, 0.0)), 0.4, 90,
+    ),
+}  # fmt: skip
+"""Every scene by name."""
