@@ -1,0 +1,61 @@
+"""Cached calls for the Similarity page, keyed as those in loaders.py are: on a path and on when its files changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import loaders
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from pddm_lab.neighbourhoods import DENSITIES
+from pddm_lab.runs import Run
+from pddm_lab.separation import Distribution, histogram
+from pddm_lab.verdicts import ByDensity
+
+
+def by_density(run: Run, protocol: str, similarity: str, share: float) -> ByDensity:
+    """One threshold within each third of the sampled pairs; a run's files are read as `loaders.sampled_pairs` does."""
+    pairs = loaders.sampled_pairs(run, protocol)
+    return _by_density(str(run.path), protocol, loaders.pair_stamps(run, protocol), similarity, share, pairs)
+
+
+@st.cache_resource(max_entries=32, show_spinner="Measuring the threshold by density, with intervals")
+def _by_density(
+    path: str, protocol: str, stamps: tuple[loaders.Stamp, ...], similarity: str, share: float, _pairs: pd.DataFrame
+) -> ByDensity:
+    from pddm_lab.verdicts import by_density
+
+    return by_density(_pairs, similarity, share)
+
+
+def thirds(run: Run, protocol: str, similarity: str) -> dict[str, Distribution]:
+    """The distribution of the sampled pairs of each third, by density."""
+    pairs = loaders.sampled_pairs(run, protocol)
+    return _thirds(str(run.path), protocol, loaders.pair_stamps(run, protocol), similarity, pairs)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _thirds(
+    path: str, protocol: str, stamps: tuple[loaders.Stamp, ...], similarity: str, _pairs: pd.DataFrame
+) -> dict[str, Distribution]:
+    values, density, positive = (_pairs[name].to_numpy() for name in (similarity, "density", "positive"))
+    found = {}
+    for third, name in enumerate(DENSITIES):
+        ones, others = (np.sort(values[(density == third) & (positive == kind)]) for kind in (True, False))
+        found[name] = histogram(ones, others, pairs_total=len(ones) + len(others))
+    return found
+
+
+def scores_of(run: Run, protocol: str, items: Sequence[str]) -> dict[str, float] | None:
+    """Every similarity of two items of a gallery; None where it doesn't hold both. Raises as `scored_pairs` does."""
+    from pddm_lab.pairs import score_pairs
+
+    of = loaders.gallery(run, protocol)
+    a, b = (loaders.row_of(of, item) for item in items)
+    if a is None or b is None:
+        return None
+    similarities = loaders.similarities(run)
+    scored = score_pairs(of.features, pd.DataFrame({"a": [a], "b": [b]}), similarities)
+    return {name: float(scored[name].iloc[0]) for name in similarities}
