@@ -15,6 +15,13 @@ from torch import Tensor
 from pddm_lab.errors import ConfigError
 from pddm_lab.similarity import Similarity
 
+NEIGHBOURS = 32
+"""Negatives of an anchor that a network scores in a large batch."""
+DENSE_ITEMS = 128
+"""Up to this many items all pairs are scored: there are few, and half of them come by symmetry."""
+
+_ROWS = 1024  # rows of distances at a time
+
 
 @dataclass(frozen=True)
 class Quadruplets:
@@ -26,7 +33,7 @@ class Quadruplets:
     k: Int[Tensor, " quads"]
     l: Int[Tensor, " quads"]
     scores: Float[Tensor, "items items"] | None = None
-    """Similarities of all pairs of the batch, where mining scored them all (strategy `anchor`)."""
+    """Similarities of all pairs of the batch, where mining scored them all."""
 
     def __len__(self) -> int:
         return len(self.i)
@@ -39,6 +46,7 @@ def mine(
     similarity: Similarity,
     strategy: str = "batch",
     pairs: tuple[Tensor, Tensor] | None = None,
+    neighbours: int = NEIGHBOURS,
 ) -> Quadruplets:
     """Mine hard quadruplets with any similarity; no gradient is recorded.
 
@@ -48,8 +56,11 @@ def mine(
         similarity: scores the pairs; larger is more similar.
         strategy: `batch`: the paper's, the one hardest quadruplet of the batch; only the positive pairs and two rows of
             negatives are scored, so the cost grows almost linearly with the batch. `anchor`: one for every item that
-            has a positive and a negative; learns several times faster per step.
-        pairs: `positive_pairs(labels)`, where several similarities mine one batch; `batch` needs them.
+            has a positive and a negative; learns several times faster per step. In batches of more than `DENSE_ITEMS` a
+            network scores only the nearest negatives of an anchor: beside a matrix product the cost grows linearly.
+        pairs: `positive_pairs(labels)`, where several similarities mine one batch.
+        neighbours: negatives of an anchor that a network scores in a large batch, the nearest by Euclidean distance;
+            0 for all.
 
     Returns:
         1 quadruplet for `batch`, up to one an item for `anchor`; none where the batch has no positive pair or one
@@ -62,9 +73,14 @@ def mine(
         raise ConfigError(f"Unknown mining strategy {strategy!r}. Expected 'batch' or 'anchor'.")
     if not len(labels) or bool((labels == labels[0]).all()):
         return _none(labels)
-    if strategy == "anchor":
+    if strategy == "anchor" and not (similarity.is_network and neighbours and len(labels) > DENSE_ITEMS):
         return _hardest_of_anchors(embeddings, labels, similarity)
-    return _hardest_of_batch(embeddings, labels, similarity, positive_pairs(labels) if pairs is None else pairs)
+    pairs = positive_pairs(labels) if pairs is None else pairs
+    if not len(pairs[0]):
+        return _none(labels)
+    if strategy == "anchor":
+        return _hardest_of_neighbourhoods(embeddings, labels, similarity, pairs, neighbours)
+    return _hardest_of_batch(embeddings, labels, similarity, pairs)
 
 
 def positive_pairs(labels: Int[Tensor, " items"]) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
@@ -87,8 +103,6 @@ def _hardest_of_batch(
     embeddings: Tensor, labels: Tensor, similarity: Similarity, pairs: tuple[Tensor, Tensor]
 ) -> Quadruplets:
     first, second = pairs
-    if not len(first):
-        return _none(labels)
     hardest = similarity.pairs(embeddings[first], embeddings[second]).argmin()
     ends = torch.stack([first[hardest], second[hardest]])
     # Both ends are of one class, so they share their negatives.
@@ -107,6 +121,36 @@ def _hardest_of_anchors(embeddings: Tensor, labels: Tensor, similarity: Similari
     i = (positive_scores < torch.inf).nonzero().squeeze(1)
     j = hard_positive[i]
     return Quadruplets(i, j, hard_negative[i], hard_negative[j], scores)
+
+
+def _hardest_of_neighbourhoods(
+    embeddings: Tensor, labels: Tensor, similarity: Similarity, pairs: tuple[Tensor, Tensor], neighbours: int
+) -> Quadruplets:
+    first, second = pairs
+    scores = similarity.pairs(embeddings[first], embeddings[second]).repeat(2)
+    anchor, partner, items = torch.cat([first, second]), torch.cat([second, first]), len(labels)
+    lowest = scores.new_full((items,), torch.inf).scatter_reduce(0, anchor, scores, "amin")
+    lowest_partner = torch.where(scores == lowest[anchor], partner, items)
+    hard_positive = partner.new_full((items,), items).scatter_reduce(0, anchor, lowest_partner, "amin")
+    nearest = _nearest_negatives(embeddings, labels, min(neighbours, items))
+    negative_scores = similarity.candidates(embeddings, embeddings, nearest)
+    # Of a class that leaves fewer negatives than were asked for, the last of the nearest are its own items.
+    negative_scores.masked_fill_(labels[nearest] == labels[:, None], -torch.inf)
+    hard_negative = nearest.gather(1, negative_scores.argmax(dim=1, keepdim=True)).squeeze(1)
+    i = (hard_positive < items).nonzero().squeeze(1)
+    j = hard_positive[i]
+    return Quadruplets(i, j, hard_negative[i], hard_negative[j])
+
+
+def _nearest_negatives(embeddings: Tensor, labels: Tensor, count: int) -> Int[Tensor, "items count"]:
+    """The items of other classes nearest to each item by Euclidean distance, in chunks of rows."""
+    halves = embeddings.square().sum(1) / 2
+    nearest = []
+    for own, row in zip(labels.split(_ROWS), embeddings.split(_ROWS), strict=True):
+        closeness = torch.addmm(halves, row, embeddings.T, beta=-1)  # -D^2 / 2, but for a constant of the row
+        closeness.masked_fill_(own[:, None] == labels, -torch.inf)
+        nearest.append(closeness.topk(count, dim=1, sorted=False).indices)
+    return torch.cat(nearest)
 
 
 def _none(labels: Tensor) -> Quadruplets:

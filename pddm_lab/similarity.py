@@ -29,6 +29,8 @@ class Similarity(nn.Module):
     gradients."""
 
     name: str
+    is_network = False
+    """Scores a pair by layers of its own, so that all pairs cost much more than one matrix product."""
 
     @abstractmethod
     def forward(self, a: Float[Tensor, "*#batch dim"], b: Float[Tensor, "*#batch dim"]) -> Float[Tensor, "*batch"]:
@@ -147,6 +149,7 @@ class PDDMSimilarity(Similarity):
     """S of a PDDM unit."""
 
     name = "pddm"
+    is_network = True
 
     def __init__(self, unit: PDDM) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ import pytest
 import reference
 import torch
 
+from pddm_lab import miner
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import ConfigError
 from pddm_lab.miner import mine, positive_pairs
@@ -28,6 +29,34 @@ def test_both_strategies_equal_the_slow_reference(name, seed):
     expected = reference.hardest_of_batch(scores, LABELS)
     assert (i, j, k, l) in (expected, (expected[1], expected[0], expected[3], expected[2]))
     assert rows(mine(features, labels, similarity, "anchor")) == reference.hardest_of_anchors(scores, LABELS)
+
+
+@pytest.mark.parametrize("sizes", [[3, 5, 1, 2], [40, 2, 1], [1, 1, 1, 1]])
+def test_a_neighbourhood_of_all_negatives_equals_the_dense_strategy(monkeypatch, sizes):
+    monkeypatch.setattr(miner, "_ROWS", 3)
+    torch.manual_seed(0)
+    similarity = make_similarity("pddm", 6).double()
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    labels = labels[torch.randperm(len(labels))]
+    features = reference.unit_features(len(labels), 6, 1)
+    dense = rows(mine(features, labels, similarity, "anchor"))
+    monkeypatch.setattr(miner, "DENSE_ITEMS", 0)
+    found = mine(features, labels, similarity, "anchor", neighbours=len(labels))
+    assert rows(found) == dense and found.scores is None
+
+
+def test_a_neighbourhood_holds_the_nearest_negatives(monkeypatch):
+    monkeypatch.setattr(miner, "DENSE_ITEMS", 0)
+    torch.manual_seed(0)
+    similarity, count = make_similarity("pddm", 6).double(), 3
+    labels, features = torch.arange(20).repeat_interleave(3), reference.unit_features(60, 6, 1)
+    distances = torch.cdist(features, features).masked_fill(labels[:, None] == labels, torch.inf)
+    scores = similarity(features[:, None], features[None])
+    quads = mine(features, labels, similarity, "anchor", neighbours=count)
+    for end, negative in ((quads.i, quads.k), (quads.j, quads.l)):
+        for item, found in zip(end.tolist(), negative.tolist(), strict=True):
+            nearest = distances[item].argsort()[:count]
+            assert found == nearest[scores[item, nearest].argmax()]
 
 
 def test_positive_pairs_are_all_of_them_once():
