@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,10 +83,23 @@ class Told:
     lines: list[str]
 
 
+@dataclass(frozen=True)
+class Hears:
+    """What to do with what comes from the page."""
+
+    hovered: Callable[[int], None]
+    """With the row that is pointed at."""
+    picked: Callable[[int], None]
+    lasso: Callable[[str], None]
+    """With a lasso as lasso.py writes it; empty when it is cleared."""
+    view: Callable[[str], None]
+
+
 def draw(
     panels: Sequence[Panel], names: Sequence[str], labels: np.ndarray, *, key: str, scope: str, linked: bool,
-    lasso: str = "", view: str = "", anchor: int = -1, told: Told | None = None,
-) -> Any:  # fmt: skip
+    asks: str, on: Hears, lasso: str = "", view: str = "", anchor: int = -1, told: Told | None = None,
+    shown: Mapping[str, int] | None = None,
+) -> None:  # fmt: skip
     """Draw one map, or two beside each other.
 
     Args:
@@ -94,16 +107,36 @@ def draw(
         names: of the classes.
         labels: class of each item, an index into `names`.
         key: of the component.
-        scope: what the answers in `told` hold for; another scope forgets them, and the view.
+        scope: whose maps these are; others start with all in view.
         linked: whether the panels are one layout, which moves as one.
+        asks: what the answers in `told` hold for; when it changes they are asked for anew.
+        on: what to do with what comes from the page.
         lasso: as lasso.py writes it.
         view: as the component wrote it.
         anchor: row to mark; -1 for none.
         told: the answer to what was hovered.
-
-    Returns:
-        What came from the page, each None or a dict: hovered and picked {"row"}, lasso and view {"text"}.
+        shown: rows by id of the items whose pictures are on the page: pointing at one marks it on the maps.
     """
+    def came(name: str, field: str) -> Any:
+        value = st.session_state[key][name]
+        return value.get(field) if isinstance(value, dict) else None
+
+    def hears_row(name: str, then: Callable[[int], None]) -> Callable[[], None]:
+        def hear() -> None:
+            row = came(name, "row")
+            if isinstance(row, int) and 0 <= row < len(labels):
+                then(row)
+
+        return hear
+
+    def hears_text(name: str, then: Callable[[str], None]) -> Callable[[], None]:
+        def hear() -> None:
+            text = came(name, "text")
+            if isinstance(text, str):
+                then(text)
+
+        return hear
+
     sent = [
         {
             "title": panel.title, "alt": panel.alt, "places": _address(panel.places, f"{key}-places-{at}"),
@@ -117,19 +150,17 @@ def draw(
     if told:
         picture = f"data:image/jpeg;base64,{base64.b64encode(told.picture).decode()}"
         answer = {"row": told.row, "id": told.id, "lines": told.lines, "picture": picture}
-    return _CANVAS(
+    _CANVAS(
         data={
-            "panels": sent, "linked": linked, "scope": scope, "lasso": lasso, "view": view, "anchor": anchor,
-            "told": answer, "names": _address(json.dumps(list(names)).encode(), f"{key}-names"),
+            "panels": sent, "linked": linked, "scope": scope, "asks": asks, "lasso": lasso, "view": view,
+            "anchor": anchor, "told": answer, "shown": dict(shown or {}),
+            "names": _address(json.dumps(list(names)).encode(), f"{key}-names"),
             "labels": _address(labels.astype(np.uint32), f"{key}-labels"),
         },
-        key=key, on_hovered_change=_nothing, on_picked_change=_nothing, on_lasso_change=_nothing,
-        on_view_change=_nothing,
+        key=key,
+        on_hovered_change=hears_row("hovered", on.hovered), on_picked_change=hears_row("picked", on.picked),
+        on_lasso_change=hears_text("lasso", on.lasso), on_view_change=hears_text("view", on.view),
     )  # fmt: skip
-
-
-def _nothing() -> None:
-    """The page acts on what the component returns."""
 
 
 def _address(content: np.ndarray | bytes, place: str) -> str:

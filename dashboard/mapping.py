@@ -1,9 +1,11 @@
-"""What the Map page shows of a gallery's map: colourings, neighbourhoods, selections and what is told of an item."""
+"""What the Map page shows: one map or two, what they are coloured by, an anchor's neighbourhoods, a selection."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import loaders
 import map_loading
@@ -18,8 +20,6 @@ from pddm_lab.anchor import nearest_to
 from pddm_lab.figures import Colouring, class_colour, shown, style_of
 from pddm_lab.figures.maps import Key
 from pddm_lab.gallery import Gallery
-from pddm_lab.mistakes import SHORTLIST
-from pddm_lab.neighbourhoods import DENSITIES, NEIGHBOURS, density_of
 from pddm_lab.runs import Run
 
 COLOURS = {
@@ -32,6 +32,8 @@ COLOURS = {
 MEASURES = {"first": "first result", "ap": "AP@R"}
 SCALES = {"value": "value", "rank": "rank"}
 ORDERS = {"centre": "nearest to the middle first", "class": "by class"}
+NAMED = 5
+"""Classes of a selection that the legend names."""
 MATES = 300
 """Items of the anchor's class that are ringed at most."""
 
@@ -88,6 +90,79 @@ class Map:
         return found.radius[self.order], found.overlap[self.order]
 
 
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """All that the page shows at a time."""
+
+    maps: Sequence[Map]
+    """One, or two beside each other: of two runs, or the same one twice to compare two similarities on it."""
+    choices: Sequence[Choice]
+    """What each is coloured by."""
+    anchor: int
+    picked: int | None
+    """Row of the item that is looked at; None where the anchor is but the first query."""
+    lasso: Lasso | None
+    order: str
+    """Of what is selected, from `ORDERS`."""
+
+    @property
+    def first(self) -> Map:
+        """The map of the run that the page is about: rows are its gallery's."""
+        return self.maps[0]
+
+    @property
+    def items(self) -> pd.DataFrame:
+        """id, label, class_name, role by row."""
+        return self.first.gallery.items
+
+    @property
+    def colour(self) -> str:
+        """What the maps are coloured by, from `COLOURS`."""
+        return self.choices[0].colour
+
+    @property
+    def of_two_runs(self) -> bool:
+        """Whether the maps are of two runs."""
+        return len(self.maps) == 2 and self.maps[0] is not self.maps[1]
+
+    @property
+    def different(self) -> Sequence[Map]:
+        """The maps, one that is shown twice once."""
+        return self.maps if self.of_two_runs else self.maps[:1]
+
+    @property
+    def anchor_id(self) -> str:
+        """The anchor's item id."""
+        return str(self.items["id"].iloc[self.anchor])
+
+    @property
+    def anchor_class(self) -> str:
+        """The anchor's class."""
+        return str(self.items["class_name"].iloc[self.anchor])
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Rows inside the lasso, in order."""
+        if self.lasso is None or self.lasso.panel >= len(self.maps):
+            return np.empty(0, np.int64)
+        places = self.maps[self.lasso.panel].places
+        rows = self.lasso.rows(places)
+        if self.order == "class":
+            return rows[np.argsort(self.items["class_name"].iloc[rows].to_numpy(dtype=str), kind="stable")]
+        middle = places[rows].mean(0) if len(rows) else 0
+        return rows[np.argsort(((places[rows] - middle) ** 2).sum(1), kind="stable")]
+
+    @cached_property
+    def classes(self) -> list[tuple[str, int, int, int]]:
+        """(class name, label, items selected, items there are) of each class that has one selected, the largest
+        first."""
+        labels = self.items["label"].to_numpy()
+        found, there = np.bincount(labels[self.rows], minlength=1), np.bincount(labels, minlength=1)
+        names = self.items.iloc[self.rows].drop_duplicates("label").set_index("label")["class_name"]
+        order = sorted(np.flatnonzero(found).tolist(), key=lambda label: (-found[label], str(names[label])))
+        return [(str(names[label]), label, int(found[label]), int(there[label])) for label in order]
+
+
 def open_map(run: Run, protocol: str, first: Run | None = None) -> Map | None:
     """A map, its rows in the order of another run's where one is given; None where none is drawn, or of other items.
 
@@ -139,143 +214,94 @@ def colouring(of: Map, choice: Choice, anchor: int, keys: Sequence[Key] = ()) ->
     return replace(figures.colour_by_class(labels), title="Class", keys=tuple(keys))
 
 
-def panel(of: Map, choice: Choice, anchor: int, rings: list[Ring], title: str, keys: Sequence[Key] = ()) -> Panel:
-    """A map as the canvas draws it. Raises LabError as `colouring` does."""
-    look = colouring(of, choice, anchor, keys)
-    title = f"{title}: {look.title[:1].lower()}{look.title[1:]}" if title and choice.colour != "anchor" else (
-        f"{title}: {look.title}" if title else look.title
-    )  # fmt: skip
-    alt = (
-        f"Map of {len(of.laid):,} items of {of.run.name}, {title}. Arrow keys go from item to item, Enter chooses one, "
-        "plus and minus zoom, L draws a lasso, V selects what is in view, Escape clears the selection."
-    )
-    return Panel(title, of.places, look, alt, rings)
+def panels(scene: Scene) -> list[Panel]:
+    """The maps as the canvas draws them: their colours, and the items that are ringed. Raises LabError as
+    `colouring`."""
+    near: list[list[int]] = [
+        of.nearest(scene.anchor, choice.by, choice.near).tolist() if choice.colour == "anchor" else []
+        for of, choice in zip(scene.maps, scene.choices, strict=True)
+    ]
+    keys = [Key(name, class_colour(label), count=count) for name, label, count, _ in scene.classes[:NAMED]]
+    made = []
+    for number, (of, choice) in enumerate(zip(scene.maps, scene.choices, strict=True)):
+        look = colouring(of, choice, scene.anchor, keys)
+        title = f"{of.run.name}: {look.title}" if scene.of_two_runs else look.title
+        rings: list[Ring] = []
+        if choice.colour == "anchor":
+            rings = _rings(near[number], near[1 - number], choice.by)
+        elif choice.colour == "class" and scene.picked is not None:
+            rings = _mates(scene.items["label"].to_numpy(), scene.picked)
+        alt = (
+            f"Map of {len(of.laid):,} items. {title}. Arrow keys go from item to item, Enter chooses one, plus and "
+            "minus zoom, L draws a lasso, V selects what is in view, Escape clears the selection."
+        )
+        made.append(Panel(title, of.places, look, alt, rings))
+    return made
 
 
-def rings(own: Sequence[int], other: Sequence[int], by: str) -> list[Ring]:
-    """The nearest to an anchor by one similarity, those that another doesn't have among its own the larger."""
+def _rings(own: Sequence[int], other: Sequence[int], by: str) -> list[Ring]:
+    """The nearest by one similarity; those that the other doesn't have among its own are the larger."""
     style, shared = style_of(by), set(map(int, other))
     parts = {6: [int(row) for row in own if row in shared], 9: [int(row) for row in own if row not in shared]}
     return [Ring(rows, style.colour, style.symbol, size) for size, rows in parts.items() if rows]
 
 
-def mates(items: pd.DataFrame, row: int) -> list[Ring]:
+def _mates(labels: np.ndarray, row: int) -> list[Ring]:
     """The other items of an item's class, in its colour."""
-    label = items["label"].iloc[row]
-    rows = [int(other) for other in np.flatnonzero(items["label"].to_numpy() == label) if other != row]
-    return [Ring(rows[:MATES], class_colour(label), "circle", 7)] if rows else []
+    rows = [int(other) for other in np.flatnonzero(labels == labels[row])[: MATES + 1] if other != row]
+    return [Ring(rows[:MATES], class_colour(labels[row]), "circle", 7)] if rows else []
 
 
-def selected(lasso: Lasso | None, maps: Sequence[Map], by: str) -> np.ndarray:
-    """Rows inside a lasso, in an order of `ORDERS`."""
-    if lasso is None or lasso.panel >= len(maps):
-        return np.empty(0, np.int64)
-    of = maps[lasso.panel]
-    places = of.places
-    rows = lasso.rows(places)
-    if by == "class":
-        names = of.gallery.items["class_name"].to_numpy()[of.order]
-        return rows[np.argsort(names[rows].astype(str), kind="stable")]
-    middle = places[rows].mean(0) if len(rows) else np.zeros(2)
-    return rows[np.argsort(((places[rows] - middle) ** 2).sum(1), kind="stable")]
+def neighbourhoods(scene: Scene) -> pd.DataFrame:
+    """What is nearest to the anchor on either of two maps: row, id, class_name, and for n in 0 and 1 value_n (larger =
+    more similar), rank_n (among all items) and near_n (whether it is one of the nearest)."""
+    anchor, tables = scene.anchor, []
+    for of, choice in zip(scene.maps, scene.choices, strict=True):
+        values = of.similarity(anchor, choice.by)
+        tables.append((values, nearest_to(values, anchor, choice.near)))
+    rows = np.union1d(*(near for _, near in tables))
+    found = scene.items.iloc[rows][["id", "class_name"]].reset_index(drop=True)
+    found.insert(0, "row", rows)
+    for number, (values, near) in enumerate(tables):
+        ordered = np.sort(np.delete(values, anchor))
+        beyond = len(ordered) - np.searchsorted(ordered, values[rows], side="right") + 1
+        place = {row: rank for rank, row in enumerate(near.tolist(), start=1)}  # parts those that are equal
+        found[f"value_{number}"] = values[rows]
+        found[f"rank_{number}"] = [place.get(row, int(rank)) for row, rank in zip(rows.tolist(), beyond, strict=True)]
+        found[f"near_{number}"] = np.isin(rows, near)
+    return found
 
 
-def counts(items: pd.DataFrame, rows: np.ndarray) -> list[tuple[str, int, int, int]]:
-    """(class name, label, items among the rows, items there are) of each class that has one, the largest first."""
-    labels = items["label"].to_numpy()
-    found, there = np.bincount(labels[rows], minlength=1), np.bincount(labels, minlength=1)
-    names = items.iloc[rows].drop_duplicates("label").set_index("label")["class_name"]
-    order = sorted(np.flatnonzero(found).tolist(), key=lambda label: (-found[label], str(names[label])))
-    return [(str(names[label]), label, int(found[label]), int(there[label])) for label in order]
+def rows_by_id(scene: Scene, rows: Sequence[int] | np.ndarray) -> dict[str, int]:
+    """Rows of items by their ids."""
+    return dict(zip(scene.items["id"].iloc[rows].astype(str), map(int, rows), strict=True))
 
 
-def neighbourhoods(maps: Sequence[Map], by: Sequence[str], anchor: int, count: int) -> pd.DataFrame:
-    """The nearest to an anchor by either of two similarities: row, and for each of them rank_<n>, value_<n>, n 0 or 1.
-
-    A rank beyond the count is given too, where the other has the item among its nearest.
-    """
-    values = [of.similarity(anchor, name) for of, name in zip(maps, by, strict=True)]
-    near = [nearest_to(each, anchor, count) for each in values]
-    rows = np.array(sorted(set(near[0].tolist()) | set(near[1].tolist())), dtype=np.int64)
-    table = pd.DataFrame({"row": rows})
-    for number, each in enumerate(values):
-        others = np.delete(each, anchor)
-        table[f"value_{number}"] = each[rows]
-        table[f"rank_{number}"] = [1 + int((others > each[row]).sum()) for row in rows]
-        place = {int(row): rank for rank, row in enumerate(near[number], start=1)}
-        table[f"near_{number}"] = [place.get(int(row), 0) for row in rows]
+def selection_table(scene: Scene) -> pd.DataFrame:
+    """The selected items for export: what they are, where they lie, and what the maps say of them."""
+    rows = scene.rows
+    table = scene.items.iloc[rows][["id", "class_name", "role"]].reset_index(drop=True)
+    table.insert(0, "row", rows)
+    for at, of in enumerate(scene.different):
+        frame, end = of.laid.frame.iloc[of.order[rows]], f"_{of.run.name}" if at else ""
+        for column in frame:
+            table[f"{column}{end}"] = frame[column].to_numpy()
+    for at, (of, choice) in enumerate(zip(scene.maps, scene.choices, strict=True)):
+        if choice.colour == "anchor":
+            kind = "distance" if style_of(choice.by).distance else "similarity"
+            end = f"_{of.run.name}" if at and scene.of_two_runs else ""
+            values = of.similarity(scene.anchor, choice.by)[rows]
+            table[f"{choice.by}_{kind}_to_anchor{end}"] = shown(choice.by, values)
     return table
 
 
-def told_of(of: Map, row: int, choice: Choice, anchor: int, others: Sequence[tuple[str, np.ndarray]] = ()) -> list[str]:
-    """What a map says of an item in a few short lines.
-
-    Args:
-        of: the map.
-        row: of the item.
-        choice: what the map is coloured by.
-        anchor: row of the anchor.
-        others: similarity names and their values to the anchor.
-    """
-    lines = []
-    for name, values in others:
-        rank = 1 + int((np.delete(values, anchor) > values[row]).sum())
-        text = f"{letter_of(name)} {shown(name, values[row]):.3f}".replace("-", "−")
-        lines.append(f"{text}, rank {rank:,}" if row != anchor else "the anchor")
-    if choice.colour == "error":
-        found = of.judged(choice.by).set_index("row")
-        if row in found.index:
-            right = "right" if found.at[row, "right"] else "wrong"
-            lines += [f"first result {right}", f"AP@R {100 * found.at[row, 'ap']:.0f} %"]
-        else:
-            lines.append("not judged")
-    if choice.colour in ("density", "trust"):
-        radius, overlap = of.trust()
-        if np.isfinite(overlap[row]):
-            lines += [f"radius {radius[row]:.3f}", f"{100 * overlap[row]:.0f} % of neighbours kept"]
-        else:
-            lines.append("not measured")
-    return list(dict.fromkeys(lines))
-
-
-def letter_of(similarity: str) -> str:
-    """D, S or s: what a similarity's values are called."""
-    return "D" if style_of(similarity).distance else "S" if similarity == "pddm" else "s"
-
-
-def facts(of: Map, row: int) -> dict[str, str]:
-    """An item's facts for its card; density and trust where the map was stored with them."""
-    items = of.gallery.items
-    own = int(of.order[row])
-    roles = {"both": "query and searched", "query": "query", "gallery": "searched"}
-    told = {
-        "Class": str(items["class_name"].iloc[own]), "Item": str(items["id"].iloc[own]),
-        "Role": roles[str(items["role"].iloc[own])],
-    }  # fmt: skip
-    if of.laid.is_trusted:
-        radius, overlap = of.trust()
-        third = DENSITIES[int(density_of(radius)[row])]
-        told["Radius"] = f"{radius[row]:.3f}, {third}"
-        told["Trust"] = f"{100 * overlap[row]:.0f} % of neighbours kept"
+def settings(scene: Scene) -> dict[str, Any]:
+    """The choices that led to a table, for its manifest; the lasso's corners in the map's own units."""
+    told: dict[str, Any] = {"protocol": scene.first.protocol, **vars(scene.choices[0]), "order": scene.order}
+    if scene.colour == "anchor":
+        told |= {"anchor": scene.anchor_id, "by": [choice.by for choice in scene.choices]}
+    if scene.lasso is not None and scene.lasso.panel < len(scene.maps):
+        grid = scene.maps[scene.lasso.panel].laid.grid
+        told |= {"lasso_on": scene.maps[scene.lasso.panel].run.name}
+        told |= {"lasso": grid.corners_on_map(scene.lasso.corners).round(4).tolist()}
     return told
-
-
-def measured_words(of: Map, choice: Choice) -> str:
-    """What the colours mean, and of how many items that was found out; empty where there is nothing to add."""
-    items = len(of.laid)
-    if choice.colour == "error":
-        found, style = of.judged(choice.by), style_of(choice.by)
-        queries = len(of.gallery.rows("query"))
-        who = f"{len(found):,} of {queries:,} queries judged"
-        how = "" if choice.by == "euclidean" else f", ordering the {SHORTLIST} nearest by Euclidean D anew"
-        return (
-            f"{who} by {style.title}{how}: the first result is right for **{100 * found['right'].mean():.1f} %**, "
-            f"AP@R is {100 * found['ap'].mean():.1f} % on average."
-        )
-    if choice.colour == "density":
-        known = int(np.isfinite(of.trust()[0]).sum())
-        return (
-            f"Local radius: the mean D of an item to its {NEIGHBOURS} nearest others in feature space, small where it "
-            f"is dense. Measured for {known:,} of {items:,}."
-        )
-    return ""
