@@ -39,6 +39,12 @@ PAGES = [
         icon=":material/image_search:",
         help="Pick or upload an image and see what two similarities find, side by side.",
     ),
+    st.Page(
+        "app_pages/map.py",
+        title="Map",
+        icon=":material/scatter_plot:",
+        help="The gallery in two dimensions: its classes, its mistakes, and the neighbourhood of any item.",
+    ),
 ]
 
 page = st.navigation(PAGES)
