@@ -48,6 +48,24 @@ def _thirds(
     return found
 
 
+WHERE = {"all": "any density"} | {name: f"{name} third" for name in DENSITIES}
+"""Which of the scored pairs to look at, by how densely their items lie."""
+
+
+def pairs_where(run: Run, protocol: str, where: str) -> pd.DataFrame:
+    """The scored pairs of one density, or all of them; raises as `loaders.scored_pairs` does."""
+    if where == "all":
+        return loaders.scored_pairs(run, protocol)
+    pairs = loaders.sampled_pairs(run, protocol)
+    return pairs[pairs["density"].to_numpy() == DENSITIES.index(where)]
+
+
+def scored_in_words(run: Run, protocol: str) -> str:
+    """How many of the pairs that there are were scored one by one."""
+    pairs, scored = loaders.pairs(run, protocol), len(loaders.scored_pairs(run, protocol))
+    return f"{scored:,} of {pairs.positives + pairs.negatives:,} pairs were scored one by one."
+
+
 def scores_of(run: Run, protocol: str, items: Sequence[str]) -> dict[str, float] | None:
     """Every similarity of two items of a gallery; None where it doesn't hold both. Raises as `scored_pairs` does."""
     from pddm_lab.pairs import score_pairs

@@ -2,7 +2,9 @@
 
 import loaders
 import numpy as np
-import pair_views
+import pair_density
+import pair_joint
+import pair_thresholds
 import shell
 import streamlit as st
 from pairs import Scale
@@ -26,43 +28,45 @@ try:
     pairs = {protocol: loaders.pairs(run, protocol) for protocol in protocols}
 except LabError as error:
     shell.nothing("The distributions can't be read", str(error), ":material/broken_image:")
-names = figures.in_order(pairs[protocols[0]].distributions)
+first_protocol = protocols[0]
+names = figures.in_order(pairs[first_protocol].distributions)
 titles = {name: figures.style_of(name).title for name in names}
 trained = run.config.similarity if run.config.similarity != "euclidean" else "pddm"
 
-with st.container(horizontal=True, vertical_alignment="top", horizontal_alignment="distribute"):
-    view = shell.choice(st.segmented_control, "View", VIEWS, "view", label_visibility="collapsed")
-    other = shell.second_run(run, protocols[0], width=320, label_visibility="collapsed")
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    view = shell.choice(st.segmented_control, "View", VIEWS, "view")
+    other = shell.second_run(run, first_protocol, width=260)
+    if view == "joint" or other is not None:  # else both protocols are on the page
+        protocols = [shell.protocol_picker(run)]
 
-chosen: dict[str, float] = {}
+chosen: dict[str, tuple[str, float]] = {}
 for side, key, first in zip(st.columns(2, gap="large"), ("left", "right"), ("euclidean", trained), strict=True):
     with side:
         name = shell.choice(
             st.segmented_control, f"Similarity on the {key}", titles, key, first, label_visibility="collapsed"
         )
         style = figures.style_of(name)
-        ends = [pairs[protocol].distributions[name].edges[[0, -1]] for protocol in protocols]
+        ends = [of.distributions[name].edges[[0, -1]] for of in pairs.values()]
         scale = Scale.over(figures.shown(name, np.array([np.min(ends), np.max(ends)])))
-        at_one_percent = pairs[protocols[0]].distributions[name].threshold_at_fpr(0.01)
+        at_one_percent = pairs[first_protocol].distributions[name].threshold_at_fpr(0.01)
         if view == "density":  # it measures thresholds of its own
-            chosen[key] = at_one_percent
+            chosen[key] = name, at_one_percent
             continue
         value = st.slider(
             "Accept pairs with D of at most" if style.distance else "Accept pairs with a score of at least",
             scale.low, scale.high, scale.nearest(float(figures.shown(name, np.array(at_one_percent)))),
             step=scale.step, format=f"%.{scale.decimals}f", key=f"{key}_{name}", bind="query-params",
-            help=f"Starts where 1 % of the negative pairs pass, {PROTOCOL_TITLES[protocols[0]].lower()}.",
+            help=f"Starts where 1 % of the negative pairs pass, {PROTOCOL_TITLES[first_protocol].lower()}.",
         )  # fmt: skip
-        chosen[key] = float(figures.shown(name, np.array(value)))
+        chosen[key] = name, float(figures.shown(name, np.array(value)))
 
-open_runs = [run] if other is None else [run, other]
-pick = {key: (st.session_state[key], threshold) for key, threshold in chosen.items()}
+runs = [run] if other is None else [run, other]
 try:
     if view == "thresholds":
-        pair_views.thresholds(open_runs, protocols, pick)
+        pair_thresholds.show(runs, protocols, chosen)
     elif view == "joint":
-        pair_views.joint(open_runs, *pick.values())
+        pair_joint.show(runs, protocols[0], *chosen.values())
     else:
-        pair_views.density(open_runs, protocols, dict(pick.values()))
+        pair_density.show(runs, protocols, [name for name, _ in chosen.values()])
 except LabError as error:
     shell.nothing("The pairs can't be scored", str(error), ":material/broken_image:")

@@ -95,28 +95,23 @@ def density_table(results: Mapping[str, ByDensity]) -> Block:
     for name, result in results.items():
         style, table = style_of(name), result.table
         digits = max(2, digits_of(table["own"]) + 1)
-        for place, row in enumerate(table.to_dict("records")):
-            heads = ""
-            if not place:
-                swatch = f'<span class="pl-swatch" style="background:{style.colour}"></span>'
-                at = number(shown(name, np.array(result.threshold)), digits)
-                heads = (
-                    f'<th scope="rowgroup" rowspan="{len(table)}">{swatch}{escaped(style.title)}'
-                    f"<small>{LETTERS.get(name, 's')} = {at}</small></th>"
-                )
+        swatch = f'<span class="pl-swatch" style="background:{style.colour}"></span>'
+        at = number(shown(name, np.array(result.threshold)), digits)
+        rows.append(
+            f'<tr class="pl-opens"><th scope="rowgroup" colspan="5">{swatch}{escaped(style.title)}, one threshold: '
+            f"{LETTERS.get(name, 's')} = {at}</th></tr>"
+        )
+        for row in table.to_dict("records"):
             own = number(shown(name, np.array(row["own"])), digits) if np.isfinite(row["own"]) else "–"
-            cells = [
-                f"{row['positives']:,}<small>{row['negatives']:,}</small>",
-                _rate(row, "tpr", 1), _rate(row, "fpr", 2), own, _rate(row, "own_tpr", 1),
-            ]  # fmt: skip
-            opens = ' class="pl-opens"' if not place and rows else ""
+            cells = (_rate(row, "tpr", 1), _rate(row, "fpr", 2), own, _rate(row, "own_tpr", 1))
             rows.append(
-                f'<tr{opens}>{heads}<th scope="row">{row["density"]}</th>'
+                f'<tr><th scope="row">{row["density"]}<small>{row["positives"]:,} + {row["negatives"]:,}</small></th>'
                 f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
             )
     titles = (
-        "", "", "positive<small>negative pairs</small>", "TPR<small>%</small>", "FPR<small>%</small>",
-        "needs<small>threshold of its own</small>", "TPR then<small>%</small>",
+        "third<small>positive + negative</small>", "TPR, %<small>95 % interval</small>",
+        "FPR, %<small>95 % interval</small>", "needs<small>threshold</small>",
+        "TPR then, %<small>95 % interval</small>",
     )  # fmt: skip
     head = "".join(f'<th scope="col">{title}</th>' for title in titles)
     return Block(
@@ -186,20 +181,20 @@ _STYLE = """
  display:flex;flex-direction:column;gap:1px;font-variant-numeric:tabular-nums;white-space:nowrap;overflow:hidden}
 .pl-pair.pl-negative .pl-edge{border-left:2px dashed #8A93A3}
 .pl-pair .pl-edge i{font-style:normal;font-weight:700}
-.pl-quadrants{border-collapse:separate;border-spacing:4px;width:100%;margin:0;font-variant-numeric:tabular-nums}
+.pl-quadrants{border-collapse:separate;border-spacing:3px;width:100%;margin:0;font-variant-numeric:tabular-nums}
 .pl-quadrants th{font-size:12.5px;font-weight:400;opacity:.8;border:0;padding:2px 4px;text-align:center}
 .pl-quadrants th[scope=row]{text-align:right;width:1%}
-.pl-quadrant{border:1px solid rgba(138,147,163,.3)!important;border-radius:8px;padding:8px 10px!important;width:42%}
+.pl-quadrant{border:1px solid rgba(138,147,163,.3)!important;border-radius:8px;padding:7px 8px!important;width:44%}
 .pl-quadrant.pl-differs{background:rgba(138,147,163,.13)}
-.pl-count{display:block;font-size:13px;white-space:nowrap}
-.pl-count small{opacity:.7;font-size:12px}
+.pl-count{display:block;font-size:12.5px;white-space:nowrap}
+.pl-count small{opacity:.7;font-size:11.5px}
 .pl-scroll{overflow-x:auto}
 .pl-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px;margin:0}
-.pl-thirds th,.pl-thirds td{padding:4px 8px;text-align:right;border:0;border-top:1px solid rgba(138,147,163,.25);
+.pl-thirds th,.pl-thirds td{padding:4px 6px;text-align:right;border:0;border-top:1px solid rgba(138,147,163,.25);
  font-weight:400;white-space:nowrap;vertical-align:top}
 .pl-thirds thead th{border-top:0;font-size:12.5px;opacity:.8}
-.pl-thirds th[scope=row],.pl-thirds th[scope=rowgroup]{text-align:left}
+.pl-thirds th[scope=row],.pl-thirds th[scope=rowgroup],.pl-thirds th:first-child{text-align:left}
 .pl-thirds small{display:block;font-size:11px;opacity:.75}
-.pl-thirds .pl-opens th,.pl-thirds .pl-opens td{border-top:2px solid rgba(138,147,163,.5)}
+.pl-thirds .pl-opens th{border-top:2px solid rgba(138,147,163,.5);padding-top:8px}
 .pl-swatch{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:8px}
 """

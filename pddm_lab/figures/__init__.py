@@ -28,7 +28,8 @@ from pddm_lab.figures.maps import (
     colour_by_value,
     map_of,
 )
-from pddm_lab.figures.pairs import by_density, distributions, joint, roc, roc_by_density
+from pddm_lab.figures.pairs import by_density, distributions, distributions_by_density, joint, roc, roc_by_density
+from pddm_lab.figures.plane import plane_along, plane_everywhere, plane_neighbourhood, plane_steps
 from pddm_lab.figures.quadruplets import hardness
 from pddm_lab.figures.retrieval import ceiling, elsewhere, rank_flow
 from pddm_lab.figures.training import comparison, curves, losses
@@ -54,12 +55,17 @@ __all__ = [
     "comparison",
     "curves",
     "distributions",
+    "distributions_by_density",
     "elsewhere",
     "hardness",
     "in_order",
     "joint",
     "losses",
     "map_of",
+    "plane_along",
+    "plane_everywhere",
+    "plane_neighbourhood",
+    "plane_steps",
     "rank_flow",
     "reliability_diagram",
     "roc",

@@ -40,16 +40,7 @@ def distributions(
     starts = np.arange(0, len(distribution.positive), max(1, len(distribution.positive) // bins))
     edges = np.append(distribution.edges[starts], distribution.edges[-1])
     centres = shown(similarity, (edges[:-1] + edges[1:]) / 2)
-    for name, counts, colour, line in (
-        ("negative pairs", distribution.negative, NEGATIVE, "dot"),
-        ("positive pairs", distribution.positive, style.colour, "solid"),
-    ):
-        share = 100 * np.add.reduceat(counts, starts) / max(counts.sum(), 1)
-        figure.add_scatter(
-            x=centres.round(5), y=share.round(4), name=name, mode="lines", hovertemplate="%{y:.2f} %",
-            line={"color": colour, "width": 1.8, "shape": "hvh", "dash": line},
-            fill="tozeroy", fillcolor=translucent(colour, 0.22),
-        )  # fmt: skip
+    _add_kinds(figure, distribution, starts, centres, style.colour)
     if threshold is not None:
         figure.add_vline(x=float(shown(similarity, np.array(threshold))), line={"color": "#6B7686", "width": 1.5})
     if picked is not None:
@@ -60,6 +51,54 @@ def distributions(
     # From less to more similar: a distance's axis runs backwards.
     figure.update_xaxes(title=style.axis, range=[float(end) for end in shown(similarity, edges[[0, -1]])])
     return figure.update_yaxes(title="share of its kind, %", rangemode="tozero")
+
+
+def distributions_by_density(
+    thirds: Mapping[str, Distribution], similarity: str, *, threshold: float | None = None, bins: int = 60,
+    title: str = "", height: int = 360,
+) -> go.Figure:  # fmt: skip
+    """Positive and negative pairs where items lie densely, in the middle and sparsely, one above the other.
+
+    Args:
+        thirds: by density.
+        threshold: a similarity (not a distance) to mark: one line through all of them.
+        bins: neighbouring bins are added up to about this many.
+    """
+    shares = [density for density in DENSITIES if density in thirds]
+    figure = make_subplots(max(len(shares), 1), 1, shared_xaxes=True, vertical_spacing=0.05)
+    new_figure(title, height, figure)
+    style, ends = style_of(similarity), []
+    for row, density in enumerate(shares, 1):
+        distribution = thirds[density]
+        starts = np.arange(0, len(distribution.positive), max(1, len(distribution.positive) // bins))
+        edges = np.append(distribution.edges[starts], distribution.edges[-1])
+        centres = shown(similarity, (edges[:-1] + edges[1:]) / 2)
+        _add_kinds(figure, distribution, starts, centres, style.colour, row)
+        figure.update_yaxes(title=density, rangemode="tozero", nticks=4, row=row, col=1)
+        ends += [edges[0], edges[-1]]
+    if threshold is not None:
+        figure.add_vline(x=float(shown(similarity, np.array(threshold))), line={"color": "#6B7686", "width": 1.5})
+    if ends:
+        figure.update_xaxes(range=[float(end) for end in shown(similarity, np.array([min(ends), max(ends)]))])
+        figure.update_xaxes(title=style.axis, row=len(shares), col=1)
+    return figure
+
+
+def _add_kinds(
+    figure: go.Figure, distribution: Distribution, starts: np.ndarray, centres: np.ndarray, colour: str, row: int = 0
+) -> None:
+    """Negative and positive pairs as each kind's share per bin; in a row of a figure of several, or alone."""
+    place = {"row": row, "col": 1, "showlegend": row == 1} if row else {}
+    for name, counts, of_kind, line in (
+        ("negative pairs", distribution.negative, NEGATIVE, "dot"),
+        ("positive pairs", distribution.positive, colour, "solid"),
+    ):
+        share = 100 * np.add.reduceat(counts, starts) / max(counts.sum(), 1)
+        figure.add_scatter(
+            x=centres.round(5), y=share.round(4), name=name, mode="lines", hovertemplate="%{y:.2f} %",
+            line={"color": of_kind, "width": 1.8, "shape": "hvh", "dash": line},
+            fill="tozeroy", fillcolor=translucent(of_kind, 0.22), legendgroup=name, **place,
+        )  # fmt: skip
 
 
 def roc(
@@ -199,7 +238,7 @@ def _ends(values: np.ndarray, *held: float | None) -> tuple[float, float]:
     known = [value for value in held if value is not None and np.isfinite(value)]
     low, high = np.quantile(values, [0.0005, 0.9995]) if len(values) else (0.0, 1.0)
     low, high = min(low, *known), max(high, *known)
-    room = 0.03 * (high - low) or 0.5
+    room = 0.05 * (high - low) or 0.5
     return low - room, high + room
 
 
@@ -219,6 +258,7 @@ def _outlines(
     within[falling] = counts.ravel()[falling].cumsum() / counts.sum()
     # Levels a step apart, which is what a contour draws: 1 holds the largest share.
     level = np.interp(within, [0, *HELD, 1], [*range(len(HELD) + 1, 0, -1), 0]).reshape(counts.shape)
+    level[[0, -1]] = level[:, [0, -1]] = 0  # so that they close
     centres = [
         shown(axis, low + (np.arange(_CELLS) + 0.5) * (high - low) / _CELLS).round(5)
         for axis, (low, high) in zip(axes, ends, strict=True)
@@ -245,9 +285,8 @@ def by_density(results: Mapping[str, ByDensity], *, share: float, title: str = "
         results: by similarity.
         share: of the negative pairs, what the thresholds let pass.
     """
-    figure = make_subplots(
-        1, 2, horizontal_spacing=0.12, subplot_titles=["Positive pairs found", "Negative pairs let pass"]
-    )
+    figure = make_subplots(1, 2, horizontal_spacing=0.12, subplot_titles=["TPR, %", "FPR, %"])
+    figure.update_annotations(font_size=13)
     new_figure(title, height, figure)
     for number, name in enumerate(in_order(results)):
         style, table = style_of(name), results[name].table
@@ -270,6 +309,6 @@ def by_density(results: Mapping[str, ByDensity], *, share: float, title: str = "
         )  # fmt: skip
     figure.add_hline(100 * share, row=1, col=2, line={"color": NEGATIVE, "width": 1, "dash": "dot"})
     figure.update_xaxes(tickvals=list(range(len(DENSITIES))), ticktext=list(DENSITIES), range=[-0.35, 2.35])
-    figure.update_yaxes(title="TPR, %", range=[0, 102], row=1, col=1)
-    figure.update_yaxes(title="FPR, %", rangemode="tozero", row=1, col=2)
+    figure.update_yaxes(range=[0, 102], row=1, col=1)
+    figure.update_yaxes(rangemode="tozero", row=1, col=2)
     return figure.update_layout(hovermode="closest", margin={"t": 92 if title else 62})

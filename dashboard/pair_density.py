@@ -1,0 +1,90 @@
+"""The Similarity page's view by density: does one threshold that works where items lie densely fail elsewhere?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import exporting
+import pair_loading
+import pandas as pd
+import shell
+import streamlit as st
+from pairs import density_in_words
+
+from pddm_lab import cards, figures
+from pddm_lab.figures import PROTOCOL_TITLES
+from pddm_lab.runs import Run
+
+SHARES = {"0.1": "0.1 % FPR", "1": "1 % FPR", "5": "5 % FPR"}
+CURVES = {"distributions": "Distributions", "roc": "ROC"}
+QUIET = {"displayModeBar": False}
+
+
+def show(runs: Sequence[Run], protocols: Sequence[str], names: Sequence[str]) -> None:
+    """One run under every protocol, or two runs under one of them.
+
+    Args:
+        names: the similarities to compare.
+    """
+    names = list(dict.fromkeys(names))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        asked = shell.choice(st.segmented_control, "One threshold at", SHARES, "fpr", default="1")
+        curves = shell.choice(st.segmented_control, "Beside it", CURVES, "curves")
+        panels = [(run, protocol) for run in runs for protocol in protocols]
+        share = float(asked) / 100
+        exporting.export(
+            "threshold-by-density",
+            partial(_table, panels, names, share),
+            list(runs),
+            {"fpr_percent": float(asked), "similarities": names},
+        )
+    st.caption(
+        "Every pair lies in the dense, the middle or the sparse third of the scored pairs, by the mean distance of its "
+        "two items to their 10 nearest others. One threshold is set for all pairs, then measured within each third."
+    )
+    for side, (run, protocol) in zip(st.columns(len(panels), gap="large"), panels, strict=True):
+        with side:
+            of_run = f"{shell.plain(run.name)}, " if len(runs) > 1 else ""
+            st.markdown(f"### {of_run}{PROTOCOL_TITLES[protocol].lower() if of_run else PROTOCOL_TITLES[protocol]}")
+            _panel(run, protocol, names, share, curves)
+    st.caption(
+        "Intervals of 95 %, from drawing the classes anew 200 times. Hollow markers: the TPR at a threshold of the "
+        "third's own that lets the same share of its negative pairs pass. What of the gap remains then stays with any "
+        "threshold: sparse pairs are harder."
+    )
+
+
+def _panel(run: Run, protocol: str, names: Sequence[str], share: float, curves: str) -> None:
+    results = {name: pair_loading.by_density(run, protocol, name, share) for name in names}
+    for paragraph in density_in_words(results):
+        st.markdown(paragraph)
+    st.plotly_chart(
+        figures.by_density(results, share=share),
+        key=f"density_{run.name}_{protocol}",
+        config=QUIET,
+        alt=f"TPR and FPR of one threshold by density, {PROTOCOL_TITLES[protocol]}, {run.name}",
+    )
+    st.html(cards.density_table(results))
+    draw = figures.distributions_by_density if curves == "distributions" else figures.roc_by_density
+    for name in names:
+        title = figures.style_of(name).title
+        st.markdown(f"**{CURVES[curves]} by density, {title}**")
+        st.plotly_chart(
+            draw(pair_loading.thirds(run, protocol, name), name, threshold=results[name].threshold),
+            key=f"{curves}_{name}_{run.name}_{protocol}",
+            config=QUIET,
+            alt=f"{CURVES[curves]} of {title} by density, {PROTOCOL_TITLES[protocol]}, {run.name}",
+        )
+    st.caption(pair_loading.scored_in_words(run, protocol))
+
+
+def _table(panels: Sequence[tuple[Run, str]], names: Sequence[str], share: float) -> pd.DataFrame:
+    """What is shown, to take away; a distance as a similarity, larger = more similar."""
+    parts = []
+    for run, protocol in panels:
+        for name in names:
+            result = pair_loading.by_density(run, protocol, name, share)
+            front = pd.DataFrame({"run": run.name, "protocol": protocol, "similarity": name}, index=result.table.index)
+            parts.append(pd.concat([front, result.table.assign(threshold=result.threshold)], axis=1))
+    return pd.concat(parts, ignore_index=True)

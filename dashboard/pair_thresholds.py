@@ -1,0 +1,148 @@
+"""The Similarity page's view of thresholds: distributions, every threshold at once, and pairs at one as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import exporting
+import loaders
+import pair_loading
+import picking
+import shell
+import streamlit as st
+from pair_picked import as_shown, matched, pick, picked, picked_scores, show_picked
+from pairs import as_exported, with_items
+
+from pddm_lab import cards, figures
+from pddm_lab.figures import METRICS, PROTOCOL_TITLES
+from pddm_lab.runs import Run
+from pddm_lab.verdicts import nearest_to
+
+PER_SIDE = 5
+"""Pairs shown on each side of a threshold, of either kind."""
+EXPORTED_PER_SIDE = 200
+QUIET = {"displayModeBar": False}
+
+
+def show(runs: Sequence[Run], protocols: Sequence[str], chosen: Mapping[str, tuple[str, float]]) -> None:
+    """One run under every protocol, or two runs under one of them.
+
+    Args:
+        chosen: for the left and the right: a similarity, and a threshold on the first run's.
+    """
+    run = runs[0]
+    if len(runs) == 1:
+        for protocol in protocols:
+            st.markdown(f"**{PROTOCOL_TITLES[protocol]}** :gray[· {loaders.pairs(run, protocol).size}]")
+            for side, (key, choice) in zip(st.columns(2, gap="large"), chosen.items(), strict=True):
+                with side:
+                    _distribution(run, protocol, *choice, key=f"{key}_{protocol}")
+    else:
+        protocol = protocols[0]
+        for side, one in zip(st.columns(2, gap="large"), runs, strict=True):
+            side.markdown(f"**{shell.plain(one.name)}** :gray[· {loaders.pairs(one, protocol).size}]")
+        for key, (name, threshold) in chosen.items():
+            for side, one in zip(st.columns(2, gap="large"), runs, strict=True):
+                with side:
+                    at = matched(run, one, protocol, name, threshold)
+                    _distribution(one, protocol, name, at, key=f"{key}_{one.name}")
+        st.caption(f"The thresholds of {shell.plain(runs[1].name)} let as many negative pairs pass: its scale differs.")
+    pictures = st.container()  # filled last: what they need takes longer to load
+    _roc(runs, protocols, dict(chosen.values()))
+    with pictures:
+        _around(runs, protocols, dict(chosen.values()))
+
+
+def _distribution(run: Run, protocol: str, name: str, threshold: float, key: str) -> None:
+    pairs, style = loaders.pairs(run, protocol), figures.style_of(name)
+    scores = picked_scores(run, protocol)
+    st.plotly_chart(
+        figures.distributions(
+            pairs.distributions[name], name, threshold=threshold, picked=scores[name] if scores else None, height=240
+        ),
+        key=f"chart_{key}",
+        config=QUIET,
+        alt=f"Distributions of positive and negative pairs by {style.title}, {PROTOCOL_TITLES[protocol]}, {run.name}",
+    )
+    tpr, fpr, precision = pairs.rates(name, threshold)
+    with st.container(horizontal=True, gap="small"):
+        st.metric("TPR", f"{100 * tpr:.1f} %", help="Positive pairs accepted at this threshold.")
+        st.metric("FPR", f"{100 * fpr:.2f} %", help="Negative pairs accepted at this threshold.")
+        st.metric("Precision", f"{100 * precision:.1f} %", help="Positive pairs among the accepted ones.")
+    measured = run.info["metrics"].get(protocol, {}).get(name, {})
+    st.caption(
+        " · ".join(
+            f"{METRICS[metric].title} **{METRICS[metric].format(measured[metric])}** {METRICS[metric].unit}"
+            for metric in ("auc", "eer", "dprime", "tpr@1%fpr")
+            if measured.get(metric) is not None
+        )
+    )
+
+
+def _roc(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[str, float]) -> None:
+    """Every threshold at once: a chart per protocol, or per run."""
+    st.subheader("Every threshold at once", anchor=False)
+    linear = st.toggle("Linear FPR axis", key="linear", bind="query-params")
+    charts = [(run, protocol) for run in runs for protocol in protocols]
+    for side, (run, protocol) in zip(st.columns(len(charts), gap="large"), charts, strict=True):
+        with side:
+            of = f"ROC, {PROTOCOL_TITLES[protocol].lower()}"
+            st.markdown(f"**{of if len(runs) == 1 else shell.plain(run.name)}**")
+            st.plotly_chart(
+                figures.roc(
+                    loaders.pairs(run, protocol).distributions,
+                    thresholds={name: matched(runs[0], run, protocol, name, at) for name, at in thresholds.items()},
+                    log_x=not linear,
+                ),
+                key=f"roc_{run.name}_{protocol}",
+                config=QUIET,
+                alt=f"ROC curves of every similarity, {PROTOCOL_TITLES[protocol]}, {run.name}",
+            )
+    st.caption(
+        "Markers: the thresholds above. Dotted line: 1 % FPR. Counted on "
+        + "; ".join(f"{PROTOCOL_TITLES[name].lower()}: {loaders.pairs(runs[0], name).counted}" for name in protocols)
+        + "."
+    )
+
+
+def _around(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[str, float]) -> None:
+    """The pairs just either side of one of the thresholds, as pictures."""
+    run = runs[0]
+    st.subheader("Just either side of a threshold", anchor=False)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        titles = {name: figures.style_of(name).title for name in thresholds}
+        name = shell.choice(st.segmented_control, "Threshold of", titles, "around")
+        protocol = shell.protocol_picker(run) if len(runs) == 1 else protocols[0]
+        where = shell.choice(st.selectbox, "Pairs of", pair_loading.WHERE, "where", width=150)
+        exporting.export(
+            "pairs-at-threshold",
+            lambda: as_exported(
+                with_items(
+                    loaders.gallery(run, protocol),
+                    nearest_to(
+                        pair_loading.pairs_where(run, protocol, where), name, thresholds[name], EXPORTED_PER_SIDE
+                    ),
+                )
+            ),
+            run,
+            {"protocol": protocol, "similarity": name, "threshold": as_shown(name, thresholds[name])}
+            | {"density": where, "at_most_of_each_kind_and_side": EXPORTED_PER_SIDE},
+        )
+    for one in runs:
+        if len(runs) > 1:
+            st.markdown(f"**{shell.plain(one.name)}**")
+        gallery, at = loaders.gallery(one, protocol), matched(run, one, protocol, name, thresholds[name])
+        near = with_items(gallery, nearest_to(pair_loading.pairs_where(one, protocol, where), name, at, PER_SIDE))
+        images = loaders.thumbs(gallery, {*near["a"], *near["b"]})
+        for kind, title, told in (
+            (True, "Positive pairs", "missed on the left of the threshold, found on its right"),
+            (False, "Negative pairs", "told apart on the left of the threshold, taken for one class on its right"),
+        ):
+            st.caption(f"**{title}**: {told}")
+            picking.pictures(
+                cards.pair_strip(near[near["positive"] == kind], images, name, at, chosen=picked()),
+                f"strip_{one.name}_{'positive' if kind else 'negative'}",
+                on_pick=pick,
+            )
+    st.caption(pair_loading.scored_in_words(run, protocol))
+    show_picked(runs, protocol, thresholds)
