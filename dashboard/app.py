@@ -45,6 +45,18 @@ PAGES = [
         icon=":material/scatter_plot:",
         help="The gallery in two dimensions: its classes, its mistakes, and the neighbourhood of any item.",
     ),
+    st.Page(
+        "app_pages/local_global.py",
+        title="Local vs global",
+        icon=":material/school:",
+        help="A plane of points on which a unit trains in seconds: what S can say and D can't.",
+    ),
+    st.Page(
+        "app_pages/audit.py",
+        title="Audit",
+        icon=":material/fact_check:",
+        help="What a similarity is not, what its values are worth, pictures that are there twice, and licences.",
+    ),
 ]
 
 page = st.navigation(PAGES)

@@ -49,7 +49,7 @@ class Finding:
 
     similarity: str
     question: str
-    """A key of `QUESTIONS`."""
+    """A key of the module's `QUESTIONS`."""
     holds: bool | None
     """None: not asked of a metric either."""
     value: float
@@ -359,7 +359,7 @@ def findings_table(findings: list[Finding], protocol: str) -> pd.DataFrame:
         {
             "protocol": protocol,
             "similarity": finding.similarity,
-            "question": QUESTIONS.get(finding.question, (finding.question,))[0],
+            "question": finding.question,
             "holds": finding.holds,
             "value": finding.value,
             "scored": finding.scored,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from pddm_lab.audit import Finding
 from pddm_lab.neighbourhoods import DENSITIES
 
 if TYPE_CHECKING:
@@ -32,6 +33,18 @@ CALIBRATED = 0.02
 SAME_EVERYWHERE = 0.1
 """Range of the chances said at the even odds of the thirds up to which a similarity counts as meaning the same."""
 MAPS = {"platt": "logistic (Platt)", "isotonic": "isotonic"}
+QUESTIONS: dict[str, tuple[str, str]] = {
+    "calibrated": (
+        "Calibrated",
+        f"Expected calibration error: by how much the chance said is off. It holds up to {100 * CALIBRATED:.0f} %.",
+    ),
+    "everywhere": (
+        "The same everywhere",
+        "Where pairs of the dense, the middle and the sparse third are even odds, the map of all pairs says these "
+        f"chances. It holds where they lie within {100 * SAME_EVERYWHERE:.0f} points of each other.",
+    ),
+}
+"""What is asked of every similarity: a title, and what is measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +102,28 @@ class Calibration:
         """The range of `said_at_even`: 0 where it means one chance everywhere; NaN where a third has no even odds."""
         said = list(self.said_at_even.values())
         return max(said) - min(said) if np.isfinite(said).all() else math.nan
+
+    def findings(self, by: str = "platt") -> list[Finding]:
+        """Every question answered, in the order of `QUESTIONS`.
+
+        Args:
+            by: the map, a key of `MAPS`.
+        """
+        error, said = self.maps[by].error, self.said_at_even
+        told = ", ".join(f"{100 * chance:.0f} % in the {third} third" for third, chance in said.items())
+        calibrated, same = error <= CALIBRATED, self.gap <= SAME_EVERYWHERE
+        return [
+            Finding(
+                self.similarity, "calibrated", calibrated, error, self.judged, self.total,
+                f"The chances said for pairs of new classes are off by {100 * error:.1f} points on average",
+            ),
+            Finding(
+                self.similarity, "everywhere", same if np.isfinite(self.gap) else None, self.gap, self.judged,
+                self.total,
+                f"Pairs that are even odds are said to be of one class with {told}" if np.isfinite(self.gap)
+                else "A third by density has too few pairs of either kind",
+            ),
+        ]  # fmt: skip
 
 
 def calibrate(pairs: pd.DataFrame, similarity: str, *, share: float = 0.5, seed: int = 0) -> Calibration | None:

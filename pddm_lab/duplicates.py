@@ -90,27 +90,38 @@ def read_pictures(galleries: Mapping[str, Gallery], progress: Progress | None = 
         galleries: by protocol.
         progress: called with (pictures read, pictures, "pictures").
     """
-    parts: list[pd.DataFrame] = []
     prints: list[np.ndarray] = []
     keys: list[bytes] = []
     total = sum(len(gallery) for gallery in galleries.values())
     with ThreadPoolExecutor(4) as pool:  # decoders release the interpreter
-        for protocol, gallery in galleries.items():
-            items = gallery.items[["id", "label", "class_name"]].copy()
-            roles = gallery.items["role"].astype(str)
-            names = {"query": "known", "gallery": "train", "both": "known"} if protocol == "known" else {
-                "query": "unseen_query", "gallery": "unseen_gallery", "both": "unseen"}  # fmt: skip
-            parts.append(items.assign(split=roles.map(names), protocol=protocol, row=np.arange(len(items))))
+        for gallery in galleries.values():
             for start in range(0, len(gallery), _ROWS):
                 thumbs = [gallery.thumb(row) for row in range(start, min(start + _ROWS, len(gallery)))]
                 prints += pool.map(print_of, thumbs)
                 keys += [hashlib.blake2b(thumb, digest_size=16).digest() for thumb in thumbs]
                 if progress:
                     progress(len(keys), total, "pictures")
-    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(
-        columns=["id", "label", "class_name", "split", "protocol", "row"]
-    )  # fmt: skip
-    return Pictures(frame, np.array(prints, dtype=np.uint8).reshape(-1, SIDE, SIDE, 3), keys)
+    return Pictures(items_of(galleries), np.array(prints, dtype=np.uint8).reshape(-1, SIDE, SIDE, 3), keys)
+
+
+def items_of(galleries: Mapping[str, Gallery]) -> pd.DataFrame:
+    """The items of a run's galleries: id, label, class_name, split (a key of `SPLITS`), protocol, row.
+
+    Args:
+        galleries: by protocol.
+    """
+    columns = ["id", "label", "class_name", "split", "protocol", "row"]
+    parts = [pd.DataFrame(columns=columns)]
+    for protocol, gallery in galleries.items():
+        names = (
+            {"query": "known", "gallery": "train", "both": "known"}
+            if protocol == "known"
+            else {"query": "unseen_query", "gallery": "unseen_gallery", "both": "unseen"}
+        )
+        split = gallery.items["role"].astype(str).map(names)
+        part = gallery.items[["id", "label", "class_name"]].assign(split=split, protocol=protocol)
+        parts.append(part.assign(row=np.arange(len(part))))
+    return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
 def print_of(thumb: bytes) -> UInt8[np.ndarray, "side side 3"]:

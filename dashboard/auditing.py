@@ -1,0 +1,389 @@
+"""What the Audit page says: findings as sentences, tables and cards, from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pddm_lab.cards import Cell, Head, Shot, Together
+from pddm_lab.duplicates import KINDS, SPLITS
+from pddm_lab.figures import shown, style_of
+from pddm_lab.licences import licence_of
+
+if TYPE_CHECKING:
+    from pddm_lab.audit import Axioms, Finding
+    from pddm_lab.calibration import Calibration
+    from pddm_lab.twins import Effect
+
+SHOWN = 12
+"""Cards of examples on a page."""
+PERMITS = {
+    "commercial": "Commercial use",
+    "changes": "Changes",
+    "attribution": "Attribution",
+    "share_alike": "Share-alike",
+}
+"""What is told of a licence, by its field."""
+
+
+def name_cell(similarity: str, small: str = "") -> Cell:
+    """The first cell of a similarity's row."""
+    style = style_of(similarity)
+    return Cell(style.title, small=small, colour=style.colour)
+
+
+def answer_table(
+    findings: Mapping[str, Sequence[Finding]], questions: Mapping[str, tuple[str, str]]
+) -> tuple[list[Head], list[list[Cell]]]:
+    """A row per similarity, a column per question: heads and cells."""
+    heads = [Head("similarity")] + [Head(title, said) for title, said in questions.values()]
+    rows = []
+    for name, found in findings.items():
+        cells = [
+            Cell(
+                value_text(finding),
+                "" if finding.holds is None else "holds" if finding.holds else "fails",
+                f"{finding.text} ({finding.scored:,} of {finding.total:,} looked at).",
+            )
+            for finding in found
+        ]
+        rows.append([name_cell(name), *cells])
+    return heads, rows
+
+
+def value_text(finding: Finding) -> str:
+    """A finding's number with its unit."""
+    if not np.isfinite(finding.value):
+        return "–"
+    if finding.question == "self":
+        return f"{finding.value:.2f} spreads" if finding.value >= 0.005 else "one value"
+    if finding.question == "symmetric":
+        return "exact" if finding.value == 0 else "rounding" if finding.holds else f"{finding.value:.2g} spreads"
+    if finding.question == "everywhere":
+        return f"{100 * finding.value:.0f} points"
+    from pddm_lab.audit import percent
+
+    return percent(round(finding.value * finding.scored), finding.scored) if finding.value else "0 %"
+
+
+def headline(findings: Mapping[str, Sequence[Finding]], trained: str) -> list[str]:
+    """What the axioms come to, in a few sentences: the trained similarity first, then the others by how they differ."""
+    title = style_of(trained).title
+    broken = [finding for finding in findings[trained] if finding.holds is False]
+    sentences = (
+        [f"**{title}** is not a metric. " + ". ".join(finding.text for finding in broken) + "."]
+        if broken
+        else [f"**{title}** breaks no axiom of a metric on what was looked at."]
+    )
+    symmetric = next(finding for finding in findings[trained] if finding.question == "symmetric")
+    sentences[0] += f" {symmetric.text}." if symmetric.holds else ""
+    others = [name for name in findings if name != trained]
+    kept = [style_of(name).title for name in others if all(one.holds is not False for one in findings[name])]
+    if kept:
+        sentences.append(f"{listed(kept)} {'keep' if len(kept) > 1 else 'keeps'} every axiom.")
+    for name in others:
+        failed = [one for one in findings[name] if one.holds is False]
+        if failed:
+            sentences.append(f"{style_of(name).title}: " + "; ".join(_lower(one.text) for one in failed) + ".")
+    return sentences
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as a list for reading."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else ""
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def looked_at(axioms: Axioms) -> str:
+    """How many of how many the axioms were measured on."""
+    chains = axioms.chains
+    return (
+        f"{axioms.symmetry.pairs:,} pairs in both orders; {len(axioms.rows):,} of {axioms.items:,} items against all "
+        f"others; all {axioms.triangles.triples:,} triples of {axioms.triangles.items} items; {chains.chains:,} of "
+        f"{chains.possible:,} chains of accepted pairs around the {len(axioms.rows):,} items. A spread is the standard "
+        "deviation of S over pairs."
+    )
+
+
+def symmetry_table(axioms: Mapping[str, Axioms]) -> tuple[list[Head], list[list[Cell]]]:
+    """Largest differences between both orders, and between both ways to score."""
+    heads = [
+        Head("similarity"), Head("largest |S(a,b) − S(b,a)|", small="pair by pair"),
+        Head("mean", small="pair by pair"), Head("largest", small="all at once, as search and evaluation score"),
+        Head("largest difference of both ways"), Head("spread of S"),
+    ]  # fmt: skip
+    rows = []
+    for name, found in axioms.items():
+        s = found.symmetry
+        values = (s.pairs_largest, s.pairs_mean, s.matrix_largest, s.paths_largest)
+        rows.append([name_cell(name), *(Cell(f"{value:.1e}" if value else "0") for value in values),
+                     Cell(f"{found.spread:.3f}")])  # fmt: skip
+    return heads, rows
+
+
+def chain_table(axioms: Mapping[str, Axioms]) -> tuple[list[Head], list[list[Cell]]]:
+    """What becomes of the ends of chains, a row per similarity."""
+    from pddm_lab.audit import percent
+
+    heads = [
+        Head("similarity"), Head("accepted from", "The threshold at 1 % FPR."), Head("chains looked at"),
+        Head("ends not accepted"), Head("detour shorter"), Head("c of d = c − S", "The largest S seen."),
+        Head("c it would take", "The smallest c with which no triple tried breaks the triangle inequality."),
+    ]  # fmt: skip
+    rows = []
+    for name, found in axioms.items():
+        c = found.chains
+        rows.append([
+            name_cell(name), Cell(f"{float(shown(name, np.array(c.threshold))):.3f}"),
+            Cell(f"{c.chains:,}", small=f"of {c.possible:,}"), Cell(percent(c.broken, c.chains)),
+            Cell(percent(c.violated, c.chains)), Cell(f"{found.offset + 0.0:.2f}"),
+            Cell(f"{max(found.triangles.needed, found.offset) + 0.0:.2f}"),
+        ])  # fmt: skip
+    return heads, rows
+
+
+def closer_cards(axioms: Axioms, items: pd.DataFrame) -> list[Together]:
+    """Items that another item is more similar to than they are themselves, the furthest beaten first."""
+    own = axioms.own[axioms.rows]
+    beaten = np.flatnonzero(axioms.beaten)
+    order = beaten[(own - axioms.rival_score)[beaten].argsort(kind="stable")][:SHOWN]
+    cards = []
+    for at in order:
+        i, j = int(axioms.rows[at]), int(axioms.rival[at])
+        others = int(axioms.closer[at])
+        lines = [
+            f"{axioms.rival_score[at] - own[at]:.2f} above itself",
+            f"{others:,} other{'s are' if others > 1 else ' is'} closer to i than i",
+        ]
+        both = [shot(items, i, f"S(i,i) = {own[at]:.2f}"), shot(items, j, f"S(i,j) = {axioms.rival_score[at]:.2f}")]
+        cards.append(Together(both, lines, bool(items["label"].iloc[i] != items["label"].iloc[j])))
+    return cards
+
+
+def triple_cards(
+    axioms: Axioms, rows: np.ndarray, scores: np.ndarray, items: pd.DataFrame, threshold: float | None = None
+) -> list[Together]:
+    """Triples i, j, k as pictures with their similarities; with a threshold, chains whose ends are not accepted."""
+    name, offset = axioms.similarity, axioms.offset
+    letter = "D" if style_of(name).distance else "S"
+    cards = []
+    for (i, j, k), triple in list(zip(rows.tolist(), scores, strict=True))[:SHOWN]:
+        ij, jk, ik = (float(value) for value in shown(name, triple))
+        first = f"{letter}(i,j) {ij:.2f} · {letter}(j,k) {jk:.2f} · {letter}(i,k) {ik:.2f}"
+        detour, direct = 2 * offset - triple[0] - triple[1], offset - triple[2]
+        way = f"d(i,k) = {direct:.2f} {'>' if direct > detour else '≤'} {detour:.2f} = d(i,j) + d(j,k)"
+        if threshold is not None:
+            at = float(shown(name, np.array(threshold)))
+            first = f"i ~ j ~ k, but {letter}(i,k) = {ik:.2f} where {at:.2f} is asked"
+            way = f"{letter}(i,j) {ij:.2f} · {letter}(j,k) {jk:.2f}"
+        cards.append(
+            Together([shot(items, row, role) for row, role in zip((i, j, k), "ijk", strict=True)], [first, way])
+        )
+    return cards
+
+
+def shot(items: pd.DataFrame, row: int, role: str = "") -> Shot:
+    """An item as a picture of a card."""
+    return Shot(str(items["id"].iloc[row]), str(items["class_name"].iloc[row]), role)
+
+
+def calibration_table(calibrations: Mapping[str, Calibration], by: str) -> tuple[list[Head], list[list[Cell]]]:
+    """Errors of the chances said, overall and in each third by density, and where each third's even odds lie."""
+    from pddm_lab.calibration import QUESTIONS
+    from pddm_lab.neighbourhoods import DENSITIES
+
+    (calibrated, calibrated_said), (everywhere, everywhere_said) = QUESTIONS.values()
+    heads = [
+        Head("similarity"), Head(calibrated, calibrated_said, "expected error, points"),
+        Head("Brier score", "Mean squared error of the chance said."),
+        Head("Skill", "1: knows all; 0: no better than always saying the share of positive pairs.", "%"),
+        Head("Error by density", "Calibration error of the logistic map in each third.", " · ".join(DENSITIES)),
+        Head("Even odds at", "Where a third's own curve crosses one half.", " · ".join(DENSITIES)),
+        Head(everywhere, everywhere_said, "said at even odds, " + " · ".join(DENSITIES) + ", %"),
+    ]  # fmt: skip
+    rows = []
+    for name, found in calibrations.items():
+        first, second = found.findings(by)
+        reliability = found.maps[by]
+        errors = [f"{100 * found.thirds[third].error:.1f}" if third in found.thirds else "–" for third in DENSITIES]
+        even = [float(shown(name, np.array(found.even(third)))) for third in DENSITIES]
+        said = found.said_at_even
+        mark = {True: "holds", False: "fails", None: ""}
+        rows.append([
+            name_cell(name), Cell(f"{100 * reliability.error:.1f}", mark[first.holds], first.text + "."),
+            Cell(f"{reliability.brier:.4f}"), Cell(f"{100 * reliability.skill:.0f}"), Cell(" · ".join(errors)),
+            Cell(" · ".join(f"{at:.2f}" if np.isfinite(at) else "–" for at in even)),
+            Cell(" · ".join(f"{100 * said[third]:.0f}" if np.isfinite(said[third]) else "–" for third in DENSITIES),
+                 mark[second.holds], second.text + "."),
+        ])  # fmt: skip
+    return heads, rows
+
+
+def calibration_headline(calibrations: Mapping[str, Calibration], by: str, trained: str) -> list[str]:
+    """Which similarity says chances best, and which says the same everywhere."""
+    best = min(calibrations, key=lambda name: calibrations[name].maps[by].error)
+    own = calibrations[trained]
+    sentences = [
+        f"Chances said from **{style_of(trained).title}** are off by {100 * own.maps[by].error:.1f} points on average"
+        + (", the least of all." if best == trained else
+           f"; from {style_of(best).title} by {100 * calibrations[best].maps[by].error:.1f}.")
+    ]  # fmt: skip
+    gaps = {name: found.gap for name, found in calibrations.items() if np.isfinite(found.gap)}
+    if trained in gaps:
+        said = {third: f"{100 * chance:.0f} %" for third, chance in own.said_at_even.items()}
+        steadiest = min(gaps, key=gaps.__getitem__)
+        sentences.append(
+            "One value doesn't mean one chance: pairs that are truly even odds are said to be "
+            f"{said['dense']} likely in dense regions and {said['sparse']} in sparse ones."
+            if gaps[trained] > 0.1 else
+            "One value means nearly one chance everywhere: pairs that are truly even odds are said to be "
+            f"{said['dense']} likely in dense regions and {said['sparse']} in sparse ones."
+        )  # fmt: skip
+        sentences.append(
+            "The range over the thirds is "
+            + listed([f"{100 * gap:.0f} points for {style_of(name).title}" for name, gap in gaps.items()])
+            + f": {style_of(steadiest).title} depends least on where in the space a pair lies."
+        )
+    return sentences
+
+
+def split_table(table: pd.DataFrame) -> tuple[list[Head], list[list[Cell]]]:
+    """Pairs of each two splits that have any."""
+    heads = [
+        Head("between"), Head("pairs"), *(Head(title) for title in KINDS.values()),
+        Head("labels differ", "One picture with two labels: a conflict, or two classes that are drawn alike."),
+        Head("items concerned"),
+    ]  # fmt: skip
+    rows = [
+        [Cell(between(row["split_a"], row["split_b"])), Cell(f"{row['pairs']:,}"),
+         *(Cell(f"{row[kind]:,}" if row[kind] else "–") for kind in KINDS),
+         Cell(f"{row['conflicts']:,}" if row["conflicts"] else "–"), Cell(f"{row['items']:,}")]
+        for row in table.to_dict("records") if row["pairs"]
+    ]  # fmt: skip
+    return heads, rows
+
+
+def between(first: str, second: str) -> str:
+    """Two splits in words."""
+    return f"within {SPLITS[first]}" if first == second else f"{SPLITS[first]} and {SPLITS[second]}"
+
+
+def duplicate_headline(table: pd.DataFrame, total: int, groups: np.ndarray) -> list[str]:
+    """What the pairs come to, in a few sentences."""
+    pairs, identical = int(table["pairs"].sum()), int(table["identical"].sum())
+    if not pairs:
+        return [f"None of the {total:,} pictures has a duplicate or near-duplicate among the others."]
+    sizes = np.bincount(groups)
+    concerned = int(sizes[sizes > 1].sum())
+    sentences = [
+        f"**{concerned:,} of {total:,} pictures** have a twin, in {int((sizes > 1).sum()):,} groups, the largest of "
+        f"{int(sizes.max()):,}. "
+        + (f"{identical:,} pair{'s are' if identical > 1 else ' is'} identical." if identical else "None is identical.")
+    ]
+    across = table[(table["split_a"] != table["split_b"]) & (table["pairs"] > 0)]
+    leaks = across.assign(told=[between(a, b) for a, b in zip(across["split_a"], across["split_b"], strict=True)])
+    sentences.append(
+        "Across splits: "
+        + listed([f"{row.pairs:,} pair{'s' if row.pairs > 1 else ''} between {row.told}" for row in leaks.itertuples()])
+        + "."
+        if len(leaks)
+        else "No pair lies across two splits."
+    )
+    conflicts = int(table["conflicts"].sum())
+    sentences.append(
+        f"In {conflicts:,} of the {pairs:,} pairs the labels differ."
+        if conflicts
+        else "In every pair the labels agree."
+    )
+    return sentences
+
+
+def effect_table(effects: Sequence[Effect]) -> tuple[list[Head], list[list[Cell]]]:
+    """Recall@1 with and without twins, a row per similarity."""
+    heads = [
+        Head("ranked by"), Head("queries"), Head("with a twin", "Queries with a duplicate or near-duplicate to find."),
+        Head("R@1", small="%"), Head("R@1 of those with a twin", small="%"), Head("R@1 of the others", small="%"),
+        Head("R@1 without twins", "Each query's twins taken out of what it searches.", "%"),
+        Head("change", small="points"),
+    ]  # fmt: skip
+
+    def text(value: float) -> str:
+        return f"{100 * value:.1f}" if np.isfinite(value) else "–"
+
+    rows = []
+    for effect in effects:
+        change = 100 * (effect.removed - effect.recall)
+        rows.append([
+            name_cell(effect.similarity), Cell(f"{effect.queries:,}"), Cell(f"{effect.twinned:,}"),
+            Cell(text(effect.recall)), Cell(text(effect.with_twin)), Cell(text(effect.without_twin)),
+            Cell(text(effect.removed), small="" if effect.removed_queries == effect.queries
+                 else f"of {effect.removed_queries:,} queries"),
+            Cell(f"{change:+.1f}".replace("-", "−") if np.isfinite(change) else "–"),
+        ])  # fmt: skip
+    return heads, rows
+
+
+def twin_cards(
+    items: pd.DataFrame, pairs: pd.DataFrame, confirmations: Mapping[tuple[int, int], str]
+) -> list[Together]:
+    """Pairs of pictures side by side, with what they are and where."""
+    cards = []
+    for row in pairs.itertuples():
+        told = KINDS[str(row.kind)] if row.kind != "near" else "Near"
+        if confirmation := confirmations.get((int(row.a), int(row.b))):
+            told += f": {confirmation}"
+        elif row.kind != "identical":
+            told += f", likeness {row.likeness:.3f}"
+        shots = [shot(items, at, SPLITS[str(items["split"].iloc[at])]) for at in (int(row.a), int(row.b))]
+        cards.append(Together(shots, [told, *([] if row.same_label else ["labels differ"])], not row.same_label))
+    return cards
+
+
+def licence_table(table: pd.DataFrame) -> tuple[list[Head], list[list[Cell]]]:
+    """Sources with their licences, what these permit, and the items of each split."""
+    splits = [name for name in SPLITS if name in table.columns]
+    heads = [
+        Head("source"), Head("author"), Head("licence"), *(Head(title) for title in PERMITS.values()), Head("items"),
+        *(Head(SPLITS[name]) for name in splits),
+    ]  # fmt: skip
+    words = {
+        "commercial": {True: ("permitted", "holds"), False: ("not permitted", "fails")},
+        "changes": {True: ("permitted", "holds"), False: ("not permitted", "fails")},
+        "attribution": {True: ("required", ""), False: ("not required", "")},
+        "share_alike": {True: ("required", ""), False: ("no", "")},
+    }
+    rows = []
+    for row in table.to_dict("records"):
+        licence = licence_of(str(row["licence"]))
+        told = [words[field].get(getattr(licence, field), ("not stated", "")) for field in PERMITS]
+        rows.append([
+            Cell(str(row["source"]) or "unknown"), Cell(str(row["author"]) or "–"),
+            Cell(licence.name, said=licence.note),
+            *(Cell(*one, licence.note) for one in told), Cell(f"{row['items']:,}"),
+            *(Cell(f"{row[name]:,}" if row[name] else "–") for name in splits),
+        ])  # fmt: skip
+    return heads, rows
+
+
+def licence_headline(table: pd.DataFrame) -> list[str]:
+    """How many items may be used how."""
+    total = int(table["items"].sum())
+    sentences = []
+    for field, words in (
+        ("commercial", "may be used commercially"),
+        ("share_alike", "must be shared alike when changed"),
+    ):
+        held = [getattr(licence_of(str(name)), field) for name in table["licence"]]
+        some = int(table.loc[[one is True for one in held], "items"].sum())
+        who = f"All {total:,}" if some == total else f"{some:,} of {total:,}" if some else f"None of {total:,}"
+        sentences.append(f"{who} items {words}.")
+    unknown = int(table.loc[[licence_of(str(name)).commercial is None for name in table["licence"]], "items"].sum())
+    if unknown:
+        sentences.append(f"Of {unknown:,} items nobody told this lab whether they may be used commercially.")
+    return sentences
