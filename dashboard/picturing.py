@@ -90,7 +90,7 @@ _OWN = st.components.v2.component(
     html="""
 <div class="zone" tabindex="0" role="button">
   <div class="lead">Drop a picture here, paste one with Ctrl+V, or click to choose</div>
-  <div class="more">JPEG, PNG, WebP, GIF, BMP or TIFF of at most 20 MB. It stays on this machine.</div>
+  <div class="more"></div>
   <input type="file" hidden aria-hidden="true" tabindex="-1" />
 </div>
 <div class="said" role="alert"></div>
@@ -116,6 +116,8 @@ export default function (component) {
   const said = parentElement.querySelector(".said")
   zone.classList.toggle("small", data.small)
   zone.setAttribute("aria-label", zone.querySelector(".lead").textContent)
+  zone.querySelector(".more").textContent =
+    `JPEG, PNG, WebP, GIF, BMP or TIFF of at most ${data.most / 1e6} MB. It stays on this machine.`
   if (data.small) zone.querySelector(".lead").textContent = "Another picture: drop, paste or choose"
   input.accept = data.accept
 
@@ -123,7 +125,7 @@ export default function (component) {
     said.textContent = ""
     if (!file) return
     if (file.size > data.most) {
-      const size = Math.round(file.size / 1e6)
+      const size = Math.ceil(file.size / 1e6)
       said.textContent = `${file.name} has ${size} MB; a picture of at most ${data.most / 1e6} MB was expected.`
       return
     }

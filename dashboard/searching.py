@@ -105,8 +105,12 @@ def facts(gallery: Gallery, asked: Asked, found: Found) -> dict[str, str]:
     return told | {"To find": of, "Shortlist": f"holds {found.right_in_shortlist:,} of them"}
 
 
-def columns(found: list[Found], count: int) -> None:
-    """The rankings: a column per similarity; with a second run a row per similarity and a column per run."""
+def columns(found: list[Found], count: int, about: str) -> None:
+    """The rankings: a column per similarity; with a second run a row per similarity and a column per run.
+
+    Args:
+        about: id of the item that was asked about, to mark.
+    """
     names = found[0].result.similarities
     cells = [[(one, name) for name in names] for one in found] if len(found) == 1 else [
         [(one, name) for one in found] for name in names
@@ -117,10 +121,10 @@ def columns(found: list[Found], count: int) -> None:
     for row in cells:
         for place, (one, name) in zip(st.columns(len(row), gap="medium"), row, strict=True):
             with place:
-                _ranking(one, name, count, f"_{one.run.name}" if one is not found[0] else "")
+                _ranking(one, name, count, about, "" if one is found[0] else one.run.name)
 
 
-def _ranking(found: Found, name: str, count: int, suffix: str) -> None:
+def _ranking(found: Found, name: str, count: int, about: str, beside: str) -> None:
     style, frame, table = figures.style_of(name), found.result.ranked(name, count), found.result.table
     right_class = found.asked.class_name
     right = int((frame["class_name"] == right_class).sum())
@@ -140,18 +144,41 @@ def _ranking(found: Found, name: str, count: int, suffix: str) -> None:
             name,
             right_class=right_class,
             why=True,
-            asked=st.query_params.get("why", ""),
+            asked=about,
         ),
-        f"found_{name}{suffix}",
-        on_why=lambda item: ask_why(item, found.run.name),
+        f"found_{name}_{beside}".rstrip("_"),
+        on_why=lambda item: ask_why(item, beside),
     )
 
 
-def ask_why(item: str, run: str = "") -> None:
-    """Open the view that takes the pair of the query and an item apart."""
+def asked_about(found: list[Found]) -> str:
+    """Id of the item that is asked about: the link's, else, where the view is open, the one that PDDM moves most among
+    its first; empty where there is none."""
+    one, wanted = _explaining(found), st.query_params.get("why", "")
+    if wanted and loaders.row_of(one.gallery, wanted) is not None:
+        return wanted
+    ranked = one.result.ranked("pddm", 12)
+    if ranked.empty or st.query_params.get("view") != "why":
+        return ""
+    return str(ranked["id"].iloc[ranked["rank_change"].abs().argmax()])
+
+
+def _explaining(found: list[Found]) -> Found:
+    """The run that explains."""
+    return next((one for one in found if one.run.name == st.query_params.get("of")), found[0])
+
+
+def ask_why(item: str, run: str) -> None:
+    """Open the view that takes the pair of the query and an item apart.
+
+    Args:
+        run: that explains it; empty for the page's own.
+    """
     st.query_params["why"], st.query_params["view"] = item, "why"
     if run:
         st.query_params["of"] = run
+    else:
+        st.query_params.pop("of", None)
 
 
 def choose_among(gallery: Gallery, matches: pd.DataFrame, text: str, chosen: str, most: int) -> None:
@@ -189,7 +216,7 @@ def flow(found: list[Found], protocol: str, shortlist: int) -> None:
         )
         key = f"flow_{one.run.name}"
 
-        def take(key: str = key, run: str = one.run.name) -> None:
+        def take(key: str = key, run: str = "" if one is found[0] else one.run.name) -> None:
             points = st.session_state[key].selection.points
             if points:
                 ask_why(str(points[0]["customdata"]), run)
@@ -235,19 +262,17 @@ def why(found: list[Found], protocol: str, shortlist: int) -> None:
     """The pair of the query and one result taken apart."""
     runs = {one.run.name: one.run.name for one in found}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = shell.choice(st.segmented_control, "Explained by", runs, "of") if len(runs) > 1 else next(iter(runs))
-        one = next(one for one in found if one.run.name == name)
-        ranked = one.result.ranked("pddm")
-        wanted = st.query_params.get("why", "")
-        row = loaders.row_of(one.gallery, wanted)
-        if wanted and row is None:
+        if len(runs) > 1:
+            shell.choice(st.segmented_control, "Explained by", runs, "of")
+        one, wanted = _explaining(found), st.query_params.get("why", "")
+        name, ranked, item = one.run.name, one.result.ranked("pddm"), asked_about(found)
+        if wanted and item != wanted:
             st.warning(f"The link asks why of “{shell.plain(wanted)}”, which isn't in this gallery.")
-        if row is None and ranked.empty:
+        if not item:
             st.caption("Nothing was found to ask about.")
             return
-        if row is None:  # where the two rankings differ most among the first
-            row = int(ranked["row"].iloc[ranked["rank_change"].head(12).abs().argmax()])
-        item, class_name = (str(one.gallery.items[column].iloc[row]) for column in ("id", "class_name"))
+        row = one.gallery.index_of(item)
+        class_name = str(one.gallery.items["class_name"].iloc[row])
         places = ranked.index[ranked["row"] == row]
         at = int(places[0]) if len(places) else -1
         for label, shortcut, to in (("Previous result", "J", at - 1), ("Next result", "K", at + 1)):
@@ -257,8 +282,9 @@ def why(found: list[Found], protocol: str, shortlist: int) -> None:
                 shortcut=shortcut,
                 key=label.partition(" ")[0].lower() + "_result",
                 on_click=ask_why,
-                args=(str(ranked["id"].iloc[to]) if inside else "", name),
+                args=(str(ranked["id"].iloc[to]) if inside else "", "" if one is found[0] else name),
                 disabled=not inside,
+                help="By PDDM's ranking",
             )
     taken = search_loading.why(one.run, protocol, one.feature, row)
     explained, pictures = taken.explanation, taken.images | {item: loaders.picture(one.run, item)}

@@ -23,7 +23,7 @@ shell.heading(
     "Click a picture to search with it, or ask why it is there (W).",
 )
 run = shell.run_or_stop()
-with st.container(horizontal=True, vertical_alignment="bottom"):
+with st.container(horizontal=True, vertical_alignment="top"):
     protocol = shell.protocol_picker(run)
     source = shell.choice(st.segmented_control, "Query", {"item": "An item", "upload": "Own picture"}, "query")
     count = st.selectbox("Results", [12, 24, 48], key="results", bind="query-params", width=84)
@@ -124,7 +124,7 @@ with result_side:
     if text:
         hits = [of_queries[column].str.contains(text, case=False, regex=False) for column in ("class_name", "id")]
         searching.choose_among(gallery, of_queries[hits[0] | hits[1]], text, asked.item, MATCHES)
-    searching.columns(found, count)
+    searching.columns(found, count, searching.asked_about(found))
 
 with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
     views = {"flow": "Rank flow", "why": "Why", "ceiling": "Shortlist"}

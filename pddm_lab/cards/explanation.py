@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pddm_lab.cards.block import Block, escaped, number, picture
+from pddm_lab.cards.block import Block, digits_of, escaped, number, picture
 from pddm_lab.figures import style_of
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def dimension_rows(why: Explanation, dimensions: Sequence[Dimension], images: Ma
     shares, parts = why.distance_shares, why.score_parts
     most_share = max((shares[one.number] for one in dimensions), default=0) or 1
     most_part = max((abs(parts[one.number]) for one in dimensions), default=0) or 1
+    digits = digits_of([0, *(parts[one.number] for one in dimensions)])
     rows = []
     for one in dimensions:
         share, part, u, v = shares[one.number], parts[one.number], why.u[one.number], why.v[one.number]
@@ -73,7 +74,7 @@ def dimension_rows(why: Explanation, dimensions: Sequence[Dimension], images: Ma
             f'<td class="pl-where">{_track(one)}</td><td class="pl-end">{_strip(one.most, images, "most")}</td>'
             f"<td>{number(u)}</td><td>{number(v)}</td>{also}"
             f'<td class="pl-left">{_bar(share / most_share, f"{number(100 * share, 1)} %", "euclidean")}</td>'
-            f'<td class="pl-right-of">{_bar(part / most_part, _signed(part), "pddm")}</td></tr>'
+            f'<td class="pl-right-of">{_bar(part / most_part, _signed(part, digits), "pddm")}</td></tr>'
         )
     heads = [
         ("dim.", "Dimension of the features"),
@@ -117,12 +118,12 @@ def _track(one: Dimension) -> str:
 def _bar(share: float, text: str, similarity: str) -> str:
     kind = "pl-adds" if share > 0 and similarity == "pddm" else ""
     colour = style_of(similarity).colour
-    return f'<div class="pl-bar"><i class="{kind}" style="width:{55 * abs(share):.1f}%;--bar:{colour}"></i>{text}</div>'
+    return f'<div class="pl-bar"><i class="{kind}" style="width:{60 * abs(share):.1f}%;--bar:{colour}"></i>{text}</div>'
 
 
-def _signed(value: float) -> str:
-    text = number(value)
-    return f"+{text}" if value > 0 and text != "0.00" else text
+def _signed(value: float, digits: int) -> str:
+    text = number(value, digits)
+    return f"+{text}" if float(text.replace("−", "-")) > 0 else text
 
 
 _STYLE = """
@@ -154,7 +155,7 @@ _STYLE = """
 .pl-track b{position:absolute;top:0;width:12px;height:12px;margin-left:-6px;border-radius:99px;background:currentColor;
  box-sizing:border-box}
 .pl-track .pl-hollow{background:var(--pl-page,#fff);border:2.5px solid currentColor}
-.pl-bar{display:flex;align-items:center;gap:5px;min-width:96px}
+.pl-bar{display:flex;align-items:center;gap:5px;min-width:112px}
 .pl-left .pl-bar{flex-direction:row-reverse}
 .pl-bar i{display:block;height:13px;background:var(--bar);border-radius:2px;min-width:1px}
 .pl-bar .pl-adds{background:none;border:2px solid var(--bar);box-sizing:border-box}

@@ -124,6 +124,9 @@ _STYLE = """
 @media (hover:none){.pl-why{opacity:1}}
 [data-asked] .pl-frame,.pl-linked .pl-frame{border-radius:6px;
  box-shadow:0 0 0 2px var(--pl-page,#fff),0 0 0 4px #2F78D0}
+.pl-asking .pl-rank,.pl-asking .pl-why{left:4px;top:4px;padding:2px 4px;font-size:10.5px}
+.pl-asking .pl-why{left:auto;top:auto;right:4px;bottom:4px}
+.pl-asking .pl-mark{right:4px;top:4px;width:15px;height:15px;font-size:9.5px}
 .pl-value{font-size:12px;display:flex;justify-content:space-between;font-variant-numeric:tabular-nums;white-space:nowrap}
 .pl-change{opacity:.72}
 """

@@ -122,8 +122,8 @@ def test_search_explains_a_pair(open_page, with_digits: Path, digits_run, scored
     gallery, row, nearest, values = scored
     item, other = gallery.items["id"].iloc[row], gallery.items["id"].iloc[nearest[4]]
     app = open_page("search", run="digits", protocol="known", item=item, shortlist="20", view="why", why=other)
-    unit = load_similarities(digits_run)["pddm"].unit
-    why = explain(gallery.features[row], gallery.features[nearest[4]], unit)
+    unit = load_similarities(digits_run)["pddm"].unit  # type: ignore[attr-defined]
+    why = explain(gallery.features[row], gallery.features[nearest[4]], unit)  # type: ignore[arg-type]
     said = texts(app).replace("−", "-")
     assert f"D is {-values['euclidean'][4]:.2f};" in said
     assert f"S is {values['pddm'][4]:.2f}. An identical pair in this place would have {why.score_of_equals:.2f}" in said

@@ -1,9 +1,8 @@
-"""What a person does in the dashboard, in a real browser, on a real run: look through it, follow a link, search."""
+"""What a person does in the dashboard, in a real browser, on a real run: look through it, follow a link."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -48,41 +47,6 @@ def test_a_person_looks_through_the_pages_and_follows_a_link(page, address: str,
     page.get_by_test_id("stPagination").get_by_text("2", exact=True).click()
     page.wait_for_function("first => document.querySelector('.pl-quad').innerText != first", arg=first)
     assert query(page)["page"] == "2"
-
-
-def test_a_person_searches_by_picking_by_key_and_by_upload(page, address: str, digits_run, tmp_path: Path) -> None:
-    gallery = digits_run.gallery("known")
-    queries = gallery.items.loc[gallery.rows("query"), "id"].tolist()
-    page.goto(f"{address}/search?run=digits&protocol=known&item={queries[0]}")
-    settle(page)
-    results = page.locator(".pl-tile:has(.pl-rank)")
-    assert results.count() == 24
-    assert queries[0] not in results.evaluate_all("all => all.map(one => one.dataset.pick)")
-
-    page.keyboard.press("n")
-    page.wait_for_function("item => decodeURIComponent(location.search).includes(item)", arg=queries[1])
-    settle(page)
-    other = page.locator(".pl-small .pl-tile").nth(2)
-    picked = other.get_attribute("data-pick")
-    other.press("Enter")
-    page.wait_for_function("item => decodeURIComponent(location.search).includes(item)", arg=picked)
-    settle(page)
-    assert page.get_by_text(picked, exact=True).count() == 1
-
-    page.get_by_role("radio", name="Upload an image").click()
-    wanted = str(gallery.items.loc[gallery.rows("gallery")[7], "id"])
-    page.locator("input[type=file]").set_input_files(Path(digits_run.info["dataset"]["root"]) / wanted)
-    page.get_by_text("Its class is unknown").wait_for()
-    settle(page)
-    nearest = page.locator(".pl-tile:has(.pl-rank)").first
-    assert nearest.get_attribute("data-pick") == wanted
-    assert re.search(r"D 0\.0\d", nearest.inner_text())
-
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"not a picture")
-    page.locator("input[type=file]").set_input_files(broken)
-    page.get_by_test_id("stAlert").wait_for()
-    assert "is not a readable picture" in page.get_by_test_id("stAlert").inner_text()
 
 
 def test_the_server_listens_on_this_machine_only_and_reports_to_nobody(address: str) -> None:
