@@ -3,6 +3,7 @@
 
 const MAPS = new WeakMap()
 const ARRAYS = new Map() // by address, which is made from the content: fetched once
+const POINTED_AT = "pddm-lab-pointed-at"
 const REST = 60, SETTLED = 450, PATIENCE = 4000 // milliseconds
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }
 const GRID = 65535, FURTHEST = 65536 // a corner may lie a grid's width outside
@@ -109,7 +110,7 @@ class Panel {
   drawMarks() {
     if (!this.points) return
     const pen = this.marks.getContext("2d"), [width, height, ratio] = this.size()
-    const { colours, hover, lasso, line, data } = this.map, lens = this.lens
+    const { colours, hover, other, lasso, line, data } = this.map, lens = this.lens
     pen.setTransform(ratio, 0, 0, ratio, 0, 0)
     pen.clearRect(0, 0, width, height)
     const at = (row) => lens.pixel(this.points.places[2 * row], this.points.places[2 * row + 1])
@@ -118,7 +119,9 @@ class Panel {
     }
     if (data.anchor >= 0) drawMark(pen, at(data.anchor), "cross", 7, colours.text, colours.background)
     if (data.anchor >= 0) drawMark(pen, at(data.anchor), "circle", 7, colours.text, colours.background)
-    if (hover >= 0) drawMark(pen, at(hover), "circle", 9, colours.text, colours.background)
+    for (const row of [hover, other]) {
+      if (row >= 0) drawMark(pen, at(row), "circle", 9, colours.text, colours.background)
+    }
     const drawing = line?.panel === this ? line.pixels : lasso?.panel === this.number ? lasso.corners.map((c) => lens.pixel(...c)) : []
     if (drawing.length < 2) return
     pen.beginPath()
@@ -220,7 +223,7 @@ class MapView {
     this.box = root.querySelector(".map")
     this.tip = this.box.querySelector(".tip")
     this.said = this.box.querySelector(".said")
-    Object.assign(this, { panels: [], hover: -1, told: new Map(), views: [null, null], heldView: new Held(), heldLasso: new Held() })
+    Object.assign(this, { panels: [], hover: -1, other: -1, told: new Map(), views: [null, null], heldView: new Held(), heldLasso: new Held() })
     const act = {
       lasso: () => this.setLassoing(!this.lassoing), in: () => this.panels[0].zoom(0.6), out: () => this.panels[0].zoom(1 / 0.6),
       fit: () => this.look(this.panels[0], null), view: () => this.selectView(), clear: () => this.clear(),
@@ -228,10 +231,17 @@ class MapView {
     for (const button of this.box.querySelectorAll("[data-do]")) button.onclick = act[button.dataset.do]
     this.watch = new ResizeObserver(() => this.draw())
     this.watch.observe(this.box)
+    // Pointing at a picture elsewhere on the page marks its item here, as picking.py says it.
+    this.elsewhere = ({ detail }) => {
+      this.other = this.data?.shown[detail] ?? -1
+      this.drawMarks()
+    }
+    document.addEventListener(POINTED_AT, this.elsewhere)
   }
 
   end() {
     this.watch.disconnect()
+    document.removeEventListener(POINTED_AT, this.elsewhere)
     clearTimeout(this.resting)
     clearTimeout(this.settling)
     MAPS.delete(this.root)
@@ -240,7 +250,8 @@ class MapView {
   update(data, tell) {
     const style = getComputedStyle(this.box), colour = (name, other) => style.getPropertyValue(name).trim() || other
     this.colours = { text: colour("--st-text-color", "#1C2530"), background: colour("--st-background-color", "#FFFFFF") }
-    if (this.data?.scope !== data.scope) Object.assign(this, { told: new Map(), hover: -1, views: [null, null] })
+    if (this.data?.scope !== data.scope) Object.assign(this, { hover: -1, views: [null, null] })
+    if (this.data?.scope !== data.scope || this.data?.asks !== data.asks) this.told = new Map()
     Object.assign(this, { data, tell })
     if (data.told) this.told.set(data.told.row, data.told)
     fetched(data.names, (answer) => answer.json()).then((names) => { this.names = names }).catch(() => {})

@@ -70,6 +70,26 @@ def _move(**choices: str) -> None:
     st.session_state["map_moved"] = True
 
 
+def how_to() -> None:
+    """What the pointer and the keys do on a map, while no item is looked at."""
+    st.markdown("**No item is chosen**")
+    st.html(
+        cards.facts(
+            {
+                "Click": "look at an item",
+                "Drag": "move the map",
+                "Wheel, + −": "zoom",
+                "Shift + drag, L": "lasso",
+                "V": "select what is in view",
+                "Double click, 0": "show all",
+                "Arrow keys": "go from item to item",
+                "Enter": "look at it",
+                "Escape": "clear the selection",
+            }
+        )
+    )
+
+
 def item_card(scene: Scene) -> None:
     """The item that is looked at, and the ways on from it."""
     first, row = scene.first, scene.anchor
@@ -119,7 +139,8 @@ def _tiles(scene: Scene, title: str, found: pd.DataFrame, at: int) -> None:
 def selection(scene: Scene) -> None:
     """The items inside the lasso: their classes, their pictures, and a table to take away."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
-        st.subheader(f"{len(scene.rows):,} items of {len(scene.classes):,} classes inside the lasso", anchor=False)
+        inside, classes = f"{len(scene.rows):,} of {len(scene.items):,} items", f"{len(scene.classes):,} classes"
+        st.subheader(f"{inside} inside the lasso, of {classes}", anchor=False)
         with st.container(horizontal=True, vertical_alignment="bottom", width="content"):
             shell.choice(st.selectbox, "Order", ORDERS, "order", width=220)
             runs, settings = [of.run for of in scene.different], mapping.settings(scene)

@@ -2,6 +2,7 @@
 // Places are whole numbers on a grid of 16 bits, y upward, as lasso.py makes them.
 
 const CELLS = 256 // of the index, along each axis
+const FAINT = 0.2 // of its colour is left of a point outside a selection
 const SPLAT_FROM = 20000 // points in view from which each is a few pixels rather than a disc
 
 class Points {
@@ -89,8 +90,8 @@ class Lens {
   }
 
   static fit({ left, right, bottom, top }, width, height) {
-    const room = (side) => Math.max(side - 44, 20)
-    const scale = Math.min(room(width) / Math.max(right - left, 1), room(height) / Math.max(top - bottom, 1))
+    const room = (side, edge) => Math.max(side - 2 * edge, 20) // the tools lie on the right edge
+    const scale = Math.min(room(width, 46) / Math.max(right - left, 1), room(height, 22) / Math.max(top - bottom, 1))
     return { x: (left + right) / 2, y: (bottom + top) / 2, span: Math.min(width, height) / scale }
   }
 
@@ -117,6 +118,16 @@ function simplified(line, tolerance) {
   return [...simplified(line.slice(0, far + 1), tolerance).slice(0, -1), ...simplified(line.slice(far), tolerance)]
 }
 
+// #RRGGBB of a see-through colour on a background: points on points must not add up to a colour of their own.
+function mixed(colour, background, share = 1) {
+  const part = (text, at) => parseInt(text.slice(at, at + 2) || "FF", 16)
+  const alpha = (share * part(colour, 7)) / 255
+  return "#" + [1, 3, 5].map((at) => {
+    const value = Math.round(part(colour, at) * alpha + part(background, at) * (1 - alpha))
+    return value.toString(16).padStart(2, "0")
+  }).join("")
+}
+
 // How points look: a code per row, and a colour and a glyph per code. Higher codes may come last, to lie on top.
 class Look {
   constructor(codes, { palette, glyphs, ordered }) {
@@ -130,38 +141,44 @@ class Look {
     }
   }
 
-  sprite(code, radius, ratio, background) {
-    const key = `${code} ${radius} ${ratio} ${background}`
-    if (!this.sprites.has(key)) this.sprites.set(key, this.makeSprite(code, radius, ratio, background))
+  // Colours of all codes, as they are and faint, as 32 bits of an image.
+  pixels(background) {
+    if (this.madeOn !== background) {
+      const bits = (colour) => (0xff000000 | (parseInt(colour.slice(5, 7), 16) << 16) | (parseInt(colour.slice(3, 5), 16) << 8) | parseInt(colour.slice(1, 3), 16)) >>> 0
+      this.made = [FAINT, 1].map((share) => Uint32Array.from(this.palette, (colour) => bits(mixed(colour, background, share))))
+      this.madeOn = background
+    }
+    return this.made
+  }
+
+  sprite(code, share, radius, ratio, background) {
+    const key = `${code} ${share} ${radius} ${ratio} ${background}`
+    if (!this.sprites.has(key)) {
+      const made = this.makeSprite(this.glyphs[code], mixed(this.palette[code], background, share), radius, ratio, background)
+      this.sprites.set(key, made)
+    }
     return this.sprites.get(key)
   }
 
-  makeSprite(code, radius, ratio, background) {
+  makeSprite(glyph, colour, radius, ratio, background) {
     const side = 2 * radius + 4, made = document.createElement("canvas"), pen = made.getContext("2d")
     made.width = made.height = Math.ceil(side * ratio)
     pen.scale(ratio, ratio)
     pen.translate(side / 2, side / 2)
-    const colour = this.palette[code]
-    if (this.glyphs[code] === "cross") {
-      for (const [stroke, width] of [[background, 4], [colour, 2.2]]) {
-        Object.assign(pen, { strokeStyle: stroke, lineWidth: width, lineCap: "round" })
-        pen.beginPath()
-        for (const side of [-1, 1]) {
-          pen.moveTo(-radius * 0.85, -radius * 0.85 * side)
-          pen.lineTo(radius * 0.85, radius * 0.85 * side)
+    for (const [fill, rim] of [[background, 1.2], [colour, 0]]) { // a rim parts points that touch
+      Object.assign(pen, { fillStyle: fill, strokeStyle: fill, lineWidth: 2.2 + rim, lineCap: "round" })
+      pen.beginPath()
+      if (glyph === "cross") {
+        for (const up of [-1, 1]) {
+          pen.moveTo(-radius * 0.85, -radius * 0.85 * up)
+          pen.lineTo(radius * 0.85, radius * 0.85 * up)
         }
         pen.stroke()
+      } else {
+        pen.arc(0, 0, radius + rim / 2, 0, 2 * Math.PI)
+        pen.fill()
       }
-      return made
     }
-    const disc = (size, fill) => {
-      pen.fillStyle = fill
-      pen.beginPath()
-      pen.arc(0, 0, size, 0, 2 * Math.PI)
-      pen.fill()
-    }
-    if (colour.length < 9 || parseInt(colour.slice(7), 16) > 160) disc(radius + 0.8, background) // parts those that touch
-    disc(radius, colour)
     return made
   }
 }
@@ -184,27 +201,23 @@ function drawPoints(canvas, ratio, points, look, lens, selected, background) {
     if (!pass) faint = visible
   }
   if (visible >= SPLAT_FROM) {
-    splat(pen, shown.subarray(0, visible), faint, visible > 300000 ? 1 : 2, ratio, points, look, [left, top, scale])
+    const side = Math.max(Math.round((visible > 300000 ? 1 : 2) * ratio), 1)
+    splat(pen, shown.subarray(0, visible), faint, side, points, look, background, [left, top, scale])
     return visible
   }
-  const radius = visible > 9000 ? 2.2 : visible > 3000 ? 3 : visible > 600 ? 4 : 5, half = (radius + 2) * ratio
-  pen.globalAlpha = 0.16
+  const radius = visible > 9000 ? 2 : visible > 3000 ? 2.6 : visible > 600 ? 3.6 : 4.8, half = (radius + 2) * ratio
   for (let at = 0; at < visible; at++) {
-    if (at === faint) pen.globalAlpha = 1
-    const row = shown[at], code = look.codes[row]
+    const row = shown[at], sprite = look.sprite(look.codes[row], at < faint ? FAINT : 1, radius, ratio, background)
     const x = left + places[2 * row] * scale, y = top - places[2 * row + 1] * scale
-    pen.drawImage(look.sprite(code, radius, ratio, background), Math.round(x - half), Math.round(y - half))
+    pen.drawImage(sprite, Math.round(x - half), Math.round(y - half))
   }
-  pen.globalAlpha = 1
   return visible
 }
 
-function splat(pen, rows, faintOnes, size, ratio, { places }, look, [left, top, scale]) {
+// Each point as a square of pixels, written into the image itself: a million in some 20 ms.
+function splat(pen, rows, faintOnes, side, { places }, look, background, [left, top, scale]) {
   const { width, height } = pen.canvas, image = pen.createImageData(width, height)
-  const pixels = new Uint32Array(image.data.buffer), side = Math.max(Math.round(size * ratio), 1)
-  const channels = look.palette.map((colour) => [1, 3, 5, 7].map((at) => parseInt(colour.slice(at, at + 2) || "FF", 16)))
-  const [faint, full] = [0.16, 1].map((share) =>
-    Uint32Array.from(channels, ([r, g, b, a]) => ((Math.max(Math.round(a * share), 1) << 24) | (b << 16) | (g << 8) | r) >>> 0))
+  const pixels = new Uint32Array(image.data.buffer), [faint, full] = look.pixels(background)
   for (let at = 0; at < rows.length; at++) {
     const row = rows[at], colour = (at < faintOnes ? faint : full)[look.codes[row]]
     const x = (left + places[2 * row] * scale - side / 2) | 0, y = (top - places[2 * row + 1] * scale - side / 2) | 0

@@ -33,7 +33,7 @@ def _told(of: Map, choice: Choice, row: int, anchor: int) -> list[str]:
         found = of.judged(choice.by)
         found = found[found["row"] == row]
         if not len(found):
-            return ["not judged"]
+            return ["no query" if of.gallery.items["role"].iloc[int(of.order[row])] == "gallery" else "not judged"]
         right = "right" if found["right"].iloc[0] else "wrong"
         return [f"first result {right}", f"AP@R {100 * found['ap'].iloc[0]:.0f} %"]
     if choice.colour in ("density", "trust"):
@@ -130,5 +130,5 @@ def around_words(scene: Scene, around: pd.DataFrame) -> str:
         f"Ringed are the {scene.choices[0].near} nearest to the anchor: left by {names[0]}, right by {names[1]}. "
         "A global metric's circle is round among the features only: on the map it is the items that it catches. "
         f"**{int((near[0] & near[1]).sum())} are the same**; the larger rings are those that the other leaves out. "
-        f"Of the anchor's class: {right[0]} left, {right[1]} right."
+        f"Of the anchor's class: {right[0]} left, {right[1]} right. Click another item to make it the anchor."
     )

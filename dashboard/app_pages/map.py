@@ -13,8 +13,7 @@ from pddm_lab import figures
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import LabError
 
-MEASURED_AT_ONCE = 20_000
-"""Items up to which a map's trust is measured without being asked for."""
+MEASURED_AT_ONCE = 20_000  # items up to which a map's trust is measured without being asked for
 
 shell.heading(
     "Map",
@@ -25,7 +24,7 @@ run = shell.run_or_stop()
 titles = {str(name): figures.style_of(name).title for name in SIMILARITIES}
 left, right = "euclidean", "pddm" if run.config.similarity == "euclidean" else str(run.config.similarity)
 measure, scale, near = "first", "value", 20
-with st.container(horizontal=True, vertical_alignment="bottom"):
+with st.container(horizontal=True, vertical_alignment="top"):
     protocol = shell.protocol_picker(run)
     colour = shell.choice(st.segmented_control, "Colour by", COLOURS, "colour")
     other = shell.second_run(run, protocol, width=170)
@@ -87,7 +86,7 @@ except LabError as error:
 if side:
     with side:
         if picked is None:
-            st.caption("No item is chosen. Click a point, or go to one with the arrow keys and press Enter.")
+            map_parts.how_to()
         else:
             map_parts.item_card(scene)
 if around is not None:
