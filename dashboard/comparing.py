@@ -55,7 +55,7 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
         height="content" if len(readable) < 10 else 390,
         alt="All runs with their state and Recall at 1; ticked ones are compared below",
         column_config={
-            "run": st.column_config.TextColumn("Run", pinned=True, width="medium"),
+            "run": st.column_config.TextColumn("Run", pinned=True, width=160),
             "status": st.column_config.MultiselectColumn(
                 "Status", options=list(shell.STATUS_ICONS), color=["blue", "green", "red", "gray", "orange"], width=96
             ),
@@ -68,7 +68,7 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
             "notes": st.column_config.TextColumn("Notes", width="medium"),
             **{
                 f"{protocol} {letter}": number(
-                    f"{protocol}, by {letter}", format="%.1f", width=92, help=help_of[letter]
+                    f"{protocol}, by {letter}", format="%.1f", width=84, help=help_of[letter]
                 )
                 for protocol in runs.PROTOCOLS
                 for letter in "DS"

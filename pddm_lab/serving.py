@@ -36,7 +36,7 @@ _DRAW_SECONDS = 1.0  # a chart draws itself after the script has ended
 def dashboard_command(port: int) -> list[str]:
     """The command that serves the dashboard, with this interpreter's streamlit."""
     return [
-        sys.executable, "-m", "streamlit", "run", str(shipped("dashboard/app.py")), "--server.port", str(port),
+        sys.executable, "-m", "streamlit", "run", str(shipped("dashboard/serve.py")), "--server.port", str(port),
         "--server.headless", "true", "--browser.gatherUsageStats", "false",
     ]  # fmt: skip
 

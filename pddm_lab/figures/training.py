@@ -78,7 +78,7 @@ def losses(frame: pd.DataFrame, *, x: str = "step", points: int = 200, title: st
     Args:
         frame: a run's metrics; rows of protocol "train" are used. A `run` column tells several runs apart.
         x: "step" or "seconds".
-        points: neighbouring steps are averaged down to about this many points a line; the axis says over how many.
+        points: neighbouring steps are averaged down to about this many points a term; the axis says over how many.
     """
     terms = {
         "loss": ("E, the sum", "#6B7686"),
@@ -95,7 +95,7 @@ def losses(frame: pd.DataFrame, *, x: str = "step", points: int = 200, title: st
             rows = of_run[of_run["metric"] == term].sort_values("step")
             if rows.empty:
                 continue
-            size = max(1, len(rows) // points)
+            size = max(1, len(rows) * len(runs) // points)
             window = max(window, size)
             means = rows[[x, "value"]].groupby(np.arange(len(rows)) // size).mean()
             figure.add_scatter(
