@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 # A module imports only from modules above it.
 # fmt: off
 ORDER = [
-    "errors", "config", "naming", "runfiles", "runlog",
+    "errors", "config", "naming", "runfiles", "runlog", "mined", "hardness",
     "data.images", "data.splits", "data.sampler", "data.source", "data.download", "data.npm", "data.render",
     "data.emoji_sets", "data.emoji", "data.digits", "data.folder", "data.grocery", "data.cub200", "data.cars196",
     "data.products", "data.dataset",
@@ -28,7 +28,7 @@ ORDER = [
     "gallery_files", "maps", "gallery", "shortlist", "pairs", "verdicts", "run", "runs", "convergence", "exports",
     "baselines", "measure", "training", "trainer", "scenes", "plane",
     "audit", "calibration", "duplicates", "twins", "licences",
-    "figures.looks", "figures.audit", "figures.maps", "figures.pairs", "figures.quadruplets",
+    "figures.looks", "figures.audit", "figures.maps", "figures.pairs", "figures.plane", "figures.quadruplets",
     "figures.retrieval", "figures.training", "figures",
     "cards.block", "cards.audit", "cards.classes", "cards.pairs", "cards.explanation", "cards.pictures",
     "cards.quadruplets", "cards.tables", "cards", "notebook", "serving", "cli",

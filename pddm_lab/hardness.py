@@ -1,0 +1,184 @@
+"""What mined quadruplets tell: how hard they were, which classes are confused, whose label looks wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pddm_lab.mined import VALUES, Mined
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from numpy.typing import NDArray
+
+CONFIDENCE = 1.96
+"""Standard errors that a score is put below the share it stands for: the lower end of 95 % of its interval."""
+LEAST_MET = 12
+"""Classmates met before an item can be suspected."""
+
+
+def through_training(mined: Mined, rows: NDArray[np.intp], points: int = 100) -> pd.DataFrame:
+    """How hard quadruplets were, step by step: one row per group of steps.
+
+    Args:
+        mined: of a run.
+        rows: which, of one phase.
+        points: steps are grouped into at most about this many.
+
+    Returns:
+        step (the group's first), width (steps of a group), count, violated_ik, violated_jl (shares); for each S, D and
+        slack its quantiles <name>_10, _50 and _90; same_j, same_k: shares in which Euclidean mining takes the same j
+        and k, of those where that is known, NaN where it is of none.
+    """
+    step = mined.step[rows]
+    span = int(step.max() - step.min()) + 1 if len(step) else 1
+    width = max(1, -(-span // points))
+    rows = rows[np.argsort(step // width, kind="stable")]
+    groups, starts, count = np.unique(mined.step[rows] // width * width, return_index=True, return_counts=True)
+    table: dict[str, object] = {"step": groups, "width": width, "count": count}
+
+    def means(values: NDArray) -> NDArray:
+        return np.add.reduceat(values, starts, dtype=np.float64) / count if len(rows) else np.zeros(0)
+
+    for hinge in ("ik", "jl"):
+        table[f"violated_{hinge}"] = means(mined.values[f"slack_{hinge}"][rows] > 0)
+    for name in VALUES:
+        of_groups = np.split(mined.values[name][rows], starts[1:])
+        found = [np.quantile(values, (0.1, 0.5, 0.9)) for values in of_groups if len(values)]
+        table |= dict(zip((f"{name}_10", f"{name}_50", f"{name}_90"), np.reshape(found, (-1, 3)).T, strict=True))
+    known = means(mined.ends["e_i"][rows] >= 0)
+    for end in "jk":
+        table[f"same_{end}"] = means(mined.same(end)[rows]) / np.where(known > 0, known, np.nan)
+    return pd.DataFrame(table)
+
+
+def agreement(mined: Mined, rows: NDArray[np.intp]) -> dict[str, float]:
+    """Shares of quadruplets in which Euclidean mining takes the same j, and the same k; empty where none is known."""
+    known = rows[mined.ends["e_i"][rows] >= 0]
+    return {end: float(mined.same(end)[known].mean()) for end in "jk"} if len(known) else {}
+
+
+def confusions(mined: Mined, rows: NDArray[np.intp]) -> pd.DataFrame:
+    """How often a class gave the hard negatives of another: one row per pair of classes that occurs, the most first.
+
+    Every quadruplet counts twice: k for i, and l for j.
+
+    Returns:
+        own (class of i and j), other (of the negative), count, violated (of these, how many violate their hinge),
+        share (of all hard negatives of `own`).
+    """
+    many = max(len(mined.classes), 1)
+    own = mined.class_of[mined.ends["i"][rows]].astype(np.int64) * many
+    pair = np.concatenate([own + mined.class_of[mined.ends[end][rows]] for end in "kl"])
+    violated = np.concatenate([mined.values[f"slack_{hinge}"][rows] > 0 for hinge in ("ik", "jl")])
+    pairs, place = np.unique(pair, return_inverse=True)
+    count, of_own = np.bincount(place, minlength=len(pairs)), pairs // many
+    names = np.array([*mined.classes, ""], dtype=object)
+    table = pd.DataFrame(
+        {
+            "own": names[of_own],
+            "other": names[pairs % many],
+            "count": count,
+            "violated": np.bincount(place, violated, len(pairs)).astype(np.int64),
+            "share": count / np.bincount(of_own, count, many)[of_own],
+        }
+    )
+    return table.sort_values(["count", "own", "other"], ascending=[False, True, True], ignore_index=True)
+
+
+def mutual(table: pd.DataFrame) -> pd.DataFrame:
+    """Confusions of both directions in one row per two classes, the most violated first, then the most frequent.
+
+    Args:
+        table: as `confusions` returns it.
+
+    Returns:
+        a, b (classes), count, violated, a_to_b, b_to_a (how often b gave a hard negative of a, and a one of b). a is
+        the class with more of them.
+    """
+    one, other = table["own"].to_numpy(dtype=object), table["other"].to_numpy(dtype=object)
+    swap = one > other
+    both = table.assign(
+        a=np.where(swap, other, one), b=np.where(swap, one, other), forth=np.where(swap, 0, table["count"]),
+        back=np.where(swap, table["count"], 0),
+    ).groupby(["a", "b"], as_index=False)[["count", "violated", "forth", "back"]].sum()  # fmt: skip
+    turned = both["back"] > both["forth"]
+    both.loc[turned, ["a", "b", "forth", "back"]] = both.loc[turned, ["b", "a", "back", "forth"]].to_numpy()
+    both = both.rename(columns={"forth": "a_to_b", "back": "b_to_a"})
+    return both.sort_values(["violated", "count", "a", "b"], ascending=[False, False, True, True], ignore_index=True)
+
+
+def suspects(mined: Mined, rows: NDArray[np.intp], least_met: int = LEAST_MET) -> pd.DataFrame:
+    """Items whose label looks wrong: their classmates find them the least similar again and again, and a picture of
+    another class lies closer to them.
+
+    In a batch an item meets its classmates. Each of them picks the least similar of its own positives. A pick speaks
+    against the item if its hardest negative is more similar to it than that classmate. The score is the lower end of
+    the 95 % interval (Wilson) of the share of classmates met that did so: few meetings make a low score. An item that
+    is merely in bad company is met by few such picks: the bad one is picked instead.
+
+    Of a log with one quadruplet a batch it isn't known who met whom: there every appearance as i or j counts as met,
+    and speaks against the item if its negative is more similar than its positive.
+
+    Args:
+        mined: of a run.
+        rows: which, of one phase: all of its classes' or of its steps', so that it is known who met whom.
+        least_met: items that met fewer classmates are left out.
+
+    Returns:
+        id, class_name, met, against, share (against / met), score, named (the class whose pictures lay closer most
+        often), named_share (of `against`), the highest score first.
+    """
+    ends, values = ({name: codes[rows] for name, codes in of.items()} for of in (mined.ends, mined.values))
+    many, both = len(mined.items), mined.both[rows]
+    i, j, k, l = (ends[name] for name in "ijkl")
+    if mined.one_a_batch:
+        met = np.bincount(np.concatenate([i, j]), minlength=many)
+        item, negative = np.concatenate([i, j]), np.concatenate([k, l])
+        against = np.concatenate([values["s_ik"] > values["s_ij"], values["s_jl"] > values["s_ij"]])
+    else:
+        met = _classmates_met(mined, rows)
+        item, negative = np.concatenate([j, i[both]]), np.concatenate([l, k[both]])
+        against = np.concatenate([values["s_jl"] > values["s_ij"], (values["s_ik"] > values["s_ij"])[both]])
+    item, named_by = item[against], mined.class_of[negative[against]]
+    count = np.bincount(item, minlength=many)
+    pairs, times = np.unique(item.astype(np.int64) * len(mined.classes) + named_by, return_counts=True)
+    named, named_count = np.full(many, -1), np.zeros(many, dtype=np.int64)
+    ascending = np.argsort(times, kind="stable")  # the last one written to a place is the most frequent
+    named[pairs[ascending] // len(mined.classes)] = pairs[ascending] % len(mined.classes)
+    named_count[pairs[ascending] // len(mined.classes)] = times[ascending]
+    listed = ((met >= least_met) & (count > 0)).nonzero()[0]
+    names = np.array(mined.classes, dtype=object)
+    table = pd.DataFrame(
+        {
+            "id": mined.items[listed],
+            "class_name": names[mined.class_of[listed]],
+            "met": met[listed],
+            "against": count[listed],
+            "share": count[listed] / met[listed],
+            "score": wilson(count[listed], met[listed]),
+            "named": names[named[listed]],
+            "named_share": named_count[listed] / count[listed],
+        }
+    )
+    return table.sort_values(["score", "id"], ascending=[False, True], ignore_index=True)
+
+
+def wilson(successes: NDArray, trials: NDArray) -> Float[np.ndarray, " shares"]:
+    """The lower end of Wilson's 95 % interval of successes / trials; trials are 1 or more."""
+    share, z = successes / trials, CONFIDENCE
+    centre = share + z * z / (2 * trials)
+    spread = z * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return (centre - spread) / (1 + z * z / trials)
+
+
+def _classmates_met(mined: Mined, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+    """How many classmates each item met in batches, counted anew in each batch; (items,)."""
+    both = rows[mined.both[rows]]  # j is an anchor there too
+    anchor = np.concatenate([mined.ends["i"][rows], mined.ends["j"][both]])
+    step = np.concatenate([mined.step[rows], mined.step[both]]).astype(np.int64)
+    batch_class = step * len(mined.classes) + mined.class_of[anchor]
+    _, place, size = np.unique(batch_class, return_inverse=True, return_counts=True)
+    return np.bincount(anchor, size[place] - 1, len(mined.items)).astype(np.int64)

@@ -1,0 +1,213 @@
+"""Mined quadruplets as arrays of codes: a log of a million rows is filtered, ordered and counted in milliseconds.
+
+Mining an anchor for every item may meet a pair from both ends, (i, j, k, l) and (j, i, l, k): one of the two is kept,
+with a note that it stands for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pddm_lab.errors import ConfigError
+from pddm_lab.runlog import EUCLIDEAN, PHASES, QUADRUPLETS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from jaxtyping import Float, Int
+    from numpy.typing import NDArray
+
+ORDERS = {
+    "violation": "most violated first",
+    "positive": "least similar positive pair first",
+    "latest": "latest first",
+    "earliest": "earliest first",
+}
+"""Orders of quadruplets, and what each is called."""
+VALUES = tuple(name for name, kind in QUADRUPLETS.items() if kind == "float32")
+EUCLIDEAN_VALUES = tuple(name for name, kind in EUCLIDEAN.items() if kind == "float32")
+
+
+@dataclass(frozen=True, eq=False)
+class Mined:
+    """The distinct quadruplets of a run, in the order mined. A text is kept once, as a code wherever it occurs."""
+
+    items: NDArray[np.object_]
+    """Item ids, sorted; ends are places in it."""
+    classes: list[str]
+    """Class names, sorted."""
+    class_of: Int[np.ndarray, " items"]
+    """Class of each item, a place in `classes`."""
+    phase: Int[np.ndarray, " quads"]
+    """A place in `PHASES`."""
+    step: Int[np.ndarray, " quads"]
+    ends: dict[str, Int[np.ndarray, " quads"]]
+    """i, j, k, l, and e_i, e_j, e_k, e_l of what Euclidean mining would have taken; -1 where that wasn't kept."""
+    values: dict[str, Float[np.ndarray, " quads"]]
+    """S, D and slacks by their names in the log."""
+    both: NDArray[np.bool_]
+    """Whether each was mined from both of its ends, so that j is an anchor too, and i its least similar positive."""
+
+    @classmethod
+    def of(cls, log: pa.Table) -> Mined:
+        """From a log as `Run.mined` reads it."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        texts = {
+            name: log[name].combine_chunks() for name in log.schema.names if pa.types.is_dictionary(log[name].type)
+        }
+        ends = [name for name in texts if name.removeprefix("e_") in ("i", "j", "k", "l")]
+
+        def sorted_texts(names: Iterable[str]) -> pa.Array:
+            found = pa.chunked_array([texts[name].dictionary for name in names], pa.string()).unique()
+            return found.drop_null().sort()
+
+        def codes(name: str, of: pa.Array) -> np.ndarray:
+            column = texts[name]
+            places = pc.fill_null(pc.index_in(column.dictionary, of), -1).to_numpy(zero_copy_only=False)
+            rows = pc.fill_null(column.indices, -1).to_numpy(zero_copy_only=False)
+            return np.append(places, -1).astype(np.int32)[rows]  # -1, a null, takes the last
+
+        items, classes = sorted_texts(ends), sorted_texts(name for name in texts if "class_" in name)
+        coded = {name: codes(name, items) for name in ends}
+        class_of = np.full(len(items) + 1, -1, dtype=np.int32)  # the last takes the nulls
+        for name, ends_of in coded.items():
+            class_of[ends_of] = codes(name.replace("j", "i")[:-1] + "class_" + name.replace("j", "i")[-1], classes)
+        mined = cls(
+            items.to_numpy(zero_copy_only=False), classes.to_pylist(), class_of[:-1], codes("phase", pa.array(PHASES)),
+            log["step"].to_numpy().astype(np.int32), coded,
+            {name: log[name].to_numpy() for name in (*VALUES, *EUCLIDEAN_VALUES)}, np.zeros(len(log), dtype=bool),
+        )  # fmt: skip
+        return mined._distinct()
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def _distinct(self) -> Mined:
+        """The first of each two mirrored rows."""
+        i, j, k, l = (self.ends[name].astype(np.int64) for name in "ijkl")
+        swap, many = i > j, max(len(self.items), 1)
+        key = pd.DataFrame(
+            {
+                "time": self.phase.astype(np.int64) << 40 | self.step,
+                "pair": np.where(swap, j * many + i, i * many + j),
+                "negatives": np.where(swap, l * many + k, k * many + l),
+            }
+        )
+        first, last = ~key.duplicated().to_numpy(), ~key.duplicated(keep="last").to_numpy()
+        ends = {name: codes[first] for name, codes in self.ends.items()}
+        values = {name: reals[first] for name, reals in self.values.items()}
+        return Mined(
+            self.items, self.classes, self.class_of, self.phase[first], self.step[first], ends, values, ~last[first]
+        )
+
+    @property
+    def phases(self) -> list[str]:
+        """Phases that mined, the last first."""
+        return [PHASES[code] for code in np.unique(self.phase)[::-1]]
+
+    @cached_property
+    def worst_slack(self) -> Float[np.ndarray, " quads"]:
+        """The larger hinge value of each quadruplet: above 0 where either is violated."""
+        return np.maximum(self.values["slack_ik"], self.values["slack_jl"])
+
+    @cached_property
+    def has_euclidean(self) -> bool:
+        """Whether it was kept what Euclidean mining would have taken."""
+        return bool((self.ends["e_i"] >= 0).any())
+
+    @cached_property
+    def one_a_batch(self) -> bool:
+        """Whether each batch gave one quadruplet, so that it isn't known what else was in it."""
+        time = self.phase.astype(np.int64) << 40 | self.step
+        return len(np.unique(time)) == len(time) and not self.both.any()
+
+    @cached_property
+    def _orders(self) -> dict[str, NDArray[np.intp]]:
+        by_step = np.lexsort((np.arange(len(self)), self.step, self.phase))
+        return {
+            "violation": np.argsort(-self.worst_slack, kind="stable"),
+            "positive": np.argsort(self.values["s_ij"], kind="stable"),
+            "latest": by_step[::-1],
+            "earliest": by_step,
+        }
+
+    def span(self, phase: str) -> tuple[int, int]:
+        """First and last step of a phase that has quadruplets."""
+        steps = self.step[self.phase == PHASES.index(phase)]
+        return int(steps.min()), int(steps.max())
+
+    def pick(
+        self,
+        phase: str,
+        steps: tuple[int, int] | None = None,
+        *,
+        own: Sequence[str] = (),
+        others: Sequence[str] = (),
+        item: str = "",
+        only: str = "",
+    ) -> NDArray[np.intp]:
+        """Quadruplets of a phase, as places in these arrays, in the order mined.
+
+        Args:
+            phase: its name.
+            steps: first and last, both included; None for all.
+            own: classes of i and j; empty for all.
+            others: classes of which k or l is; empty for all.
+            item: id of i or of j.
+            only: `violated`: those that violate a hinge; `differs`: those where Euclidean mining takes another j or k.
+
+        Raises:
+            ConfigError: another `only`.
+        """
+        if only not in ("", "violated", "differs"):
+            raise ConfigError(f"Unknown choice of quadruplets {only!r}. Expected 'violated' or 'differs'.")
+        keep = self.phase == PHASES.index(phase)
+        if steps is not None:
+            keep &= (self.step >= steps[0]) & (self.step <= steps[1])
+        if own:
+            keep &= self._among("i", own)
+        if others:
+            keep &= self._among("k", others) | self._among("l", others)
+        if item:
+            place = int(np.searchsorted(self.items, item))
+            known = place < len(self.items) and self.items[place] == item
+            keep &= (self.ends["i"] == place) | (self.ends["j"] == place) if known else False
+        if only == "violated":
+            keep &= self.worst_slack > 0
+        elif only == "differs":
+            keep &= ~(self.same("j") & self.same("k")) & (self.ends["e_i"] >= 0)
+        return keep.nonzero()[0]
+
+    def _among(self, end: str, names: Sequence[str]) -> NDArray[np.bool_]:
+        wanted = np.isin(self.classes, list(names))
+        return wanted[self.class_of][self.ends[end]]
+
+    def ordered(self, rows: NDArray[np.intp], order: str) -> NDArray[np.intp]:
+        """The same rows in an order of `ORDERS`; each order is sorted once."""
+        chosen = np.zeros(len(self), dtype=bool)
+        chosen[rows] = True
+        whole = self._orders[order]
+        return whole[chosen[whole]]
+
+    def same(self, end: str) -> NDArray[np.bool_]:
+        """Where Euclidean mining takes the same item as j, or the same negative k for the same i; (quads,)."""
+        return (self.ends[end] == self.ends[f"e_{end}"]) & (self.ends["i"] == self.ends["e_i"])
+
+    def frame(self, rows: NDArray[np.intp]) -> pd.DataFrame:
+        """Some rows with the columns of the log, texts as texts."""
+        columns: dict[str, object] = {"phase": np.array(PHASES)[self.phase[rows]], "step": self.step[rows]}
+        ids, classes = (np.array([*texts, None], dtype=object) for texts in (self.items, self.classes))
+        class_of = np.append(self.class_of, -1)
+        for prefix in ("", "e_") if self.has_euclidean else ("",):
+            ends = {end: self.ends[f"{prefix}{end}"][rows] for end in "ijkl"}
+            columns |= {f"{prefix}{end}": ids[places] for end, places in ends.items()}
+            columns |= {f"{prefix}class_{end}": classes[class_of[ends[end]]] for end in "ikl"}
+            columns |= {name: self.values[name][rows] for name in (EUCLIDEAN_VALUES if prefix else VALUES)}
+        return pd.DataFrame(columns)
