@@ -39,19 +39,19 @@ def answer_table(
     findings: Mapping[str, Sequence[Finding]], questions: Mapping[str, tuple[str, str]]
 ) -> tuple[list[Head], list[list[Cell]]]:
     """A row per similarity, a column per question: heads and cells."""
-    heads = [Head("similarity")] + [Head(title, said) for title, said in questions.values()]
+    heads = [Head("Similarity")] + [Head(title, said) for title, said in questions.values()]
     rows = []
     for name, found in findings.items():
-        cells = [
-            Cell(
-                value_text(finding),
-                "" if finding.holds is None else "holds" if finding.holds else "fails",
-                f"{finding.text} ({finding.scored:,} of {finding.total:,} looked at).",
-            )
-            for finding in found
-        ]
-        rows.append([name_cell(name), *cells])
+        answers = {finding.question: finding for finding in found}
+        rows.append([name_cell(name), *(_answer(answers.get(question)) for question in questions)])
     return heads, rows
+
+
+def _answer(finding: Finding | None) -> Cell:
+    if finding is None:
+        return Cell("–", said="Too few pairs.")
+    mark = "" if finding.holds is None else "holds" if finding.holds else "fails"
+    return Cell(value_text(finding), mark, f"{finding.text} ({finding.scored:,} of {finding.total:,} looked at).")
 
 
 def value_text(finding: Finding) -> str:
@@ -62,6 +62,8 @@ def value_text(finding: Finding) -> str:
         return f"{finding.value:.2f} spreads" if finding.value >= 0.005 else "one value"
     if finding.question == "symmetric":
         return "exact" if finding.value == 0 else "rounding" if finding.holds else f"{finding.value:.2g} spreads"
+    if finding.question == "calibrated":
+        return f"{100 * finding.value:.1f} points"
     if finding.question == "everywhere":
         return f"{100 * finding.value:.0f} points"
     from pddm_lab.audit import percent
@@ -72,7 +74,7 @@ def value_text(finding: Finding) -> str:
 def headline(findings: Mapping[str, Sequence[Finding]], trained: str) -> list[str]:
     """What the axioms come to, in a few sentences: the trained similarity first, then the others by how they differ."""
     title = style_of(trained).title
-    broken = [finding for finding in findings[trained] if finding.holds is False]
+    broken = _broken(findings[trained])
     sentences = (
         [f"**{title}** is not a metric. " + ". ".join(finding.text for finding in broken) + "."]
         if broken
@@ -81,14 +83,24 @@ def headline(findings: Mapping[str, Sequence[Finding]], trained: str) -> list[st
     symmetric = next(finding for finding in findings[trained] if finding.question == "symmetric")
     sentences[0] += f" {symmetric.text}." if symmetric.holds else ""
     others = [name for name in findings if name != trained]
-    kept = [style_of(name).title for name in others if all(one.holds is not False for one in findings[name])]
+    kept = [style_of(name).title for name in others if not _broken(findings[name])]
     if kept:
-        sentences.append(f"{listed(kept)} {'keep' if len(kept) > 1 else 'keeps'} every axiom.")
+        sentences.append(f"{listed(kept)} {'keep' if len(kept) > 1 else 'keeps'} every axiom of a metric.")
     for name in others:
-        failed = [one for one in findings[name] if one.holds is False]
+        failed = _broken(findings[name])
         if failed:
             sentences.append(f"{style_of(name).title}: " + "; ".join(_lower(one.text) for one in failed) + ".")
     return sentences
+
+
+def _broken(findings: Sequence[Finding]) -> list[Finding]:
+    """The axioms that don't hold; calibration is no axiom."""
+    return [one for one in findings if one.holds is False and one.question not in ("calibrated", "everywhere")]
+
+
+def minus(text: str) -> str:
+    """A number with a minus sign rather than a hyphen."""
+    return text.replace("-", "−")
 
 
 def listed(words: Sequence[str]) -> str:
@@ -114,9 +126,9 @@ def looked_at(axioms: Axioms) -> str:
 def symmetry_table(axioms: Mapping[str, Axioms]) -> tuple[list[Head], list[list[Cell]]]:
     """Largest differences between both orders, and between both ways to score."""
     heads = [
-        Head("similarity"), Head("largest |S(a,b) − S(b,a)|", small="pair by pair"),
-        Head("mean", small="pair by pair"), Head("largest", small="all at once, as search and evaluation score"),
-        Head("largest difference of both ways"), Head("spread of S"),
+        Head("Similarity"), Head("Largest |S(a,b) − S(b,a)|", small="pair by pair"),
+        Head("Mean", small="pair by pair"), Head("Largest", small="as matrices, as search and evaluation score"),
+        Head("Largest between both ways", "The same pair scored alone and in a matrix."), Head("Spread of S"),
     ]  # fmt: skip
     rows = []
     for name, found in axioms.items():
@@ -132,15 +144,15 @@ def chain_table(axioms: Mapping[str, Axioms]) -> tuple[list[Head], list[list[Cel
     from pddm_lab.audit import percent
 
     heads = [
-        Head("similarity"), Head("accepted from", "The threshold at 1 % FPR."), Head("chains looked at"),
-        Head("ends not accepted"), Head("detour shorter"), Head("c of d = c − S", "The largest S seen."),
+        Head("Similarity"), Head("Accepted from", "The threshold at 1 % FPR."), Head("Chains looked at"),
+        Head("Ends not accepted"), Head("Detour shorter"), Head("c of d = c − S", "The largest S seen."),
         Head("c it would take", "The smallest c with which no triple tried breaks the triangle inequality."),
     ]  # fmt: skip
     rows = []
     for name, found in axioms.items():
         c = found.chains
         rows.append([
-            name_cell(name), Cell(f"{float(shown(name, np.array(c.threshold))):.3f}"),
+            name_cell(name), Cell(minus(f"{float(shown(name, np.array(c.threshold))):.3f}")),
             Cell(f"{c.chains:,}", small=f"of {c.possible:,}"), Cell(percent(c.broken, c.chains)),
             Cell(percent(c.violated, c.chains)), Cell(f"{found.offset + 0.0:.2f}"),
             Cell(f"{max(found.triangles.needed, found.offset) + 0.0:.2f}"),
@@ -183,7 +195,9 @@ def triple_cards(
             first = f"i ~ j ~ k, but {letter}(i,k) = {ik:.2f} where {at:.2f} is asked"
             way = f"{letter}(i,j) {ij:.2f} · {letter}(j,k) {jk:.2f}"
         cards.append(
-            Together([shot(items, row, role) for row, role in zip((i, j, k), "ijk", strict=True)], [first, way])
+            Together(
+                [shot(items, row, role) for row, role in zip((i, j, k), "ijk", strict=True)], [minus(first), minus(way)]
+            )
         )
     return cards
 
@@ -200,7 +214,7 @@ def calibration_table(calibrations: Mapping[str, Calibration], by: str) -> tuple
 
     (calibrated, calibrated_said), (everywhere, everywhere_said) = QUESTIONS.values()
     heads = [
-        Head("similarity"), Head(calibrated, calibrated_said, "expected error, points"),
+        Head("Similarity"), Head(calibrated, calibrated_said, "expected error, points"),
         Head("Brier score", "Mean squared error of the chance said."),
         Head("Skill", "1: knows all; 0: no better than always saying the share of positive pairs.", "%"),
         Head("Error by density", "Calibration error of the logistic map in each third.", " · ".join(DENSITIES)),
@@ -218,7 +232,7 @@ def calibration_table(calibrations: Mapping[str, Calibration], by: str) -> tuple
         rows.append([
             name_cell(name), Cell(f"{100 * reliability.error:.1f}", mark[first.holds], first.text + "."),
             Cell(f"{reliability.brier:.4f}"), Cell(f"{100 * reliability.skill:.0f}"), Cell(" · ".join(errors)),
-            Cell(" · ".join(f"{at:.2f}" if np.isfinite(at) else "–" for at in even)),
+            Cell(" · ".join(minus(f"{at:.2f}") if np.isfinite(at) else "–" for at in even)),
             Cell(" · ".join(f"{100 * said[third]:.0f}" if np.isfinite(said[third]) else "–" for third in DENSITIES),
                  mark[second.holds], second.text + "."),
         ])  # fmt: skip
@@ -246,7 +260,7 @@ def calibration_headline(calibrations: Mapping[str, Calibration], by: str, train
             f"{said['dense']} likely in dense regions and {said['sparse']} in sparse ones."
         )  # fmt: skip
         sentences.append(
-            "The range over the thirds is "
+            "Over the thirds by density what is said there ranges over "
             + listed([f"{100 * gap:.0f} points for {style_of(name).title}" for name, gap in gaps.items()])
             + f": {style_of(steadiest).title} depends least on where in the space a pair lies."
         )
@@ -256,9 +270,9 @@ def calibration_headline(calibrations: Mapping[str, Calibration], by: str, train
 def split_table(table: pd.DataFrame) -> tuple[list[Head], list[list[Cell]]]:
     """Pairs of each two splits that have any."""
     heads = [
-        Head("between"), Head("pairs"), *(Head(title) for title in KINDS.values()),
-        Head("labels differ", "One picture with two labels: a conflict, or two classes that are drawn alike."),
-        Head("items concerned"),
+        Head("Between"), Head("Pairs"), *(Head(title) for title in KINDS.values()),
+        Head("Labels differ", "One picture with two labels: a conflict, or two classes that are drawn alike."),
+        Head("Items concerned"),
     ]  # fmt: skip
     rows = [
         [Cell(between(row["split_a"], row["split_b"])), Cell(f"{row['pairs']:,}"),
@@ -307,10 +321,10 @@ def duplicate_headline(table: pd.DataFrame, total: int, groups: np.ndarray) -> l
 def effect_table(effects: Sequence[Effect]) -> tuple[list[Head], list[list[Cell]]]:
     """Recall@1 with and without twins, a row per similarity."""
     heads = [
-        Head("ranked by"), Head("queries"), Head("with a twin", "Queries with a duplicate or near-duplicate to find."),
+        Head("Ranked by"), Head("Queries"), Head("With a twin", "Queries with a duplicate or near-duplicate to find."),
         Head("R@1", small="%"), Head("R@1 of those with a twin", small="%"), Head("R@1 of the others", small="%"),
         Head("R@1 without twins", "Each query's twins taken out of what it searches.", "%"),
-        Head("change", small="points"),
+        Head("Change", small="points"),
     ]  # fmt: skip
 
     def text(value: float) -> str:
@@ -324,7 +338,7 @@ def effect_table(effects: Sequence[Effect]) -> tuple[list[Head], list[list[Cell]
             Cell(text(effect.recall)), Cell(text(effect.with_twin)), Cell(text(effect.without_twin)),
             Cell(text(effect.removed), small="" if effect.removed_queries == effect.queries
                  else f"of {effect.removed_queries:,} queries"),
-            Cell(f"{change:+.1f}".replace("-", "−") if np.isfinite(change) else "–"),
+            Cell(minus(f"{change:+.1f}") if np.isfinite(change) else "–"),
         ])  # fmt: skip
     return heads, rows
 
@@ -339,7 +353,7 @@ def twin_cards(
         if confirmation := confirmations.get((int(row.a), int(row.b))):
             told += f": {confirmation}"
         elif row.kind != "identical":
-            told += f", likeness {row.likeness:.3f}"
+            told += f", likeness {row.likeness:.3f}" if row.likeness < 0.9995 else ", likeness above 0.999"
         shots = [shot(items, at, SPLITS[str(items["split"].iloc[at])]) for at in (int(row.a), int(row.b))]
         cards.append(Together(shots, [told, *([] if row.same_label else ["labels differ"])], not row.same_label))
     return cards
@@ -349,7 +363,7 @@ def licence_table(table: pd.DataFrame) -> tuple[list[Head], list[list[Cell]]]:
     """Sources with their licences, what these permit, and the items of each split."""
     splits = [name for name in SPLITS if name in table.columns]
     heads = [
-        Head("source"), Head("author"), Head("licence"), *(Head(title) for title in PERMITS.values()), Head("items"),
+        Head("Source"), Head("Author"), Head("Licence"), *(Head(title) for title in PERMITS.values()), Head("Items"),
         *(Head(SPLITS[name]) for name in splits),
     ]  # fmt: skip
     words = {

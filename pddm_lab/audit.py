@@ -62,11 +62,14 @@ class Finding:
 
 QUESTIONS: dict[str, tuple[str, str]] = {
     "symmetric": ("Symmetric", "S(a,b) = S(b,a): the largest difference found, as a share of the spread of S."),
-    "self": ("Same to itself", "S(i,i) is one value for all items, as D(i,i) = 0 is: its range, in spreads of S."),
+    "self": (
+        "Same self-similarity",
+        "S(i,i) is one value for all items, as D(i,i) = 0: its range, in spreads of S.",
+    ),
     "closest": ("Closest to itself", "No other item is more similar to i than i itself: share of items that have one."),
     "triangle": ("Triangle inequality", "d(i,k) ≤ d(i,j) + d(j,k): share of random triples that break it."),
     "chains": (
-        "Triangle inequality, friends of friends",
+        "Triangle, friends of friends",
         "The same where i~j and j~k are both accepted at 1 % FPR: share of such chains that break it.",
     ),
     "transitive": (
@@ -178,23 +181,23 @@ class Axioms:
             ),
             "closest": (
                 not beaten, beaten / max(len(self.rows), 1), len(self.rows), n,
-                "No item has another that is more similar to it than itself" if not beaten
-                else f"{percent(beaten, len(self.rows))} of items have another item that scores above themselves",
+                "No item is more similar to another than to itself" if not beaten
+                else f"{percent(beaten, len(self.rows))} of items are more similar to another item than to themselves",
             ),
             "triangle": (
                 not t.violated, t.violated / max(t.triples, 1), t.triples, every_triple,
                 "No detour through a third item is shorter" if not t.violated
-                else f"{percent(t.violated, t.triples)} of random triples have a detour that is shorter than the way, "
-                f"the worst {t.longest:.1f} times",
+                else f"In {percent(t.violated, t.triples)} of random triples the detour through a third item is "
+                f"shorter than the direct way, at worst {t.longest:.1f} times",
             ),
             "chains": (
                 not c.violated, c.violated / max(c.chains, 1), c.chains, c.possible,
-                "Among friends of friends, too, no detour is shorter" if not c.violated
-                else f"Among friends of friends {percent(c.violated, c.chains)} have a detour that is shorter",
+                "Nor is one among friends of friends" if not c.violated
+                else f"It is in {percent(c.violated, c.chains)} of the chains from friend to friend's friend",
             ),
             "transitive": (
                 None, c.broken / max(c.chains, 1), c.chains, c.possible,
-                f"{percent(c.broken, c.chains)} of the friends of friends are not accepted themselves",
+                f"{percent(c.broken, c.chains)} of friends' friends are not accepted themselves",
             ),
         }  # fmt: skip
         return [Finding(self.similarity, question, *answer) for question, answer in answers.items()]

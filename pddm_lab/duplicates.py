@@ -76,7 +76,8 @@ class Alike:
     """Pairs of pictures that are alike."""
 
     pairs: pd.DataFrame
-    """a, b (rows of `Pictures`, a < b), likeness, kind (a key of `KINDS`), same_label; the most alike first."""
+    """a, b (rows of `Pictures`, a < b), likeness, kind (a key of `KINDS`), same_label. Identical ones come
+    first, then the most alike."""
     least: float
     """Likeness from which on pairs are listed; 1 where only identical ones were looked for."""
     left_out: int
@@ -176,7 +177,8 @@ def find_alike(
                 progress(done, math.comb(count, 2), "pairs")
     kept, dropped = _strongest(found, most)
     labels = pictures.items["label"].to_numpy()
-    pairs = kept[0].sort_values(["likeness", "a", "b"], ascending=[False, True, True], ignore_index=True)
+    order = {"by": ["alike", "likeness", "a", "b"], "ascending": [True, False, True, True], "ignore_index": True}
+    pairs = kept[0].assign(alike=kept[0]["kind"] != "identical").sort_values(**order).drop(columns="alike")
     same = labels[pairs["a"]] == labels[pairs["b"]] if count else np.empty(0, bool)
     return Alike(pairs.assign(same_label=same), least, left_out + dropped)
 

@@ -115,7 +115,7 @@ def counted(items: pd.DataFrame, of: pd.DataFrame) -> pd.DataFrame:
 
 
 def attribution(table: pd.DataFrame) -> str:
-    """A text to put beside pictures that are shown or passed on, a line per source.
+    """A text to put beside pictures that are shown or passed on, a line per source and one of links.
 
     Args:
         table: source, author, licence, url.
@@ -125,5 +125,5 @@ def attribution(table: pd.DataFrame) -> str:
         by = f"{row.source} by {row.author}" if row.source and row.author else row.source or row.author or "unknown"
         known = licence_of(str(row.licence))
         links = ", ".join(filter(None, (row.url, known.url)))
-        lines.append(f"{by.rstrip('.')}. Licence: {row.licence}." + (f" {links}" if links else ""))
+        lines.append(f"{by.rstrip('.')}. Licence: {row.licence}." + (f"\n  {links}" if links else ""))
     return "\n".join(lines)

@@ -24,8 +24,13 @@ def test_margins_and_slack_have_a_line_per_similarity(axioms: dict[str, Axioms])
     for figure in (figures.self_margins(axioms), figures.slack(axioms)):
         assert [trace.name for trace in figure.data] == ["Euclidean", "Cosine"]
         for trace in figure.data:
-            assert np.nansum(np.array(trace.y, dtype=float)) == pytest.approx(100, abs=0.01)
             assert trace.line.color == figures.style_of(trace.name.lower()).colour
+    for trace in figures.slack(axioms).data:
+        assert np.nansum(np.array(trace.y, dtype=float)) == pytest.approx(100, abs=0.01)
+    margins, found = figures.self_margins(axioms).data[0], axioms["euclidean"]
+    nearest = -found.rival_score / found.spread  # D(i,i) is 0
+    assert (margins.x[0], margins.x[-1]) == pytest.approx((nearest.min(), nearest.max()), abs=1e-3)
+    assert np.interp(50, margins.y, np.array(margins.x, dtype=float)) == pytest.approx(np.median(nearest), abs=1e-3)
     # A metric has no detour that is shorter: nothing left of 0 but what rounding puts there.
     euclidean = figures.slack(axioms).data[0]
     assert np.nansum(np.array(euclidean.y, dtype=float)[np.array(euclidean.x) < -0.1]) == 0

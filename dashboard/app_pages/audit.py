@@ -54,12 +54,16 @@ def axioms(run: Run) -> None:
     if len(gallery) < 3:
         shell.nothing("Too few items", f"The gallery has {len(gallery)}; triangles take three.")
     found = audit_loading.axioms(run, protocol, int(rows))
+    calibrated = audit_loading.calibrations(run, protocol, 0.5)
     from pddm_lab.audit import QUESTIONS, findings_table
+    from pddm_lab.calibration import QUESTIONS as WORTH
 
-    findings = {name: one.findings() for name, one in found.items()}
+    findings = {
+        name: one.findings() + (worth.findings() if (worth := calibrated[name]) else []) for name, one in found.items()
+    }
     trained = _trained(run)
     st.markdown("\n".join(f"- {line}" for line in auditing.headline(findings, trained)))
-    st.html(cards.audit_table(*auditing.answer_table(findings, QUESTIONS)))
+    st.html(cards.audit_table(*auditing.answer_table(findings, QUESTIONS | WORTH)))
     st.caption(f"{PROTOCOL_TITLES[protocol]}. Measured on {auditing.looked_at(found[trained])}")
     with export:
         exporting.export(
@@ -172,7 +176,9 @@ def calibration(run: Run) -> None:
         )  # fmt: skip
     with right:
         titles = {name: figures.style_of(name).title for name in found}
-        of = shell.choice(st.segmented_control, "By density", titles, "by", trained, label_visibility="collapsed")
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown("**By density**", width="content")
+            of = shell.choice(st.segmented_control, "By density", titles, "by", trained, label_visibility="collapsed")
         st.plotly_chart(
             figures.chance_by_density(found[of], height=330), key="by_density", config=PLOT,
             alt=f"Chance of one class by {titles[of]}, in dense, middle and sparse regions",
@@ -297,6 +303,7 @@ def licences(run: Run) -> None:
 
     items = audit_loading.listed(run)
     table = counted(items, sources(run.info["dataset"], items["id"]))
+    exporting.export("licences", lambda: table, run, {"view": "licences"})
     st.markdown("\n".join(f"- {line}" for line in auditing.licence_headline(table)))
     st.html(cards.audit_table(*auditing.licence_table(table), words=3))
     st.caption(
@@ -309,7 +316,6 @@ def licences(run: Run) -> None:
         st.caption(f"**{link}**: {shell.plain(licence.note)}")
     st.markdown("**Attribution, to copy**")
     st.code(attribution(table), language=None, wrap_lines=True)
-    exporting.export("licences", lambda: table, run, {"view": "licences"})
 
 
 def _examples(run: Run, examples: list[cards.Together], key: str, told: str, none: str) -> None:

@@ -62,11 +62,12 @@ def _cell(cell: Cell, first: bool, left: bool) -> str:
     tag = 'th scope="row"' if first else "td"
     said = f' title="{escaped(cell.said)}"' if cell.said else ""
     inner = f"{mark}{swatch}{escaped(cell.text)}{_small(cell.small)}"
-    return f"<{tag}{said}{_left(left)}>{inner}</{tag[:2]}>"
+    return f"<{tag}{said}{_left(left, ' ' in cell.text)}>{inner}</{tag[:2]}>"
 
 
-def _left(left: bool) -> str:
-    return ' class="pl-left"' if left else ""
+def _left(left: bool, wraps: bool = False) -> str:
+    """A column of words; a single word, such as a licence's name, stays on one line."""
+    return f' class="pl-left{" pl-wraps" if wraps else ""}"' if left else ""
 
 
 def _small(text: str) -> str:
@@ -134,7 +135,7 @@ _STYLE = """
 .pl-audit thead th{border-top:0;font-size:12.5px;vertical-align:bottom;opacity:.85;white-space:normal;
  text-wrap:balance;line-height:1.3}
 .pl-audit .pl-left{text-align:left}
-.pl-audit td.pl-left{white-space:normal}
+.pl-audit td.pl-wraps{white-space:normal}
 .pl-audit small{display:block;font-size:11px;opacity:.75;line-height:1.3}
 .pl-audit [title]{cursor:help}
 .pl-sign{font-style:normal;font-weight:700;display:inline-grid;place-items:center;width:16px;height:16px;

@@ -19,18 +19,31 @@ _FAILS = "rgba(196,56,47,.10)"
 
 
 def self_margins(axioms: Mapping[str, Axioms], *, title: str = "", height: int = 300) -> go.Figure:
-    """How much more similar items are to themselves than to the closest other item, a line per similarity.
+    """How much more similar items are to themselves than to the closest other: the share of items up to each margin.
+
+    A line per similarity; where it crosses 0 it says how many items are beaten by another.
 
     Args:
         axioms: by similarity.
     """
-    margins = {name: (found.own[found.rows] - found.rival_score) / found.spread for name, found in axioms.items()}
-    every = np.concatenate([np.zeros(1), *margins.values()])
-    edges = np.linspace(min(float(every.min()), -0.5), max(float(every.max()), 0.5), 61)
-    figure = _lines(
-        {name: np.histogram(values, edges)[0] for name, values in margins.items()}, edges, title, height, "of items"
+    figure = new_figure(title, height)
+    shares = np.linspace(0, 100, 201)
+    low = -0.5
+    for name in in_order(axioms):
+        style, found = style_of(name), axioms[name]
+        margins = (found.own[found.rows] - found.rival_score) / found.spread
+        points = np.quantile(margins, shares / 100)
+        low = min(low, float(points[0]) - 0.2)
+        figure.add_scatter(
+            x=points.round(4), y=shares, name=style.title, mode="lines", hovertemplate="%{y:.1f} %",
+            line={"color": style.colour, "width": 2, "dash": style.dash},
+        )  # fmt: skip
+    figure.add_vrect(x0=low, x1=0, fillcolor=_FAILS, line_width=0, layer="below")
+    figure.add_vline(x=0, line={"color": NEGATIVE, "width": 1.2})
+    figure.update_xaxes(
+        title="S(i,i) − S(i, closest other), in spreads of S; left of 0 another item is closer", range=[low, None]
     )
-    return figure.update_xaxes(title="S(i,i) − S(i, closest other), in spreads of S; left of 0 another item is closer")
+    return figure.update_yaxes(title="items up to there, %", range=[-1, 101])
 
 
 def slack(axioms: Mapping[str, Axioms], *, title: str = "", height: int = 300) -> go.Figure:
