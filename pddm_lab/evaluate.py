@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pddm_lab.errors import LabError
@@ -191,7 +191,7 @@ def _scores(similarity: PairScorer, items: _Items) -> Iterator[tuple[slice, Floa
 
 
 def _check(similarity: PairScorer, scores: Tensor, start: int) -> None:
-    if scores.isnan().any():
+    if scores.numel() and scores.amax().isnan():  # a NaN comes through a maximum
         hint = "The training diverged: lower --lr, or set --clip-norm"
         raise LabError(f"Expected numbers, but {similarity.name} gives NaN for query {start} and on. {hint}.")
 
@@ -264,12 +264,16 @@ class _Ranking:
 
 def _top(scores: Float[Tensor, "rows items"], depth: int) -> Int[Tensor, "rows depth"]:
     """Columns of the largest scores of each row, best first, ties by column."""
-    # A float's bits, the sign folded in, order as the float does; below them the column settles ties, in one integer.
-    bits = (scores + 0.0).view(torch.int32)  # + 0.0: minus zero equals zero
-    keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(torch.int64) << 32
-    last = scores.shape[1] - 1
-    keys += torch.arange(last, -1, -1, device=scores.device)
-    return last - (keys.topk(depth, dim=1).values & 0xFFFFFFFF)
+    if depth >= scores.shape[1]:
+        return scores.sort(dim=1, descending=True, stable=True).indices
+    values, columns = scores.topk(depth + 1, dim=1)
+    torn = values[:, depth - 1] == values[:, depth]  # topk has picked some of the equals at the end
+    columns, by_column = columns[:, :depth].sort(dim=1)
+    values = values.gather(1, by_column)
+    best = columns.gather(1, values.sort(dim=1, descending=True, stable=True).indices)
+    if torn.any():
+        best[torn] = scores[torn].sort(dim=1, descending=True, stable=True).indices[:, :depth]
+    return best
 
 
 class _PairScores:
@@ -279,17 +283,42 @@ class _PairScores:
         self.items = items
         positives, negatives = items.pair_counts()
         self._total = positives + negatives
-        self._positive = _Sample(positives, positive_budget, seed)
-        self._negative = _Sample(negatives, negative_budget, seed + 1)
+        self._positive, self._negative = _Sample(positives, positive_budget), _Sample(negatives, negative_budget)
+        self._sorted_labels, self._by_label = items.gallery_labels.sort(stable=True)
+        self._random = torch.Generator(items.query.device).manual_seed(seed)
 
     def add(self, rows: slice, score: PlacesScorer) -> None:
-        same = self.items.query_labels[rows, None] == self.items.gallery_labels
-        if not self.items.leave_one_out:
-            self._positive.add(score, same)
-            self._negative.add(score, ~same)
-        else:  # the pairs above the diagonal: each unordered pair once
-            self._positive.add(score, same.triu(1 + rows.start))
-            self._negative.add(score, (~same).triu(1 + rows.start))
+        self._positive.add(score(*self._positive_places(rows)))
+        self._negative.add(score(*self._negative_places(rows)))
+
+    def _positive_places(self, rows: slice) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
+        labels = self.items.query_labels[rows]
+        first, last = (torch.searchsorted(self._sorted_labels, labels, side=side) for side in ("left", "right"))
+        row = torch.arange(len(labels), device=labels.device).repeat_interleave(last - first)
+        begins = (last - first).cumsum(0) - (last - first)
+        column = self._by_label[torch.arange(len(row), device=row.device) - begins[row] + first[row]]
+        keep = torch.ones_like(row, dtype=torch.bool)
+        if self._positive.share < 1:
+            keep = torch.rand(len(row), generator=self._random, device=row.device) < self._positive.share
+        if self.items.leave_one_out:  # the pairs above the diagonal: each unordered pair once
+            keep &= column > row + rows.start
+        return row[keep], column[keep]
+
+    def _negative_places(self, rows: slice) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
+        labels, columns = self.items.query_labels[rows], len(self.items.gallery)
+        if self._negative.share < 1:  # drawing places with replacement costs by the sample, not by the pairs
+            count = round(len(labels) * columns * self._negative.share)
+            at = torch.randint(len(labels) * columns, (count,), generator=self._random, device=labels.device)
+            row, column = at // columns, at % columns
+            keep = labels[row] != self.items.gallery_labels[column]
+            if self.items.leave_one_out:
+                keep &= column > row + rows.start
+            return row[keep], column[keep]
+        different = labels[:, None] != self.items.gallery_labels
+        if self.items.leave_one_out:
+            different = different.triu(1 + rows.start)
+        row, column = different.nonzero(as_tuple=True)
+        return row, column
 
     def metrics(self) -> dict[str, float]:
         return separation(self._positive.values(), self._negative.values())
@@ -300,24 +329,15 @@ class _PairScores:
 
 
 class _Sample:
-    """All values that come, or, where more than a budget will, a seeded sample of about that many."""
+    """The values that come, up to a budget; `share` of all there will be are to be added."""
 
-    def __init__(self, total: int, budget: int, seed: int) -> None:
-        self._share = min(budget / total, 1.0) if total else 1.0
+    def __init__(self, total: int, budget: int) -> None:
+        self.share = min(budget / total, 1.0) if total else 1.0
         self._buffer = np.empty(min(total, budget), dtype=np.float32)
         self._count = 0
-        self._random = np.random.default_rng(seed)
         self._sorted = False
 
-    def add(self, score: PlacesScorer, mask: Bool[Tensor, "rows items"]) -> None:
-        if self._share == 1.0:
-            row, column = mask.nonzero(as_tuple=True)
-        else:  # drawing places with replacement costs by the sample, not by the pairs
-            places = self._random.integers(0, mask.numel(), round(mask.numel() * self._share))
-            at = torch.as_tensor(places, device=mask.device)
-            at = at[mask.view(-1)[at]]
-            row, column = at // mask.shape[1], at % mask.shape[1]
-        chosen = score(row, column)
+    def add(self, chosen: Float[Tensor, " pairs"]) -> None:
         room = self._buffer[self._count : self._count + len(chosen)]
         room[:] = chosen[: len(room)].cpu().numpy()
         self._count += len(room)
