@@ -77,8 +77,8 @@ class Mined:
         items, classes = sorted_texts(ends), sorted_texts(name for name in texts if "class_" in name)
         coded = {name: codes(name, items) for name in ends}
         class_of = np.full(len(items) + 1, -1, dtype=np.int32)  # the last takes the nulls
-        for name, ends_of in coded.items():
-            class_of[ends_of] = codes(name.replace("j", "i")[:-1] + "class_" + name.replace("j", "i")[-1], classes)
+        for name, places in coded.items():
+            class_of[places] = codes(f"{name[:-1]}class_{'i' if name[-1] == 'j' else name[-1]}", classes)
         mined = cls(
             items.to_numpy(zero_copy_only=False), classes.to_pylist(), class_of[:-1], codes("phase", pa.array(PHASES)),
             log["step"].to_numpy().astype(np.int32), coded,
@@ -91,21 +91,20 @@ class Mined:
 
     def _distinct(self) -> Mined:
         """The first of each two mirrored rows."""
-        i, j, k, l = (self.ends[name].astype(np.int64) for name in "ijkl")
-        swap, many = i > j, max(len(self.items), 1)
-        key = pd.DataFrame(
-            {
-                "time": self.phase.astype(np.int64) << 40 | self.step,
-                "pair": np.where(swap, j * many + i, i * many + j),
-                "negatives": np.where(swap, l * many + k, k * many + l),
-            }
-        )
+        i, j, many = self.ends["i"].astype(np.int64), self.ends["j"], len(self.items)
+        # Mirrored negatives follow: in a batch an item has one hardest negative.
+        key = pd.Series((self._time * many + np.minimum(i, j)) * many + np.maximum(i, j))
         first, last = ~key.duplicated().to_numpy(), ~key.duplicated(keep="last").to_numpy()
         ends = {name: codes[first] for name, codes in self.ends.items()}
         values = {name: reals[first] for name, reals in self.values.items()}
         return Mined(
             self.items, self.classes, self.class_of, self.phase[first], self.step[first], ends, values, ~last[first]
         )
+
+    @property
+    def _time(self) -> Int[np.ndarray, " quads"]:
+        """A number of its own for each step of each phase."""
+        return self.phase.astype(np.int64) * (int(self.step.max(initial=0)) + 1) + self.step
 
     @property
     def phases(self) -> list[str]:
@@ -125,8 +124,7 @@ class Mined:
     @cached_property
     def one_a_batch(self) -> bool:
         """Whether each batch gave one quadruplet, so that it isn't known what else was in it."""
-        time = self.phase.astype(np.int64) << 40 | self.step
-        return len(np.unique(time)) == len(time) and not self.both.any()
+        return len(np.unique(self._time)) == len(self) and not self.both.any()
 
     @cached_property
     def _orders(self) -> dict[str, NDArray[np.intp]]:
