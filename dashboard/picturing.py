@@ -118,7 +118,7 @@ export default function (component) {
   zone.setAttribute("aria-label", zone.querySelector(".lead").textContent)
   zone.querySelector(".more").textContent =
     `JPEG, PNG, WebP, GIF, BMP or TIFF of at most ${data.most / 1e6} MB. It stays on this machine.`
-  if (data.small) zone.querySelector(".lead").textContent = "Another picture: drop, paste or choose"
+  if (data.small) zone.querySelector(".lead").textContent = "Drop or paste a picture"
   input.accept = data.accept
 
   const take = (file) => {
@@ -177,7 +177,8 @@ _CROP = st.components.v2.component(
 .area { position: relative; cursor: crosshair; touch-action: none; overflow: hidden; line-height: 0; user-select: none;
   border-radius: var(--st-base-radius); border: 1px solid var(--st-border-color); background: #fff; }
 .area:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
-.area img { width: 100%; height: auto; }
+.area { width: fit-content; margin: 0 auto; }
+.area img { width: auto; height: auto; max-width: 100%; max-height: 20rem; min-width: 8rem; }
 .box { position: absolute; border: 2px solid #fff; outline: 1.5px solid #2F78D0; cursor: move; box-sizing: border-box;
   box-shadow: 0 0 0 2000px rgba(10, 14, 20, 0.55); }
 .below { display: flex; justify-content: space-between; gap: 0.5rem; font-size: 0.78rem; margin-top: 0.3rem;

@@ -98,11 +98,10 @@ def latency(found: Found, begin: str = "") -> str:
     return f"{begin}{took}"
 
 
-def facts(gallery: Gallery, asked: Asked, found: Found) -> dict[str, str]:
+def facts(asked: Asked, found: Found) -> dict[str, str]:
     """What is known of an item that is the query."""
-    told = {"Class": str(asked.class_name), "Item": asked.item}
-    of = f"{found.right_items:,} of its class in the gallery"
-    return told | {"To find": of, "Shortlist": f"holds {found.right_in_shortlist:,} of them"}
+    to_find = f"{found.right_items:,} of its class, {found.right_in_shortlist:,} of them in the shortlist"
+    return {"Class": str(asked.class_name), "Item": asked.item, "To find": to_find}
 
 
 def columns(found: list[Found], count: int, about: str) -> None:

@@ -139,8 +139,9 @@ def explain(
     squares = (left - right).square().numpy()
     from_metric = {}
     if metric is not None:
-        mapped, weight = metric.map.weight.double() @ (left - right), metric.map.weight.double()
-        parts = ((left - right) * (weight.T @ mapped)).detach().numpy()
+        weight = metric.map.weight.detach().double()
+        mapped = weight @ (left - right)
+        parts = ((left - right) * (weight.T @ mapped)).numpy()
         from_metric = {"mahalanobis": float(mapped.norm()), "mahalanobis_shares": parts / max(parts.sum(), 1e-300)}
     return Explanation(
         u=(left - right).abs().numpy(),

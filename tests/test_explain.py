@@ -80,7 +80,7 @@ def test_squared_distances_are_shared_out_exactly() -> None:
     m = [[sum(row[i] * row[j] for row in weight) for j in range(DIM)] for i in range(DIM)]
     parts = [differences[i] * sum(m[i][j] * differences[j] for j in range(DIM)) for i in range(DIM)]
     assert why.mahalanobis == pytest.approx(math.sqrt(sum(parts)))
-    assert why.mahalanobis == pytest.approx(-float(metric(torch.tensor(a), torch.tensor(b))), rel=1e-5)
+    assert why.mahalanobis == pytest.approx(-metric(torch.tensor(a), torch.tensor(b)).item(), rel=1e-5)
     assert why.mahalanobis_shares is not None
     np.testing.assert_allclose(why.mahalanobis_shares, [x / sum(parts) for x in parts])
 

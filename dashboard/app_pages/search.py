@@ -111,13 +111,11 @@ with query_side:
             "Another query", key="find", bind="query-params", type="search", live="300ms",
             placeholder="A class or an item", label_visibility="collapsed",
         )  # fmt: skip
-        st.html(cards.facts(searching.facts(gallery, asked, found[0])))
+        st.html(cards.facts(searching.facts(asked, found[0])))
     else:
         find = ""
         st.caption(f"{shell.plain(own.name)}. Its class is unknown, so results are not marked right or wrong.")
     picturing.own_picture("own_picture", search_with, small=True)
-    for one in found:
-        st.caption(searching.latency(one, f"**{shell.plain(one.run.name)}** · " if beside else ""))
 
 with result_side:
     of_queries, text = items.iloc[queries], find.strip()
@@ -129,6 +127,9 @@ with result_side:
 with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
     views = {"flow": "Rank flow", "why": "Why", "ceiling": "Shortlist"}
     view = shell.choice(st.segmented_control, "Look closer", views, "view")
+    with st.container(gap=None, width="content"):
+        for one in found:
+            st.caption(searching.latency(one, f"**{shell.plain(one.run.name)}** · " if beside else ""))
     settings = {"protocol": protocol, "shortlist": shortlist, "query": asked.item or asked.name, "crop": box}
     exporting.export("results", lambda: searching.results(found), runs, settings)
 {"flow": searching.flow, "why": searching.why, "ceiling": searching.ceiling}[view](found, protocol, shortlist)

@@ -129,7 +129,7 @@ def _signed(value: float, digits: int) -> str:
 _STYLE = """
 .pl-pair{display:grid;grid-template-columns:1fr 1fr;gap:12px}
 .pl-pair figure{margin:0;min-width:0}
-.pl-pair img,.pl-pair .pl-none{width:100%;aspect-ratio:1;object-fit:contain;background:#fff;border-radius:6px;
+.pl-pair img,.pl-pair .pl-none{width:100%;aspect-ratio:1;object-fit:cover;border-radius:6px;
  display:block;box-sizing:border-box;border:1px solid rgba(138,147,163,.28)}
 .pl-pair figcaption{font-size:12.5px;line-height:1.35;margin-top:4px;overflow-wrap:anywhere}
 .pl-scroll{overflow-x:auto}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -44,28 +44,36 @@ def rank_flow(
     ranks, items = ranks[drawn], shortlist.loc[drawn, ["id", "class_name"]]
     heights, last = _height_of(ranks, top), int(ranks.max(initial=top))
     floor = float(_height_of(np.array(last), top))
-    figure = new_figure(title, height or round(64 + 27 * (floor + 0.5)) + (32 if title else 0))
     titles = [style_of(name).title for name in similarities]
+    lines: list[dict[str, Any]] = []
+    pictures: list[dict[str, Any]] = []
     named: set[str] = set()
     for (item, class_name), places, at in zip(items.itertuples(index=False), ranks, heights, strict=True):
         kind, colour, dash = _kind_of(class_name, right_class)
         where = ", ".join(f"{one} {rank}" for one, rank in zip(titles, places, strict=True))
-        figure.add_scatter(
-            x=list(range(len(similarities))), y=at, mode="lines+markers", name=kind, legendgroup=kind,
-            showlegend=kind not in named, customdata=[item] * len(similarities),
-            line={"color": translucent(colour, 1 if item == asked else 0.6), "width": 4 if item == asked else 2,
-                  "dash": dash},
-            marker={"color": colour, "size": 7, "opacity": 1}, selected={"marker": {"opacity": 1}},
-            unselected={"marker": {"opacity": 1}}, hovertemplate=f"{_plain(class_name)}<br>{where}<extra></extra>",
+        brought_out = item == asked
+        line = {"color": translucent(colour, 1 if brought_out else 0.6), "width": 4 if brought_out else 2, "dash": dash}
+        lines.append(
+            {"type": "scatter", "x": list(range(len(titles))), "y": at.tolist(), "mode": "lines+markers", "name": kind,
+             "legendgroup": kind, "showlegend": kind not in named, "customdata": [item] * len(titles), "line": line,
+             "marker": {"color": colour, "size": 7, "opacity": 1}, "selected": {"marker": {"opacity": 1}},
+             "unselected": {"marker": {"opacity": 1}},
+             "hovertemplate": f"{_plain(class_name)}<br>{where}<extra></extra>"}
         )  # fmt: skip
         named.add(kind)
         data = (images or {}).get(item)
-        for axis, rank in enumerate(places if data else ()):
-            if rank <= top:
-                figure.add_layout_image(
-                    source="data:image/jpeg;base64," + base64.b64encode(data or b"").decode(), xref="x", yref="y",
-                    x=axis, y=rank, sizex=0.3, sizey=0.86, xanchor="center", yanchor="middle", layer="above",
-                )  # fmt: skip
+        source = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}" if data else ""
+        pictures += [
+            {"source": source, "xref": "x", "yref": "y", "x": axis, "y": int(rank), "sizex": 0.3, "sizey": 0.86,
+             "xanchor": "center", "yanchor": "middle", "layer": "above"}
+            for axis, rank in enumerate(places)
+            if source and rank <= top
+        ]  # fmt: skip
+    # All at once: plotly checks a figure anew for each trace and picture that is added to it.
+    figure = new_figure(
+        title, height or round(64 + 27 * (floor + 0.5)) + (32 if title else 0),
+        go.Figure({"data": lines, "layout": {"images": pictures}}),
+    )  # fmt: skip
     ticks = [*range(1, top + 1), *(tick for tick in (25, 50, 100, 200, 500, 1000) if top < tick <= last)]
     figure.update_xaxes(
         tickvals=list(range(len(similarities))), side="top", range=[-0.3, len(similarities) - 0.7], fixedrange=True,

@@ -78,7 +78,7 @@ def test_search_ranks_the_shortlist_by_three_similarities(open_page, with_digits
     )
     facts = "".join(one.proto.body for one in app.get("html"))
     right = int((gallery.items.loc[nearest, "class_name"] == label).sum())
-    assert f"holds {right} of them" in facts
+    assert f"of its class, {right} of them in the shortlist" in facts
     assert re.search(r"search by D [\d.]+ ms · Mahalanobis [\d.]+ ms · PDDM [\d.]+ ms", texts(app))
 
     flow = charts(app, "flow_digits")

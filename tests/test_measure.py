@@ -1,0 +1,47 @@
+"""A picture embedded by itself lies where the gallery's own embedding put it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pddm_lab.data.images import open_image
+from pddm_lab.measure import LONGEST_SHAPE, ImageEmbedder, load_model
+
+
+@pytest.fixture(scope="module")
+def embed(digits_run) -> ImageEmbedder:
+    return ImageEmbedder(digits_run, load_model(digits_run))
+
+
+def test_an_items_picture_lies_on_the_item(digits_run, embed: ImageEmbedder) -> None:
+    gallery, root = digits_run.gallery("unseen"), Path(digits_run.info["dataset"]["root"])
+    for row in (0, 17, len(gallery) - 1):
+        feature = embed(open_image(root / gallery.items["id"].iloc[row]))
+        assert feature.dtype == np.float32
+        # In 16 bits the last digit hangs on how many pictures went through the network at once.
+        np.testing.assert_allclose(feature, gallery.features[row], atol=4e-3)
+
+
+def test_embedding_leaves_the_model_as_it_was(digits_run) -> None:
+    model = load_model(digits_run)
+    trunk, names = model.embedding.trunk, set(model.state_dict())
+    ImageEmbedder(digits_run, model)
+    assert model.embedding.trunk is trunk
+    assert set(model.state_dict()) == names
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 60_000), (60_000, 1), (3, 5)])
+def test_pictures_of_any_shape_are_embedded(embed: ImageEmbedder, size: tuple[int, int]) -> None:
+    feature = embed(Image.new("RGB", size, "red"))
+    assert np.linalg.norm(feature) == pytest.approx(1, abs=1e-4)
+
+
+def test_of_a_long_strip_the_middle_is_looked_at(embed: ImageEmbedder) -> None:
+    strip = Image.new("RGB", (10 * LONGEST_SHAPE * 4, 10), "red")
+    strip.paste("blue", (strip.width // 2 - 20, 0, strip.width // 2 + 20, 10))
+    middle = strip.crop((strip.width // 2 - 250, 0, strip.width // 2 + 250, 10))
+    np.testing.assert_allclose(embed(strip), embed(middle), atol=1e-6)
