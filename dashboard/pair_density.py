@@ -30,7 +30,7 @@ def show(runs: Sequence[Run], protocols: Sequence[str], names: Sequence[str]) ->
     names = list(dict.fromkeys(names))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         asked = shell.choice(st.segmented_control, "One threshold at", SHARES, "fpr", default="1")
-        curves = shell.choice(st.segmented_control, "Beside it", CURVES, "curves")
+        curves = shell.choice(st.segmented_control, "Show by density", CURVES, "curves")
         panels = [(run, protocol) for run in runs for protocol in protocols]
         share = float(asked) / 100
         exporting.export(

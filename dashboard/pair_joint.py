@@ -140,7 +140,7 @@ def _pictures(sides: Sequence[Side], where: str) -> None:
     pages = max(1, -(-len(found) // PER_PAGE))
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(f"**{len(found):,}** of {len(side.pairs):,} scored pairs, the farthest from both thresholds first")
-        page = min(st.pagination(pages, key="page", bind="query-params"), pages)
+        page = min(st.pagination(pages, key=f"page_{quadrant}", bind="query-params"), pages)
         thresholds = zip("xy", (side.x, side.y), side.at, strict=True)
         exporting.export(
             "pairs-of-quadrant",

@@ -46,7 +46,10 @@ def show(runs: Sequence[Run], protocols: Sequence[str], chosen: Mapping[str, tup
                 with side:
                     at = matched(run, one, protocol, name, threshold)
                     _distribution(one, protocol, name, at, key=f"{key}_{one.name}")
-        st.caption(f"The thresholds of {shell.plain(runs[1].name)} let as many negative pairs pass: its scale differs.")
+        st.caption(
+            f"Scales differ from run to run: {shell.plain(runs[1].name)} is shown at the thresholds that let as many "
+            "negative pairs pass."
+        )
     pictures = st.container()  # filled last: what they need takes longer to load
     _roc(runs, protocols, dict(chosen.values()))
     with pictures:
