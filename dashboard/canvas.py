@@ -46,7 +46,7 @@ _CANVAS = st.components.v2.component(
     html=f'<div class="map"><div class="tools" role="toolbar" aria-label="Map">{_BUTTONS}</div>\n'
     '<div class="panels"></div><div class="tip" hidden></div><div class="said" aria-live="polite"></div></div>',
     css=(_HERE / "map_canvas.css").read_text(encoding="utf-8"),
-    js="\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("map_points.js", "map_canvas.js")),
+    js="\n".join((_HERE / f"map_{part}.js").read_text(encoding="utf-8") for part in ("points", "views", "canvas")),
 )
 
 
@@ -117,6 +117,7 @@ def draw(
         told: the answer to what was hovered.
         shown: rows by id of the items whose pictures are on the page: pointing at one marks it on the maps.
     """
+
     def came(name: str, field: str) -> Any:
         value = st.session_state[key][name]
         return value.get(field) if isinstance(value, dict) else None

@@ -1,12 +1,11 @@
 // One or two maps on canvases that move together: zoom, pan, lasso, hover and pick, by pointer and by keys.
-// Follows map_points.js in one module. What is chosen goes to Python as text; what it answers comes back in `data`.
+// Follows map_points.js and map_views.js in one module. What is chosen goes to Python as text; its answers are in `data`.
 
 const MAPS = new WeakMap()
 const ARRAYS = new Map() // by address, which is made from the content: fetched once
 const POINTED_AT = "pddm-lab-pointed-at"
-const REST = 60, SETTLED = 450, PATIENCE = 4000 // milliseconds
+const REST = 60, SETTLED = 450 // milliseconds
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }
-const GRID = 65535, FURTHEST = 65536 // a corner may lie a grid's width outside
 
 function fetched(address, read) {
   if (!ARRAYS.has(address)) {
@@ -29,25 +28,6 @@ function element(name, className, text = "") {
   return made
 }
 
-// A choice that this page makes and a link may hold: what was sent last holds until the server has heard of it.
-class Held {
-  text = ""
-  heardBy = 0
-
-  changed(text) {
-    if (text === this.text) this.heardBy = 0
-    if (text === this.text || Date.now() < this.heardBy) return false
-    this.text = text
-    return true
-  }
-
-  sends(text) {
-    this.text = text
-    this.heardBy = Date.now() + PATIENCE
-    return { text }
-  }
-}
-
 class Panel {
   constructor(map, number) {
     Object.assign(this, { map, number, view: null, drawn: 0 })
@@ -68,9 +48,11 @@ class Panel {
       fetched(spec.places, array(Uint16Array)), fetched(spec.codes, array(Uint8Array)),
     ])
     if (this.spec !== spec) return // a newer one is on its way
-    if (this.places !== places) [this.places, this.points] = [places, new Points(places)]
+    if (this.places !== places) {
+      [this.places, this.points] = [places, new Points(places)]
+      this.map.select()
+    }
     this.look = new Look(codes, spec)
-    this.map.select()
     this.map.draw()
   }
 
@@ -249,10 +231,12 @@ class MapView {
 
   update(data, tell) {
     const style = getComputedStyle(this.box), colour = (name, other) => style.getPropertyValue(name).trim() || other
-    this.colours = { text: colour("--st-text-color", "#1C2530"), background: colour("--st-background-color", "#FFFFFF") }
-    if (this.data?.scope !== data.scope) Object.assign(this, { hover: -1, views: [null, null] })
-    if (this.data?.scope !== data.scope || this.data?.asks !== data.asks) this.told = new Map()
-    Object.assign(this, { data, tell })
+    const colours = { text: colour("--st-text-color", "#1C2530"), background: colour("--st-background-color", "#FFFFFF") }
+    const another = this.data?.scope !== data.scope
+    let stale = another || colours.background !== this.colours?.background || this.panels.length !== data.panels.length
+    if (another) Object.assign(this, { hover: -1, other: -1, heldView: new Held() })
+    if (another || this.data?.asks !== data.asks) this.told = new Map()
+    Object.assign(this, { data, tell, colours })
     if (data.told) this.told.set(data.told.row, data.told)
     fetched(data.names, (answer) => answer.json()).then((names) => { this.names = names }).catch(() => {})
     fetched(data.labels, array(Uint32Array)).then((labels) => { this.labels = labels }).catch(() => {})
@@ -261,11 +245,18 @@ class MapView {
       this.panels.push(new Panel(this, this.panels.length))
       this.box.querySelector(".panels").append(this.panels[this.panels.length - 1].box)
     }
-    if (this.heldView.changed(data.view)) this.views = data.view.split("_").map(readView)
-    if (this.heldLasso.changed(data.lasso)) this.lasso = readLasso(data.lasso)
+    if (another || this.heldView.changed(data.view)) {
+      this.heldView.text = data.view
+      this.views = data.view.split("_").map(readView)
+      stale = true
+    }
+    if (this.heldLasso.changed(data.lasso)) {
+      this.lasso = readLasso(data.lasso)
+      this.select()
+      stale = true
+    }
     data.panels.forEach((spec, at) => this.panels[at].show(spec))
-    this.select()
-    this.draw()
+    stale ? this.draw() : this.drawMarks() // an answer to what is hovered changes no point
     this.showTip()
   }
 
@@ -399,18 +390,6 @@ class MapView {
     if (px < 20 || py < 20 || px > lens.width - 20 || py > lens.height - 20) this.look(panel, { x, y, span: lens.span })
     this.point(panel, row)
   }
-}
-
-const writeView = (view) => (view ? [view.x, view.y, view.span].map(Math.round).join(".") : "all")
-function readView(text) {
-  const [x, y, span] = text.split(".").map(Number)
-  return span > 0 ? { x, y, span } : null
-}
-const writeLasso = ({ panel, corners }) => (panel ? "2_" : "") + corners.map((corner) => corner.join(".")).join("_")
-function readLasso(text) {
-  if (!text) return null
-  const panel = text.startsWith("2_") ? 1 : 0
-  return { panel, corners: text.slice(2 * panel).split("_").map((corner) => corner.split(".").map(Number)) }
 }
 
 export default function (component) {
