@@ -251,9 +251,10 @@ def _outlines(
         for of, (low, high) in zip(values, ends, strict=True)
     ]
     counts = np.bincount(places[1] * _CELLS + places[0], minlength=_CELLS**2).reshape(_CELLS, _CELLS).astype(float)
+    smooth = counts
     for _ in range(2):  # a few pairs to a cell leave holes
-        counts = _blurred(_blurred(counts).T).T
-    falling = np.argsort(-counts, axis=None)
+        smooth = _blurred(_blurred(smooth).T).T
+    falling = np.argsort(-smooth, axis=None)
     within = np.empty(counts.size)
     within[falling] = counts.ravel()[falling].cumsum() / counts.sum()
     # Levels a step apart, which is what a contour draws: 1 holds the largest share.
