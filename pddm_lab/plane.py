@@ -15,15 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from pddm_lab.errors import ConfigError
 from pddm_lab.losses import double_header_hinge
 from pddm_lab.miner import mine
 from pddm_lab.pddm import PDDM
-from pddm_lab.scenes import LAYOUTS, Scene
+from pddm_lab.scenes import PlaneConfig, Scene
 from pddm_lab.separation import separation
 from pddm_lab.similarity import Euclidean, PDDMSimilarity, Similarity
 
-PER_CLASS = 6
+PER_CLASS = 5
 """Points of each class in a step's batch."""
 ACCEPTED_NEGATIVES = 0.01
 """Share of the negative pairs that a threshold lets pass: what makes a circle of D and a contour of S comparable."""
@@ -31,32 +30,6 @@ SNAPSHOTS = 24
 """About how many steps of a training are kept."""
 _LEARNING_RATE = 0.01
 _WEIGHT_DECAY = 0.5  # gamma, decoupled: less than that, and S keeps the slope over the plane that it began with
-
-
-@dataclass(frozen=True)
-class PlaneConfig:
-    """Choices of a training on the plane."""
-
-    scene: str = "density"
-    """A key of `LAYOUTS`."""
-    position: bool = True
-    """Whether the unit sees v; without, W_v is held at 0 and S depends on u alone."""
-    seed: int = 0
-    """Of the points, the unit's start and the batches."""
-    hidden: int = 64
-    """Width of the unit's layers."""
-    steps: int = 400
-    score_margin: float = 0.5
-    """alpha, in score units."""
-
-    def __post_init__(self) -> None:
-        if self.scene not in LAYOUTS:
-            raise ConfigError(f"Unknown scene {self.scene!r}. Expected one of {', '.join(LAYOUTS)}.")
-        for name, low, high in (("seed", 0, 2**31 - 1), ("hidden", 2, 256), ("steps", 1, 5000)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} must be {low} to {high}, and is {getattr(self, name)}.")
-        if not 0 < self.score_margin <= 10:
-            raise ConfigError(f"score_margin must be above 0 and at most 10, and is {self.score_margin}.")
 
 
 @dataclass(frozen=True)
@@ -176,11 +149,6 @@ def score(unit: PDDM, a: Float[np.ndarray, "*#batch 2"], b: Float[np.ndarray, "*
 def score_at(unit: PDDM, means: Float[np.ndarray, "*batch 2"], difference: Float[np.ndarray, " 2"]) -> np.ndarray:
     """S of the pairs that share one difference and differ in their mean, (...) float32."""
     return score(unit, means - difference / 2, means + difference / 2)
-
-
-def vector(length: float, angle: float) -> Float[np.ndarray, " 2"]:
-    """A difference from its length and its direction in degrees."""
-    return length * np.array([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
 
 
 @dataclass(frozen=True)

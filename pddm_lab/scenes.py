@@ -18,7 +18,7 @@ from pddm_lab.errors import ConfigError
 
 TRAIN, HELD_OUT = 24, 12
 """Points of a class that train, and others that measure; a class that never trains has only the latter."""
-EXTENT = ((-3.3, 3.3), (-1.85, 1.85))
+EXTENT = ((-3.4, 3.4), (-1.9, 1.9))
 """The part of the plane that is drawn: from and to, by axis."""
 
 Classes: TypeAlias = list[tuple[str, bool, np.ndarray]]
@@ -63,6 +63,8 @@ class Layout:
     """A difference worth moving: its length,"""
     angle: int
     """and its direction in degrees."""
+    anchor: tuple[float, float]
+    """Where the first anchor is looked for."""
 
 
 def make_scene(name: str, seed: int = 0) -> Scene:
@@ -90,6 +92,31 @@ def make_scene(name: str, seed: int = 0) -> Scene:
     )
 
 
+def first_anchor(scene: Scene) -> int:
+    """The held-out point of a known class that lies nearest to where the scene is best looked at first."""
+    rows = scene.held_out("known")
+    away = np.linalg.norm(scene.points[rows] - np.array(LAYOUTS[scene.name].anchor), axis=1)
+    return int(rows[away.argmin()])
+
+
+def mesh(columns: int = 80) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, "rows columns 2"]]:
+    """A grid over what is drawn of the plane: its x, its y, and its points."""
+    (left, right), (low, high) = EXTENT
+    x = np.linspace(left, right, columns)
+    y = np.linspace(low, high, round(columns * (high - low) / (right - left)))
+    return x, y, np.stack(np.meshgrid(x, y), axis=-1)
+
+
+def vector(length: float, angle: float) -> Float[np.ndarray, " 2"]:
+    """A difference from its length and its direction in degrees."""
+    return length * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
+
+
+def path(scene: Scene, places: int = 101) -> Float[np.ndarray, "places 2"]:
+    """Where the mean of a pair is moved: from one region of the scene to the other, in even steps."""
+    return np.linspace(*np.array(LAYOUTS[scene.name].path, dtype=float), places)
+
+
 def _disc(centre: tuple[float, float], radius: float, count: int, random: np.random.Generator) -> np.ndarray:
     """A round class, evenly filled."""
     angle, away = random.uniform(0, 2 * np.pi, count), radius * np.sqrt(random.uniform(0, 1, count))
@@ -105,7 +132,20 @@ def _stripe(
     return np.array(centre) + np.stack([cos * along - sin * across, sin * along + cos * across], axis=1)
 
 
-def _dense_and_sparse(random: np.random.Generator, count: int) -> Classes:
+def _dense_to_sparse(random: np.random.Generator, count: int) -> Classes:
+    classes: Classes = []
+    for region, x, radius, rows, apart, never in (
+        ("dense", -3.05, 0.085, 6, 0.34, (1, 4)), ("dense", -2.6, 0.13, 4, 0.5, (2,)),
+        ("between", -2.0, 0.2, 3, 0.75, (1,)), ("between", -1.1, 0.32, 3, 1.0, (0,)),
+        ("sparse", 0.1, 0.43, 3, 1.2, (1,)), ("sparse", 1.4, 0.45, 3, 1.22, (2,)), ("sparse", 2.75, 0.47, 3, 1.25, (1,)),
+    ):  # fmt: skip
+        for row in range(rows):
+            centre = (x, (row - (rows - 1) / 2) * apart)
+            classes.append((region, row in never, _disc(centre, radius, count, random)))
+    return classes
+
+
+def _islands(random: np.random.Generator, count: int) -> Classes:
     places = list(product(range(3), range(3)))
     dense = [(-2.4 + 0.34 * column, 0.34 * row - 0.34) for column, row in places]
     sparse = [(0.15 + 1.25 * column, 1.2 * row - 1.2) for column, row in places]
@@ -140,24 +180,55 @@ def _one_density(random: np.random.Generator, count: int) -> Classes:
 
 LAYOUTS = {
     "density": Layout(
-        "Dense and sparse",
-        "Small classes close together on the left, wide classes on the right.",
-        _dense_and_sparse, ((-2.1, 0.0), (1.95, 1.05)), 0.42, 90,
+        "Dense to sparse",
+        "Small classes close together on the left, wide classes on the right, and all between.",
+        _dense_to_sparse, ((-3.05, 0.0), (2.75, 1.25)), 0.34, 90, (1.4, 1.22),
+    ),
+    "islands": Layout(
+        "Two islands",
+        "Small classes close together, wide classes, and a gap between them.",
+        _islands, ((-2.06, 0.0), (1.4, 1.2)), 0.34, 90, (1.4, 1.2),
     ),
     "grains": Layout(
         "Two grains",
         "Classes are lying stripes on the left and upright stripes on the right.",
-        _two_grains, ((-1.75, 0.0), (1.71, 0.0)), 0.84, 0,
+        _two_grains, ((-1.75, 0.0), (1.71, 0.0)), 0.84, 0, (-1.75, 0.84),
     ),
     "diagonals": Layout(
         "Diagonals",
         "The same stripes, turned by 45°: along and across a stripe, |a − b| is the same.",
-        _diagonals, ((-1.75, 0.0), (1.75, 0.0)), 0.6, 45,
+        _diagonals, ((-1.75, 0.0), (1.75, 0.0)), 0.85, 45, (-1.45, -0.3),
     ),
     "even": Layout(
         "One density",
         "Classes of one size, evenly spread: one distance fits all.",
-        _one_density, ((-2.5, 0.0), (2.5, 0.0)), 0.4, 90,
+        _one_density, ((-2.5, 0.0), (2.5, 0.0)), 0.4, 90, (-0.5, 0.0),
     ),
 }  # fmt: skip
 """Every scene by name."""
+
+
+@dataclass(frozen=True)
+class PlaneConfig:
+    """Choices of a training on the plane."""
+
+    scene: str = "density"
+    """A key of `LAYOUTS`."""
+    position: bool = True
+    """Whether the unit sees v; without, W_v is held at 0 and S depends on u alone."""
+    seed: int = 0
+    """Of the points, the unit's start and the batches."""
+    hidden: int = 48
+    """Width of the unit's layers."""
+    steps: int = 400
+    score_margin: float = 0.5
+    """alpha, in score units."""
+
+    def __post_init__(self) -> None:
+        if self.scene not in LAYOUTS:
+            raise ConfigError(f"Unknown scene {self.scene!r}. Expected one of {', '.join(LAYOUTS)}.")
+        for name, low, high in (("seed", 0, 2**31 - 1), ("hidden", 2, 256), ("steps", 1, 5000)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} must be {low} to {high}, and is {getattr(self, name)}.")
+        if not 0 < self.score_margin <= 10:
+            raise ConfigError(f"score_margin must be above 0 and at most 10, and is {self.score_margin}.")

@@ -1,0 +1,201 @@
+"""Local vs global: a plane of points on which a PDDM unit trains in seconds, to see what S can say and D can't."""
+
+import time
+
+import numpy as np
+import plane_loading
+import plane_text
+import shell
+import streamlit as st
+
+from pddm_lab import cards, figures
+from pddm_lab.scenes import LAYOUTS, PlaneConfig, first_anchor, mesh, path, vector
+
+LIVE, PLAY = 0.4, 0.7  # seconds between two looks at a training, between two steps of the play
+NO_BAR = {"displayModeBar": False}
+
+shell.heading(
+    "Local vs global",
+    "D measures with one ruler everywhere. S of a PDDM unit also sees where a pair lies. Here both are on a plane, and "
+    "the unit trains while you look.",
+)
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    titles = {name: layout.title for name, layout in LAYOUTS.items()}
+    name = shell.choice(st.segmented_control, "Scene", titles, "scene")
+    sees = shell.choice(
+        st.segmented_control, "The unit sees", {"both": "u and v", "difference": "u alone"}, "sees",
+        help="u is the difference of a pair, v its mean. Without v (W_v = 0) S is a global measure of u.",
+    )  # fmt: skip
+    with st.popover("Training", icon=":material/tune:"), st.form("choices", border=False):
+        seed = st.number_input("Seed", 0, 9999, 0, key="seed", bind="query-params", help="Of points, start, batches.")
+        hidden = st.number_input("Width of the layers", 2, 256, 48, key="hidden", bind="query-params")
+        steps = st.number_input("Steps", 10, 5000, 400, key="steps", bind="query-params")
+        margin = st.number_input("Margin α", 0.05, 5.0, 0.5, 0.05, key="margin", bind="query-params")
+        st.form_submit_button("Train", type="primary", width="stretch")
+config = PlaneConfig(name, sees == "both", seed, hidden, steps, round(margin, 2))
+training = plane_loading.training(config)
+scene, layout = training.scene, LAYOUTS[name]
+watched, playing = training.running, "play_from" in st.session_state
+
+
+def train_again() -> None:
+    """Forget this training, so that the page begins it anew."""
+    plane_loading.training.clear(config)
+    st.query_params.pop("step", None)
+
+
+def play() -> None:
+    """Step through the training from its start, or stop where it is."""
+    if playing:
+        del st.session_state["play_from"]
+    else:
+        st.session_state["play_from"] = time.monotonic()
+        st.query_params["step"] = "0"
+
+
+def go_to(row: int) -> None:
+    """Make a point the anchor."""
+    st.query_params[f"anchor_{name}"] = str(row)
+
+
+def picked() -> None:
+    """Make the point that was clicked the anchor."""
+    points = st.session_state["plane"]["selection"]["points"]
+    if points and "customdata" in points[0]:
+        go_to(int(np.ravel(points[0]["customdata"])[0]))
+
+
+def view() -> None:
+    """All that changes with the step, the anchor and the pair."""
+    if playing != ("play_from" in st.session_state) or watched != training.running:
+        st.rerun()
+    number = chosen_step()
+    left, right = st.columns([5, 3], gap="medium")
+    with right:
+        pair, difference, at = chosen_pair()
+    with left:
+        the_plane(number, pair, difference)
+    if number >= 0:
+        with right:
+            same_difference(number, difference, at)
+        with left:
+            accepted(number)
+        measures(number)
+
+
+def chosen_step() -> int:
+    """Progress while it trains, afterwards the step to look at. Returns the snapshot's number; -1: none yet."""
+    if training.failed:
+        st.error(f"The training ended: {training.failed}", icon=":material/error:")
+    taken = [snapshot.step for snapshot in training.snapshots]
+    last = len(taken) - 1
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if training.running:
+            loss = f", loss {training.snapshots[last].loss:.3f}" if last > 0 else ""
+            told = f"Training: step {taken[last]:,} of {steps:,}{loss}" if taken else "Getting ready"
+            st.progress(taken[last] / steps if taken else 0.0, text=told)
+            st.button("Stop", key="stop", icon=":material/stop_circle:", on_click=training.stop)
+            return last
+        if not taken:
+            return last
+        if playing and time.monotonic() - st.session_state["play_from"] > 0.8 * PLAY:
+            asked = st.query_params.get("step")
+            number = taken.index(int(asked)) + 1 if asked in map(str, taken) else last
+            st.query_params["step"] = str(taken[min(number, last)])
+            st.session_state["play_from"] = time.monotonic()
+            if number >= last:
+                del st.session_state["play_from"]
+        ended = "" if taken[last] == steps else f": stopped after {taken[last]:,} of {steps:,}"
+        titles = {str(step): f"{step:,}" for step in taken}
+        step = shell.choice(st.select_slider, f"Training step{ended}", titles, "step", str(taken[last]))
+        label, icon = ("Pause", "pause") if playing else ("Play", "play_arrow")
+        st.button(label, key="play", icon=f":material/{icon}:", on_click=play, help="Step through the training.")
+        st.button("Train again", key="again", icon=":material/replay:", on_click=train_again)
+    return taken.index(int(step))
+
+
+def chosen_anchor() -> int:
+    """The row of the anchor, from the URL."""
+    asked = st.query_params.get(f"anchor_{name}", "")
+    return int(asked) if asked.isdecimal() and int(asked) < len(scene.points) else first_anchor(scene)
+
+
+def chosen_pair() -> tuple[np.ndarray, np.ndarray, float]:
+    """The sliders of the pair. Returns its two ends, its difference, and where on the path its mean is, 0 to 1."""
+    st.markdown("**The same difference, elsewhere**")
+    at = st.slider("Move the mean", 0, 100, 0, key="mean", bind="query-params", format="%d %%") / 100
+    with st.container(horizontal=True):
+        length = st.slider("Length", 0.02, 2.0, layout.length, 0.02, key=f"length_{name}", bind="query-params")
+        angle = st.slider("Angle", 0, 180, layout.angle, 5, key=f"angle_{name}", bind="query-params", format="%d°")
+    difference = vector(length, angle)
+    mean = path(scene)[round(100 * at)]
+    return np.stack([mean - difference / 2, mean + difference / 2]), difference, at
+
+
+def the_plane(number: int, pair: np.ndarray, difference: np.ndarray) -> None:
+    """The plane, coloured by S to the anchor or by S of the pair's difference."""
+    anchor = chosen_anchor()
+    titles = {"anchor": "S to the anchor", "pair": "S of the difference, everywhere"}
+    others = scene.held_out("unseen" if scene.unseen[anchor] else "known")
+    place = int(np.searchsorted(others, anchor))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        show = shell.choice(st.segmented_control, "Show", titles, "show", label_visibility="collapsed")
+        for label, shortcut, to in (("Back", "B", others[place - 1]), ("Next", "N", others[(place + 1) % len(others)])):
+            st.button(label, shortcut=shortcut, key=label.lower(), on_click=go_to, args=(int(to),))
+    if number < 0:
+        figure = figures.plane_neighbourhood(scene, anchor, None, 0, 0, pair=pair)
+    else:
+        looks = plane_loading.looks(training, number, anchor)
+        hover = plane_text.hover(scene, anchor, looks.to_points)
+        over = looks.around if show == "anchor" else looks.at(mesh()[2], difference)
+        figure = (
+            figures.plane_neighbourhood(scene, anchor, over, looks.threshold, looks.radius, pair=pair, hover=hover)
+            if show == "anchor"
+            else figures.plane_everywhere(scene, over, looks.threshold, pair=pair, hover=hover)
+        )
+    st.plotly_chart(
+        figure, key="plane", on_select=picked, selection_mode="points", config=NO_BAR,
+        alt=f"The plane of points {layout.title}, coloured by {titles[show]}",
+    )  # fmt: skip
+    st.caption("Click a point to make it the anchor. Small points train, large ones are held out; classes of open "
+               "points never train. S and D each accept 1 % of the negative pairs.")  # fmt: skip
+
+
+def accepted(number: int) -> None:
+    """What the anchor accepts by S and by D."""
+    st.html(cards.facts(plane_text.verdicts(plane_loading.looks(training, number, chosen_anchor()))))
+
+
+def same_difference(number: int, difference: np.ndarray, at: float) -> None:
+    """S and D of the pair where it is, and along its path."""
+    looks = plane_loading.looks(training, number, chosen_anchor())
+    scores, distance = looks.at(path(scene), difference), float(np.linalg.norm(difference))
+    here = float(scores[round(100 * at)])
+    with st.container(horizontal=True, gap="small"):
+        for label, value, passed in (("S", here, here > looks.threshold), ("D", distance, distance < looks.radius)):
+            st.metric(label, f"{value:.2f}", "accepted" if passed else "refused", delta_color="off", delta_arrow="off")
+    st.plotly_chart(
+        figures.plane_along(scene, scores, looks.threshold, distance, looks.radius, at), key="along", config=NO_BAR,
+        alt=f"S and D of one difference while its mean moves: S goes from {scores[0]:.2f} to {scores[-1]:.2f}, D stays",
+    )  # fmt: skip
+
+
+def measures(number: int) -> None:
+    """What S and D are worth on points that didn't train, at this step and through the training."""
+    left, right = st.columns([5, 3], gap="medium")
+    with left:
+        st.markdown("**Through training** :gray[· positive pairs found when 1 % of the negative ones pass]")
+        st.plotly_chart(
+            figures.plane_steps(training.snapshots, training.distance, number), key="through", config=NO_BAR,
+            alt="TPR at 1 % FPR of S and D on known and on unseen classes, by training step",
+        )  # fmt: skip
+    with right:
+        for protocol in ("known", "unseen"):
+            st.markdown(f"**{figures.PROTOCOL_TITLES[protocol]}** :gray[· {plane_text.counts(scene, protocol)}]")
+            table = plane_text.table(training, number)
+            st.html(cards.metrics_table(table, protocol, metrics=("recall@1", "auc", "tpr@1%fpr")))
+
+
+st.fragment(view, run_every=LIVE if watched else PLAY if playing else None)()
+if training.snapshots and not watched:
+    plane_text.lesson(training)

@@ -1,0 +1,120 @@
+"""What the page Local vs global says in words, with the numbers of the training it shows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from plane_loading import Looks, Training
+
+from pddm_lab.scenes import LAYOUTS, Scene
+
+UNIT = (
+    ("u = |a − b|", "u = (a - b).abs()", "How far apart, axis by axis. a and b may change places."),
+    ("v = (a + b) / 2", "v = (a + b) / 2", "Where the pair lies."),
+    ("u′ = norm(relu(W_u u + b_u))", "u_hidden = …(self.difference(u))…", "Features of the difference, of length 1."),
+    ("v′ = norm(relu(W_v v + b_v))", "v_hidden = …(self.position(v))…", "Features of the place. W_v = 0 switches it off."),
+    ("c = relu(W_c [u′; v′] + b_c)", "joint = …(self.joint(torch.cat([u_hidden, v_hidden])))…",
+     "Here difference and place meet."),
+    ("S = W_s c + b_s", "self.score(joint)", "One number; larger = more similar."),
+    ("i, j, k, l", 'mine(f, labels, pddm, "anchor")',
+     "For each i its least similar positive j, and the most similar negatives k of i and l of j."),
+    ("E_m = max(0, α + S_ik − S_ij) + max(0, α + S_jl − S_ij)", "double_header_hinge(s_ij, s_ik, s_jl, score_margin)",
+     "The positive pair must win at both of its ends, by α."),
+)  # fmt: skip
+"""The unit and its training: formula, code, and what it is for."""
+TASKS = (
+    ("One difference, two places",
+     "Move the mean from dense to sparse. D stands still. S refuses the pair where it joins two classes and accepts it "
+     "inside one. Then let the unit see u alone and move it again: now S stands still, too.",
+     {"scene": "density", "mean": "0"}),
+    ("One ruler for crossing stripes",
+     "The colour shows where S accepts a lying difference: on the left, along the stripes. Turn the angle to 90°: the "
+     "accepted region jumps to the right. No single ruler, however stretched, does both.",
+     {"scene": "grains", "show": "pair"}),
+    ("What u forgets",
+     "Turn the angle from 45° to 135°: from along the stripes to across them. S does not move at all, for |a − b| is "
+     "the same. In the lab the network trains along and can turn its features; here the points are fixed.",
+     {"scene": "diagonals", "show": "pair"}),
+    ("Who pays for it?",
+     "Classes of one size, evenly spread: D is already right. S has to learn what D knows, and adds nothing.",
+     {"scene": "even"}),
+)  # fmt: skip
+"""Tasks for a class: title, what to do and to look for, and the view to do it in."""
+
+
+def hover(scene: Scene, anchor: int, scores: np.ndarray) -> list[str]:
+    """A line per point: its class, and how near it is to the anchor by S and by D."""
+    distances = np.linalg.norm(scene.points - scene.points[anchor], axis=1)
+    return [
+        f"class {label}, S {score:.2f}, D {distance:.2f}"
+        for label, score, distance in zip(scene.labels, scores, distances, strict=True)
+    ]
+
+
+def verdicts(looks: Looks) -> dict[str, str]:
+    """What the anchor accepts by S and by D."""
+    return {
+        name: f"accepts {found.own} of {found.own_total} points of its class, {found.others} of {found.others_total} others"
+        for name, found in looks.accepted().items()
+    }
+
+
+def counts(scene: Scene, protocol: str) -> str:
+    """What a protocol measures on."""
+    rows = scene.held_out(protocol)
+    return f"{len(rows)} held-out points, {len(np.unique(scene.labels[rows]))} classes"
+
+
+def table(training: Training, number: int) -> pd.DataFrame:
+    """The measures of S and D as `metrics_table` takes them."""
+    snapshot = training.snapshots[number]
+    measured = {
+        ("euclidean", "known"): training.distance["known"], ("euclidean", "unseen"): training.distance["unseen"],
+        ("pddm", "known"): snapshot.known, ("pddm", "unseen"): snapshot.unseen,
+    }  # fmt: skip
+    rows = [
+        ("plane", protocol, similarity, metric, value)
+        for (similarity, protocol), of in measured.items()
+        for metric, value in of.metrics.items()
+    ]
+    return pd.DataFrame(rows, columns=["run", "protocol", "similarity", "metric", "value"])
+
+
+def lesson(training: Training) -> None:
+    """The text below the plane."""
+    st.subheader("What there is to see", anchor=False)
+    left, right = st.columns(2, gap="large")
+    for side, text in zip((left, right, left, right), paragraphs(training), strict=True):
+        side.markdown(text)
+    st.subheader("The unit, step by step", anchor=False)
+    rows = "\n".join(f"| {formula.replace('|', '&#124;')} | `{code}` | {words} |" for formula, code, words in UNIT)
+    st.markdown(f"| Formula | Code, `pddm.py`, `miner.py`, `losses.py` | In words |\n|---|---|---|\n{rows}")
+    st.subheader("Try it with a class", anchor=False)
+    for number, (side, (title, text, query)) in enumerate(
+        zip(st.columns(len(TASKS), gap="medium"), TASKS, strict=True)
+    ):
+        with side.container(border=True, height="stretch"):
+            st.markdown(f"**{number + 1}. {title}**")
+            st.markdown(text)
+            st.button("Set it up", key=f"task_{number}", on_click=_set_up, args=(query,))
+
+
+def _set_up(query: dict[str, str]) -> None:
+    st.query_params.clear()
+    st.query_params.update(query)
+
+
+def paragraphs(training: Training) -> tuple[str, str, str, str]:
+    """The question, what S adds, where it fails, and how the lab differs."""
+    snapshot, distance = training.snapshots[-1], training.distance["known"]
+    by_d, by_s = (" and ".join(f"{100 * share:.0f} % of those in {region}" for region, share in one.found.items())
+                  for one in (distance, snapshot.known))  # fmt: skip
+    return (
+        f"**One ruler.** Do two points belong to one class? D answers with a circle, equally large everywhere. "
+        f"{LAYOUTS[training.config.scene].summary} A circle of radius {-distance.threshold:.2f} lets 1 % of the "
+        f"negative pairs pass and finds {by_d}.",
+        f"**A ruler that knows the place.** {by_s}",
+        "",
+        "",
+    )

@@ -1,0 +1,229 @@
+"""Charts of a similarity on the plane: what it accepts around an anchor, and what one difference is worth elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from pddm_lab.figures.looks import METRICS, NEGATIVE, RING, new_figure, style_of, translucent
+from pddm_lab.figures.maps import class_colour
+from pddm_lab.scenes import EXTENT, LAYOUTS, Scene, mesh, path
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from pddm_lab.plane import Measured, Snapshot
+
+PAIR = "#7A55D6"
+"""Colour of the pair whose mean is moved."""
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "pentagon", "star")
+_LEVELS = 9
+
+
+def plane_neighbourhood(
+    scene: Scene, anchor: int, scores: Float[np.ndarray, "rows columns"] | None, threshold: float, radius: float,
+    *, pair: Float[np.ndarray, "2 2"] | None = None, hover: Sequence[str] = (), title: str = "", height: int = 400,
+) -> go.Figure:  # fmt: skip
+    """Contours of S to an anchor against circles of D around it.
+
+    Args:
+        scene: the points.
+        anchor: a row of them.
+        scores: S of the anchor with the points of `mesh`; None where no unit is trained yet.
+        threshold: S above which a pair is accepted.
+        radius: D below which a pair is accepted.
+        pair: the two ends of a pair to draw as well.
+        hover: a text per point of the scene.
+    """
+    figure = new_figure(title, height)
+    euclidean, (x, y) = style_of("euclidean"), scene.points[anchor].tolist()
+    if scores is not None:
+        _terrain(figure, scores, threshold, "S accepts")
+        for reach in (0.5, 1.0, 1.5, 2.0, 2.5, 3.0):
+            _circle(figure, x, y, reach, {"color": translucent(euclidean.colour, 0.55), "width": 1, "dash": "dot"})
+        _circle(figure, x, y, radius, {"color": euclidean.colour, "width": 2.5}, "D accepts")
+    _points(figure, scene, hover)
+    _pair(figure, pair)
+    figure.add_scatter(
+        x=[x], y=[y], name="anchor", mode="markers", hoverinfo="skip", showlegend=False,
+        marker={"symbol": "cross", "size": 16, "color": "#11151C", "line": {"color": "white", "width": 2}},
+    )  # fmt: skip
+    return _framed(figure)
+
+
+def plane_everywhere(
+    scene: Scene, scores: Float[np.ndarray, "rows columns"], threshold: float, *,
+    pair: Float[np.ndarray, "2 2"] | None = None, hover: Sequence[str] = (), title: str = "", height: int = 400,
+) -> go.Figure:  # fmt: skip
+    """S of one difference, whose mean lies at each point of `mesh`; the path on which `plane_along` moves it is drawn.
+
+    Args:
+        scene: the points.
+        scores: S at the points of `mesh`.
+        threshold: S above which a pair is accepted.
+        pair: the two ends of the pair, where its mean now is.
+        hover: a text per point of the scene.
+    """
+    figure = new_figure(title, height)
+    _terrain(figure, scores, threshold, "S accepts the difference here")
+    _points(figure, scene, hover)
+    ends = np.array(LAYOUTS[scene.name].path)
+    figure.add_scatter(
+        x=ends[:, 0], y=ends[:, 1], name="path of the mean", mode="lines", hoverinfo="skip",
+        line={"color": PAIR, "width": 1.5, "dash": "dash"},
+    )  # fmt: skip
+    _pair(figure, pair)
+    return _framed(figure)
+
+
+def plane_along(
+    scene: Scene, scores: Float[np.ndarray, " places"], threshold: float, distance: float, radius: float, at: float,
+    *, title: str = "", height: int = 300,
+) -> go.Figure:  # fmt: skip
+    """S and D of one difference while its mean moves along the scene's path.
+
+    Args:
+        scene: whose path it is.
+        scores: S at even steps along the path.
+        threshold: S above which a pair is accepted.
+        distance: D of the pair, everywhere the same.
+        radius: D below which a pair is accepted.
+        at: where the mean is now, 0 to 1.
+    """
+    figure = new_figure(title, height, make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08))
+    places = np.linspace(0, 100, len(scores))
+    now = float(np.interp(100 * at, places, scores))
+    for row, (name, values, limit, here) in enumerate(
+        (("pddm", scores, threshold, now), ("euclidean", np.full(len(scores), distance), radius, distance)), start=1
+    ):
+        style = style_of(name)
+        figure.add_scatter(
+            x=places, y=np.round(values, 4), row=row, col=1, mode="lines", name="S" if row == 1 else "D",
+            line={"color": style.colour, "width": 2.5}, hovertemplate="%{y:.2f}",
+        )  # fmt: skip
+        figure.add_scatter(
+            x=[100 * at], y=[here], row=row, col=1, mode="markers", showlegend=False, hoverinfo="skip",
+            marker={"color": PAIR, "symbol": "diamond", "size": 11, "line": RING},
+        )  # fmt: skip
+        figure.add_hline(
+            y=limit, row=row, col=1, line={"color": style.colour, "width": 1.2, "dash": "dot"},
+            annotation={"text": "accepted above", "font": {"size": 11}, "yshift": -2},
+        )  # fmt: skip
+    figure.add_vline(x=100 * at, line={"color": PAIR, "width": 1, "dash": "dot"})
+    span = max(np.ptp(np.append(scores, threshold)), 0.1)
+    figure.update_yaxes(
+        title="S", range=[min(scores.min(), threshold) - 0.12 * span, max(scores.max(), threshold) + 0.2 * span],
+        row=1, col=1,
+    )  # fmt: skip
+    # As everywhere: up is more similar, so that a distance's axis runs backwards.
+    figure.update_yaxes(title="D", range=[1.6 * max(distance, radius), 0], row=2, col=1)
+    start, end = (scene.region_of(np.array([row]))[0] for row in _ends(scene))
+    figure.update_xaxes(
+        range=[0, 100], tickvals=[0, 25, 50, 75, 100], ticktext=[start, "", "the mean moves", "", end], row=2, col=1
+    )
+    return figure.update_layout(showlegend=False, margin={"t": 40 if title else 8})
+
+
+def plane_steps(
+    snapshots: Sequence[Snapshot], distance: dict[str, Measured], at: int, *, metric: str = "tpr@1%fpr",
+    title: str = "", height: int = 260,
+) -> go.Figure:  # fmt: skip
+    """One metric of S at each snapshot, on known and on unseen classes, beside that of D, which doesn't learn.
+
+    Args:
+        snapshots: of a training, in order.
+        distance: what D measures, by protocol.
+        at: the snapshot that is shown.
+        metric: a key of `METRICS` that `Measured` holds.
+    """
+    figure, known = new_figure(title, height), METRICS[metric]
+    scale = 100 if known.unit == "%" else 1
+    numbers = np.arange(len(snapshots))
+    for name, of in (("pddm", None), ("euclidean", distance)):
+        for protocol, dash in (("known", "solid"), ("unseen", "dash")):
+            measured = [of[protocol] if of else getattr(snapshot, protocol) for snapshot in snapshots]
+            figure.add_scatter(
+                x=numbers, y=[round(scale * one.metrics[metric], 3) for one in measured], mode="lines",
+                name=f"{'D' if of else 'S'}, {protocol} classes", hovertemplate=f"%{{y:.{known.digits}f}} {known.unit}",
+                line={"color": style_of(name).colour, "width": 2, "dash": dash},
+            )  # fmt: skip
+    figure.add_vline(x=at, line={"color": "#6B7686", "width": 1.5})
+    ticks = numbers[:: max(1, len(numbers) // 8)]
+    figure.update_xaxes(
+        title="training step", tickvals=ticks, ticktext=[f"{snapshots[number].step:,}" for number in ticks]
+    )
+    return figure.update_yaxes(title=known.heading, range=[0, 1.04 * scale])
+
+
+def _terrain(figure: go.Figure, scores: np.ndarray, threshold: float, name: str) -> None:
+    """S over the plane in steps of one colour, and the line within which it accepts."""
+    colour, (x, y, _) = style_of("pddm").colour, mesh(scores.shape[1])
+    scores = scores.astype(np.float32)
+    low, high = np.quantile(scores, 0.02), scores.max()
+    step = max(float(high - low) / _LEVELS, 1e-6)
+    line = {"x": x.round(3), "y": y.round(3), "z": scores, "showscale": False}
+    figure.add_contour(
+        **line, hoverinfo="skip", line={"width": 0.6, "color": translucent(colour, 0.5)},
+        colorscale=[[0, translucent(colour, 0)], [1, translucent(colour, 0.5)]],
+        contours={"start": float(low) + step, "end": float(high) - step / 2, "size": step},
+    )  # fmt: skip
+    figure.add_contour(
+        **line, hoverinfo="skip", name=name, showlegend=True, line={"width": 3, "color": colour},
+        contours={"start": threshold, "end": threshold, "size": 1, "coloring": "none"},
+    )  # fmt: skip
+
+
+def _circle(figure: go.Figure, x: float, y: float, radius: float, line: dict, name: str = "") -> None:
+    angle = np.linspace(0, 2 * np.pi, 73)
+    figure.add_scatter(
+        x=(x + radius * np.cos(angle)).round(3), y=(y + radius * np.sin(angle)).round(3), mode="lines", line=line,
+        name=name, showlegend=bool(name), hoverinfo="skip",
+    )  # fmt: skip
+
+
+def _points(figure: go.Figure, scene: Scene, hover: Sequence[str]) -> None:
+    """Points by what they are for: small where they train, open where their class never does."""
+    for name, chosen, size, opacity, suffix in (
+        ("trains", scene.trains, 4, 0.45, ""),
+        ("held out", ~scene.trains & ~scene.unseen, 8, 1, ""),
+        ("class never trains", scene.unseen, 8, 1, "-open"),
+    ):
+        rows = np.flatnonzero(chosen)
+        figure.add_scatter(
+            x=scene.points[rows, 0].round(3), y=scene.points[rows, 1].round(3), mode="markers", showlegend=False,
+            name=name, customdata=rows, text=[hover[row] for row in rows] if hover else None,
+            hovertemplate="%{text}<extra></extra>" if hover else None, hoverinfo=None if hover else "skip",
+            unselected={"marker": {"opacity": opacity}},
+            marker={
+                "size": size, "opacity": opacity,
+                "color": [class_colour(label) for label in scene.labels[rows]],
+                "symbol": [_SYMBOLS[label % len(_SYMBOLS)] + suffix for label in scene.labels[rows]],
+                "line": {"width": 1.5 if suffix else 0.7, "color": None if suffix else "rgba(255,255,255,.8)"},
+            },
+        )  # fmt: skip
+
+
+def _pair(figure: go.Figure, pair: np.ndarray | None) -> None:
+    if pair is not None:
+        figure.add_scatter(
+            x=pair[:, 0].round(4), y=pair[:, 1].round(4), name="the pair a, b", mode="lines+markers+text", showlegend=False,
+            text=["a", "b"], textposition="middle right", textfont={"color": PAIR, "size": 14}, hoverinfo="skip",
+            line={"color": PAIR, "width": 3}, marker={"symbol": "diamond", "size": 11, "color": PAIR, "line": RING},
+        )  # fmt: skip
+
+
+def _framed(figure: go.Figure) -> go.Figure:
+    (left, right), (low, high) = EXTENT
+    figure.update_xaxes(range=[left, right], constrain="domain")
+    figure.update_yaxes(range=[low, high], scaleanchor="x", constrain="domain")
+    top = {"t": 76 if figure.layout.title.text else 30}
+    return figure.update_layout(hovermode="closest", dragmode=False, clickmode="event+select", margin=top)
+
+
+def _ends(scene: Scene) -> list[int]:
+    """The points nearest to either end of the path."""
+    return [int(np.linalg.norm(scene.points - end, axis=1).argmin()) for end in path(scene, 2)]
