@@ -16,7 +16,7 @@ _PICTURES = st.components.v2.component(
     "pddm_lab_pictures",
     html='<div class="pictures"></div>',
     css="""
-.pictures { --pl-page: var(--st-background-color); scroll-margin-top: 4.5rem; }
+.pictures { --pl-page: var(--st-background-color); scroll-margin-top: 11rem; }
 """,
     js="""
 const SAME = "pddm-lab-pointed-at"
@@ -29,7 +29,10 @@ export default function (component) {
     root.innerHTML = data.html
     root.shown = data.html
   }
-  if (data.reveal && root.revealed !== data.reveal) root.scrollIntoView({ behavior: "smooth", block: "start" })
+  if (data.reveal && root.revealed !== data.reveal) {
+    const { top, bottom } = root.getBoundingClientRect()
+    if (top < 60 || bottom > innerHeight) root.scrollIntoView({ behavior: "smooth", block: "start" })
+  }
   root.revealed = data.reveal
   const tiles = () => [...root.querySelectorAll("[data-pick]")]
   root.onclick = (event) => {
@@ -79,7 +82,7 @@ def pictures(
     Args:
         on_pick: called with what was chosen, instead.
         on_why: called with the id of an item when its "why?" is clicked, or W is pressed on it.
-        reveal: where this changed since the block was shown last, the page scrolls to it.
+        reveal: where this changed since the block was shown last, the page scrolls to it, unless all of it is in view.
     """
 
     def keep() -> None:

@@ -30,6 +30,8 @@ RERANKERS = ("mahalanobis", "pddm")
 Euclidean does."""
 PLACES = 500
 """Places of a gallery, a seeded sample, at which a pair's difference is scored again."""
+COMPARISONS = 40_000_000
+"""Of queries with items, to measure a shortlist's ceiling: some seconds; of a large gallery fewer queries are taken."""
 DIMENSIONS, ENDS = 10, 3
 """Dimensions that are shown of a pair, and items at either end of each."""
 
@@ -112,9 +114,9 @@ def ceiling(run: Run, protocol: str) -> Ceiling:
 
 @st.cache_resource(max_entries=8, show_spinner="Searching with the gallery's queries")
 def _ceiling(path: str, stamp: Stamp, _of: Gallery) -> Ceiling:
-    from pddm_lab.shortlist import ceiling
+    from pddm_lab.shortlist import MOST_QUERIES, ceiling
 
-    return ceiling(_of)
+    return ceiling(_of, most_queries=max(min(MOST_QUERIES, COMPARISONS // max(len(_of), 1)), 100))
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,9 @@ with query_side:
         st.html(cards.facts(searching.facts(asked, found[0])))
     else:
         find = ""
-        st.caption(f"{shell.plain(own.name)}. Its class is unknown, so results are not marked right or wrong.")
+        st.caption(
+            f"{shell.plain(own.name)}. Its class is unknown, so nothing is marked right or wrong. No link keeps it."
+        )
     picturing.own_picture("own_picture", search_with, small=True)
 
 with result_side:

@@ -6,13 +6,17 @@ import io
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import link
 from PIL import Image
 from reading import blocks, numbers, texts, tiles
+
+from pddm_lab.exports import packed
 
 RANKED_BY = ("euclidean", "mahalanobis", "pddm")
 
@@ -232,7 +236,19 @@ def test_results_are_taken_away_as_they_are_shown(open_page, with_digits: Path, 
     for name in RANKED_BY:
         np.testing.assert_allclose(table[name], values[name], atol=1e-4)
         assert table[f"{name}_rank"].tolist() == ((-values[name]).argsort(kind="stable").argsort() + 1).tolist()
+    settings = {"protocol": "known", "crop": (0.1, 0.2, 0.3, 0.4)}
+    with zipfile.ZipFile(io.BytesIO(packed("results", table, "json", digits_run, settings))) as pack:
+        assert pd.DataFrame(json.loads(pack.read("results.json")))["id"].tolist() == table["id"].tolist()
+        assert json.loads(pack.read("manifest.json"))["settings"]["crop"] == [0.1, 0.2, 0.3, 0.4]
     assert table["right"].tolist() == (gallery.items["class_name"].iloc[nearest] == asked.class_name).tolist()
+
+
+def test_without_a_model_the_page_says_so_in_one_sentence(open_page, with_digits: Path) -> None:
+    (with_digits / "digits" / "model.safetensors").unlink()
+    app = open_page("search", run="digits")
+    assert not app.exception
+    assert len(app.error) == 1
+    assert "model" in app.error[0].value
 
 
 @pytest.mark.parametrize(
