@@ -125,7 +125,7 @@ def draw(
     def hears_row(name: str, then: Callable[[int], None]) -> Callable[[], None]:
         def hear() -> None:
             row = came(name, "row")
-            if isinstance(row, int) and 0 <= row < len(labels):
+            if type(row) is int and 0 <= row < len(labels):
                 then(row)
 
         return hear

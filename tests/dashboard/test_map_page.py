@@ -1,0 +1,323 @@
+"""The Map page against the files of real runs: what is drawn, what the colours say, what lies inside a lasso."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import canvas
+import map_loading
+import mapping
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import link
+from lasso import LAST, Grid, Lasso
+from reading import blocks, texts, tiles
+
+from pddm_lab import maps
+from pddm_lab.figures import class_colour
+from pddm_lab.gallery import Gallery
+from pddm_lab.maps import write_map
+from pddm_lab.runs import Run
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray | bytes]:
+    """What a page sent to be fetched, by its address."""
+    kept: dict[str, np.ndarray | bytes] = {}
+
+    def keep(content: np.ndarray | bytes, place: str) -> str:
+        kept[f"/{place}"] = content
+        return f"/{place}"
+
+    monkeypatch.setattr(canvas, "_address", keep)
+    return kept
+
+
+def drawn(app) -> dict:
+    """What the canvas was told to draw."""
+    (found,) = [one for one in app.get("bidi_component") if one.key == "map"]
+    return json.loads(found.proto.json)
+
+
+def html(app) -> str:
+    """The page's blocks that can't be clicked."""
+    return "".join(block.value for block in app.html)
+
+
+def corners(*share: tuple[float, float]) -> str:
+    """A lasso whose corners are given as shares of the grid."""
+    return str(Lasso(np.array([[round(x * LAST), round(y * LAST)] for x, y in share])))
+
+
+HALF = corners((-0.1, -0.1), (0.5, -0.1), (0.6, 1.1), (-0.1, 1.1))
+
+
+def test_every_item_is_drawn_where_its_map_has_it(open_page, with_digits: Path, digits_run, sent) -> None:
+    app = open_page("map", run="digits")
+    gallery = digits_run.gallery("unseen")
+    frame, told = gallery.map, drawn(app)
+    (panel,) = told["panels"]
+    spread = max(np.ptp(frame["x"]), np.ptp(frame["y"]))
+    on_grid = (frame[["x", "y"]] - frame[["x", "y"]].min()) / spread * LAST
+    np.testing.assert_allclose(sent[panel["places"]], on_grid, atol=0.51)
+    labels = gallery.items["label"]
+    assert [panel["palette"][code] for code in sent[panel["codes"]]] == [class_colour(label) for label in labels]
+    names = json.loads(sent[told["names"]])
+    assert [names[label] for label in sent[told["labels"]]] == gallery.items["class_name"].tolist()
+    assert f"{len(gallery):,} of {len(gallery):,} items drawn" in texts(app)
+    assert f"**{100 * frame['overlap'].mean():.0f} %** on average" in texts(app)
+    assert "No item is chosen" in texts(app)
+    assert "Arrow keys" in panel["alt"]
+
+
+@pytest.mark.parametrize("by", ["euclidean", "pddm"])
+def test_mistakes_are_those_that_the_run_measured(open_page, with_digits: Path, digits_run, sent, by: str) -> None:
+    app = open_page("map", run="digits", protocol="known", colour="error", by=by)
+    gallery, measured = digits_run.gallery("known"), digits_run.info["metrics"]["known"]["euclidean"]
+    (panel,) = drawn(app)["panels"]
+    counts = np.bincount(sent[panel["codes"]], minlength=3)
+    assert counts.sum() == len(gallery)
+    assert counts[0] == (gallery.items["role"] == "gallery").sum()
+    shown = [key["count"] for key in panel["keys"]]
+    assert sorted(shown) == sorted(count for count in counts if count)
+    if by == "euclidean":
+        assert counts[1] / counts[1:].sum() == pytest.approx(measured["recall@1"])
+        assert f"right for **{100 * measured['recall@1']:.1f} %**" in texts(app)
+        assert f"AP@R is **{100 * measured['map@r']:.1f} %**" in texts(app)
+    else:
+        assert "orders the 100 nearest by Euclidean D anew" in texts(app)
+
+
+def test_trust_and_density_are_those_of_the_map(open_page, with_digits: Path, digits_run, sent) -> None:
+    frame = digits_run.gallery("unseen").map
+    app = open_page("map", run="digits", colour="trust")
+    (panel,) = drawn(app)["panels"]
+    np.testing.assert_allclose((sent[panel["codes"]].astype(float) - 1) / 254, frame["overlap"], atol=0.002)
+    app = open_page("map", run="digits", colour="density", item=str(digits_run.gallery("unseen").items["id"][3]))
+    (panel,) = drawn(app)["panels"]
+    assert np.argmin(frame["radius"]) in np.flatnonzero(sent[panel["codes"]] == 1)
+    assert f"{frame['radius'][3]:.3f}" in html(app)
+
+
+def test_an_older_map_is_measured_when_it_is_opened(open_page, with_digits: Path, monkeypatch, sent) -> None:
+    file = with_digits / "digits" / "gallery" / "unseen" / "map.parquet"
+    frame = pd.read_parquet(file)
+    change(file, frame[["id", "x", "y"]])
+    app = open_page("map", run="digits", colour="trust")
+    assert f"**{100 * frame['overlap'].mean():.0f} %** on average" in texts(app)
+    monkeypatch.setattr(map_loading, "COMPARED", 0)
+    change(file, frame[["id", "x", "y"]].astype({"x": float}))
+    app = open_page("map", run="digits", colour="trust")
+    assert f"({map_loading.FEWEST} of {len(frame)} items measured)" in texts(app)
+    (panel,) = drawn(app)["panels"]
+    known = sent[panel["codes"]] > 0
+    assert known.sum() == map_loading.FEWEST
+    np.testing.assert_allclose(
+        (sent[panel["codes"]][known].astype(float) - 1) / 254, frame["overlap"][known], atol=0.002
+    )
+
+
+def change(file: Path, frame: pd.DataFrame) -> None:
+    """Put another table in a gallery's folder, and into its manifest."""
+    file.unlink()
+    frame.to_parquet(file, index=False)
+    manifest = file.parent / "manifest.json"
+    told = json.loads(manifest.read_text())
+    told["files"][file.name] = {"bytes": file.stat().st_size, "sha256": "-"}
+    manifest.unlink()
+    manifest.write_text(json.dumps(told))
+
+
+def test_an_anchor_has_two_neighbourhoods(open_page, with_digits: Path, digits_run, sent) -> None:
+    import torch
+
+    from pddm_lab.measure import load_model
+
+    gallery = digits_run.gallery("unseen")
+    row, features = 11, torch.tensor(np.array(gallery.features))
+    item, label = gallery.items.loc[row, ["id", "class_name"]]
+    nearest = []
+    for name in ("euclidean", "pddm"):
+        values = load_model(digits_run).similarity(name).pairs(features[row].expand_as(features), features)
+        values[row] = -torch.inf
+        nearest.append(values.argsort(descending=True, stable=True)[:10].tolist())
+    app = open_page("map", run="digits", colour="anchor", item=item, near="10")
+    told = drawn(app)
+    assert (told["anchor"], told["linked"]) == (row, True)
+    for panel, expected in zip(told["panels"], nearest, strict=True):
+        assert sorted(one for ring in panel["rings"] for one in ring["rows"]) == sorted(expected)
+        assert sent[panel["codes"]][expected[0]] == 255
+    both = set(nearest[0]) & set(nearest[1])
+    small = [set(ring["rows"]) for ring in told["panels"][0]["rings"] if ring["size"] == 6]
+    assert set().union(*small) == both
+    assert f"**{len(both)} are the same**" in texts(app)
+    right = [int((gallery.items["class_name"][rows] == label).sum()) for rows in nearest]
+    assert f"Of the anchor's class: {right[0]} left, {right[1]} right" in texts(app)
+    found = tiles(blocks(app, "near_By both")) if both else []
+    assert {name for name, *_ in found} == set(gallery.items["id"][sorted(both)])
+    assert [right for *_, right in found] == [name == label for _, name, _, _ in found]
+    assert drawn(open_page("map", run="digits", colour="anchor", scale="rank"))["panels"][1]["ends"][1] == "rank 1"
+
+
+def inside(gallery: Gallery, text: str) -> list[int]:
+    """Rows inside a lasso, place by place."""
+    lasso, frame = Lasso.parse(text), gallery.map
+    assert lasso is not None and frame is not None
+    places = Grid.over(frame["x"].to_numpy(), frame["y"].to_numpy()).places(
+        frame["x"].to_numpy(), frame["y"].to_numpy()
+    )
+    return [row for row in range(len(places)) if len(lasso.rows(places[row : row + 1]))]
+
+
+@pytest.mark.parametrize("order", ["centre", "class"])
+def test_a_link_with_a_lasso_shows_what_lies_inside(open_page, with_digits: Path, digits_run, order: str) -> None:
+    gallery = digits_run.gallery("unseen")
+    rows = inside(gallery, HALF)
+    assert 48 < len(rows) < len(gallery)
+    app = open_page("map", run="digits", lasso=HALF, order=order, page="2")
+    classes = gallery.items["class_name"][rows]
+    title = f"{len(rows):,} of {len(gallery):,} items inside the lasso, of {classes.nunique()} classes"
+    assert title in texts(app)
+    middle = gallery.map[["x", "y"]].to_numpy()[rows]
+    away = ((middle - middle.mean(0)) ** 2).sum(1)
+    shown = re.findall('data-pick="([^"]+)"', blocks(app, "selection"))
+    assert len(shown) == min(48, len(rows) - 48)
+    assert set(shown) <= set(gallery.items["id"][rows])
+    place = {
+        name: (away[at], label) for at, (name, label) in enumerate(zip(gallery.items["id"][rows], classes, strict=True))
+    }
+    keys = [place[name][1 if order == "class" else 0] for name in shown]
+    assert keys == pytest.approx(sorted(keys), rel=1e-3) if order == "centre" else keys == sorted(keys)
+    counted = re.findall(r"</span>([^<]+)</th><td class=\"pl-count\">(\d+) <small>of (\d+)", html(app))
+    there = gallery.items["class_name"].value_counts()
+    assert {(name, int(here), int(all_)) for name, here, all_ in counted} == {
+        (name, int(here), int(there[name])) for name, here in classes.value_counts().items()
+    }
+    assert drawn(app)["lasso"] == HALF
+    assert set(drawn(app)["shown"]) == set(shown)
+
+
+def test_a_selection_is_taken_away_with_its_places(with_digits: Path) -> None:
+    run = Run.open(with_digits / "digits")
+    first = mapping.open_map(run, "unseen")
+    assert first is not None
+    choices = [mapping.Choice("anchor", "euclidean"), mapping.Choice("anchor", "pddm")]
+    scene = mapping.Scene([first, first], choices, 5, 5, Lasso.parse(HALF), "centre")
+    table = mapping.selection_table(scene)
+    gallery = run.gallery("unseen")
+    assert gallery.map is not None
+    assert sorted(table["row"]) == inside(gallery, HALF)
+    assert table["id"].tolist() == gallery.items["id"][table["row"]].tolist()
+    for column in ("x", "y", "radius", "overlap"):
+        np.testing.assert_array_equal(table[column], gallery.map[column][table["row"]])
+    distances = np.linalg.norm(gallery.features[table["row"]] - gallery.features[5], axis=1)
+    np.testing.assert_allclose(table["euclidean_distance_to_anchor"], distances, atol=1e-5)
+    assert "pddm_similarity_to_anchor" in table
+    told = mapping.settings(scene)
+    assert (told["anchor"], told["by"], len(told["lasso"])) == (gallery.items["id"][5], ["euclidean", "pddm"], 4)
+    json.dumps(told)
+
+
+@pytest.fixture
+def twin(with_digits: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """A second run of the same items in another order; row of each of the first's."""
+    target = with_digits / "twin"
+    shutil.copytree(with_digits / "digits", target, copy_function=link)
+    told = json.loads((target / "run.json").read_text())
+    (target / "run.json").unlink()
+    (target / "run.json").write_text(
+        json.dumps(told | {"name": "twin", "config": told["config"] | {"run_name": "twin"}})
+    )
+    gallery = Run.open(with_digits / "digits").gallery("unseen")
+    order = np.random.default_rng(0).permutation(len(gallery))
+    from PIL import Image
+
+    written = Gallery.write(
+        target / "gallery" / "unseen", "unseen", np.array(gallery.features)[order][:, ::-1], gallery.items.iloc[order],
+        lambda row: Image.new("RGB", (4, 4)), gallery.distributions,
+    )  # fmt: skip
+    monkeypatch.setattr(maps, "_umap", lambda of, *_: of[:, :2])
+    write_map(written.path)
+    return np.argsort(order)
+
+
+def test_two_runs_lie_side_by_side_with_one_selection(open_page, with_digits: Path, twin: np.ndarray, sent) -> None:
+    one, two = (Run.open(with_digits / name).gallery("unseen") for name in ("digits", "twin"))
+    app = open_page("map", **{"run": "digits", "with": "twin", "colour": "trust", "lasso": f"2_{HALF}"})
+    told = drawn(app)
+    assert [panel["title"].partition(":")[0] for panel in told["panels"]] == ["digits", "twin"]
+    assert not told["linked"]
+    places = sent[told["panels"][1]["places"]]
+    frame = two.map.iloc[twin]
+    np.testing.assert_array_equal(places, Grid.over(frame["x"], frame["y"]).places(frame["x"], frame["y"]))
+    np.testing.assert_allclose((sent[told["panels"][1]["codes"]].astype(float) - 1) / 254, frame["overlap"], atol=0.002)
+    chosen = set(two.items["id"].iloc[inside(two, HALF)])
+    assert f"{len(chosen):,} of {len(one):,} items inside the lasso" in texts(app)
+    assert set(re.findall('data-pick="([^"]+)"', blocks(app, "selection"))) <= chosen
+    app = open_page("map", **{"run": "digits", "with": "twin", "colour": "error"})
+    assert [key["count"] for panel in drawn(app)["panels"] for key in panel["keys"]]
+    assert not app.error
+
+
+def test_a_link_with_nonsense_opens_the_map_and_says_so(open_page, with_digits: Path) -> None:
+    names = ["colour", "measure", "scale", "near", "view", "order", "with", "by", "left", "right", "page", "protocol"]
+    image = "![x](http://example.com/a.png)"
+    app = open_page("map", run="digits", lasso=image, item=image, **dict.fromkeys(names, image))
+    assert not app.error
+    assert "lasso can't be read" in texts(app)
+    assert "isn't in this gallery" in texts(app)
+    assert image not in texts(app)
+    assert (drawn(app)["lasso"], drawn(app)["anchor"]) == ("", -1)
+    assert "of a map that isn't open" in texts(open_page("map", run="digits", lasso=f"2_{HALF}"))
+    far = corners((5, 5), (6, 5), (6, 6))
+    assert "No item lies inside it." in texts(open_page("map", run="digits", lasso=far))
+
+
+def test_a_lasso_does_not_outlive_its_map(open_page, with_digits: Path) -> None:
+    app = open_page("map", run="digits", lasso=HALF)
+    assert "inside the lasso" in texts(app)
+    app.segmented_control(key="protocol").set_value("known").run()
+    assert not app.exception
+    assert "inside the lasso" not in texts(app)
+    assert "lasso" not in app.query_params
+
+
+def test_what_comes_from_the_page_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list = []
+    on = canvas.Hears(heard.append, heard.append, heard.append, heard.append)
+    made: dict = {}
+    monkeypatch.setattr(canvas, "_CANVAS", lambda **given: made.update(given))
+    monkeypatch.setattr(canvas, "_address", lambda *_: "")
+    canvas.draw([], ["a"], np.zeros(3, int), key="map", scope="", linked=True, asks="", on=on)
+    for name, values in {
+        "picked": [{"row": 2}, {"row": 3}, {"row": -1}, {"row": "1"}, {"row": True}, "1", None, {}],
+        "lasso": [{"text": "1.2"}, {"text": 5}, None],
+    }.items():
+        for value in values:
+            monkeypatch.setattr(canvas.st, "session_state", {"map": {name: value}})
+            made[f"on_{name}_change"]()
+    assert heard == [2, "1.2"]
+
+
+def test_a_gallery_without_its_map_or_with_a_torn_one_says_so(open_page, with_digits: Path) -> None:
+    folder = with_digits / "digits" / "gallery"
+    file = folder / "unseen" / "map.parquet"
+    change(file, pd.read_parquet(file).iloc[:-3])
+    assert "doesn't fit its gallery" in texts(open_page("map", run="digits"))
+    for protocol in ("unseen", "known"):
+        (folder / protocol / "map.parquet").unlink()
+        told = json.loads((folder / protocol / "manifest.json").read_text())
+        del told["files"]["map.parquet"]
+        (folder / protocol / "manifest.json").unlink()
+        (folder / protocol / "manifest.json").write_text(json.dumps(told))
+    assert "No map of this gallery" in texts(open_page("map", run="digits"))
+
+
+def test_similarities_that_are_gone_are_one_clear_sentence(open_page, with_digits: Path) -> None:
+    (with_digits / "digits" / "model.safetensors").unlink()
+    assert "The map can't be coloured" in texts(open_page("map", run="digits", colour="anchor"))
+    assert "items drawn" in texts(open_page("map", run="digits"))
