@@ -17,6 +17,7 @@ import tyro
 from tyro.conf import Fixed, Positional, Suppress, arg
 
 from pddm_lab import config
+from pddm_lab.bench.commands import bench
 from pddm_lab.config import PRESET_SUMMARIES, PRESETS, TrainConfig
 from pddm_lab.errors import ConfigError, DataError, LabError, RunError
 
@@ -205,6 +206,7 @@ def fetch(name: Positional[str], data_root: str = "") -> None:
 
 
 app.command(data, name="data", help="List or fetch data sets.")
+app.command(bench, name="bench", help="Measure how fast the lab is on this machine.")
 
 
 def _fetch_if_missing(dataset: str, data_root: str) -> None:

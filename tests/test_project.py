@@ -30,8 +30,9 @@ ORDER = [
     "audit", "calibration", "duplicates", "twins", "licences",
     "figures.looks", "figures.audit", "figures.maps", "figures.pairs", "figures.plane", "figures.quadruplets",
     "figures.retrieval", "figures.training", "figures",
-    "cards.block", "cards.audit", "cards.classes", "cards.pairs", "cards.explanation", "cards.pictures",
-    "cards.quadruplets", "cards.tables", "cards", "notebook", "serving", "cli",
+    "cards.block", "cards.audit", "cards.classes", "cards.confusions", "cards.pairs", "cards.explanation", "cards.pictures",
+    "cards.quadruplets", "cards.tables", "cards", "notebook", "serving",
+    "bench.report", "bench.synthetic", "bench.browser", "bench.pages", "bench.dashboard", "bench.commands", "cli",
 ]
 # fmt: on
 
@@ -55,7 +56,7 @@ def _imports(path: Path) -> set[str]:
 
 
 PACKAGE = {_module(path): path for path in sorted((ROOT / "pddm_lab").rglob("*.py"))}
-EMPTY = {"pddm_lab", "pddm_lab.data"}
+EMPTY = {"pddm_lab", "pddm_lab.bench", "pddm_lab.data"}
 """Packages that hold nothing of their own."""
 OUTSIDE = sorted(
     path for folder in ("dashboard", "notebooks") for path in (ROOT / folder).rglob("*.py") if ".ipynb" not in str(path)

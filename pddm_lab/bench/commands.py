@@ -1,0 +1,50 @@
+"""The command line's `bench`: each benchmark prints a table and keeps it as JSON where asked."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import tyro
+
+bench = tyro.extras.SubcommandApp()
+
+
+@bench.command
+def dashboard(
+    items: int = 10_000,
+    sessions: int = 20,
+    memory_items: int = 100_000,
+    cores: int = 2,
+    folder: str = "",
+    json: str = "",
+) -> None:
+    """Measure the dashboard against its targets; what needs a browser needs Chromium on the PATH.
+
+    Args:
+        items: of the gallery that pages, reruns and sessions are measured with.
+        sessions: at once.
+        memory_items: of the gallery that memory is measured with; 0: leave that out.
+        cores: processor cores that server, browser and sessions share; 0: all there are.
+        folder: keeps the run that is made for it, to measure again sooner; empty: a temporary one.
+        json: file that the measures go to as well.
+    """
+    _limit_cores(cores)
+    from pddm_lab.bench.dashboard import measure
+    from pddm_lab.bench.report import machine, show
+
+    def say(what: str) -> None:
+        print(f"... {what}", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(folder).expanduser() if folder else Path(temporary)
+        facts = machine()  # before, so that the load is what others made of it
+        show("dashboard", measure(place, items, sessions, memory_items, say), facts, json)
+
+
+def _limit_cores(cores: int) -> None:
+    """Keep this process and all that it starts to so many cores, where the system can."""
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])

@@ -1,0 +1,118 @@
+"""A run to measure on: really trained, on pictures made for it, with galleries of as many items as asked for.
+
+The training is the preset `quick` with the pretrained trunk, on a few hundred pictures: its logs, model and choices are
+what any run has. Only the galleries are not its own: their features are drawn around a centre per class, as unit
+vectors, and their pictures are some of those that it trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from PIL import Image, ImageDraw
+
+from pddm_lab.config import SIMILARITIES, TrainConfig
+from pddm_lab.gallery import Gallery
+from pddm_lab.maps import start_map
+from pddm_lab.measure import load_similarities
+from pddm_lab.pairs import sample_pairs, score_pairs
+from pddm_lab.runs import Run
+from pddm_lab.separation import Distribution, histogram
+from pddm_lab.trainer import train
+
+CLASSES, EACH = 40, 12
+"""Of the pictures that it trains on."""
+ITEMS_OF_A_CLASS = 8
+"""In a gallery."""
+_SIDE = 128
+_SCORED = 200_000
+
+
+def make_run(folder: Path, progress: Callable[[str], None]) -> Run:
+    """A finished run, `bench`.
+
+    Args:
+        folder: where its pictures (pictures/) and the runs' root (runs/) go.
+        progress: called with what is being done.
+    """
+    progress("pictures to train on")
+    draw_pictures(folder / "pictures")
+    progress("a training of the preset quick")
+    config = TrainConfig(
+        dataset=f"folder:{folder / 'pictures'}", runs_root=str(folder / "runs"), run_name="bench", views=1,
+        notes="Made by `pddm-lab bench dashboard`: a real training, galleries of drawn features.",
+    )  # fmt: skip
+    return train(config, progress=False)
+
+
+def write_galleries(run: Run, folder: Path, items: int, progress: Callable[[str], None]) -> None:
+    """Galleries in place of the run's: `items` items of unseen classes, and a fifth of that of known ones."""
+    drawing = start_map()
+    for protocol, count in (("unseen", items), ("known", max(items // 5, 100))):
+        progress(f"a gallery of {count:,} items ({protocol})")
+        drawing.add(_write_gallery(run, folder / "pictures", protocol, count))
+    progress("their maps")
+    drawing.wait()
+
+
+def draw_pictures(folder: Path) -> None:
+    """JPEG files, <folder>/<class>/<number>.jpg: a class is a shape in a colour, its pictures move and tint it."""
+    for label in range(CLASSES):
+        rng = np.random.default_rng(label)
+        (folder / f"class {label:02d}").mkdir(parents=True, exist_ok=True)
+        corners = rng.integers(16, _SIDE - 16, (3 + label % 4, 2))
+        colour = rng.integers(0, 256, 3)
+        for number in range(EACH):
+            image = Image.new("RGB", (_SIDE, _SIDE), tuple(rng.integers(190, 256, 3).tolist()))
+            moved = corners + rng.integers(-10, 11, 2)
+            tint = np.clip(colour + rng.integers(-30, 31, 3), 0, 255)
+            ImageDraw.Draw(image).polygon([tuple(map(int, corner)) for corner in moved], tuple(map(int, tint)))
+            image.save(folder / f"class {label:02d}" / f"{number:02d}.jpg", quality=90)
+
+
+def clustered_features(
+    labels: Int[np.ndarray, " items"], dim: int, seed: int
+) -> Float[np.ndarray, "items dim"]:  # fmt: skip
+    """Unit-length features around a centre per class, denser for some classes than for others."""
+    rng = np.random.default_rng(seed)
+    classes = int(labels.max()) + 1
+    centres = rng.standard_normal((classes, dim), dtype=np.float32)
+    width = rng.uniform(0.4, 1.2, classes).astype(np.float32)
+    features = centres[labels] + width[labels, None] * rng.standard_normal((len(labels), dim), dtype=np.float32)
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+def _write_gallery(run: Run, pictures: Path, protocol: str, count: int) -> Path:
+    labels = np.arange(count) // ITEMS_OF_A_CLASS
+    features = clustered_features(labels, run.config.dim, seed=len(protocol))
+    files = sorted(pictures.glob("class */*.jpg"))
+    images = [Image.open(file).convert("RGB") for file in files]
+    items = pd.DataFrame(
+        {
+            "id": [f"{protocol}/{row:07d}.jpg" for row in range(count)],
+            "label": labels,
+            "class_name": [f"class {label:05d}" for label in labels],
+            "role": np.where(np.arange(count) % 5 == 0, "query", "gallery") if protocol == "known" else "both",
+        }
+    )
+    (pictures / protocol).mkdir(exist_ok=True)
+    for row, item in enumerate(items["id"]):
+        if not (pictures / item).exists():
+            (pictures / item).hardlink_to(files[row % len(files)])
+    drawn = sample_pairs(cast(Gallery, SimpleNamespace(items=items)), _SCORED)  # it reads the items alone
+    scores = score_pairs(features, drawn, load_similarities(run))
+    positive = scores["positive"].to_numpy()
+    total = count * (count - 1) // 2 if protocol == "unseen" else int((items["role"] == "query").sum()) * count
+    distributions: dict[str, Distribution] = {
+        name: histogram(np.sort(scores[name][positive]), np.sort(scores[name][~positive]), total)
+        for name in SIMILARITIES
+    }
+    path = run.path / "gallery" / protocol
+    Gallery.write(path, protocol, features, items, lambda row: images[row % len(images)].copy(), distributions)
+    return path
