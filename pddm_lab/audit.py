@@ -33,7 +33,7 @@ CHAINS = 20_000
 """Most chains i ~ j ~ k that are tried."""
 EXAMPLES = 24
 """Worst cases kept of each kind."""
-SLACK_EDGES = np.linspace(-4, 16, 201)
+SLACK_EDGES = np.linspace(-8, 32, 401)
 """Edges of the histogram of slack, in spreads of S; what lies outside is counted in the outermost bins."""
 _CELLS = 40_000_000  # scores held at a time: 160 MB
 _ROWS = 16  # scored at a time: a tick of the progress

@@ -51,7 +51,8 @@ SPLITS = {
 }
 """Where an item is, in the order tables use. The galleries of the known classes are what trained."""
 _MIRROR_GAIN = 0.01  # by which a mirror image must be more alike: a symmetric picture is its own
-_ROWS = 256  # compared at a time
+_ROWS = 256  # read at a time
+_CELLS = 4_000_000  # pairs compared at a time: some arrays of 16 MB
 
 Progress = Callable[[int, int, str], None]
 """Called with how many are done, of how many, and what they are."""
@@ -152,8 +153,9 @@ def find_alike(
         mirrored = np.ascontiguousarray(pictures.prints[:, :, ::-1]).reshape(count, -1)
         means, squares = points.mean(axis=1), (points * points).mean(axis=1)
         spreads = squares - means * means
-        for start in range(0, count, _ROWS):
-            part = slice(start, min(start + _ROWS, count))
+        step = max(_CELLS // count, 1)
+        for start in range(0, count, step):
+            part = slice(start, min(start + step, count))
             mine = slice(part.start, None)
             base = spreads[part, None] + spreads[None, mine] + (means[part, None] - means[None, mine]) ** 2
             base += 1e-6  # one plain colour has no spread

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from pddm_lab.data.dataset import SOURCES
 from pddm_lab.data.emoji_sets import LICENCE_URLS, STYLE_SETS
 
 UNKNOWN = "unknown"
@@ -89,7 +90,8 @@ def sources(dataset: Mapping[str, Any], ids: Iterable[str]) -> pd.DataFrame:
     else:
         own = str(dataset.get("name", "")).startswith("folder:")
         licence = UNKNOWN if own or not dataset.get("licence") else str(dataset["licence"])
-        title = str(dataset.get("name", "")).removeprefix("folder:")
+        known = SOURCES.get(str(dataset.get("name", "")))
+        title = known.title if known else str(dataset.get("name", "")).removeprefix("folder:")
         rows = [(title, str(dataset.get("attribution") or ""), licence, "")] * len(ids)
     return pd.DataFrame(rows, columns=["source", "author", "licence", "url"])
 

@@ -26,7 +26,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 BROWSER_ARGS = ("--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
                 "--disable-component-update", "--disable-sync")  # fmt: skip
 """How a browser is started that nobody sees, and that fetches nothing by itself."""
-PAGES = ("runs", "similarity", "quadruplets", "search", "map")
+PAGES = ("runs", "similarity", "quadruplets", "search", "map", "audit")
 THEMES = ("light", "dark")
 _START_SECONDS = 60.0
 _PAGE_SECONDS = 60.0

@@ -198,7 +198,7 @@ def calibration(run: Run) -> None:
 
 def duplicates(run: Run) -> None:
     """Pictures that are there twice, and what they do to Recall@1."""
-    from pddm_lab.duplicates import ALIKE, KINDS, LEAST, across_splits, confirmed, groups_of
+    from pddm_lab.duplicates import ALIKE, KINDS, LEAST, across_splits, groups_of
 
     pictures = audit_loading.pictures(run)
     items = pictures.items
@@ -234,8 +234,7 @@ def duplicates(run: Run) -> None:
     )
     if len(pairs):
         st.html(cards.audit_table(*auditing.split_table(table)))
-    _effect(run, items, pairs)
-
+    effect_place = st.container()  # filled last: what takes longest doesn't hold up the pictures
     st.subheader("The pictures", anchor=False)
     present = [f"{row.split_a}.{row.split_b}" for row in table[table["pairs"] > 0].itertuples()]
     options = {"": "all splits"} | {one: auditing.between(*one.split(".")) for one in present}
@@ -254,9 +253,18 @@ def duplicates(run: Run) -> None:
             "duplicates", lambda: _named(items, chosen), run,
             {"alike": float(least), "kind": kind, "labels": labels, "between": where, "near": bool(near)},
         )  # fmt: skip
-    if not len(chosen):
+    if len(chosen):
+        _sheet(run, items, chosen)
+    else:
         st.caption("No such pair." if len(pairs) else "No pair is as alike as that.")
-        return
+    with effect_place:
+        _effect(run, items, pairs)
+
+
+def _sheet(run: Run, items: pd.DataFrame, chosen: pd.DataFrame) -> None:
+    """A page of pairs as pictures."""
+    from pddm_lab.duplicates import confirmed
+
     sheets = -(-len(chosen) // PICTURES)
     sheet = min(st.pagination(sheets, key="sheet", bind="query-params"), sheets) if sheets > 1 else 1
     here = chosen.iloc[PICTURES * (sheet - 1) : PICTURES * sheet]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -74,9 +74,9 @@ def _lines(counts: Mapping[str, np.ndarray], edges: np.ndarray, title: str, heig
         share = 100 * values / max(int(values.sum()), 1)
         lowest = min(lowest, float(share[share > 0].min(initial=1.0)))
         figure.add_scatter(
-            x=centres, y=np.where(share > 0, share, np.nan).round(7), name=style.title, mode="lines+markers",
-            line={"color": style.colour, "width": 1.8, "dash": style.dash, "shape": "linear"},
-            marker={"symbol": style.symbol, "size": 4, "color": style.colour}, hovertemplate="%{y:.2g} %",
+            x=centres, y=np.where(share > 0, share, np.nan).round(7), name=style.title, mode="lines",
+            line={"color": style.colour, "width": 1.8, "dash": style.dash}, connectgaps=True,
+            hovertemplate="%{y:.2g} %",
         )  # fmt: skip
     figure.add_vline(x=0, line={"color": NEGATIVE, "width": 1.2})
     figure.update_xaxes(range=[float(edges[0]), float(edges[-1])])
@@ -109,12 +109,16 @@ def reliability_diagram(
             marker={"symbol": style.symbol, "size": 7, "color": style.colour}, customdata=found.pairs,
             hovertemplate=f"{style.title}: said %{{x:.3g}}, found %{{y:.3g}} of %{{customdata:,}} pairs<extra></extra>",
         )  # fmt: skip
-    low = max(low, 1e-6) if log else 0.0
+    low = float(np.clip(low, 1e-5, 0.1)) if log else 0.0
     figure.add_scatter(
         x=[low, 1], y=[low, 1], mode="lines", line={"color": NEGATIVE, "width": 1.2, "dash": "dot"}, showlegend=False,
         hoverinfo="skip",
     )  # fmt: skip
-    axis = {"type": "log", "range": [np.log10(low) - 0.1, 0.05], "dtick": 1} if log else {"range": [-0.02, 1.02]}
+    axis: dict[str, Any] = {"range": [-0.02, 1.02]}
+    if log:
+        ticks = [10.0**power for power in range(-5, 1)]
+        axis = {"type": "log", "range": [np.log10(low) - 0.1, 0.05], "tickvals": ticks,
+                "ticktext": [f"{tick:g}" for tick in ticks]}  # fmt: skip
     figure.update_xaxes(title="chance of one class, as said", **axis)
     return figure.update_yaxes(title="share of one class, as found", **axis)
 

@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-PAGES = ("runs", "similarity", "quadruplets", "search", "map")
+PAGES = ("runs", "similarity", "quadruplets", "search", "map", "audit")
 DATA = {"name": "digits", "fingerprint": "-", "items": 1797, "classes": 10, "skipped": [], "licence": "CC-BY-4.0",
         "attribution": "E. Alpaydin", "root": ""}  # fmt: skip
 

@@ -63,6 +63,7 @@ def test_pages_survive_a_run_that_is_still_half_written(open_page, runs_folder: 
 def test_a_link_with_nonsense_opens_the_page_as_it_is_by_default(open_page, with_digits: Path, page: str) -> None:
     names = ["left", "right", "left_euclidean", "mined", "order", "show", "steps", "page", "results", "shortlist", "by"]
     names += ["crop", "why", "view", "of", "with"]
+    names += ["look", "compared", "prior", "map", "alike", "kind", "labels", "between", "sheet", "every", "near", "item"]
     names += ["protocol", "query", "classes", "metric", "along", "phase", "beside", "find", "linear"]
     app = open_page(page, run="digits", **dict.fromkeys(names, "99999"))
     assert not app.error
