@@ -177,8 +177,8 @@ _CROP = st.components.v2.component(
 .area { position: relative; cursor: crosshair; touch-action: none; overflow: hidden; line-height: 0; user-select: none;
   border-radius: var(--st-base-radius); border: 1px solid var(--st-border-color); background: #fff; }
 .area:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
-.area { width: fit-content; margin: 0 auto; }
-.area img { width: auto; height: auto; max-width: 100%; max-height: 20rem; min-width: 8rem; }
+.area { margin: 0 auto; }
+.area img { width: 100%; height: auto; }
 .box { position: absolute; border: 2px solid #fff; outline: 1.5px solid #2F78D0; cursor: move; box-sizing: border-box;
   box-shadow: 0 0 0 2000px rgba(10, 14, 20, 0.55); }
 .below { display: flex; justify-content: space-between; gap: 0.5rem; font-size: 0.78rem; margin-top: 0.3rem;
@@ -196,6 +196,10 @@ export default function (component) {
   const { data, parentElement, setTriggerValue } = component
   const [area, image, frame, hint, clear] = [".area", "img", ".box", ".hint", "button"]
     .map((name) => parentElement.querySelector(name))
+  // No higher than a screen has room for, and without bars beside it: a box is a share of the picture itself.
+  image.onload = () => {
+    area.style.width = `min(100%, ${(20 * image.naturalWidth) / image.naturalHeight}rem)`
+  }
   if (image.src !== data.source) image.src = data.source
   image.alt = data.alt
   area.setAttribute("aria-label", `${data.alt}. Draw a box to search with a part of it: Enter begins one, ` +
