@@ -11,7 +11,9 @@ import streamlit as st
 from pddm_lab import cards, figures
 from pddm_lab.scenes import LAYOUTS, PlaneConfig, first_anchor, mesh, path, vector
 
-LIVE, PLAY = 0.4, 0.7  # seconds between two looks at a training, between two steps of the play
+# The plane keeps its shape at any width.
+st.html("<style>.st-key-plane_frame { aspect-ratio: 1.58; }</style>")
+LIVE, PLAY = 0.5, 0.7  # seconds between two looks at a training, between two steps of the play
 NO_BAR = {"displayModeBar": False}
 
 shell.heading(
@@ -32,6 +34,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         steps = st.number_input("Steps", 10, 5000, 400, key="steps", bind="query-params")
         margin = st.number_input("Margin α", 0.05, 5.0, 0.5, 0.05, key="margin", bind="query-params")
         st.form_submit_button("Train", type="primary", width="stretch")
+st.caption(LAYOUTS[name].summary)
 config = PlaneConfig(name, sees == "both", seed, hidden, steps, round(margin, 2))
 training = plane_loading.training(config)
 scene, layout = training.scene, LAYOUTS[name]
@@ -78,8 +81,6 @@ def view() -> None:
     if number >= 0:
         with right:
             same_difference(number, difference, at)
-        with left:
-            accepted(number)
         measures(number)
 
 
@@ -94,12 +95,12 @@ def chosen_step() -> int:
             loss = f", loss {training.snapshots[last].loss:.3f}" if last > 0 else ""
             told = f"Training: step {taken[last]:,} of {steps:,}{loss}" if taken else "Getting ready"
             st.progress(taken[last] / steps if taken else 0.0, text=told)
-            st.button("Stop", key="stop", icon=":material/stop_circle:", on_click=training.stop)
+            st.button("Stop", key="plane_stop", icon=":material/stop_circle:", on_click=training.stop)
             return last
         if not taken:
             return last
         if playing and time.monotonic() - st.session_state["play_from"] > 0.8 * PLAY:
-            asked = st.query_params.get("step")
+            asked = st.query_params.get("step", "")
             number = taken.index(int(asked)) + 1 if asked in map(str, taken) else last
             st.query_params["step"] = str(taken[min(number, last)])
             st.session_state["play_from"] = time.monotonic()
@@ -153,17 +154,15 @@ def the_plane(number: int, pair: np.ndarray, difference: np.ndarray) -> None:
             if show == "anchor"
             else figures.plane_everywhere(scene, over, looks.threshold, pair=pair, hover=hover)
         )
-    st.plotly_chart(
-        figure, key="plane", on_select=picked, selection_mode="points", config=NO_BAR,
-        alt=f"The plane of points {layout.title}, coloured by {titles[show]}",
-    )  # fmt: skip
+    with st.container(key="plane_frame"):
+        st.plotly_chart(
+            figure, key="plane", on_select=picked, selection_mode="points", config=NO_BAR, height="stretch",
+            alt=f"The plane of points {layout.title}, coloured by {titles[show]}",
+        )  # fmt: skip
+    if number >= 0:
+        st.html(cards.facts(plane_text.verdicts(looks)))
     st.caption("Click a point to make it the anchor. Small points train, large ones are held out; classes of open "
                "points never train. S and D each accept 1 % of the negative pairs.")  # fmt: skip
-
-
-def accepted(number: int) -> None:
-    """What the anchor accepts by S and by D."""
-    st.html(cards.facts(plane_text.verdicts(plane_loading.looks(training, number, chosen_anchor()))))
 
 
 def same_difference(number: int, difference: np.ndarray, at: float) -> None:
@@ -174,6 +173,8 @@ def same_difference(number: int, difference: np.ndarray, at: float) -> None:
     with st.container(horizontal=True, gap="small"):
         for label, value, passed in (("S", here, here > looks.threshold), ("D", distance, distance < looks.radius)):
             st.metric(label, f"{value:.2f}", "accepted" if passed else "refused", delta_color="off", delta_arrow="off")
+    (u_x, u_y), (v_x, v_y) = np.abs(difference), path(scene)[round(100 * at)]
+    st.caption(f"u = |a − b| = ({u_x:.2f}, {u_y:.2f}) · v = (a + b) / 2 = ({v_x:.2f}, {v_y:.2f})".replace("-", "−"))
     st.plotly_chart(
         figures.plane_along(scene, scores, looks.threshold, distance, looks.radius, at), key="along", config=NO_BAR,
         alt=f"S and D of one difference while its mean moves: S goes from {scores[0]:.2f} to {scores[-1]:.2f}, D stays",

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pddm_lab.figures.looks import METRICS, NEGATIVE, RING, new_figure, style_of, translucent
+from pddm_lab.figures.looks import METRICS, RING, new_figure, style_of, translucent
 from pddm_lab.figures.maps import class_colour
 from pddm_lab.scenes import EXTENT, LAYOUTS, Scene, mesh, path
 
@@ -26,7 +26,8 @@ _LEVELS = 9
 
 def plane_neighbourhood(
     scene: Scene, anchor: int, scores: Float[np.ndarray, "rows columns"] | None, threshold: float, radius: float,
-    *, pair: Float[np.ndarray, "2 2"] | None = None, hover: Sequence[str] = (), title: str = "", height: int = 400,
+    *, pair: Float[np.ndarray, "2 2"] | None = None, hover: Sequence[str] = (),
+    title: str = "", height: int = 380,
 ) -> go.Figure:  # fmt: skip
     """Contours of S to an anchor against circles of D around it.
 
@@ -57,7 +58,8 @@ def plane_neighbourhood(
 
 def plane_everywhere(
     scene: Scene, scores: Float[np.ndarray, "rows columns"], threshold: float, *,
-    pair: Float[np.ndarray, "2 2"] | None = None, hover: Sequence[str] = (), title: str = "", height: int = 400,
+    pair: Float[np.ndarray, "2 2"] | None = None, hover: Sequence[str] = (),
+    title: str = "", height: int = 380,
 ) -> go.Figure:  # fmt: skip
     """S of one difference, whose mean lies at each point of `mesh`; the path on which `plane_along` moves it is drawn.
 
@@ -82,7 +84,7 @@ def plane_everywhere(
 
 def plane_along(
     scene: Scene, scores: Float[np.ndarray, " places"], threshold: float, distance: float, radius: float, at: float,
-    *, title: str = "", height: int = 300,
+    *, title: str = "", height: int = 280,
 ) -> go.Figure:  # fmt: skip
     """S and D of one difference while its mean moves along the scene's path.
 
@@ -109,9 +111,12 @@ def plane_along(
             x=[100 * at], y=[here], row=row, col=1, mode="markers", showlegend=False, hoverinfo="skip",
             marker={"color": PAIR, "symbol": "diamond", "size": 11, "line": RING},
         )  # fmt: skip
+        # Named on the side of it where the curve isn't.
+        passes = values[-1] > limit if row == 1 else distance < limit
         figure.add_hline(
             y=limit, row=row, col=1, line={"color": style.colour, "width": 1.2, "dash": "dot"},
-            annotation={"text": "accepted above", "font": {"size": 11}, "yshift": -2},
+            annotation_text="accepted above", annotation_font_size=11,
+            annotation_position="bottom right" if passes else "top right",
         )  # fmt: skip
     figure.add_vline(x=100 * at, line={"color": PAIR, "width": 1, "dash": "dot"})
     span = max(np.ptp(np.append(scores, threshold)), 0.1)
@@ -123,7 +128,7 @@ def plane_along(
     figure.update_yaxes(title="D", range=[1.6 * max(distance, radius), 0], row=2, col=1)
     start, end = (scene.region_of(np.array([row]))[0] for row in _ends(scene))
     figure.update_xaxes(
-        range=[0, 100], tickvals=[0, 25, 50, 75, 100], ticktext=[start, "", "the mean moves", "", end], row=2, col=1
+        range=[0, 100], tickvals=[7, 50, 93], ticktext=[start, "the mean moves", end], showgrid=False, row=2, col=1
     )
     return figure.update_layout(showlegend=False, margin={"t": 40 if title else 8})
 
@@ -154,7 +159,7 @@ def plane_steps(
     figure.add_vline(x=at, line={"color": "#6B7686", "width": 1.5})
     ticks = numbers[:: max(1, len(numbers) // 8)]
     figure.update_xaxes(
-        title="training step", tickvals=ticks, ticktext=[f"{snapshots[number].step:,}" for number in ticks]
+        title="training step", tickvals=ticks, ticktext=[f"{snapshots[int(number)].step:,}" for number in ticks]
     )
     return figure.update_yaxes(title=known.heading, range=[0, 1.04 * scale])
 
@@ -168,7 +173,7 @@ def _terrain(figure: go.Figure, scores: np.ndarray, threshold: float, name: str)
     line = {"x": x.round(3), "y": y.round(3), "z": scores, "showscale": False}
     figure.add_contour(
         **line, hoverinfo="skip", line={"width": 0.6, "color": translucent(colour, 0.5)},
-        colorscale=[[0, translucent(colour, 0)], [1, translucent(colour, 0.5)]],
+        colorscale=[[0, translucent(colour, 0)], [1, translucent(colour, 0.4)]],
         contours={"start": float(low) + step, "end": float(high) - step / 2, "size": step},
     )  # fmt: skip
     figure.add_contour(
@@ -195,7 +200,7 @@ def _points(figure: go.Figure, scene: Scene, hover: Sequence[str]) -> None:
         rows = np.flatnonzero(chosen)
         figure.add_scatter(
             x=scene.points[rows, 0].round(3), y=scene.points[rows, 1].round(3), mode="markers", showlegend=False,
-            name=name, customdata=rows, text=[hover[row] for row in rows] if hover else None,
+            name=name, customdata=rows, text=[hover[int(row)] for row in rows] if hover else None,
             hovertemplate="%{text}<extra></extra>" if hover else None, hoverinfo=None if hover else "skip",
             unselected={"marker": {"opacity": opacity}},
             marker={
@@ -210,7 +215,7 @@ def _points(figure: go.Figure, scene: Scene, hover: Sequence[str]) -> None:
 def _pair(figure: go.Figure, pair: np.ndarray | None) -> None:
     if pair is not None:
         figure.add_scatter(
-            x=pair[:, 0].round(4), y=pair[:, 1].round(4), name="the pair a, b", mode="lines+markers+text", showlegend=False,
+            x=pair[:, 0].round(4), y=pair[:, 1].round(4), mode="lines+markers+text", name="pair", showlegend=False,
             text=["a", "b"], textposition="middle right", textfont={"color": PAIR, "size": 14}, hoverinfo="skip",
             line={"color": PAIR, "width": 3}, marker={"symbol": "diamond", "size": 11, "color": PAIR, "line": RING},
         )  # fmt: skip
@@ -218,8 +223,8 @@ def _pair(figure: go.Figure, pair: np.ndarray | None) -> None:
 
 def _framed(figure: go.Figure) -> go.Figure:
     (left, right), (low, high) = EXTENT
-    figure.update_xaxes(range=[left, right], constrain="domain")
-    figure.update_yaxes(range=[low, high], scaleanchor="x", constrain="domain")
+    figure.update_xaxes(range=[left, right], constrain="domain", constraintoward="left")
+    figure.update_yaxes(range=[low, high], constrain="domain", constraintoward="top", scaleanchor="x")
     top = {"t": 76 if figure.layout.title.text else 30}
     return figure.update_layout(hovermode="closest", dragmode=False, clickmode="event+select", margin=top)
 
