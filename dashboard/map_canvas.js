@@ -132,7 +132,7 @@ class Panel {
   listen() {
     const at = (event) => {
       const box = this.stage.getBoundingClientRect()
-      return [event.clientX - box.left, event.clientY - box.top]
+      return [event.clientX - box.left - this.stage.clientLeft, event.clientY - box.top - this.stage.clientTop]
     }
     this.stage.onpointerdown = (event) => {
       if (!this.points || event.button) return
