@@ -26,7 +26,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 BROWSER_ARGS = ("--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
                 "--disable-component-update", "--disable-sync")  # fmt: skip
 """How a browser is started that nobody sees, and that fetches nothing by itself."""
-PAGES = ("runs", "similarity", "quadruplets", "search", "map", "audit")
+PAGES = ("runs", "similarity", "quadruplets", "search", "map", "local_global", "audit")
 THEMES = ("light", "dark")
 _START_SECONDS = 60.0
 _PAGE_SECONDS = 60.0
@@ -139,5 +139,6 @@ def browser_args() -> list[str]:
 def settle(page: Page) -> None:
     """Wait until a page of the dashboard is drawn: its script has run, and charts had a moment."""
     page.wait_for_selector("[data-test-script-state='notRunning']", timeout=_PAGE_SECONDS * 1000)
+    page.wait_for_selector(".st-key-plane_stop", state="detached", timeout=_PAGE_SECONDS * 1000)  # a unit that trains
     page.wait_for_selector("[data-testid='stSkeleton']", state="detached", timeout=_PAGE_SECONDS * 1000)
     page.wait_for_timeout(_DRAW_SECONDS * 1000)

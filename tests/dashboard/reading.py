@@ -9,7 +9,9 @@ import re
 
 import numpy as np
 
-PAGES = ("runs", "similarity", "quadruplets", "search", "map", "audit")
+PAGES = ("runs", "similarity", "quadruplets", "search", "map", "local_global", "audit")
+OF_A_RUN = tuple(page for page in PAGES if page != "local_global")
+"""Pages that have nothing to show without a run."""
 DATA = {"name": "digits", "fingerprint": "-", "items": 1797, "classes": 10, "skipped": [], "licence": "CC-BY-4.0",
         "attribution": "E. Alpaydin", "root": ""}  # fmt: skip
 

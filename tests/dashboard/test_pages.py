@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
-from reading import DATA, PAGES, texts
+from reading import DATA, OF_A_RUN, PAGES, texts
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.runs import Run
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", OF_A_RUN)
 def test_without_a_run_each_page_says_what_to_do(open_page, page: str) -> None:
     app = open_page(page)
     if page == "runs":
@@ -37,7 +37,7 @@ def test_a_failed_run_shows_its_reason_on_every_page(open_page, runs_folder: Pat
     config = TrainConfig.from_parameters({"dataset": "digits", "run_name": "bad", "runs_root": str(runs_folder)})
     run = Run.create(config, DATA, "cpu", "32")
     run.update(status="failed", reason="The training diverged: lower --lr.")
-    for page in PAGES:
+    for page in OF_A_RUN:
         app = open_page(page, run="bad")
         assert "The training diverged: lower --lr." in texts(app)
 
@@ -64,6 +64,7 @@ def test_a_link_with_nonsense_opens_the_page_as_it_is_by_default(open_page, with
     names = ["left", "right", "left_euclidean", "mined", "order", "show", "steps", "page", "results", "shortlist", "by"]
     names += ["crop", "why", "view", "of", "with"]
     names += ["look", "compared", "prior", "map", "alike", "kind", "labels", "between", "sheet", "every", "near", "item"]
+    names += ["scene", "sees", "seed", "hidden", "margin", "step", "show", "anchor_density", "mean", "length_density"]
     names += ["protocol", "query", "classes", "metric", "along", "phase", "beside", "find", "linear"]
     app = open_page(page, run="digits", **dict.fromkeys(names, "99999"))
     assert not app.error
