@@ -73,19 +73,19 @@ box = picturing.read_box(asked_box)
 if asked_box and not box:
     st.warning("The link's box is none, so the whole picture is searched with.", icon=":material/link_off:")
 
+if own is not None:
+    asked = Asked.of_picture(own, box)
+else:
+    wanted = st.query_params.get("item", "")
+    known = loaders.row_of(gallery, wanted)
+    if wanted and known is None:
+        st.warning(f"The link names “{shell.plain(wanted)}”, which isn't in this gallery.", icon=":material/link_off:")
+        box = None  # it was drawn on that item
+    row = int(queries[0]) if known is None else known
+    asked = Asked.of_item(run, gallery, row, box)
+
 query_side, result_side = st.columns([10, 39], gap="medium")
 with query_side:
-    if own is not None:
-        asked = Asked.of_picture(own, box)
-    else:
-        wanted = st.query_params.get("item", "")
-        known = loaders.row_of(gallery, wanted)
-        if wanted and known is None:
-            st.warning(
-                f"The link names “{shell.plain(wanted)}”, which isn't in this gallery.", icon=":material/link_off:"
-            )
-        row = int(queries[0]) if known is None else known
-        asked = Asked.of_item(run, gallery, row, box)
     try:
         found = [searching.find(one, protocol, asked, shortlist) for one in runs]
     except LabError as error:
