@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 from pairs import Pairs
-from tables import distinct
 
 from pddm_lab import runs
 from pddm_lab.data.images import open_image
@@ -61,16 +60,6 @@ def metrics(run: Run) -> pd.DataFrame:
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _metrics(path: str, stamp: Stamp) -> pd.DataFrame:
     return Run.open(path).metrics()
-
-
-def quadruplets(run: Run) -> pd.DataFrame:
-    """The quadruplets that the run mined so far, mirror images left out; shared, not to be changed."""
-    return _quadruplets(str(run.path), _stamp(run.path / "quadruplets.parquet"))
-
-
-@st.cache_resource(max_entries=4, show_spinner="Reading the quadruplets")
-def _quadruplets(path: str, stamp: Stamp) -> pd.DataFrame:
-    return distinct(Run.open(path).quadruplets())
 
 
 def gallery(run: Run, protocol: str) -> Gallery:

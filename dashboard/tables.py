@@ -1,24 +1,15 @@
-"""Runs and quadruplets as rows: what the pages list, compare and filter, without a page."""
+"""Runs as rows: what the pages list and compare, without a page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.figures import style_of
 from pddm_lab.runs import PROTOCOLS, WHERE, Run
-
-ORDERS = {
-    "violation": "most violated first",
-    "positive": "least similar positive pair first",
-    "latest": "latest first",
-    "earliest": "earliest first",
-}
-"""Orders of quadruplets, and what each is called."""
 
 
 def overview(runs: Sequence[Run]) -> pd.DataFrame:
@@ -66,41 +57,3 @@ def latest(metrics: pd.DataFrame, protocol: str, metric: str) -> dict[str, float
     """The newest value of a metric by similarity."""
     rows = metrics[(metrics["protocol"] == protocol) & (metrics["metric"] == metric)]
     return {str(row.similarity): float(row.value) for row in rows.groupby("similarity").tail(1).itertuples()}
-
-
-def worst_slack(quadruplets: pd.DataFrame) -> pd.Series:
-    """The larger hinge value of each quadruplet: above 0 where either is violated."""
-    return quadruplets[["slack_ik", "slack_jl"]].max(axis=1)
-
-
-def distinct(quadruplets: pd.DataFrame) -> pd.DataFrame:
-    """One of each two mirrored quadruplets: mining an anchor for every item meets a pair from both ends."""
-    swap = (quadruplets["i"] > quadruplets["j"]).to_numpy()
-    ends = {name: quadruplets[name].to_numpy(dtype=object) for name in "ijkl"}
-    key = {"phase": quadruplets["phase"].to_numpy(), "step": quadruplets["step"].to_numpy()}
-    for one, other in ("ij", "kl"):
-        key[one], key[other] = np.where(swap, ends[other], ends[one]), np.where(swap, ends[one], ends[other])
-    return quadruplets[~pd.DataFrame(key).duplicated().to_numpy()]
-
-
-def pick_quadruplets(
-    frame: pd.DataFrame, phase: str, steps: tuple[int, int], classes: Sequence[str], violated: bool, order: str
-) -> pd.DataFrame:
-    """The quadruplets of a phase within steps (both ends included), in an order of `ORDERS`.
-
-    Args:
-        classes: keep those with one of these among their four items; empty for all.
-        violated: keep those that violate a hinge.
-    """
-    keep = (frame["phase"] == phase) & frame["step"].between(*steps)
-    if classes:
-        keep &= frame[["class_i", "class_k", "class_l"]].isin(list(classes)).any(axis=1)
-    slack = worst_slack(frame)
-    if violated:
-        keep &= slack > 0
-    chosen = frame[keep]
-    if order == "violation":
-        return chosen.loc[slack[keep].sort_values(ascending=False, kind="stable").index]
-    if order == "positive":
-        return chosen.sort_values("s_ij", kind="stable")
-    return chosen.sort_values("step", ascending=order == "earliest", kind="stable")

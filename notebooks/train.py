@@ -102,7 +102,9 @@ from pddm_lab.config import data_root as data_folder
 from pddm_lab.config import runs_root as runs_folder
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.errors import RunError
+from pddm_lab.hardness import through_training
 from pddm_lab.measure import load_model
+from pddm_lab.mined import Mined
 from pddm_lab.notebook import config_of
 from pddm_lab.runs import compare
 
@@ -242,8 +244,9 @@ else:
 # argue about.
 
 # %%
-quadruplets = run.quadruplets()
-figures.hardness(quadruplets, title="How many of the mined quadruplets violate their hinges")
+quadruplets, mined = run.quadruplets(), Mined.of(run.mined())
+table = through_training(mined, mined.pick(mined.phases[0]))
+figures.hardness(table, title="How many of the mined quadruplets violate their hinges")
 
 # %%
 slacks = quadruplets[["slack_ik", "slack_jl"]]

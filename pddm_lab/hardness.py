@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -131,18 +132,8 @@ def suspects(mined: Mined, rows: NDArray[np.intp], least_met: int = LEAST_MET) -
         id, class_name, met, against, share (against / met), score, named (the class whose pictures lay closer most
         often), named_share (of `against`), the highest score first.
     """
-    ends, values = ({name: codes[rows] for name, codes in of.items()} for of in (mined.ends, mined.values))
-    many, both = len(mined.items), mined.both[rows]
-    i, j, k, l = (ends[name] for name in "ijkl")
-    if mined.one_a_batch:
-        met = np.bincount(np.concatenate([i, j]), minlength=many)
-        item, negative = np.concatenate([i, j]), np.concatenate([k, l])
-        against = np.concatenate([values["s_ik"] > values["s_ij"], values["s_jl"] > values["s_ij"]])
-    else:
-        met = _classmates_met(mined, rows)
-        item, negative = np.concatenate([j, i[both]]), np.concatenate([l, k[both]])
-        against = np.concatenate([values["s_jl"] > values["s_ij"], (values["s_ik"] > values["s_ij"])[both]])
-    item, named_by = item[against], mined.class_of[negative[against]]
+    many = len(mined.items)
+    met, item, named_by = _evidence(mined, rows)
     count = np.bincount(item, minlength=many)
     pairs, times = np.unique(item.astype(np.int64) * len(mined.classes) + named_by, return_counts=True)
     named, named_count = np.full(many, -1), np.zeros(many, dtype=np.int64)
@@ -166,12 +157,57 @@ def suspects(mined: Mined, rows: NDArray[np.intp], least_met: int = LEAST_MET) -
     return table.sort_values(["score", "id"], ascending=[False, True], ignore_index=True)
 
 
+def examples(mined: Mined, rows: NDArray[np.intp], classes: Iterable[str], count: int = 3) -> dict[str, list[str]]:
+    """Items by class that look most like it: those that their classmates speak against the least."""
+    met, item, _ = _evidence(mined, rows)
+    share = np.bincount(item, minlength=len(mined.items)) / np.maximum(met, 1)
+    found = {}
+    for name in classes:
+        places = ((mined.class_of == mined.classes.index(name)) & (met > 0)).nonzero()[0]
+        best = places[np.lexsort((-met[places], share[places]))][:count]
+        found[name] = mined.items[best].tolist()
+    return found
+
+
+def mixed_up(
+    mined: Mined, rows: NDArray[np.intp], pairs: Sequence[tuple[str, str]], count: int = 3
+) -> dict[tuple[str, str], tuple[list[str], list[str]]]:
+    """Items of two classes that were the hard negatives of one another the most often, of each class in turn."""
+    many, ends = len(mined.classes), {name: mined.ends[name][rows] for name in "ijkl"}
+    own, other = np.concatenate([ends["i"], ends["j"]]), np.concatenate([ends["k"], ends["l"]])
+    pair = mined.class_of[own].astype(np.int64) * many + mined.class_of[other]
+    found = {}
+    for a, b in pairs:
+        first, second = mined.classes.index(a), mined.classes.index(b)
+        items = [
+            np.concatenate([own[pair == one * many + two], other[pair == two * many + one]])
+            for one, two in ((first, second), (second, first))
+        ]
+        found[a, b] = tuple(mined.items[pd.Series(of).value_counts().index[:count]].tolist() for of in items)
+    return found  # type: ignore[return-value]
+
+
 def wilson(successes: NDArray, trials: NDArray) -> Float[np.ndarray, " shares"]:
     """The lower end of Wilson's 95 % interval of successes / trials; trials are 1 or more."""
     share, z = successes / trials, CONFIDENCE
     centre = share + z * z / (2 * trials)
     spread = z * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     return (centre - spread) / (1 + z * z / trials)
+
+
+def _evidence(mined: Mined, rows: NDArray[np.intp]) -> tuple[NDArray, NDArray, NDArray]:
+    """How many classmates each item met, (items,), and of each time that speaks against one: the item, the class of the
+    negative that lay closer.
+    """
+    ends, values = ({name: codes[rows] for name, codes in of.items()} for of in (mined.ends, mined.values))
+    i, j, k, l = (ends[name] for name in "ijkl")
+    closer = {pair: values[f"s_{pair}"] > values["s_ij"] for pair in ("ik", "jl")}
+    if mined.one_a_batch:
+        met, first = np.bincount(np.concatenate([i, j]), minlength=len(mined.items)), closer["ik"]
+    else:
+        met, first = _classmates_met(mined, rows), closer["ik"] & mined.both[rows]
+    item, negative = np.concatenate([j[closer["jl"]], i[first]]), np.concatenate([l[closer["jl"]], k[first]])
+    return met, item, mined.class_of[negative]
 
 
 def _classmates_met(mined: Mined, rows: NDArray[np.intp]) -> NDArray[np.int64]:

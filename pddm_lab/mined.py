@@ -101,7 +101,7 @@ class Mined:
             self.items, self.classes, self.class_of, self.phase[first], self.step[first], ends, values, ~last[first]
         )
 
-    @property
+    @cached_property
     def _time(self) -> Int[np.ndarray, " quads"]:
         """A number of its own for each step of each phase."""
         return self.phase.astype(np.int64) * (int(self.step.max(initial=0)) + 1) + self.step
@@ -197,6 +197,17 @@ class Mined:
     def same(self, end: str) -> NDArray[np.bool_]:
         """Where Euclidean mining takes the same item as j, or the same negative k for the same i; (quads,)."""
         return (self.ends[end] == self.ends[f"e_{end}"]) & (self.ends["i"] == self.ends["e_i"])
+
+    def positives(self, rows: NDArray[np.intp]) -> Float[np.ndarray, " rows"]:
+        """How many positives i had in its batch; NaN where a batch gave one quadruplet, as it isn't known there."""
+        if self.one_a_batch:
+            return np.full(len(rows), np.nan)
+        times, found = self._time, np.empty(len(rows))
+        own = self.class_of[self.ends["i"]]
+        for at, row in enumerate(rows):
+            batch = (times == times[row]) & (own == own[row])
+            found[at] = np.count_nonzero(batch) + np.count_nonzero(self.both[batch]) - 1
+        return found
 
     def frame(self, rows: NDArray[np.intp]) -> pd.DataFrame:
         """Some rows with the columns of the log, texts as texts."""

@@ -205,13 +205,6 @@ def test_retrieval_grid_marks_right_wrong_and_places_won() -> None:
     assert "pl-tile pl-plain" in unmarked
 
 
-def test_hardness_is_the_share_that_violates() -> None:
-    frame = pd.DataFrame({"step": [1, 1, 2, 2], "slack_ik": [0.1, -0.1, 0.2, 0.3], "slack_jl": [-1.0, -1.0, 1.0, -1.0]})
-    figure = figures.hardness(frame)
-    assert list(figure.data[0].y) == [50, 100]
-    assert list(figure.data[1].y) == [0, 50]
-
-
 @pytest.mark.parametrize("empty", [log_of().iloc[:0]])
 def test_empty_logs_draw_empty_figures(empty: pd.DataFrame) -> None:
     assert len(figures.curves(empty, "map@r").data) == 0

@@ -7,6 +7,7 @@ and nothing to load. It takes text and background from where it is put, so that 
 from pddm_lab.cards.audit import Cell, Head, Shot, Together, audit_table, together_grid
 from pddm_lab.cards.block import RIGHT, WRONG, Block, picture
 from pddm_lab.cards.classes import class_counts
+from pddm_lab.cards.confusions import confusion_bars, suspect_grid
 from pddm_lab.cards.explanation import Dimension, dimension_rows, explained_pair
 from pddm_lab.cards.pairs import density_table, pair_grid, pair_strip, quadrant_table
 from pddm_lab.cards.pictures import image_grid, retrieval_grid
@@ -24,6 +25,7 @@ __all__ = [
     "Together",
     "audit_table",
     "class_counts",
+    "confusion_bars",
     "density_table",
     "dimension_rows",
     "explained_pair",
@@ -38,5 +40,6 @@ __all__ = [
     "quadruplet_grid",
     "retrieval_grid",
     "stepper",
+    "suspect_grid",
     "together_grid",
 ]

@@ -1,4 +1,4 @@
-"""Mined quadruplets as squares of four pictures with their scores and distances on the edges."""
+"""Mined quadruplets as squares of four pictures with their scores and distances on the edges, and why each is there."""
 
 from __future__ import annotations
 
@@ -13,27 +13,45 @@ from pddm_lab.figures import style_of
 
 
 def quadruplet_card(
-    quadruplet: Mapping[str, Any], images: Mapping[str, bytes | None], *, similarity: str = "pddm"
+    quadruplet: Mapping[str, Any],
+    images: Mapping[str, bytes | None],
+    *,
+    similarity: str = "pddm",
+    mined_by: str = "",
+    margin: float | None = None,
 ) -> Block:
     """One mined quadruplet as a square: i and j of one class above, their hard negatives k and l below.
 
     Args:
-        quadruplet: a row of quadruplets.parquet.
+        quadruplet: a row of quadruplets.parquet. Where it has the columns of what Euclidean mining would have taken
+            (e_j, ...), those pictures follow below. Optional `positives`: how many positives i had in its batch, NaN
+            where the batch gave one quadruplet in all.
         images: picture bytes by item id.
-        similarity: the one that mined it, whose scores S are.
+        similarity: the trained one, whose scores S are.
+        mined_by: the similarity that mined it; empty for the trained one.
+        margin: of the scores; given, the card also says why each picture is there.
     """
-    return Block(_quadruplet(quadruplet, images, similarity), _STYLE)
+    return Block(_quadruplet(quadruplet, images, similarity, mined_by or similarity, margin), _STYLE)
 
 
 def quadruplet_grid(
-    quadruplets: pd.DataFrame, images: Mapping[str, bytes | None], *, similarity: str = "pddm"
+    quadruplets: pd.DataFrame,
+    images: Mapping[str, bytes | None],
+    *,
+    similarity: str = "pddm",
+    mined_by: str = "",
+    margin: float | None = None,
 ) -> Block:
-    """Many quadruplets, as many to a row as fit."""
-    cards = "".join(_quadruplet(row, images, similarity) for row in quadruplets.to_dict("records"))
+    """Many quadruplets, as many to a row as fit; see `quadruplet_card`."""
+    cards = "".join(
+        _quadruplet(row, images, similarity, mined_by or similarity, margin) for row in quadruplets.to_dict("records")
+    )
     return Block(f'<div class="pl-quads">{cards}</div>', _STYLE)
 
 
-def _quadruplet(row: Mapping[str, Any], images: Mapping[str, bytes | None], similarity: str) -> str:
+def _quadruplet(
+    row: Mapping[str, Any], images: Mapping[str, bytes | None], similarity: str, mined_by: str, margin: float | None
+) -> str:
     colour = style_of(similarity).colour
     classes = {"i": row["class_i"], "j": row["class_i"], "k": row["class_k"], "l": row["class_l"]}
     digits = digits_of([row["s_ij"], row["s_ik"], row["s_jl"]])
@@ -41,7 +59,8 @@ def _quadruplet(row: Mapping[str, Any], images: Mapping[str, bytes | None], simi
     def corner(letter: str) -> str:
         said = f"{letter}: {classes[letter]}, {row[letter]}"
         return (
-            f'<div class="pl-corner" title="{escaped(said)}">{picture(images.get(str(row[letter])), said)}'
+            f'<div class="pl-corner" data-pick="{escaped(row[letter])}" role="button" tabindex="0" '
+            f'title="{escaped(said)}">{picture(images.get(str(row[letter])), said)}'
             f'<span class="pl-rank">{letter}</span><div class="pl-name">{escaped(classes[letter])}</div></div>'
         )
 
@@ -62,22 +81,78 @@ def _quadruplet(row: Mapping[str, Any], images: Mapping[str, bytes | None], simi
     return (
         f'<figure class="pl-quad"><figcaption>step {int(row["step"]):,}</figcaption><div class="pl-square">'
         f"{corner('i')}{edge('ij', 'across')}{corner('j')}{edge('ik', 'down')}<div></div>{edge('jl', 'down')}"
-        f'{corner("k")}<div class="pl-hinges">{hinge("ik")}{hinge("jl")}</div>{corner("l")}</div></figure>'
+        f'{corner("k")}<div class="pl-hinges">{hinge("ik")}{hinge("jl")}</div>{corner("l")}</div>'
+        f"{_instead(row, images, colour, digits)}{_reasons(row, mined_by, margin, digits)}</figure>"
     )
 
 
+def _instead(row: Mapping[str, Any], images: Mapping[str, bytes | None], colour: str, digits: int) -> str:
+    """What Euclidean mining would have taken from the same batch; nothing where that wasn't kept."""
+    if not isinstance(row.get("e_i"), str):
+        return ""
+    letters = "jkl" if row["e_i"] == row["i"] else "ijkl"
+    if all(row[f"e_{letter}"] == row[letter] for letter in letters):
+        return '<div class="pl-instead"><span>Euclidean mining takes the same four.</span></div>'
+    pairs = {"i": "ij", "j": "ij", "k": "ik", "l": "jl"}
+    classes = {"i": row["e_class_i"], "j": row["e_class_i"], "k": row["e_class_k"], "l": row["e_class_l"]}
+    cells = []
+    for letter in letters:
+        item, pair = str(row[f"e_{letter}"]), pairs[letter]
+        if item == row[letter]:
+            cells.append(f'<div class="pl-other"><div><b>{letter}</b><br>the same</div></div>')
+            continue
+        distance, score = number(row[f"e_d_{pair}"]), number(row[f"e_s_{pair}"], digits)
+        end = {"i": "j′", "j": "i", "k": "i", "l": "j′"}[letter]
+        said = f"{letter}′ of Euclidean mining: {classes[letter]}, {item}; D {distance} and S {score} to its {end}"
+        cells.append(
+            f'<div class="pl-other" title="{escaped(said)}">{picture(images.get(item), said)}<div><b>{letter}′</b> '
+            f'<i class="pl-d">D</i> {distance}<br><i style="color:{colour}">S</i> {score}</div></div>'
+        )
+    return f'<div class="pl-instead"><span>Euclidean mining takes</span>{"".join(cells)}</div>'
+
+
+def _reasons(row: Mapping[str, Any], mined_by: str, margin: float | None, digits: int) -> str:
+    if margin is None:
+        return ""
+    alike = f"by {style_of(mined_by).title}"
+    positives = row.get("positives", np.nan)
+    s_ij, s_ik, s_jl = (number(row[name], digits) for name in ("s_ij", "s_ik", "s_jl"))
+    if np.isfinite(positives):
+        of = f"{int(positives)} positives" if positives > 1 else "one positive"
+        first = "an item of the batch: each is an anchor once"
+        second = f"{'the least similar of' if positives > 1 else 'its'} {of} in the batch, {alike}"
+    else:
+        first = f"with j the least similar positive pair of the batch, {alike}"
+        second = "the other end of that pair"
+
+    def negative(end: str, slack: float, score: str) -> str:
+        terms = [f"({term})" if term.startswith("−") else term for term in (score, s_ij)]
+        verdict = "above 0, violated" if slack > 0 else "not above 0, it holds"
+        value = f"{margin:g} + {terms[0]} − {terms[1]} = {number(slack, digits)}"
+        return f"the negative of {end} most like it, {alike}. Its hinge: {value}, {verdict}"
+
+    lines = {
+        "i": first, "j": second, "k": negative("i", row["slack_ik"], s_ik), "l": negative("j", row["slack_jl"], s_jl),
+    }  # fmt: skip
+    told = "".join(f"<dt>{letter}</dt><dd>{escaped(line)}</dd>" for letter, line in lines.items())
+    return f'<details class="pl-why"><summary>Why these four</summary><dl>{told}</dl></details>'
+
+
 _STYLE = """
-.pl-quads{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:14px}
+.pl-quads{display:grid;grid-template-columns:repeat(auto-fill,minmax(288px,1fr));gap:14px;align-items:start}
 .pl-quad{margin:0;padding:10px 14px 12px;border:1px solid rgba(138,147,163,.32);border-radius:10px}
 .pl-quad figcaption{font-size:12px;opacity:.72;margin-bottom:6px;font-variant-numeric:tabular-nums}
-.pl-square{display:grid;grid-template-columns:92px minmax(88px,1fr) 92px;align-items:start}
-.pl-corner{width:92px;position:relative}
+.pl-square{display:grid;grid-template-columns:92px minmax(78px,1fr) 92px;align-items:start}
+.pl-corner{width:92px;position:relative;border-radius:6px;outline-offset:2px}
+.pl-corner[data-pick]{cursor:pointer}
+.pl-corner:hover img{border-color:#6B7686}
+.pl-corner:focus-visible{outline:2px solid #2F78D0}
 .pl-corner img,.pl-corner .pl-none{width:92px;height:92px}
 .pl-corner .pl-name{display:-webkit-box;-webkit-line-clamp:2;-webkit-box-orient:vertical;white-space:normal;
- overflow-wrap:anywhere;line-height:1.25}
+ overflow-wrap:anywhere;line-height:1.25;min-height:2.5em}
 .pl-edge{font-size:13px;font-variant-numeric:tabular-nums;position:relative;text-align:center}
 .pl-edge span{white-space:nowrap}
-.pl-edge i,.pl-value i{font-style:normal;font-weight:700}
+.pl-edge i,.pl-value i,.pl-other i{font-style:normal;font-weight:700}
 .pl-d{color:#2F78D0}
 .pl-across{display:flex;flex-direction:column;gap:7px;padding:17px 6px 0}
 .pl-across span:first-child{border-bottom:2px solid #6B7686;padding-bottom:4px}
@@ -89,4 +164,16 @@ _STYLE = """
  font-variant-numeric:tabular-nums}
 .pl-hinge.pl-bad{background:#C4382F;color:#fff}
 .pl-hinge.pl-good{border:1px solid rgba(138,147,163,.5)}
+.pl-instead{display:flex;flex-wrap:wrap;gap:5px 12px;align-items:center;margin-top:8px;padding-top:8px;
+ font-size:11.5px;border-top:1px solid rgba(138,147,163,.25);line-height:1.35}
+.pl-instead>span{opacity:.78;width:100%;font-size:12px}
+.pl-other{display:flex;gap:6px;align-items:center;white-space:nowrap;font-variant-numeric:tabular-nums}
+.pl-other img,.pl-other .pl-none{width:36px;height:36px;object-fit:cover;border-radius:5px;box-sizing:border-box;
+ border:1px solid rgba(138,147,163,.28);background:#fff}
+.pl-other .pl-none{font-size:0}
+.pl-why{font-size:12px;margin-top:8px}
+.pl-why summary{cursor:pointer;opacity:.78}
+.pl-why dl{display:grid;grid-template-columns:auto 1fr;gap:3px 8px;margin:6px 0 0!important}
+.pl-why dt{font-weight:700;opacity:1}
+.pl-why dd{margin:0!important;font-variant-numeric:tabular-nums}
 """

@@ -30,11 +30,12 @@ from pddm_lab.figures.maps import (
 )
 from pddm_lab.figures.pairs import by_density, distributions, distributions_by_density, joint, roc, roc_by_density
 from pddm_lab.figures.plane import plane_along, plane_everywhere, plane_neighbourhood, plane_steps
-from pddm_lab.figures.quadruplets import hardness
+from pddm_lab.figures.quadruplets import HARDNESS, confusion, hardness
 from pddm_lab.figures.retrieval import ceiling, elsewhere, rank_flow
 from pddm_lab.figures.training import comparison, curves, losses
 
 __all__ = [
+    "HARDNESS",
     "METRICS",
     "NEGATIVE",
     "PHASE_TITLES",
@@ -53,6 +54,7 @@ __all__ = [
     "colour_by_similarity",
     "colour_by_value",
     "comparison",
+    "confusion",
     "curves",
     "distributions",
     "distributions_by_density",

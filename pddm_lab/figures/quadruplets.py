@@ -1,31 +1,163 @@
-"""Charts of mined quadruplets."""
+"""Charts of mined quadruplets: how hard they were through training, and which classes are confused."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from pddm_lab.figures.looks import NEGATIVE, new_figure
+from pddm_lab.figures.looks import NEGATIVE, STYLES, new_figure, style_of, translucent
+
+DARK = "#6B7686"
+HARDNESS = {
+    "violated": "Violated hinges",
+    "slack": "Slack",
+    "s": "S of the pairs",
+    "d": "D of the pairs",
+    "same": "Same as Euclidean",
+}
+"""What `hardness` can draw, and what each is called."""
 
 
-def hardness(quadruplets: pd.DataFrame, *, points: int = 100, title: str = "", height: int = 200) -> go.Figure:
-    """How hard the mined quadruplets were through training: the share that violates each hinge.
+def hardness(
+    table: pd.DataFrame, what: str = "violated", *, similarity: str = "pddm", title: str = "", height: int = 260
+) -> go.Figure:
+    """How hard the mined quadruplets were through training.
 
     Args:
-        quadruplets: step, slack_ik, slack_jl (> 0 = violated).
-        points: steps are grouped into at most about this many.
+        table: as `pddm_lab.hardness.through_training` returns it.
+        what: `violated`: share that violates each hinge; `slack`, `s` (similarities) and `d` (distances): median as a
+            line, the middle 80 % as a band; `same`: share in which Euclidean mining takes the same items.
+        similarity: the trained one, whose scores S are.
     """
     figure = new_figure(title, height)
-    span = max(int(quadruplets["step"].max() - quadruplets["step"].min()) + 1, 1) if len(quadruplets) else 1
-    width = max(1, -(-span // points))
-    grouped = (quadruplets[["slack_ik", "slack_jl"]] > 0).groupby(quadruplets["step"] // width * width).mean() * 100
-    for column, name, colour, dash in (
-        ("slack_ik", "hinge i–k", "#6B7686", "solid"),
-        ("slack_jl", "hinge j–l", NEGATIVE, "dash"),
-    ):
+    unit, lines = _LINES[what]
+    trained = style_of(similarity).colour
+    for column, name, colour, dash in lines:
+        colour = trained if colour == "similarity" else colour
+        if unit == "%":
+            figure.add_scatter(
+                x=table["step"], y=(100 * table[column]).round(3), name=name, mode="lines",
+                hovertemplate="%{y:.1f} %", line={"color": colour, "width": 2, "dash": dash},
+            )  # fmt: skip
+            continue
+        ends = [table[f"{column}_{quantile}"].round(5) for quantile in (10, 90)]
         figure.add_scatter(
-            x=grouped.index, y=grouped[column], name=name, mode="lines", hovertemplate="%{y:.1f} %",
-            line={"color": colour, "width": 2, "dash": dash},
+            x=pd.concat([table["step"], table["step"][::-1]]), y=pd.concat([ends[1], ends[0][::-1]]), mode="lines",
+            fill="toself", fillcolor=translucent(colour, 0.13), line={"width": 0}, hoverinfo="skip",
+            showlegend=False, legendgroup=column,
         )  # fmt: skip
+        figure.add_scatter(
+            x=table["step"], y=table[f"{column}_50"].round(5), name=name, mode="lines", legendgroup=column,
+            customdata=np.column_stack(ends), line={"color": colour, "width": 2, "dash": dash},
+            hovertemplate="%{y:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f})",
+        )  # fmt: skip
+    width = int(table["width"].max()) if len(table) else 1
     figure.update_xaxes(title="training step" + (f", groups of {width}" if width > 1 else ""))
-    return figure.update_yaxes(title="violated, %", range=[0, 101])
+    if unit == "%":
+        return figure.update_yaxes(title=_TITLES[what], range=[0, 101])
+    if what == "slack":
+        figure.add_hline(y=0, line={"color": DARK, "width": 1.5, "dash": "dot"})
+    return figure.update_yaxes(title=_TITLES[what].format(style_of(similarity).title))
+
+
+def confusion(
+    table: pd.DataFrame, *, chosen: Sequence[str] = (), most: int = 18, title: str = "", height: int = 460
+) -> go.Figure:
+    """Which class gives another its hard negatives: a row per class of the anchor, a column per class of the negative.
+
+    Args:
+        table: as `pddm_lab.hardness.confusions` returns it.
+        chosen: two classes whose cells are marked.
+        most: about so many classes are drawn, those of the most frequent pairs, like ones beside one another.
+    """
+    figure = new_figure(title, height)
+    classes = _seriated(table, most)
+    place = {name: number for number, name in enumerate(classes)}
+    cells = table[table["own"].isin(place) & table["other"].isin(place)]
+    count = np.full((len(classes), len(classes)), np.nan)
+    rows, columns = cells["own"].map(place).to_numpy(dtype=int), cells["other"].map(place).to_numpy(dtype=int)
+    count[rows, columns] = cells["count"]
+    figure.add_heatmap(
+        z=count, x=list(range(len(classes))), y=list(range(len(classes))), xgap=1, ygap=1, zmin=0,
+        colorscale=[[0, translucent(_WRONG, 0.08)], [1, _WRONG]], hoverinfo="skip", showscale=False,
+    )  # fmt: skip
+    # Cells of a heatmap can't be selected; points over them can.
+    figure.add_scatter(
+        x=columns, y=rows, mode="markers", showlegend=False, marker={"symbol": "square", "size": 16, "opacity": 0},
+        selected={"marker": {"opacity": 0}}, unselected={"marker": {"opacity": 0}},
+        customdata=np.column_stack([cells["own"], cells["other"], cells["count"], 100 * cells["share"]]),
+        hovertemplate="anchor %{customdata[0]}<br>negative %{customdata[1]}<br>%{customdata[2]:,} times, "
+        "%{customdata[3]:.0f} % of its hard negatives<extra></extra>",
+    )  # fmt: skip
+    for one, other in (chosen, chosen[::-1]) if len(chosen) == 2 else ():
+        if one in place and other in place:
+            x, y = place[other], place[one]
+            line = {"color": "#2F78D0", "width": 2.5}
+            figure.add_shape(type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, line=line)
+    names = [name if len(name) <= 15 else f"{name[:7]}…{name[-7:]}" for name in classes]
+    ticks = {"tickvals": list(range(len(classes))), "ticktext": names, "showgrid": False, "tickfont": {"size": 10.5}}
+    figure.update_xaxes(title="class of the negative", tickangle=-90, range=[-0.5, len(classes) - 0.5], **ticks)
+    figure.update_yaxes(title="class of the anchor", range=[len(classes) - 0.5, -0.5], **ticks)
+    return figure.update_layout(hovermode="closest", margin={"t": 44 if title else 8})
+
+
+def _seriated(table: pd.DataFrame, most: int) -> list[str]:
+    """The classes of the most frequent pairs, each beside the one it is confused with most of those left."""
+    chosen: dict[str, None] = {}
+    for own, other in zip(table["own"], table["other"], strict=True):
+        if len(chosen) >= most:
+            break
+        chosen |= {own: None, other: None}
+    cells = table[table["own"].isin(chosen) & table["other"].isin(chosen)]
+    strength: dict[tuple[str, str], int] = {}
+    for own, other, count in zip(cells["own"], cells["other"], cells["count"], strict=True):
+        for pair in ((own, other), (other, own)):
+            strength[pair] = strength.get(pair, 0) + int(count)
+    left, order = list(chosen), list(chosen)[:1]
+    while len(order) < len(left):
+        rest = [name for name in left if name not in order]
+        order.append(max(rest, key=lambda name: strength.get((order[-1], name), 0)))
+    return order
+
+
+_WRONG = "#C4382F"
+_LINES = {
+    "violated": (
+        "%",
+        [("violated_ik", "hinge i–k", DARK, "solid"), ("violated_jl", "hinge j–l", NEGATIVE, "dash")],
+    ),
+    "slack": ("", [("slack_ik", "hinge i–k", DARK, "solid"), ("slack_jl", "hinge j–l", NEGATIVE, "dash")]),
+    "s": (
+        "",
+        [
+            ("s_ij", "i–j, positive", "similarity", "solid"),
+            ("s_ik", "i–k, negative", DARK, "dash"),
+            ("s_jl", "j–l, negative", NEGATIVE, "dot"),
+        ],
+    ),
+    "d": (
+        "",
+        [
+            ("d_ij", "i–j, positive", STYLES["euclidean"].colour, "solid"),
+            ("d_ik", "i–k, negative", DARK, "dash"),
+            ("d_jl", "j–l, negative", NEGATIVE, "dot"),
+        ],
+    ),
+    "same": (
+        "%",
+        [
+            ("same_j", "same j", STYLES["euclidean"].colour, "solid"),
+            ("same_k", "same k", STYLES["euclidean"].colour, "dash"),
+        ],
+    ),
+}
+_TITLES = {
+    "violated": "violated, %",
+    "slack": "slack, above 0: violated",
+    "s": "{} score S",
+    "d": "Euclidean distance D",
+    "same": "Euclidean mining takes the same, %",
+}

@@ -14,46 +14,6 @@ from pddm_lab.config import TrainConfig
 from pddm_lab.separation import histogram
 
 
-def quadruplets() -> pd.DataFrame:
-    random = np.random.default_rng(0)
-    count = 40
-    frame = pd.DataFrame({name: random.choice(list("abcdefgh"), count) for name in "ijkl"})
-    frame.loc[frame["i"] == frame["j"], "j"] = "other"
-    frame["step"], frame["phase"] = np.repeat(np.arange(1, 11), 4), "refit"
-    for name in ("class_i", "class_k", "class_l"):
-        frame[name] = random.choice(["x", "y", "z"], count)
-    for name in ("s_ij", "slack_ik", "slack_jl"):
-        frame[name] = random.normal(size=count)
-    mirrored = frame.rename(
-        columns={"i": "j", "j": "i", "k": "l", "l": "k", "slack_ik": "slack_jl", "slack_jl": "slack_ik"}
-    )
-    return pd.concat([frame, mirrored], ignore_index=True)[frame.columns]
-
-
-def test_mirror_images_are_one_quadruplet() -> None:
-    frame = quadruplets()
-    keys = {(row.step, *sorted([(row.i, row.k), (row.j, row.l)])) for row in frame.itertuples()}
-    assert len(tables.distinct(frame)) == len(keys)
-    assert tables.distinct(frame).index.max() < 40  # the first of each pair stays
-
-
-@pytest.mark.parametrize("order", list(tables.ORDERS))
-def test_quadruplets_are_picked_and_ordered(order: str) -> None:
-    frame = quadruplets()
-    chosen = tables.pick_quadruplets(frame, "refit", (3, 7), ["x"], True, order)
-    slow = [
-        row.Index
-        for row in frame.itertuples()
-        if 3 <= row.step <= 7 and "x" in (row.class_i, row.class_k, row.class_l) and max(row.slack_ik, row.slack_jl) > 0
-    ]
-    assert sorted(chosen.index) == slow
-    value = {
-        "violation": -chosen[["slack_ik", "slack_jl"]].max(axis=1), "positive": chosen["s_ij"],
-        "latest": -chosen["step"], "earliest": chosen["step"],
-    }[order]  # fmt: skip
-    assert value.is_monotonic_increasing
-
-
 class FakeGallery:
     """Labels and roles alone: what counting pairs needs."""
 
