@@ -171,11 +171,11 @@ def _two_grains(random: np.random.Generator, count: int) -> Classes:
 
 
 def _diagonals(random: np.random.Generator, count: int) -> Classes:
-    offsets = [0.3 * (number - 3) for number in range(7)]
-    rising, falling = [(off - 1.75, -off) for off in offsets], [(off + 1.75, off) for off in offsets]
+    offsets = [0.29 * (number - 3) for number in range(7)]
+    rising, falling = [(off - 1.7, -off) for off in offsets], [(off + 1.7, off) for off in offsets]
     return [
-        *(("rising", at in (2, 3), _stripe(centre, 45, 2.2, count, random)) for at, centre in enumerate(rising)),
-        *(("falling", at in (2, 3), _stripe(centre, 135, 2.2, count, random)) for at, centre in enumerate(falling)),
+        *(("rising", at in (2, 3), _stripe(centre, 45, 2.0, count, random)) for at, centre in enumerate(rising)),
+        *(("falling", at in (2, 3), _stripe(centre, 135, 2.0, count, random)) for at, centre in enumerate(falling)),
     ]
 
 
@@ -206,7 +206,7 @@ LAYOUTS = {
     "diagonals": Layout(
         "Diagonals",
         "The same stripes, turned by 45°. Along and across a stripe |a − b| is the same: here S can't do it either.",
-        _diagonals, ((-1.75, 0.0), (1.75, 0.0)), 0.85, 45, (-1.45, -0.3),
+        _diagonals, ((-1.7, 0.0), (1.7, 0.0)), 0.82, 45, (-1.41, -0.29),
     ),
     "even": Layout(
         "One density",

@@ -1,0 +1,167 @@
+"""A unit trained on the plane: the same each time, better than D where it should be, and measured as it is said."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from reference import pddm_score
+
+from pddm_lab.plane import (
+    ACCEPTED_NEGATIVES,
+    Snapshot,
+    accepted,
+    measure,
+    measure_distance,
+    score,
+    score_at,
+    snapshot_steps,
+    train_plane,
+)
+from pddm_lab.scenes import PlaneConfig, Scene, make_scene, mesh, path, vector
+from pddm_lab.similarity import PDDMSimilarity
+
+
+def trained(**choices) -> tuple[Scene, list[Snapshot]]:
+    torch.set_num_threads(1)
+    config = PlaneConfig(**choices)
+    scene = make_scene(config.scene, config.seed)
+    return scene, list(train_plane(scene, config))
+
+
+@pytest.fixture(scope="module")
+def density() -> tuple[Scene, list[Snapshot]]:
+    return trained(scene="density")
+
+
+@pytest.fixture(scope="module")
+def grains() -> tuple[Scene, list[Snapshot]]:
+    return trained(scene="grains", steps=250)
+
+
+def test_snapshots_are_taken_ever_further_apart() -> None:
+    for steps in (1, 2, 10, 400, 5000):
+        taken = snapshot_steps(steps)
+        assert taken[0] == 0
+        assert taken[-1] == steps
+        assert len(taken) <= 25
+        assert taken == sorted(set(taken))
+    gaps = np.diff(snapshot_steps(400))
+    assert gaps[0] == 1
+    assert gaps[-1] == gaps.max() > 50
+
+
+def test_a_training_can_be_repeated_whatever_else_draws_numbers() -> None:
+    _, first = trained(steps=12, seed=5)
+    torch.rand(3)
+    _, second = trained(steps=12, seed=5)
+    _, other = trained(steps=12, seed=6)
+    for one, two in zip(first, second, strict=True):
+        assert all((two.unit.state_dict()[name] == value).all() for name, value in one.unit.state_dict().items())
+        assert one.known == two.known
+    assert not torch.equal(first[-1].unit.position.weight, other[-1].unit.position.weight)
+    assert math.isnan(first[0].loss)
+    assert all(math.isfinite(snapshot.loss) for snapshot in first[1:])
+
+
+def test_s_finds_in_the_sparse_region_what_d_cannot(density) -> None:
+    scene, snapshots = density
+    s, d = snapshots[-1].known, measure_distance(scene)["known"]
+    assert snapshots[-1].loss < 0.05 < snapshots[1].loss
+    assert d.found["dense"] == 1
+    assert d.found["sparse"] < 0.6
+    assert s.found["dense"] > 0.95
+    assert s.found["sparse"] > d.found["sparse"] + 0.3
+    assert s.metrics["tpr@1%fpr"] > d.metrics["tpr@1%fpr"] + 0.15
+    assert s.metrics["auc"] > d.metrics["auc"]
+
+
+def test_s_has_a_ruler_for_each_of_two_grains(grains) -> None:
+    scene, snapshots = grains
+    unit, known = snapshots[-1].unit, snapshots[-1].known
+    assert known.metrics["tpr@1%fpr"] > measure_distance(scene)["known"].metrics["tpr@1%fpr"] + 0.4
+    left, right = path(scene, 2)
+    for angle, here, there in ((0, left, right), (90, right, left)):
+        difference = vector(0.84, angle)
+        assert score_at(unit, here, difference) > known.threshold > score_at(unit, there, difference)
+
+
+def test_without_the_position_s_is_the_same_at_every_mean() -> None:
+    _, snapshots = trained(position=False, steps=40)
+    # Quarters, whose sums and differences a float holds exactly.
+    means = np.stack(np.meshgrid(np.arange(-3, 3, 0.25), np.arange(-1.5, 1.5, 0.25)), axis=-1)
+    difference = np.array([0.5, 1.0])
+    for snapshot in snapshots:
+        assert len(np.unique(score_at(snapshot.unit, means, difference))) == 1
+    anywhere = score_at(snapshots[-1].unit, mesh()[2], vector(0.7, 30))
+    assert np.ptp(anywhere) < 1e-4
+    assert score_at(snapshots[-1].unit, means[0, 0], 2 * difference) != score_at(
+        snapshots[-1].unit, means[0, 0], difference
+    )
+
+
+def test_with_the_position_s_changes_where_d_does_not(density) -> None:
+    scene, snapshots = density
+    scores = score_at(snapshots[-1].unit, path(scene), vector(0.42, 90))
+    assert scores[0] < snapshots[-1].known.threshold < scores[-1]
+
+
+def test_u_forgets_along_which_diagonal_a_pair_lies(density) -> None:
+    _, snapshots = density
+    rising, falling = (score_at(snapshots[-1].unit, mesh()[2], vector(0.8, angle)) for angle in (45, 135))
+    assert rising == pytest.approx(falling, abs=1e-4)
+
+
+def test_scores_are_the_units(density) -> None:
+    scene, snapshots = density
+    unit = snapshots[7].unit
+    points = scene.points[:5]
+    scores = score(unit, points[:, None], points[None])
+    for row, a in enumerate(points.tolist()):
+        for column, b in enumerate(points.tolist()):
+            assert scores[row, column] == pytest.approx(pddm_score(unit, a, b), abs=1e-4)
+    mean, difference = (points[0] + points[1]) / 2, points[1] - points[0]
+    assert score_at(unit, mean, difference) == pytest.approx(scores[0, 1], abs=1e-4)
+
+
+@pytest.mark.parametrize("protocol", ["known", "unseen"])
+def test_measures_are_those_of_a_slow_count(density, protocol: str) -> None:
+    scene, snapshots = density
+    unit, rows = snapshots[4].unit, scene.held_out(protocol)
+    found = measure(PDDMSimilarity(unit), scene, protocol)
+    matrix = score(unit, scene.points[rows][:, None], scene.points[rows][None]).astype(float)
+    labels, regions = scene.labels[rows], scene.region_of(rows)
+    pairs = list(combinations(range(len(rows)), 2))
+    positive = [(matrix[a, b], regions[a]) for a, b in pairs if labels[a] == labels[b]]
+    negative = [matrix[a, b] for a, b in pairs if labels[a] != labels[b]]
+    passed = sum(one > found.threshold + 1e-5 for one in negative)
+    assert passed == pytest.approx(ACCEPTED_NEGATIVES * len(negative), abs=2)
+    for region, share in found.found.items():
+        of_region = [one for one, place in positive if place == region]
+        assert share == pytest.approx(sum(one > found.threshold for one in of_region) / len(of_region), abs=0.01)
+    above = sum(one > found.threshold for one, _ in positive) / len(positive)
+    assert found.metrics["tpr@1%fpr"] == pytest.approx(above, abs=0.01)
+    right = 0
+    for a in range(len(rows)):
+        nearest = max((b for b in range(len(rows)) if b != a), key=lambda b: matrix[a, b])
+        right += labels[nearest] == labels[a]
+    assert found.metrics["recall@1"] == pytest.approx(right / len(rows), abs=0.02)
+
+
+def test_an_anchor_accepts_what_lies_above_the_threshold(density) -> None:
+    scene, _ = density
+    for protocol in ("known", "unseen"):
+        anchor = int(scene.held_out(protocol)[5])
+        distances = np.linalg.norm(scene.points - scene.points[anchor], axis=1)
+        found = accepted(scene, anchor, -distances, -0.4)
+        counts = {True: [0, 0], False: [0, 0]}
+        for row in scene.held_out(protocol):
+            if row != anchor:
+                of = counts[bool(scene.labels[row] == scene.labels[anchor])]
+                of[0] += distances[row] < 0.4
+                of[1] += 1
+        assert [found.own, found.own_total] == counts[True]
+        assert [found.others, found.others_total] == counts[False]

@@ -1,0 +1,88 @@
+"""Scenes: what trains, what is held out, and that they hold what their words say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pddm_lab.errors import ConfigError
+from pddm_lab.scenes import (
+    EXTENT,
+    HELD_OUT,
+    LAYOUTS,
+    TRAIN,
+    PlaneConfig,
+    Scene,
+    first_anchor,
+    make_scene,
+    mesh,
+    path,
+    vector,
+)
+
+
+@pytest.fixture(params=LAYOUTS)
+def scene(request: pytest.FixtureRequest) -> Scene:
+    return make_scene(request.param, seed=3)
+
+
+def test_every_class_is_held_out_in_part_and_some_never_train(scene: Scene) -> None:
+    known, unseen = set(scene.held_out("known")), set(scene.held_out("unseen"))
+    assert len(known) + len(unseen) + scene.trains.sum() == len(scene.points)
+    assert not known & unseen
+    never = set(scene.labels[list(unseen)])
+    assert never
+    assert not never & set(scene.labels[scene.trains])
+    for label in range(len(scene.regions)):
+        of_class = scene.labels == label
+        assert (of_class & ~scene.trains).sum() == HELD_OUT
+        assert (of_class & scene.trains).sum() == (0 if label in never else TRAIN)
+    assert set(scene.region_of(np.arange(len(scene.points)))) == set(scene.regions)
+
+
+def test_a_scene_lies_within_what_is_drawn(scene: Scene) -> None:
+    for axis, (low, high) in enumerate(EXTENT):
+        assert low < scene.points[:, axis].min() < scene.points[:, axis].max() < high
+        assert low < path(scene)[:, axis].min() <= path(scene)[:, axis].max() < high
+    x, y, points = mesh(40)
+    assert points.shape == (len(y), 40, 2)
+    assert points[3, 7].tolist() == [x[7], y[3]]
+    assert x[1] - x[0] == pytest.approx(y[1] - y[0], rel=0.05)
+
+
+def test_a_seed_draws_a_scene_again() -> None:
+    assert (make_scene("density", 1).points == make_scene("density", 1).points).all()
+    assert (make_scene("density", 1).points != make_scene("density", 2).points).any()
+    assert make_scene("density").points.dtype == np.float32
+
+
+def test_a_wide_class_reaches_further_than_small_classes_lie_apart() -> None:
+    scene = make_scene("density")
+    region = scene.region_of(np.arange(len(scene.points)))
+    away = np.linalg.norm(scene.points[:, None] - scene.points[None], axis=-1)
+    same = scene.labels[:, None] == scene.labels[None]
+    within_sparse = away[same & (region == "sparse")[:, None]].max()
+    between_dense = away[~same & (region == "dense")[:, None] & (region == "dense")[None]].min()
+    assert within_sparse > 4 * between_dense
+
+
+def test_the_first_anchor_is_held_out_and_of_a_known_class(scene: Scene) -> None:
+    assert first_anchor(scene) in scene.held_out("known")
+
+
+def test_a_difference_has_its_length_and_direction() -> None:
+    assert vector(2.0, 90) == pytest.approx([0, 2])
+    assert vector(1.0, 135) == pytest.approx([-(0.5**0.5), 0.5**0.5])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"scene": "moon"}, {"seed": -1}, {"hidden": 1}, {"steps": 0}, {"score_margin": 0.0}, {"steps": 10_000}]
+)
+def test_choices_out_of_range_are_named(wrong: dict) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong)) if "scene" not in wrong else "moon"):
+        PlaneConfig(**wrong)
+
+
+def test_an_unknown_scene_is_named() -> None:
+    with pytest.raises(ConfigError, match="density, islands, grains"):
+        make_scene("moon")
