@@ -30,8 +30,8 @@ ORDER = [
     "audit", "calibration", "duplicates", "twins", "licences",
     "figures.looks", "figures.audit", "figures.maps", "figures.pairs", "figures.plane", "figures.quadruplets",
     "figures.retrieval", "figures.training", "figures",
-    "cards.block", "cards.audit", "cards.classes", "cards.confusions", "cards.pairs", "cards.explanation", "cards.pictures",
-    "cards.quadruplets", "cards.tables", "cards", "notebook", "serving",
+    "cards.block", "cards.audit", "cards.classes", "cards.confusions", "cards.pairs", "cards.explanation",
+    "cards.pictures", "cards.quadruplets", "cards.tables", "cards", "notebook", "serving",
     "bench.report", "bench.synthetic", "bench.browser", "bench.pages", "bench.dashboard", "bench.commands", "cli",
 ]
 # fmt: on

@@ -38,16 +38,6 @@ def test_a_person_looks_through_the_pages_and_follows_a_link(page, address: str,
     settle(page)
     assert metric(page, "TPR") == after
 
-    go(page, "Quadruplets")
-    assert page.locator(".pl-quad").count() == 12
-    assert all(
-        page.locator(".pl-quad img").evaluate_all("all => all.map(one => one.naturalWidth > 0 && one.alt != '')")
-    )
-    first = page.locator(".pl-quad").first.inner_text()
-    page.get_by_test_id("stPagination").get_by_text("2", exact=True).click()
-    page.wait_for_function("first => document.querySelector('.pl-quad').innerText != first", arg=first)
-    assert query(page)["page"] == "2"
-
 
 def test_the_server_listens_on_this_machine_only_and_reports_to_nobody(address: str) -> None:
     import psutil
