@@ -60,7 +60,9 @@ def _once(name: str, key: tuple, title: str, compute: Callable[[Report], Result]
     with place.container(border=True):
         if st.session_state.get("audit_stopped") == token:
             st.markdown(f"**Stopped.** {title} was broken off; nothing of it is kept.")
-            st.button("Go on", icon=":material/play_arrow:", on_click=st.session_state.pop, args=("audit_stopped",))
+            st.button(
+                "Start again", icon=":material/play_arrow:", on_click=st.session_state.pop, args=("audit_stopped",)
+            )
             st.stop()
         bar = st.progress(0.0, title)
         st.button("Stop", icon=":material/stop_circle:", key=f"stop_{name}", on_click=_stop, args=(token,))
@@ -141,16 +143,16 @@ def galleries(run: Run) -> dict[str, Gallery]:
     return {protocol: loaders.gallery(run, protocol) for protocol in run.protocols()}
 
 
-def pictures(run: Run) -> Pictures:
-    """Prints of all pictures of a run's galleries."""
+def pictures(run: Run, near: bool) -> Pictures:
+    """All pictures of a run's galleries, with what it takes to compare them."""
     found = galleries(run)
 
     def compute(report: Report) -> Pictures:
         from pddm_lab.duplicates import read_pictures
 
-        return read_pictures(found, _ticker(report, 0, 1, ""))
+        return read_pictures(found, near, progress=_ticker(report, 0, 1, ""))
 
-    return _once("pictures", _keys(run), "Reading the pictures", compute)
+    return _once("pictures", (*_keys(run), near), "Reading the pictures", compute)
 
 
 def listed(run: Run) -> pd.DataFrame:
@@ -162,7 +164,7 @@ def listed(run: Run) -> pd.DataFrame:
 
 def alike(run: Run, near: bool) -> Alike:
     """Pictures of a run that are alike, or identical only."""
-    of = pictures(run)
+    of = pictures(run, near)
 
     def compute(report: Report) -> Alike:
         from pddm_lab.duplicates import LEAST, find_alike

@@ -288,8 +288,15 @@ def between(first: str, second: str) -> str:
     return f"within {SPLITS[first]}" if first == second else f"{SPLITS[first]} and {SPLITS[second]}"
 
 
-def duplicate_headline(table: pd.DataFrame, total: int, groups: np.ndarray) -> list[str]:
-    """What the pairs come to, in a few sentences."""
+def duplicate_headline(table: pd.DataFrame, total: int, groups: np.ndarray, one_source: int | None = None) -> list[str]:
+    """What the pairs come to, in a few sentences.
+
+    Args:
+        table: of `across_splits`.
+        total: pictures compared.
+        groups: the group of each.
+        one_source: pairs whose pictures come from one source; None where the data has but one.
+    """
     pairs, identical = int(table["pairs"].sum()), int(table["identical"].sum())
     if not pairs:
         return [f"None of the {total:,} pictures has a duplicate or near-duplicate among the others."]
@@ -315,6 +322,8 @@ def duplicate_headline(table: pd.DataFrame, total: int, groups: np.ndarray) -> l
         if conflicts
         else "In every pair the labels agree."
     )
+    if one_source is not None:
+        sentences.append(f"In {one_source:,} of the {pairs:,} pairs both pictures are one source's.")
     return sentences
 
 
@@ -349,7 +358,7 @@ def twin_cards(
     """Pairs of pictures side by side, with what they are and where."""
     cards = []
     for row in pairs.itertuples():
-        told = KINDS[str(row.kind)] if row.kind != "near" else "Near"
+        told = KINDS[str(row.kind)]
         if confirmation := confirmations.get((int(row.a), int(row.b))):
             told += f": {confirmation}"
         elif row.kind != "identical":

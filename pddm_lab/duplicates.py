@@ -65,6 +65,7 @@ class Pictures:
     items: pd.DataFrame
     """id, label, class_name, split (a key of `SPLITS`), protocol, row (in its gallery)."""
     prints: UInt8[np.ndarray, "items side side 3"]
+    """None of them where only identical pictures are looked for."""
     keys: list[bytes]
     """A digest of each thumbnail."""
 
@@ -85,25 +86,28 @@ class Alike:
     """Pairs of at least that likeness beyond `MOST`."""
 
 
-def read_pictures(galleries: Mapping[str, Gallery], progress: Progress | None = None) -> Pictures:
+def read_pictures(
+    galleries: Mapping[str, Gallery], prints: bool = True, *, progress: Progress | None = None
+) -> Pictures:
     """Prints and digests of all items of a run's galleries, from their thumbnails.
 
     Args:
         galleries: by protocol.
+        prints: without them only identical thumbnails can be found, at a fraction of the time.
         progress: called with (pictures read, pictures, "pictures").
     """
-    prints: list[np.ndarray] = []
+    found: list[np.ndarray] = []
     keys: list[bytes] = []
     total = sum(len(gallery) for gallery in galleries.values())
     with ThreadPoolExecutor(4) as pool:  # decoders release the interpreter
         for gallery in galleries.values():
             for start in range(0, len(gallery), _ROWS):
                 thumbs = [gallery.thumb(row) for row in range(start, min(start + _ROWS, len(gallery)))]
-                prints += pool.map(print_of, thumbs)
+                found += pool.map(print_of, thumbs) if prints else []
                 keys += [hashlib.blake2b(thumb, digest_size=16).digest() for thumb in thumbs]
                 if progress:
                     progress(len(keys), total, "pictures")
-    return Pictures(items_of(galleries), np.array(prints, dtype=np.uint8).reshape(-1, SIDE, SIDE, 3), keys)
+    return Pictures(items_of(galleries), np.array(found, dtype=np.uint8).reshape(-1, SIDE, SIDE, 3), keys)
 
 
 def items_of(galleries: Mapping[str, Gallery]) -> pd.DataFrame:
@@ -148,7 +152,7 @@ def find_alike(
     keys = pd.factorize(np.array(pictures.keys, dtype=object))[0] if count else np.empty(0, np.int64)
     identical, left_out = _identical(keys, most)
     found = [identical]
-    if least < 1 and count:
+    if least < 1 and len(pictures.prints):
         points = pictures.prints.reshape(count, -1).astype(np.float32) / 255
         mirrored = np.ascontiguousarray(pictures.prints[:, :, ::-1]).reshape(count, -1)
         means, squares = points.mean(axis=1), (points * points).mean(axis=1)
@@ -208,9 +212,14 @@ def _strongest(found: list[pd.DataFrame], most: int) -> tuple[list[pd.DataFrame]
     return [every.loc[rank.nlargest(most).index]], len(every) - most
 
 
-def across_splits(pictures: Pictures, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of each two splits: split_a, split_b, pairs, one column per kind, conflicts (labels differ), items."""
-    splits = pictures.items["split"].to_numpy()
+def across_splits(items: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of each two splits: split_a, split_b, pairs, one column per kind, conflicts (labels differ), items.
+
+    Args:
+        items: with a column split.
+        pairs: of `Alike`.
+    """
+    splits = items["split"].to_numpy()
     rank = {name: number for number, name in enumerate(SPLITS)}
     ends = np.array([[rank[splits[a]], rank[splits[b]]] for a, b in zip(pairs["a"], pairs["b"], strict=True)])
     ends = np.sort(ends.reshape(-1, 2), axis=1)

@@ -56,7 +56,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Gallery]:
 
 def test_planted_copies_are_found_and_nothing_else(planted: dict[str, Gallery]) -> None:
     told: list[tuple[int, int, str]] = []
-    pictures = read_pictures(planted, lambda *at: told.append(at))
+    pictures = read_pictures(planted, progress=lambda *at: told.append(at))
     assert told[-1] == (34, 34, "pictures")
     alike = find_alike(pictures, duplicates.ALIKE, progress=lambda *at: told.append(at))
     assert told[-1] == (34 * 33 // 2, 34 * 33 // 2, "pairs")
@@ -65,7 +65,7 @@ def test_planted_copies_are_found_and_nothing_else(planted: dict[str, Gallery]) 
         (0, 30): ("identical", False), (1, 31): ("near", False), (2, 32): ("mirrored", False), (3, 33): ("near", True),
     }  # fmt: skip
     assert alike.pairs["likeness"].iloc[0] == 1 and alike.left_out == 0
-    table = across_splits(pictures, alike.pairs).set_index(["split_a", "split_b"])
+    table = across_splits(pictures.items, alike.pairs).set_index(["split_a", "split_b"])
     assert table.loc[("known", "unseen")].to_dict() == {
         "pairs": 2, "identical": 1, "near": 0, "mirrored": 1, "conflicts": 2, "items": 4,
     }  # fmt: skip
@@ -74,7 +74,7 @@ def test_planted_copies_are_found_and_nothing_else(planted: dict[str, Gallery]) 
 
 
 def test_only_identical_ones_are_looked_for_where_asked(planted: dict[str, Gallery]) -> None:
-    pairs = find_alike(read_pictures(planted), 1.0).pairs
+    pairs = find_alike(read_pictures(planted, prints=False), 1.0).pairs
     assert pairs[["a", "b", "kind"]].to_numpy().tolist() == [[0, 30, "identical"]]
 
 

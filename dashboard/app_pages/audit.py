@@ -199,13 +199,13 @@ def calibration(run: Run) -> None:
 def duplicates(run: Run) -> None:
     """Pictures that are there twice, and what they do to Recall@1."""
     from pddm_lab.duplicates import ALIKE, KINDS, LEAST, across_splits, groups_of
+    from pddm_lab.licences import sources
 
-    pictures = audit_loading.pictures(run)
-    items = pictures.items
+    items = audit_loading.listed(run)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        near = len(pictures) <= audit_loading.COMPARED_AT_ONCE or st.toggle(
+        near = len(items) <= audit_loading.COMPARED_AT_ONCE or st.toggle(
             "Near-duplicates, too", key="near", bind="query-params",
-            help=f"Compares {len(pictures):,} pictures with one another: this takes minutes, and can be stopped.",
+            help=f"Compares {len(items):,} pictures with one another: this takes minutes, and can be stopped.",
         )  # fmt: skip
         least = st.slider(
             "How alike", LEAST, 1.0, ALIKE, step=0.005, format="%.3f", key="alike", bind="query-params", width=300,
@@ -220,13 +220,12 @@ def duplicates(run: Run) -> None:
         export = st.container()
     found = audit_loading.alike(run, near)
     pairs = found.pairs[found.pairs["likeness"] >= (least if near else 1.0)]
-    table = across_splits(pictures, pairs)
-    st.markdown(
-        "\n".join(
-            f"- {line}" for line in auditing.duplicate_headline(table, len(pictures), groups_of(len(pictures), pairs))
-        )
-    )
-    told = f"All {len(pictures):,} pictures of the run's galleries"
+    table = across_splits(items, pairs)
+    source = sources(run.info["dataset"], items["id"])["source"].to_numpy()
+    one_source = int((source[pairs["a"]] == source[pairs["b"]]).sum()) if len(set(source)) > 1 else None
+    lines = auditing.duplicate_headline(table, len(items), groups_of(len(items), pairs), one_source)
+    st.markdown("\n".join(f"- {line}" for line in lines))
+    told = f"All {len(items):,} pictures of the run's galleries"
     told += ", each compared with every other by its pixels" if near else ", by identical thumbnails only"
     st.caption(
         f"{told}. The searched items of the known classes are what trained; pictures that no gallery holds are not "
@@ -340,21 +339,21 @@ def _examples(run: Run, examples: list[cards.Together], key: str, told: str, non
 
 
 def _chosen(run: Run, item: str, class_name: str) -> None:
-    """The picture that was chosen, large, with the way to search with it."""
+    """The picture that was chosen, larger, with the way to search with it."""
     protocol = next(
         (one for one, of in audit_loading.galleries(run).items() if loaders.row_of(of, item) is not None), None
     )
-    with st.container(border=True, horizontal=True, vertical_alignment="center"):
+    with st.sidebar:  # in sight, however far down it was chosen
+        st.divider()
         large = loaders.picture(run, item) or loaders.pictures(run, [item])[item]
         if large:
-            st.image(large, alt=f"{class_name}, {item}", width=180)
-        with st.container():
-            st.html(cards.facts({"Class": class_name, "Item": item}))
-            if protocol:
-                st.page_link(
-                    "app_pages/search.py", label="Search with it", icon=":material/image_search:",
-                    query_params={"run": run.name, "protocol": protocol, "item": item},
-                )  # fmt: skip
+            st.image(large, alt=f"{class_name}, {item}", width=140)
+        st.html(cards.facts({"Chosen": class_name, "Item": item}))
+        if protocol:
+            st.page_link(
+                "app_pages/search.py", label="Search with it", icon=":material/image_search:",
+                query_params={"run": run.name, "protocol": protocol, "item": item},
+            )  # fmt: skip
 
 
 def _named(items: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
