@@ -152,7 +152,8 @@ def density_in_words(results: Mapping[str, ByDensity]) -> list[str]:
             if low > 0
             else f"{title}: the one threshold is too loose where items lie sparsely."
             if high < 0
-            else f"{title}: the one threshold holds where items lie sparsely, as far as these classes can tell."
+            else f"{title}: where items lie sparsely a threshold of its own would do no better, as far as these "
+            "classes can tell."
         )
         said.append(
             f"**{verdict}** It finds {_percent(dense['tpr'])} of the positive pairs in the dense third and "

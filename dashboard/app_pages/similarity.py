@@ -33,7 +33,7 @@ names = figures.in_order(pairs[first_protocol].distributions)
 titles = {name: figures.style_of(name).title for name in names}
 trained = run.config.similarity if run.config.similarity != "euclidean" else "pddm"
 
-with st.container(horizontal=True, vertical_alignment="bottom"):
+with st.container(horizontal=True, vertical_alignment="top"):
     view = shell.choice(st.segmented_control, "View", VIEWS, "view")
     other = shell.second_run(run, first_protocol, width=260)
     if view == "joint" or other is not None:  # else both protocols are on the page

@@ -26,7 +26,7 @@ def test_what_one_threshold_does_by_density_follows_from_the_intervals() -> None
     assert (
         "would find 60.0 % in the sparse third: a change of 20.0 points (95 % interval 16.2 to 23.8 points)" in said[0]
     )
-    assert "PDDM: the one threshold holds where items lie sparsely, as far as these classes can tell" in said[1]
+    assert "PDDM: where items lie sparsely a threshold of its own would do no better, as far as these" in said[1]
     assert "(95 % interval −4.5 to 14.5 points)" in said[1]
     assert "PDDM needs less of a change there than Euclidean" in said[2]
     assert "too loose" in density_in_words({"pddm": found(0.5, 0.3, 0.05)})[0]

@@ -226,7 +226,7 @@ def test_density_says_what_is_found(open_page, with_digits: Path) -> None:
                 assert shown[9 * place + 3 * third : 9 * place + 3 * third + 2] == pytest.approx([tpr, fpr], abs=0.051)
             sparse = 100 * accepted[(pairs["density"] == 2) & pairs["positive"]].mean()
             assert f"and {sparse:.1f} % in the sparse one" in said
-    assert said.count("Euclidean: the one threshold") == 2
+    assert said.count("**Euclidean: ") == 2
 
 
 @pytest.fixture
