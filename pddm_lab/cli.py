@@ -110,13 +110,17 @@ def dashboard(run: Positional[str] = "", port: int = 8501, runs_root: str = "", 
 
 
 @app.command
-def screenshots(run: Positional[str], out: str = ".", only: str = "", runs_root: str = "") -> None:
+def screenshots(
+    run: Positional[str], out: str = ".", only: str = "", full: bool = False, width: int = 1280, runs_root: str = ""
+) -> None:
     """Take pictures of the dashboard's pages with a run open, light and dark; needs Chromium.
 
     Args:
         run: name of the run, or path of its folder.
         out: folder the PNG files go to.
-        only: one page (runs, similarity, quadruplets, search), in the light theme; empty: each of them in both.
+        only: one page, such as search, in the light theme; empty: each of them in both.
+        full: the whole of each page, however long, rather than what a window shows.
+        width: of the window, in pixels.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
     from pddm_lab.serving import PAGES, THEMES, take_screenshots
@@ -124,7 +128,7 @@ def screenshots(run: Positional[str], out: str = ".", only: str = "", runs_root:
     if only and only not in PAGES:
         raise ConfigError(f"--only expects one of {', '.join(PAGES)}, got {only!r}.")
     pages, themes = ([only], THEMES[:1]) if only else (PAGES, THEMES)
-    for path in take_screenshots(_find_run(run, runs_root), Path(out), pages, themes):
+    for path in take_screenshots(_find_run(run, runs_root), Path(out), pages, themes, width=width, full=full):
         print(path)
 
 

@@ -90,7 +90,7 @@ def _is_healthy(port: int) -> bool:
 
 def take_screenshots(
     run: Run, folder: Path, pages: Sequence[str] = PAGES, themes: Sequence[str] = THEMES, width: int = 1280,
-    height: int = 800,
+    height: int = 800, full: bool = False,
 ) -> list[Path]:  # fmt: skip
     """Pictures of the dashboard's pages with a run open.
 
@@ -101,6 +101,7 @@ def take_screenshots(
         themes: light, dark, or both.
         width: of the window, in pixels.
         height: of the window, in pixels.
+        full: the whole page, however long, rather than what a window of that height shows.
 
     Raises:
         RunError: no browser, no playwright, or a page that shows an error.
@@ -124,10 +125,24 @@ def take_screenshots(
                 if page.get_by_test_id("stException").count():
                     said = page.get_by_test_id("stException").inner_text()
                     raise RunError(f"The page {name} shows an error: {said}")
+                if full:
+                    _make_tall(page, height)
                 taken.append(folder / (f"{name}.png" if theme == "light" else f"{name}-{theme}.png"))
                 page.screenshot(path=taken[-1])
+                page.set_viewport_size({"width": width, "height": height})
         browser.close()
     return taken
+
+
+def _make_tall(page: Page, height: int) -> None:
+    """Make the window as tall as what the page scrolls; what then comes into view may draw itself, and add to it."""
+    assert page.viewport_size
+    for _ in range(3):
+        wanted = int(page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight"))
+        if wanted <= page.viewport_size["height"]:
+            return
+        page.set_viewport_size({"width": page.viewport_size["width"], "height": max(wanted, height)})
+        settle(page)
 
 
 def browser_args() -> list[str]:
