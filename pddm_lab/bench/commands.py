@@ -35,13 +35,48 @@ def dashboard(
     from pddm_lab.bench.dashboard import measure
     from pddm_lab.bench.report import machine, show
 
-    def say(what: str) -> None:
-        print(f"... {what}", file=sys.stderr, flush=True)
-
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(folder).expanduser() if folder else Path(temporary)
         facts = machine()  # before, so that the load is what others made of it
-        show("dashboard", measure(place, items, sessions, memory_items, say), facts, json)
+        show("dashboard", measure(place, items, sessions, memory_items, _say), facts, json)
+
+
+@bench.command
+def scoring(items: int = 4096, cores: int = 2, json: str = "") -> None:
+    """Measure how fast S scores all pairs, beside a large matrix product.
+
+    Args:
+        items: of either set.
+        cores: processor cores to use; 0: all there are.
+        json: file that the measures go to as well.
+    """
+    _limit_cores(cores)
+    from pddm_lab.bench.report import machine, show
+    from pddm_lab.bench.scoring import measure
+
+    facts = machine()
+    show("scoring", measure(items, _say), facts, json)
+
+
+@bench.command
+def mining(largest: int = 8192, cores: int = 2, json: str = "") -> None:
+    """Measure how mining grows with the batch, beside pytorch-metric-learning's miners.
+
+    Args:
+        largest: items of the largest batch.
+        cores: processor cores to use; 0: all there are.
+        json: file that the measures go to as well.
+    """
+    _limit_cores(cores)
+    from pddm_lab.bench.mining import SIZES, measure
+    from pddm_lab.bench.report import machine, show
+
+    facts = machine()
+    show("mining", measure([size for size in SIZES if size <= largest], _say), facts, json)
+
+
+def _say(what: str) -> None:
+    print(f"... {what}", file=sys.stderr, flush=True)
 
 
 def _limit_cores(cores: int) -> None:

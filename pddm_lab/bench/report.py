@@ -26,11 +26,16 @@ class Measure:
     """The most it may be; None where nothing is asked of it."""
     over: str = ""
     """What it was taken over, such as "median of 40 reruns"."""
+    at_least: bool = False
+    """The target is the least it may be."""
 
     @property
     def verdict(self) -> str:
         """Reached, not reached, or nothing where there is no target; a value that is no number reaches none."""
-        return "" if self.target is None else "reached" if self.value <= self.target else "not reached"
+        if self.target is None:
+            return ""
+        reached = self.value >= self.target if self.at_least else self.value <= self.target
+        return "reached" if reached else "not reached"
 
 
 def machine() -> dict[str, Any]:
@@ -65,7 +70,7 @@ def table(measures: Sequence[Measure]) -> str:
     """The measures as a table of text."""
     rows = [("what", "measured", "target", "", "over")]
     for one in measures:
-        target = "" if one.target is None else f"<= {one.target:g} {one.unit}".rstrip()
+        target = "" if one.target is None else f"{'>=' if one.at_least else '<='} {one.target:g} {one.unit}".rstrip()
         rows.append((one.what, f"{_number(one.value)} {one.unit}".rstrip(), target, one.verdict, one.over))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

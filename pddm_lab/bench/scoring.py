@@ -1,0 +1,165 @@
+"""How fast all pairs are scored, against the machine's own matrix product, counted as 8 d^2 operations a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pddm_lab.bench.report import Measure
+from pddm_lab.bench.timing import DIM, clustered, extra_memory, fastest, trained_unit
+from pddm_lab.config import PRESETS
+from pddm_lab.losses import double_header_hinge, embedding_hinge, joint_objective
+from pddm_lab.model import MetricModel
+from pddm_lab.pddm import PDDM
+from pddm_lab.scoring import all_pairs, has_compiler
+from pddm_lab.similarity import Euclidean
+
+SIDE = 4096
+"""Of the large matrix product."""
+NAIVE_ITEMS = 512
+"""All pairs of so many items are scored by the naive version: it is slow."""
+MANY = 50_000
+"""Items that memory is measured with."""
+BATCH, PIXELS = 64, 96
+"""Images of a training step, and their side."""
+
+Say = Callable[[str], None]
+
+
+def measure(items: int, say: Say) -> list[Measure]:
+    """Measure on synthetic clusters with a unit trained on others of them.
+
+    Args:
+        items: of either set.
+        say: called with what is being done.
+    """
+    say("training a unit on clusters")
+    unit = trained_unit().unit
+    assert isinstance(unit, PDDM)
+    queries, gallery = (clustered(items, 4, 1.5, seed)[0] for seed in (2, 3))
+    compiled = has_compiler()
+    bf16 = torch.cpu._is_avx512_bf16_supported()
+    found = _speed(unit, queries, gallery, torch.float32, compiled, (0.9, 1.5, 8), say)
+    if bf16:
+        found += _speed(unit, queries, gallery, torch.bfloat16, compiled, (0.4, 0.7, 20), say)
+        say("rankings in 16 bits")
+        found += _agreement_in_16_bits(unit, min(items, 4000))
+    else:
+        say("this processor has no products in bfloat16: left out")
+    a, b = queries[:256], gallery[:256]
+    exact = _double(unit)(a[:, None].double(), b[None].double())
+    worst = float((all_pairs(unit, a, b, compiled=compiled and items >= 256) - exact).abs().max())
+    found.append(Measure("largest difference from float64", worst, "", 1e-5, "65 536 pairs"))
+    say("memory")
+    many, _ = clustered(MANY, 4, 1.5)
+    rows = many[:1024]
+    extra = extra_memory(lambda: all_pairs(unit, rows, many)) - len(rows) * MANY * 4 / 2**20
+    found.append(Measure("memory beside the result", extra, "MB", 256, f"1024 x {MANY:,} pairs"))
+    say("a training step")
+    return [*found, _training_share()]
+
+
+def _speed(
+    unit: PDDM, queries: Tensor, gallery: Tensor, products: torch.dtype, compiled: bool,
+    targets: tuple[float, float, float], say: Say,
+) -> list[Measure]:  # fmt: skip
+    name = "32 bits" if products == torch.float32 else "bfloat16"
+    say(f"products in {name}")
+    square = torch.randn(SIDE, SIDE).to(products)
+    few = gallery[:NAIVE_ITEMS]
+    options: dict[str, Any] = {"products": products, "compiled": compiled}
+    seconds = fastest(
+        {
+            "matrix product": lambda: square @ square,
+            "queries x gallery": lambda: all_pairs(unit, queries, gallery, **options),
+            "all pairs of one set": lambda: all_pairs(unit, gallery, gallery, **options),
+            "queries x gallery, without a compiler": lambda: all_pairs(
+                unit, queries, gallery, products=products, compiled=False
+            ),
+            "naive": lambda: naive(unit, few, few, products),
+        },
+        rounds=5,
+    )
+    pair, pairs = 8 * DIM**2, len(queries) * len(gallery)
+    rates = {name: pair * pairs / took for name, took in seconds.items()}
+    rates |= {
+        "matrix product": 2 * SIDE**3 / seconds["matrix product"],
+        "naive": pair * NAIVE_ITEMS**2 / seconds["naive"],
+    }
+    over = f"{len(queries):,} x {len(gallery):,}, best of 5"
+    product, slow = rates["matrix product"], rates["naive"]
+    whole = rates["all pairs of one set"]
+    first, second, third = targets
+    return [
+        Measure(f"{name}: matrix product", product / 1e9, "GFLOP/s", over=f"{SIDE} x {SIDE}"),
+        Measure(f"{name}: naive", slow / 1e9, "GFLOP/s", over=f"{NAIVE_ITEMS} x {NAIVE_ITEMS}"),
+        Measure(f"{name}: queries x gallery", rates["queries x gallery"] / 1e9, "GFLOP/s", over=over),
+        Measure(
+            f"{name}: queries x gallery / matrix product", rates["queries x gallery"] / product, "x", first, over, True
+        ),
+        Measure(
+            f"{name}: the same without a compiler", rates["queries x gallery, without a compiler"] / product, "x",
+            over=over,
+        ),
+        Measure(f"{name}: all pairs of one set / matrix product", whole / product, "x", second, over, True),
+        Measure(f"{name}: all pairs of one set / naive", whole / slow, "x", third, over, True),
+    ]  # fmt: skip
+
+
+def naive(unit: PDDM, queries: Tensor, gallery: Tensor, products: torch.dtype) -> Tensor:
+    """S by the plain formula: u, v and [u'; v'] are built for every pair, a row of queries at a time."""
+    with torch.no_grad(), torch.autocast("cpu", products, enabled=products != torch.float32):
+        return torch.stack([unit(query, gallery) for query in queries])
+
+
+def _double(unit: PDDM) -> PDDM:
+    twin = PDDM(DIM, unit.difference.out_features)
+    twin.load_state_dict(unit.state_dict())
+    return twin.double().eval()
+
+
+def _agreement_in_16_bits(unit: PDDM, items: int) -> list[Measure]:
+    from scipy.stats import spearmanr
+
+    features, labels = clustered(items, 4, 1.7, seed=4)
+    recalls, rows = [], []
+    for products in (torch.float32, torch.bfloat16):
+        scores = all_pairs(unit, features, features, products=products)
+        rows.append(scores[:64].clone())
+        nearest = scores.fill_diagonal_(-torch.inf).argmax(dim=1)
+        recalls.append(100 * float((labels[nearest] == labels).double().mean()))
+    ranks = min(float(spearmanr(exact, near).statistic) for exact, near in zip(*rows, strict=True))
+    over = f"{items:,} items, R@1 {recalls[0]:.1f} %"
+    return [
+        Measure("bfloat16: change of R@1", abs(recalls[1] - recalls[0]), "points", 0.1, over),
+        Measure("bfloat16: least rank correlation", ranks, "", 0.999, "64 queries", True),
+    ]
+
+
+def _training_share() -> Measure:
+    """The quadruplets' forward and backward pass beside that of the trunk."""
+    model = MetricModel(PRESETS["finetune"], weights="none").train()
+    images = torch.randint(0, 256, (BATCH, 3, PIXELS, PIXELS), dtype=torch.uint8)
+    unit, euclidean = model.similarity("pddm"), Euclidean()
+    features = F.normalize(torch.randn(BATCH, model.embedding.head.out_features), dim=1).requires_grad_()
+    i = torch.arange(BATCH)
+    left, right = torch.cat([i, i, i]), torch.cat([i.roll(1), i.roll(2), i.roll(3)])
+
+    def trunk() -> None:
+        model.embedding(images).sum().backward()
+
+    def quadruplets() -> None:
+        a, b = features[left], features[right]
+        scores, distances = unit(a, b).view(3, -1), -euclidean(a, b).view(3, -1)
+        e_m = double_header_hinge(scores[0], scores[1], scores[2], 0.5)
+        e_e = embedding_hinge(distances[0], distances[1], distances[2], 1.0)
+        joint_objective(e_m, e_e, 0.5)[0].backward()
+
+    seconds = fastest({"trunk": trunk, "quadruplets": quadruplets}, rounds=3)
+    share = 100 * seconds["quadruplets"] / (seconds["trunk"] + seconds["quadruplets"])
+    over = f"forward and backward, {BATCH} images of {PIXELS} px, {1000 * seconds['trunk']:.0f} ms of trunk"
+    return Measure("quadruplets' share of a training step", share, "%", 5, over)

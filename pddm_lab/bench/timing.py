@@ -1,0 +1,83 @@
+"""Timing as ratios inside one run: what is compared takes turns, so that a busy machine slows both alike."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import psutil
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pddm_lab.losses import double_header_hinge
+from pddm_lab.miner import mine
+from pddm_lab.similarity import Similarity, make_similarity
+
+DIM = 128
+
+
+def fastest(works: Mapping[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
+    """Seconds of each work at its best, after one call to warm up; the works take turns."""
+    for work in works.values():
+        work()
+    seconds = dict.fromkeys(works, float("inf"))
+    for _ in range(rounds):
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+    return seconds
+
+
+def extra_memory(work: Callable[[], object]) -> float:
+    """The most resident memory, in MB, that a work takes beyond what the process held before."""
+    process, ended = psutil.Process(), threading.Event()
+    before = most = process.memory_info().rss
+
+    def watch() -> None:
+        nonlocal most
+        while not ended.is_set():
+            most = max(most, process.memory_info().rss)
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    work()
+    ended.set()
+    watcher.join()
+    return (most - before) / 2**20
+
+
+def clustered(items: int, per_class: int, spread: float, seed: int = 0) -> tuple[Float[Tensor, "items dim"], Tensor]:
+    """Unit-length features that lie around a centre per class, (items, 128), and their labels."""
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.arange(items) // per_class
+    centres = F.normalize(torch.randn(int(labels.max()) + 1, DIM, generator=random), dim=1)
+    noise = torch.randn(items, DIM, generator=random) / DIM**0.5
+    return F.normalize(centres[labels] + spread * noise, dim=1), labels
+
+
+def trained_unit(steps: int = 150, spread: float = 1.5) -> Similarity:
+    """PDDM trained on clusters for some seconds: its rankings mean something, as those of a random unit don't."""
+    torch.manual_seed(0)
+    similarity = make_similarity("pddm", DIM)
+    optimizer = torch.optim.Adam(similarity.parameters(), lr=1e-3)
+    features, labels = clustered(4096, 4, spread, seed=1)
+    for step in range(steps):
+        part = _some_classes(labels, step)
+        quads = mine(features[part], labels[part], similarity, "anchor")
+        a = features[part]
+        i, j, k, l = (a[ends] for ends in (quads.i, quads.j, quads.k, quads.l))
+        s_ij, s_ik, s_jl = similarity(i, j), similarity(i, k), similarity(j, l)
+        double_header_hinge(s_ij, s_ik, s_jl, 0.5).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return similarity.eval().requires_grad_(False)
+
+
+def _some_classes(labels: Int[Tensor, " items"], step: int) -> Int[Tensor, " part"]:
+    classes = torch.randperm(int(labels.max()) + 1, generator=torch.Generator().manual_seed(step))[:32]
+    return torch.isin(labels, classes).nonzero().squeeze(1)
