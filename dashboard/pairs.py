@@ -96,7 +96,7 @@ class Scale:
 def with_items(gallery: Gallery, pairs: pd.DataFrame) -> pd.DataFrame:
     """The pairs with item_a, item_b, class_a and class_b in front."""
     named = {
-        f"{title}_{end}": gallery.items[column].to_numpy()[pairs[end].to_numpy()]
+        f"{title}_{end}": gallery.items[column].iloc[pairs[end].to_numpy()].to_numpy()
         for title, column in (("item", "id"), ("class", "class_name"))
         for end in "ab"
     }
