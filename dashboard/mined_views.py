@@ -208,7 +208,7 @@ def show_confusion(run: Run, mined: Mined, choice: Choice) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(
             f"**{int(table['count'].sum()):,}** hard negatives, **{int(table['violated'].sum()):,}** of them violate "
-            f"their hinge · **{len(pairs):,}** pairs of classes, the most violated first",
+            f"their hinge · **{len(pairs):,}** pairs of classes",
             width="stretch",
         )
         page = paged(len(pairs), PAIRS)

@@ -128,7 +128,7 @@ _STYLE = """
 .pl-bar b{display:block;height:8px;background:#C4382F}
 .pl-told{display:flex;justify-content:space-between;gap:8px;font-size:11.5px;opacity:.85;
  font-variant-numeric:tabular-nums;white-space:nowrap}
-.pl-suspects{display:grid;grid-template-columns:repeat(auto-fill,minmax(288px,1fr));gap:12px}
+.pl-suspects{display:grid;grid-template-columns:repeat(auto-fill,minmax(max(288px,24%),1fr));gap:12px}
 .pl-suspect{display:grid;grid-template-columns:104px minmax(0,1fr);gap:6px 12px;cursor:pointer;border-radius:10px;
  border:1px solid rgba(138,147,163,.32);padding:10px;outline-offset:2px;align-content:start}
 .pl-suspect .pl-frame{position:relative}

@@ -108,7 +108,7 @@ def _instead(row: Mapping[str, Any], images: Mapping[str, bytes | None], colour:
             f'<div class="pl-other" title="{escaped(said)}">{picture(images.get(item), said)}<div><b>{letter}′</b> '
             f'<i class="pl-d">D</i> {distance}<br><i style="color:{colour}">S</i> {score}</div></div>'
         )
-    return f'<div class="pl-instead"><span>Euclidean mining takes</span>{"".join(cells)}</div>'
+    return f'<div class="pl-instead"><span>Euclidean mining takes</span><div>{"".join(cells)}</div></div>'
 
 
 def _reasons(row: Mapping[str, Any], mined_by: str, margin: float | None, digits: int) -> str:
@@ -119,7 +119,7 @@ def _reasons(row: Mapping[str, Any], mined_by: str, margin: float | None, digits
     s_ij, s_ik, s_jl = (number(row[name], digits) for name in ("s_ij", "s_ik", "s_jl"))
     if np.isfinite(positives):
         of = f"{int(positives)} positives" if positives > 1 else "one positive"
-        first = "an item of the batch: each is an anchor once"
+        first = "the anchor: every item of a batch is one once"
         second = f"{'the least similar of' if positives > 1 else 'its'} {of} in the batch, {alike}"
     else:
         first = f"with j the least similar positive pair of the batch, {alike}"
@@ -139,7 +139,7 @@ def _reasons(row: Mapping[str, Any], mined_by: str, margin: float | None, digits
 
 
 _STYLE = """
-.pl-quads{display:grid;grid-template-columns:repeat(auto-fill,minmax(288px,1fr));gap:14px;align-items:start}
+.pl-quads{display:grid;grid-template-columns:repeat(auto-fill,minmax(max(288px,24%),1fr));gap:14px}
 .pl-quad{margin:0;padding:10px 14px 12px;border:1px solid rgba(138,147,163,.32);border-radius:10px}
 .pl-quad figcaption{font-size:12px;opacity:.72;margin-bottom:6px;font-variant-numeric:tabular-nums}
 .pl-square{display:grid;grid-template-columns:92px minmax(78px,1fr) 92px;align-items:start}
@@ -164,10 +164,11 @@ _STYLE = """
  font-variant-numeric:tabular-nums}
 .pl-hinge.pl-bad{background:#C4382F;color:#fff}
 .pl-hinge.pl-good{border:1px solid rgba(138,147,163,.5)}
-.pl-instead{display:flex;flex-wrap:wrap;gap:5px 12px;align-items:center;margin-top:8px;padding-top:8px;
- font-size:11.5px;border-top:1px solid rgba(138,147,163,.25);line-height:1.35}
-.pl-instead>span{opacity:.78;width:100%;font-size:12px}
-.pl-other{display:flex;gap:6px;align-items:center;white-space:nowrap;font-variant-numeric:tabular-nums}
+.pl-instead{margin-top:8px;padding-top:8px;font-size:11.5px;line-height:1.35;
+ border-top:1px solid rgba(138,147,163,.25)}
+.pl-instead>span{opacity:.78;font-size:12px}
+.pl-instead>div{display:grid;grid-auto-flow:column;grid-auto-columns:1fr;gap:8px;margin-top:5px;min-height:36px}
+.pl-other{display:flex;gap:5px;align-items:center;white-space:nowrap;font-variant-numeric:tabular-nums}
 .pl-other img,.pl-other .pl-none{width:36px;height:36px;object-fit:cover;border-radius:5px;box-sizing:border-box;
  border:1px solid rgba(138,147,163,.28);background:#fff}
 .pl-other .pl-none{font-size:0}
