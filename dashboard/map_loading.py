@@ -17,9 +17,9 @@ from loaders import Stamp, _stamp
 from pddm_lab.errors import RunError
 from pddm_lab.runs import Run
 
-COMPARED = 200_000_000
-"""Distances computed at most to measure a map or to judge queries: some five seconds of one core."""
-SCORED = 1_000_000
+COMPARED = 100_000_000
+"""Distances computed at most to measure a map or to judge queries: two or three seconds of one core."""
+SCORED = 500_000
 """Pairs scored at most to judge queries by a learned similarity."""
 FEWEST = 200
 """Items in a sample at least."""

@@ -126,9 +126,10 @@ def around_words(scene: Scene, around: pd.DataFrame) -> str:
     """How the two neighbourhoods of an anchor differ, in a few sentences."""
     near, names = [around[f"near_{at}"] for at in (0, 1)], [named_on(scene, at) for at in (0, 1)]
     right = [int((around["class_name"][each] == scene.anchor_class).sum()) for each in near]
+    ringed = f"Ringed are the {scene.choices[0].near} nearest to the anchor: left by {names[0]}, right by {names[1]}."
+    circle = "A global metric's circle is round among the features only: on the map it is the items that it catches. "
     return (
-        f"Ringed are the {scene.choices[0].near} nearest to the anchor: left by {names[0]}, right by {names[1]}. "
-        "A global metric's circle is round among the features only: on the map it is the items that it catches. "
+        f"{ringed} {circle if any(choice.by != 'pddm' for choice in scene.choices) else ''}"
         f"**{int((near[0] & near[1]).sum())} are the same**; the larger rings are those that the other leaves out. "
         f"Of the anchor's class: {right[0]} left, {right[1]} right. Click another item to make it the anchor."
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
-from pddm_lab.figures.looks import new_figure, shown, style_of
+from pddm_lab.figures.looks import RIGHT, WRONG, new_figure, shown, style_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +27,8 @@ RAMPS: dict[str, tuple[str, ...]] = {
 """Colours from low to high, by what they show."""
 KINDS = {
     "none": ("nothing to find, or no query", UNMEASURED, "dot"),
-    "right": ("first result right", "#17875AD9", "dot"),
-    "wrong": ("first result wrong", "#C4382F", "cross"),
+    "right": ("first result right", f"{RIGHT}D9", "dot"),
+    "wrong": ("first result wrong", WRONG, "cross"),
 }
 
 _CLASS_COLOURS = 240  # beyond as many classes, colours repeat

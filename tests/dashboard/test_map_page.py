@@ -252,6 +252,7 @@ def test_two_runs_lie_side_by_side_with_one_selection(open_page, with_digits: Pa
     assert [panel["title"].partition(":")[0] for panel in told["panels"]] == ["digits", "twin"]
     assert not told["linked"]
     places = sent[told["panels"][1]["places"]]
+    assert two.map is not None
     frame = two.map.iloc[twin]
     np.testing.assert_array_equal(places, Grid.over(frame["x"], frame["y"]).places(frame["x"], frame["y"]))
     np.testing.assert_allclose((sent[told["panels"][1]["codes"]].astype(float) - 1) / 254, frame["overlap"], atol=0.002)
