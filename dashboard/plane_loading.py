@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,7 @@ class Training:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._train, name="plane", daemon=True)
         self._thread.start()
+        _TRAININGS.add(self)
 
     def _train(self) -> None:
         import torch
@@ -43,11 +46,9 @@ class Training:
         start = time.perf_counter()
         try:
             self.distance = measure_distance(self.scene)
-            for snapshot in train_plane(self.scene, self.config):
+            for snapshot in train_plane(self.scene, self.config, self._stop.is_set):
                 self.snapshots.append(snapshot)
                 self.seconds = time.perf_counter() - start
-                if self._stop.is_set():
-                    break
         except Exception as error:  # a thread's error would show nowhere
             self.failed = f"{type(error).__name__}: {error}"
 
@@ -56,18 +57,24 @@ class Training:
         """Whether it still trains."""
         return self._thread.is_alive()
 
-    @property
-    def step(self) -> int:
-        """The last step that can be looked at."""
-        return self.snapshots[-1].step if self.snapshots else 0
-
     def stop(self) -> None:
-        """End it at its next snapshot; what it has learned so far stays."""
+        """End it after this step; what it has learned so far stays."""
         self._stop.set()
 
     def wait(self, seconds: float) -> None:
         """Wait until it is done, at most so long."""
         self._thread.join(seconds)
+
+
+_TRAININGS: weakref.WeakSet[Training] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """A process may not end while a thread is inside torch."""
+    for one in list(_TRAININGS):
+        one.stop()
+        one.wait(10)
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)

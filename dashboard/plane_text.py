@@ -21,14 +21,15 @@ UNIT = (
     (r"i, j, k, l", "mine(embeddings, labels, similarity, strategy)",
      "For each $i$ its least similar positive $j$, then the most similar negatives $k$ of $i$ and $l$ of $j$."),
     (r"E_m = \max(0, \alpha + S_{ik} - S_{ij}) + \max(0, \alpha + S_{jl} - S_{ij})",
-     "double_header_hinge(s_ij, s_ik, s_jl, score_margin)", "The positive pair must win at both of its ends, by $\\alpha$."),
+     "double_header_hinge(s_ij, s_ik, s_jl, score_margin)",
+     r"The positive pair must win at both of its ends, by $\alpha$."),
 )  # fmt: skip
 """The unit and its training: formula, code, and what it is for."""
 TASKS = (
     ("One difference, two places",
      "Move the mean from dense to sparse. D stands still. S refuses the pair where it joins two classes and accepts it "
      "inside one. Then let the unit see u alone and move it again: now S stands still, too.",
-     {"scene": "density", "mean": "0"}),
+     {"scene": "density"}),
     ("One ruler for crossing stripes",
      "The colour shows where S accepts a lying difference: on the left, along the stripes. Turn the angle to 90°: the "
      "accepted region jumps to the right. No single ruler, however stretched, does both.",
@@ -39,6 +40,14 @@ TASKS = (
      {"scene": "diagonals", "show": "pair"}),
 )  # fmt: skip
 """Tasks for a class: title, what to do and to look for, and the view to do it in."""
+
+LEGENDS = {
+    "anchor": "Click a point to make it the anchor. Small points train, large ones are held out; classes of open "
+    "points never train. S and D each accept 1 % of the negative pairs.",
+    "pair": "The colour is S of the pair a, b if its mean lay there; the slider moves it along the dashed line. Click "
+    "a point to see S around it.",
+}
+"""How to read the plane, by what it shows."""
 
 
 def hover(scene: Scene, anchor: int, scores: np.ndarray) -> list[str]:
@@ -56,6 +65,13 @@ def verdicts(looks: Looks) -> dict[str, str]:
         name: f"accepts {found.own} of {found.own_total} of its class and {found.others} of {found.others_total} others"
         for name, found in looks.accepted().items()
     }
+
+
+def reaches(looks: Looks, scores: np.ndarray, difference: np.ndarray) -> dict[str, str]:
+    """Where on the plane S and D accept the pair's difference."""
+    share = 100 * float((scores > looks.threshold).mean())
+    by_d = "everywhere" if np.linalg.norm(difference) < looks.radius else "nowhere"
+    return {"S": f"accepts this difference on {share:.0f} % of the plane", "D": f"accepts it {by_d}"}
 
 
 def counts(scene: Scene, protocol: str) -> str:
@@ -98,9 +114,16 @@ def lesson(training: Training) -> None:
             st.button("Set it up", key=f"task_{number}", on_click=_set_up, args=(query,))
 
 
-def _set_up(query: dict[str, str]) -> None:
-    st.query_params.clear()
-    st.query_params.update(query)
+def _set_up(view: dict[str, str]) -> None:
+    """Open a scene as it is at first, but for what the task looks at."""
+    for name in ("sees", "step", "show", f"anchor_{view['scene']}"):
+        st.query_params.pop(name, None)
+    st.query_params.update(view)
+    # Sliders own their part of the URL.
+    layout = LAYOUTS[view["scene"]]
+    st.session_state["mean"] = 0
+    st.session_state[f"length_{view['scene']}"] = layout.length
+    st.session_state[f"angle_{view['scene']}"] = layout.angle
 
 
 def paragraphs(training: Training) -> tuple[str, str, str, str]:
@@ -119,11 +142,11 @@ def paragraphs(training: Training) -> tuple[str, str, str, str]:
         else "Now the unit sees u = |a − b| alone: S has learned how much each axis counts, and it is one ruler still"
     )
     return (
-        f"**One ruler.** Do two points belong to one class? D answers with a circle, equally large everywhere. In "
-        f"{scene.title}, a circle of radius {-distance['known'].threshold:.2f} lets 1 % of the negative pairs pass, and "
-        f"finds of the positive ones: {by_d}. A larger circle finds more of them, and joins more classes.",
+        "**One ruler.** Do two points belong to one class? D answers with a circle, equally large everywhere. In "
+        f"{scene.title}, a circle of radius {-distance['known'].threshold:.2f} lets 1 % of the negative pairs pass. Of "
+        f"the positive ones it finds: {by_d}. A larger circle finds more of them, and joins more classes.",
         f"**{'A ruler that knows the place' if both else 'A learned ruler'}.** {sees}. Where 1 % of the negative pairs "
-        f"pass, too, S finds of the positive ones: {by_s}.",
+        f"pass, too, S finds: {by_s}.",
         f"**Where it ends.** S learned positions. On classes that never trained it finds {unseen_s:.0f} % of the "
         f"positive pairs at 1 % FPR, D {unseen_d:.0f} %; far from any training point it says whatever its lines run "
         "into. And the hinge compares only pairs that share an end: that one threshold fits everywhere is handed on "

@@ -7,7 +7,7 @@ is the similarity: E = E_m + gamma ||W||^2, and no E_e, which would move the poi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,10 +62,15 @@ def snapshot_steps(steps: int) -> list[int]:
     return sorted({0, *np.geomspace(1, steps, SNAPSHOTS).round().astype(int).tolist()})
 
 
-def train_plane(scene: Scene, config: PlaneConfig) -> Iterator[Snapshot]:
+def train_plane(scene: Scene, config: PlaneConfig, stopped: Callable[[], bool] = lambda: False) -> Iterator[Snapshot]:
     """Train a unit on the points of a scene that train; a snapshot is given out as soon as its step is done.
 
     The same scene and choices give the same snapshots, whatever else draws random numbers meanwhile.
+
+    Args:
+        scene: the points.
+        config: the choices.
+        stopped: asked after each step whether that was the last.
     """
     random = torch.Generator().manual_seed(config.seed)
     unit = _new_unit(config, random)
@@ -90,12 +95,15 @@ def train_plane(scene: Scene, config: PlaneConfig) -> Iterator[Snapshot]:
             optimiser.step()
             schedule.step()
             losses.append(loss.item())
-        if step in keep:
+        last = step == config.steps or stopped()
+        if last or step in keep:
             kept = PDDM(2, config.hidden).eval().requires_grad_(False)
             kept.load_state_dict(unit.state_dict())
             known, unseen = (measure(PDDMSimilarity(kept), scene, protocol) for protocol in ("known", "unseen"))
             yield Snapshot(step, float(np.mean(losses)) if losses else math.nan, kept, known, unseen)
             losses.clear()
+        if last:
+            break
 
 
 def _new_unit(config: PlaneConfig, random: torch.Generator) -> PDDM:

@@ -67,6 +67,13 @@ def test_a_training_can_be_repeated_whatever_else_draws_numbers() -> None:
     assert all(math.isfinite(snapshot.loss) for snapshot in first[1:])
 
 
+def test_a_training_ends_when_it_is_told_to() -> None:
+    scene, config = make_scene("even"), PlaneConfig(scene="even", steps=50)
+    asked = iter([False] * 17 + [True])
+    snapshots = list(train_plane(scene, config, lambda: next(asked)))
+    assert [snapshot.step for snapshot in snapshots[-2:]] == [15, 17]
+
+
 def test_s_finds_in_the_sparse_region_what_d_cannot(density) -> None:
     scene, snapshots = density
     s, d = snapshots[-1].known, measure_distance(scene)["known"]

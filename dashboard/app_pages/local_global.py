@@ -59,6 +59,7 @@ def play() -> None:
 def go_to(row: int) -> None:
     """Make a point the anchor."""
     st.query_params[f"anchor_{name}"] = str(row)
+    st.query_params.pop("show", None)
 
 
 def picked() -> None:
@@ -134,35 +135,39 @@ def chosen_pair() -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def the_plane(number: int, pair: np.ndarray, difference: np.ndarray) -> None:
-    """The plane, coloured by S to the anchor or by S of the pair's difference."""
+    """The plane, coloured by S to the anchor or by S of the pair's difference, and what is accepted."""
     anchor = chosen_anchor()
     titles = {"anchor": "S to the anchor", "pair": "S of the difference, everywhere"}
-    others = scene.held_out("unseen" if scene.unseen[anchor] else "known")
-    place = int(np.searchsorted(others, anchor))
     with st.container(horizontal=True, vertical_alignment="center"):
         show = shell.choice(st.segmented_control, "Show", titles, "show", label_visibility="collapsed")
-        for label, shortcut, to in (("Back", "B", others[place - 1]), ("Next", "N", others[(place + 1) % len(others)])):
-            st.button(label, shortcut=shortcut, key=label.lower(), on_click=go_to, args=(int(to),))
+        if show == "anchor":
+            others = scene.held_out("unseen" if scene.unseen[anchor] else "known")
+            place = int(np.searchsorted(others, anchor))
+            step_to = {"Back": ("B", others[place - 1]), "Next": ("N", others[(place + 1) % len(others)])}
+            for label, (shortcut, row) in step_to.items():
+                st.button(label, shortcut=shortcut, key=label.lower(), on_click=go_to, args=(int(row),))
     if number < 0:
-        figure = figures.plane_neighbourhood(scene, anchor, None, 0, 0, pair=pair)
+        figure, told = figures.plane_neighbourhood(scene, anchor, None, 0, 0, pair=pair), {}
     else:
         looks = plane_loading.looks(training, number, anchor)
         hover = plane_text.hover(scene, anchor, looks.to_points)
-        over = looks.around if show == "anchor" else looks.at(mesh()[2], difference)
-        figure = (
-            figures.plane_neighbourhood(scene, anchor, over, looks.threshold, looks.radius, pair=pair, hover=hover)
-            if show == "anchor"
-            else figures.plane_everywhere(scene, over, looks.threshold, pair=pair, hover=hover)
-        )
+        if show == "anchor":
+            figure = figures.plane_neighbourhood(
+                scene, anchor, looks.around, looks.threshold, looks.radius, pair=pair, hover=hover
+            )
+            told = plane_text.verdicts(looks)
+        else:
+            over = looks.at(mesh()[2], difference)
+            figure = figures.plane_everywhere(scene, over, looks.threshold, pair=pair, hover=hover)
+            told = plane_text.reaches(looks, over, difference)
     with st.container(key="plane_frame"):
         st.plotly_chart(
             figure, key="plane", on_select=picked, selection_mode="points", config=NO_BAR, height="stretch",
             alt=f"The plane of points {layout.title}, coloured by {titles[show]}",
         )  # fmt: skip
-    if number >= 0:
-        st.html(cards.facts(plane_text.verdicts(looks)))
-    st.caption("Click a point to make it the anchor. Small points train, large ones are held out; classes of open "
-               "points never train. S and D each accept 1 % of the negative pairs.")  # fmt: skip
+    if told:
+        st.html(cards.facts(told))
+    st.caption(plane_text.LEGENDS[show])
 
 
 def same_difference(number: int, difference: np.ndarray, at: float) -> None:

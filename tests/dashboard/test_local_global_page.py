@@ -1,0 +1,184 @@
+"""The page Local vs global against a training with the same choices."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import numpy as np
+import plane_loading
+import pytest
+from reading import rows_of, texts
+
+from pddm_lab.figures import METRICS
+from pddm_lab.plane import score, score_at
+from pddm_lab.scenes import PlaneConfig, first_anchor, mesh, path, vector
+
+STEPS = {"steps": "60"}
+
+
+@pytest.fixture(scope="module")
+def training() -> plane_loading.Training:
+    """What the page trains with these choices, done."""
+    found = plane_loading.training(PlaneConfig(steps=60))
+    found.wait(120)
+    assert not found.running
+    assert not found.failed
+    return found
+
+
+def shown(app) -> dict[str, float]:
+    return {metric.label: float(metric.value) for metric in app.metric}
+
+
+def facts(app) -> dict[str, list[int]]:
+    """The counts of what S and D accept."""
+    (body,) = (one.proto.body for one in app.get("html") if "of its class" in one.proto.body)
+    return {name: [int(number) for number in re.findall(r"\d+", told)]
+            for name, told in re.findall(r"<dt>(\w)</dt><dd>(.*?)</dd>", body)}  # fmt: skip
+
+
+def drawn_anchor(app) -> list[float]:
+    """Where the plane shows its anchor."""
+    (plane,) = (one for one in app.get("plotly_chart") if one.key == "plane")
+    (anchor,) = (trace for trace in json.loads(plane.proto.spec)["data"] if trace.get("name") == "anchor")
+    return [anchor["x"][0], anchor["y"][0]]
+
+
+def test_it_opens_ready_without_any_run(open_page, training) -> None:
+    app = open_page("local_global", **STEPS)
+    snapshot, scene = training.snapshots[-1], training.scene
+    scores = score_at(snapshot.unit, path(scene), vector(0.42, 90))
+    assert shown(app) == {"S": pytest.approx(scores[0], abs=0.006), "D": 0.42}
+    said = ["accepted" if scores[0] > snapshot.known.threshold else "refused", "refused"]
+    assert [metric.delta for metric in app.metric] == said
+    anchor = first_anchor(scene)
+    rows = [row for row in scene.held_out("known") if row != anchor]
+    own = [row for row in rows if scene.labels[row] == scene.labels[anchor]]
+    near = score(snapshot.unit, scene.points[anchor], scene.points[rows]) > snapshot.known.threshold
+    passed = {row for row, one in zip(rows, near, strict=True) if one}
+    expected = [len(passed & set(own)), len(own), len(passed - set(own)), len(rows) - len(own)]
+    assert facts(app)["S"] == expected
+    assert "u = |a − b| = (0.00, 0.42)" in texts(app)
+
+
+def test_the_tables_hold_what_was_measured(open_page, training) -> None:
+    app = open_page("local_global", **STEPS)
+    tables = [rows_of(one.proto.body) for one in app.get("html") if "<tbody>" in one.proto.body]
+    for table, protocol in zip(tables, ("known", "unseen"), strict=True):
+        both = {"Euclidean": training.distance[protocol], "PDDM": getattr(training.snapshots[-1], protocol)}
+        for name, *cells in table:
+            metrics = both[name].metrics
+            assert cells == [METRICS[one].format(metrics[one]) for one in ("recall@1", "auc", "tpr@1%fpr")]
+    share = training.distance["known"].found["sparse"]
+    assert f"sparse **{100 * share:.0f} %**" in texts(app)
+
+
+def test_moving_the_mean_changes_s_and_not_d(open_page, training) -> None:
+    app = open_page("local_global", **STEPS)
+    before = shown(app)
+    app.slider(key="mean").set_value(100).run()
+    scores = score_at(training.snapshots[-1].unit, path(training.scene), vector(0.42, 90))
+    assert shown(app) == {"S": pytest.approx(scores[-1], abs=0.006), "D": before["D"]}
+    assert before["S"] != shown(app)["S"]
+
+
+def test_a_unit_that_sees_u_alone_says_the_same_everywhere(open_page) -> None:
+    plane_loading.training(PlaneConfig(steps=60, position=False)).wait(120)
+    app = open_page("local_global", sees="difference", **STEPS)
+    before = shown(app)
+    app.slider(key="mean").set_value(100).run()
+    assert shown(app) == before
+    assert "sees u = |a − b| alone" in texts(app)
+
+
+def test_a_link_opens_the_step_the_anchor_and_the_pair(open_page, training) -> None:
+    anchor = int(training.scene.held_out("unseen")[3])
+    chosen = {"step": "0", "anchor_density": str(anchor), "length_density": "0.8", "angle_density": "30", "mean": "50"}
+    app = open_page("local_global", **STEPS, **chosen)
+    unit, middle = training.snapshots[0].unit, path(training.scene)[50]
+    assert shown(app) == {"S": pytest.approx(score_at(unit, middle, vector(0.8, 30)), abs=0.006), "D": 0.8}
+    counts = facts(app)["D"]
+    assert (counts[1], counts[3]) == (11, len(training.scene.held_out("unseen")) - 12)
+    app.button(key="next").click().run()
+    after = training.scene.held_out("unseen")[4]
+    assert app.query_params["anchor_density"] == str(after)
+    assert drawn_anchor(app) == pytest.approx(training.scene.points[after], abs=1e-4)
+
+
+def test_the_difference_is_shown_at_every_mean(open_page, training) -> None:
+    app = open_page("local_global", **STEPS, show="pair")
+    snapshot = training.snapshots[-1]
+    share = 100 * (score_at(snapshot.unit, mesh()[2], vector(0.42, 90)) > snapshot.known.threshold).mean()
+    told = [one.proto.body for one in app.get("html") if "this difference" in one.proto.body]
+    assert f"on {share:.0f} % of the plane" in told[0]
+    assert "accepts it nowhere" in told[0]
+    app.slider(key="length_density").set_value(0.1).run()
+    assert "accepts it everywhere" in "".join(one.proto.body for one in app.get("html"))
+
+
+@pytest.mark.parametrize("wrong", ["-1", "99999", "![x](http://example.com/a.png)"])
+def test_an_anchor_that_is_none_opens_the_first(open_page, training, wrong: str) -> None:
+    app = open_page("local_global", anchor_density=wrong, **STEPS)
+    assert drawn_anchor(app) == pytest.approx(training.scene.points[first_anchor(training.scene)], abs=1e-4)
+
+
+def test_a_training_shows_its_progress_and_can_be_stopped(open_page) -> None:
+    app = open_page("local_global", steps="5000", seed="41")
+    app.button(key="plane_stop").click().run()
+    found = plane_loading.training(PlaneConfig(steps=5000, seed=41))
+    found.wait(60)
+    assert not found.running
+    assert found.snapshots[-1].step < 5000
+    app.run()
+    taken = found.snapshots[-1].step
+    assert app.get_by_key("step").label == f"Training step: stopped after {taken:,} of 5,000"
+    app.button(key="again").click().run()
+    again = plane_loading.training(PlaneConfig(steps=5000, seed=41))
+    assert again is not found
+    again.stop()
+    again.wait(60)
+
+
+def test_it_plays_through_the_training(open_page, training) -> None:
+    app = open_page("local_global", **STEPS)
+    app.button(key="play").click().run()
+    assert app.query_params["step"] == "0"
+    assert app.button(key="play").label == "Pause"
+    time.sleep(0.8)
+    app.run()
+    assert app.query_params["step"] == str(training.snapshots[1].step)
+    app.button(key="play").click().run()
+    assert app.button(key="play").label == "Play"
+    assert app.query_params["step"] == str(training.snapshots[1].step)
+
+
+def test_a_task_sets_up_its_view(open_page) -> None:
+    app = open_page("local_global", mean="30", step="0", **STEPS)
+    app.button(key="task_2").click().run()
+    assert app.get_by_key("scene").value == "diagonals"
+    assert app.get_by_key("show").value == "pair"
+    assert app.slider(key="mean").value == 0
+    assert "The same stripes" in texts(app)
+
+
+def test_the_text_names_code_that_is_there() -> None:
+    from inspect import getsource
+
+    from plane_text import UNIT
+
+    from pddm_lab import losses, miner, pddm
+
+    sources = "".join(map(getsource, (pddm, miner, losses)))
+    unit = pddm.PDDM(2)
+    for _, code, words in UNIT:
+        assert code.partition("(")[0].split(".")[-1] in sources
+        assert all(hasattr(unit, name) for name in re.findall(r"`unit\.(\w+)`", words))
+    assert all(code in sources for code in ("u = (a - b).abs()", "v = (a + b) / 2", "self.score(joint)"))
+
+
+def test_nothing_drawn_is_far_from_what_it_says(training) -> None:
+    looks = plane_loading.looks(training, -1, first_anchor(training.scene))
+    assert looks.radius == -training.distance["known"].threshold > 0
+    assert np.isfinite(looks.around).all()

@@ -1,0 +1,83 @@
+"""Charts of the plane hold the numbers they were given, in the units their axes name."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from pddm_lab import figures
+from pddm_lab.plane import Snapshot, measure_distance, score, score_at, train_plane
+from pddm_lab.scenes import PlaneConfig, Scene, first_anchor, make_scene, mesh, path, vector
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Scene, list[Snapshot]]:
+    scene = make_scene("density")
+    return scene, list(train_plane(scene, PlaneConfig(steps=12)))
+
+
+def test_contours_of_s_and_circles_of_d_lie_around_the_anchor(trained) -> None:
+    scene, snapshots = trained
+    anchor = first_anchor(scene)
+    scores = score(snapshots[-1].unit, scene.points[anchor], mesh()[2])
+    hover = [f"point {row}" for row in range(len(scene.points))]
+    figure = figures.plane_neighbourhood(scene, anchor, scores, 0.3, 0.5, pair=np.array([[0, 0], [1, 1]]), hover=hover)
+    terrain, line, *others = figure.data
+    assert np.array(terrain.z) == pytest.approx(scores)
+    assert terrain.contours.start > scores.min()
+    assert (line.contours.start, line.contours.end, line.name) == (0.3, 0.3, "S accepts")
+    (circle,) = (one for one in others if one.name == "D accepts")
+    away = np.hypot(circle.x - scene.points[anchor, 0], circle.y - scene.points[anchor, 1])
+    assert away == pytest.approx(0.5, abs=2e-3)
+    drawn = {one.name: one for one in others if one.customdata is not None}
+    rows = np.concatenate([np.ravel(one.customdata) for one in drawn.values()])
+    assert sorted(rows) == list(range(len(scene.points)))
+    first = drawn["class never trains"]
+    assert first.text[0] == f"point {first.customdata[0]}"
+    assert all(symbol.endswith("-open") for symbol in first.marker.symbol)
+    assert figure.layout.yaxis.scaleanchor == "x"
+    assert len(json.dumps(figure.to_plotly_json(), default=str)) < 400_000
+
+
+def test_before_there_is_a_unit_only_the_points_are_drawn() -> None:
+    scene = make_scene("even")
+    figure = figures.plane_neighbourhood(scene, first_anchor(scene), None, 0, 0)
+    assert not [one for one in figure.data if one.type == "contour" or one.name == "D accepts"]
+
+
+def test_one_difference_is_drawn_at_every_mean(trained) -> None:
+    scene, snapshots = trained
+    scores = score_at(snapshots[-1].unit, mesh()[2], vector(0.4, 20))
+    figure = figures.plane_everywhere(scene, scores, 0.1)
+    assert np.array(figure.data[0].z) == pytest.approx(scores)
+    (way,) = (one for one in figure.data if one.name == "path of the mean")
+    assert np.column_stack([way.x, way.y]) == pytest.approx(path(scene, 2))
+
+
+def test_along_the_path_s_changes_and_d_is_level(trained) -> None:
+    scene, snapshots = trained
+    scores = score_at(snapshots[-1].unit, path(scene), vector(0.42, 90))
+    figure = figures.plane_along(scene, scores, 0.2, 0.42, 0.37, 0.25)
+    s, s_now, d, d_now = figure.data
+    assert np.array(s.y) == pytest.approx(scores, abs=1e-4)
+    assert np.array(s.x) == pytest.approx(np.arange(101))
+    assert set(d.y) == {0.42}
+    assert (s_now.x[0], s_now.y[0]) == (25, pytest.approx(scores[25], abs=1e-4))
+    assert d_now.y[0] == 0.42
+    assert figure.layout.yaxis2.range[0] > figure.layout.yaxis2.range[1]
+    assert [shape.y0 for shape in figure.layout.shapes if shape.y0 == shape.y1][:2] == [0.2, 0.37]
+    assert figure.layout.xaxis2.ticktext == ("dense", "the mean moves", "sparse")
+
+
+def test_measures_through_the_training_are_those_of_the_snapshots(trained) -> None:
+    scene, snapshots = trained
+    distance = measure_distance(scene)
+    figure = figures.plane_steps(snapshots, distance, 3)
+    by_name = {one.name: one for one in figure.data}
+    assert list(by_name["S, unseen classes"].y) == pytest.approx(
+        [100 * snapshot.unseen.metrics["tpr@1%fpr"] for snapshot in snapshots], abs=1e-3
+    )
+    assert set(by_name["D, known classes"].y) == {round(100 * distance["known"].metrics["tpr@1%fpr"], 3)}
+    assert figure.layout.shapes[0].x0 == 3
