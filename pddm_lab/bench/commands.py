@@ -75,6 +75,41 @@ def mining(largest: int = 8192, cores: int = 2, json: str = "") -> None:
     show("mining", measure([size for size in SIZES if size <= largest], _say), facts, json)
 
 
+@bench.command
+def evaluate(items: int = 6000, many: int = 60_000, cores: int = 2, json: str = "") -> None:
+    """Measure how long measuring takes: Euclidean and PDDM, all pairs and within a shortlist.
+
+    Args:
+        items: whose pairs are all scored.
+        many: items of which PDDM ranks a shortlist; 0: leave that out.
+        cores: processor cores to use; 0: all there are.
+        json: file that the measures go to as well.
+    """
+    _limit_cores(cores)
+    from pddm_lab.bench.evaluation import measure
+    from pddm_lab.bench.report import machine, show
+
+    facts = machine()
+    show("evaluate", measure(items, many, _say), facts, json)
+
+
+@bench.command
+def train(images: int = 1500, cores: int = 2, json: str = "") -> None:
+    """Measure training steps beside a library's, loading, feature extraction, and how long the lab takes to start.
+
+    Args:
+        images: picture files, made for it.
+        cores: processor cores to use; 0: all there are.
+        json: file that the measures go to as well.
+    """
+    _limit_cores(cores)
+    from pddm_lab.bench.report import machine, show
+    from pddm_lab.bench.training import measure
+
+    facts = machine()
+    show("train", measure(images, _say), facts, json)
+
+
 def _say(what: str) -> None:
     print(f"... {what}", file=sys.stderr, flush=True)
 

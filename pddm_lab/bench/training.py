@@ -1,0 +1,155 @@
+"""What a training step costs beside a library's, what loading adds, and how long the lab takes to start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pddm_lab.bench.report import Measure
+from pddm_lab.bench.timing import clustered, fastest
+from pddm_lab.config import PRESETS, TrainConfig
+from pddm_lab.features import AUTOCAST, INFERENCE_BATCH, ImageFiles, image_loader, prepare, run_network
+from pddm_lab.learner import Learner
+from pddm_lab.model import MetricModel
+from pddm_lab.training import resolve_device
+
+BATCH = 64
+HEAVY = ("streamlit", "umap", "plotly", "torch", "faiss")
+"""What importing the lab must not bring."""
+
+Say = Callable[[str], None]
+
+
+def measure(images: int, say: Say) -> list[Measure]:
+    """Measure with pictures made for it.
+
+    Args:
+        images: picture files to extract features of.
+        say: called with what is being done.
+    """
+    say("steps on a frozen trunk's features")
+    found = _steps(PRESETS["quick"])
+    with tempfile.TemporaryDirectory() as folder:
+        say(f"{images:,} pictures")
+        paths = _pictures(Path(folder), images)
+        say("extracting features")
+        found.append(_extraction(PRESETS["quick"], paths))
+        say("fine-tuning")
+        found.append(_loading(PRESETS["finetune"], paths))
+    say("starting")
+    return [*found, *_start()]
+
+
+def _steps(config: TrainConfig) -> list[Measure]:
+    """A step of the lab's learner beside triplets mined by distance, on one head each, all with the same optimiser."""
+    from pytorch_metric_learning.losses import TripletMarginLoss
+    from pytorch_metric_learning.miners import BatchHardMiner
+
+    model, other = MetricModel(config, weights="none"), MetricModel(config, weights="none")
+    width = model.embedding.trunk.dim
+    pooled = torch.rand(BATCH, width)
+    labels = clustered(BATCH, 4, 1.0)[1]
+    learner, hardest, loss = Learner(model, config), BatchHardMiner(), TripletMarginLoss()
+    optimizer = torch.optim.AdamW([*model.embedding.head.parameters(), *model.learned.parameters()], lr=1e-3)
+    other_optimizer = torch.optim.AdamW(other.embedding.head.parameters(), lr=1e-3)
+
+    def ours() -> None:
+        learner(pooled, labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def theirs() -> None:
+        features = other.embedding.project(pooled)
+        loss(features, labels, hardest(features, labels)).backward()
+        other_optimizer.step()
+        other_optimizer.zero_grad(set_to_none=True)
+
+    seconds = fastest({"ours": ours, "theirs": theirs}, rounds=50)
+    over = f"batch {BATCH}, {1000 * seconds['ours']:.1f} against {1000 * seconds['theirs']:.1f} ms"
+    return [Measure("step / triplet loss with BatchHardMiner", seconds["ours"] / seconds["theirs"], "x", 1.5, over)]
+
+
+def _pictures(folder: Path, count: int) -> list[Path]:
+    """JPEG files of 160 px that decode as photos do: smooth, with some noise."""
+    random = np.random.default_rng(0)
+    paths = []
+    for number in range(count):
+        small = Image.fromarray(random.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+        pixels = np.asarray(small.resize((160, 160), Image.Resampling.BICUBIC)).astype(np.int16)
+        noisy = (pixels + random.integers(-8, 9, pixels.shape)).clip(0, 255).astype(np.uint8)
+        paths.append(folder / f"{number}.jpg")
+        Image.fromarray(noisy).save(paths[-1], quality=90)
+    return paths
+
+
+def _extraction(config: TrainConfig, paths: list[Path]) -> Measure:
+    """Images a second from files beside those of the bare trunk on pictures that are there."""
+    from pddm_lab.backbones import fuse_batch_norms
+
+    device, precision = resolve_device(config)
+    trunk = fuse_batch_norms(MetricModel(config, weights="none").embedding.trunk).eval()
+    options: dict[str, Any] = {"resize": config.resize, "size": config.image_size, "device": device}
+    with Image.open(paths[0]) as image:
+        ready = prepare(image.convert("RGB"), config.resize, config.image_size)[None].repeat(INFERENCE_BATCH, 1, 1, 1)
+    batches = len(paths) // INFERENCE_BATCH
+
+    @torch.inference_mode()
+    def bare() -> None:
+        with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
+            for _ in range(batches):
+                trunk(ready)
+
+    seconds = fastest(
+        {"bare": bare, "files": lambda: run_network(trunk, paths, precision=precision, **options)}, rounds=3
+    )
+    rates = {"bare": batches * INFERENCE_BATCH / seconds["bare"], "files": len(paths) / seconds["files"]}
+    over = f"{rates['files']:.0f} of {rates['bare']:.0f} images/s, {config.image_size} px, {precision}"
+    return Measure("feature extraction / bare trunk", 100 * rates["files"] / rates["bare"], "%", 90, over, True)
+
+
+def _loading(config: TrainConfig, paths: list[Path], steps: int = 8) -> Measure:
+    """What a step of fine-tuning waits for its images."""
+    device, _ = resolve_device(config)
+    model = MetricModel(config, weights="none").train()
+    learner = Learner(model, config)
+    labels = clustered(BATCH, 4, 1.0)[1]
+
+    def step(images: Tensor) -> None:
+        learner(images, labels).loss.backward()
+        model.zero_grad(set_to_none=True)
+
+    files = ImageFiles(paths, config.resize, config.image_size)
+    keys = [[(number, item, item) for item in range(BATCH)] for number in range(steps + 3)]
+    waited = worked = 0.0
+    before = time.perf_counter()
+    for number, images in enumerate(image_loader(files, keys, config.workers, device)):
+        ready = time.perf_counter()
+        step(images)
+        done = time.perf_counter()
+        if number >= 3:  # the first batches wait for the workers to start
+            waited, worked = waited + ready - before, worked + done - ready
+        before = done
+    over = f"batch {BATCH}, {config.image_size} px, {1000 * (waited + worked) / steps:.0f} ms a step"
+    return Measure("waiting for images, of a step of fine-tuning", 100 * waited / (waited + worked), "%", 5, over)
+
+
+def _start() -> list[Measure]:
+    seconds = fastest(
+        {"help": lambda: subprocess.run([sys.executable, "-m", "pddm_lab.cli", "--help"], capture_output=True)}, 5
+    )["help"]
+    code = f"import sys, pddm_lab; print(sum(name in sys.modules for name in {HEAVY!r}))"
+    brought = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    return [
+        Measure("pddm-lab --help", seconds, "s", 0.5, "best of 5"),
+        Measure(f"of {', '.join(HEAVY)} brought by import pddm_lab", brought, "", 0),
+    ]
