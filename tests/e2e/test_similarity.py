@@ -33,7 +33,7 @@ def test_a_person_finds_pairs_on_which_two_similarities_disagree(page, address: 
     before = metric(page, "TPR")
     slider = page.get_by_role("slider").first
     slider.focus()
-    for _ in range(30):
+    for _ in range(8):
         slider.press("ArrowLeft")
     page.wait_for_function(
         "before => document.querySelector('[data-testid=stMetricValue]').innerText != before", arg=before
