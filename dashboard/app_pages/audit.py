@@ -344,16 +344,16 @@ def _chosen(run: Run, item: str, class_name: str) -> None:
         (one for one, of in audit_loading.galleries(run).items() if loaders.row_of(of, item) is not None), None
     )
     with st.sidebar:  # in sight, however far down it was chosen
-        st.divider()
-        large = loaders.picture(run, item) or loaders.pictures(run, [item])[item]
-        if large:
-            st.image(large, alt=f"{class_name}, {item}", width=140)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            large = loaders.picture(run, item) or loaders.pictures(run, [item])[item]
+            if large:
+                st.image(large, alt=f"{class_name}, {item}", width=88)
+            if protocol:
+                st.page_link(
+                    "app_pages/search.py", label="Search with it", icon=":material/image_search:",
+                    query_params={"run": run.name, "protocol": protocol, "item": item},
+                )  # fmt: skip
         st.html(cards.facts({"Chosen": class_name, "Item": item}))
-        if protocol:
-            st.page_link(
-                "app_pages/search.py", label="Search with it", icon=":material/image_search:",
-                query_params={"run": run.name, "protocol": protocol, "item": item},
-            )  # fmt: skip
 
 
 def _named(items: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
