@@ -2,6 +2,7 @@
 
 import audit_loading
 import auditing
+import auditing_pictures
 import exporting
 import loaders
 import pandas as pd
@@ -223,7 +224,7 @@ def duplicates(run: Run) -> None:
     table = across_splits(items, pairs)
     source = sources(run.info["dataset"], items["id"])["source"].to_numpy()
     one_source = int((source[pairs["a"]] == source[pairs["b"]]).sum()) if len(set(source)) > 1 else None
-    lines = auditing.duplicate_headline(table, len(items), groups_of(len(items), pairs), one_source)
+    lines = auditing_pictures.duplicate_headline(table, len(items), groups_of(len(items), pairs), one_source)
     st.markdown("\n".join(f"- {line}" for line in lines))
     told = f"All {len(items):,} pictures of the run's galleries"
     told += ", each compared with every other by its pixels" if near else ", by identical thumbnails only"
@@ -232,11 +233,11 @@ def duplicates(run: Run) -> None:
         "looked at." + (f" {found.left_out:,} pairs beyond the most alike are left out." if found.left_out else "")
     )
     if len(pairs):
-        st.html(cards.audit_table(*auditing.split_table(table)))
+        st.html(cards.audit_table(*auditing_pictures.split_table(table)))
     effect_place = st.container()  # filled last: what takes longest doesn't hold up the pictures
     st.subheader("The pictures", anchor=False)
     present = [f"{row.split_a}.{row.split_b}" for row in table[table["pairs"] > 0].itertuples()]
-    options = {"": "all splits"} | {one: auditing.between(*one.split(".")) for one in present}
+    options = {"": "all splits"} | {one: auditing_pictures.between(*one.split(".")) for one in present}
     where = shell.choice(st.selectbox, "Between", options, "between", width=320)
     chosen = pairs
     if kind:
@@ -274,7 +275,7 @@ def _sheet(run: Run, items: pd.DataFrame, chosen: pd.DataFrame) -> None:
         for row in here[here["kind"] == "identical"].itertuples()
     }
     _examples(
-        run, auditing.twin_cards(items, here, same), "twins",
+        run, auditing_pictures.twin_cards(items, here, same), "twins",
         f"{len(chosen):,} pairs, the most alike first; {PICTURES * (sheet - 1) + 1} to "
         f"{PICTURES * (sheet - 1) + len(here)} are shown. A dashed frame: the labels differ.", "",
     )  # fmt: skip
@@ -297,7 +298,7 @@ def _effect(run: Run, items: pd.DataFrame, pairs: pd.DataFrame) -> None:
     labels = loaders.gallery(run, protocol).items["label"].to_numpy()
     effects = [effect(name, one, labels, twins) for name, one in matches.items()]
     first = matches[effects[0].similarity]
-    st.html(cards.audit_table(*auditing.effect_table(effects)))
+    st.html(cards.audit_table(*auditing_pictures.effect_table(effects)))
     st.caption(
         f"{PROTOCOL_TITLES[protocol]}: {len(first.queries):,} of {first.total:,} queries, searched exactly. A twin of "
         "the query's class gives the answer away, one of another class takes it."
@@ -311,8 +312,8 @@ def licences(run: Run) -> None:
     items = audit_loading.listed(run)
     table = counted(items, sources(run.info["dataset"], items["id"]))
     exporting.export("licences", lambda: table, run, {"view": "licences"})
-    st.markdown("\n".join(f"- {line}" for line in auditing.licence_headline(table)))
-    st.html(cards.audit_table(*auditing.licence_table(table), words=3))
+    st.markdown("\n".join(f"- {line}" for line in auditing_pictures.licence_headline(table)))
+    st.html(cards.audit_table(*auditing_pictures.licence_table(table), words=3))
     st.caption(
         f"The {len(items):,} pictures of the run's galleries, by their sources' own names. A licence's text binds, "
         "this summary doesn't."
