@@ -32,17 +32,10 @@ def classes_picker(label: str, mined: Mined, key: str) -> tuple[str, ...]:
 
     def keep() -> None:
         st.query_params[key] = st.session_state[key]
-        first_page()
 
     asked = st.query_params.get_all(key)
     st.session_state[key] = [name for name in mined.classes if name in asked] if asked else []
     return tuple(st.multiselect(label, mined.classes, key=key, on_change=keep, placeholder="all classes"))
-
-
-def first_page() -> None:
-    """Another choice begins on its first page."""
-    st.query_params.pop("page", None)
-    st.session_state.pop("page", None)
 
 
 def show_cards(run: Run, mined: Mined, choice: Choice) -> None:
@@ -65,7 +58,7 @@ def show_cards(run: Run, mined: Mined, choice: Choice) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         told = f"**{len(rows):,}** of {total:,} quadruplets · **{100 * broken:.1f} %** violate a hinge"
         st.markdown(told + agreement(run, mined, rows), width="stretch")
-        page = paged(len(rows), PER_PAGE)
+        page = paged(len(rows), PER_PAGE, "page", (run.name, choice, order))
         export(
             "quadruplets", lambda: mined.frame(mined.ordered(rows, order)), run,
             settings(choice) | {"order": order},
@@ -97,10 +90,14 @@ def agreement(run: Run, mined: Mined, rows: np.ndarray) -> str:
     )
 
 
-def paged(count: int, per_page: int) -> int:
-    """The page to show, from 1."""
+def paged(count: int, per_page: int, key: str, about: Any) -> int:
+    """The page to show, from 1; where it is about something else than before, the first."""
+    before = st.session_state.get(f"{key}_about", about)
+    if before != about:
+        st.session_state[key] = 1
+    st.session_state[f"{key}_about"] = about
     pages = max(1, -(-count // per_page))
-    return min(st.pagination(pages, key="page", bind="query-params"), pages)
+    return min(st.pagination(pages, key=key, bind="query-params"), pages)
 
 
 def settings(choice: Choice) -> dict[str, Any]:
@@ -135,7 +132,6 @@ def show_item(item: str) -> None:
 def forget_item() -> None:
     """Those of all pictures again."""
     st.query_params.pop("item", None)
-    first_page()
 
 
 def show_as_cards(**chosen: list[str]) -> None:
@@ -143,7 +139,6 @@ def show_as_cards(**chosen: list[str]) -> None:
     st.query_params.pop("view", None)
     for name, value in chosen.items():
         st.query_params[name] = value
-    first_page()
 
 
 def legend(run: Run, mined: Mined) -> None:
@@ -211,7 +206,7 @@ def show_confusion(run: Run, mined: Mined, choice: Choice) -> None:
             f"their hinge · **{len(pairs):,}** pairs of classes",
             width="stretch",
         )
-        page = paged(len(pairs), PAIRS)
+        page = paged(len(pairs), PAIRS, "pairs_page", (run.name, choice))
         export("confused-classes", lambda: table, run, settings(choice))
     if pairs.empty:
         st.info("No quadruplet fits these choices.", icon=":material/filter_alt_off:")
@@ -267,7 +262,7 @@ def show_suspects(run: Run, mined: Mined, choice: Choice) -> None:
             f"**{strong:,}** of {len(table):,} items with anything against them have a score of {SUSPICIOUS:g} or more",
             width="stretch",
         )
-        page = paged(len(table), PER_PAGE)
+        page = paged(len(table), PER_PAGE, "suspects_page", (run.name, choice))
         export("suspects", lambda: table, run, settings(choice) | {"least_met": hardness.LEAST_MET})
     st.caption(explanation(mined))
     if table.empty:
