@@ -1,6 +1,6 @@
 """A gallery: the embedded items of one protocol, opened, searched and re-ranked. Its files: gallery_files.py.
 
-The FAISS index is never stored: it is built again from features.npy, for an index file is untrusted input.
+An open gallery never changes. What changes one on disk, and gives another to search: upkeep.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,18 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from pddm_lab.errors import RunError
-from pddm_lab.gallery_files import WRITE_ANEW, Progress, fingerprint, read_manifest, write_files
+from pddm_lab.gallery_files import (
+    WRITE_ANEW,
+    Progress,
+    check_files,
+    items_name,
+    map_array,
+    map_bytes,
+    read_items,
+    read_manifest,
+    write_files,
+)
+from pddm_lab.index import Index, IndexChoice
 from pddm_lab.maps import MapDrawing, start_map, write_map
 from pddm_lab.separation import Distribution
 
@@ -28,8 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Gallery", "MapDrawing", "SearchResult", "start_map", "write_map"]
 
-_FLAT_ITEMS = 100_000  # up to here every item is compared; beyond, an inverted file picks which
-
 
 class Reranker(Protocol):
     """What is asked of a similarity here."""
@@ -37,6 +46,12 @@ class Reranker(Protocol):
     name: str
 
     def rerank(self, query: Tensor, gallery: Tensor, shortlist: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class BatchReranker(Protocol):
+    """What is asked of a similarity that ranks the shortlists of many queries at once."""
+
+    def candidates(self, queries: Tensor, gallery: Tensor, rows: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,18 +79,24 @@ class SearchResult:
 class Gallery:
     """A stored gallery. Make one with `Gallery.write`, read one with `Gallery.open`."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: dict[str, Any], choice: IndexChoice) -> None:
         self.path = path
         self.manifest = manifest
         self.protocol = str(manifest["protocol"])
-        self.features: Float[np.ndarray, "items dim"] = self._read("features.npy", _load_array)
-        self.items: pd.DataFrame = self._read("items.parquet", pd.read_parquet)
-        self._offsets: np.ndarray = self._read("thumbs.npy", _load_array)
-        self._thumbs: np.ndarray = self._read("thumbs.bin", _map_bytes)
+        self._choice = choice
+        size = {name: int(entry["bytes"]) for name, entry in manifest["files"].items()}
+        # Items have rows, without gaps; features and thumbnails stay where they were written, at the items' places.
+        self._stored: np.ndarray = self._read("features.npy", lambda file: map_array(file, size[file.name]))
+        self._offsets: np.ndarray = self._read("thumbs.npy", lambda file: map_array(file, size[file.name]))
+        self._thumbs: np.ndarray = self._read("thumbs.bin", lambda file: map_bytes(file, size[file.name]))
+        self.items, self._places = self._read(items_name(manifest), lambda file: read_items(file.parent, manifest))
         self._lock = threading.Lock()
-        self._index: Any = None
-        if len({len(self.features), len(self.items), len(self._offsets) - 1}) != 1:
+        self._index: Index | None = None
+        items = len(self.items) if self._places is None else len(self._stored)
+        if len({len(self._stored), items, len(self._offsets) - 1}) != 1:
             raise RunError(f"{path} is torn: its files differ in how many items they hold. {WRITE_ANEW}.")
+        if self._places is not None and not _are_places(self._places, items):
+            raise RunError(f"{path / items_name(manifest)} is torn: expected places from 0 to {items - 1}.")
 
     @staticmethod
     def write(
@@ -105,27 +126,49 @@ class Gallery:
         return Gallery.open(path)
 
     @classmethod
-    def open(cls, path: str | Path, verify: bool = False) -> Gallery:
+    def open(cls, path: str | Path, verify: bool = False, index: str = "") -> Gallery:
         """The gallery in a folder, memory-mapped.
 
         Args:
             path: its folder.
             verify: also compare every file's SHA-256 with the manifest's; without it, only the sizes.
+            index: auto, flat, ivf or ivf:CELLS (index.py); empty: $PDDM_LAB_INDEX, else auto.
 
         Raises:
             RunError: a file is missing, torn or foreign.
+            ConfigError: no such index.
         """
-        path = Path(path)
-        manifest = read_manifest(path)
-        for name, expected in manifest["files"].items():
-            file = path / name
-            size = file.stat().st_size if file.is_file() else None
-            if size != expected["bytes"]:
-                came = "nothing" if size is None else f"{size} bytes"
-                raise RunError(f"{file} is torn: expected {expected['bytes']} bytes, got {came}. {WRITE_ANEW}.")
-            if verify and fingerprint(file) != expected:
-                raise RunError(f"{file} was changed: its SHA-256 is not the manifest's. {WRITE_ANEW}.")
-        return cls(path, manifest)
+        path, choice = Path(path), IndexChoice.of(index)
+        while True:
+            manifest = read_manifest(path)
+            try:
+                check_files(path, manifest, verify)
+                return cls(path, manifest, choice)
+            except RunError:
+                if read_manifest(path) == manifest:  # else it was changed between
+                    raise
+
+    def reopened(self) -> Gallery:
+        """The gallery as its files are now. Where items were added or removed since, an index that was built is taken
+        over with these changes; this gallery goes on as it is."""
+        index = self._index
+        other = Gallery.open(self.path)
+        other._choice = self._choice
+        before, after = (one.manifest["files"]["features.npy"] for one in (self, other))
+        appended = before.get("appended", [])
+        same = before["sha256"] == after["sha256"] and appended == after.get("appended", [])[: len(appended)]
+        if index and same:
+            other._index = index.changed(other._stored, other._places_of(other.rows("gallery")))
+        return other
+
+    @cached_property
+    def features(self) -> Float[np.ndarray, "items dim"]:
+        """A feature per item: memory-mapped, or read into memory where items were removed. Not to be written to."""
+        if self._places is None or len(self._places) == len(self._stored):
+            return self._stored
+        features = self._stored[self._places]
+        features.flags.writeable = False
+        return features
 
     def __len__(self) -> int:
         return len(self.items)
@@ -164,7 +207,8 @@ class Gallery:
 
     def thumb(self, row: int) -> bytes:
         """The JPEG of an item."""
-        return self._thumbs[self._offsets[row] : self._offsets[row + 1]].tobytes()
+        place = row if self._places is None else self._places[row]
+        return self._thumbs[self._offsets[place] : self._offsets[place + 1]].tobytes()
 
     def rows(self, role: str) -> Int[np.ndarray, " rows"]:
         """Rows of the items that are queries ("query") or that are searched ("gallery"); "both" are either."""
@@ -195,19 +239,42 @@ class Gallery:
         Returns:
             Rows and Euclidean distances, nearest first.
         """
-        index, rows = self._built_index()
+        index = self._built_index()
         features = np.ascontiguousarray(features, dtype=np.float32)
-        excluded = exclude is not None and exclude in rows
-        squares, found = index.search(features, max(min(k + excluded, len(rows)), 1))
-        if (found < 0).any() and hasattr(index, "nprobe"):  # too few items in the cells looked at: look at all
-            index.nprobe = index.nlist
-            squares, found = index.search(features, found.shape[1])
-        found, distances = rows[found], np.sqrt(np.maximum(squares, 0))
+        excluded = exclude is not None and bool(np.isin(self._places_of(np.array([exclude])), index.places)[0])
+        distances, found = index.search(features, max(min(k + excluded, len(index.places)), 1))
+        if self._places is not None:
+            found = np.searchsorted(self._places, found)
         if excluded:  # left out of each line, or its last where it wasn't among them
             out = found == exclude
             out[~out.any(1), -1] = True
             found, distances = (values[~out].reshape(len(found), -1) for values in (found, distances))
         return found[:, :k], distances[:, :k]
+
+    def rerank(
+        self,
+        queries: Float[np.ndarray, "queries dim"],
+        found: Int[np.ndarray, "queries shortlist"],
+        similarity: BatchReranker,
+    ) -> tuple[Int[np.ndarray, "queries shortlist"], Float[np.ndarray, "queries shortlist"]]:
+        """Order what `search` found for each query anew, by a similarity.
+
+        Args:
+            queries: features.
+            found: rows of each query's shortlist.
+            similarity: on the CPU.
+
+        Returns:
+            The same rows and their similarities, best first; equal ones keep the shortlist's order.
+        """
+        import torch
+
+        used, place = np.unique(found, return_inverse=True)
+        nearest = torch.from_numpy(self._features_of(used))
+        asked = torch.from_numpy(np.array(queries, dtype=np.float32))
+        scores = similarity.candidates(asked, nearest, torch.from_numpy(place.reshape(found.shape)))
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        return np.take_along_axis(found, order.numpy(), axis=1), scores.numpy()
 
     def search_by(
         self,
@@ -236,7 +303,7 @@ class Gallery:
         places = np.arange(1, len(found) + 1)
         table = self.items.loc[found, ["id", "class_name"]].assign(row=found, euclidean=-distances)
         table["euclidean_rank"] = places
-        nearest = torch.from_numpy(np.ascontiguousarray(self.features[found]))
+        nearest = torch.from_numpy(self._features_of(found))
         asked, every = torch.from_numpy(query), torch.arange(len(found))
         for similarity in similarities:
             start = time.perf_counter()
@@ -246,14 +313,21 @@ class Gallery:
             table[similarity.name], table[f"{similarity.name}_rank"] = scores.numpy()[order], places[order]
         return SearchResult(table.reset_index(drop=True), ("euclidean", *(one.name for one in similarities)), seconds)
 
-    def _built_index(self) -> tuple[Any, np.ndarray]:
+    def _built_index(self) -> Index:
         with self._lock:
             if self._index is None:
-                rows = self.rows("gallery")
-                if not len(rows):
+                places = self._places_of(self.rows("gallery"))
+                if not len(places):
                     raise RunError(f"The gallery {self.protocol!r} has no item to search. {WRITE_ANEW}.")
-                self._index = _make_index(np.ascontiguousarray(self.features[rows])), rows
+                self._index = Index.of(self._stored, places, self._choice)
             return self._index
+
+    def _places_of(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
+        return rows if self._places is None else self._places[rows]
+
+    def _features_of(self, rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "rows dim"]:
+        """A copy, whichever way they are stored."""
+        return np.ascontiguousarray(self._stored[self._places_of(rows)])
 
     def _read(self, name: str, read: Callable[[Path], Any]) -> Any:
         try:
@@ -263,26 +337,6 @@ class Gallery:
             raise RunError(f"{self.path / name} is torn or foreign: {reason}. {WRITE_ANEW}.") from error
 
 
-def _load_array(file: Path) -> np.ndarray:
-    return np.load(file, mmap_mode="r", allow_pickle=False)
-
-
-def _map_bytes(file: Path) -> np.ndarray:
-    # An empty file can't be mapped.
-    return np.memmap(file, dtype=np.uint8, mode="r") if file.stat().st_size else np.empty(0, np.uint8)
-
-
-def _make_index(features: Float[np.ndarray, "items dim"]) -> Any:
-    """A FAISS index over Euclidean distance: exact up to 100 000 items, an inverted file beyond."""
-    import faiss
-
-    dim = features.shape[1]
-    index: Any
-    if len(features) <= _FLAT_ITEMS:
-        index = faiss.IndexFlatL2(dim)
-    else:
-        index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, round(4 * len(features) ** 0.5))
-        index.nprobe = max(index.nlist // 16, 8)
-        index.train(features)
-    index.add(features)
-    return index
+def _are_places(places: np.ndarray, count: int) -> bool:
+    """Whether these are ascending, and all below a count."""
+    return not len(places) or (places[0] >= 0 and places[-1] < count and bool((np.diff(places) > 0).all()))

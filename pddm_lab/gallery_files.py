@@ -8,7 +8,11 @@ gallery/<protocol>/
   map.parquet            id, x, y, radius, overlap: drawn later, by maps.py; one of an older lab has id, x, y alone
   manifest.json          counts, and size and SHA-256 of every file: its presence means complete
 
-A row is an item's place in all of them.
+A row is an item's place in all of them. Items that come later (upkeep.py) are appended to features.npy, thumbs.bin and
+thumbs.npy, of which nothing is ever overwritten: a reader's memory-mapped files stay what they were. Their headers then
+count the items that they were written with, and the manifest's sizes those that there are; bytes beyond are of a change
+that came to no end. items.parquet is followed by items-<change>.parquet: the items that live, each with its place in
+the files that grow.
 """
 
 from __future__ import annotations
@@ -20,11 +24,11 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from pddm_lab.errors import RunError
@@ -32,6 +36,8 @@ from pddm_lab.runfiles import replacing
 from pddm_lab.separation import Distribution
 
 FORMAT = 1
+CHANGED_FORMAT = 2
+"""Of a gallery that was changed since it was written."""
 ROLES = ("query", "gallery", "both")
 THUMB_SIDE = 96
 """Longer side of a thumbnail, in pixels."""
@@ -40,8 +46,9 @@ WRITE_ANEW = "`pddm-lab resume` writes a run's galleries anew"
 Progress = Callable[[int, int, str], None]
 """Called with how many are done, of how many, and what they are."""
 
-_COLUMNS = ["id", "label", "class_name", "role"]
-_FILES = ("features.npy", "items.parquet", "thumbs.bin", "thumbs.npy", "distributions.parquet")
+COLUMNS = ["id", "label", "class_name", "role"]
+GROWING = ("features.npy", "thumbs.bin", "thumbs.npy")
+_FILES = (*GROWING, "items.parquet", "distributions.parquet")
 
 
 def write_files(
@@ -54,15 +61,15 @@ def write_files(
     progress: Progress | None,
 ) -> None:
     """Write a gallery's folder; arguments as for `Gallery.write`."""
-    items = items[_COLUMNS].reset_index(drop=True)
+    items = items[COLUMNS].reset_index(drop=True)
     features = np.ascontiguousarray(features, dtype=np.float32)
     if features.ndim != 2 or len(features) != len(items) or not np.isfinite(features).all():
         raise ValueError(f"expected finite features of shape ({len(items)}, dim), got {features.shape}")
     if not items["id"].is_unique or not items["role"].isin(ROLES).all():
         raise ValueError(f"expected unique ids, and roles among {', '.join(ROLES)}")
     path.mkdir(parents=True, exist_ok=True)
-    for stale in ("manifest.json", "map.parquet"):
-        (path / stale).unlink(missing_ok=True)
+    for stale in (path / "manifest.json", path / "map.parquet", *path.glob("items-*.parquet")):
+        stale.unlink(missing_ok=True)
     with replacing(path / "features.npy") as temporary, open(temporary, "wb") as file:
         np.save(file, features)
     with replacing(path / "items.parquet") as temporary:
@@ -80,7 +87,7 @@ def write_files(
             "protocol": protocol,
             "items": len(items),
             "dim": features.shape[1],
-            "roles": {role: int((items["role"] == role).sum()) for role in ROLES},
+            "roles": count_roles(items),
             "pairs": {name: {"scored": d.pairs_scored, "total": d.pairs_total} for name, d in distributions.items()},
             "map": None,
             "files": {name: fingerprint(path / name) for name in _FILES},
@@ -102,11 +109,82 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         raise RunError(f"{file} is torn: expected JSON, {error}. {WRITE_ANEW}.") from error
     needed = {"format", "protocol", "items", "dim", "pairs", "map", "files"}
-    if not isinstance(manifest, dict) or not needed <= manifest.keys() or not set(_FILES) <= manifest["files"].keys():
+    if not isinstance(manifest, dict) or not needed <= manifest.keys():
         raise RunError(f"{file} is foreign: expected {', '.join(sorted(needed))} in it. {WRITE_ANEW}.")
-    if manifest["format"] != FORMAT:
-        raise RunError(f"{file} has format {manifest['format']!r}, expected {FORMAT}: update this lab to read it.")
+    if manifest["format"] not in (FORMAT, CHANGED_FORMAT):
+        raise RunError(
+            f"{file} has format {manifest['format']!r}, expected {FORMAT} or {CHANGED_FORMAT}: update this lab to read "
+            "it."
+        )
+    if not {*_FILES, items_name(manifest)} - {"items.parquet"} <= manifest["files"].keys():
+        raise RunError(f"{file} is foreign: expected {', '.join(_FILES)} in its files. {WRITE_ANEW}.")
     return manifest
+
+
+def items_name(manifest: Mapping[str, Any]) -> str:
+    """The file that holds the items."""
+    change = int(manifest.get("change", 0))
+    return f"items-{change}.parquet" if change else "items.parquet"
+
+
+def read_items(path: Path, manifest: Mapping[str, Any]) -> tuple[pd.DataFrame, Int[np.ndarray, " items"] | None]:
+    """The items, and the place of each in the files that grow; None where it is their row."""
+    items = pd.read_parquet(path / items_name(manifest))
+    return (items[COLUMNS], items["place"].to_numpy()) if "place" in items else (items, None)
+
+
+def map_array(file: Path, size: int) -> np.ndarray:
+    """The array in the first `size` bytes of an .npy file, memory-mapped, with what was appended to it.
+
+    Raises:
+        ValueError: no such array.
+    """
+    with open(file, "rb") as opened:
+        np.lib.format.read_magic(opened)
+        shape, by_columns, kind = np.lib.format.read_array_header_1_0(opened)
+        start = opened.tell()
+    row = kind.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+    if kind.hasobject or by_columns or not shape or not row or (size - start) % row:
+        raise ValueError("expected rows of numbers, got Python objects, columns or a part of a row")
+    return np.memmap(file, kind, "r", start, ((size - start) // row, *shape[1:]))
+
+
+def map_bytes(file: Path, size: int) -> UInt8[np.ndarray, " bytes"]:
+    """The first bytes of a file, memory-mapped; an empty one can't be."""
+    return np.memmap(file, np.uint8, "r", shape=(size,)) if size else np.empty(0, np.uint8)
+
+
+def check_files(path: Path, manifest: Mapping[str, Any], verify: bool) -> None:
+    """Raise RunError where a file isn't what the manifest says: its size, or with `verify` its SHA-256."""
+    for name, expected in manifest["files"].items():
+        file = path / name
+        size, wanted = file.stat().st_size if file.is_file() else -1, expected["bytes"]
+        if size < wanted or (size > wanted and name not in GROWING):
+            came = "nothing" if size < 0 else f"{size} bytes"
+            raise RunError(f"{file} is torn: expected {wanted} bytes, got {came}. {WRITE_ANEW}.")
+        if verify and not _is_unchanged(file, expected):
+            raise RunError(f"{file} was changed: its SHA-256 is not the manifest's. {WRITE_ANEW}.")
+
+
+def _is_unchanged(file: Path, expected: Mapping[str, Any]) -> bool:
+    """Whether each part of a file, the one it was written with and those that were appended, has its SHA-256."""
+    parts = expected.get("appended", [])
+    parts = [{**expected, "bytes": expected["bytes"] - sum(part["bytes"] for part in parts)}, *parts]
+    with open(file, "rb") as opened:
+        return all(_sha256_of_next(opened, part["bytes"]) == part["sha256"] for part in parts)
+
+
+def _sha256_of_next(opened: BinaryIO, size: int) -> str:
+    digest = hashlib.sha256()
+    while size and (data := opened.read(min(size, 1 << 20))):
+        digest.update(data)
+        size -= len(data)
+    return digest.hexdigest()
+
+
+def count_roles(items: pd.DataFrame) -> dict[str, int]:
+    """How many items have each role."""
+    return {role: int((items["role"] == role).sum()) for role in ROLES}
 
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
@@ -116,6 +194,7 @@ def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def fingerprint(file: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file, as the manifest has them."""
     with open(file, "rb") as opened:
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
 
@@ -125,21 +204,23 @@ def _write_thumbs(
 ) -> Int[np.ndarray, " offsets"]:
     """Write every item's JPEG, and return where each begins and the last one ends."""
 
-    def make(row: int) -> bytes:
-        image = load_image(row).convert("RGB")  # a copy, whatever the mode
-        image.thumbnail((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS, reducing_gap=2)
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=85)
-        return buffer.getvalue()
-
     sizes: list[int] = []
     with open(file, "wb") as out, ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
         for start in range(0, items, 256):  # in parts, so that a failure ends it and results don't pile up
-            for data in pool.map(make, range(start, min(start + 256, items))):
+            for data in pool.map(lambda row: thumbnail(load_image(row)), range(start, min(start + 256, items))):
                 sizes.append(out.write(data))
                 if progress:
                     progress(len(sizes), items, "thumbnails")
     return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+
+
+def thumbnail(image: Image.Image) -> bytes:
+    """A picture's thumbnail as a JPEG; the picture stays as it is."""
+    image = image.convert("RGB")  # a copy, whatever the mode
+    image.thumbnail((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS, reducing_gap=2)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
 
 
 def _distribution_frame(distributions: Mapping[str, Distribution]) -> pd.DataFrame:

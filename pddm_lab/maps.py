@@ -19,7 +19,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from pddm_lab.errors import RunError
-from pddm_lab.gallery_files import fingerprint, read_manifest, write_manifest
+from pddm_lab.gallery_files import fingerprint, map_array, read_items, read_manifest, write_manifest
 from pddm_lab.neighbourhoods import nearest, radius_from, shared
 from pddm_lab.runfiles import replacing
 
@@ -45,13 +45,14 @@ def write_map(path: str | Path) -> str:
     """
     path = Path(path)
     manifest = read_manifest(path)
-    features = np.load(path / "features.npy", allow_pickle=False)
+    items, places_of = read_items(path, manifest)
+    features = map_array(path / "features.npy", manifest["files"]["features.npy"]["bytes"])
+    features = np.array(features if places_of is None else features[places_of])
     neighbours = nearest(features, NEIGHBOURS)
     places, method, reason = _lay_out(features, *neighbours)
     radius, overlap = trust(places, *neighbours)
-    ids = pd.read_parquet(path / "items.parquet", columns=["id"])["id"]
     with replacing(path / "map.parquet") as temporary:
-        columns = {"id": ids, "x": places[:, 0], "y": places[:, 1], "radius": radius, "overlap": overlap}
+        columns = {"id": items["id"], "x": places[:, 0], "y": places[:, 1], "radius": radius, "overlap": overlap}
         pd.DataFrame(columns).to_parquet(temporary, index=False)
     manifest["map"] = {"method": method, "reason": reason, "seed": SEED}
     manifest["files"]["map.parquet"] = fingerprint(path / "map.parquet")

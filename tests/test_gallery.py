@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pddm_lab import gallery as module
+from pddm_lab import index as module
 from pddm_lab import maps
 from pddm_lab.errors import DataError, RunError
 from pddm_lab.gallery import Gallery, start_map, write_map
@@ -154,7 +154,7 @@ def test_a_manifest_that_is_torn_or_foreign_is_named(tmp_path: Path) -> None:
         ("[]", "is foreign"),
         ('{"format": 1}', "is foreign"),
         (json.dumps(whole | {"files": {}}), "is foreign"),
-        (json.dumps(whole | {"format": 2}), "update this lab"),
+        (json.dumps(whole | {"format": 3}), "update this lab"),
     ):
         file.write_text(text)
         with pytest.raises(RunError, match=message):
@@ -214,7 +214,7 @@ def test_search_equals_a_slow_loop(tmp_path: Path, queries: int) -> None:
 def test_an_inverted_file_finds_most_of_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gallery = make(tmp_path, 1000, features=make_features(1000, 4))
     exact, _ = gallery.search(gallery.features[:200], 10)
-    monkeypatch.setattr(module, "_FLAT_ITEMS", 10)
+    monkeypatch.setattr(module, "FLAT_ITEMS", 10)
     fresh = Gallery.open(gallery.path)
     found, _ = fresh.search(gallery.features[:200], 10)
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, found, strict=True)]) > 0.9
