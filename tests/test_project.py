@@ -25,7 +25,7 @@ ORDER = [
     "data.products", "data.dataset",
     "pddm", "scoring", "similarity", "explain", "miner", "losses", "backbones", "model", "features", "learner",
     "separation", "evaluate", "neighbourhoods", "anchor", "mistakes",
-    "gallery_files", "maps", "index", "gallery", "shortlist", "pairs", "verdicts", "run", "runs", "convergence", "exports",
+    "gallery_files", "maps", "index", "gallery", "upkeep", "shortlist", "pairs", "verdicts", "run", "runs", "convergence", "exports",
     "baselines", "measure", "training", "trainer", "scenes", "plane",
     "audit", "calibration", "duplicates", "twins", "licences",
     "figures.looks", "figures.audit", "figures.maps", "figures.pairs", "figures.plane", "figures.quadruplets",

@@ -1,0 +1,285 @@
+"""Changes of a gallery: as one written anew, whoever reads it meanwhile, and whatever ends half way."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_gallery import make, make_features, make_items, picture
+
+from pddm_lab import index, maps, upkeep
+from pddm_lab.errors import ConfigError, RunError
+from pddm_lab.gallery import Gallery, write_map
+from pddm_lab.gallery_files import thumbnail
+from pddm_lab.upkeep import NewItems, add, remove, update
+
+
+@pytest.fixture(params=["flat", "ivf", "ivf:2"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Tests of a search run with each index; one that looks into all of its cells finds what a flat one does."""
+    monkeypatch.setenv("PDDM_LAB_INDEX", request.param)
+    if request.param == "ivf":
+        monkeypatch.setattr(index, "FOUND", 2)
+    return request.param
+
+
+def new_items(count: int, seed: int = 9, first: int = 0, label: int = 7) -> NewItems:
+    items = pd.DataFrame(
+        {
+            "id": [f"new/{first + n}.png" for n in range(count)],
+            "label": label,
+            "class_name": f"class {label}",
+            "role": "both",
+        }
+    )
+    thumbs = [thumbnail(picture(200 + n)) for n in range(count)]
+    return NewItems(items, make_features(count, seed=seed), thumbs)
+
+
+def as_written_anew(path: Path, gallery: Gallery) -> Gallery:
+    """A gallery of the same items that was never changed."""
+    features = np.array(gallery.features)
+    return make(path, len(gallery), features=features, items=gallery.items.copy(), load_image=lambda row: picture(0))
+
+
+def test_a_changed_gallery_is_as_one_written_anew(tmp_path: Path, kind: str) -> None:
+    gallery = make(tmp_path, 60)
+    features, items = np.array(gallery.features), gallery.items
+    gallery.search(gallery.features[:1], 1)
+    added = add(gallery, new_items(5))
+    gone = items["id"].iloc[[0, 17, 59]].tolist()
+    removed = remove(added, [*gone, "new/3.png"])
+    changed = NewItems(items.iloc[[4, 30]].assign(class_name="other", label=8), make_features(2, seed=5), [b"a", b"bc"])
+    updated = update(removed, changed)
+
+    keep = [n for n in range(60) if n not in (0, 17, 59, 4, 30)]
+    new = new_items(5)
+    expected = pd.concat([items.iloc[keep], new.items.iloc[[0, 1, 2, 4]], changed.items], ignore_index=True)
+    expected_features = np.concatenate([features[keep], new.features[[0, 1, 2, 4]], changed.features])
+    for one in (updated, Gallery.open(gallery.path, verify=True)):
+        pd.testing.assert_frame_equal(one.items, expected)
+        np.testing.assert_array_equal(one.features, expected_features)
+        assert [one.index_of(item) for item in expected["id"]] == list(range(61))
+        assert one.thumb(one.index_of(items["id"].iloc[5])) == gallery.thumb(5)
+        assert one.thumb(one.index_of("new/4.png")) == new.thumbs[4]
+        assert [one.thumb(row) for row in (59, 60)] == [b"a", b"bc"]
+        assert one.manifest["roles"] == {"query": 0, "gallery": 0, "both": 61}
+        assert one.manifest["changed"] == {"added": 7, "removed": 6}
+        assert (one.manifest["items"], one.manifest["format"], one.manifest["map"]) == (61, 2, None)
+        if kind != "ivf:2":
+            anew = as_written_anew(tmp_path / "anew", one)
+            for exclude in (None, 3, 60):
+                for mine, theirs in zip(
+                    one.search(one.features[[3, 60]], 9, exclude), anew.search(one.features[[3, 60]], 9, exclude),
+                    strict=True,
+                ):  # fmt: skip
+                    np.testing.assert_allclose(mine, theirs, atol=2e-3)
+    assert not list(gallery.path.glob(".*"))
+    assert [file.name for file in gallery.path.glob("items*")] == ["items-3.parquet"]
+    assert updated.distributions["pddm"].pairs_total == 500
+
+
+def test_what_is_removed_is_never_found(tmp_path: Path, kind: str) -> None:
+    gallery = make(tmp_path, 200)
+    query = np.array(gallery.features[:20])
+    gallery.search(query, 1)
+    ids = gallery.items["id"].iloc[:20].tolist()
+    fewer = remove(gallery, ids)
+    for one in (fewer, Gallery.open(gallery.path)):
+        found, distances = one.search(query, 180)
+        assert found.shape == (20, 180)
+        assert set(one.items["id"].iloc[np.unique(found)]) == set(gallery.items["id"].iloc[20:])
+        assert (distances > 0.01).all()
+    back = add(fewer, NewItems(gallery.items.iloc[:20], query, [b""] * 20))
+    assert back._index is not None, "the index came along"
+    found, _ = back.search(query, 1)
+    assert back.items["id"].iloc[found[:, 0]].tolist() == ids
+
+
+def test_who_reads_meanwhile_reads_on(tmp_path: Path, kind: str) -> None:
+    gallery = make(tmp_path, 50)
+    features, thumbs = np.array(gallery.features), [gallery.thumb(row) for row in range(50)]
+    before = gallery.search(features[:9], 7)
+    add(remove(gallery, gallery.items["id"].iloc[:10].tolist()), new_items(30))
+    for old, new in zip(before, gallery.search(features[:9], 7), strict=True):
+        np.testing.assert_array_equal(old, new)
+    np.testing.assert_array_equal(gallery.features, features)
+    assert [gallery.thumb(row) for row in range(50)] == thumbs
+    assert len(gallery.items) == 50
+    assert len(gallery.reopened()) == 70
+
+
+def test_an_index_is_built_anew_where_too_much_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "FLAT_ITEMS", 100)
+    gallery = make(tmp_path, 90)
+    gallery.search(gallery.features[:1], 1)
+    few = add(gallery, new_items(10))
+    assert few._index is not None
+    many = add(few, new_items(20, first=10))
+    assert many._index is None, "beyond the flat one's size"
+    assert many.search(many.features[:1], 1)[0].tolist() == [[0]]
+    assert many._index is not None and many._index.cells
+    assert add(many, new_items(10, first=30))._index is not None
+    assert add(many.reopened(), new_items(130, first=40))._index is None, "more than twice what its cells were laid for"
+
+
+def test_a_gallery_written_anew_takes_no_index_over(tmp_path: Path) -> None:
+    gallery = make(tmp_path, 30)
+    gallery.search(gallery.features[:1], 1)
+    assert gallery.reopened()._index is not None
+    make(tmp_path, 30, features=make_features(30, seed=4))
+    other = gallery.reopened()
+    assert other._index is None
+    assert other.search(other.features[:3], 1)[0].ravel().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("at", ["_append", "replacing", "write_manifest", "unlink"])
+def test_a_change_that_ends_half_way_leaves_the_gallery_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    monkeypatch.setattr(maps, "_umap", lambda of, *_: of[:, :2])
+    gallery = make(tmp_path, 40)
+    write_map(gallery.path)
+    calls = 0
+
+    def fails(*arguments: object, **_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if at == "_append" and calls < 3:
+            real(*arguments)  # type: ignore[arg-type]
+            return
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        real = upkeep._append
+        patched.setattr(Path if at == "unlink" else upkeep, at, fails)
+        with pytest.raises(KeyboardInterrupt):
+            change_both(gallery)
+    after = Gallery.open(gallery.path, verify=True)
+    pd.testing.assert_frame_equal(after.items, gallery.items)
+    np.testing.assert_array_equal(after.features, gallery.features)
+    assert after.thumb(39) == gallery.thumb(39)
+    changed = change_both(after)
+    assert Gallery.open(gallery.path, verify=True).items.equals(changed.items)
+    assert len(changed) == 45
+    assert changed.thumb(44) == new_items(6).thumbs[5]
+    assert changed.map is None
+    write_map(gallery.path)
+    assert Gallery.open(gallery.path, verify=True).map["id"].tolist() == changed.items["id"].tolist()  # type: ignore[index]
+
+
+def change_both(gallery: Gallery) -> Gallery:
+    """One change that both adds and removes."""
+    ids = gallery.items["id"].iloc[[1]]
+    items = pd.concat([gallery.items.iloc[[1]], new_items(5).items], ignore_index=True)
+    new = NewItems(items, make_features(6), new_items(6).thumbs)
+    return upkeep._change(gallery, new, ids.tolist())
+
+
+def test_what_was_appended_is_verified(tmp_path: Path) -> None:
+    gallery = add(add(make(tmp_path, 10), new_items(2)), new_items(2, first=2))
+    for name in ("features.npy", "thumbs.bin", "thumbs.npy"):
+        file = gallery.path / name
+        whole = file.read_bytes()
+        for place in (-1, len(whole) // 2, 130):
+            file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + (whole[place + 1 :] if place != -1 else b""))
+            with pytest.raises(RunError, match=f"{name} was changed"):
+                Gallery.open(gallery.path, verify=True)
+        file.write_bytes(whole[:-1])
+        with pytest.raises(RunError, match=f"{name} is torn"):
+            Gallery.open(gallery.path)
+        file.write_bytes(whole)
+    Gallery.open(gallery.path, verify=True)
+
+
+def test_places_from_a_stranger_are_looked_at(tmp_path: Path) -> None:
+    gallery = remove(make(tmp_path, 10), make_items(10)["id"].iloc[:2].tolist())
+    file = gallery.path / "items-1.parquet"
+    for places in ([-1, *range(1, 8)], [*range(7), 10], [3, *range(7)]):
+        gallery.items.assign(place=places).to_parquet(file, index=False)
+        manifest = upkeep.fingerprint(file)
+        upkeep.write_manifest(
+            gallery.path, gallery.manifest | {"files": gallery.manifest["files"] | {file.name: manifest}}
+        )
+        with pytest.raises(RunError, match="expected places"):
+            Gallery.open(gallery.path)
+
+
+def test_changes_that_cannot_be_made_change_nothing(tmp_path: Path) -> None:
+    gallery = make(tmp_path, 10)
+    ids = gallery.items["id"].tolist()
+    with pytest.raises(RunError, match="'nobody' is not in the gallery"):
+        remove(gallery, [ids[0], "nobody"])
+    with pytest.raises(RunError, match=r"'new/0\.png' is not in the gallery"):
+        update(gallery, new_items(1))
+    with pytest.raises(RunError, match="no item to search would be left"):
+        remove(gallery, ids)
+    taken = NewItems(gallery.items.iloc[:1], make_features(1), [b""])
+    with pytest.raises(RunError, match="already: update it"):
+        add(gallery, taken)
+    twice = new_items(2)
+    twice.items["id"] = "same"
+    with pytest.raises(RunError, match="'same' comes twice"):
+        add(gallery, twice)
+    for wrong in (
+        NewItems(new_items(2).items, make_features(3), [b"", b""]),
+        NewItems(new_items(2).items, make_features(2) * np.nan, [b"", b""]),
+        NewItems(new_items(2).items, make_features(2), [b""]),
+        NewItems(new_items(2).items.assign(role="visitor"), make_features(2), [b"", b""]),
+        NewItems(new_items(2).items.assign(id=["", "a"]), make_features(2), [b"", b""]),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            add(gallery, wrong)
+    assert len(add(gallery, new_items(0))) == 10
+    assert Gallery.open(gallery.path, verify=True).manifest == gallery.manifest
+    shutil.rmtree(gallery.path)
+    with pytest.raises(RunError):
+        remove(gallery, ids[:1])
+
+
+def test_one_change_at_a_time(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    gallery = make(tmp_path, 10)
+    with upkeep._alone(gallery.path), pytest.raises(RunError, match="changed by another process"):
+        add(gallery, new_items(1))
+    assert len(add(gallery, new_items(1))) == 11
+    assert len(add(gallery, new_items(1, first=1))) == 12, "from an older view of it"
+
+
+def test_the_index_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = make(tmp_path, 300)
+    exact = gallery.search(gallery.features[:50], 5)[0]
+    for text, cells in (("flat", 0), ("auto", 0), ("", 0), ("ivf:3", 3), ("ivf:1000", 35)):
+        one = Gallery.open(gallery.path, index=text)
+        found = one.search(one.features[:50], 5)[0]
+        assert one._index is not None and one._index.cells == cells
+        assert (found == exact).mean() == 1 or text == "ivf:3"
+    monkeypatch.setenv("PDDM_LAB_INDEX", "ivf:2")
+    assert Gallery.open(gallery.path).search(gallery.features[:1], 300)[0].shape == (1, 300)
+    for wrong in ("hnsw", "flat:3", "ivf:", "ivf:0", "ivf:-1", "auto:"):
+        with pytest.raises(ConfigError, match="expects auto, flat, ivf or ivf:CELLS"):
+            Gallery.open(gallery.path, index=wrong)
+
+
+def test_many_shortlists_are_ranked_at_once(tmp_path: Path) -> None:
+    import torch
+
+    from pddm_lab.similarity import make_similarity
+
+    torch.manual_seed(0)
+    similarity = make_similarity("pddm", 8).eval().requires_grad_(False)
+    gallery = remove(make(tmp_path, 80), make_items(80)["id"].iloc[3:9].tolist())
+    features = torch.from_numpy(np.array(gallery.features))
+    queries = make_features(6, seed=3)
+    found, _ = gallery.search(queries, 20)
+    rows, scores = gallery.rerank(queries, found, similarity)
+    for query, shortlist, ranked, values in zip(queries, found, rows, scores, strict=True):
+        exact = [float(similarity(torch.from_numpy(query), features[row])) for row in shortlist]
+        order = np.argsort([-value for value in exact], kind="stable")
+        assert ranked.tolist() == shortlist[order].tolist()
+        np.testing.assert_allclose(values, np.array(exact)[order], atol=1e-5)
+        one = gallery.search_by(query, [similarity], 20)
+        assert one.ranked("pddm")["row"].tolist() == ranked.tolist()
