@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import exporting
@@ -15,6 +15,7 @@ from pairs import density_in_words
 from pddm_lab import cards, figures
 from pddm_lab.figures import PROTOCOL_TITLES
 from pddm_lab.runs import Run
+from pddm_lab.verdicts import ByDensity
 
 SHARES = {"0.1": "0.1 % FPR", "1": "1 % FPR", "5": "5 % FPR"}
 CURVES = {"distributions": "Distributions", "roc": "ROC"}
@@ -43,40 +44,45 @@ def show(runs: Sequence[Run], protocols: Sequence[str], names: Sequence[str]) ->
         "Every pair lies in the dense, the middle or the sparse third of the scored pairs, by the mean distance of its "
         "two items to their 10 nearest others. One threshold is set for all pairs, then measured within each third."
     )
-    for side, (run, protocol) in zip(st.columns(len(panels), gap="large"), panels, strict=True):
-        with side:
-            of_run = f"{shell.plain(run.name)}, " if len(runs) > 1 else ""
-            st.markdown(f"### {of_run}{PROTOCOL_TITLES[protocol].lower() if of_run else PROTOCOL_TITLES[protocol]}")
-            _panel(run, protocol, names, share, curves)
+    results = [{name: pair_loading.by_density(*panel, name, share) for name in names} for panel in panels]
+
+    def across() -> Iterator[tuple[Run, str, dict[str, ByDensity]]]:
+        """A row of the page: what belongs beside one another starts at one height."""
+        for side, panel, found in zip(st.columns(len(panels), gap="large"), panels, results, strict=True):
+            with side:
+                yield *panel, found
+
+    for run, protocol, found in across():
+        of_run = f"{shell.plain(run.name)}, " if len(runs) > 1 else ""
+        st.markdown(f"### {of_run}{PROTOCOL_TITLES[protocol].lower() if of_run else PROTOCOL_TITLES[protocol]}")
+        for paragraph in density_in_words(found):
+            st.markdown(paragraph)
+    for run, protocol, found in across():
+        st.plotly_chart(
+            figures.by_density(found, share=share),
+            key=f"density_{run.name}_{protocol}",
+            config=QUIET,
+            alt=f"TPR and FPR of one threshold by density, {PROTOCOL_TITLES[protocol]}, {run.name}",
+        )
+        st.html(cards.density_table(found))
+    draw = figures.distributions_by_density if curves == "distributions" else figures.roc_by_density
+    for name in names:
+        title = figures.style_of(name).title
+        for run, protocol, found in across():
+            st.markdown(f"**{CURVES[curves]} by density, {title}**")
+            st.plotly_chart(
+                draw(pair_loading.thirds(run, protocol, name), name, threshold=found[name].threshold),
+                key=f"{curves}_{name}_{run.name}_{protocol}",
+                config=QUIET,
+                alt=f"{CURVES[curves]} of {title} by density, {PROTOCOL_TITLES[protocol]}, {run.name}",
+            )
+    for run, protocol, _ in across():
+        st.caption(pair_loading.scored_in_words(run, protocol))
     st.caption(
         "Intervals of 95 %, from drawing the classes anew 200 times. Hollow markers: the TPR at a threshold of the "
         "third's own that lets the same share of its negative pairs pass. What of the gap remains then stays with any "
         "threshold: sparse pairs are harder."
     )
-
-
-def _panel(run: Run, protocol: str, names: Sequence[str], share: float, curves: str) -> None:
-    results = {name: pair_loading.by_density(run, protocol, name, share) for name in names}
-    for paragraph in density_in_words(results):
-        st.markdown(paragraph)
-    st.plotly_chart(
-        figures.by_density(results, share=share),
-        key=f"density_{run.name}_{protocol}",
-        config=QUIET,
-        alt=f"TPR and FPR of one threshold by density, {PROTOCOL_TITLES[protocol]}, {run.name}",
-    )
-    st.html(cards.density_table(results))
-    draw = figures.distributions_by_density if curves == "distributions" else figures.roc_by_density
-    for name in names:
-        title = figures.style_of(name).title
-        st.markdown(f"**{CURVES[curves]} by density, {title}**")
-        st.plotly_chart(
-            draw(pair_loading.thirds(run, protocol, name), name, threshold=results[name].threshold),
-            key=f"{curves}_{name}_{run.name}_{protocol}",
-            config=QUIET,
-            alt=f"{CURVES[curves]} of {title} by density, {PROTOCOL_TITLES[protocol]}, {run.name}",
-        )
-    st.caption(pair_loading.scored_in_words(run, protocol))
 
 
 def _table(panels: Sequence[tuple[Run, str]], names: Sequence[str], share: float) -> pd.DataFrame:
