@@ -181,9 +181,13 @@ def _of_options(element: Any, options: list[str], many: bool) -> Callable[[rando
 
 def _slider(element: Any) -> Callable[[random.Random], WidgetState]:
     def choose(rng: random.Random) -> WidgetState:
+        state = WidgetState(id=element.id)
+        if element.options:  # a slider over words
+            places = sorted(rng.randrange(len(element.options)) for _ in element.default)
+            state.string_array_value.data.extend(element.options[place] for place in places)
+            return state
         steps = round((element.max - element.min) / (element.step or 1))
         values = sorted(element.min + element.step * rng.randint(0, steps) for _ in element.default)
-        state = WidgetState(id=element.id)
         state.double_array_value.data.extend(values)
         return state
 

@@ -46,16 +46,16 @@ window.lab ??= {
     if (!await lab.until(lab.drawn, limit)) return null
     return [written, performance.now(), lab.said()]
   },
-  async rerun(cause, limit) {
+  async rerun(cause, limit, patience = 1500, test = lab.drawn) {
     let began = false
     const watch = new MutationObserver(() => { began ||= !lab.resting() })
     watch.observe(document.querySelector("[data-test-script-state]"), { attributes: true })
     const start = performance.now()
     cause()
-    const ran = await lab.until(() => began, 1500)
+    const ran = await lab.until(() => began, patience)
     watch.disconnect()
     if (!ran) return null
-    if (!await lab.until(lab.drawn, limit)) return [limit, lab.said()]
+    if (!await lab.until(test, limit)) return [limit, lab.said()]
     await lab.painted()
     return [performance.now() - start, lab.said()]
   },
@@ -153,11 +153,11 @@ def uploads(address: str, pictures: Sequence[Path]) -> tuple[list[float], list[s
         for picture in pictures:
             _open(tab, address, errors)
             tab.ask(f"{_LAB} lab.until(() => lab.all('input[type=file]', lab.main()).length, {_LIMIT})")
-            tab.ask(f"{_LAB} window.ended = lab.rerun(() => 0, {_LIMIT}), 0")
+            shown = "() => lab.drawn() && lab.all('.pl-tile', lab.main()).length > 0"
+            tab.ask(f"{_LAB} window.ended = lab.rerun(() => 0, {_LIMIT}, {_LIMIT}, {shown}), 0")
             tab.choose_file("lab.all('input[type=file]', lab.main())[0]", picture)
             result = tab.ask("window.ended")
-            shown = tab.ask("lab.until(() => lab.all('.pl-tile', lab.main()).length > 0, 3000)")
-            if not result or not shown:
+            if not result or result[0] >= _LIMIT:
                 raise RunError(f"The page {address} showed no result for {picture.name}.")
             seconds.append(result[0] / 1000)
             errors += [result[1]] if result[1] else []
