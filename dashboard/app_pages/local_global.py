@@ -177,7 +177,8 @@ def same_difference(number: int, difference: np.ndarray, at: float) -> None:
     here = float(scores[round(100 * at)])
     with st.container(horizontal=True, gap="small"):
         for label, value, passed in (("S", here, here > looks.threshold), ("D", distance, distance < looks.radius)):
-            st.metric(label, f"{value:.2f}", "accepted" if passed else "refused", delta_color="off", delta_arrow="off")
+            said = "accepted" if passed else "refused"
+            st.metric(f"{label} of the pair", f"{value:.2f}", said, delta_color="off", delta_arrow="off")
     (u_x, u_y), (v_x, v_y) = np.abs(difference), path(scene)[round(100 * at)]
     st.caption(f"u = |a − b| = ({u_x:.2f}, {u_y:.2f}) · v = (a + b) / 2 = ({v_x:.2f}, {v_y:.2f})".replace("-", "−"))
     st.plotly_chart(

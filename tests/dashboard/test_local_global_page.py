@@ -29,7 +29,7 @@ def training() -> plane_loading.Training:
 
 
 def shown(app) -> dict[str, float]:
-    return {metric.label: float(metric.value) for metric in app.metric}
+    return {metric.label[0]: float(metric.value) for metric in app.metric}
 
 
 def facts(app) -> dict[str, list[int]]:
