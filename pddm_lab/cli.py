@@ -20,6 +20,7 @@ from pddm_lab import config
 from pddm_lab.bench.commands import bench
 from pddm_lab.config import PRESET_SUMMARIES, PRESETS, TrainConfig
 from pddm_lab.errors import ConfigError, DataError, LabError, RunError
+from pddm_lab.gallery_commands import gallery
 
 if TYPE_CHECKING:
     from pddm_lab.data.source import Progress
@@ -210,6 +211,7 @@ def fetch(name: Positional[str], data_root: str = "") -> None:
 
 
 app.command(data, name="data", help="List or fetch data sets.")
+app.command(gallery, name="gallery", help="Add, remove or update items of a run's gallery.")
 app.command(bench, name="bench", help="Measure how fast the lab is on this machine.")
 
 

@@ -2,10 +2,11 @@
 
 What comes is appended to the files that grow (gallery_files.py), the list of the items that live is written under a new
 name, and the manifest, last, names it. A change that ends half way leaves the gallery as it was; the next one cuts off
-what it appended. What is removed keeps its bytes in these files until the gallery is written anew. An item is known by its id: rows move up when items before them are removed.
+what it appended. What is removed keeps its bytes in these files until the gallery is written anew.
 
-The metrics, the distributions and the map describe the items that were measured. The map is dropped, for it must have a
-place for each item; the manifest counts under `changed` what came and went since.
+An item is known by its id: rows move up when items before them are removed. The metrics, the distributions and the map
+describe the items that were measured. The map is dropped, for it must have a place for each item; the manifest counts
+under `changed` what came and went since.
 """
 
 from __future__ import annotations

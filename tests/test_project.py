@@ -26,7 +26,7 @@ ORDER = [
     "pddm", "scoring", "similarity", "explain", "miner", "losses", "backbones", "model", "features", "learner",
     "separation", "evaluate", "neighbourhoods", "anchor", "mistakes",
     "gallery_files", "maps", "index", "gallery", "upkeep", "shortlist", "pairs", "verdicts", "run", "runs", "convergence", "exports",
-    "baselines", "measure", "training", "trainer", "scenes", "plane",
+    "baselines", "measure", "newcomers", "training", "trainer", "scenes", "plane",
     "audit", "calibration", "duplicates", "twins", "licences",
     "figures.looks", "figures.audit", "figures.maps", "figures.pairs", "figures.plane", "figures.quadruplets",
     "figures.retrieval", "figures.training", "figures",
@@ -34,7 +34,7 @@ ORDER = [
     "cards.pictures", "cards.quadruplets", "cards.tables", "cards", "notebook", "serving",
     "bench.report", "bench.timing", "bench.scoring", "bench.mining", "bench.evaluation",
     "bench.training", "bench.synthetic", "bench.browser",
-    "bench.pages", "bench.dashboard", "bench.commands", "cli",
+    "bench.pages", "bench.dashboard", "bench.commands", "gallery_commands", "cli",
 ]
 # fmt: on
 
