@@ -84,20 +84,32 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Hears:
-    """What to do with what comes from the page."""
+class Now:
+    """What is chosen on the canvas."""
 
-    hovered: Callable[[int], None]
-    """With the row that is pointed at."""
-    picked: Callable[[int], None]
-    lasso: Callable[[str], None]
-    """With a lasso as lasso.py writes it; empty when it is cleared."""
-    view: Callable[[str], None]
+    hovered: int
+    """Row that is pointed at; -1 for none."""
+    picked: int
+    """Row that was clicked and isn't the anchor yet; -1 for none."""
+    lasso: str
+    """As lasso.py writes it; empty for none."""
+    view: str
+    """As the canvas wrote it; empty where all is in view."""
+
+    @classmethod
+    def read(cls, sent: Any, items: int) -> Now | None:
+        """What a page sent, checked; None where it is nothing that the canvas sends."""
+        if not isinstance(sent, dict):
+            return None
+        rows, texts = [sent.get(name) for name in ("hovered", "picked")], [sent.get(name) for name in ("lasso", "view")]
+        if not all(type(row) is int and -1 <= row < items for row in rows):
+            return None
+        return cls(*rows, *texts) if all(isinstance(text, str) for text in texts) else None
 
 
 def draw(
     panels: Sequence[Panel], names: Sequence[str], labels: np.ndarray, *, key: str, scope: str, linked: bool,
-    asks: str, on: Hears, lasso: str = "", view: str = "", anchor: int = -1, told: Told | None = None,
+    asks: str, on: Callable[[Now], None], lasso: str = "", view: str = "", anchor: int = -1, told: Told | None = None,
     shown: Mapping[str, int] | None = None,
 ) -> None:  # fmt: skip
     """Draw one map, or two beside each other.
@@ -110,7 +122,7 @@ def draw(
         scope: whose maps these are; others start with all in view.
         linked: whether the panels are one layout, which moves as one.
         asks: what the answers in `told` hold for; when it changes they are asked for anew.
-        on: what to do with what comes from the page.
+        on: called with what is chosen when it changes.
         lasso: as lasso.py writes it.
         view: as the component wrote it.
         anchor: row to mark; -1 for none.
@@ -118,25 +130,10 @@ def draw(
         shown: rows by id of the items whose pictures are on the page: pointing at one marks it on the maps.
     """
 
-    def came(name: str, field: str) -> Any:
-        value = st.session_state[key][name]
-        return value.get(field) if isinstance(value, dict) else None
-
-    def hears_row(name: str, then: Callable[[int], None]) -> Callable[[], None]:
-        def hear() -> None:
-            row = came(name, "row")
-            if type(row) is int and 0 <= row < len(labels):
-                then(row)
-
-        return hear
-
-    def hears_text(name: str, then: Callable[[str], None]) -> Callable[[], None]:
-        def hear() -> None:
-            text = came(name, "text")
-            if isinstance(text, str):
-                then(text)
-
-        return hear
+    def hear() -> None:
+        now = Now.read(st.session_state[key].get("now"), len(labels))
+        if now:
+            on(now)
 
     sent = [
         {
@@ -158,9 +155,7 @@ def draw(
             "names": _address(json.dumps(list(names)).encode(), f"{key}-names"),
             "labels": _address(labels.astype(np.uint32), f"{key}-labels"),
         },
-        key=key,
-        on_hovered_change=hears_row("hovered", on.hovered), on_picked_change=hears_row("picked", on.picked),
-        on_lasso_change=hears_text("lasso", on.lasso), on_view_change=hears_text("view", on.view),
+        key=key, on_now_change=hear,
     )  # fmt: skip
 
 

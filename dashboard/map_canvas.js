@@ -99,12 +99,14 @@ class Panel {
     for (const { rows, colour, shape, size } of this.spec.rings) {
       for (const row of rows) drawMark(pen, at(row), shape, size, colour, colours.background)
     }
-    if (data.anchor >= 0) drawMark(pen, at(data.anchor), "cross", 7, colours.text, colours.background)
-    if (data.anchor >= 0) drawMark(pen, at(data.anchor), "circle", 7, colours.text, colours.background)
+    for (const shape of data.anchor >= 0 ? ["cross", "circle"] : []) {
+      drawMark(pen, at(data.anchor), shape, 7, colours.text, colours.background)
+    }
     for (const row of [hover, other]) {
       if (row >= 0) drawMark(pen, at(row), "circle", 9, colours.text, colours.background)
     }
-    const drawing = line?.panel === this ? line.pixels : lasso?.panel === this.number ? lasso.corners.map((c) => lens.pixel(...c)) : []
+    const closed = lasso?.panel === this.number ? lasso.corners.map((corner) => lens.pixel(...corner)) : []
+    const drawing = line?.panel === this ? line.pixels : closed
     if (drawing.length < 2) return
     pen.beginPath()
     drawing.forEach(([x, y]) => pen.lineTo(x, y))
@@ -205,10 +207,13 @@ class MapView {
     this.box = root.querySelector(".map")
     this.tip = this.box.querySelector(".tip")
     this.said = this.box.querySelector(".said")
-    Object.assign(this, { panels: [], hover: -1, other: -1, told: new Map(), views: [null, null], heldView: new Held(), heldLasso: new Held() })
+    Object.assign(this, { panels: [], hover: -1, other: -1, picked: -1, told: new Map(), views: [null, null] })
+    Object.assign(this, { heldView: new Held(), heldLasso: new Held() })
+    const one = () => this.pointing ?? this.panels[0]
     const act = {
-      lasso: () => this.setLassoing(!this.lassoing), in: () => this.panels[0].zoom(0.6), out: () => this.panels[0].zoom(1 / 0.6),
-      fit: () => this.look(this.panels[0], null), view: () => this.selectView(), clear: () => this.clear(),
+      lasso: () => this.setLassoing(!this.lassoing), in: () => one().zoom(0.6), out: () => one().zoom(1 / 0.6),
+      fit: () => this.panels.forEach((panel) => this.look(panel, null)), view: () => this.selectView(one()),
+      clear: () => this.clear(),
     }
     for (const button of this.box.querySelectorAll("[data-do]")) button.onclick = act[button.dataset.do]
     this.watch = new ResizeObserver(() => this.draw())
@@ -229,18 +234,22 @@ class MapView {
     MAPS.delete(this.root)
   }
 
-  update(data, tell) {
+  update(data, send) {
     const style = getComputedStyle(this.box), colour = (name, other) => style.getPropertyValue(name).trim() || other
     const colours = { text: colour("--st-text-color", "#1C2530"), background: colour("--st-background-color", "#FFFFFF") }
     const another = this.data?.scope !== data.scope
     let stale = another || colours.background !== this.colours?.background || this.panels.length !== data.panels.length
-    if (another) Object.assign(this, { hover: -1, other: -1, heldView: new Held() })
+    if (another) Object.assign(this, { hover: -1, other: -1, picked: -1, heldView: new Held(), heldLasso: new Held() })
+    if (this.picked === data.anchor || Date.now() > this.pickedBy) this.picked = -1
     if (another || this.data?.asks !== data.asks) this.told = new Map()
-    Object.assign(this, { data, tell, colours })
+    Object.assign(this, { data, send, colours })
     if (data.told) this.told.set(data.told.row, data.told)
     fetched(data.names, (answer) => answer.json()).then((names) => { this.names = names }).catch(() => {})
     fetched(data.labels, array(Uint32Array)).then((labels) => { this.labels = labels }).catch(() => {})
-    while (this.panels.length > data.panels.length) this.panels.pop().box.remove()
+    while (this.panels.length > data.panels.length) {
+      this.panels.pop().box.remove()
+      this.pointing = null
+    }
     while (this.panels.length < data.panels.length) {
       this.panels.push(new Panel(this, this.panels.length))
       this.box.querySelector(".panels").append(this.panels[this.panels.length - 1].box)
@@ -250,7 +259,8 @@ class MapView {
       this.views = data.view.split("_").map(readView)
       stale = true
     }
-    if (this.heldLasso.changed(data.lasso)) {
+    if (another || this.heldLasso.changed(data.lasso)) {
+      this.heldLasso.text = data.lasso
       this.lasso = readLasso(data.lasso)
       this.select()
       stale = true
@@ -258,6 +268,13 @@ class MapView {
     data.panels.forEach((spec, at) => this.panels[at].show(spec))
     stale ? this.draw() : this.drawMarks() // an answer to what is hovered changes no point
     this.showTip()
+  }
+
+  // All that is chosen here, every time: of two messages that wait for the server, the first may be lost, and each comes
+  // with the address as it was when it was sent.
+  tell() {
+    const { hover, picked, heldLasso, heldView } = this
+    this.send({ hovered: hover, picked, lasso: heldLasso.text, view: heldView.text, at: Date.now() })
   }
 
   draw() {
@@ -280,7 +297,9 @@ class MapView {
     clearTimeout(this.settling)
     this.settling = setTimeout(() => {
       const text = this.views.some(Boolean) ? this.views.map(writeView).join("_") : ""
-      if (text !== this.heldView.text) this.tell("view", this.heldView.sends(text))
+      if (text === this.heldView.text) return
+      this.heldView.choose(text)
+      this.tell()
     }, SETTLED)
     this.showTip()
   }
@@ -305,11 +324,12 @@ class MapView {
     this.lasso = lasso
     this.select()
     this.draw()
-    this.tell("lasso", this.heldLasso.sends(lasso ? writeLasso(lasso) : ""))
+    this.heldLasso.choose(lasso ? writeLasso(lasso) : "")
+    this.tell()
   }
 
-  selectView() {
-    const [panel] = this.panels, { clientWidth: width, clientHeight: height } = panel.stage
+  selectView(panel) {
+    const { clientWidth: width, clientHeight: height } = panel.stage
     this.close(panel, [[0, 0], [width, 0], [width, height], [0, height]])
   }
 
@@ -326,7 +346,9 @@ class MapView {
   }
 
   pick(row) {
-    if (row >= 0) this.tell("picked", { row })
+    if (row < 0) return
+    Object.assign(this, { picked: row, pickedBy: Date.now() + PATIENCE })
+    this.tell()
   }
 
   // An item is pointed at: its class shows at once; after a moment's rest Python is asked for its picture.
@@ -338,7 +360,7 @@ class MapView {
     this.showTip()
     clearTimeout(this.resting)
     if (row >= 0 && !this.told.has(row)) {
-      this.resting = setTimeout(() => { if (this.hover === row) this.tell("hovered", { row }) }, rest)
+      this.resting = setTimeout(() => { if (this.hover === row) this.tell() }, rest)
     }
   }
 
@@ -366,12 +388,14 @@ class MapView {
   // Returns whether the key means something here.
   key(panel, key) {
     this.byKey = true
+    const around = this.hover >= 0 ? this.pixelOf(panel, this.hover) : undefined
     if (key in STEPS) this.step(panel, ...STEPS[key])
     else if (key === "Enter" || key === " ") this.pick(this.hover)
-    else if (key === "+" || key === "=" || key === "-") panel.zoom(key === "-" ? 1 / 0.8 : 0.8, this.hover >= 0 ? this.pixelOf(panel, this.hover) : undefined)
+    else if (key === "+" || key === "=") panel.zoom(0.8, around)
+    else if (key === "-") panel.zoom(1 / 0.8, around)
     else if (key === "0") this.look(panel, null)
     else if (key === "l") this.setLassoing(!this.lassoing)
-    else if (key === "v") this.selectView()
+    else if (key === "v") this.selectView(panel)
     else if (key === "Escape") this.clear()
     else return false
     return true
@@ -393,9 +417,9 @@ class MapView {
 }
 
 export default function (component) {
-  const { data, parentElement, setTriggerValue } = component
+  const { data, parentElement, setStateValue } = component
   if (!MAPS.has(parentElement)) MAPS.set(parentElement, new MapView(parentElement))
   const map = MAPS.get(parentElement)
-  map.update(data, setTriggerValue)
+  map.update(data, (now) => setStateValue("now", now))
   return () => map.end()
 }

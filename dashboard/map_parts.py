@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import canvas
@@ -41,18 +42,25 @@ def maps(scene: Scene, panels: list[canvas.Panel], around: pd.DataFrame | None) 
         scope=" ".join([scene.first.protocol, *(of.run.name for of in scene.different)]),
         linked=not scene.of_two_runs,
         asks=f"{scene.choices} {scene.anchor}",
-        on=canvas.Hears(
-            hovered=lambda row: st.session_state.update(map_hovered=row),
-            picked=lambda row: _move(item=str(scene.items["id"].iloc[row])),
-            lasso=lambda text: _move(lasso=text, page=""),
-            view=lambda text: _keep(view=text),
-        ),
+        on=partial(_heard, scene),
         lasso=str(scene.lasso or ""),
         view=st.query_params.get("view", ""),
         anchor=scene.anchor if scene.colour == "anchor" or scene.picked is not None else -1,
         told=told,
         shown=mapping.rows_by_id(scene, _pages(scene)[1] if around is None else around["row"]),
     )
+
+
+def _heard(scene: Scene, now: canvas.Now) -> None:
+    """Put into the URL what is chosen on the canvas; the rest of the page follows where that concerns it."""
+    st.session_state["map_hovered"] = now.hovered
+    _keep(view=now.view)
+    item = str(scene.items["id"].iloc[now.picked]) if now.picked >= 0 else st.query_params.get("item", "")
+    if (item, now.lasso) != (st.query_params.get("item", ""), st.query_params.get("lasso", "")):
+        if now.lasso != st.query_params.get("lasso", ""):
+            _keep(page="")
+        _keep(item=item, lasso=now.lasso)
+        st.session_state["map_moved"] = True
 
 
 def _keep(**choices: str) -> None:
@@ -62,12 +70,6 @@ def _keep(**choices: str) -> None:
             st.query_params[name] = value
         else:
             st.query_params.pop(name, None)
-
-
-def _move(**choices: str) -> None:
-    """Put choices into the URL that the rest of the page shows too."""
-    _keep(**choices)
-    st.session_state["map_moved"] = True
 
 
 def how_to() -> None:

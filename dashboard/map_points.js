@@ -109,7 +109,8 @@ class Look {
   // Colours of all codes, as they are and faint, as 32 bits of an image.
   pixels(background) {
     if (this.madeOn !== background) {
-      const bits = (colour) => (0xff000000 | (parseInt(colour.slice(5, 7), 16) << 16) | (parseInt(colour.slice(3, 5), 16) << 8) | parseInt(colour.slice(1, 3), 16)) >>> 0
+      const part = (colour, at) => parseInt(colour.slice(at, at + 2), 16)
+      const bits = (colour) => (0xff000000 | (part(colour, 5) << 16) | (part(colour, 3) << 8) | part(colour, 1)) >>> 0
       this.made = [FAINT, 1].map((share) => Uint32Array.from(this.palette, (colour) => bits(mixed(colour, background, share))))
       this.madeOn = background
     }

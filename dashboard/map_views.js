@@ -1,7 +1,7 @@
 // Views and lassos of a map: through a lens to pixels and back, with fewer corners, and as a link carries them.
 
 const GRID = 65535, FURTHEST = 65536 // a corner may lie a grid's width outside
-const PATIENCE = 4000 // milliseconds
+const PATIENCE = 10000 // milliseconds
 
 // A view of the grid through a canvas: its centre, and how many steps of the grid its shorter side shows.
 class Lens {
@@ -50,10 +50,9 @@ class Held {
     return true
   }
 
-  sends(text) {
+  choose(text) {
     this.text = text
     this.heardBy = Date.now() + PATIENCE
-    return { text }
   }
 }
 

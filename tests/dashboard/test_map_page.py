@@ -9,6 +9,7 @@ from pathlib import Path
 
 import canvas
 import map_loading
+import map_parts
 import mapping
 import numpy as np
 import pandas as pd
@@ -287,21 +288,28 @@ def test_a_lasso_does_not_outlive_its_map(open_page, with_digits: Path) -> None:
     assert "lasso" not in app.query_params
 
 
-def test_what_comes_from_the_page_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list = []
-    on = canvas.Hears(heard.append, heard.append, heard.append, heard.append)
-    made: dict = {}
-    monkeypatch.setattr(canvas, "_CANVAS", lambda **given: made.update(given))
-    monkeypatch.setattr(canvas, "_address", lambda *_: "")
-    canvas.draw([], ["a"], np.zeros(3, int), key="map", scope="", linked=True, asks="", on=on)
-    for name, values in {
-        "picked": [{"row": 2}, {"row": 3}, {"row": -1}, {"row": "1"}, {"row": True}, "1", None, {}],
-        "lasso": [{"text": "1.2"}, {"text": 5}, None],
-    }.items():
-        for value in values:
-            monkeypatch.setattr(canvas.st, "session_state", {"map": {name: value}})
-            made[f"on_{name}_change"]()
-    assert heard == [2, "1.2"]
+GOOD = {"hovered": 2, "picked": -1, "lasso": "1.2_3.4_5.6", "view": "", "at": 5}
+
+
+def test_what_comes_from_the_page_is_checked() -> None:
+    assert canvas.Now.read(GOOD, 3) == canvas.Now(2, -1, "1.2_3.4_5.6", "")
+    bad = [{"hovered": 3}, {"picked": -2}, {"picked": "1"}, {"hovered": True}, {"lasso": None}, {"view": 7}]
+    for sent in [*(GOOD | change for change in bad), None, "x", {}, []]:
+        assert canvas.Now.read(sent, 3) is None
+
+
+def test_what_is_chosen_on_the_canvas_goes_into_the_url(with_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = mapping.open_map(Run.open(with_digits / "digits"), "unseen")
+    assert first is not None
+    scene = mapping.Scene([first], [mapping.Choice("class")], 0, None, None, "centre")
+    query, state = {"run": "digits", "page": "3", "view": "1.2.3"}, {}
+    monkeypatch.setattr(map_parts.st, "query_params", query)
+    monkeypatch.setattr(map_parts.st, "session_state", state)
+    map_parts._heard(scene, canvas.Now(4, -1, "", "7.8.9"))
+    assert (query, state) == ({"run": "digits", "page": "3", "view": "7.8.9"}, {"map_hovered": 4})
+    map_parts._heard(scene, canvas.Now(4, 6, HALF, ""))
+    assert query == {"run": "digits", "item": scene.items["id"][6], "lasso": HALF}
+    assert state == {"map_hovered": 4, "map_moved": True}
 
 
 def test_a_gallery_without_its_map_or_with_a_torn_one_says_so(open_page, with_digits: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_person_points_draws_a_lasso_follows_the_link_and_presses_keys(page, a
     page.wait_for_function("item => decodeURIComponent(location.search).includes(item)", arg=picked)
     page.wait_for_function("() => location.search.includes('view=')")
     settle(page)
-    assert page.get_by_text(picked, exact=True).count() == 1
+    page.get_by_text(picked, exact=True).wait_for()
     view = stage.get_attribute("data-view")
 
     # The link opens the same view in another window.
@@ -75,7 +75,7 @@ def test_a_person_points_draws_a_lasso_follows_the_link_and_presses_keys(page, a
     settle(page)
     assert page.get_by_text("inside the lasso").inner_text() == told
     np.testing.assert_allclose(numbers(stage.get_attribute("data-view")), numbers(view), atol=1)
-    assert page.get_by_text(picked, exact=True).count() == 1
+    page.get_by_text(picked, exact=True).wait_for()
 
     # Clicking another item looks at that one; Escape lets the selection go.
     other = int(found[0] if found[0] != row else found[1])
