@@ -5,6 +5,7 @@ torch and faiss are imported by the calls that need them: the first page shows w
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 from collections.abc import Iterable
@@ -42,13 +43,15 @@ def list_runs() -> list[Run | BrokenRun]:
 
 
 def _stamp(path: Path) -> Stamp:
-    """When a file, or each file of a folder, last changed."""
+    """When a file, or each file of a folder, last changed; of many files a digest, for a key is hashed at every call."""
     found = []
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         try:
             found.append((file.name, file.stat().st_mtime_ns))
         except OSError:
             continue  # replaced or dropped this moment
+    if len(found) > 8:
+        return ((hashlib.blake2b(repr(found).encode(), digest_size=16).hexdigest(), len(found)),)
     return tuple(found)
 
 
@@ -73,7 +76,17 @@ def gallery(run: Run, protocol: str) -> Gallery:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _gallery(path: str, protocol: str, stamp: Stamp) -> Gallery:
-    return Run.open(path).gallery(protocol)
+    found, before = Run.open(path).gallery(protocol), _latest(path, protocol)
+    if before:
+        found.take_index(before[0])
+    before[:] = [found]
+    return found
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _latest(path: str, protocol: str) -> list[Gallery]:
+    """Holds the gallery that was opened last: when items come and go, its index needn't be built anew."""
+    return []
 
 
 def pairs(run: Run, protocol: str) -> Pairs:

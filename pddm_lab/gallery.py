@@ -149,17 +149,20 @@ class Gallery:
                     raise
 
     def reopened(self) -> Gallery:
-        """The gallery as its files are now. Where items were added or removed since, an index that was built is taken
-        over with these changes; this gallery goes on as it is."""
-        index = self._index
+        """The gallery as its files are now, with this one's index as `take_index` does; this one goes on as it is."""
         other = Gallery.open(self.path)
         other._choice = self._choice
-        before, after = (one.manifest["files"]["features.npy"] for one in (self, other))
-        appended = before.get("appended", [])
-        same = before["sha256"] == after["sha256"] and appended == after.get("appended", [])[: len(appended)]
-        if index and same:
-            other._index = index.changed(other._stored, other._places_of(other.rows("gallery")))
+        other.take_index(self)
         return other
+
+    def take_index(self, before: Gallery) -> None:
+        """Where this is the same gallery after some changes and the index of before is built: search by a changed copy
+        of that, instead of building one."""
+        index, mine, its = before._index, *(one.manifest["files"]["features.npy"] for one in (self, before))
+        appended = its.get("appended", [])
+        same = mine["sha256"] == its["sha256"] and mine.get("appended", [])[: len(appended)] == appended
+        if index and same:
+            self._index = index.changed(self._stored, self._places_of(self.rows("gallery")))
 
     @cached_property
     def features(self) -> Float[np.ndarray, "items dim"]:

@@ -1,0 +1,141 @@
+"""A gallery kept in step with a range of products, from the command line: add, update, remove, draw the map anew."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pddm_lab import cli, maps
+from pddm_lab.data.images import open_image
+from pddm_lab.gallery import Gallery
+from pddm_lab.run import Run
+
+
+@pytest.fixture
+def run(digits_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A copy of the run on digits, to be changed."""
+    monkeypatch.setenv("PDDM_LAB_RUNS", str(tmp_path / "runs"))
+    shutil.copytree(digits_run.path, tmp_path / "runs" / "digits")
+    return Run.open(tmp_path / "runs" / "digits")
+
+
+@pytest.fixture
+def folder(run: Run, tmp_path: Path) -> Path:
+    """Pictures of a class that the gallery has, and of one that it has not; the first are those of its own items."""
+    gallery, root = run.gallery("unseen"), Path(run.info["dataset"]["root"])
+    folder = tmp_path / "pictures"
+    for row in (0, 1):
+        name = gallery.items["class_name"].iloc[row]
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / gallery.items["id"].iloc[row], folder / name / f"again {row}.png")
+    (folder / "neu é").mkdir()
+    Image.new("RGBA", (40, 70), (255, 0, 0, 90)).save(folder / "neu é" / "red.webp")
+    (folder / "neu é" / "broken.png").write_bytes(b"no picture")
+    (folder / "neu é" / ".hidden.png").write_bytes(b"")
+    (folder / "neu é" / "notes.txt").write_text("none")
+    return folder
+
+
+def gallery(*argv: object) -> None:
+    cli.main(["gallery", *map(str, argv)])
+
+
+def fails(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """What a command that fails says, on one line."""
+    with pytest.raises(SystemExit) as exit:
+        gallery(*argv)
+    assert exit.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("pddm-lab: ")
+    return said
+
+
+def test_pictures_of_a_folder_become_items(run: Run, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = run.gallery("unseen")
+    gallery("add", "digits", folder)
+    said = capsys.readouterr().out
+    classes = before.items["class_name"].iloc[:2].nunique() + 1
+    assert f"Added 3 items of {classes} classes, 1 of them new. The gallery unseen has {len(before) + 3:,} items." in said
+    assert "Passed over 1 picture:" in said
+    assert "broken.png is not a readable picture" in said
+    assert "`pddm-lab gallery map digits --protocol unseen` draws it anew" in said
+    after = Gallery.open(before.path, verify=True)
+    assert after.map is None
+    name = before.items["class_name"].iloc[0]
+    row, new = after.index_of(f"{name}/again 0.png"), after.index_of("neu é/red.webp")
+    assert after.items["label"].iloc[row] == before.items["label"].iloc[0]
+    every = [run.gallery(protocol).items["label"].max() for protocol in run.protocols() if protocol != "unseen"]
+    assert after.items["label"].iloc[new] == max(before.items["label"].max(), *every) + 1
+    assert (after.items["role"] == "both").all()
+    np.testing.assert_allclose(after.features[row], before.features[0], atol=1e-5)
+    found, distances = after.search(before.features[:1], 2)
+    assert {0, row} == set(found[0])
+    assert distances.max() < 1e-2
+    assert after.thumb(new).startswith(b"\xff\xd8")
+
+
+def test_items_get_new_pictures(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = run.gallery("unseen")
+    item = before.items["id"].iloc[3]
+    file = tmp_path / "new" / item
+    file.parent.mkdir(parents=True)
+    shutil.copy(Path(run.info["dataset"]["root"]) / before.items["id"].iloc[9], file)
+    gallery("update", "digits", tmp_path / "new")
+    assert f"Updated 1 item. The gallery unseen has {len(before):,} items." in capsys.readouterr().out
+    after = Gallery.open(before.path, verify=True)
+    row = after.index_of(item)
+    np.testing.assert_allclose(after.features[row], before.features[9], atol=1e-5)
+    assert after.items.loc[row, ["label", "class_name", "role"]].equals(
+        before.items.loc[3, ["label", "class_name", "role"]].rename(row)
+    )
+    assert open_image(file).size
+    assert after.thumb(row) == before.thumb(9)
+
+
+def test_items_are_removed_and_the_map_is_drawn_anew(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maps, "_umap", lambda of, *_: of[:, :2])
+    before = run.gallery("known")
+    ids = before.items["id"].iloc[[0, 5]].tolist()
+    gallery("remove", "digits", *ids, "--protocol", "known")
+    assert f"Removed 2 items. The gallery known has {len(before) - 2:,} items." in capsys.readouterr().out
+    gallery("map", "digits", "--protocol", "known")
+    assert f"Drew the map of {len(before) - 2:,} items of known (UMAP)." in capsys.readouterr().out
+    after = Gallery.open(before.path, verify=True)
+    assert after.map is not None
+    assert after.map["id"].tolist() == after.items["id"].tolist()
+    assert not set(ids) & set(after.items["id"])
+
+
+def test_errors_are_one_sentence_and_change_nothing(
+    run: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = run.gallery("unseen")
+    (tmp_path / "empty").mkdir()
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    (loose / "a.png").write_bytes(b"no picture")
+    assert "There is no folder" in fails(capsys, "add", "digits", tmp_path / "nowhere")
+    assert "holds no picture" in fails(capsys, "add", "digits", tmp_path / "empty")
+    assert "no picture in a folder of a class" in fails(capsys, "add", "digits", loose)
+    assert "'a.png' is not in the gallery" in fails(capsys, "update", "digits", loose)
+    (loose / "class").mkdir()
+    (loose / "class" / "b.png").write_bytes(b"no picture")
+    assert "None of 1 pictures can be read" in fails(capsys, "add", "digits", loose)
+    assert "'nobody' is not in the gallery" in fails(capsys, "remove", "digits", before.items["id"].iloc[0], "nobody")
+    assert "Name the items" in fails(capsys, "remove", "digits")
+    assert "no gallery 'other'" in fails(capsys, "add", "digits", folder, "--protocol", "other")
+    assert "nothing" in fails(capsys, "remove", "nothing", "x")
+    again = tmp_path / "again" / before.items["id"].iloc[0]
+    again.parent.mkdir(parents=True)
+    shutil.copy(Path(run.info["dataset"]["root"]) / before.items["id"].iloc[0], again)
+    assert "already: update it" in fails(capsys, "add", "digits", tmp_path / "again")
+    run.claim()
+    run.update(status="running")
+    assert "still at work" in fails(capsys, "remove", "digits", before.items["id"].iloc[0])
+    assert Gallery.open(before.path, verify=True).manifest == before.manifest
