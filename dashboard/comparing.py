@@ -13,7 +13,7 @@ import tables
 from exporting import export
 
 from pddm_lab import cards, figures, runs
-from pddm_lab.convergence import kept_value, speed
+from pddm_lab.convergence import kept_value
 from pddm_lab.figures import METRICS, style_of
 from pddm_lab.runs import Run
 
@@ -176,7 +176,7 @@ def _through_training(compared: Sequence[Run], mean: bool) -> None:
         if len(measured):
             title = METRICS[metric].title
             st.plotly_chart(
-                figures.curves(log, metric, x=x, height=320),
+                runs_loading.curves(compared, mean, metric, x),
                 key="curves",
                 config={"displayModeBar": False},
                 alt=f"{title} on the validation classes by training {x}, a line per similarity"
@@ -185,10 +185,9 @@ def _through_training(compared: Sequence[Run], mean: bool) -> None:
         else:
             st.caption("No measurement on validation classes yet.")
     with right:
-        in_phase = log[log["phase"] == phase]
-        if len(in_phase):
+        if phases:
             st.plotly_chart(
-                figures.losses(in_phase, x=x, height=320),
+                runs_loading.losses(compared, mean, phase, x),
                 key="losses",
                 config={"displayModeBar": False},
                 alt=f"Loss and its terms by training {x}" + (", mean over seeds" if mean else ""),
@@ -211,8 +210,7 @@ def _how_fast(compared: Sequence[Run], metric: str) -> None:
             target_run = next(run for run in compared if run.name == name)
     by = target_run.config.selection
     target = kept_value(loaders.metrics(target_run), metric, by, target_run.info.get("best_step"))
-    log = runs_loading.training_log(compared, False)
-    found = speed(log, metric, int(share) / 100, target).replace({"run": {"": compared[0].name}})
+    found = runs_loading.how_fast(compared, metric, int(share) / 100, target).replace({"run": {"": compared[0].name}})
     found["similarity"] = [style_of(name).title for name in found["similarity"]]
     found["best"] *= 100 if known.unit == "%" else 1
     wanted = known.format(target)

@@ -43,7 +43,7 @@ def list_runs() -> list[Run | BrokenRun]:
 
 
 def _stamp(path: Path) -> Stamp:
-    """When a file, or each file of a folder, last changed; of many files a digest, for a key is hashed at every call."""
+    """When a file, or each file of a folder, last changed; of many a digest, for a key is hashed at every call."""
     found = []
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         try:

@@ -24,17 +24,19 @@ def metrics_table(
         best_of_each: the best of each run in bold rather than of all: for runs that were measured on different items.
     """
     table = table[table["protocol"] == protocol]
-    columns = [metric for metric in metrics if (table["metric"] == metric).any()]
-    runs = list(dict.fromkeys(table["run"]))
-    values = table.set_index(["run", "similarity", "metric"])
-    spread = values["std"].to_dict() if "std" in values else {}
+    names = list(zip(table["run"], table["similarity"], table["metric"], strict=True))
+    values = dict(zip(names, table["value"], strict=True))
+    spread = dict(zip(names, table["std"], strict=True)) if "std" in table else {}
+    seeds = table.groupby("run")["seeds"].max() if spread else {}
+    columns = [metric for metric in metrics if any(name == metric for _, _, name in names)]
+    runs = list(dict.fromkeys(run for run, _, _ in names))
     rows: list[str] = []
     for run in runs:
-        best = _best(table[table["run"] == run] if best_of_each else table, columns)
-        for number, name in enumerate(in_order(table.loc[table["run"] == run, "similarity"])):
+        best = _best({key: value for key, value in values.items() if key[0] == run or not best_of_each}, columns)
+        for number, name in enumerate(in_order(similarity for of, similarity, _ in names if of == run)):
             style, cells = style_of(name), []
             for metric in columns:
-                text = METRICS[metric].format(values["value"].get((run, name, metric), np.nan))
+                text = METRICS[metric].format(values.get((run, name, metric), np.nan))
                 std = spread.get((run, name, metric), np.nan)
                 beside = f"<small>± {METRICS[metric].format(std)}</small>" if np.isfinite(std) else ""
                 cells.append(
@@ -42,9 +44,8 @@ def metrics_table(
                 )
             first = ""
             if len(runs) > 1 or spread:
-                seeds = int(table.loc[table["run"] == run, "seeds"].max()) if spread else 1
-                told = f"{escaped(run)}<small>mean of {seeds} seeds</small>" if seeds > 1 else escaped(run)
-                first = f'<th scope="row" class="pl-run">{"" if number else told}</th>'
+                many = f"<small>mean of {seeds[run]} seeds</small>" if spread and seeds[run] > 1 else ""
+                first = f'<th scope="row" class="pl-run">{"" if number else escaped(run) + many}</th>'
             swatch = f'<span class="pl-swatch" style="background:{style.colour}"></span>'
             opens = ' class="pl-opens"' if not number and rows else ""
             rows.append(f'<tr{opens}>{first}<th scope="row">{swatch}{escaped(style.title)}</th>{"".join(cells)}</tr>')
@@ -57,14 +58,14 @@ def metrics_table(
     )
 
 
-def _best(table: pd.DataFrame, metrics: Sequence[str]) -> dict[str, str]:
+def _best(found: Mapping[tuple[str, str, str], float], metrics: Sequence[str]) -> dict[str, str]:
     """The best value of each metric that more than one row has, as it is written."""
     best = {}
     for metric in metrics:
-        values = table.loc[table["metric"] == metric, "value"].dropna()
+        values = [value for (_, _, name), value in found.items() if name == metric and np.isfinite(value)]
         if len(values) > 1:
             known = METRICS[metric]
-            best[metric] = known.format(values.max() if known.larger_is_better else values.min())
+            best[metric] = known.format(max(values) if known.larger_is_better else min(values))
     return best
 
 
