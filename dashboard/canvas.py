@@ -101,10 +101,10 @@ class Now:
         """What a page sent, checked; None where it is nothing that the canvas sends."""
         if not isinstance(sent, dict):
             return None
-        rows, texts = [sent.get(name) for name in ("hovered", "picked")], [sent.get(name) for name in ("lasso", "view")]
-        if not all(type(row) is int and -1 <= row < items for row in rows):
+        hovered, picked, lasso, view = (sent.get(name) for name in ("hovered", "picked", "lasso", "view"))
+        if not all(type(row) is int and -1 <= row < items for row in (hovered, picked)):
             return None
-        return cls(*rows, *texts) if all(isinstance(text, str) for text in texts) else None
+        return cls(hovered, picked, lasso, view) if isinstance(lasso, str) and isinstance(view, str) else None
 
 
 def draw(

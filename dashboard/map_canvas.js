@@ -2,31 +2,9 @@
 // Follows map_points.js and map_views.js in one module. What is chosen goes to Python as text; its answers are in `data`.
 
 const MAPS = new WeakMap()
-const ARRAYS = new Map() // by address, which is made from the content: fetched once
 const POINTED_AT = "pddm-lab-pointed-at"
 const REST = 60, SETTLED = 450 // milliseconds
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }
-
-function fetched(address, read) {
-  if (!ARRAYS.has(address)) {
-    const got = fetch(new URL("." + address, document.baseURI)).then((answer) => {
-      if (!answer.ok) throw new Error(`${answer.status}`)
-      return read(answer)
-    })
-    got.catch(() => ARRAYS.delete(address))
-    ARRAYS.set(address, got)
-    if (ARRAYS.size > 24) ARRAYS.delete(ARRAYS.keys().next().value)
-  }
-  return ARRAYS.get(address)
-}
-const array = (kind) => (answer) => answer.arrayBuffer().then((buffer) => new kind(buffer))
-
-function element(name, className, text = "") {
-  const made = document.createElement(name)
-  made.className = className
-  made.textContent = text
-  return made
-}
 
 class Panel {
   constructor(map, number) {
@@ -182,23 +160,6 @@ class Panel {
       }
     }
   }
-}
-
-function legend(spec) {
-  const box = element("span", "legend")
-  if (spec.ends[0]) {
-    const bar = element("i", "bar")
-    const stops = spec.palette.slice(1).filter((_, at, all) => !(at % 32) || at === all.length - 1)
-    bar.style.background = `linear-gradient(90deg,${stops.join(",")})`
-    box.append(element("span", "", spec.ends[0]), bar, element("span", "", spec.ends[1]))
-  }
-  for (const { title, colour, glyph, count } of spec.keys) {
-    const key = element("span", "key"), mark = element("i", glyph)
-    mark.style.setProperty("--mark", colour)
-    key.append(mark, `${title} ${count ? count.toLocaleString("en") : ""}`)
-    box.append(key)
-  }
-  return box
 }
 
 class MapView {

@@ -1,4 +1,4 @@
-// Views and lassos of a map: through a lens to pixels and back, with fewer corners, and as a link carries them.
+// What a map is seen with: its lens, its legend, arrays that are fetched once; views and lassos as a link carries them.
 
 const GRID = 65535, FURTHEST = 65536 // a corner may lie a grid's width outside
 const PATIENCE = 10000 // milliseconds
@@ -66,4 +66,43 @@ function readLasso(text) {
   if (!text) return null
   const panel = text.startsWith("2_") ? 1 : 0
   return { panel, corners: text.slice(2 * panel).split("_").map((corner) => corner.split(".").map(Number)) }
+}
+
+const ARRAYS = new Map() // by address, which is made from the content
+function fetched(address, read) {
+  if (!ARRAYS.has(address)) {
+    const got = fetch(new URL("." + address, document.baseURI)).then((answer) => {
+      if (!answer.ok) throw new Error(`${answer.status}`)
+      return read(answer)
+    })
+    got.catch(() => ARRAYS.delete(address))
+    ARRAYS.set(address, got)
+    if (ARRAYS.size > 24) ARRAYS.delete(ARRAYS.keys().next().value)
+  }
+  return ARRAYS.get(address)
+}
+const array = (kind) => (answer) => answer.arrayBuffer().then((buffer) => new kind(buffer))
+
+function element(name, className, text = "") {
+  const made = document.createElement(name)
+  made.className = className
+  made.textContent = text
+  return made
+}
+
+function legend(spec) {
+  const box = element("span", "legend")
+  if (spec.ends[0]) {
+    const bar = element("i", "bar")
+    const stops = spec.palette.slice(1).filter((_, at, all) => !(at % 32) || at === all.length - 1)
+    bar.style.background = `linear-gradient(90deg,${stops.join(",")})`
+    box.append(element("span", "", spec.ends[0]), bar, element("span", "", spec.ends[1]))
+  }
+  for (const { title, colour, glyph, count } of spec.keys) {
+    const key = element("span", "key"), mark = element("i", glyph)
+    mark.style.setProperty("--mark", colour)
+    key.append(mark, `${title} ${count ? count.toLocaleString("en") : ""}`)
+    box.append(key)
+  }
+  return box
 }

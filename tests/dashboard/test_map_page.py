@@ -288,12 +288,19 @@ def test_a_lasso_does_not_outlive_its_map(open_page, with_digits: Path) -> None:
     assert "lasso" not in app.query_params
 
 
-GOOD = {"hovered": 2, "picked": -1, "lasso": "1.2_3.4_5.6", "view": "", "at": 5}
+GOOD: dict[str, object] = {"hovered": 2, "picked": -1, "lasso": "1.2_3.4_5.6", "view": "", "at": 5}
 
 
 def test_what_comes_from_the_page_is_checked() -> None:
     assert canvas.Now.read(GOOD, 3) == canvas.Now(2, -1, "1.2_3.4_5.6", "")
-    bad = [{"hovered": 3}, {"picked": -2}, {"picked": "1"}, {"hovered": True}, {"lasso": None}, {"view": 7}]
+    bad: list[dict[str, object]] = [
+        {"hovered": 3},
+        {"picked": -2},
+        {"picked": "1"},
+        {"hovered": True},
+        {"lasso": None},
+        {"view": 7},
+    ]
     for sent in [*(GOOD | change for change in bad), None, "x", {}, []]:
         assert canvas.Now.read(sent, 3) is None
 
@@ -302,7 +309,7 @@ def test_what_is_chosen_on_the_canvas_goes_into_the_url(with_digits: Path, monke
     first = mapping.open_map(Run.open(with_digits / "digits"), "unseen")
     assert first is not None
     scene = mapping.Scene([first], [mapping.Choice("class")], 0, None, None, "centre")
-    query, state = {"run": "digits", "page": "3", "view": "1.2.3"}, {}
+    query, state = {"run": "digits", "page": "3", "view": "1.2.3"}, dict[str, object]()
     monkeypatch.setattr(map_parts.st, "query_params", query)
     monkeypatch.setattr(map_parts.st, "session_state", state)
     map_parts._heard(scene, canvas.Now(4, -1, "", "7.8.9"))
