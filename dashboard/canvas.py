@@ -101,10 +101,9 @@ class Now:
         """What a page sent, checked; None where it is nothing that the canvas sends."""
         if not isinstance(sent, dict):
             return None
-        hovered, picked, lasso, view = (sent.get(name) for name in ("hovered", "picked", "lasso", "view"))
-        if not all(type(row) is int and -1 <= row < items for row in (hovered, picked)):
-            return None
-        return cls(hovered, picked, lasso, view) if isinstance(lasso, str) and isinstance(view, str) else None
+        rows = [row for row in (sent.get("hovered"), sent.get("picked")) if type(row) is int and -1 <= row < items]
+        texts = [text for text in (sent.get("lasso"), sent.get("view")) if isinstance(text, str)]
+        return cls(rows[0], rows[1], texts[0], texts[1]) if len(rows) == len(texts) == 2 else None
 
 
 def draw(

@@ -301,7 +301,8 @@ def test_what_comes_from_the_page_is_checked() -> None:
         {"lasso": None},
         {"view": 7},
     ]
-    for sent in [*(GOOD | change for change in bad), None, "x", {}, []]:
+    nothing: list[object] = [None, "x", {}, []]
+    for sent in nothing + [GOOD | change for change in bad]:
         assert canvas.Now.read(sent, 3) is None
 
 
