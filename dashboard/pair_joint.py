@@ -21,7 +21,7 @@ from pddm_lab.figures import PROTOCOL_TITLES
 from pddm_lab.runs import Run
 from pddm_lab.verdicts import QUADRANTS, clearest_first, quadrant_of, who_is_right
 
-DRAWN = 1200
+DRAWN = 800
 """Pairs drawn as points."""
 PER_PAGE = 16
 

@@ -169,7 +169,7 @@ def _roc_axes(figure: go.Figure, log_x: bool) -> go.Figure:
 
 def joint(
     pairs: pd.DataFrame, x: str, y: str, *, at_x: float, at_y: float, names: tuple[str, str] | None = None,
-    points: int = 1200, picked: tuple[float, float] | None = None, title: str = "", height: int = 520,
+    points: int = 800, picked: tuple[float, float] | None = None, title: str = "", height: int = 520,
 ) -> go.Figure:  # fmt: skip
     """Pairs by two similarities at once, with both thresholds: above and to the right is more similar.
 

@@ -90,7 +90,7 @@ def test_a_person_finds_pairs_on_which_two_similarities_disagree(page, address: 
     assert page.locator(".legendtext", has_text="picked pair").count() == 1
 
     # A point of the plot is clicked; from its pair, on to a search with one of its items.
-    page.locator(".js-plotly-plot path.point").nth(1000).click(force=True)
+    page.locator(".js-plotly-plot path.point").nth(700).click(force=True)
     page.wait_for_function("old => !location.search.includes(encodeURIComponent(old))", arg=f"{pair[0]}&pair={pair[1]}")
     page.wait_for_function("old => location.href != old", arg=link)
     settle(page)
