@@ -22,7 +22,11 @@ def mined(run: Run) -> Mined:
 
 @st.cache_resource(max_entries=3, show_spinner="Reading the quadruplets")
 def _mined(path: str, stamp: loaders.Stamp) -> Mined:
-    return Mined.of(Run.open(path).mined())
+    import pyarrow as pa
+
+    found = Mined.of(Run.open(path).mined())
+    pa.default_memory_pool().release_unused()  # of a million rows some 350 MB, which it would keep
+    return found
 
 
 @dataclass(frozen=True)

@@ -51,18 +51,18 @@ def show_cards(run: Run, mined: Mined, choice: Choice) -> None:
                 f"Only with {shell.plain(name)} as i or j", icon=":material/close:", on_click=forget_item,
                 key="forget_item", help="Show the quadruplets of all pictures again",
             )  # fmt: skip
-    total = len(mined.pick(choice.phase))
-    choice = replace(choice, only=only, item=item)
-    rows = choice.rows(mined)
-    broken = (mined.worst_slack[rows] > 0).mean() if len(rows) else 0.0
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        told = f"**{len(rows):,}** of {total:,} quadruplets · **{100 * broken:.1f} %** violate a hinge"
-        st.markdown(told + agreement(run, mined, rows), width="stretch")
-        page = paged(len(rows), PER_PAGE, "page", (run.name, choice, order))
+        choice = replace(choice, only=only, item=item)
+        rows = choice.rows(mined)
+        st.space("stretch")
         export(
             "quadruplets", lambda: mined.frame(mined.ordered(rows, order)), run,
             settings(choice) | {"order": order},
         )  # fmt: skip
+    broken = (mined.worst_slack[rows] > 0).mean() if len(rows) else 0.0
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        told = f"**{len(rows):,}** of {len(mined.pick(choice.phase)):,} quadruplets · **{100 * broken:.1f} %** "
+        st.markdown(f"{told}violate a hinge{agreement(run, mined, rows)}", width="stretch")
+        page = paged(len(rows), PER_PAGE, "page", (run.name, choice, order))
     if not len(rows):
         st.info(
             "No quadruplet fits these choices. Widen the steps, or take out a class.", icon=":material/filter_alt_off:"

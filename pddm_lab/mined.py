@@ -128,13 +128,16 @@ class Mined:
 
     @cached_property
     def _orders(self) -> dict[str, NDArray[np.intp]]:
-        by_step = np.lexsort((np.arange(len(self)), self.step, self.phase))
-        return {
-            "violation": np.argsort(-self.worst_slack, kind="stable"),
-            "positive": np.argsort(self.values["s_ij"], kind="stable"),
-            "latest": by_step[::-1],
-            "earliest": by_step,
-        }
+        """The orders that were asked for so far, of all quadruplets."""
+        return {}
+
+    def _sorted(self, order: str) -> NDArray[np.intp]:
+        if order == "violation":
+            return np.argsort(-self.worst_slack, kind="stable")
+        if order == "positive":
+            return np.argsort(self.values["s_ij"], kind="stable")
+        by_step = np.argsort(self._time, kind="stable")
+        return by_step if order == "earliest" else by_step[::-1]
 
     def span(self, phase: str) -> tuple[int, int]:
         """First and last step of a phase that has quadruplets."""
@@ -191,6 +194,8 @@ class Mined:
         """The same rows in an order of `ORDERS`; each order is sorted once."""
         chosen = np.zeros(len(self), dtype=bool)
         chosen[rows] = True
+        if order not in self._orders:
+            self._orders[order] = self._sorted(order)
         whole = self._orders[order]
         return whole[chosen[whole]]
 

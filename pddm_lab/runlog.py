@@ -132,7 +132,7 @@ class Log:
                 metadata = pq.read_metadata(part)
                 coded_here = sorted(texts.intersection(metadata.schema.names))
                 with pq.ParquetFile(part, metadata=metadata, read_dictionary=coded_here) as file:
-                    table = file.read(columns=names, use_threads=False)
+                    table = file.read(columns=names, use_threads=coded)
                 for name in names:
                     if name in self.optional and name not in table.column_names:
                         table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))

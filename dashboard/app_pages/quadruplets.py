@@ -23,6 +23,13 @@ except RunError as error:
     shell.nothing("The quadruplets can't be read", str(error), ":material/broken_image:")
 if not len(mined):
     shell.without(run, "quadruplets")
+if run.status == "running":
+    st.caption(
+        ":material/progress_activity: It is still training: this is what it has mined so far. Any choice shows what is new."
+    )
+elif run.status != "finished":
+    ended = {"failed": "It failed", "stopped": "It was stopped"}.get(run.status, "It was interrupted")
+    st.caption(f"{shell.STATUS_ICONS[run.status]} {ended}: this is what it mined until then.")
 
 with st.container(horizontal=True, vertical_alignment="bottom"):
     view = shell.choice(st.segmented_control, "View", VIEWS, "view")

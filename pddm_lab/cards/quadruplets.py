@@ -101,14 +101,15 @@ def _instead(row: Mapping[str, Any], images: Mapping[str, bytes | None], colour:
         if item == row[letter]:
             cells.append(f'<div class="pl-other"><div><b>{letter}</b><br>the same</div></div>')
             continue
-        distance, score = number(row[f"e_d_{pair}"]), number(row[f"e_s_{pair}"], digits)
+        distance, score = number(row[f"e_d_{pair}"]), number(row[f"e_s_{pair}"], min(digits, 3))
         end = {"i": "j′", "j": "i", "k": "i", "l": "j′"}[letter]
         said = f"{letter}′ of Euclidean mining: {classes[letter]}, {item}; D {distance} and S {score} to its {end}"
         cells.append(
             f'<div class="pl-other" title="{escaped(said)}">{picture(images.get(item), said)}<div><b>{letter}′</b> '
             f'<i class="pl-d">D</i> {distance}<br><i style="color:{colour}">S</i> {score}</div></div>'
         )
-    return f'<div class="pl-instead"><span>Euclidean mining takes</span><div>{"".join(cells)}</div></div>'
+    many = ' class="pl-four"' if len(cells) == 4 else ""
+    return f'<div class="pl-instead"><span>Euclidean mining takes</span><div{many}>{"".join(cells)}</div></div>'
 
 
 def _reasons(row: Mapping[str, Any], mined_by: str, margin: float | None, digits: int) -> str:
@@ -168,6 +169,7 @@ _STYLE = """
  border-top:1px solid rgba(138,147,163,.25)}
 .pl-instead>span{opacity:.78;font-size:12px}
 .pl-instead>div{display:grid;grid-auto-flow:column;grid-auto-columns:1fr;gap:8px;margin-top:5px;min-height:36px}
+.pl-instead>div.pl-four{grid-auto-flow:row;grid-template-columns:1fr 1fr}
 .pl-other{display:flex;gap:5px;align-items:center;white-space:nowrap;font-variant-numeric:tabular-nums}
 .pl-other img,.pl-other .pl-none{width:36px;height:36px;object-fit:cover;border-radius:5px;box-sizing:border-box;
  border:1px solid rgba(138,147,163,.28);background:#fff}

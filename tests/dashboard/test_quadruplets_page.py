@@ -155,3 +155,21 @@ def test_a_torn_part_is_named(open_page, with_digits: Path) -> None:
 def test_a_run_that_has_mined_nothing_says_so(open_page, with_digits: Path) -> None:
     shutil.rmtree(with_digits / "digits" / "quadruplets.parquet")
     assert "No quadruplets" in texts(open_page("quadruplets", run="digits"))
+
+
+def test_a_run_that_ended_early_shows_what_it_mined_until_then(open_page, with_digits: Path) -> None:
+    Run.open(with_digits / "digits").update(status="stopped", reason="Stopped on request.")
+    app = open_page("quadruplets", run="digits")
+    assert "It was stopped: this is what it mined until then." in texts(app)
+    assert blocks(app, "cards").count('class="pl-quad"') == 12
+
+
+@pytest.mark.parametrize("view", ["cards", "training", "confusion", "suspects", "99999"])
+def test_nonsense_in_a_link_opens_the_default(open_page, with_digits: Path, view: str) -> None:
+    names = ("mined", "steps", "own", "others", "order", "show", "item", "draw", "pair", "pairs_page", "suspects_page")
+    app = open_page("quadruplets", run="digits", view=view, **dict.fromkeys(names, "99999"))
+    assert not app.error
+    image = "![x](http://example.com/a.png)"
+    app = open_page("quadruplets", run="digits", view=view, **dict.fromkeys(("own", "item", "pair"), image))
+    assert image not in texts(app)
+    assert all(image not in button.label for button in app.button)
