@@ -110,6 +110,24 @@ def train(images: int = 1500, cores: int = 2, json: str = "") -> None:
     show("train", measure(images, _say), facts, json)
 
 
+@bench.command
+def search(items: int = 1_000_000, cores: int = 2, json: str = "") -> None:
+    """Measure how soon a large gallery opens, is searched, re-ranked and changed.
+
+    Args:
+        items: of the gallery.
+        cores: processor cores to use; 0: all there are.
+        json: file that the measures go to as well.
+    """
+    _limit_cores(cores)
+    from pddm_lab.bench.report import machine, show
+    from pddm_lab.bench.search import measure
+
+    facts = machine()
+    with tempfile.TemporaryDirectory() as temporary:
+        show("search", measure(Path(temporary), items, _say), facts, json)
+
+
 def _say(what: str) -> None:
     print(f"... {what}", file=sys.stderr, flush=True)
 

@@ -1,0 +1,225 @@
+"""How soon a large gallery opens, is searched, re-ranked and changed, and what its index leaves out.
+
+The gallery is a real one on disk; its features are drawn as embeddings lie: items around classes of 8, classes around
+ranges of some 1000 items, with distances to the nearest, tenth and hundredth other like those of the lab's own runs.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+
+from pddm_lab.bench.report import Measure
+from pddm_lab.bench.timing import DIM, extra_memory, trained_unit
+from pddm_lab.gallery import Gallery
+from pddm_lab.shortlist import ceiling
+from pddm_lab.upkeep import NewItems, add, remove, update
+
+SHORTLIST = 100
+QUERIES = 300
+BATCH = 1000
+"""Queries at once."""
+CHANGED = 1000
+"""Items that are added, removed, replaced."""
+SIZES = (1, 10, 20, 50, 100, 200, 500, 1000)
+"""Of the shortlists whose ceiling is shown."""
+CEILING_QUERIES = 500
+ITEMS_OF_A_CLASS, ITEMS_OF_A_RANGE = 8, 1000
+_PART = 100_000
+
+Say = Callable[[str], None]
+
+
+def measure(folder: Path, items: int, say: Say) -> list[Measure]:
+    """Measure on a gallery that is made for it.
+
+    Args:
+        folder: where it goes.
+        items: of it.
+        say: called with what is being done.
+    """
+    say(f"a gallery of {items:,} items")
+    drawn = _Drawn(items)
+    path = _write(folder, drawn, items)
+    say("opening it")
+    found = _opening(path)
+    say("its index")
+    gallery = Gallery.open(path)
+    queries = drawn.features(np.random.default_rng(1).integers(0, drawn.classes, QUERIES), 2)
+    seconds: list[float] = []
+    memory = extra_memory(lambda: seconds.append(_time(lambda: gallery.search(queries[:1], 1))))
+    found += [
+        Measure("building its index", seconds[0], "s", over="at the first search"),
+        Measure("memory of its index, at the most while it is built", memory, "MB"),
+    ]
+    say("what it finds of the nearest")
+    exact, _ = Gallery.open(path, index="flat").search(queries, SHORTLIST)
+    near, _ = gallery.search(queries, SHORTLIST)
+    recall = np.mean([np.isin(a, b).mean() for a, b in zip(exact, near, strict=True)])
+    over = f"{QUERIES} queries, {SHORTLIST} nearest"
+    found.append(Measure("recall of the index against flat", float(recall), "", 0.95, over, True))
+    say("searching and re-ranking")
+    found += _searching(gallery, queries, drawn)
+    say("the ceilings of shortlists")
+    found += _ceilings(gallery)
+    say("items that come and go")
+    return found + _upkeep(gallery, drawn)
+
+
+class _Drawn:
+    """Classes around ranges, and items around classes."""
+
+    def __init__(self, items: int) -> None:
+        rng = np.random.default_rng(0)
+        self.classes = -(-items // ITEMS_OF_A_CLASS)
+        ranges = _unit(_noise(rng, max(items // ITEMS_OF_A_RANGE, 1)))
+        of = rng.integers(0, len(ranges), self.classes)
+        self._centres = _unit(ranges[of] + 0.9 * _noise(rng, self.classes))
+
+    def features(self, labels: Int[np.ndarray, " items"], seed: int) -> Float[np.ndarray, "items dim"]:
+        return _unit(self._centres[labels] + 0.6 * _noise(np.random.default_rng(seed), len(labels)))
+
+
+def _noise(rng: np.random.Generator, count: int) -> Float[np.ndarray, "count dim"]:
+    return rng.standard_normal((count, DIM), dtype=np.float32) / np.float32(DIM**0.5)
+
+
+def _unit(vectors: Float[np.ndarray, "count dim"]) -> Float[np.ndarray, "count dim"]:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _new(drawn: _Drawn, labels: Int[np.ndarray, " items"], first: int, seed: int) -> NewItems:
+    """Items with numbers from the first on."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(buffer, "JPEG")
+    items = pd.DataFrame(
+        {
+            "id": [f"class {label:06d}/{number:07d}.jpg" for number, label in enumerate(labels, first)],
+            "label": labels,
+            "class_name": [f"class {label:06d}" for label in labels],
+            "role": "both",
+        }
+    )
+    return NewItems(items, drawn.features(labels, seed), [buffer.getvalue()] * len(labels))
+
+
+def _write(folder: Path, drawn: _Drawn, items: int) -> Path:
+    # Begun with no item and grown: a million pictures needn't be drawn for it.
+    empty = pd.DataFrame({"id": pd.Series(dtype="str"), "label": 0, "class_name": "", "role": ""})
+    gallery = Gallery.write(
+        folder / "unseen",
+        "unseen",
+        np.empty((0, DIM)),
+        empty.astype({"label": np.int64}),
+        lambda _: Image.new("L", (1, 1)),
+        {},
+    )
+    labels = np.arange(items) // ITEMS_OF_A_CLASS
+    for start in range(0, items, _PART):
+        gallery = add(gallery, _new(drawn, labels[start : start + _PART], start, start + 10))
+    return gallery.path
+
+
+def _opening(path: Path) -> list[Measure]:
+    """In a process of its own, of which the best of three counts: what other processes do must not."""
+    command = [sys.executable, "-m", "pddm_lab.bench.search", str(path)]
+    runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() for _ in range(3)]
+    seconds, megabytes = (min(float(run[place]) for run in runs) for place in (0, 1))
+    over = "best of 3 processes"
+    return [
+        Measure("opening the gallery", seconds, "s", 2, over),
+        Measure("memory that opening takes", megabytes, "MB", 1000, over),
+    ]
+
+
+def _print_opening(path: str) -> None:
+    seconds: list[float] = []
+    megabytes = extra_memory(lambda: seconds.append(_time(lambda: Gallery.open(path))))
+    print(seconds[0], megabytes)
+
+
+def _searching(gallery: Gallery, queries: Float[np.ndarray, "queries dim"], drawn: _Drawn) -> list[Measure]:
+    import faiss
+
+    unit = trained_unit()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = torch.get_num_threads()
+    faiss.omp_set_num_threads(1)
+    torch.set_num_threads(1)
+    took: list[tuple[float, float]] = []
+    for query in queries:
+        start = time.perf_counter()
+        rows, _ = gallery.search(query[None], SHORTLIST)
+        between = time.perf_counter()
+        gallery.rerank(query[None], rows, unit)  # type: ignore[arg-type]
+        took.append((between - start, time.perf_counter() - between))
+    alone, added = np.median(np.array(took[QUERIES // 10 :]), axis=0) * 1000
+    faiss.omp_set_num_threads(cores)
+    torch.set_num_threads(threads)
+    many = drawn.features(np.random.default_rng(3).integers(0, drawn.classes, BATCH), 4)
+    rows, _ = gallery.search(many, SHORTLIST)
+    search = min(_time(lambda: gallery.search(many, SHORTLIST)) for _ in range(3))
+    rerank = min(_time(lambda: gallery.rerank(many, rows, unit)) for _ in range(3))  # type: ignore[arg-type]
+    one, at_once = "median, one core", f"{BATCH:,} queries at once, {cores} cores, best of 3"
+    return [
+        Measure("searching", float(alone), "ms", over=one),
+        Measure(f"re-ranking {SHORTLIST} adds", float(added), "ms", 1.5, one),
+        Measure("searching, queries a second", BATCH / search, "", over=at_once),
+        Measure("searching and re-ranking, queries a second", BATCH / (search + rerank), "", over=at_once),
+    ]
+
+
+def _ceilings(gallery: Gallery) -> list[Measure]:
+    curve = ceiling(gallery, SIZES[-1], CEILING_QUERIES)
+    over = f"{curve.queries} queries, {ITEMS_OF_A_CLASS - 1} right items each"
+    return [Measure(f"right items in a shortlist of {size}", 100 * curve.at(size)[0], "%", over=over) for size in SIZES]
+
+
+def _upkeep(gallery: Gallery, drawn: _Drawn) -> list[Measure]:
+    before = len(gallery)
+    rng = np.random.default_rng(5)
+    new = _new(drawn, rng.integers(0, drawn.classes, CHANGED), before, 6)
+    ids = new.items["id"].tolist()
+    steps: list[Gallery] = [gallery]
+    over = f"{CHANGED:,} items, on disk and in the index"
+    found = [Measure("adding", _time(lambda: steps.append(add(steps[-1], new))), "s", over=over)]
+    share = 100 * float(np.mean(_first(steps[-1], new) == np.array(ids)))
+    found.append(Measure("added items that are their own nearest", share, "%", 95, "", True))
+    other = NewItems(new.items, drawn.features(new.items["label"].to_numpy()[::-1], 7), new.thumbs)
+    found.append(Measure("updating", _time(lambda: steps.append(update(steps[-1], other))), "s", over=over))
+    share = 100 * float(np.mean(_first(steps[-1], other) == np.array(ids)))
+    found.append(Measure("updated items that are their own nearest", share, "%", 95, "", True))
+    found.append(Measure("removing", _time(lambda: steps.append(remove(steps[-1], ids))), "s", over=over))
+    rows, _ = steps[-1].search(other.features, SHORTLIST)
+    still = int(np.isin(steps[-1].items["id"].to_numpy()[np.unique(rows)], ids).sum())
+    found.append(Measure("removed items that are still found", still, "", 0, f"{CHANGED:,} queries"))
+    kept = (steps[-1].items["id"].to_numpy() == gallery.items["id"].to_numpy()).all()
+    assert kept and len(steps[-1]) == before, "all others are there, under their ids"
+    return found
+
+
+def _first(gallery: Gallery, of: NewItems) -> np.ndarray:
+    """The id nearest to each item."""
+    rows, _ = gallery.search(of.features, 1)
+    return gallery.items["id"].to_numpy()[rows[:, 0]]
+
+
+def _time(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    _print_opening(sys.argv[1])
