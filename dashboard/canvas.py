@@ -138,7 +138,7 @@ def draw(
         {
             "title": panel.title, "alt": panel.alt, "places": _address(panel.places, f"{key}-places-{at}"),
             "codes": _address(panel.colouring.codes, f"{key}-codes-{at}"), "palette": panel.colouring.palette,
-            "glyphs": panel.colouring.glyphs, "ordered": panel.colouring.ordered, "ends": panel.colouring.ends,
+            "glyphs": panel.colouring.glyphs, "layers": panel.colouring.layers, "ends": panel.colouring.ends,
             "keys": [vars(one) for one in panel.colouring.keys], "rings": [vars(ring) for ring in panel.rings],
         }
         for at, panel in enumerate(panels)

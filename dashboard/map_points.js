@@ -93,16 +93,16 @@ function mixed(colour, background, share = 1) {
   }).join("")
 }
 
-// How points look: a code per row, and a colour and a glyph per code. Higher codes may come last, to lie on top.
+// How points look: a code per row; a colour, a glyph and a layer per code. Higher layers come last, to lie on top.
 class Look {
-  constructor(codes, { palette, glyphs, ordered }) {
+  constructor(codes, { palette, glyphs, layers }) {
     Object.assign(this, { codes, palette, glyphs, sprites: new Map() })
-    if (ordered) {
+    if (layers.length) {
       const next = new Uint32Array(257)
-      for (const code of codes) next[code + 1]++
+      for (const code of codes) next[layers[code] + 1]++
       for (let at = 0; at < 256; at++) next[at + 1] += next[at]
       this.order = new Uint32Array(codes.length)
-      for (let row = 0; row < codes.length; row++) this.order[next[codes[row]]++] = row
+      for (let row = 0; row < codes.length; row++) this.order[next[layers[codes[row]]]++] = row
     }
   }
 
@@ -132,12 +132,12 @@ class Look {
     pen.scale(ratio, ratio)
     pen.translate(side / 2, side / 2)
     for (const [fill, rim] of [[background, 1.2], [colour, 0]]) { // a rim parts points that touch
-      Object.assign(pen, { fillStyle: fill, strokeStyle: fill, lineWidth: 2.2 + rim, lineCap: "round" })
+      Object.assign(pen, { fillStyle: fill, strokeStyle: fill, lineWidth: 1.8 + rim, lineCap: "round" })
       pen.beginPath()
       if (glyph === "cross") {
         for (const up of [-1, 1]) {
-          pen.moveTo(-radius * 0.85, -radius * 0.85 * up)
-          pen.lineTo(radius * 0.85, radius * 0.85 * up)
+          pen.moveTo(-radius * 0.7, -radius * 0.7 * up)
+          pen.lineTo(radius * 0.7, radius * 0.7 * up)
         }
         pen.stroke()
       } else {

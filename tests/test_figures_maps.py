@@ -18,7 +18,7 @@ def test_a_class_has_one_colour_wherever_it_is_drawn() -> None:
     colours = [look.palette[code] for code in look.codes]
     assert colours == [figures.class_colour(label) for label in labels]
     assert len({figures.class_colour(label) for label in range(24)}) == 24
-    assert not look.ordered
+    assert not look.layers
 
 
 def test_values_become_colours_from_low_to_high() -> None:
@@ -73,4 +73,4 @@ def test_the_figure_draws_every_item_rings_the_nearest_and_marks_the_anchor() ->
     assert (len(euclidean.x), len(pddm.x), len(anchor.x)) == (2, 3, 1)
     assert pddm.marker.symbol == "diamond-open"
     mistakes = figures.colour_by_mistake(30, np.arange(10), np.arange(10) % 2)
-    assert {trace.name for trace in figures.map_of(places, mistakes).data} >= {"first result wrong (5)"}
+    assert {trace.name for trace in figures.map_of(places, mistakes).data} >= {"wrong (5)"}

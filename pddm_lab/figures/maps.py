@@ -26,9 +26,9 @@ RAMPS: dict[str, tuple[str, ...]] = {
 }
 """Colours from low to high, by what they show."""
 KINDS = {
-    "none": ("nothing to find, or no query", UNMEASURED, "dot"),
-    "right": ("first result right", f"{RIGHT}D9", "dot"),
-    "wrong": ("first result wrong", WRONG, "cross"),
+    "none": ("not judged", UNMEASURED, "dot"),
+    "right": ("right", f"{RIGHT}D9", "dot"),
+    "wrong": ("wrong", WRONG, "cross"),
 }
 
 _CLASS_COLOURS = 240  # beyond as many classes, colours repeat
@@ -57,8 +57,8 @@ class Colouring:
     keys: tuple[Key, ...] = ()
     ends: tuple[str, str] = ("", "")
     """What the lowest and the highest colour of a ramp mean, in words; empty where the colours aren't a ramp."""
-    ordered: bool = True
-    """Whether higher codes are drawn over lower ones."""
+    layers: tuple[int, ...] = ()
+    """For each code, over which others it is drawn: the higher on top; empty where items are drawn as they come."""
 
     @property
     def glyphs(self) -> list[str]:
@@ -77,7 +77,7 @@ def colour_by_class(labels: Int[np.ndarray, " items"]) -> Colouring:
     """A colour per class."""
     palette = [class_colour(slot) for slot in range(_CLASS_COLOURS)]
     codes = (np.asarray(labels) % _CLASS_COLOURS).astype(np.uint8)
-    return Colouring("class", codes, palette, ordered=False)
+    return Colouring("class", codes, palette)
 
 
 def colour_by_mistake(items: int, rows: Int[np.ndarray, " queries"], right: Float[np.ndarray, " queries"]) -> Colouring:
@@ -92,9 +92,8 @@ def colour_by_mistake(items: int, rows: Int[np.ndarray, " queries"], right: Floa
     codes[rows] = np.where(np.asarray(right) > 0, 1, 2)
     counts = np.bincount(codes, minlength=len(KINDS))
     keys = [Key(*look, int(count)) for look, count in zip(KINDS.values(), counts, strict=True)]
-    return Colouring(
-        "first result", codes, [key.colour for key in keys], tuple(key for key in reversed(keys) if key.count)
-    )
+    shown = tuple(key for key in reversed(keys) if key.count)
+    return Colouring("first result", codes, [key.colour for key in keys], shown, layers=(0, 1, 1))
 
 
 def colour_by_value(
@@ -118,7 +117,7 @@ def colour_by_value(
     level = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     codes = np.where(np.isfinite(values), 1 + np.nan_to_num(level * (_LEVELS - 1)).round(), 0).astype(np.uint8)
     words = (ends[0] or f"{low:.2f}", ends[1] or f"{high:.2f}")
-    return Colouring(title, codes, [UNMEASURED, *_ramp(colours)], ends=words)
+    return Colouring(title, codes, [UNMEASURED, *_ramp(colours)], ends=words, layers=tuple(range(_LEVELS + 1)))
 
 
 def colour_by_similarity(
@@ -163,7 +162,8 @@ def map_of(
         height: in pixels.
     """
     figure = new_figure(title, height)
-    order = np.argsort(colouring.codes, kind="stable") if colouring.ordered else np.arange(len(places))
+    layers = np.array(colouring.layers or [0] * len(colouring.palette))
+    order = np.argsort(layers[colouring.codes], kind="stable")
     looks, marks = np.array([_rgba(colour) for colour in colouring.palette]), np.array(colouring.glyphs)
     codes = colouring.codes[order]
     names = [column for column in ("class_name", "id") if column in places]
