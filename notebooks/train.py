@@ -241,7 +241,7 @@ else:
 # Every quadruplet that was mined is kept. Its **slack** is the value inside a hinge of the loss, such as $\alpha +
 # S_{ik} - S_{ij}$: above 0 the hinge is violated, and the network learns from it. Below are the most violated ones of
 # the first and of the last steps. At the end they are often the ones a person would also find hard, or labels one could
-# argue about.
+# argue about. Small pictures are those that mining by Euclidean distance would have taken from the same batch instead.
 
 # %%
 quadruplets, mined = run.quadruplets(), Mined.of(run.mined())
@@ -259,7 +259,7 @@ def show_hardest(steps, title, count=6):
     of_steps = hardest[hardest["step"].between(*steps)]
     pairs = of_steps[["i", "j"]].apply(frozenset, axis="columns")
     chosen = of_steps[~pairs.duplicated()].head(count)
-    ids = pd.concat([chosen[end] for end in "ijkl"]).dropna()
+    ids = pd.concat([chosen[end] for end in (*"ijkl", "e_i", "e_j", "e_k", "e_l")]).dropna()
     display(Markdown(title))
     display(cards.quadruplet_grid(chosen, pictures_of(ids), similarity=config.similarity))
 

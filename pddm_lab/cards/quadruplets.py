@@ -24,12 +24,13 @@ def quadruplet_card(
 
     Args:
         quadruplet: a row of quadruplets.parquet. Where it has the columns of what Euclidean mining would have taken
-            (e_j, ...), those pictures follow below. Optional `positives`: how many positives i had in its batch, NaN
-            where the batch gave one quadruplet in all.
+            (e_j, ...), those pictures follow below.
         images: picture bytes by item id.
         similarity: the trained one, whose scores S are.
         mined_by: the similarity that mined it; empty for the trained one.
-        margin: of the scores; given, the card also says why each picture is there.
+        margin: of the scores; given, the card also says why each picture is there. That needs `positives` in the row:
+            how many positives i had in its batch, NaN where the batch gave one quadruplet in all, as
+            `pddm_lab.mined.Mined.positives` tells.
     """
     return Block(_quadruplet(quadruplet, images, similarity, mined_by or similarity, margin), _STYLE)
 
@@ -116,7 +117,7 @@ def _reasons(row: Mapping[str, Any], mined_by: str, margin: float | None, digits
     if margin is None:
         return ""
     alike = f"by {style_of(mined_by).title}"
-    positives = row.get("positives", np.nan)
+    positives = row["positives"]
     s_ij, s_ik, s_jl = (number(row[name], digits) for name in ("s_ij", "s_ik", "s_jl"))
     if np.isfinite(positives):
         of = f"{int(positives)} positives" if positives > 1 else "one positive"
