@@ -14,7 +14,6 @@ import mapping
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import link
 from lasso import LAST, Grid, Lasso
 from reading import blocks, texts, tiles
 
@@ -227,7 +226,7 @@ def test_a_selection_is_taken_away_with_its_places(with_digits: Path) -> None:
 def twin(with_digits: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """A second run of the same items in another order; row of each of the first's."""
     target = with_digits / "twin"
-    shutil.copytree(with_digits / "digits", target, copy_function=link)
+    shutil.copytree(with_digits / "digits", target)
     told = json.loads((target / "run.json").read_text())
     (target / "run.json").unlink()
     (target / "run.json").write_text(
