@@ -15,10 +15,13 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pddm_lab.errors import RunError
 from pddm_lab.serving import BROWSERS, browser_args, find_browser
+
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
 
 _START_SECONDS = 30.0
 _ANSWER_SECONDS = 120.0
@@ -27,10 +30,8 @@ _ANSWER_SECONDS = 120.0
 class Tab:
     """One tab of a browser; its answers are JSON values."""
 
-    def __init__(self, address: str) -> None:
-        from websockets.sync.client import connect
-
-        self._socket = connect(address, max_size=None, compression=None)
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
         self._numbers = itertools.count(1)
 
     def go(self, url: str) -> None:
@@ -71,10 +72,6 @@ class Tab:
                     raise RunError(f"The browser refused {method}: {message['error']['message']}")
                 return message["result"]
 
-    def close(self) -> None:
-        """Let go of the tab."""
-        self._socket.close()
-
 
 @contextlib.contextmanager
 def browser(width: int = 1280, height: int = 800) -> Iterator[Browser]:
@@ -108,12 +105,13 @@ class Browser:
     @contextlib.contextmanager
     def tab(self) -> Iterator[Tab]:
         """A new tab, closed at the end."""
+        from websockets.sync.client import connect
+
         made = json.loads(self._http("new?about:blank", "PUT"))
-        tab = Tab(made["webSocketDebuggerUrl"])
         try:
-            yield tab
+            with connect(made["webSocketDebuggerUrl"], max_size=None, compression=None) as socket:
+                yield Tab(socket)
         finally:
-            tab.close()
             self._http(f"close/{made['id']}", "GET")
 
     def _http(self, what: str, method: str) -> bytes:

@@ -71,7 +71,7 @@ def table(measures: Sequence[Measure]) -> str:
     rows = [("what", "measured", "target", "", "over")]
     for one in measures:
         target = "" if one.target is None else f"{'>=' if one.at_least else '<='} {one.target:g} {one.unit}".rstrip()
-        rows.append((one.what, f"{_number(one.value)} {one.unit}".rstrip(), target, one.verdict, one.over))
+        rows.append((one.what, f"{_number(float(one.value))} {one.unit}".rstrip(), target, one.verdict, one.over))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -79,7 +79,7 @@ def table(measures: Sequence[Measure]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 or value.is_integer() else f"{value:.3g}"
 
 
 def show(name: str, measures: Sequence[Measure], facts: dict[str, Any], json_file: str = "") -> None:

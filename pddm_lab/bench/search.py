@@ -1,7 +1,7 @@
 """How soon a large gallery opens, is searched, re-ranked and changed, and what its index leaves out.
 
-The gallery is a real one on disk; its features are drawn as embeddings lie: items around classes of 8, classes around
-ranges of some 1000 items, with distances to the nearest, tenth and hundredth other like those of the lab's own runs.
+The gallery is a real one on disk; its features are drawn much as embeddings lie: items around classes of 8, of which
+some are dense and some wide, and classes around ranges of some 1000 items.
 """
 
 from __future__ import annotations
@@ -78,17 +78,19 @@ def measure(folder: Path, items: int, say: Say) -> list[Measure]:
 
 
 class _Drawn:
-    """Classes around ranges, and items around classes."""
+    """Classes around ranges, and items around classes; R@1 is some 80 %."""
 
     def __init__(self, items: int) -> None:
         rng = np.random.default_rng(0)
         self.classes = -(-items // ITEMS_OF_A_CLASS)
         ranges = _unit(_noise(rng, max(items // ITEMS_OF_A_RANGE, 1)))
         of = rng.integers(0, len(ranges), self.classes)
-        self._centres = _unit(ranges[of] + 0.9 * _noise(rng, self.classes))
+        self._centres = _unit(ranges[of] + 0.8 * _noise(rng, self.classes))
+        self._widths = rng.uniform(0.4, 1.2, (self.classes, 1)).astype(np.float32)
 
     def features(self, labels: Int[np.ndarray, " items"], seed: int) -> Float[np.ndarray, "items dim"]:
-        return _unit(self._centres[labels] + 0.6 * _noise(np.random.default_rng(seed), len(labels)))
+        noise = _noise(np.random.default_rng(seed), len(labels))
+        return _unit(self._centres[labels] + self._widths[labels] * noise)
 
 
 def _noise(rng: np.random.Generator, count: int) -> Float[np.ndarray, "count dim"]:

@@ -1,0 +1,31 @@
+"""The benchmark's own hands: sessions that use every control of every page, and a browser that times itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from pddm_lab.bench import dashboard, pages
+from pddm_lab.serving import PAGES, find_browser
+
+
+def test_sessions_use_every_page_without_an_error(address: str, digits_run) -> None:
+    found = dashboard._attend(address, digits_run, sessions=2, reruns=4, mixed=True)
+    assert [(one["page"], one["what"], one["error"]) for one in found if one["error"]] == []
+    assert {one["page"] for one in found} == set(PAGES)
+    assert sum(one["what"] != "open" for one in found) == 2 * 4 * len(PAGES)
+    assert all(0 < one["seconds"] < 120 and one["bytes"] > 0 for one in found)
+
+
+def test_a_page_that_is_not_there_is_an_error(address: str, digits_run) -> None:
+    found = dashboard._attend(address, digits_run, pages=["runs", "nowhere"], reruns=1)
+    assert any("no page nowhere" in one["error"] for one in found)
+
+
+@pytest.mark.skipif(find_browser() is None, reason="needs Chromium or Chrome on the PATH")
+def test_a_page_times_itself(address: str, digits_run) -> None:
+    loads = pages.load(f"{address}/similarity?run={digits_run.name}", "similarity", repeats=1)
+    assert 0 < loads.written[0] <= loads.drawn[0] < 60
+    assert 0 < loads.cold_written <= loads.cold_drawn < 60
+    assert loads.errors == []
+    seconds, errors = pages.reruns(f"{address}/?run={digits_run.name}", 3)
+    assert len(seconds) == 3 and all(0 < one < 60 for one in seconds) and errors == []

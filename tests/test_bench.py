@@ -1,0 +1,71 @@
+"""What benchmarks report, and the run that they measure on."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pddm_lab.bench import dashboard, synthetic
+from pddm_lab.bench.report import Measure, machine, show, table
+from pddm_lab.runs import Run
+
+
+def test_a_measure_is_judged_by_its_target() -> None:
+    assert Measure("a", 0.5, "s", 0.5).verdict == "reached"
+    assert Measure("a", 0.51, "s", 0.5).verdict == "not reached"
+    assert Measure("a", math.nan, "s", 0.5).verdict == "not reached"
+    assert Measure("a", 9.0, "s").verdict == ""
+    head, row = table([Measure("reruns", 0.12345, "s", 1.0, "9 reruns")]).splitlines()
+    assert head.split() == ["what", "measured", "target", "over"]
+    assert row.split() == ["reruns", "0.123", "s", "<=", "1", "s", "reached", "9", "reruns"]
+
+
+def test_what_was_measured_is_shown_with_the_machine_and_kept(tmp_path: Path, capsys) -> None:
+    facts = machine()
+    assert facts["cores"] >= 1 and facts["torch"]
+    file = tmp_path / "found.json"
+    show("dashboard", [Measure("memory", 1200.0, "MB", 1500.0), Measure("rerun", math.nan, "s", 1.0)], facts, str(file))
+    said = capsys.readouterr().out
+    assert "1,200 MB" in said and "Not reached: rerun." in said and f"torch {facts['torch']}" in said
+    kept = json.loads(file.read_text())
+    assert [one["verdict"] for one in kept["measures"]] == ["reached", "not reached"]
+    assert kept["measures"][1]["value"] is None and kept["machine"]["cores"] == facts["cores"]
+
+
+@pytest.mark.parametrize("protocol", ["unseen", "known"])
+def test_a_gallery_is_drawn_in_the_real_format(digits_run, tmp_path: Path, protocol: str) -> None:
+    shutil.copytree(digits_run.path, tmp_path / "bench", ignore=shutil.ignore_patterns("gallery"))
+    run, pictures = Run.open(tmp_path / "bench"), tmp_path / "pictures"
+    synthetic.draw_pictures(pictures)
+    synthetic._write_gallery(run, pictures, protocol, 120)
+    gallery = run.gallery(protocol)
+    assert len(gallery) == 120
+    np.testing.assert_allclose(np.linalg.norm(gallery.features, axis=1), 1, rtol=1e-5)
+    assert set(gallery.items["role"]) == ({"both"} if protocol == "unseen" else {"query", "gallery"})
+    assert (pictures / gallery.items["id"].iloc[7]).is_file()
+    assert gallery.thumb(7)[:2] == b"\xff\xd8"
+    spread = gallery.distributions["pddm"]
+    assert 0 < spread.pairs_scored <= spread.pairs_total
+    nearest, _ = gallery.search(np.array(gallery.features[:40]), 2)
+    labels = gallery.items["label"].to_numpy()
+    right = (labels[nearest[:, -1]] == labels[:40]).mean()
+    assert right > 0.5, "items of a class lie together"
+
+
+def test_of_a_crowd_only_what_ran_counts(capsys) -> None:
+    found = [
+        {"page": "runs", "what": "open", "seconds": 9.0, "error": ""},
+        {"page": "runs", "what": "Metric", "seconds": 0.2, "error": ""},
+        {"page": "map", "what": "Scale", "seconds": 0.1, "error": "KeyError: x"},
+    ]
+    assert dashboard._by_page(found) == {"runs": [0.2]}
+    said: list[str] = []
+    assert dashboard._errors(found, said.append) == 1
+    assert said == ["error: map, Scale: KeyError: x"]
+    assert math.isnan(dashboard._percentile([], 95))
+    assert dashboard._percentile([1.0, 2.0, 3.0], 50) == 2.0
