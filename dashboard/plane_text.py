@@ -31,8 +31,8 @@ TASKS = (
      "inside one. Then let the unit see u alone and move it again: now S stands still, too.",
      {"scene": "density"}),
     ("One ruler for crossing stripes",
-     "The colour shows where S accepts a lying difference: on the left, along the stripes. Turn the angle to 90°: the "
-     "accepted region jumps to the right. No single ruler, however stretched, does both.",
+     "The colour is S of a lying difference: high on the left, along the stripes, low on the right, across them. Turn "
+     "the angle to 90°: left and right change places. No single ruler, however stretched, does both.",
      {"scene": "grains", "show": "pair"}),
     ("What u forgets",
      "Turn the angle from 45° to 135°: from along the stripes to across them. S does not move at all, for |a − b| is "
@@ -100,7 +100,7 @@ def lesson(training: Training) -> None:
     st.subheader("What there is to see", anchor=False)
     left, right = st.columns(2, gap="large")
     for side, text in zip((left, right, left, right), paragraphs(training), strict=True):
-        side.markdown(text)
+        side.markdown(text.replace(" %", "\u00a0%"))
     st.subheader("The unit, step by step", anchor=False)
     rows = "\n".join(f"| ${formula}$ | `{code}` | {words} |" for formula, code, words in UNIT)
     st.markdown(f"| Formula | In `pddm.py`, `miner.py`, `losses.py` | In words |\n|---|---|---|\n{rows}")
@@ -150,7 +150,7 @@ def paragraphs(training: Training) -> tuple[str, str, str, str]:
         f"**Where it ends.** S learned positions. On classes that never trained it finds {unseen_s:.0f} % of the "
         f"positive pairs at 1 % FPR, D {unseen_d:.0f} %; far from any training point it says whatever its lines run "
         "into. And the hinge compares only pairs that share an end: that one threshold fits everywhere is handed on "
-        "from class to class, and fails across a gap (Two islands).",
+        "from class to class, and may fail across a gap (Two islands).",
         "**The plane and the lab.** Here points are raw coordinates and stay where they are. In the lab features have "
         "unit length in $R^{128}$, the network trains along, and $E_e$ keeps the distances in order, too: "
         r"$E = E_m + \lambda E_e + \gamma \lVert W \rVert^2$. Unit, miner and hinge are the same code.",

@@ -29,10 +29,14 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         help="u is the difference of a pair, v its mean. Without v (W_v = 0) S is a global measure of u.",
     )  # fmt: skip
     with st.popover("Training", icon=":material/tune:"), st.form("choices", border=False):
-        seed = st.number_input("Seed", 0, 9999, 0, key="seed", bind="query-params", help="Of points, start, batches.")
-        hidden = st.number_input("Width of the layers", 2, 256, 48, key="hidden", bind="query-params")
-        steps = st.number_input("Steps", 10, 5000, 400, key="steps", bind="query-params")
-        margin = st.number_input("Margin α", 0.05, 5.0, 0.5, 0.05, key="margin", bind="query-params")
+        seed = st.number_input(
+            "Seed", 0, 9999, PlaneConfig.seed, key="seed", bind="query-params", help="Of points, start, batches."
+        )
+        hidden = st.number_input("Width of the layers", 2, 256, PlaneConfig.hidden, key="hidden", bind="query-params")
+        steps = st.number_input("Steps", 10, 5000, PlaneConfig.steps, key="steps", bind="query-params")
+        margin = st.number_input(
+            "Margin α", 0.05, 5.0, PlaneConfig.score_margin, 0.05, key="margin", bind="query-params"
+        )
         st.form_submit_button("Train", type="primary", width="stretch")
 st.caption(LAYOUTS[name].summary)
 config = PlaneConfig(name, sees == "both", seed, hidden, steps, round(margin, 2))
@@ -178,7 +182,9 @@ def same_difference(number: int, difference: np.ndarray, at: float) -> None:
     with st.container(horizontal=True, gap="small"):
         for label, value, passed in (("S", here, here > looks.threshold), ("D", distance, distance < looks.radius)):
             said = "accepted" if passed else "refused"
-            st.metric(f"{label} of the pair", f"{value:.2f}", said, delta_color="off", delta_arrow="off")
+            st.metric(
+                f"{label} of the pair", f"{value:.2f}".replace("-", "−"), said, delta_color="off", delta_arrow="off"
+            )
     (u_x, u_y), (v_x, v_y) = np.abs(difference), path(scene)[round(100 * at)]
     st.caption(f"u = |a − b| = ({u_x:.2f}, {u_y:.2f}) · v = (a + b) / 2 = ({v_x:.2f}, {v_y:.2f})".replace("-", "−"))
     st.plotly_chart(

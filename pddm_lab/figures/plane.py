@@ -44,9 +44,9 @@ def plane_neighbourhood(
     euclidean, (x, y) = style_of("euclidean"), scene.points[anchor].tolist()
     if scores is not None:
         _terrain(figure, scores, threshold, "S accepts")
-        for reach in (0.5, 1.0, 1.5, 2.0, 2.5, 3.0):
-            _circle(figure, x, y, reach, {"color": translucent(euclidean.colour, 0.55), "width": 1, "dash": "dot"})
-        _circle(figure, x, y, radius, {"color": euclidean.colour, "width": 2.5}, "D accepts")
+        far = {"color": translucent(euclidean.colour, 0.55), "width": 1, "dash": "dot"}
+        _circles(figure, x, y, (0.5, 1.0, 1.5, 2.0, 2.5, 3.0), far)
+        _circles(figure, x, y, (radius,), {"color": euclidean.colour, "width": 2.5}, "D accepts")
     _points(figure, scene, hover)
     _pair(figure, pair)
     figure.add_scatter(
@@ -111,8 +111,9 @@ def plane_along(
             x=[100 * at], y=[here], row=row, col=1, mode="markers", showlegend=False, hoverinfo="skip",
             marker={"color": PAIR, "symbol": "diamond", "size": 11, "line": RING},
         )  # fmt: skip
-        # Named on the side of it where the curve isn't.
-        passes = values[-1] > limit if row == 1 else distance < limit
+        # Named on the side of it where the curve's end isn't.
+        end = np.mean(values[-len(values) // 3 :])
+        passes = end > limit if row == 1 else end < limit
         figure.add_hline(
             y=limit, row=row, col=1, line={"color": style.colour, "width": 1.2, "dash": "dot"},
             annotation_text="accepted above", annotation_font_size=11,
@@ -182,11 +183,12 @@ def _terrain(figure: go.Figure, scores: np.ndarray, threshold: float, name: str)
     )  # fmt: skip
 
 
-def _circle(figure: go.Figure, x: float, y: float, radius: float, line: dict, name: str = "") -> None:
-    angle = np.linspace(0, 2 * np.pi, 73)
+def _circles(figure: go.Figure, x: float, y: float, radii: Sequence[float], line: dict, name: str = "") -> None:
+    angle = np.append(np.linspace(0, 2 * np.pi, 73), np.nan)  # a gap between two circles
     figure.add_scatter(
-        x=(x + radius * np.cos(angle)).round(3), y=(y + radius * np.sin(angle)).round(3), mode="lines", line=line,
-        name=name, showlegend=bool(name), hoverinfo="skip",
+        x=np.concatenate([x + radius * np.cos(angle) for radius in radii]).round(3),
+        y=np.concatenate([y + radius * np.sin(angle) for radius in radii]).round(3),
+        mode="lines", line=line, name=name, showlegend=bool(name), hoverinfo="skip",
     )  # fmt: skip
 
 

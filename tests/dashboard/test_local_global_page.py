@@ -29,7 +29,7 @@ def training() -> plane_loading.Training:
 
 
 def shown(app) -> dict[str, float]:
-    return {metric.label[0]: float(metric.value) for metric in app.metric}
+    return {metric.label[0]: float(metric.value.replace("−", "-")) for metric in app.metric}
 
 
 def facts(app) -> dict[str, list[int]]:
@@ -72,7 +72,7 @@ def test_the_tables_hold_what_was_measured(open_page, training) -> None:
             metrics = both[name].metrics
             assert cells == [METRICS[one].format(metrics[one]) for one in ("recall@1", "auc", "tpr@1%fpr")]
     share = training.distance["known"].found["sparse"]
-    assert f"sparse **{100 * share:.0f} %**" in texts(app)
+    assert f"sparse **{100 * share:.0f}\u00a0%**" in texts(app)
 
 
 def test_moving_the_mean_changes_s_and_not_d(open_page, training) -> None:
