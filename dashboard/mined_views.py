@@ -202,8 +202,8 @@ def show_confusion(run: Run, mined: Mined, choice: Choice) -> None:
     chosen = asked if len(asked) == 2 and set(asked) <= set(mined.classes) else []
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(
-            f"**{int(table['count'].sum()):,}** hard negatives, **{int(table['violated'].sum()):,}** of them violate "
-            f"their hinge · **{len(pairs):,}** pairs of classes",
+            f"**{int(table['count'].sum()):,}** hard negatives, **{int(table['violated'].sum()):,}** violated · "
+            f"**{len(pairs):,}** pairs of classes",
             width="stretch",
         )
         page = paged(len(pairs), PAIRS, "pairs_page", (run.name, choice))
