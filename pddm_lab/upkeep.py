@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -163,6 +164,9 @@ def _write(
 
 def _append(file: Path, entry: dict[str, Any], data: bytes) -> None:
     """Append to a file after the bytes that its entry in the manifest counts, and count these there too."""
+    if file.stat().st_nlink > 1:  # a copy of the run shares the file
+        with replacing(file) as temporary:
+            shutil.copyfile(file, temporary)
     with open(file, "r+b") as opened:
         opened.truncate(entry["bytes"])
         opened.seek(0, os.SEEK_END)

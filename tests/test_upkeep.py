@@ -240,6 +240,15 @@ def test_changes_that_cannot_be_made_change_nothing(tmp_path: Path) -> None:
         remove(gallery, ids[:1])
 
 
+def test_a_copy_that_shares_its_files_stays_as_it_is(tmp_path: Path) -> None:
+    gallery = make(tmp_path, 10)
+    shutil.copytree(gallery.path, tmp_path / "copy", copy_function=lambda source, to: Path(to).hardlink_to(source))
+    add(gallery, new_items(3))
+    other = add(Gallery.open(tmp_path / "copy"), new_items(2, seed=3, first=5))
+    for one, count in ((gallery.reopened(), 13), (other, 12)):
+        assert len(Gallery.open(one.path, verify=True)) == len(one) == count
+
+
 def test_one_change_at_a_time(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     gallery = make(tmp_path, 10)
