@@ -40,6 +40,9 @@ with st.container(horizontal=True, vertical_alignment="top"):
 try:
     first = mapping.open_map(run, protocol)
     if first is None:
+        if loaders.gallery(run, protocol).manifest.get("changed"):
+            command = f"`pddm-lab gallery map {run.name} --protocol {protocol}`"
+            shell.nothing("No map of this gallery", f"Items came or went since it was drawn. {command} draws it anew.")
         shell.without(run, "map of this gallery")
     second = mapping.open_map(other, protocol, run) if other else None
     gallery = first.gallery

@@ -1,0 +1,57 @@
+"""Every page on a gallery whose items came and went since its run was measured."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reading import OF_A_RUN, blocks, texts
+
+from pddm_lab import upkeep
+from pddm_lab.gallery import Gallery
+
+
+@pytest.fixture
+def changed(with_digits: Path) -> Gallery:
+    """The gallery of unseen items without some, and with others; one of them under an id of its own."""
+    gallery = Gallery.open(with_digits / "digits" / "gallery" / "unseen")
+    some = gallery.items.iloc[[2, 3]].assign(id=["new/a.png", "new/b.png"])
+    thumbs = [gallery.thumb(2), gallery.thumb(3)]
+    added = upkeep.add(gallery, upkeep.NewItems(some, np.array(gallery.features[[2, 3]]), thumbs))
+    return upkeep.remove(added, gallery.items["id"].iloc[[0, 2, 500]].tolist())
+
+
+@pytest.mark.parametrize("page", OF_A_RUN)
+def test_a_page_opens(page: str, changed: Gallery, open_page) -> None:
+    app = open_page(page, run="digits", protocol="unseen")
+    assert ("`pddm-lab gallery map digits --protocol unseen` draws it anew" in texts(app)) == (page == "map")
+
+
+def test_what_came_is_searched_and_what_went_is_not(changed: Gallery, digits_run, open_page) -> None:
+    query, gone = digits_run.gallery("unseen").items["id"].iloc[[3, 2]]
+    app = open_page("search", run="digits", protocol="unseen", item=query)
+    found = re.findall('data-pick="([^"]+)"', blocks(app, "found_euclidean"))
+    assert found[0] == "new/b.png", "the same picture, under an id of its own"
+    app = open_page("search", run="digits", protocol="unseen", item="new/a.png")
+    found = re.findall('data-pick="([^"]+)"', blocks(app, "found_euclidean"))
+    assert found
+    assert gone not in found
+    said = texts(open_page("search", run="digits", protocol="unseen", item=gone))
+    assert "which isn't in this gallery" in said
+
+
+def test_an_open_dashboard_sees_the_change(with_digits: Path, open_page) -> None:
+    import loaders
+
+    from pddm_lab.runs import Run
+
+    run = Run.open(with_digits / "digits")
+    before = loaders.gallery(run, "unseen")
+    before.search(before.features[:1], 1)
+    upkeep.remove(before, before.items["id"].iloc[:1].tolist())
+    after = loaders.gallery(run, "unseen")
+    assert len(after) == len(before) - 1
+    assert after._index is not None
+    assert loaders.gallery(run, "unseen") is after
