@@ -104,11 +104,11 @@ def take_screenshots(
         full: the whole page, however long, rather than what a window of that height shows.
 
     Raises:
-        RunError: no browser, no playwright, or a page that shows an error.
+        RunError: no browser, no playwright, or a page that shows an error or isn't drawn within a minute.
     """
     browser_path = find_browser()
     try:
-        from playwright.sync_api import sync_playwright
+        from playwright.sync_api import TimeoutError, sync_playwright
     except ImportError:
         raise RunError("Screenshots need playwright: pip install -e '.[dev]'.") from None
     if not browser_path:
@@ -121,7 +121,10 @@ def take_screenshots(
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)  # type: ignore[arg-type]
             for name in pages:
                 page.goto(f"{address}/{name.removeprefix(PAGES[0])}?run={run.name}")  # the first page is at /
-                settle(page)
+                try:
+                    settle(page)
+                except TimeoutError as error:
+                    raise RunError(f"The page {name} was not drawn within {_PAGE_SECONDS:.0f} s.") from error
                 if page.get_by_test_id("stException").count():
                     said = page.get_by_test_id("stException").inner_text()
                     raise RunError(f"The page {name} shows an error: {said}")

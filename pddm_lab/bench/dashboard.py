@@ -74,54 +74,73 @@ def _run(folder: Path, items: int, say: Say) -> Run:
 def _reruns(address: str, run: Run, say: Say) -> list[Measure]:
     """What a single person waits for the server, page by page."""
     say(f"{_RERUNS} reruns of each page")
+    server = _server()
+    before = server.cpu_times()
     found = _attend(address, run, reruns=_RERUNS, seed=1)
+    after = server.cpu_times()
+    busy = (after.user + after.system - before.user - before.system) / len(found)
     by_page = _by_page(found)
-    measures = [
-        Measure(f"rerun of {page}, server", *_median(seconds), RERUN) for page, seconds in by_page.items()
-    ]  # fmt: skip
     every = [seconds for page in by_page.values() for seconds in page]
     what = f"{len(every)} reruns of {len(by_page)} pages"
     return [
-        *measures,
-        Measure("reruns, server, median", statistics.median(every), "s", RERUN, what),
+        *(
+            Measure(f"rerun of {page}, server", *_median(seconds), RERUN, f"median of {len(seconds)} reruns")
+            for page, seconds in by_page.items()
+        ),
+        Measure("reruns, server, median", *_median(every), RERUN, what),
         Measure("reruns, server, 95th percentile", _percentile(every, 95), "s", RERUN_95, what),
+        Measure("processor time of a rerun, server", busy, "s", None, "mean, whatever else the machine does"),
         Measure("errors in reruns", _errors(found, say), "", 0, what),
     ]
 
 
 def _in_a_browser(address: str, run: Run, folder: Path, say: Say) -> list[Measure]:
+    """What a single person sees. A page that isn't drawn at all is said, and measured as NaN."""
     measures: list[Measure] = []
     visible: list[float] = []
     errors: list[str] = []
     for page in PAGES:
         url = _url(address, run, page)
         say(f"{page} in a browser")
-        loads = pages.load(url, page)
+        loads, seconds = pages.Loads(page), list[float]()
+        try:
+            pages.load(url, loads)
+            seconds, said = pages.reruns(url)
+            errors += said
+        except RunError as error:
+            errors.append(str(error))
+        errors += loads.errors
+        visible += seconds
         over = f"median of {len(loads.drawn)} loads, browser cache filled"
         measures += [
-            Measure(f"{page}: numbers shown", statistics.median(loads.written), "s", READY, over),
-            Measure(f"{page}: all drawn", statistics.median(loads.drawn), "s", READY, over),
+            Measure(f"{page}: numbers shown", *_median(loads.written), READY, over),
+            Measure(f"{page}: all drawn", *_median(loads.drawn), READY, over),
             Measure(f"{page}: all drawn, empty browser cache", loads.cold_drawn, "s", None, "1 load"),
+            Measure(f"rerun of {page}, as seen", *_median(seconds), RERUN, f"median of {len(seconds)} reruns"),
         ]
-        seconds, said = pages.reruns(url)
-        errors += loads.errors + said
-        visible += seconds
-        if seconds:
-            measures.append(Measure(f"rerun of {page}, as seen", *_median(seconds), RERUN))
     say(f"a search by upload, {_UPLOADS + 1} times")
-    seconds, said = pages.uploads(_url(address, run, "search") + "&query=upload", _pictures(folder, _UPLOADS + 1))
+    seconds, said = _uploads(address, run, folder, _UPLOADS + 1)
     errors += said
     for one in sorted(set(errors)):
         say(f"a page showed: {one.splitlines()[0][:200]}")
     over = f"{len(visible)} reruns of {len(PAGES)} pages"
     return [
         *measures,
-        Measure("reruns as seen, median", statistics.median(visible), "s", RERUN, over),
+        Measure("reruns as seen, median", *_median(visible), RERUN, over),
         Measure("reruns as seen, 95th percentile", _percentile(visible, 95), "s", RERUN_95, over),
-        Measure("search by upload, trunk loaded", *_median(seconds[1:]), UPLOAD),
-        Measure("search by upload, the first", seconds[0], "s", None, "loads the trunk"),
+        Measure("search by upload, trunk loaded", *_median(seconds[1:]), UPLOAD, f"median of {len(seconds[1:])}"),
+        Measure("search by upload, the first", seconds[0] if seconds else math.nan, "s", None, "loads the trunk"),
         Measure("errors that pages showed", len(errors), "", 0),
     ]
+
+
+def _uploads(address: str, run: Run, folder: Path, count: int) -> tuple[list[float], list[str]]:
+    """Seconds and errors of searches with pictures of one's own."""
+    pictures = sorted((folder / "pictures").glob("class */*.jpg"))[::7][:count]
+    try:
+        return pages.uploads(_url(address, run, "search") + "&query=upload", pictures)
+    except RunError as error:
+        return [], [str(error)]
 
 
 def _crowd(address: str, run: Run, sessions: int, say: Say) -> list[Measure]:
@@ -133,7 +152,7 @@ def _crowd(address: str, run: Run, sessions: int, say: Say) -> list[Measure]:
         seconds = [one["seconds"] for one in found if not one["error"]]
         over = f"{len(seconds)} reruns, {what}"
         measures += [
-            Measure(f"{sessions} sessions, median rerun", statistics.median(seconds or [math.nan]), "s", CROWD, over),
+            Measure(f"{sessions} sessions, median rerun", *_median(seconds), CROWD, over),
             Measure(f"{sessions} sessions, 95th percentile", _percentile(seconds, 95), "s", None, over),
             Measure(f"{sessions} sessions, errors", _errors(found, say), "", 0, over),
         ]
@@ -147,7 +166,7 @@ def _memory(run: Run, folder: Path, items: int, say: Say) -> list[Measure]:
         say(f"every page with {items:,} items")
         found = _attend(address, run, reruns=6)
         if find_browser():
-            pages.uploads(_url(address, run, "search") + "&query=upload", _pictures(folder, 2))
+            _uploads(address, run, folder, 2)
         server = _server()
         resident, peak = server.memory_info().rss / 1e6, _peak(server)
     seconds = [one["seconds"] for one in found if one["what"] != "open" and not one["error"]]
@@ -196,10 +215,6 @@ def _percentile(seconds: Sequence[float], share: float) -> float:
 
 def _url(address: str, run: Run, page: str) -> str:
     return f"{address}/{page.removeprefix(PAGES[0])}?run={run.name}"
-
-
-def _pictures(folder: Path, count: int) -> list[Path]:
-    return sorted((folder / "pictures").glob("class */*.jpg"))[::7][:count]
 
 
 def _server() -> psutil.Process:

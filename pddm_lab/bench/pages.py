@@ -6,6 +6,7 @@ causes it until the script has ended, nothing stale is left, every chart and pic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,9 +72,9 @@ class Loads:
     """How long a page took to be there, in seconds from the start of the navigation."""
 
     page: str
-    cold_written: float = 0.0
+    cold_written: float = math.nan
     """Numbers shown, with an empty browser cache."""
-    cold_drawn: float = 0.0
+    cold_drawn: float = math.nan
     """All drawn, with an empty browser cache."""
     written: list[float] = field(default_factory=list)
     """Numbers shown, one value per load with a filled browser cache."""
@@ -81,15 +82,17 @@ class Loads:
     errors: list[str] = field(default_factory=list)
 
 
-def load(address: str, page: str, repeats: int = REPEATS) -> Loads:
+def load(address: str, found: Loads, repeats: int = REPEATS) -> None:
     """Open a page in a new browser, and again `repeats` times with that browser's cache filled.
 
     Args:
         address: of the page, with its run.
-        page: its name.
+        found: takes the times.
         repeats: loads with a filled cache.
+
+    Raises:
+        RunError: the page isn't drawn within a minute; what was measured before is kept.
     """
-    found = Loads(page)
     with browser() as chromium:
         for number in range(repeats + 1):
             with chromium.tab() as tab:
@@ -99,7 +102,6 @@ def load(address: str, page: str, repeats: int = REPEATS) -> Loads:
                 found.drawn.append(drawn)
             else:
                 found.cold_written, found.cold_drawn = written, drawn
-    return found
 
 
 def _open(tab: Tab, address: str, errors: list[str]) -> tuple[float, float]:

@@ -23,7 +23,8 @@ def test_a_page_that_is_not_there_is_an_error(address: str, digits_run) -> None:
 
 @pytest.mark.skipif(find_browser() is None, reason="needs Chromium or Chrome on the PATH")
 def test_a_page_times_itself(address: str, digits_run) -> None:
-    loads = pages.load(f"{address}/similarity?run={digits_run.name}", "similarity", repeats=1)
+    loads = pages.Loads("similarity")
+    pages.load(f"{address}/similarity?run={digits_run.name}", loads, repeats=1)
     assert 0 < loads.written[0] <= loads.drawn[0] < 60
     assert 0 < loads.cold_written <= loads.cold_drawn < 60
     assert loads.errors == []
