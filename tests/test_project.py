@@ -32,7 +32,7 @@ ORDER = [
     "figures.retrieval", "figures.training", "figures",
     "cards.block", "cards.audit", "cards.classes", "cards.confusions", "cards.pairs", "cards.explanation",
     "cards.pictures", "cards.quadruplets", "cards.tables", "cards", "notebook", "serving",
-    "bench.report", "bench.timing", "bench.scoring", "bench.mining", "bench.evaluation",
+    "bench.report", "bench.timing", "bench.scoring", "bench.mining", "bench.search", "bench.evaluation",
     "bench.training", "bench.synthetic", "bench.browser",
     "bench.pages", "bench.dashboard", "bench.commands", "gallery_commands", "cli",
 ]
