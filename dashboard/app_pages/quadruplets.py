@@ -25,7 +25,7 @@ if not len(mined):
     shell.without(run, "quadruplets")
 if run.status == "running":
     st.caption(
-        ":material/progress_activity: It is still training: this is what it has mined so far. Any choice shows what is new."
+        ":material/progress_activity: Still training: this is what it has mined so far. Any choice shows what is new."
     )
 elif run.status != "finished":
     ended = {"failed": "It failed", "stopped": "It was stopped"}.get(run.status, "It was interrupted")
