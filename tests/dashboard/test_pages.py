@@ -61,11 +61,54 @@ def test_pages_survive_a_run_that_is_still_half_written(open_page, runs_folder: 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_link_with_nonsense_opens_the_page_as_it_is_by_default(open_page, with_digits: Path, page: str) -> None:
-    names = """
-        left right left_euclidean mined order show steps page results shortlist by crop why view of with look compared
-        prior map alike kind labels between sheet every near item scene sees seed hidden margin step anchor_density
-        mean length_density protocol query classes metric along phase beside find linear
-    """.split()
+    names = [
+        "left",
+        "right",
+        "left_euclidean",
+        "mined",
+        "order",
+        "show",
+        "steps",
+        "page",
+        "results",
+        "shortlist",
+        "by",
+        "crop",
+        "why",
+        "view",
+        "of",
+        "with",
+        "look",
+        "compared",
+        "prior",
+        "map",
+        "alike",
+        "kind",
+        "labels",
+        "between",
+        "sheet",
+        "every",
+        "near",
+        "item",
+        "scene",
+        "sees",
+        "seed",
+        "hidden",
+        "margin",
+        "step",
+        "anchor_density",
+        "mean",
+        "length_density",
+        "protocol",
+        "query",
+        "classes",
+        "metric",
+        "along",
+        "phase",
+        "beside",
+        "find",
+        "linear",
+    ]
     app = open_page(page, run="digits", **dict.fromkeys(names, "99999"))
     assert not app.error
 
