@@ -62,8 +62,10 @@ def play() -> None:
 
 def go_to(row: int) -> None:
     """Make a point the anchor."""
-    st.query_params[f"anchor_{name}"] = str(row)
-    st.query_params.pop("show", None)
+    if st.query_params.get(f"anchor_{name}") != str(row):  # a write sends the whole URL: it may undo a slider's
+        st.query_params[f"anchor_{name}"] = str(row)
+    if "show" in st.query_params:
+        del st.query_params["show"]
 
 
 def picked() -> None:
