@@ -45,7 +45,8 @@ def sidebar() -> None:
             format_func=lambda name: name if status[name] == "finished" else f"{name} · {status[name]}",
         )
         st.session_state["asked_run"] = asked if asked and asked not in names else ""
-        st.query_params["run"] = st.session_state["run"]
+        if asked != st.session_state["run"]:  # writing sends the whole URL, and may cross a choice on its way here
+            st.query_params["run"] = st.session_state["run"]
         _facts(found[names.index(st.session_state["run"])])
 
 

@@ -136,7 +136,9 @@ class Index:
             return self._index.search(queries, k)
         looked_into = faiss.SearchParametersIVF()
         looked_into.nprobe = cells
-        return self._index.search(queries, k, params=looked_into)
+        # faiss's addition for torch, which other libraries switch on, keeps the search of arrays under this name.
+        search = getattr(self._index, "search_numpy", self._index.search)
+        return search(queries, k, params=looked_into)
 
     def _add(self, features: np.ndarray, places: np.ndarray) -> None:
         for start in range(0, len(places), _AT_ONCE):

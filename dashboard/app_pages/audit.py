@@ -205,7 +205,7 @@ def duplicates(run: Run) -> None:
     items = audit_loading.listed(run)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         near = len(items) <= audit_loading.COMPARED_AT_ONCE or st.toggle(
-            "Near-duplicates, too", key="near", bind="query-params",
+            "Near-duplicates, too", key="near_too", bind="query-params",
             help=f"Compares {len(items):,} pictures with one another: this takes minutes, and can be stopped.",
         )  # fmt: skip
         least = st.slider(

@@ -33,7 +33,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
             "Seed", 0, 9999, PlaneConfig.seed, key="seed", bind="query-params", help="Of points, start, batches."
         )
         hidden = st.number_input("Width of the layers", 2, 256, PlaneConfig.hidden, key="hidden", bind="query-params")
-        steps = st.number_input("Steps", 10, 5000, PlaneConfig.steps, key="steps", bind="query-params")
+        steps = st.number_input("Steps", 10, 5000, PlaneConfig.steps, key="train_steps", bind="query-params")
         margin = st.number_input(
             "Margin α", 0.05, 5.0, PlaneConfig.score_margin, 0.05, key="margin", bind="query-params"
         )

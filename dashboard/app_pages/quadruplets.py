@@ -40,6 +40,8 @@ first, last = mined.span(phase)
 with st.container(horizontal=True, vertical_alignment="top"):
     steps = (first, last)
     if last > first:
+        if held := st.session_state.get("steps"):  # of the other phase, which may be longer
+            st.session_state["steps"] = tuple(min(max(step, first), last) for step in held)
         steps = st.slider("Training steps", first, last, steps, key="steps", bind="query-params", width=300)
     own = mined_views.classes_picker("Class of i and j", mined, "own")
     others = mined_views.classes_picker("Class of k or l", mined, "others") if view in ("cards", "confusion") else ()

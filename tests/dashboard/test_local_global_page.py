@@ -15,7 +15,7 @@ from pddm_lab.figures import METRICS
 from pddm_lab.plane import score, score_at
 from pddm_lab.scenes import PlaneConfig, first_anchor, mesh, path, vector
 
-STEPS = {"steps": "60"}
+STEPS = {"train_steps": "60"}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_an_anchor_that_is_none_opens_the_first(open_page, training, wrong: str)
 
 
 def test_a_training_shows_its_progress_and_can_be_stopped(open_page) -> None:
-    app = open_page("local_global", steps="5000", seed="41")
+    app = open_page("local_global", train_steps="5000", seed="41")
     app.button(key="plane_stop").click().run()
     found = plane_loading.training(PlaneConfig(steps=5000, seed=41))
     found.wait(60)

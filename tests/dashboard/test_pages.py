@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from reading import DATA, OF_A_RUN, PAGES, texts
 
 from pddm_lab.config import TrainConfig
+from pddm_lab.notebook import shipped
 from pddm_lab.runs import Run
 
 
@@ -119,3 +121,14 @@ def test_a_link_cannot_make_a_page_fetch_a_picture(open_page, with_digits: Path)
         app = open_page(page, **{"run": "digits", name: image})
         assert "example" in texts(app)
         assert image not in texts(app)
+
+
+def test_pages_do_not_share_the_name_of_a_widget() -> None:
+    named: dict[str, set[str]] = {}
+    for file in shipped("dashboard/app.py").parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            options = {one.arg: one.value for one in call.keywords} if isinstance(call, ast.Call) else {}
+            if "bind" in options and isinstance(key := options.get("key"), ast.Constant):
+                named.setdefault(str(key.value), set()).add(f"{file.name}: {ast.unparse(call.func)}")  # type: ignore[attr-defined]
+    clashes = {key: users for key, users in named.items() if len({user.rpartition(" ")[2] for user in users}) > 1}
+    assert not clashes, "a session keeps a value by its name from page to page"
