@@ -119,12 +119,10 @@ def neighbours(scene: Scene, around: pd.DataFrame) -> None:
     with lists:
         export("neighbourhood", lambda: around, [of.run for of in scene.different], mapping.settings(scene))
         names = [map_words.named_on(scene, at) for at in (0, 1)]
-        for title, here, at in (
-            (f"Only by {names[0]}", around["near_0"] & ~around["near_1"], 0),
-            (f"Only by {names[1]}", around["near_1"] & ~around["near_0"], 1),
-            ("By both", around["near_0"] & around["near_1"], 1),
-        ):
-            _tiles(scene, title, around[here], at)
+        if names[0] != names[1]:
+            _tiles(scene, f"Only by {names[0]}", around[around["near_0"] & ~around["near_1"]], 0)
+            _tiles(scene, f"Only by {names[1]}", around[around["near_1"] & ~around["near_0"]], 1)
+        _tiles(scene, "By both", around[around["near_0"] & around["near_1"]], 1)
 
 
 def _tiles(scene: Scene, title: str, found: pd.DataFrame, at: int) -> None:

@@ -163,6 +163,13 @@ def test_an_anchor_has_two_neighbourhoods(open_page, with_digits: Path, digits_r
     assert drawn(open_page("map", run="digits", colour="anchor", scale="rank"))["panels"][1]["ends"][1] == "rank 1"
 
 
+def test_the_same_similarity_on_both_sides_has_one_neighbourhood(open_page, with_digits: Path) -> None:
+    app = open_page("map", run="digits", colour="anchor", left="pddm", right="pddm", near="10")
+    assert "**10 are the same**" in texts(app)
+    assert len(tiles(blocks(app, "near_By both"))) == 10
+    assert "Only by" not in texts(app)
+
+
 def inside(gallery: Gallery, text: str) -> list[int]:
     """Rows inside a lasso, place by place."""
     lasso, frame = Lasso.parse(text), gallery.map
