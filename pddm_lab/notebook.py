@@ -1,4 +1,5 @@
-"""A training by way of its notebook: papermill executes notebooks/train.ipynb, and the run's folder keeps the result.
+"""What notebooks begin with, and a training by way of its notebook: papermill executes notebooks/train.ipynb, and the
+run's folder keeps the result.
 
 The notebook is written beside the runs while it executes, and moved into the run's folder at the end, whatever it was.
 Going on with a run executes it anew, with the parameter `resume`: the log it shows is that of all attempts.
@@ -7,6 +8,7 @@ Going on with a run executes it anew, with the parameter `resume`: the log it sh
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import signal
 import sys
@@ -19,8 +21,8 @@ from typing import Any
 
 from pddm_lab import errors
 from pddm_lab.config import PRESETS, TrainConfig, runs_root
-from pddm_lab.errors import LabError, RunError
-from pddm_lab.runs import Run, exists_already, folder_name
+from pddm_lab.errors import ConfigError, LabError, RunError
+from pddm_lab.runs import Run, exists_already, folder_name, list_runs
 
 NOTEBOOK = "notebook.ipynb"
 """Name of the executed notebook in a run's folder."""
@@ -68,13 +70,61 @@ def config_of(namespace: dict[str, Any]) -> TrainConfig:
     """
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     if not namespace.get(_CHECKED):
-        names |= {
-            name for name, value in namespace.items()
-            if isinstance(value, _PLAIN) and not name.startswith("_") and name not in ("In", "Out", RESUME)
-        }  # fmt: skip
+        names |= _plain_names(namespace) - {RESUME}
     config = TrainConfig.from_parameters({name: namespace.get(name) for name in sorted(names)})
     namespace[_CHECKED] = True
     return config
+
+
+def begin(namespace: dict[str, Any], *known: str) -> None:
+    """What a notebook begins with: its parameters are checked, figures become data, small and drawn without a network.
+
+    Opened in Jupyter, a notebook starts in its own folder: it moves to the repository's, where data and runs lie.
+
+    Args:
+        namespace: the notebook's globals().
+        known: its parameters.
+
+    Raises:
+        ConfigError: an unknown parameter, with the nearest one's name.
+    """
+    import plotly.io
+
+    for name in sorted(_plain_names(namespace) - set(known)) if not namespace.get(_CHECKED) else ():
+        near = "".join(f" Did you mean {one!r}?" for one in difflib.get_close_matches(name, known, n=1))
+        raise ConfigError(f"Unknown parameter {name!r}.{near} Known: {', '.join(known)}.")
+    namespace[_CHECKED] = True
+    if Path("train.ipynb").is_file() and Path("../pddm_lab").is_dir():
+        os.chdir("..")
+    plotly.io.renderers.default = "plotly_mimetype"
+
+
+def _plain_names(namespace: dict[str, Any]) -> set[str]:
+    """Names of plain values: while a kernel is fresh, they are the parameters that it was given."""
+    plain = (name for name, value in namespace.items() if isinstance(value, _PLAIN))
+    return {name for name in plain if not name.startswith("_") and name not in ("In", "Out")}
+
+
+def run_named(name: str, root: str = "") -> Run:
+    """A finished run by its name or its folder's path.
+
+    Args:
+        name: empty for the newest finished one.
+        root: folder that holds the runs; empty for the default one.
+
+    Raises:
+        RunError: there is none, or it isn't finished; with what to run.
+    """
+    if name:
+        path = Path(name)
+        run = Run.open(path if (path / "run.json").is_file() else runs_root(root) / name)
+        if run.status != "finished":
+            raise RunError(f"{run.name} is {run.status}: {run.reason or 'wait until it is finished.'}")
+        return run
+    finished = (run for run in list_runs(root) if isinstance(run, Run) and run.status == "finished")
+    if found := next(finished, None):
+        return found
+    raise RunError(f"There is no finished run in {runs_root(root)}: train one with `pddm-lab train quick`.")
 
 
 def train_in_notebook(config: TrainConfig) -> Run:

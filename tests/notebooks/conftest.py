@@ -1,0 +1,71 @@
+"""A run that is made in two seconds, and notebooks executed as papermill's users do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from pddm_lab import measure
+from pddm_lab.config import TrainConfig
+from pddm_lab.errors import RunError
+from pddm_lab.runs import Run
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+@pytest.fixture(scope="session")
+def few_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten digits of each class as a folder of pictures."""
+    from sklearn.datasets import load_digits
+
+    root, digits = tmp_path_factory.mktemp("few") / "digits", load_digits()
+    for label in range(10):
+        (root / str(label)).mkdir(parents=True)
+        for number in np.flatnonzero(digits.target == label)[:10]:
+            Image.fromarray((digits.images[number] * (255 / 16)).astype(np.uint8)).save(root / f"{label}/{number}.png")
+    return root
+
+
+class _NoMaps:
+    def add(self, folder: Path) -> None: ...
+
+    def wait(self) -> None:
+        raise RunError("No maps here.")
+
+
+@pytest.fixture(scope="session")
+def small_run(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run on few digits, without maps, which take most of a short training's time."""
+    from pddm_lab.trainer import train
+
+    config = TrainConfig(
+        dataset=f"folder:{few_digits}", runs_root=str(tmp_path_factory.mktemp("runs")), run_name="small", views=1,
+        image_size=32, resize=32, steps=6, classes_per_batch=4, val_class_share=0.0, workers=0,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "start_map", _NoMaps)
+        return train(config, progress=False)
+
+
+@pytest.fixture
+def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Executes a notebook with parameters, in a folder that is not the repository; gives the executed notebook."""
+    import papermill
+
+    def executed(name: str, **parameters: Any) -> Any:
+        papermill.execute_notebook(
+            str(NOTEBOOKS / f"{name}.ipynb"), str(tmp_path / "out.ipynb"), parameters, kernel_name="python3",
+            progress_bar=False, cwd=str(tmp_path),
+        )  # fmt: skip
+        return nbformat.read(tmp_path / "out.ipynb", as_version=4)
+
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    for variable in ("PDDM_LAB_DATA", "PDDM_LAB_RUNS"):
+        monkeypatch.delenv(variable, raising=False)
+    return executed

@@ -1,0 +1,60 @@
+"""What notebooks begin with: parameters that exist, and a run to open."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import plotly.io
+import pytest
+
+from pddm_lab.errors import ConfigError, RunError
+from pddm_lab.notebook import begin, run_named
+from pddm_lab.runs import Run
+
+
+@pytest.fixture(autouse=True)
+def renderer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plotly.io.renderers, "default", plotly.io.renderers.default)
+
+
+def test_an_unknown_parameter_is_an_error_until_the_notebook_has_begun() -> None:
+    namespace = {"In": [], "_": "", "os": os, "seed": 1, "sede": 2}
+    with pytest.raises(ConfigError, match=r"Unknown parameter 'sede'. Did you mean 'seed'\? Known: seed, steps."):
+        begin(namespace, "seed", "steps")
+    del namespace["sede"]
+    begin(namespace, "seed", "steps")
+    assert plotly.io.renderers.default == "plotly_mimetype"
+    namespace["found"] = 3  # of a later cell, when the first is run again
+    begin(namespace, "seed", "steps")
+
+
+def test_a_notebook_opened_in_its_folder_moves_to_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("notebooks", "pddm_lab"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "notebooks" / "train.ipynb").touch()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    begin({})
+    assert Path.cwd() == tmp_path
+    begin({})
+    assert Path.cwd() == tmp_path
+
+
+def test_a_run_by_name_by_path_or_the_newest(small_run: Run, tmp_path: Path) -> None:
+    root = str(small_run.path.parent)
+    for name in ("small", str(small_run.path), ""):
+        assert run_named(name, root).path == small_run.path
+    with pytest.raises(RunError, match="`pddm-lab train quick`"):
+        run_named("", str(tmp_path))
+    with pytest.raises(RunError, match="is no run"):
+        run_named("nothing", str(tmp_path))
+    config = dataclasses.replace(small_run.config, runs_root=str(tmp_path), run_name="other")
+    unfinished = Run.create(config, {}, "cpu", "32")
+    with pytest.raises(RunError, match="other is running"):
+        run_named("other", str(tmp_path))
+    unfinished.update(status="failed", reason="It diverged.")
+    with pytest.raises(RunError, match="other is failed: It diverged"):
+        run_named("other", str(tmp_path))
