@@ -61,11 +61,17 @@ def learned_similarities(config: TrainConfig) -> nn.ModuleDict:
 
 
 class MetricModel(nn.Module):
-    """An embedding and its learned similarities: what a run saves and everything else loads."""
+    """An embedding and its learned similarities: what a run saves and everything else loads.
 
-    def __init__(self, config: TrainConfig, weights: str | None = None) -> None:
+    Args:
+        config: every choice.
+        weights: of the trunk; None for the configuration's.
+        trunk: to use instead of loading one, such as a stand-in where pooled features are all that is projected.
+    """
+
+    def __init__(self, config: TrainConfig, weights: str | None = None, trunk: Trunk | None = None) -> None:
         super().__init__()
-        trunk = load_trunk(config.trunk, config.weights if weights is None else weights)
+        trunk = trunk or load_trunk(config.trunk, config.weights if weights is None else weights)
         self.embedding = EmbeddingNet(trunk, config.dim, config.pool_power)
         self.learned = learned_similarities(config)
         self._fixed: dict[str, Similarity] = {"euclidean": Euclidean(), "cosine": Cosine()}

@@ -26,7 +26,8 @@ ORDER = [
     "pddm", "scoring", "similarity", "explain", "miner", "losses", "backbones", "model", "features", "learner",
     "separation", "evaluate", "neighbourhoods", "anchor", "mistakes",
     "gallery_files", "maps", "index", "gallery", "upkeep", "shortlist", "pairs", "verdicts", "run", "runs",
-    "convergence", "exports", "baselines", "measure", "newcomers", "training", "trainer", "scenes", "plane",
+    "convergence", "exports", "baselines", "measure", "newcomers", "training", "trainer",
+    "study.material", "study.objectives", "study.methods", "study.fit", "scenes", "plane",
     "audit", "calibration", "duplicates", "twins", "licences",
     "figures.looks", "figures.audit", "figures.maps", "figures.pairs", "figures.plane", "figures.quadruplets",
     "figures.retrieval", "figures.training", "figures",
@@ -58,7 +59,7 @@ def _imports(path: Path) -> set[str]:
 
 
 PACKAGE = {_module(path): path for path in sorted((ROOT / "pddm_lab").rglob("*.py"))}
-EMPTY = {"pddm_lab", "pddm_lab.bench", "pddm_lab.data"}
+EMPTY = {"pddm_lab", "pddm_lab.bench", "pddm_lab.data", "pddm_lab.study"}
 """Packages that hold nothing of their own."""
 OUTSIDE = sorted(
     path for folder in ("dashboard", "notebooks") for path in (ROOT / folder).rglob("*.py") if ".ipynb" not in str(path)

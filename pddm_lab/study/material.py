@@ -1,0 +1,122 @@
+"""What every method of a study works on: a frozen trunk's features of a data set, and folds of its training classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pddm_lab.backbones import Trunk, load_trunk
+from pddm_lab.config import TrainConfig, data_root, runs_root
+from pddm_lab.data.dataset import Dataset, Protocol, read_dataset
+from pddm_lab.errors import ConfigError, DataError
+from pddm_lab.features import trunk_features
+from pddm_lab.measure import Bar, progress_bars
+from pddm_lab.training import resolve_device
+
+FOLDS = 3
+"""Parts of the training classes; each is held out once."""
+SHARED = (
+    "dataset", "data_root", "trunk", "weights", "resize", "image_size", "freeze_trunk", "views", "pool_power",
+    "known_query_share", "split_seed",
+)  # fmt: skip
+"""Choices that make the material: a method can't change them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """One data set as the methods of a study meet it."""
+
+    config: TrainConfig
+    """The choices behind it, and the defaults of every method."""
+    dataset: Dataset
+    pooled: Float[Tensor, "items trunk_dim"]
+    """The frozen trunk's features of all items, centred crops, as they are."""
+    inputs: Float[Tensor, "items trunk_dim"]
+    """The same with `pool_power` taken: what the embedding's head sees."""
+    views: Float[Tensor, "views train trunk_dim"]
+    """Inputs of the training items, in the order of `dataset.train`: the centred crop, then random ones."""
+    folds: tuple[np.ndarray, ...]
+    """Items of the training classes held out together; every training class is in one fold."""
+
+    @classmethod
+    def load(cls, config: TrainConfig, folds: int = FOLDS, bar: Bar | None = None) -> Material:
+        """Read the data set, and compute the features that are not on disk yet.
+
+        Args:
+            config: the choices named in `SHARED`, and where features are kept.
+            folds: parts of the training classes; fewer where they would have fewer than two classes each.
+            bar: opens a progress bar; None for silence.
+
+        Raises:
+            LabError: no such data, too few classes, or a trunk that is to be trained.
+        """
+        if not config.freeze_trunk:
+            raise ConfigError("A study works on a frozen trunk's features: expected freeze_trunk.")
+        device, precision = resolve_device(config)
+        dataset = read_dataset(
+            config.dataset, data_root(config.data_root), known_query_share=config.known_query_share,
+            split_seed=config.split_seed, check_cache=runs_root(config.runs_root) / ".checked",
+        )  # fmt: skip
+        trunk = load_trunk(config.trunk, config.weights).to(device)
+
+        bar = bar or progress_bars(False)
+        parts = []
+        for view in range(config.views):
+            items = dataset.train if view else range(len(dataset))
+            with bar(f"{config.dataset}: trunk features, view {view + 1}/{config.views}") as report:
+                found = trunk_features(
+                    trunk, [dataset.path(item) for item in items], runs_root(config.runs_root) / ".features",
+                    resize=config.resize, size=config.image_size, device=device, precision=precision,
+                    workers=config.workers, progress=report, view=view,
+                )  # fmt: skip
+            parts.append(torch.from_numpy(found))
+        pooled, others = parts[0], parts[1:]
+        inputs = powered(pooled, config.pool_power)
+        views = [inputs[torch.from_numpy(dataset.train)], *(powered(part, config.pool_power) for part in others)]
+        dealt = class_folds(dataset.labels, dataset.train, folds, config.split_seed)
+        return cls(config, dataset, pooled, inputs, torch.stack(views), dealt)
+
+    @property
+    def protocols(self) -> list[Protocol]:
+        """The protocols that the data set has: unseen, known."""
+        return [protocol for protocol in (self.dataset.unseen, self.dataset.known) if protocol]
+
+    def fit_items(self, fold: int) -> np.ndarray:
+        """The training items of all classes but a fold's."""
+        return np.setdiff1d(self.dataset.train, self.folds[fold])
+
+    def stand_in(self) -> Trunk:
+        """A trunk without weights, of the right dimensions: the features are computed already."""
+        return Trunk(nn.Identity(), self.inputs.shape[1], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def powered(pooled: Float[Tensor, "n trunk_dim"], power: float) -> Float[Tensor, "n trunk_dim"]:
+    """Pooled features to a power with their signs kept, as `EmbeddingNet.project` takes it."""
+    return pooled if power == 1 else pooled.abs().clamp(min=1e-6).pow(power).copysign(pooled)
+
+
+def class_folds(labels: np.ndarray, train: np.ndarray, folds: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Deal the training classes into folds; no class is in two.
+
+    Args:
+        labels: (all items,) class of each item.
+        train: the training items.
+        folds: how many; fewer where they would have fewer than two classes each.
+        seed: of the order of the classes.
+
+    Returns:
+        The items of each fold, sorted.
+
+    Raises:
+        DataError: fewer than four training classes: two to hold out, and two to train on.
+    """
+    classes = np.unique(labels[train])
+    folds = min(folds, len(classes) // 2)
+    if folds < 2:
+        raise DataError(f"A study needs four training classes or more, to hold some of them out; got {len(classes)}.")
+    dealt = [np.random.default_rng(seed).permutation(classes)[fold::folds] for fold in range(folds)]
+    return tuple(np.sort(train[np.isin(labels[train], part)]) for part in dealt)

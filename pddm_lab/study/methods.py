@@ -1,0 +1,137 @@
+"""The methods of a study: what each minimises, what is fixed, and the small grid it may search. All get equally many
+configurations; learning rates are the same for all, and the other axis is the choice that matters most to the method.
+
+A setting is a field of `TrainConfig`, or an option of the method's loss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pddm_lab.config import PRESETS, SimilarityName, TrainConfig
+from pddm_lab.errors import ConfigError
+from pddm_lab.study.material import SHARED, Material
+from pddm_lab.study.objectives import LIBRARY, Joint, Objective, library_objective
+
+CONFIGURATIONS = 6
+"""Each method searches this many."""
+LEARNING_RATES = (5e-4, 2e-4, 1.25e-3)
+UNTRAINED = ("pretrained", "pca")
+_FIELDS = {field.name for field in dataclasses.fields(TrainConfig)}
+_PDDM: tuple[SimilarityName, ...] = ("euclidean", "mahalanobis", "pddm")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the comparison."""
+
+    name: str
+    title: str
+    family: str
+    """pddm; mined: PDDM's loss on quadruplets that another similarity mines; baseline; untrained."""
+    objective: str
+    """joint: the lab's own, by `TrainConfig`; one of `objectives.LIBRARY`; or one of `UNTRAINED`."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that are not searched."""
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Setting -> values; every combination is a configuration."""
+    ranks: tuple[SimilarityName, ...] = ("euclidean",)
+    """The similarities it ranks with, all of them reported."""
+    selection: SimilarityName = "euclidean"
+    """The similarity whose MAP@R on held-out classes chooses its configuration and its steps."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains at all."""
+        return self.objective not in UNTRAINED
+
+    def configurations(self, count: int = CONFIGURATIONS) -> list[dict[str, Any]]:
+        """The first `count` combinations of the grid, each with what is fixed."""
+        combinations = itertools.product(*self.grid.values())
+        found = [{**self.fixed, **dict(zip(self.grid, values, strict=True))} for values in combinations]
+        return found[:count]
+
+    def config(self, material: Material, settings: Mapping[str, Any], seed: int = 0) -> TrainConfig:
+        """The configuration that settings amount to on a material.
+
+        Raises:
+            ConfigError: a setting that makes another material, or a bad value.
+        """
+        if foreign := sorted(set(settings) & set(SHARED)):
+            raise ConfigError(f"{', '.join(foreign)} can't differ between the methods of a study.")
+        base = material.config.to_dict()
+        preset = PRESETS[material.config.preset].to_dict()
+        changed = {name: value for name, value in base.items() if name in SHARED or value != preset[name]}
+        own = {name: value for name, value in settings.items() if name in _FIELDS}
+        return TrainConfig.from_parameters({**changed, "selection": self.selection, **own, "seed": seed})
+
+    def build(self, material: Material, settings: Mapping[str, Any], seed: int, classes: int) -> Objective:
+        """The untrained objective, its weights drawn from torch's generator.
+
+        Args:
+            material: what it is to train on.
+            settings: one of `configurations`.
+            seed: of the training.
+            classes: how many it trains on.
+
+        Raises:
+            ConfigError: a setting that the method doesn't have.
+        """
+        config = self.config(material, settings, seed)
+        options = {name: value for name, value in settings.items() if name not in _FIELDS}
+        if self.objective in LIBRARY:
+            try:
+                return library_objective(self.objective, config, material.stand_in(), classes, options)
+            except (TypeError, KeyError) as error:
+                raise ConfigError(f"{self.name} doesn't take these settings: {error}.") from error
+        if options:
+            raise ConfigError(f"{self.name} has no setting {', '.join(sorted(options))}.")
+        return Joint(config, material.stand_in())
+
+
+def _pddm(name: str, title: str, family: str = "pddm", **fixed: Any) -> Method:
+    grid = {"lr": LEARNING_RATES, "embedding_weight": (0.5, 2.0)}
+    return Method(name, title, family, "joint", fixed, grid, _PDDM)
+
+
+def _baseline(objective: str, title: str, *, fixed: Mapping[str, Any] | None = None, **grid: tuple[Any, ...]) -> Method:
+    return Method(objective, title, "baseline", objective, fixed or {}, {"lr": LEARNING_RATES, **grid})
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        _pddm("pddm", "PDDM+Quadruplet"),
+        _pddm("pddm_batch", "PDDM+Quadruplet, one a batch", mining="batch"),
+        _pddm("pddm_triplet", "PDDM+Triplet", loss="triplet"),
+        _pddm("pddm_triplet_batch", "PDDM+Triplet, one a batch", loss="triplet", mining="batch"),
+        _pddm("mined_euclidean", "PDDM+Quadruplet mined by Euclidean", "mined", mining_similarity="euclidean"),
+        _pddm("mined_cosine", "PDDM+Quadruplet mined by cosine", "mined", mining_similarity="cosine"),
+        _pddm("mined_mahalanobis", "PDDM+Quadruplet mined by Mahalanobis", "mined", mining_similarity="mahalanobis"),
+        Method(
+            "mahalanobis", "Mahalanobis, trained alone", "baseline", "joint",
+            {"similarity": "mahalanobis", "embedding_weight": 0.0},
+            {"lr": LEARNING_RATES, "score_margin": (0.5, 0.2)}, ("euclidean", "mahalanobis"), "mahalanobis",
+        ),
+        _baseline("contrastive", "Contrastive", neg_margin=(1.0, 0.5)),
+        _baseline("triplet_hard", "Triplet, batch-hard", margin=(0.2, 0.5)),
+        _baseline("triplet_semihard", "Triplet, semi-hard", margin=(0.2, 0.1)),
+        _baseline("lifted", "Lifted structure (generalised)", neg_margin=(1.0, 0.5)),
+        _baseline("npairs", "N-pairs", length_weight=(0.002, 0.02)),
+        _baseline("margin", "Margin", fixed={"margin": 0.2, "loss_lr_scale": 10.0}, beta=(1.2, 0.6)),
+        _baseline("multi_similarity", "Multi-similarity", fixed={"alpha": 2, "beta": 50}, base=(0.5, 0.8)),
+        _baseline("proxy_nca", "Proxy-NCA", fixed={"loss_lr_scale": 100.0}, softmax_scale=(9.0, 30.0)),
+        _baseline("proxy_anchor", "Proxy-Anchor", fixed={"margin": 0.1, "loss_lr_scale": 100.0}, alpha=(32.0, 16.0)),
+        _baseline("arcface", "ArcFace", fixed={"margin": 28.6, "loss_lr_scale": 10.0}, scale=(64.0, 16.0)),
+        _baseline("classifier", "Classifier's features", fixed={"loss_lr_scale": 10.0}, smoothing=(0.0, 0.1)),
+        Method("pretrained", "Pretrained features", "untrained", "pretrained",
+               grid={"power": (1.0, 0.8, 0.6, 0.5, 0.4, 0.3)}),
+        Method("pca", "Pretrained features, PCA", "untrained", "pca",
+               grid={"power": (1.0, 0.5, 0.3), "whiten": (False, True)}),
+    )
+}  # fmt: skip
+"""By name. A method that trains nothing searches as many configurations, of what is done to the features."""
