@@ -28,7 +28,7 @@ ORDER = [
     "gallery_files", "maps", "index", "gallery", "upkeep", "shortlist", "pairs", "verdicts", "run", "runs",
     "convergence", "exports", "baselines", "measure", "newcomers", "training", "trainer",
     "study.material", "study.objectives", "study.methods", "study.fit", "scenes", "plane",
-    "audit", "calibration", "duplicates", "twins", "licences",
+    "audit", "calibration", "duplicates", "twins", "licences", "margins", "spaces", "recognition", "growth",
     "figures.looks", "figures.audit", "figures.maps", "figures.pairs", "figures.plane", "figures.quadruplets",
     "figures.retrieval", "figures.training", "figures",
     "cards.block", "cards.audit", "cards.classes", "cards.confusions", "cards.pairs", "cards.explanation",

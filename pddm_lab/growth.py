@@ -1,0 +1,159 @@
+"""What many classes cost: a gallery of features beside a softmax classifier, from ten classes to a hundred thousand.
+
+A classifier's last layer has a line of weights per class, so the model grows with the classes, and a new class means a
+larger layer that must be trained again. Here the model stays as it is: a class is its items in the gallery, data beside
+the model. Both are measured on arrays of their real sizes. The features are random: their values make no difference.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pddm_lab.config import TrainConfig
+from pddm_lab.features import Progress
+from pddm_lab.model import MetricModel
+
+CLASSES = (10, 100, 1_000, 10_000, 100_000)
+FLOAT = 4
+"""Bytes of a number."""
+PASS_LIMIT = 5.0
+"""Seconds up to which a pass of training is carried out; a longer one is computed from its steps."""
+_BATCH = 128
+_ROUNDS = 5
+
+
+def growth(
+    model: MetricModel, classes: Sequence[int] = CLASSES, *, images: int = 5, seed: int = 0,
+    progress: Progress | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Sizes of the lab's model and of a softmax classifier on the same trunk, and what one more class costs.
+
+    Args:
+        model: the lab's: trunk, head and similarities.
+        classes: numbers of classes.
+        images: of each class, in the gallery and in the classifier's training data.
+        seed: of the features.
+        progress: called after each number of classes.
+
+    Returns:
+        A row per number of classes:
+        `lab_parameters`, `classifier_parameters` with their `_bytes`; `gallery_bytes`, the features of all items;
+        `add_gallery_seconds`: one more class's items put into the index;
+        `enlarge_seconds`: the layer copied into one that is a line longer;
+        `step_seconds`: one training step of that layer on a batch of 128 stored features, the median of 5;
+        `pass_seconds`: a pass over all images of all classes, carried out where `pass_measured` says so, else so many
+        steps times the seconds of one;
+        `search_seconds`, `classify_seconds`: one query against all classes, without the network, which both need.
+    """
+    rows = []
+    for number, count in enumerate(classes):
+        rows.append(sizes(model, count, images) | _measure(model, count, images, seed))
+        if progress:
+            progress(number + 1, len(classes), "numbers of classes")
+    return pd.DataFrame(rows)
+
+
+def sizes(model: MetricModel, classes: int, images: int = 5) -> dict[str, int]:
+    """Parameters and bytes of both models, and bytes of the gallery's features.
+
+    Args:
+        model: the lab's.
+        classes: how many.
+        images: of each class in the gallery.
+    """
+    trunk = sum(parameter.numel() for parameter in model.embedding.trunk.parameters())
+    lab = sum(parameter.numel() for parameter in model.parameters())
+    classifier = trunk + classes * (model.embedding.trunk.dim + 1)
+    return {
+        "classes": classes,
+        "lab_parameters": lab,
+        "classifier_parameters": classifier,
+        "lab_bytes": FLOAT * lab,
+        "classifier_bytes": FLOAT * classifier,
+        "gallery_bytes": FLOAT * classes * images * model.embedding.head.out_features,
+    }
+
+
+def embedding_seconds(model: MetricModel, config: TrainConfig, rounds: int = _ROUNDS) -> float:
+    """Seconds that the network takes for one picture, on the CPU: the same for either model, whatever the classes."""
+    image = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.uint8)
+    with torch.inference_mode():
+        model.embedding(image)
+        return _median(lambda: model.embedding(image), rounds)
+
+
+def _measure(model: MetricModel, classes: int, images: int, seed: int) -> dict[str, float]:
+    random = torch.Generator().manual_seed(seed)
+    gallery = _gallery_seconds(_unit(classes * images, model.embedding.head.out_features, random), images)
+    return gallery | _classifier_seconds(classes, images, model.embedding.trunk.dim, random)
+
+
+def _gallery_seconds(features: Tensor, images: int) -> dict[str, float]:
+    import faiss
+
+    index = faiss.IndexFlatL2(features.shape[1])
+    index.add(features.numpy())
+    new, query = features[:images].numpy(), features[:1].numpy()
+    index.add(new)  # its memory grows by doubling: what is measured is one class more, not the copy now and then
+    return {
+        "add_gallery_seconds": _median(lambda: index.add(new)),
+        "search_seconds": _median(lambda: index.search(query, 1)),
+    }
+
+
+def _classifier_seconds(classes: int, images: int, dim: int, random: torch.Generator) -> dict[str, float]:
+    layer = nn.Linear(dim, classes)
+    start = time.perf_counter()
+    larger = nn.utils.skip_init(nn.Linear, dim, classes + 1)
+    with torch.no_grad():
+        larger.weight[:classes] = layer.weight
+        larger.bias[:classes] = layer.bias
+        larger.weight[classes:].zero_()
+        larger.bias[classes:].zero_()
+    enlarge = time.perf_counter() - start
+    del layer
+    features = _unit(_BATCH, dim, random)
+    labels = torch.randint(classes + 1, (_BATCH,), generator=random)
+    optimizer = torch.optim.SGD(larger.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(larger(features), labels).backward()
+        optimizer.step()
+
+    seconds = _median(step)
+    with torch.inference_mode():
+        classify = _median(lambda: larger(features[:1]).argmax(1))
+    steps = -(-(classes + 1) * images // _BATCH)
+    measured = steps * seconds <= PASS_LIMIT
+    start = time.perf_counter()
+    for _ in range(steps if measured else 0):
+        step()
+    return {
+        "enlarge_seconds": enlarge,
+        "step_seconds": seconds,
+        "pass_seconds": time.perf_counter() - start if measured else steps * seconds,
+        "pass_measured": measured,
+        "classify_seconds": classify,
+    }
+
+
+def _unit(items: int, dim: int, random: torch.Generator) -> Tensor:
+    return F.normalize(torch.randn(items, dim, generator=random), dim=1)
+
+
+def _median(work: Callable[[], Any], rounds: int = _ROUNDS) -> float:
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))

@@ -1,0 +1,294 @@
+"""Recognition without a classifier layer: which class does a picture show, given a few pictures of each?
+
+An **episode** draws some classes, some pictures of each to learn from (the shots) and others to recognise. What learns
+is a plain method on the features: nearest neighbours, a linear SVM or Gaussian naive Bayes by scikit-learn, the nearest
+class mean, or neighbours by the PDDM score S. The network is left as it is, so a class comes or goes at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pddm_lab.data.splits import by_class
+from pddm_lab.errors import ConfigError, LabError, RunError
+from pddm_lab.features import Progress
+from pddm_lab.run import Run
+from pddm_lab.similarity import Similarity
+from pddm_lab.spaces import Space, gallery_spaces
+
+METHODS = {
+    "knn": "k-NN",
+    "svm": "linear SVM",
+    "bayes": "naive Bayes",
+    "mean": "nearest class mean",
+    "pddm": "k-NN by S",
+}
+"""Method -> title. The last one needs a space that has a PDDM score."""
+SHOTS = (1, 2, 5, 10)
+NEIGHBOURS = 5
+"""Neighbours that vote; with fewer shots as many as there are shots."""
+SHORTLIST = 50
+"""Nearest pictures by Euclidean distance among which S picks the neighbours."""
+SMOOTHING = 1.0
+"""Share of the largest variance that naive Bayes adds to each: a few pictures hardly tell a class's own variances."""
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """Rows of the items of one episode."""
+
+    support: Int[np.ndarray, "ways shots"]
+    """Pictures to learn from, a line per class; the first k columns are its k shots."""
+    query: Int[np.ndarray, " queries"]
+    """Pictures to recognise; none of them is in the support."""
+
+
+class Episodes:
+    """Episodes, each a pure function of (seed, number).
+
+    The classes are those that can give the most shots, and the shots those that at least half of the classes can give:
+    so all shots are measured on the same classes, and a curve over shots shows shots alone.
+
+    Attributes:
+        shots: that are measured, rising.
+        ways: classes in an episode.
+        classes: that episodes draw from.
+    """
+
+    def __init__(
+        self, labels: Int[np.ndarray, " items"], gallery: Int[np.ndarray, " gallery"],
+        query: Int[np.ndarray, " queries"], *, shots: Sequence[int] = SHOTS, ways: int = 20, queries: int = 15,
+        seed: int = 0,
+    ) -> None:  # fmt: skip
+        """Args:
+            labels: class of each item.
+            gallery: rows to learn from.
+            query: rows to recognise; where they are the same as `gallery`, what an episode doesn't learn from.
+            shots: pictures of each class to learn from.
+            ways: classes in an episode; 0, or more than there are: all.
+            queries: of each class in an episode, at most.
+            seed: of all episodes.
+
+        Raises:
+            ConfigError: no shots, or fewer than one.
+            LabError: fewer than two classes have pictures enough.
+        """
+        if not shots or min(shots) < 1:
+            raise ConfigError(f"--shots expects numbers of pictures, 1 or more, got {tuple(shots)}.")
+        self._same = np.array_equal(gallery, query)
+        self._support, self._query = by_class(labels, gallery), by_class(labels, query)
+        spare = {c: len(rows) - self._same for c, rows in self._support.items() if c in self._query}
+        counts = np.array(list(spare.values()), dtype=np.int64)
+        self.shots = tuple(k for k in sorted(set(shots)) if len(counts) and (counts >= k).mean() >= 0.5)
+        self.classes = np.array([c for c in spare if self.shots and spare[c] >= self.shots[-1]], dtype=np.int64)
+        if len(self.classes) < 2:
+            raise LabError(
+                f"Recognition needs at least two classes with {min(shots)} pictures to learn from and one to "
+                f"recognise, and {len(self.classes)} of {len(self._support)} have that."
+            )
+        self.ways = min(ways, len(self.classes)) if ways else len(self.classes)
+        self._queries, self._seed = queries, seed
+
+    def episode(self, number: int) -> Episode:
+        """The rows of an episode, 0, 1, 2, ..."""
+        rng = np.random.default_rng([self._seed, number])
+        support, query = [], []
+        for c in rng.permutation(self.classes)[: self.ways].tolist():
+            drawn = rng.permutation(self._support[c])
+            support.append(drawn[: self.shots[-1]])
+            rest = drawn[self.shots[-1] :] if self._same else rng.permutation(self._query[c])
+            query.append(rest[: self._queries])
+        return Episode(np.stack(support), np.concatenate(query))
+
+
+def recognise(
+    spaces: Sequence[Space], labels: Int[np.ndarray, " items"], episodes: Episodes, count: int,
+    *, methods: Sequence[str] = tuple(METHODS), progress: Progress | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Accuracies of every method in every space, all on the same episodes.
+
+    Args:
+        spaces: features of the same items.
+        labels: class of each item.
+        episodes: which items to learn from and to recognise.
+        count: episodes.
+        methods: keys of `METHODS`; "pddm" is left out in spaces without that score.
+        progress: called after each episode.
+
+    Returns:
+        space, shots, method, episode, ways, queries, accuracy (0 to 1), a row each.
+    """
+    rows: list[dict[str, Any]] = []
+    for number in range(count):
+        episode = episodes.episode(number)
+        for space in spaces:
+            similarity = space.similarities.get("pddm")
+            chosen = [method for method in methods if method != "pddm" or similarity is not None]
+            for k, method, found in _answers(space, similarity, labels, episode, episodes.shots, chosen):
+                accuracy = float((found == labels[episode.query]).mean())
+                fixed = {"ways": episodes.ways, "queries": len(episode.query), "accuracy": accuracy}
+                rows.append({"space": space.name, "shots": k, "method": method, "episode": number, **fixed})
+        if progress:
+            progress(number + 1, count, "episodes")
+    return pd.DataFrame(rows)
+
+
+def _answers(
+    space: Space, similarity: Similarity | None, labels: np.ndarray, episode: Episode, shots: Sequence[int],
+    methods: Sequence[str],
+) -> Iterator[tuple[int, str, Int[np.ndarray, " queries"]]]:  # fmt: skip
+    """(shots, method, class of each query)."""
+    queries = space.features[torch.from_numpy(episode.query)]
+    for k in shots:
+        rows = episode.support[:, :k].ravel()
+        support = space.features[torch.from_numpy(rows)]
+        for method in methods:
+            if method == "pddm":
+                assert similarity is not None
+                yield k, method, by_score(similarity, queries, support, labels[rows], min(k, NEIGHBOURS))
+                continue
+            if method == "mean":
+                yield k, method, by_mean(queries, support, labels[rows])
+                continue
+            model = classifier(method, min(k, NEIGHBOURS))
+            model.fit(support.cpu().numpy(), labels[rows])
+            yield k, method, model.predict(queries.cpu().numpy())
+
+
+def classifier(method: str, neighbours: int = NEIGHBOURS) -> Any:
+    """scikit-learn's classifier for knn, svm or bayes.
+
+    Raises:
+        ConfigError: no such method.
+    """
+    from sklearn.naive_bayes import GaussianNB
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.svm import LinearSVC
+
+    if method == "knn":
+        return KNeighborsClassifier(neighbours, weights=_by_place)
+    if method == "svm":
+        return LinearSVC(C=1.0)
+    if method == "bayes":
+        return GaussianNB(var_smoothing=SMOOTHING)
+    raise ConfigError(f"Unknown method {method!r}. Expected one of {', '.join(METHODS)}.")
+
+
+def by_mean(
+    queries: Float[Tensor, "queries dim"], support: Float[Tensor, "items dim"], labels: Int[np.ndarray, " items"]
+) -> Int[np.ndarray, " queries"]:
+    """The class whose mean feature is nearest: one line of numbers is all that a class needs.
+
+    Args:
+        queries: features to recognise.
+        support: features to learn from.
+        labels: class of each of these.
+    """
+    classes, place = np.unique(labels, return_inverse=True)
+    sums = support.new_zeros(len(classes), support.shape[1]).index_add_(
+        0, torch.from_numpy(place).to(support.device), support
+    )
+    counts = torch.from_numpy(np.bincount(place)).to(support)
+    return classes[torch.cdist(queries, sums / counts[:, None]).argmin(1).cpu().numpy()]
+
+
+def by_score(
+    similarity: Similarity, queries: Float[Tensor, "queries dim"], support: Float[Tensor, "items dim"],
+    labels: Int[np.ndarray, " items"], neighbours: int = NEIGHBOURS, shortlist: int = SHORTLIST,
+) -> Int[np.ndarray, " queries"]:  # fmt: skip
+    """Nearest neighbours by a similarity: it ranks a shortlist of the nearest by Euclidean distance, and the best vote.
+
+    Args:
+        similarity: larger is more similar.
+        queries: features to recognise.
+        support: features to learn from.
+        labels: class of each of these.
+        neighbours: that vote.
+        shortlist: nearest by Euclidean distance that are scored.
+
+    Returns:
+        The class of each query.
+    """
+    near = torch.cdist(queries, support).topk(min(shortlist, len(support)), largest=False).indices
+    scores = similarity.candidates(queries, support, near)
+    best = near.gather(1, scores.topk(min(neighbours, near.shape[1])).indices)
+    return vote(labels[best.cpu().numpy()])
+
+
+def vote(neighbours: Int[np.ndarray, "queries neighbours"]) -> Int[np.ndarray, " queries"]:
+    """The class that most neighbours have; of equals the one whose neighbours come earlier.
+
+    Args:
+        neighbours: classes of each query's neighbours, the nearest first.
+    """
+    classes, place = np.unique(neighbours, return_inverse=True)
+    votes = np.zeros((len(neighbours), len(classes)))
+    rows = np.arange(len(neighbours))[:, None]
+    np.add.at(votes, (rows, place.reshape(neighbours.shape)), _by_place(neighbours))
+    return classes[votes.argmax(axis=1)]
+
+
+def _by_place(nearest_first: np.ndarray) -> np.ndarray:
+    """Votes by place: 1, and for an earlier place a little more, which all together never makes up for one vote."""
+    count = nearest_first.shape[1]
+    return np.tile(1 + (count - np.arange(count)) / (count * (count + 1)), (len(nearest_first), 1))
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over the episodes with 95 % intervals (Student's t): how far drawing other episodes would move them.
+
+    Args:
+        table: as `recognise` returns it; further columns, such as `protocol`, tell groups apart.
+
+    Returns:
+        The table's other columns, episodes, accuracy, low, high.
+    """
+    from scipy.stats import t
+
+    keys = [name for name in table.columns if name not in ("episode", "queries", "accuracy")]
+    found = table.groupby(keys, sort=False)["accuracy"].agg(["size", "mean", "std"]).reset_index()
+    half = t.ppf(0.975, np.maximum(found["size"] - 1, 1)) * found["std"] / np.sqrt(found["size"])
+    values = {"episodes": found["size"], "accuracy": found["mean"]}
+    return found[keys].assign(**values, low=found["mean"] - half, high=found["mean"] + half)
+
+
+def of_run(
+    run: Run, count: int, *, protocols: Sequence[str] = (), shots: Sequence[int] = SHOTS, ways: int = 20, seed: int = 0,
+    methods: Sequence[str] = tuple(METHODS), progress: Progress | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Recognition on a run's galleries, with a column `protocol` in front of what `recognise` returns.
+
+    Args:
+        run: finished; its embedding is compared with the pretrained features where the pictures still lie.
+        count: episodes of each protocol.
+        protocols: unseen, known; empty: those that the run has.
+        shots: pictures of each class to learn from.
+        ways: classes in an episode; 0: all.
+        seed: of the episodes.
+        methods: keys of `METHODS`.
+        progress: called after each episode.
+
+    Raises:
+        RunError: no such gallery.
+        LabError: too few pictures.
+    """
+    parts = []
+    for protocol in protocols or run.protocols():
+        gallery = run.gallery(protocol)
+        labels = gallery.items["label"].to_numpy()
+        rows = gallery.rows("gallery"), gallery.rows("query")
+        episodes = Episodes(labels, *rows, shots=shots, ways=ways, seed=seed)
+        table = recognise(gallery_spaces(run, gallery), labels, episodes, count, methods=methods, progress=progress)
+        table.insert(0, "protocol", protocol)
+        parts.append(table)
+    if not parts:
+        raise RunError(f"{run.name} has no gallery yet: finish it first, `pddm-lab resume {run.name}`.")
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,133 @@
+"""Feature spaces to compare on any images: a trained model's embedding, and what its pretrained trunk saw before.
+
+A space is made once for a list of files. Nothing is trained here, whatever the files show.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from pddm_lab.backbones import Trunk, load_trunk
+from pddm_lab.config import SIMILARITIES, TrainConfig, runs_root
+from pddm_lab.features import Progress, run_network, trunk_features
+from pddm_lab.gallery import Gallery
+from pddm_lab.measure import load_model, load_similarities
+from pddm_lab.model import MetricModel
+from pddm_lab.run import Run
+from pddm_lab.similarity import Euclidean, Similarity
+from pddm_lab.training import resolve_device
+
+PRETRAINED = "pretrained"
+"""Name of the space that no training of the lab's has shaped."""
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """Features of some items, and the similarities that can rank them."""
+
+    name: str
+    features: Float[Tensor, "items dim"]
+    """Unit length, on the similarities' device."""
+    similarities: Mapping[str, Similarity]
+
+
+def pooled_features(
+    config: TrainConfig,
+    paths: Sequence[Path],
+    progress: Progress | None = None,
+    view: int = 0,
+    trunk: Trunk | None = None,
+) -> Float[Tensor, "items trunk_dim"]:
+    """A frozen trunk's features of files, computed once for each content and kept beside the runs.
+
+    Args:
+        config: names the trunk, its weights and the size of the pictures.
+        paths: the files.
+        progress: called as files are done.
+        view: 0 for the centred crop, 1, 2, ... for random ones.
+        trunk: in place of the one that `config` names.
+
+    Raises:
+        DataError: a file can't be read.
+        ConfigError: the trunk or its weights can't be had.
+    """
+    device, precision = _device(dataclasses.replace(config, freeze_trunk=True))
+    features = trunk_features(
+        trunk or load_trunk(config.trunk, config.weights), paths, runs_root(config.runs_root) / ".features",
+        resize=config.resize, size=config.image_size, device=device, precision=precision, workers=config.workers,
+        progress=progress, view=view,
+    )  # fmt: skip
+    return torch.from_numpy(features).to(device)
+
+
+def pretrained_space(config: TrainConfig, paths: Sequence[Path], progress: Progress | None = None) -> Space:
+    """The space before any training: the trunk's pooled features, evened out as the embedding evens them out."""
+    pooled = pooled_features(config, paths, progress)
+    powered = pooled.abs().pow(config.pool_power).copysign(pooled)
+    return Space(PRETRAINED, F.normalize(powered, dim=1), {"euclidean": Euclidean()})
+
+
+def run_space(run: Run, paths: Sequence[Path], progress: Progress | None = None) -> Space:
+    """The space of a run's model, of files that it may never have met; nothing is trained.
+
+    Raises:
+        RunError: the run has no model yet.
+        DataError: a file can't be read.
+    """
+    return model_space(run.name, load_model(run), run.config, paths, progress)
+
+
+@torch.no_grad()
+def model_space(
+    name: str, model: MetricModel, config: TrainConfig, paths: Sequence[Path], progress: Progress | None = None
+) -> Space:
+    """The space of a model, of files that it may never have met.
+
+    Args:
+        name: what to call it.
+        model: left in evaluation mode, on the device that `config` comes to here.
+        config: it was trained with.
+        paths: the files.
+        progress: called as files are done.
+    """
+    device, precision = _device(config)
+    model = model.to(device).eval().requires_grad_(False)
+    if config.freeze_trunk:
+        features = model.embedding.project(pooled_features(config, paths, progress, trunk=model.embedding.trunk))
+    else:
+        outputs = run_network(
+            model.embedding, paths, resize=config.resize, size=config.image_size, device=device, precision=precision,
+            workers=config.workers, progress=progress, what="embedding",
+        )  # fmt: skip
+        features = torch.from_numpy(outputs).to(device)
+    return Space(name, features, {each: model.similarity(each) for each in SIMILARITIES})
+
+
+def gallery_spaces(run: Run, gallery: Gallery, progress: Progress | None = None) -> list[Space]:
+    """The spaces of a gallery's items: pretrained, where all their pictures still lie, then the run's own as stored.
+
+    Raises:
+        RunError: the run has no model.
+    """
+    similarities = load_similarities(run)
+    own = Space(run.name, torch.from_numpy(np.array(gallery.features)), similarities)
+    root = Path(run.info["dataset"]["root"])
+    paths = [root / item for item in gallery.items["id"]]
+    if not all(path.is_file() for path in paths):
+        return [own]
+    before = pretrained_space(run.config, paths, progress)
+    return [dataclasses.replace(before, features=before.features.cpu()), own]
+
+
+def _device(config: TrainConfig) -> tuple[torch.device, str]:
+    """A run may have been trained on another machine: what it asked for there doesn't bind this one."""
+    return resolve_device(dataclasses.replace(config, device="auto", precision="auto"))
