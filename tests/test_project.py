@@ -27,7 +27,7 @@ ORDER = [
     "separation", "evaluate", "neighbourhoods", "anchor", "mistakes",
     "gallery_files", "maps", "index", "gallery", "upkeep", "shortlist", "pairs", "verdicts", "run", "runs",
     "convergence", "exports", "baselines", "measure", "newcomers", "training", "trainer",
-    "study.material", "study.objectives", "study.methods", "study.fit", "scenes", "plane",
+    "study.cells", "study.material", "study.work", "study.objectives", "study.methods", "study.fit", "scenes", "plane",
     "audit", "calibration", "duplicates", "twins", "licences", "margins", "spaces", "recognition", "growth",
     "figures.looks", "figures.audit", "figures.maps", "figures.pairs", "figures.plane", "figures.quadruplets",
     "figures.retrieval", "figures.training", "figures",
