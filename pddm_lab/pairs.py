@@ -68,6 +68,24 @@ def score_pairs(
     return pairs.assign(**scores)
 
 
+def pairs_by_density(
+    gallery: Gallery, similarities: Mapping[str, Similarity], count: int, seed: int = 0
+) -> pd.DataFrame:
+    """`sample_pairs` with the columns of `score_pairs`, and what `verdicts.by_density` asks for.
+
+    Returns:
+        Further columns: label_a, label_b, and density, the third of the mean local radius of both items as an index
+        into `DENSITIES`.
+    """
+    from pddm_lab.neighbourhoods import density_of, local_radius
+
+    pairs = score_pairs(gallery.features, sample_pairs(gallery, count, seed), similarities)
+    radii = local_radius(gallery.features)
+    labels = gallery.items["label"].to_numpy()
+    a, b = pairs["a"].to_numpy(), pairs["b"].to_numpy()
+    return pairs.assign(label_a=labels[a], label_b=labels[b], density=density_of((radii[a] + radii[b]) / 2))
+
+
 class _Slots:
     """Every pair of a query and a searched item has a number, so that a sample of numbers is a sample of pairs.
 

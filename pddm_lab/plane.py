@@ -7,13 +7,15 @@ is the similarity: E = E_m + gamma ||W||^2, and no E_e, which would move the poi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 
 from pddm_lab.losses import double_header_hinge
 from pddm_lab.miner import mine
@@ -41,7 +43,7 @@ class Measured:
     threshold: float
     """The least similarity of a pair that is accepted when `ACCEPTED_NEGATIVES` of the negative ones pass."""
     found: dict[str, float]
-    """By region: the share of its positive pairs that the threshold accepts."""
+    """By region that has some: the share of its positive pairs that the threshold accepts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +140,9 @@ def measure(similarity: Similarity, scene: Scene, protocol: str) -> Measured:
     metrics["recall@1"] = float((labels[matrix.argmax(1)] == labels).mean())
     region = scene.region_of(rows)[first]
     found = {
-        name: float((scores[positive & (region == name)] > threshold).mean()) for name in dict.fromkeys(scene.regions)
+        name: float((scores[positive & (region == name)] > threshold).mean())
+        for name in dict.fromkeys(scene.regions)
+        if (positive & (region == name)).any()
     }
     return Measured(metrics, threshold, found)
 
@@ -146,6 +150,63 @@ def measure(similarity: Similarity, scene: Scene, protocol: str) -> Measured:
 def measure_distance(scene: Scene) -> dict[str, Measured]:
     """The Euclidean distance by protocol; its similarity is -D, and so is the threshold."""
     return {protocol: measure(Euclidean(), scene, protocol) for protocol in ("known", "unseen")}
+
+
+def table_of(measured: Mapping[str, Mapping[str, Measured]]) -> pd.DataFrame:
+    """The metrics of similarities on the plane as those of a run are kept.
+
+    Args:
+        measured: by similarity and protocol.
+
+    Returns:
+        run ("plane"), protocol, similarity, metric, value.
+    """
+    rows = [
+        ("plane", protocol, similarity, metric, value)
+        for similarity, protocols in measured.items()
+        for protocol, of in protocols.items()
+        for metric, value in of.metrics.items()
+    ]
+    return pd.DataFrame(rows, columns=["run", "protocol", "similarity", "metric", "value"])
+
+
+class Inside(NamedTuple):
+    """What a unit computes on its way to S, by the paper's symbols."""
+
+    u: Float[Tensor, "pairs dim"]
+    v: Float[Tensor, "pairs dim"]
+    u_hidden: Float[Tensor, "pairs hidden"]
+    """u'."""
+    v_hidden: Float[Tensor, "pairs hidden"]
+    """v'."""
+    joint: Float[Tensor, "pairs hidden"]
+    """c."""
+    score: Float[Tensor, " pairs"]
+    """S."""
+
+
+@torch.no_grad()
+def inside(unit: PDDM, a: Float[Tensor, "pairs dim"], b: Float[Tensor, "pairs dim"]) -> Inside:
+    """Score pairs, and catch what comes to each layer of the unit meanwhile.
+
+    Args:
+        unit: in evaluation mode.
+        a: features.
+        b: features.
+    """
+    came: dict[str, Tensor] = {}
+
+    def catching(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, inputs: came.update({name: inputs[0]})
+
+    hooks = [layer.register_forward_pre_hook(catching(name)) for name, layer in unit.named_children()]
+    try:
+        scores = unit(a, b)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    u_hidden, v_hidden = came["joint"].chunk(2, dim=-1)
+    return Inside(came["difference"], came["position"], u_hidden, v_hidden, came["score"], scores)
 
 
 @torch.no_grad()

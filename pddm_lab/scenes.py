@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -91,6 +91,39 @@ def make_scene(name: str, seed: int = 0) -> Scene:
         unseen=np.repeat([never for _, never, _ in classes], sizes),
         regions=tuple(region for region, _, _ in classes),
     )
+
+
+def without(scene: Scene, region: str) -> Scene:
+    """The scene with a region whose classes never train: of these only the points that measure are left."""
+    never = scene.region_of(np.arange(len(scene.points))) == region
+    kept = ~(never & scene.trains)
+    return Scene(
+        scene.name, scene.points[kept], scene.labels[kept], scene.trains[kept], (scene.unseen | never)[kept],
+        scene.regions,
+    )  # fmt: skip
+
+
+class Span(NamedTuple):
+    """What a ruler has to do for one class: reach as far as `half`, and not as far as `nearest`."""
+
+    label: int
+    region: str
+    half: float
+    """Half of the pairs of its points lie nearer together than this."""
+    nearest: float
+    """The smallest distance of one of its points to a point of another class."""
+
+
+def spans(scene: Scene) -> list[Span]:
+    """How wide each class is, and how near the next one lies."""
+    away = np.linalg.norm(scene.points[:, None] - scene.points, axis=-1)
+    found = []
+    for label, region in enumerate(scene.regions):
+        own = scene.labels == label
+        within = away[own][:, own]
+        half = np.median(within[np.triu_indices(len(within), 1)])
+        found.append(Span(label, region, float(half), float(away[own][:, ~own].min())))
+    return found
 
 
 def first_anchor(scene: Scene) -> int:

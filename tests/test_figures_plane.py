@@ -6,10 +6,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from pddm_lab import figures
-from pddm_lab.plane import Snapshot, measure_distance, score, score_at, train_plane
-from pddm_lab.scenes import PlaneConfig, Scene, first_anchor, make_scene, mesh, path, vector
+from pddm_lab.plane import Snapshot, inside, measure_distance, score, score_at, train_plane
+from pddm_lab.scenes import PlaneConfig, Scene, first_anchor, make_scene, mesh, path, spans, vector
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +82,43 @@ def test_measures_through_the_training_are_those_of_the_snapshots(trained) -> No
     )
     assert set(by_name["D, known classes"].y) == {round(100 * distance["known"].metrics["tpr@1%fpr"], 3)}
     assert figure.layout.shapes[0].x0 == 3
+
+
+def test_rulers_reach_through_a_class_and_up_to_the_next() -> None:
+    scene = make_scene("islands")
+    figure = figures.plane_rulers(scene, {"one": 0.2})
+    own, other = figure.data
+    found = sorted(spans(scene), key=lambda span: span.half)
+    assert list(own.x) == pytest.approx([span.half for span in found], abs=1e-4)
+    assert list(other.base) == pytest.approx([span.nearest for span in found], abs=1e-4)
+    assert list(figure.layout.yaxis.ticktext) == ["dense", "sparse"]
+    (line,) = figure.layout.shapes
+    assert line.x0 == 0.2
+
+
+def test_pairs_are_drawn_with_their_difference_and_their_mean() -> None:
+    figure = figures.plane_pairs(make_scene("even"), {"A": np.array([[0, 0], [1, 0.5]])})
+    (legs,) = [one for one in figure.data if one.name == "u"]
+    assert (list(legs.x), list(legs.y)) == ([0, 1, 1], [0, 0, 0.5])
+    (mean,) = [one for one in figure.data if one.name == "v of A"]
+    assert (mean.x[0], mean.y[0]) == (0.5, 0.25)
+
+
+def test_the_inside_of_a_unit_is_drawn_row_by_row(trained) -> None:
+    unit = trained[1][-1].unit
+    steps = inside(unit, torch.zeros(2, 2), torch.ones(2, 2))
+    weights = unit.score.weight[0].numpy()
+    figure = figures.plane_unit(steps, weights, "AB")
+    *_, joint, adds = figure.data
+    assert np.array(joint.z) == pytest.approx(steps.joint.numpy(), abs=1e-4)
+    assert np.array(adds.z).sum(1) + unit.score.bias.item() == pytest.approx(steps.score.numpy(), abs=0.01)
+    assert adds.zmin == -adds.zmax
+
+
+def test_a_training_is_drawn_step_by_step(trained) -> None:
+    scene, snapshots = trained
+    figure = figures.plane_through(scene, first_anchor(scene), snapshots[:3], 0.4)
+    assert [note.text for note in figure.layout.annotations] == [f"step {one.step}" for one in snapshots[:3]]
+    lines = [one for one in figure.data if one.type == "contour" and one.name == "S accepts"]
+    assert [one.contours.start for one in lines] == [one.known.threshold for one in snapshots[:3]]
+    assert [one.showlegend for one in lines] == [True, False, False]

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from pddm_lab.pairs import sample_pairs, score_pairs
+from pddm_lab.neighbourhoods import density_of, local_radius
+from pddm_lab.pairs import pairs_by_density, sample_pairs, score_pairs
 from pddm_lab.similarity import make_similarity
 
 RNG = np.random.default_rng(0)
@@ -117,3 +118,17 @@ def test_scores_are_those_of_one_pair_at_a_time(monkeypatch: pytest.MonkeyPatch)
         similarities["pddm"].float()
     assert all(scored[name].dtype == np.float32 for name in names)
     assert score_pairs(features, pairs[:0], similarities)["pddm"].dtype == np.float32
+
+
+def test_pairs_by_density_know_their_classes_and_how_densely_they_lie() -> None:
+    gallery = gallery_of([0, 0, 0, 1, 1, 2, 2, 2], ["both"] * 8)
+    gallery.features = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    found = pairs_by_density(gallery, {"euclidean": make_similarity("euclidean", 4)}, 20)
+    labels, radius = gallery.items["label"], local_radius(gallery.features)
+    assert (found["label_a"].to_numpy() == labels[found["a"]].to_numpy()).all()
+    assert ((found["label_a"] == found["label_b"]) == found["positive"]).all()
+    means = np.array([(radius[a] + radius[b]) / 2 for a, b in zip(found["a"], found["b"], strict=True)])
+    assert (found["density"] == density_of(means)).all()
+    for row in found.to_dict("records"):
+        away = np.linalg.norm(gallery.features[row["a"]] - gallery.features[row["b"]])
+        assert row["euclidean"] == pytest.approx(-away, rel=1e-5)

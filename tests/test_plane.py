@@ -10,18 +10,21 @@ import pytest
 import torch
 from reference import pddm_score
 
+from pddm_lab.pddm import PDDM
 from pddm_lab.plane import (
     ACCEPTED_NEGATIVES,
     Snapshot,
     accepted,
+    inside,
     measure,
     measure_distance,
     score,
     score_at,
     snapshot_steps,
+    table_of,
     train_plane,
 )
-from pddm_lab.scenes import PlaneConfig, Scene, make_scene, mesh, path, vector
+from pddm_lab.scenes import PlaneConfig, Scene, make_scene, mesh, path, vector, without
 from pddm_lab.similarity import PDDMSimilarity
 
 
@@ -172,3 +175,28 @@ def test_an_anchor_accepts_what_lies_above_the_threshold(density) -> None:
                 of[1] += 1
         assert [found.own, found.own_total] == counts[True]
         assert [found.others, found.others_total] == counts[False]
+
+
+def test_what_comes_to_each_layer_is_what_the_equations_say() -> None:
+    unit = PDDM(2, 5).eval()
+    a, b = torch.randn(4, 2), torch.randn(4, 2)
+    steps = inside(unit, a, b)
+    assert torch.equal(steps.u, (a - b).abs()) and torch.equal(steps.v, (a + b) / 2)
+    for hidden, layer, values in (
+        (steps.u_hidden, unit.difference, steps.u), (steps.v_hidden, unit.position, steps.v),
+    ):  # fmt: skip
+        assert torch.allclose(hidden, torch.nn.functional.normalize(layer(values).relu(), dim=-1))
+    assert torch.allclose(steps.joint, unit.joint(torch.cat([steps.u_hidden, steps.v_hidden], -1)).relu())
+    assert torch.equal(steps.score, unit(a, b))
+    assert not any(layer._forward_pre_hooks for layer in unit.children())
+
+
+def test_a_region_without_pairs_is_not_measured(recwarn: pytest.WarningsRecorder) -> None:
+    measured = measure_distance(without(make_scene("grains"), "upright"))
+    assert list(measured["known"].found) == ["lying"]
+    assert list(measured["unseen"].found) == ["lying", "upright"]
+    assert not recwarn
+    table = table_of({"euclidean": measured})
+    (row,) = table[(table["protocol"] == "known") & (table["metric"] == "recall@1")].to_dict("records")
+    assert (row["run"], row["similarity"]) == ("plane", "euclidean")
+    assert row["value"] == measured["known"].metrics["recall@1"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,9 @@ from pddm_lab.scenes import (
     make_scene,
     mesh,
     path,
+    spans,
     vector,
+    without,
 )
 
 
@@ -86,3 +90,25 @@ def test_choices_out_of_range_are_named(wrong: dict) -> None:
 def test_an_unknown_scene_is_named() -> None:
     with pytest.raises(ConfigError, match="density, islands, grains"):
         make_scene("moon")
+
+
+def test_a_region_that_never_trains_keeps_what_it_is_measured_on() -> None:
+    scene = make_scene("grains", 3)
+    other = without(scene, "upright")
+    assert not (other.trains & (other.region_of(np.arange(len(other.points))) == "upright")).any()
+    lying = scene.region_of(np.arange(len(scene.points))) == "lying"
+    assert other.trains.sum() == (scene.trains & lying).sum()
+    known, unseen = other.held_out("known"), other.held_out("unseen")
+    assert set(other.region_of(known)) == {"lying"}
+    assert (other.region_of(unseen) == "upright").sum() == 7 * HELD_OUT
+    assert len(known) + len(unseen) == (~scene.trains).sum()
+
+
+def test_how_far_a_ruler_must_reach_and_may() -> None:
+    scene = make_scene("islands")
+    for span in spans(scene)[::5]:
+        own = [point for point, label in zip(scene.points, scene.labels, strict=True) if label == span.label]
+        others = [point for point, label in zip(scene.points, scene.labels, strict=True) if label != span.label]
+        assert span.half == pytest.approx(np.median([np.linalg.norm(a - b) for a, b in combinations(own, 2)]), 1e-5)
+        assert span.nearest == pytest.approx(min(np.linalg.norm(a - b) for a in own for b in others), rel=1e-5)
+        assert span.region == scene.regions[span.label]

@@ -29,7 +29,16 @@ from pddm_lab.figures.maps import (
     map_of,
 )
 from pddm_lab.figures.pairs import by_density, distributions, distributions_by_density, joint, roc, roc_by_density
-from pddm_lab.figures.plane import plane_along, plane_everywhere, plane_neighbourhood, plane_steps
+from pddm_lab.figures.plane import (
+    plane_along,
+    plane_everywhere,
+    plane_neighbourhood,
+    plane_pairs,
+    plane_rulers,
+    plane_steps,
+    plane_through,
+    plane_unit,
+)
 from pddm_lab.figures.quadruplets import HARDNESS, confusion, hardness
 from pddm_lab.figures.retrieval import ceiling, elsewhere, rank_flow
 from pddm_lab.figures.training import comparison, curves, losses
@@ -67,7 +76,11 @@ __all__ = [
     "plane_along",
     "plane_everywhere",
     "plane_neighbourhood",
+    "plane_pairs",
+    "plane_rulers",
     "plane_steps",
+    "plane_through",
+    "plane_unit",
     "rank_flow",
     "reliability_diagram",
     "roc",

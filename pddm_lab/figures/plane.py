@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pddm_lab.figures.looks import METRICS, RING, new_figure, style_of, translucent
+from pddm_lab.figures.looks import DASHES, METRICS, NEGATIVE, RING, new_figure, style_of, translucent
 from pddm_lab.figures.maps import class_colour
-from pddm_lab.scenes import EXTENT, LAYOUTS, Scene, mesh, path
+from pddm_lab.scenes import EXTENT, LAYOUTS, Scene, mesh, path, spans
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from pddm_lab.plane import Measured, Snapshot
+    from pddm_lab.plane import Inside, Measured, Snapshot
 
 PAIR = "#7A55D6"
 """Colour of the pair whose mean is moved."""
+ANCHOR = {"symbol": "cross", "size": 16, "color": "#11151C", "line": {"color": "white", "width": 2}}
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "pentagon", "star")
 _LEVELS = 9
 
@@ -50,9 +51,14 @@ def plane_neighbourhood(
     _points(figure, scene, hover)
     _pair(figure, pair)
     figure.add_scatter(
-        x=[x], y=[y], name="anchor", mode="markers", hoverinfo="skip", showlegend=False,
-        marker={"symbol": "cross", "size": 16, "color": "#11151C", "line": {"color": "white", "width": 2}},
-    )  # fmt: skip
+        x=[x],
+        y=[y],
+        name="anchor",
+        mode="markers",
+        hoverinfo="skip",
+        showlegend=False,
+        marker=ANCHOR,
+    )
     return _framed(figure)
 
 
@@ -165,6 +171,140 @@ def plane_steps(
     return figure.update_yaxes(title=known.heading, range=[0, 1.04 * scale])
 
 
+def plane_rulers(scene: Scene, radii: Mapping[str, float], *, title: str = "", height: int = 460) -> go.Figure:
+    """For each class how far a ruler must reach, to half of its pairs, and how far it mustn't, to the next class.
+
+    A radius suits a class where it lies between its two bars; one ruler suits all if it does so everywhere.
+
+    Args:
+        scene: the points.
+        radii: rulers to draw, by name.
+    """
+    figure, found = new_figure(title, height), sorted(spans(scene), key=lambda span: span.half)
+    end = 1.15 * max(span.nearest for span in found)
+    told = [f"class {span.label}, {span.region}" for span in found]
+    colour = style_of("euclidean").colour
+    bars = {
+        "half of its own pairs lie within": ([(0.0, span.half) for span in found], colour, ""),
+        "the next class begins": ([(span.nearest, end) for span in found], NEGATIVE, "/"),
+    }
+    for name, (ends, kind, hatch) in bars.items():
+        figure.add_bar(
+            y=list(range(len(found))), x=[round(to - begin, 4) for begin, to in ends], orientation="h", name=name,
+            base=[round(begin, 4) for begin, _ in ends], text=told, textposition="none",
+            hovertemplate=f"%{{text}}: {name} at %{{customdata:.2f}}<extra></extra>",
+            customdata=[begin or to for begin, to in ends],
+            marker={"color": translucent(kind, 0.55), "line": {"width": 0}, "pattern": {"shape": hatch, "size": 5}},
+        )  # fmt: skip
+    for place, (name, radius) in enumerate(radii.items()):
+        line = {"color": PAIR, "width": 2, "dash": DASHES[place % len(DASHES)]}
+        figure.add_vline(x=radius, line=line, annotation_text=name, annotation_position="top")
+    figure.update_layout(barmode="overlay", bargap=0.25, hovermode="closest", margin={"t": 104 if title else 72})
+    figure.update_xaxes(title="Euclidean distance D", range=[0, end])
+    rows: dict[str, list[int]] = {}
+    for row, span in enumerate(found):
+        rows.setdefault(span.region, []).append(row)
+    middle = [float(np.mean(of_region)) for of_region in rows.values()]
+    return figure.update_yaxes(tickvals=middle, ticktext=list(rows), showgrid=False)
+
+
+def plane_pairs(
+    scene: Scene, pairs: Mapping[str, Float[np.ndarray, "2 2"]], *, title: str = "", height: int = 380
+) -> go.Figure:
+    """Pairs of places on the plane: their ends, what they differ by along each axis (u), and their mean (v).
+
+    Args:
+        scene: the points.
+        pairs: both ends of each, by name.
+    """
+    figure = new_figure(title, height)
+    _points(figure, scene, ())
+    for name, ends in pairs.items():
+        (x0, y0), (x1, y1) = ends.round(4).tolist()
+        figure.add_scatter(
+            x=[x0, x1, x1], y=[y0, y0, y1], mode="lines", name="u", showlegend=False, hoverinfo="skip",
+            line={"color": PAIR, "width": 1.5, "dash": "dot"},
+        )  # fmt: skip
+        _pair(figure, ends, ("", ""))
+        v = ends.mean(axis=0).round(4).tolist()
+        figure.add_scatter(
+            x=v[:1], y=v[1:], mode="markers+text", name=f"v of {name}", text=[f"<b>{name}</b>"], showlegend=False,
+            textposition="middle right", textfont={"color": PAIR, "size": 15}, hovertemplate="v = (%{x}, %{y})",
+            marker={"symbol": "x", "size": 10, "color": "#11151C", "line": {"color": "white", "width": 1.2}},
+        )  # fmt: skip
+    return _framed(figure)
+
+
+def plane_unit(steps: Inside, weights: Float[np.ndarray, " hidden"], names: Sequence[str], *, title: str = "",
+               height: int = 430) -> go.Figure:  # fmt: skip
+    """What the layers of a unit make of some pairs: a row per pair, a column per number of u', v', c and W_s c.
+
+    Args:
+        steps: of the pairs.
+        weights: W_s.
+        names: of the pairs.
+    """
+    parts = {
+        "u′: the difference": steps.u_hidden.numpy(), "v′: the place": steps.v_hidden.numpy(),
+        "c: both together": steps.joint.numpy(), "W<sub>s</sub> c: what each adds to S": steps.joint.numpy() * weights,
+    }  # fmt: skip
+    figure = make_subplots(len(parts), 1, shared_xaxes=True, vertical_spacing=0.07, subplot_titles=list(parts))
+    figure.update_annotations(font_size=13, x=0, xanchor="left")
+    new_figure(title, height, figure)
+    colour, against = style_of("pddm").colour, style_of("euclidean").colour
+    for row, values in enumerate(parts.values(), 1):
+        signed = row == len(parts)
+        most = float(np.abs(values).max()) or 1.0
+        scale = (
+            [[0, against], [0.5, "rgba(255,255,255,0)"], [1, colour]]
+            if signed
+            else [[0, "rgba(255,255,255,0)"], [1, colour]]
+        )
+        figure.add_heatmap(
+            z=values.round(4), y=[f"<b>{name}</b>" for name in names], row=row, col=1, colorscale=scale, zmax=most,
+            zmin=-most if signed else 0, showscale=False, xgap=1, ygap=2, hovertemplate="%{z:.3f}<extra></extra>",
+        )  # fmt: skip
+        figure.update_yaxes(autorange="reversed", showgrid=False, row=row, col=1)
+    figure.update_layout(hovermode="closest", margin={"t": 70 if title else 34})
+    figure.update_xaxes(showgrid=False, ticks="")
+    return figure.update_xaxes(title="unit of the layer", row=len(parts), col=1)
+
+
+def plane_through(
+    scene: Scene, anchor: int, steps: Sequence[Snapshot], radius: float, *, title: str = "", height: int = 560
+) -> go.Figure:
+    """What S accepts around an anchor at some steps of a training, two to a row, beside the circle of D.
+
+    Args:
+        scene: the points.
+        anchor: a row of them.
+        steps: the snapshots to draw.
+        radius: D below which a pair is accepted.
+    """
+    from pddm_lab.plane import score
+
+    rows = -(-len(steps) // 2)
+    figure = make_subplots(
+        rows, 2, subplot_titles=[f"step {one.step:,}" for one in steps], horizontal_spacing=0.03, vertical_spacing=0.09
+    )
+    figure.update_annotations(font_size=13)
+    new_figure(title, height, figure)
+    (left, right), (low, high) = EXTENT
+    for place, one in enumerate(steps):
+        panel = go.Figure()
+        _terrain(panel, score(one.unit, scene.points[anchor], mesh()[2]), one.known.threshold, "S accepts")
+        x, y = scene.points[anchor].tolist()
+        _circles(panel, x, y, (radius,), {"color": style_of("euclidean").colour, "width": 2.5}, "D accepts")
+        _points(panel, scene, ())
+        panel.add_scatter(x=[x], y=[y], mode="markers", marker=ANCHOR, showlegend=False, hoverinfo="skip")
+        where = {"row": place // 2 + 1, "col": place % 2 + 1}
+        for trace in panel.data:
+            figure.add_trace(trace.update(showlegend=bool(trace.showlegend) and not place), **where)
+        figure.update_xaxes(range=[left, right], showticklabels=False, **where)
+        figure.update_yaxes(range=[low, high], showticklabels=False, **where)
+    return figure.update_layout(hovermode=False, dragmode=False, margin={"t": 84 if title else 58})
+
+
 def _terrain(figure: go.Figure, scores: np.ndarray, threshold: float, name: str) -> None:
     """S over the plane in steps of one colour, and the line within which it accepts."""
     colour, (x, y, _) = style_of("pddm").colour, mesh(scores.shape[1])
@@ -214,11 +354,11 @@ def _points(figure: go.Figure, scene: Scene, hover: Sequence[str]) -> None:
         )  # fmt: skip
 
 
-def _pair(figure: go.Figure, pair: np.ndarray | None) -> None:
+def _pair(figure: go.Figure, pair: np.ndarray | None, letters: Sequence[str] = ("a", "b")) -> None:
     if pair is not None:
         figure.add_scatter(
             x=pair[:, 0].round(4), y=pair[:, 1].round(4), mode="lines+markers+text", name="pair", showlegend=False,
-            text=["a", "b"], textposition="middle right", textfont={"color": PAIR, "size": 14}, hoverinfo="skip",
+            text=list(letters), textposition="middle right", textfont={"color": PAIR, "size": 14}, hoverinfo="skip",
             line={"color": PAIR, "width": 3}, marker={"symbol": "diamond", "size": 11, "color": PAIR, "line": RING},
         )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import os
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.notebook import begin, run_named
 from pddm_lab.runs import Run
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +31,23 @@ def test_an_unknown_parameter_is_an_error_until_the_notebook_has_begun() -> None
     assert plotly.io.renderers.default == "plotly_mimetype"
     namespace["found"] = 3  # of a later cell, when the first is run again
     begin(namespace, "seed", "steps")
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_notebook_knows_its_own_parameters(path: Path) -> None:
+    body = path.read_text(encoding="utf-8")
+    begins = [node for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Call) and _named(node) == "begin"]
+    if not begins:
+        assert "config_of(globals())" in body
+        return
+    (call,) = begins
+    cell = body.partition('tags=["parameters"]\n')[2].partition("\n# %%")[0]
+    given = [ast.unparse(node.targets[0]) for node in ast.parse(cell).body if isinstance(node, ast.Assign)]
+    assert [ast.literal_eval(argument) for argument in call.args[1:]] == given
+
+
+def _named(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else ""
 
 
 def test_a_notebook_opened_in_its_folder_moves_to_the_repository(
