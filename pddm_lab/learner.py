@@ -6,7 +6,7 @@ their own quadruplets on detached features, so that every run can compare all of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -49,12 +49,14 @@ class Learner(nn.Module):
     Args:
         model: what learns.
         config: the objective's choices.
+        companions: the similarities that learn beside the trained one; one that nobody looks at only costs time.
     """
 
-    def __init__(self, model: MetricModel, config: TrainConfig) -> None:
+    def __init__(self, model: MetricModel, config: TrainConfig, companions: Sequence[str] = LEARNED) -> None:
         super().__init__()
         self.model = model
         self.config = config
+        self.companions = [name for name in companions if name != config.similarity]
         self.trained = nn.ModuleList([model.embedding])
         """What the main loss moves; the rest learns on detached features."""
         if config.similarity in LEARNED:
@@ -88,11 +90,10 @@ class Learner(nn.Module):
             e_m = score_hinge(scores[0], scores[1], config.score_margin)
             e_e = distance_hinge(hinged[0], hinged[1], config.distance_margin)
         loss, terms = joint_objective(e_m, e_e, config.embedding_weight)
-        for name in LEARNED:
-            if name != config.similarity:
-                companion = self._companion_loss(self.model.similarity(name), features.detach(), mined_by)
-                loss = loss + companion
-                terms[f"{name}_loss"] = companion.detach()
+        for name in self.companions:
+            companion = self._companion_loss(self.model.similarity(name), features.detach(), mined_by)
+            loss = loss + companion
+            terms[f"{name}_loss"] = companion.detach()
         slack = config.score_margin + scores[1:] - scores[:1]
         values = torch.cat([scores, distances, slack]).detach()
         return Step(loss, terms, _ends(quads), values, *self._euclidean(features, mined_by, miner, quads, values[:6]))

@@ -14,6 +14,7 @@ from typing import Any
 
 from pddm_lab.config import PRESETS, SimilarityName, TrainConfig
 from pddm_lab.errors import ConfigError
+from pddm_lab.model import LEARNED
 from pddm_lab.study.material import SHARED, Material
 from pddm_lab.study.objectives import LIBRARY, Joint, Objective, library_objective
 
@@ -90,7 +91,7 @@ class Method:
                 raise ConfigError(f"{self.name} doesn't take these settings: {error}.") from error
         if options:
             raise ConfigError(f"{self.name} has no setting {', '.join(sorted(options))}.")
-        return Joint(config, material.stand_in())
+        return Joint(config, material.stand_in(), [name for name in LEARNED if name in self.ranks])
 
 
 def _pddm(name: str, title: str, family: str = "pddm", **fixed: Any) -> Method:

@@ -6,7 +6,7 @@ Every objective has the same model: a linear head on the frozen trunk's features
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -44,11 +44,17 @@ class Objective(nn.Module):
 
 
 class Joint(Objective):
-    """E of the PDDM unit or of another similarity, as a run trains it."""
+    """E of the PDDM unit or of another similarity, as a run trains it.
 
-    def __init__(self, config: TrainConfig, trunk: Trunk) -> None:
+    Args:
+        config: the choices of the model and of E.
+        trunk: stands in for the frozen trunk.
+        companions: the similarities that learn beside the trained one.
+    """
+
+    def __init__(self, config: TrainConfig, trunk: Trunk, companions: Sequence[str]) -> None:
         super().__init__(config, trunk)
-        self.learner = Learner(self.model, config)
+        self.learner = Learner(self.model, config, companions)
 
     def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """E, and the losses of the similarities that ride along."""

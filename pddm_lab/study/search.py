@@ -1,0 +1,144 @@
+"""Choose a method's configuration and its number of steps, by classes held out of training; then train on all classes
+and measure once.
+
+Each configuration is trained once per fold, on the classes of the other folds, and judged by MAP@R on the fold's own
+classes. Of its mean curve the latest step within one standard error of the best is taken, as a run does (training.py).
+The test classes, and the queries held out of the training classes, are looked at in `final` alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from pddm_lab.config import TrainConfig
+from pddm_lab.errors import LabError
+from pddm_lab.evaluate import evaluate
+from pddm_lab.study.density import rates_by_density
+from pddm_lab.study.fit import Fit, fit
+from pddm_lab.study.material import Material
+from pddm_lab.study.methods import Method
+from pddm_lab.study.work import material_of
+
+WHOLE_MATRIX = 200_000_000
+"""Pairs of a query and an item beyond which a network orders a shortlist only, and a sample of pairs is scored."""
+SHORTLIST = 100
+_AVERAGED = ("map@r", "error")
+
+
+def search(
+    needed: Sequence[Mapping[str, Any]], *, config: TrainConfig, folds: int, method: Method,
+    settings: Mapping[str, Any], steps: int, eval_every: int,
+) -> dict[str, Any]:  # fmt: skip
+    """A cell of one configuration: its curve over the folds, the step it chooses, and its value there.
+
+    Args:
+        needed: nothing.
+        config: of the material.
+        folds: of the material.
+        method: what to train.
+        settings: one of its configurations.
+        steps: the most it may train.
+        eval_every: steps between measurements.
+    """
+    material = material_of(config, folds)
+    fits = [
+        fit(material, method, settings, material.fit_items(fold), steps, 0, held_out, eval_every)
+        for fold, held_out in enumerate(material.folds)
+    ]
+    curve = mean_curve([one.curve for one in fits], method.ranks)
+    tolerance = method.config(material, settings).selection_tolerance
+    chosen = chosen_row(curve, method.selection, tolerance)
+    return {
+        "part": "search", "dataset": config.dataset, "method": method.name, "seed": 0, "settings": dict(settings),
+        "metrics": {"validation": {name: {"map@r": chosen[name]["map@r"]} for name in method.ranks}},
+        "curve": curve, "chosen": {"step": chosen["step"], "similarity": method.selection, **chosen[method.selection]},
+    }  # fmt: skip
+
+
+def mean_curve(curves: Sequence[Sequence[Mapping[str, Any]]], similarities: Sequence[str]) -> list[dict[str, Any]]:
+    """The mean over folds of curves of the same steps; the error is that of the mean.
+
+    Args:
+        curves: of each fold, as `Fit.curve`.
+        similarities: that were measured.
+    """
+    found = []
+    for rows in zip(*curves, strict=True):
+        mean: dict[str, Any] = {"step": rows[0]["step"], "seconds": float(np.mean([row["seconds"] for row in rows]))}
+        for name in similarities:
+            values, errors = ([row[name][what] for row in rows] for what in _AVERAGED)
+            mean[name] = {"map@r": float(np.mean(values)), "error": math.hypot(*errors) / len(rows), "folds": values}
+        found.append(mean)
+    return found
+
+
+def chosen_row(curve: Sequence[Mapping[str, Any]], similarity: str, tolerance: float) -> Mapping[str, Any]:
+    """The latest row of a curve whose MAP@R lies within so many standard errors of the best row's.
+
+    Raises:
+        LabError: no value on the curve is a number.
+    """
+    values = [row[similarity]["map@r"] for row in curve]
+    if not np.isfinite(values).any():
+        raise LabError(f"MAP@R by {similarity} is no number at any step: the training diverged.")
+    best = int(np.nanargmax(values))
+    enough = values[best] - tolerance * curve[best][similarity]["error"]
+    return next(row for row, value in zip(reversed(curve), reversed(values), strict=True) if value >= enough)
+
+
+def best_of(searched: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Of a method's cells of the search the one whose chosen step is best; the first of equals."""
+    return max(searched, key=lambda cell: cell["chosen"]["map@r"])
+
+
+def final(
+    needed: Sequence[Mapping[str, Any]], *, config: TrainConfig, folds: int, method: Method, seed: int, part: str
+) -> dict[str, Any]:
+    """A cell of one training on all training classes, by the configuration that was best, measured once.
+
+    Args:
+        needed: the method's cells of the search.
+        config: of the material.
+        folds: of the material.
+        method: what to train.
+        seed: of the weights, the batches and dropout.
+        part: of the study.
+    """
+    material = material_of(config, folds)
+    best = best_of(needed)
+    train = material.dataset.train
+    # As many passes over all training classes as were best over those of the folds.
+    steps = round(
+        best["chosen"]["step"] * len(train) / np.mean([len(material.fit_items(n)) for n in range(len(material.folds))])
+    )
+    fitted = fit(material, method, best["settings"], train, steps, seed)
+    return {
+        "part": part, "dataset": config.dataset, "method": method.name, "seed": seed,
+        "settings": {**best["settings"], "steps": steps}, "metrics": measure(fitted, material), "curve": fitted.curve,
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def measure(fitted: Fit, material: Material) -> dict[str, dict[str, dict[str, float]]]:
+    """All metrics of a fit: protocol -> similarity -> metric -> value."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    labels = material.dataset.labels
+    for protocol in material.protocols:
+        query, gallery = fitted.embed(protocol.query), fitted.embed(protocol.gallery)
+        of_query, of_gallery = labels[protocol.query], labels[protocol.gallery]
+        found[protocol.name] = {}
+        for name in fitted.method.ranks:
+            similarity = fitted.similarity(name)
+            large = similarity.is_network and len(query) * len(gallery) > WHOLE_MATRIX
+            metrics = evaluate(
+                similarity, query, gallery, of_query, of_gallery, protocol.leave_one_out,
+                nmi=name == "euclidean" and protocol.name == "unseen", shortlist=SHORTLIST if large else 0,
+            ).metrics  # fmt: skip
+            by_density = rates_by_density(similarity, query, gallery, of_query, of_gallery, protocol.leave_one_out)
+            found[protocol.name][name] = metrics | by_density
+    return found
