@@ -85,6 +85,16 @@ def iconic_images(data_root: Path) -> dict[str, Path]:
     return {name: path for name, path in paths.items() if path.is_file()}
 
 
+def coarse_classes(data_root: Path) -> dict[str, str]:
+    """Class name -> the coarse class it belongs to, such as Apple for Golden-Delicious; the official one.
+
+    Raises:
+        DataError: no such table, or one of other columns.
+    """
+    table = _root(data_root) / "classes.csv"
+    return {row[0]: row[2] for row in read_rows(table, 5, separator=",", header=True)}
+
+
 def _root(data_root: Path) -> Path:
     folder = data_root / FOLDER
     return folder / "dataset" if (folder / "dataset").is_dir() else folder

@@ -1,0 +1,232 @@
+"""Transfer and zero-shot: train on some classes or one data set, use the model on others without training.
+
+A **target** is pictures with classes, and who searches among whom. The models that meet it are the pretrained features,
+one or more trained elsewhere, and one trained on the target's own training classes: the upper reference. The unseen
+protocol of any run is the zero-shot case already; here go the steps further away: another data set, finer classes than
+the ones trained on, or a product's one iconic picture in place of photos.
+
+Everything is measured on one frozen trunk, so what differs is what the embedding was trained on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pddm_lab.config import SIMILARITIES, TrainConfig
+from pddm_lab.data.dataset import Dataset, Protocol
+from pddm_lab.errors import DataError
+from pddm_lab.evaluate import evaluate
+from pddm_lab.features import Progress
+from pddm_lab.measure import paths_of
+from pddm_lab.run import Run
+from pddm_lab.similarity import Euclidean
+from pddm_lab.spaces import PRETRAINED, Space, pooled_features, pretrained_space, run_space
+from pddm_lab.study.fit import Fit, fit
+from pddm_lab.study.material import Material, powered
+from pddm_lab.study.methods import METHODS
+
+COMPARED = ("euclidean", "pddm")
+"""Similarities that rank, unless others are asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Pictures with classes that a model is used on."""
+
+    name: str
+    paths: list[Path]
+    labels: Int[np.ndarray, " items"]
+    protocols: tuple[Protocol, ...]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Target:
+        """A data set under its own protocols."""
+        protocols = tuple(protocol for protocol in (dataset.unseen, dataset.known) if protocol)
+        return cls(dataset.name, paths_of(dataset), dataset.labels, protocols)
+
+    @classmethod
+    def iconic(cls, dataset: Dataset, icons: Mapping[str, Path]) -> Target:
+        """A data set's queries against one iconic picture of each class: R@1 is the share of photos recognised.
+
+        Args:
+            dataset: its classes are matched by name.
+            icons: class name -> its picture (`data.grocery.iconic_images`); classes without one are left out.
+
+        Raises:
+            DataError: no class of a protocol has a picture.
+        """
+        named = [c for c, name in enumerate(dataset.class_names) if name in icons]
+        row_of = {c: len(dataset) + number for number, c in enumerate(named)}
+        protocols = []
+        for protocol in cls.of(dataset).protocols:
+            query = protocol.query[np.isin(dataset.labels[protocol.query], named)]
+            gallery = np.array([row_of[c] for c in np.unique(dataset.labels[query])], dtype=np.int64)
+            if len(gallery):
+                protocols.append(Protocol(protocol.name, query, gallery))
+        if not protocols:
+            raise DataError(f"No class of {dataset.name} has an iconic picture: expected one for each class.")
+        paths = [*paths_of(dataset), *(icons[dataset.class_names[c]] for c in named)]
+        return cls(f"{dataset.name}, iconic", paths, np.append(dataset.labels, named), tuple(protocols))
+
+
+def coarse(material: Material, coarse_of: Mapping[str, str]) -> Material:
+    """The same material with coarser classes, to train on; the pictures and the split stay as they are.
+
+    Args:
+        material: of a data set with fine classes.
+        coarse_of: fine class name -> coarse class name (`data.grocery.coarse_classes`).
+
+    Raises:
+        DataError: a class that has no coarse one.
+    """
+    dataset = material.dataset
+    if missing := [name for name in dataset.class_names if name not in coarse_of]:
+        raise DataError(f"{dataset.name}: no coarse class is given for {missing[0]}; expected one for each class.")
+    names, number = np.unique([coarse_of[name] for name in dataset.class_names], return_inverse=True)
+    relabelled = dataclasses.replace(dataset, labels=number[dataset.labels], class_names=names.tolist())
+    return dataclasses.replace(material, dataset=relabelled)
+
+
+def train_each(
+    materials: Mapping[str, Material], steps: int, seeds: Iterable[int], *, method: str = "pddm",
+    settings: Mapping[str, Any] | None = None, progress: Progress | None = None,
+) -> dict[tuple[str, int], Fit]:  # fmt: skip
+    """Train one embedding on each material with each seed.
+
+    Args:
+        materials: name -> what to train on.
+        steps: of each training.
+        seeds: of the weights and the batches.
+        method: a key of `study.METHODS`.
+        settings: of the method; None: the first of its configurations.
+        progress: called after each training.
+
+    Returns:
+        (name, seed) -> the trained embedding.
+    """
+    wanted = [(name, seed) for name in materials for seed in seeds]
+    chosen = METHODS[method].configurations(1)[0] if settings is None else settings
+    found = {}
+    for number, (name, seed) in enumerate(wanted):
+        material = materials[name]
+        found[name, seed] = fit(material, METHODS[method], chosen, material.dataset.train, steps, seed)
+        if progress:
+            progress(number + 1, len(wanted), "trainings")
+    return found
+
+
+def transfer(
+    target: Target, fits: Mapping[tuple[str, int], Fit], config: TrainConfig,
+    similarities: Sequence[str] = COMPARED, progress: Progress | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Use trained embeddings on a target, beside the pretrained features.
+
+    Args:
+        target: nothing is trained on it here.
+        fits: as `train_each` returns them, all on the trunk that `config` names.
+        config: names the trunk, and where its features are kept.
+        similarities: that rank, where a space has them.
+        progress: called after each embedding.
+
+    Returns:
+        target, protocol, trained_on ("pretrained" for none), seed (-1 for none), similarity, metric, value.
+    """
+    inputs = powered(pooled_features(config, target.paths), config.pool_power).cpu()
+    tables = [measure(target, Space(PRETRAINED, F.normalize(inputs, dim=1), {"euclidean": Euclidean()}))]
+    for number, ((name, seed), trained) in enumerate(fits.items()):
+        tables.append(measure(target, fit_space(name, trained, inputs), seed, similarities))
+        if progress:
+            progress(number + 1, len(fits), f"embeddings on {target.name}")
+    return pd.concat(tables, ignore_index=True)
+
+
+@torch.no_grad()
+def fit_space(name: str, trained: Fit, inputs: Float[Tensor, "items trunk_dim"]) -> Space:
+    """The space of a trained embedding, of features of the trunk with their power taken."""
+    assert trained.model is not None, "a method that trains"
+    ranks = {each: trained.similarity(each) for each in SIMILARITIES if each in trained.method.ranks}
+    return Space(name, trained.model.embedding.project(inputs), ranks)
+
+
+def transfer_run(
+    run: Run, target: Target, reference: Run | None = None, similarities: Sequence[str] = COMPARED,
+    progress: Progress | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Use a run's model on a target, beside the pretrained features and perhaps a run that was trained on it.
+
+    Args:
+        run: finished.
+        target: nothing is trained on it here.
+        reference: a run on the target's own data set, as the upper reference.
+        similarities: that rank, where a space has them.
+        progress: called as pictures are embedded.
+
+    Returns:
+        As `transfer`.
+
+    Raises:
+        RunError: a run has no model yet.
+    """
+    runs: Sequence[Run] = (run,) if reference is None else (run, reference)
+    tables = [measure(target, pretrained_space(run.config, target.paths, progress))]
+    for each in runs:
+        tables.append(measure(target, run_space(each, target.paths, progress), each.config.seed, similarities))
+    return pd.concat(tables, ignore_index=True)
+
+
+def measure(target: Target, space: Space, seed: int = -1, similarities: Sequence[str] = COMPARED) -> pd.DataFrame:
+    """Every metric of a space's similarities on a target, a row each, with the columns of `transfer`.
+
+    Args:
+        target: its labels and protocols.
+        space: features of all its items.
+        seed: of the training, for the table.
+        similarities: that rank, where the space has them.
+    """
+    rows = []
+    for protocol in target.protocols:
+        query, gallery = (
+            torch.from_numpy(part).to(space.features.device) for part in (protocol.query, protocol.gallery)
+        )
+        labels = target.labels[protocol.query], target.labels[protocol.gallery]
+        has_clusters = len(labels[1]) > len(np.unique(labels[1]))
+        for name in (name for name in similarities if name in space.similarities):
+            found = evaluate(
+                space.similarities[name], query, gallery, *labels, protocol.leave_one_out,
+                nmi=has_clusters and name == "euclidean",
+            )  # fmt: skip
+            shared = {"target": target.name, "protocol": protocol.name, "trained_on": space.name, "seed": seed}
+            rows += [
+                {**shared, "similarity": name, "metric": metric, "value": value}
+                for metric, value in found.metrics.items()
+            ]
+    return pd.DataFrame(rows)
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds with 95 % intervals (Student's t); without several seeds there is none, NaN.
+
+    Args:
+        table: as `transfer` returns it.
+
+    Returns:
+        target, protocol, trained_on, similarity, metric, seeds, value, low, high.
+    """
+    from scipy.stats import t
+
+    keys = ["target", "protocol", "trained_on", "similarity", "metric"]
+    found = table.groupby(keys, sort=False)["value"].agg(["size", "mean", "std"]).reset_index()
+    half = t.ppf(0.975, np.maximum(found["size"] - 1, 1)) * found["std"] / np.sqrt(found["size"])
+    values = {"seeds": found["size"], "value": found["mean"]}
+    return found[keys].assign(**values, low=found["mean"] - half, high=found["mean"] + half)
