@@ -30,7 +30,7 @@ from pddm_lab.evaluate import evaluate
 from pddm_lab.features import Progress
 from pddm_lab.measure import paths_of
 from pddm_lab.run import Run
-from pddm_lab.similarity import Euclidean
+from pddm_lab.similarity import Euclidean, Similarity
 from pddm_lab.spaces import PRETRAINED, Space, pooled_features, pretrained_space, run_space
 from pddm_lab.study.fit import Fit, fit
 from pddm_lab.study.material import Material, powered
@@ -155,7 +155,9 @@ def transfer(
 def fit_space(name: str, trained: Fit, inputs: Float[Tensor, "items trunk_dim"]) -> Space:
     """The space of a trained embedding, of features of the trunk with their power taken."""
     assert trained.model is not None, "a method that trains"
-    ranks = {each: trained.similarity(each) for each in SIMILARITIES if each in trained.method.ranks}
+    ranks: dict[str, Similarity] = {
+        each: trained.similarity(each) for each in SIMILARITIES if each in trained.method.ranks
+    }
     return Space(name, trained.model.embedding.project(inputs), ranks)
 
 
@@ -196,14 +198,12 @@ def measure(target: Target, space: Space, seed: int = -1, similarities: Sequence
     """
     rows = []
     for protocol in target.protocols:
-        query, gallery = (
-            torch.from_numpy(part).to(space.features.device) for part in (protocol.query, protocol.gallery)
-        )
+        features = [space.features[torch.from_numpy(rows)] for rows in (protocol.query, protocol.gallery)]
         labels = target.labels[protocol.query], target.labels[protocol.gallery]
         has_clusters = len(labels[1]) > len(np.unique(labels[1]))
         for name in (name for name in similarities if name in space.similarities):
             found = evaluate(
-                space.similarities[name], query, gallery, *labels, protocol.leave_one_out,
+                space.similarities[name], *features, *labels, protocol.leave_one_out,
                 nmi=has_clusters and name == "euclidean",
             )  # fmt: skip
             shared = {"target": target.name, "protocol": protocol.name, "trained_on": space.name, "seed": seed}
