@@ -198,12 +198,12 @@ def measure(target: Target, space: Space, seed: int = -1, similarities: Sequence
     """
     rows = []
     for protocol in target.protocols:
-        features = [space.features[torch.from_numpy(rows)] for rows in (protocol.query, protocol.gallery)]
+        query, gallery = (space.features[torch.from_numpy(part)] for part in (protocol.query, protocol.gallery))
         labels = target.labels[protocol.query], target.labels[protocol.gallery]
         has_clusters = len(labels[1]) > len(np.unique(labels[1]))
         for name in (name for name in similarities if name in space.similarities):
             found = evaluate(
-                space.similarities[name], *features, *labels, protocol.leave_one_out,
+                space.similarities[name], query, gallery, *labels, protocol.leave_one_out,
                 nmi=has_clusters and name == "euclidean",
             )  # fmt: skip
             shared = {"target": target.name, "protocol": protocol.name, "trained_on": space.name, "seed": seed}
