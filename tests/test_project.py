@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     "errors", "config", "naming", "runfiles", "runlog", "mined", "hardness",
     "data.images", "data.splits", "data.sampler", "data.source", "data.download", "data.npm", "data.render",
-    "data.emoji_sets", "data.emoji", "data.digits", "data.folder", "data.grocery", "data.cub200", "data.cars196",
-    "data.products", "data.dataset",
+    "data.emoji_sets", "data.emoji", "data.digits", "data.folder", "data.imagenet", "data.grocery", "data.cub200",
+    "data.cars196", "data.products", "data.dataset",
     "pddm", "scoring", "similarity", "explain", "miner", "losses", "backbones", "model", "features", "learner",
     "separation", "evaluate", "neighbourhoods", "anchor", "mistakes",
     "gallery_files", "maps", "index", "gallery", "upkeep", "shortlist", "pairs", "verdicts", "run", "runs",

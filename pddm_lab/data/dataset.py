@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pddm_lab.data import cars196, cub200, digits, emoji, folder, grocery, products
+from pddm_lab.data import cars196, cub200, digits, emoji, folder, grocery, imagenet, products
 from pddm_lab.data.images import open_image, why_unreadable
 from pddm_lab.data.source import Progress, Source
 from pddm_lab.data.splits import hold_out_queries, without_lone_items
@@ -22,7 +22,7 @@ from pddm_lab.errors import DataError
 SOURCES: dict[str, Source] = {
     module.SOURCE.name: module.SOURCE for module in (emoji, grocery, cub200, cars196, products, digits)
 }
-"""The data sets known by name, the demo first; any other folder is read as `folder:PATH`."""
+"""The data sets known by name, the demo first; beside them `folder:PATH`, `imagenet:zero-shot` and `imagenet:transfer`."""
 
 _CHUNK = 64
 
@@ -112,7 +112,7 @@ def read_dataset(
     """Read a data set by name, leave out what cannot be decoded, and split it by classes.
 
     Args:
-        name: one of `SOURCES`, or `folder:PATH`.
+        name: one of `SOURCES`, `folder:PATH`, `imagenet:zero-shot` or `imagenet:transfer`.
         data_root: folder that holds the data sets under their usual names; unused by `folder:PATH`.
         known_query_share: share of each training class held out as queries of the known classes, where the data set
             names none; 0 to 0.5.
@@ -163,6 +163,8 @@ def read_dataset(
 def _source(name: str) -> Source:
     if name.startswith("folder:"):
         return folder.source(name.removeprefix("folder:"))
+    if name.startswith(imagenet.PREFIX):
+        return imagenet.source(name.removeprefix(imagenet.PREFIX))
     if name not in SOURCES:
         raise DataError(f"Unknown data set {name!r}. Expected one of {', '.join(SOURCES)}, or folder:PATH.")
     return SOURCES[name]

@@ -46,7 +46,7 @@ def list_folder(root: Path, split_seed: int = 0) -> Listing:
     names: list[str] = []
     empty: list[str] = []
     for class_name in sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."):
-        files = _image_names(root / class_name)
+        files = image_names(root / class_name)
         if not files:
             empty.append(class_name)
             continue
@@ -63,7 +63,8 @@ def list_folder(root: Path, split_seed: int = 0) -> Listing:
     return Listing(root, ids, np.array(labels, dtype=np.int64), names, trains, notes=notes)
 
 
-def _image_names(folder: Path) -> list[str]:
+def image_names(folder: Path) -> list[str]:
+    """Names of the images in a folder, in alphabetical order; hidden and other files are passed over."""
     names = (entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name[0] != ".")
     return sorted(name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES)
 
@@ -71,6 +72,6 @@ def _image_names(folder: Path) -> list[str]:
 def _found(root: Path, names: list[str], empty: list[str]) -> str:
     if names:
         return f"only one class with images ({names[0]})"
-    if loose := _image_names(root):
+    if loose := image_names(root):
         return f"{len(loose)} images that lie in no class folder"
     return f"{len(empty)} folders, none with images in it" if empty else "no folders in it"

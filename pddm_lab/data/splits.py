@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 
-def halves_by_hash(class_names: Sequence[str], seed: int) -> np.ndarray:
-    """Split classes in halves by a seeded hash of their names.
+def halves_by_hash(class_names: Sequence[str], seed: int, share: float = 0.5) -> np.ndarray:
+    """Split classes in halves, or other shares, by a seeded hash of their names.
+
+    Args:
+        class_names: the classes.
+        seed: of the hash.
+        share: of the classes that train, rounded up.
 
     Returns:
-        (classes,) bool, True for the half that trains; the larger half where the number is odd.
+        (classes,) bool, True for those that train.
     """
     digests = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in class_names]
     order = sorted(range(len(class_names)), key=digests.__getitem__)
     trains = np.zeros(len(class_names), dtype=bool)
-    trains[order[: (len(order) + 1) // 2]] = True
+    trains[order[: math.ceil(round(share * len(order), 6))]] = True
     return trains
 
 
