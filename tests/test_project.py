@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 # A module imports only from modules above it.
 # fmt: off
 ORDER = [
-    "errors", "config", "naming", "runfiles", "runlog", "mined", "hardness",
+    "errors", "published", "config", "naming", "runfiles", "runlog", "mined", "hardness",
     "data.images", "data.splits", "data.sampler", "data.source", "data.download", "data.npm", "data.render",
     "data.emoji_sets", "data.emoji", "data.digits", "data.folder", "data.imagenet", "data.grocery", "data.cub200",
     "data.cars196", "data.products", "data.dataset",

@@ -80,7 +80,8 @@ def find(data_root: Path) -> tuple[Path, Path]:
                 return data_root / name, data_root / name / inner
     raise DataError(
         f"There is no ImageNet in {data_root}: expected {FOLDERS[0]}/<wnid>/<image> or "
-        f"{FOLDERS[0]}/train/<wnid>/<image>, with wnids such as n01440764. Get it from image-net.org, and point PDDM_LAB_DATA at the folder that holds it."
+        f"{FOLDERS[0]}/train/<wnid>/<image>, with wnids such as n01440764. Get it from image-net.org, and point "
+        "PDDM_LAB_DATA at the folder that holds it."
     )
 
 
