@@ -22,7 +22,7 @@ from pddm_lab.errors import DataError
 SOURCES: dict[str, Source] = {
     module.SOURCE.name: module.SOURCE for module in (emoji, grocery, cub200, cars196, products, digits)
 }
-"""The data sets known by name, the demo first. Beside them: `folder:PATH`, `imagenet:zero-shot`, `imagenet:transfer`."""
+"""The data sets known by name, the demo first. Also read: `folder:PATH`, `imagenet:zero-shot`, `imagenet:transfer`."""
 
 _CHUNK = 64
 
