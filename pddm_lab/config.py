@@ -69,6 +69,10 @@ class TrainConfig:
     """Dropout after each layer of the PDDM unit; 0 to 1."""
     unit_normalize: bool = False
     """L2-normalise u and v before the PDDM unit's first layers (one text does; measured worse)."""
+    unit_position: bool = True
+    """Let the PDDM unit see the place v of a pair; without it S is one learned global measure of the difference u."""
+    unit_global: float = 0.0
+    """What g starts at in S = W_s c + b_s - g D, where the PDDM unit corrects the distance; 0: as in the paper, no D."""
 
     mining: Literal["anchor", "batch"] = "anchor"
     """anchor: a hard quadruplet for every item of a batch. batch: the paper's one hardest quadruplet of a batch."""
@@ -140,7 +144,7 @@ class TrainConfig:
                 raise ConfigError(f"{_flag(name)} expects {hint.__name__}, got {value!r} ({type(value).__name__}).")
         for name in ("steps", "eval_every", "dim", "image_size", "resize", "devices", "views"):
             self._at_least(name, 1)
-        for name in ("warmup_steps", "clip_norm", "unit_hidden", "weight_decay", "lr", "trunk_lr_scale"):
+        for name in ("warmup_steps", "clip_norm", "unit_hidden", "unit_global", "weight_decay", "lr", "trunk_lr_scale"):
             self._at_least(name, 0)
         for name in (
             "score_margin",
@@ -160,6 +164,8 @@ class TrainConfig:
             raise ConfigError(f"--pool-power expects a number above 0, at most 1, got {self.pool_power}.")
         if self.images_per_class < 2 or self.classes_per_batch < 2:
             raise ConfigError("--images-per-class and --classes-per-batch expect 2 or more: a batch holds pairs.")
+        if self.unit_global and self.unit_normalize:
+            raise ConfigError("--unit-global expects --no-unit-normalize: D is the length of u as it is.")
         if self.resize < self.image_size:
             raise ConfigError(f"--resize expects --image-size ({self.image_size}) or more, got {self.resize}.")
 

@@ -5,6 +5,8 @@ Paper -> code:  g(x) -> trunk and head   f = g(x) / ||g(x)|| -> embed(x)   d -> 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -51,13 +53,11 @@ class EmbeddingNet(nn.Module):
 
 def learned_similarities(config: TrainConfig) -> nn.ModuleDict:
     """New similarities with weights, by name: those of `LEARNED`."""
-    hidden, dropout, normalize = config.unit_hidden, config.unit_dropout, config.unit_normalize
-    return nn.ModuleDict(
-        {
-            name: make_similarity(name, config.dim, hidden=hidden, dropout=dropout, normalize_input=normalize)
-            for name in LEARNED
-        }
-    )
+    options: dict[str, Any] = {
+        "hidden": config.unit_hidden, "dropout": config.unit_dropout, "normalize_input": config.unit_normalize,
+        "position": config.unit_position, "global_weight": config.unit_global,
+    }  # fmt: skip
+    return nn.ModuleDict({name: make_similarity(name, config.dim, **options) for name in LEARNED})
 
 
 class MetricModel(nn.Module):

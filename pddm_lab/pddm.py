@@ -5,7 +5,7 @@ Paper -> code:  f_i, f_j -> a, b   u -> u   v -> v   u', v' -> u_hidden, v_hidde
 W_u, b_u -> difference   W_v, b_v -> position   W_c, b_c -> joint   W_s, b_s -> score
 
 Source: Huang, Loy, Tang, "Local Similarity-Aware Deep Feature Embedding", NIPS 2016. Options beyond it: `hidden` (the
-paper's layers are d wide), `dropout`, `normalize_input`; off by default.
+paper's layers are d wide), `dropout`, `normalize_input`, `position`, `global_weight`; off by default.
 """
 
 from __future__ import annotations
@@ -24,9 +24,15 @@ class PDDM(nn.Module):
         hidden: width of the three layers; 0 for d, as in the paper.
         dropout: share of each layer's outputs dropped while training.
         normalize_input: L2-normalise u and v before their layers.
+        position: False takes the place out, v' = 0: what is left is one learned measure of u for the whole space.
+        global_weight: what g starts at in S = W_s c + b_s - g ||a - b||, where the unit learns to correct a global
+            metric: at the start W_s = 0. 0 leaves the term out, as the paper does.
     """
 
-    def __init__(self, dim: int = 128, hidden: int = 0, dropout: float = 0.0, normalize_input: bool = False) -> None:
+    def __init__(
+        self, dim: int = 128, hidden: int = 0, dropout: float = 0.0, normalize_input: bool = False,
+        position: bool = True, global_weight: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         hidden = hidden or dim
         self.difference = nn.Linear(dim, hidden)
@@ -35,6 +41,13 @@ class PDDM(nn.Module):
         self.score = nn.Linear(hidden, 1)
         self.dropout = nn.Dropout(dropout)
         self.normalize_input = normalize_input
+        self.global_weight: nn.Parameter | None = None
+        if not position:
+            for parameter in self.position.parameters():
+                nn.init.zeros_(parameter).requires_grad_(False)
+        if global_weight:
+            self.global_weight = nn.Parameter(torch.tensor([global_weight]))
+            nn.init.zeros_(self.score.weight)
 
     def forward(self, a: Float[Tensor, "*#batch dim"], b: Float[Tensor, "*#batch dim"]) -> Float[Tensor, "*batch"]:
         """Score pairs; `a` and `b` broadcast against each other, and S(a, b) = S(b, a).
@@ -61,4 +74,11 @@ class PDDM(nn.Module):
         u_hidden = F.normalize(self.dropout(F.relu(self.difference(u))), dim=-1)
         v_hidden = F.normalize(self.dropout(F.relu(self.position(v))), dim=-1)
         joint = self.dropout(F.relu(self.joint(torch.cat([u_hidden, v_hidden], dim=-1))))
-        return self.score(joint).squeeze(-1)
+        score = self.score(joint).squeeze(-1)
+        return score if self.global_weight is None else score - self.global_weight * _length(u)
+
+
+def _length(u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+    """||u||, with a gradient of 0 at u = 0, where it has none."""
+    squares = u.square().sum(-1)
+    return torch.where(squares > 0, squares, 1.0).sqrt() * (squares > 0)

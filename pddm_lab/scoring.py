@@ -6,7 +6,7 @@ tile's blocks stay in a core's cache from one step to the next, and compiled, th
 become one loop.
 
 Paper -> code:  W_u, b_u -> difference   W_c, b_c -> joint   W_s, b_s -> score
-W_v a / 2 + b_v, W_v b / 2 -> a_position, b_position
+its halves that multiply u' and v' -> joint_u, joint_v   W_v a / 2 + b_v, W_v b / 2 -> a_position, b_position
 """
 
 from __future__ import annotations
@@ -32,20 +32,23 @@ TILES = {"cpu": (32, 256), "cuda": (512, 1024)}
 
 
 class _Layers(NamedTuple):
-    """A unit's weights as a tile needs them; the two that are multiplied by many rows in the precision of products."""
+    """A unit's weights as a tile needs them; those that many rows are multiplied by in the precision of products."""
 
     difference: Float[Tensor, "dim hidden"]
     difference_bias: Float[Tensor, " hidden"]
-    joint: Float[Tensor, "hidden2 hidden"]
+    joint_u: Float[Tensor, "hidden hidden"]
+    joint_v: Float[Tensor, "hidden hidden"]
     joint_bias: Float[Tensor, " hidden"]
     score: Float[Tensor, " hidden"]
     score_bias: Float[Tensor, 1]
+    global_weight: Float[Tensor, 1] | None
 
     @staticmethod
     def of(unit: PDDM, products: torch.dtype) -> _Layers:
+        of_u, of_v = unit.joint.weight.T.to(products).chunk(2)
         return _Layers(
-            unit.difference.weight.T.contiguous().to(products), unit.difference.bias,
-            unit.joint.weight.T.contiguous().to(products), unit.joint.bias, unit.score.weight[0], unit.score.bias,
+            unit.difference.weight.T.contiguous().to(products), unit.difference.bias, of_u.contiguous(),
+            of_v.contiguous(), unit.joint.bias, unit.score.weight[0], unit.score.bias, unit.global_weight,
         )  # fmt: skip
 
 
@@ -142,14 +145,21 @@ def _score_tile(
 ) -> Float[Tensor, "a b"]:
     """S of every a with its own row of b, or with the one row of all, from features and the summands of W_v v + b_v."""
     products, exact = layers.difference.dtype, a.dtype
-    u = (a[:, None] - b).abs_().flatten(0, 1).to(products)
-    u_hidden = (u @ layers.difference).to(exact).add_(layers.difference_bias).relu_()
-    u_hidden.div_(u_hidden.norm(dim=1, keepdim=True).clamp_(min=SMALLEST_NORM))
+    u = (a[:, None] - b).abs_().flatten(0, 1)
+    u_hidden = (u.to(products) @ layers.difference).to(exact).add_(layers.difference_bias).relu_()
     v_hidden = (a_position[:, None] + b_position).relu_().flatten(0, 1)
-    v_hidden.div_(v_hidden.norm(dim=1, keepdim=True).clamp_(min=SMALLEST_NORM))
-    joint = (torch.cat([u_hidden, v_hidden], dim=1).to(products) @ layers.joint).to(exact)
+    # W_c [u'; v'] is a sum of two products, and a length may divide after its product as well as before.
+    joint = (u_hidden.to(products) @ layers.joint_u).to(exact).mul_(_inverse_length(u_hidden))
+    joint.addcmul_((v_hidden.to(products) @ layers.joint_v).to(exact), _inverse_length(v_hidden))
     joint.add_(layers.joint_bias).relu_()
-    return (joint @ layers.score).add_(layers.score_bias).view(len(a), -1)
+    scores = joint.mul_(layers.score).sum(1).add_(layers.score_bias)
+    if layers.global_weight is not None:
+        scores.sub_(layers.global_weight * u.norm(dim=1))
+    return scores.view(len(a), -1)
+
+
+def _inverse_length(rows: Float[Tensor, "pairs hidden"]) -> Float[Tensor, "pairs 1"]:
+    return rows.norm(dim=1, keepdim=True).clamp_(min=SMALLEST_NORM).reciprocal_()
 
 
 def has_compiler() -> bool:

@@ -169,8 +169,9 @@ class PDDMSimilarity(Similarity):
 
 
 def make_similarity(
-    name: str, dim: int, *, hidden: int = 0, dropout: float = 0.0, normalize_input: bool = False
-) -> Similarity:
+    name: str, dim: int, *, hidden: int = 0, dropout: float = 0.0, normalize_input: bool = False,
+    position: bool = True, global_weight: float = 0.0,
+) -> Similarity:  # fmt: skip
     """A new similarity by name.
 
     Args:
@@ -179,12 +180,14 @@ def make_similarity(
         hidden: width of the PDDM unit; 0 for dim.
         dropout: dropout of the PDDM unit.
         normalize_input: L2-normalise u and v of the PDDM unit.
+        position: False takes the place v out of the PDDM unit.
+        global_weight: what the weight of the global distance in the PDDM unit's S starts at; 0: no such term.
 
     Raises:
         ConfigError: an unknown name.
     """
     if name == "pddm":
-        return PDDMSimilarity(PDDM(dim, hidden, dropout, normalize_input))
+        return PDDMSimilarity(PDDM(dim, hidden, dropout, normalize_input, position, global_weight))
     if name == "mahalanobis":
         return Mahalanobis(dim)
     if name == "cosine":

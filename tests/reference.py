@@ -30,7 +30,10 @@ def pddm_score(unit, a, b) -> float:
     u_hidden = _unit_length(_relu(_linear(weights["difference.weight"], weights["difference.bias"], u)))
     v_hidden = _unit_length(_relu(_linear(weights["position.weight"], weights["position.bias"], v)))
     joint = _relu(_linear(weights["joint.weight"], weights["joint.bias"], u_hidden + v_hidden))
-    return _linear(weights["score.weight"], weights["score.bias"], joint)[0]
+    score = _linear(weights["score.weight"], weights["score.bias"], joint)[0]
+    return score - weights.get("global_weight", [0.0])[0] * math.sqrt(
+        sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+    )
 
 
 def score_matrix(similarity, features):

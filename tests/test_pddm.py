@@ -60,3 +60,27 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(unit(a, b), unit(a, b))
     unit.eval()
     assert torch.equal(unit(a, b), unit(a, b))
+
+
+def test_a_unit_that_corrects_the_distance_starts_as_the_distance():
+    unit = PDDM(6, global_weight=3.0).double()
+    a, b = reference.unit_features(5, 6, 1), reference.unit_features(5, 6, 2)
+    torch.testing.assert_close(unit(a, b) - unit.score.bias, -3 * (a - b).norm(dim=1))
+    torch.nn.init.normal_(unit.score.weight)
+    expected = [reference.pddm_score(unit, *pair) for pair in zip(a.tolist(), b.tolist(), strict=True)]
+    torch.testing.assert_close(unit(a, b), torch.tensor(expected, dtype=torch.float64))
+    assert torch.autograd.gradcheck(unit, (a.requires_grad_(), b.requires_grad_()))
+    (at_zero,) = torch.autograd.grad(unit(a, a).sum(), a)
+    assert at_zero.isfinite().all()
+
+
+def test_without_its_place_a_pair_scores_alike_everywhere():
+    torch.manual_seed(0)
+    unit = PDDM(6, position=False).double()
+    a, b = reference.unit_features(5, 6, 1), reference.unit_features(5, 6, 2)
+    torch.testing.assert_close(unit(a, b), unit(a + 0.7, b + 0.7))
+    assert (PDDM(6).double()(a, b) - PDDM(6).double()(a + 0.7, b + 0.7)).abs().max() > 0.01
+    optimizer = torch.optim.AdamW(unit.parameters(), lr=0.1)
+    unit(a, b).sum().backward()
+    optimizer.step()
+    assert not any(parameter.any() for parameter in unit.position.parameters())

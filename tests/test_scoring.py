@@ -9,10 +9,21 @@ from pddm_lab.pddm import PDDM
 from pddm_lab.scoring import all_pairs, has_compiler
 
 
-@pytest.fixture(params=[{}, {"hidden": 24}, {"normalize_input": True}], ids=["plain", "wide", "normalised"])
+OPTIONS = {
+    "plain": {},
+    "wide": {"hidden": 24},
+    "normalised": {"normalize_input": True},
+    "without place": {"position": False},
+    "corrects D": {"global_weight": 2.0},
+}
+
+
+@pytest.fixture(params=OPTIONS.values(), ids=OPTIONS.keys())
 def unit(request) -> PDDM:
     torch.manual_seed(0)
-    return PDDM(16, **request.param).eval()
+    made = PDDM(16, **request.param).eval()
+    torch.nn.init.normal_(made.score.weight)  # one that corrects a distance starts without a correction
+    return made
 
 
 @pytest.fixture(autouse=True)
