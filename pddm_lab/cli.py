@@ -18,6 +18,7 @@ from tyro.conf import Fixed, Positional, Suppress, arg
 
 from pddm_lab import config
 from pddm_lab.bench.commands import bench
+from pddm_lab.beyond_commands import growth, recognise, transfer
 from pddm_lab.config import PRESET_SUMMARIES, PRESETS, TrainConfig
 from pddm_lab.errors import ConfigError, DataError, LabError, RunError
 from pddm_lab.gallery_commands import gallery
@@ -212,6 +213,8 @@ def fetch(name: Positional[str], data_root: str = "") -> None:
 
 app.command(data, name="data", help="List or fetch data sets.")
 app.command(gallery, name="gallery", help="Add, remove or update items of a run's gallery.")
+for beyond in (recognise, transfer, growth):
+    app.command(beyond)
 app.command(bench, name="bench", help="Measure how fast the lab is on this machine.")
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from typing import Protocol as TypingProtocol
 
 import numpy as np
 import pandas as pd
@@ -29,15 +30,28 @@ from pddm_lab.errors import DataError
 from pddm_lab.evaluate import evaluate
 from pddm_lab.features import Progress
 from pddm_lab.measure import paths_of
+from pddm_lab.model import MetricModel
 from pddm_lab.run import Run
 from pddm_lab.similarity import Euclidean, Similarity
 from pddm_lab.spaces import PRETRAINED, Space, pooled_features, pretrained_space, run_space
-from pddm_lab.study.fit import Fit, fit
+from pddm_lab.study import fit as study_fit
 from pddm_lab.study.material import Material, powered
-from pddm_lab.study.methods import METHODS
+from pddm_lab.study.methods import METHODS, Method
 
 COMPARED = ("euclidean", "pddm")
 """Similarities that rank, unless others are asked for."""
+
+
+class Trained(TypingProtocol):
+    """What is asked of an embedding that a study's loop trained."""
+
+    @property
+    def model(self) -> MetricModel | None: ...
+
+    @property
+    def method(self) -> Method: ...
+
+    def similarity(self, name: str) -> Similarity: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +115,7 @@ def coarse(material: Material, coarse_of: Mapping[str, str]) -> Material:
 def train_each(
     materials: Mapping[str, Material], steps: int, seeds: Iterable[int], *, method: str = "pddm",
     settings: Mapping[str, Any] | None = None, progress: Progress | None = None,
-) -> dict[tuple[str, int], Fit]:  # fmt: skip
+) -> dict[tuple[str, int], Trained]:  # fmt: skip
     """Train one embedding on each material with each seed.
 
     Args:
@@ -117,17 +131,17 @@ def train_each(
     """
     wanted = [(name, seed) for name in materials for seed in seeds]
     chosen = METHODS[method].configurations(1)[0] if settings is None else settings
-    found = {}
+    found: dict[tuple[str, int], Trained] = {}
     for number, (name, seed) in enumerate(wanted):
         material = materials[name]
-        found[name, seed] = fit(material, METHODS[method], chosen, material.dataset.train, steps, seed)
+        found[name, seed] = study_fit.fit(material, METHODS[method], chosen, material.dataset.train, steps, seed)
         if progress:
             progress(number + 1, len(wanted), "trainings")
     return found
 
 
 def transfer(
-    target: Target, fits: Mapping[tuple[str, int], Fit], config: TrainConfig,
+    target: Target, fits: Mapping[tuple[str, int], Trained], config: TrainConfig,
     similarities: Sequence[str] = COMPARED, progress: Progress | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Use trained embeddings on a target, beside the pretrained features.
@@ -152,7 +166,7 @@ def transfer(
 
 
 @torch.no_grad()
-def fit_space(name: str, trained: Fit, inputs: Float[Tensor, "items trunk_dim"]) -> Space:
+def fit_space(name: str, trained: Trained, inputs: Float[Tensor, "items trunk_dim"]) -> Space:
     """The space of a trained embedding, of features of the trunk with their power taken."""
     assert trained.model is not None, "a method that trains"
     ranks: dict[str, Similarity] = {

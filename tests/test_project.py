@@ -28,16 +28,16 @@ ORDER = [
     "gallery_files", "maps", "index", "gallery", "upkeep", "shortlist", "pairs", "verdicts", "run", "runs",
     "convergence", "exports", "baselines", "measure", "newcomers", "training", "trainer",
     "study.cells", "study.material", "study.work", "study.objectives", "study.methods", "study.fit",
-    "study.density", "study.search", "study.ablation", "study.compare", "scenes", "plane",
+    "study.density", "study.search", "study.ablation", "study.compare", "scenes", "plane", "teaching",
     "audit", "calibration", "duplicates", "twins", "licences", "margins", "spaces", "recognition", "growth",
     "transfer",
-    "figures.looks", "figures.audit", "figures.maps", "figures.pairs", "figures.plane", "figures.quadruplets",
-    "figures.retrieval", "figures.training", "figures",
+    "figures.looks", "figures.audit", "figures.beyond", "figures.maps", "figures.pairs", "figures.plane",
+    "figures.quadruplets", "figures.retrieval", "figures.training", "figures",
     "cards.block", "cards.audit", "cards.classes", "cards.confusions", "cards.pairs", "cards.explanation",
     "cards.pictures", "cards.quadruplets", "cards.tables", "cards", "notebook", "serving",
     "bench.report", "bench.timing", "bench.scoring", "bench.mining", "bench.search", "bench.evaluation",
     "bench.training", "bench.synthetic", "bench.browser",
-    "bench.pages", "bench.dashboard", "bench.commands", "gallery_commands", "cli",
+    "bench.pages", "bench.dashboard", "bench.commands", "beyond_commands", "gallery_commands", "cli",
 ]
 # fmt: on
 
