@@ -22,6 +22,7 @@ from pddm_lab.beyond_commands import growth, recognise, transfer
 from pddm_lab.config import PRESET_SUMMARIES, PRESETS, TrainConfig
 from pddm_lab.errors import ConfigError, DataError, LabError, RunError
 from pddm_lab.gallery_commands import gallery
+from pddm_lab.study_commands import compare
 
 if TYPE_CHECKING:
     from pddm_lab.data.source import Progress
@@ -215,6 +216,7 @@ app.command(data, name="data", help="List or fetch data sets.")
 app.command(gallery, name="gallery", help="Add, remove or update items of a run's gallery.")
 for beyond in (recognise, transfer, growth):
     app.command(beyond)
+app.command(compare)
 app.command(bench, name="bench", help="Measure how fast the lab is on this machine.")
 
 

@@ -28,7 +28,8 @@ ORDER = [
     "gallery_files", "maps", "index", "gallery", "upkeep", "shortlist", "pairs", "verdicts", "run", "runs",
     "convergence", "exports", "baselines", "measure", "newcomers", "training", "trainer",
     "study.cells", "study.material", "study.work", "study.objectives", "study.methods", "study.fit",
-    "study.density", "study.search", "study.ablation", "study.compare", "scenes", "plane", "teaching",
+    "study.density", "study.search", "study.ablation", "study.compare", "study.statistics",
+    "study.tables", "scenes", "plane", "teaching",
     "audit", "calibration", "duplicates", "twins", "licences", "margins", "spaces", "recognition", "growth",
     "transfer",
     "figures.looks", "figures.audit", "figures.beyond", "figures.maps", "figures.pairs", "figures.plane",
@@ -37,7 +38,7 @@ ORDER = [
     "cards.pictures", "cards.quadruplets", "cards.tables", "cards", "notebook", "serving",
     "bench.report", "bench.timing", "bench.scoring", "bench.mining", "bench.search", "bench.evaluation",
     "bench.training", "bench.synthetic", "bench.browser",
-    "bench.pages", "bench.dashboard", "bench.commands", "beyond_commands", "gallery_commands", "cli",
+    "bench.pages", "bench.dashboard", "bench.commands", "beyond_commands", "gallery_commands", "study_commands", "cli",
 ]
 # fmt: on
 

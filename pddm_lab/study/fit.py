@@ -10,8 +10,7 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -33,19 +32,95 @@ EVAL_EVERY = 50
 """Steps between measurements."""
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """A trained (or untrained) method."""
+class Fitting:
+    """A method in training, which can be asked to go on.
 
-    method: Method
-    model: MetricModel | None
-    """The moving average of its weights, in evaluation mode; None where nothing is trained."""
-    embed: Callable[[np.ndarray], Tensor]
-    """Items -> features of unit length, (items, dim)."""
-    curve: list[dict[str, Any]]
-    """A row per measurement: step, seconds, loss (mean since the row before), and by similarity map@r and error."""
-    seconds: float
-    """Of the training steps."""
+    Args:
+        material: the features.
+        method: one of `METHODS`, or one of your own.
+        settings: a configuration of the method: fields of `TrainConfig`, and options of its loss.
+        items: training items, among `material.dataset.train`.
+        steps: that it will train in all; a schedule of the learning rate looks at them.
+        seed: of the weights, the batches and dropout.
+
+    Raises:
+        LabError: a bad setting, or too few classes.
+    """
+
+    def __init__(
+        self, material: Material, method: Method, settings: Mapping[str, Any], items: Int[np.ndarray, " items"],
+        steps: int, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.material, self.method, self.settings, self.seed = material, method, settings, seed
+        self.curve: list[dict[str, Any]] = []
+        self.step, self.seconds = 0, 0.0
+        self._losses: list[float] = []
+        self.model: MetricModel | None = None
+        if not method.trains:
+            self._features = _untrained(material, method, settings, items)
+            return
+        labels, train = material.dataset.labels, material.dataset.train
+        classes, numbers = np.unique(labels[items], return_inverse=True)
+        torch.manual_seed(seed)
+        self._objective = method.build(material, settings, seed, len(classes))
+        self._config = dataclasses.replace(self._objective.config, steps=max(steps, 1))
+        self._optimizer = _optimizer(self._objective)
+        self._batches = ClassBatches(labels, items, self._config.classes_per_batch, self._config.images_per_class, seed)
+        self._number_of, self._row_of = np.full((2, len(labels)), -1)
+        self._number_of[items] = numbers
+        self._row_of[train] = np.arange(len(train))
+        self.model = copy.deepcopy(self._objective.model).eval().requires_grad_(False)
+
+    def advance(self, to: int, validation: Int[np.ndarray, " validation"] | None = None) -> dict[str, Any]:
+        """Train up to a step, and add a row to the curve.
+
+        Args:
+            to: the step; a method that doesn't train stays at step 0.
+            validation: items to measure MAP@R on, each searched among the others.
+
+        Raises:
+            LabError: the training diverges.
+        """
+        begun = time.perf_counter()
+        while self.model is not None and self.step < to:
+            self.step += 1
+            self._losses.append(self._take_step(self.model))
+        self.seconds += time.perf_counter() - begun
+        loss = float(np.mean(self._losses)) if self._losses else None
+        if loss is not None and not math.isfinite(loss):
+            raise LabError(f"{self.method.name} diverged by step {self.step} with {dict(self.settings)}.")
+        row: dict[str, Any] = {"step": self.step, "seconds": self.seconds, "loss": loss}
+        if validation is not None:
+            row |= _measured(self, validation)
+        self._losses = []
+        self.curve.append(row)
+        return row
+
+    def _take_step(self, kept: MetricModel) -> float:
+        """As a run takes it: batch, views, dropout and learning rate depend on the seed and the step alone."""
+        batch = self._batches.batch(self.step)
+        view = np.random.default_rng([self.seed, self.step]).integers(len(self.material.views), size=len(batch))
+        inputs = self.material.views[torch.from_numpy(view), torch.from_numpy(self._row_of[batch])]
+        torch.manual_seed(self.seed * 1_000_003 + self.step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["base_lr"] * learning_rate_factor(self._config, self.step)
+        self._objective.train()
+        loss = self._objective(inputs, torch.from_numpy(self._number_of[batch]))
+        loss.backward()
+        if self._config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self._objective.parameters(), self._config.clip_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        _follow(kept, self._objective.model, self._config.average, self.step)
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def embed(self, items: Int[np.ndarray, " items"]) -> Float[Tensor, "items dim"]:
+        """Features of unit length by the moving average of the weights."""
+        chosen = torch.from_numpy(items)
+        if self.model is None:
+            return self._features[chosen]
+        return self.model.embedding.project(self.material.inputs[chosen])
 
     def similarity(self, name: str) -> Similarity:
         """A similarity by name, trained where it has weights.
@@ -67,64 +142,31 @@ def fit(
     seed: int = 0,
     validation: Int[np.ndarray, " validation"] | None = None,
     eval_every: int = EVAL_EVERY,
-) -> Fit:
-    """Train a method from its first step.
+) -> Fitting:
+    """Train a method from its first step to its last.
 
     Args:
         material: the features.
         method: one of `METHODS`, or one of your own.
-        settings: a configuration of the method: fields of `TrainConfig`, and options of its loss.
+        settings: a configuration of the method.
         items: training items, among `material.dataset.train`.
-        steps: to train; unused by a method that doesn't train.
+        steps: to train.
         seed: of the weights, the batches and dropout.
-        validation: items to measure MAP@R on every `eval_every` steps, each searched among the others.
+        validation: items to measure MAP@R on.
         eval_every: steps between measurements; the last step is measured, too.
 
     Raises:
         LabError: a bad setting, too few classes, or a training that diverges.
     """
-    if not method.trains:
-        untrained = _untrained(material, method, settings, items)
-        row: dict[str, Any] = {"step": 0, "seconds": 0.0, "loss": None}
-        if validation is not None:
-            row |= _measured(method, untrained(validation), material.dataset.labels[validation], None)
-        return Fit(method, None, untrained, [row], 0.0)
-    classes, numbers = np.unique(material.dataset.labels[items], return_inverse=True)
-    torch.manual_seed(seed)
-    objective = method.build(material, settings, seed, len(classes))
-    config = dataclasses.replace(objective.config, steps=max(steps, 1))
-    number_of = np.full(len(material.dataset), -1)
-    number_of[items] = numbers
-    row_of = np.full(len(material.dataset), -1)
-    row_of[material.dataset.train] = np.arange(len(material.dataset.train))
-    batches = ClassBatches(material.dataset.labels, items, config.classes_per_batch, config.images_per_class, seed)
-    optimizer = _optimizer(objective)
-    kept = copy.deepcopy(objective.model).eval().requires_grad_(False)
-    curve: list[dict[str, Any]] = []
-    seconds, total, since = 0.0, 0.0, 0
+    fitting = Fitting(material, method, settings, items, steps, seed)
+    for step in measured_steps(method, steps, eval_every):
+        fitting.advance(step, validation)
+    return fitting
 
-    def embed(chosen: np.ndarray) -> Tensor:
-        with torch.no_grad():
-            return kept.embedding.project(material.inputs[torch.from_numpy(chosen)])
 
-    for step in range(1, steps + 1):
-        begun = time.perf_counter()
-        batch = batches.batch(step)
-        view = np.random.default_rng([seed, step]).integers(len(material.views), size=len(batch))
-        inputs = material.views[torch.from_numpy(view), torch.from_numpy(row_of[batch])]
-        loss = _step(objective, optimizer, config, step, inputs, torch.from_numpy(number_of[batch]))
-        _follow(kept, objective.model, config.average, step)
-        seconds += time.perf_counter() - begun
-        total, since = total + loss, since + 1
-        if step % eval_every == 0 or step == steps:
-            if not math.isfinite(total):
-                raise LabError(f"{method.name} diverged by step {step} with {dict(settings)}: its loss is {loss}.")
-            row = {"step": step, "seconds": seconds, "loss": total / since}
-            if validation is not None:
-                row |= _measured(method, embed(validation), material.dataset.labels[validation], kept)
-            curve.append(row)
-            total, since = 0.0, 0
-    return Fit(method, kept, embed, curve, seconds)
+def measured_steps(method: Method, steps: int, eval_every: int) -> list[int]:
+    """The steps at which a curve has a row."""
+    return [*range(eval_every, steps, eval_every), steps] if method.trains else [0]
 
 
 def _optimizer(objective: Objective) -> torch.optim.Optimizer:
@@ -136,24 +178,6 @@ def _optimizer(objective: Objective) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
 
 
-def _step(
-    objective: Objective, optimizer: torch.optim.Optimizer, config: Any, step: int, inputs: Tensor, labels: Tensor
-) -> float:
-    torch.manual_seed(config.seed * 1_000_003 + step)
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * learning_rate_factor(config, step)
-    objective.train()
-    loss = objective(inputs, labels)
-    loss.backward()
-    if config.clip_norm:
-        torch.nn.utils.clip_grad_norm_(
-            [p for group in optimizer.param_groups for p in group["params"]], config.clip_norm
-        )
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return float(loss.detach())
-
-
 @torch.no_grad()
 def _follow(kept: MetricModel, model: MetricModel, decay: float, step: int) -> None:
     """Move the weights that are kept towards the model's, as a run does."""
@@ -161,8 +185,10 @@ def _follow(kept: MetricModel, model: MetricModel, decay: float, step: int) -> N
     torch._foreach_lerp_([*kept.parameters()], [p.detach() for p in model.parameters()], 1 - decay)
 
 
-def _untrained(material: Material, method: Method, settings: Mapping[str, Any], items: np.ndarray) -> Callable:
-    """What embeds items without training: pretrained features to a power, or their principal components."""
+def _untrained(
+    material: Material, method: Method, settings: Mapping[str, Any], items: np.ndarray
+) -> Float[Tensor, "items dim"]:
+    """Features of all items without training: pretrained features to a power, or their principal components."""
     features = F.normalize(powered(material.pooled, float(settings["power"])), dim=1)
     if method.objective == "pca":
         from sklearn.decomposition import PCA
@@ -170,14 +196,14 @@ def _untrained(material: Material, method: Method, settings: Mapping[str, Any], 
         dim = min(material.config.dim, len(items), features.shape[1])
         found = PCA(dim, whiten=bool(settings["whiten"]), random_state=0).fit(features[torch.from_numpy(items)].numpy())
         features = F.normalize(torch.from_numpy(found.transform(features.numpy())).float(), dim=1)
-    return lambda chosen: features[torch.from_numpy(chosen)]
+    return features
 
 
-def _measured(method: Method, features: Tensor, labels: np.ndarray, model: MetricModel | None) -> dict[str, Any]:
-    of = (lambda name: make_similarity(name, 0)) if model is None else model.similarity
+def _measured(fitting: Fitting, items: np.ndarray) -> dict[str, Any]:
+    features, labels = fitting.embed(items), torch.from_numpy(fitting.material.dataset.labels[items])
     found: dict[str, Any] = {}
-    for name in method.ranks:
-        precisions = average_precisions(of(name).matrix(features, features), torch.from_numpy(labels))
+    for name in fitting.method.ranks:
+        precisions = average_precisions(fitting.similarity(name).matrix(features, features), labels)
         error = float(precisions.std(correction=1)) / math.sqrt(len(precisions)) if len(precisions) > 1 else 0.0
         found[name] = {"map@r": float(precisions.mean()) if len(precisions) else math.nan, "error": error}
     return found

@@ -1,5 +1,5 @@
 """The methods of a study: what each minimises, what is fixed, and the small grid it may search. All get equally many
-configurations; learning rates are the same for all, and the other axis is the choice that matters most to the method.
+configurations: three learning rates by two values of the choice that matters most to the method.
 
 A setting is a field of `TrainConfig`, or an option of the method's loss.
 """
@@ -21,6 +21,8 @@ from pddm_lab.study.objectives import LIBRARY, Joint, Objective, library_objecti
 CONFIGURATIONS = 6
 """Each method searches this many."""
 LEARNING_RATES = (5e-4, 2e-4, 1.25e-3)
+HIGHER_RATES = (1.25e-3, 5e-4, 3e-3)
+"""For losses that learn more slowly: those with weights of their own, and those of features that have a length."""
 UNTRAINED = ("pretrained", "pca")
 _FIELDS = {field.name for field in dataclasses.fields(TrainConfig)}
 _PDDM: tuple[SimilarityName, ...] = ("euclidean", "mahalanobis", "pddm")
@@ -99,8 +101,16 @@ def _pddm(name: str, title: str, family: str = "pddm", **fixed: Any) -> Method:
     return Method(name, title, family, "joint", fixed, grid, _PDDM)
 
 
-def _baseline(objective: str, title: str, *, fixed: Mapping[str, Any] | None = None, **grid: tuple[Any, ...]) -> Method:
-    return Method(objective, title, "baseline", objective, fixed or {}, {"lr": LEARNING_RATES, **grid})
+def _baseline(
+    objective: str, title: str, *, fixed: Mapping[str, Any] | None = None, rates: tuple[float, ...] = LEARNING_RATES,
+    **grid: tuple[Any, ...],
+) -> Method:  # fmt: skip
+    return Method(objective, title, "baseline", objective, fixed or {}, {"lr": rates, **grid})
+
+
+def _proxy(objective: str, title: str, fixed: Mapping[str, Any] | None = None, **grid: tuple[Any, ...]) -> Method:
+    """One whose loss has weights per class, which learn at a rate of their own, as their authors have it."""
+    return _baseline(objective, title, fixed={**(fixed or {}), "loss_lr_scale": 30.0}, rates=HIGHER_RATES, **grid)
 
 
 METHODS: dict[str, Method] = {
@@ -121,14 +131,14 @@ METHODS: dict[str, Method] = {
         _baseline("contrastive", "Contrastive", neg_margin=(1.0, 0.5)),
         _baseline("triplet_hard", "Triplet, batch-hard", margin=(0.2, 0.5)),
         _baseline("triplet_semihard", "Triplet, semi-hard", margin=(0.2, 0.1)),
-        _baseline("lifted", "Lifted structure (generalised)", neg_margin=(1.0, 0.5)),
-        _baseline("npairs", "N-pairs", length_weight=(0.002, 0.02)),
+        _baseline("lifted", "Lifted structure (generalised)", rates=HIGHER_RATES, neg_margin=(1.0, 10.0)),
+        _baseline("npairs", "N-pairs", rates=HIGHER_RATES, length_weight=(0.002, 0.02)),
         _baseline("margin", "Margin", fixed={"margin": 0.2, "loss_lr_scale": 10.0}, beta=(1.2, 0.6)),
         _baseline("multi_similarity", "Multi-similarity", fixed={"alpha": 2, "beta": 50}, base=(0.5, 0.8)),
-        _baseline("proxy_nca", "Proxy-NCA", fixed={"loss_lr_scale": 100.0}, softmax_scale=(9.0, 30.0)),
-        _baseline("proxy_anchor", "Proxy-Anchor", fixed={"margin": 0.1, "loss_lr_scale": 100.0}, alpha=(32.0, 16.0)),
-        _baseline("arcface", "ArcFace", fixed={"margin": 28.6, "loss_lr_scale": 10.0}, scale=(64.0, 16.0)),
-        _baseline("classifier", "Classifier's features", fixed={"loss_lr_scale": 10.0}, smoothing=(0.0, 0.1)),
+        _proxy("proxy_nca", "Proxy-NCA", softmax_scale=(9.0, 30.0)),
+        _proxy("proxy_anchor", "Proxy-Anchor", {"margin": 0.1}, alpha=(32.0, 16.0)),
+        _proxy("arcface", "ArcFace", {"margin": 28.6}, scale=(64.0, 16.0)),
+        _proxy("classifier", "Classifier's features", smoothing=(0.0, 0.1)),
         Method("pretrained", "Pretrained features", "untrained", "pretrained",
                grid={"power": (1.0, 0.8, 0.6, 0.5, 0.4, 0.3)}),
         Method("pca", "Pretrained features, PCA", "untrained", "pca",

@@ -144,7 +144,9 @@ def library_objective(
         miner = miners.TripletMarginMiner(margin=rest["margin"], type_of_triplets="semihard")
         return Library(config, trunk, losses.TripletMarginLoss(**rest), miner)
     if name == "lifted":
-        return Library(config, trunk, losses.GeneralizedLiftedStructureLoss(**rest))
+        # On features of unit length its sum of exponentials weighs all negatives alike: it comes without, as published.
+        loss = losses.GeneralizedLiftedStructureLoss(distance=distances.LpDistance(normalize_embeddings=False), **rest)
+        return Library(config, trunk, loss, unit_length=False)
     if name == "npairs":
         # Dot products of features of unit length can't tell 32 classes apart; the authors bound the length softly.
         loss = losses.NPairsLoss(

@@ -2,7 +2,8 @@
 and measure once.
 
 Each configuration is trained once per fold, on the classes of the other folds, and judged by MAP@R on the fold's own
-classes. Of its mean curve the latest step within one standard error of the best is taken, as a run does (training.py).
+classes. Of its mean curve the latest step within one standard error of the best is taken, as a run does (training.py);
+a curve that has stayed below that for a while isn't followed further.
 The test classes, and the queries held out of the training classes, are looked at in `final` alone.
 """
 
@@ -19,7 +20,7 @@ from pddm_lab.config import TrainConfig
 from pddm_lab.errors import LabError
 from pddm_lab.evaluate import evaluate
 from pddm_lab.study.density import rates_by_density
-from pddm_lab.study.fit import Fit, fit
+from pddm_lab.study.fit import Fitting, fit, measured_steps
 from pddm_lab.study.material import Material
 from pddm_lab.study.methods import Method
 from pddm_lab.study.work import material_of
@@ -27,7 +28,8 @@ from pddm_lab.study.work import material_of
 WHOLE_MATRIX = 200_000_000
 """Pairs of a query and an item beyond which a network orders a shortlist only, and a sample of pairs is scored."""
 SHORTLIST = 100
-_AVERAGED = ("map@r", "error")
+PATIENCE = 3
+"""Measurements after which a search ends where none of them is within the tolerance of the best."""
 
 
 def search(
@@ -46,13 +48,15 @@ def search(
         eval_every: steps between measurements.
     """
     material = material_of(config, folds)
-    fits = [
-        fit(material, method, settings, material.fit_items(fold), steps, 0, held_out, eval_every)
-        for fold, held_out in enumerate(material.folds)
-    ]
-    curve = mean_curve([one.curve for one in fits], method.ranks)
+    fits = [Fitting(material, method, settings, material.fit_items(fold), steps) for fold in range(len(material.folds))]
     tolerance = method.config(material, settings).selection_tolerance
-    chosen = chosen_row(curve, method.selection, tolerance)
+    curve: list[dict[str, Any]] = []
+    for step in measured_steps(method, steps, eval_every):
+        rows = [fitting.advance(step, held_out) for fitting, held_out in zip(fits, material.folds, strict=True)]
+        curve.append(mean_row(rows, method.ranks))
+        chosen = chosen_row(curve, method.selection, tolerance)
+        if chosen not in curve[-PATIENCE:]:
+            break
     return {
         "part": "search", "dataset": config.dataset, "method": method.name, "seed": 0, "settings": dict(settings),
         "metrics": {"validation": {name: {"map@r": chosen[name]["map@r"]} for name in method.ranks}},
@@ -60,21 +64,18 @@ def search(
     }  # fmt: skip
 
 
-def mean_curve(curves: Sequence[Sequence[Mapping[str, Any]]], similarities: Sequence[str]) -> list[dict[str, Any]]:
-    """The mean over folds of curves of the same steps; the error is that of the mean.
+def mean_row(rows: Sequence[Mapping[str, Any]], similarities: Sequence[str]) -> dict[str, Any]:
+    """The mean over folds of rows of one step; the error is that of the mean.
 
     Args:
-        curves: of each fold, as `Fit.curve`.
+        rows: of each fold's curve.
         similarities: that were measured.
     """
-    found = []
-    for rows in zip(*curves, strict=True):
-        mean: dict[str, Any] = {"step": rows[0]["step"], "seconds": float(np.mean([row["seconds"] for row in rows]))}
-        for name in similarities:
-            values, errors = ([row[name][what] for row in rows] for what in _AVERAGED)
-            mean[name] = {"map@r": float(np.mean(values)), "error": math.hypot(*errors) / len(rows), "folds": values}
-        found.append(mean)
-    return found
+    mean: dict[str, Any] = {"step": rows[0]["step"], "seconds": float(np.mean([row["seconds"] for row in rows]))}
+    for name in similarities:
+        values, errors = ([row[name][what] for row in rows] for what in ("map@r", "error"))
+        mean[name] = {"map@r": float(np.mean(values)), "error": math.hypot(*errors) / len(rows), "folds": values}
+    return mean
 
 
 def chosen_row(curve: Sequence[Mapping[str, Any]], similarity: str, tolerance: float) -> Mapping[str, Any]:
@@ -124,7 +125,7 @@ def final(
 
 
 @torch.no_grad()
-def measure(fitted: Fit, material: Material) -> dict[str, dict[str, dict[str, float]]]:
+def measure(fitted: Fitting, material: Material) -> dict[str, dict[str, dict[str, float]]]:
     """All metrics of a fit: protocol -> similarity -> metric -> value."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     labels = material.dataset.labels
