@@ -35,6 +35,7 @@ from pddm_lab.run import Run
 from pddm_lab.similarity import Euclidean, Similarity
 from pddm_lab.spaces import PRETRAINED, Space, pooled_features, pretrained_space, run_space
 from pddm_lab.study import fit as study_fit
+from pddm_lab.study.cells import Study, key_of
 from pddm_lab.study.material import Material, powered
 from pddm_lab.study.methods import METHODS, Method
 
@@ -244,3 +245,25 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     half = t.ppf(0.975, np.maximum(found["size"] - 1, 1)) * found["std"] / np.sqrt(found["size"])
     values = {"seeds": found["size"], "value": found["mean"]}
     return found[keys].assign(**values, low=found["mean"] - half, high=found["mean"] + half)
+
+
+def keep(study: Study, table: pd.DataFrame, settings: Mapping[str, Any]) -> None:
+    """Keep a table in a study, a cell per target, model and seed.
+
+    Args:
+        study: that it goes to.
+        table: as `transfer` returns it.
+        settings: of the trainings; a study takes one such set.
+
+    Raises:
+        RunError: the study has cells of other settings.
+    """
+    study.settle("transfer", settings)
+    for (target, trained_on, seed), cell in table.groupby(["target", "trained_on", "seed"], sort=False):
+        metrics: dict[str, dict[str, dict[str, float]]] = {}
+        for row in cell.itertuples():
+            metrics.setdefault(row.protocol, {}).setdefault(row.similarity, {})[row.metric] = row.value
+        study.write(
+            key_of("transfer", target, trained_on, seed), part="transfer", dataset=target, method=trained_on,
+            seed=seed, settings=settings, metrics=metrics,
+        )  # fmt: skip
