@@ -6,7 +6,7 @@ as one table. Nothing is written twice but a part that a resumed training has to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,45 @@ EUCLIDEAN = {
     **dict.fromkeys(("e_s_ij", "e_s_ik", "e_s_jl", "e_d_ij", "e_d_ik", "e_d_jl"), "float32"),
 }
 """What Euclidean mining would have taken instead of a quadruplet; optional: older logs lack it."""
+
+
+def quadruplet_columns(
+    ids: np.ndarray,
+    classes: np.ndarray,
+    mined: tuple[np.ndarray, np.ndarray],
+    euclidean: tuple[np.ndarray, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """One batch's quadruplets as columns of the log, but for phase and step.
+
+    Args:
+        ids: of the batch's items, (items,).
+        classes: names of their classes, (items,).
+        mined: i, j, k, l as positions in the batch, (4, quads), and their S, D and slacks, (8, quads).
+        euclidean: what Euclidean mining takes instead, (4, quads), and its S and D, (6, quads).
+    """
+    columns: dict[str, np.ndarray] = {}
+    for prefix, kinds, part in (("", QUADRUPLETS, mined), ("e_", EUCLIDEAN, euclidean)):
+        if part is not None:
+            ends, values = dict(zip("ijkl", part[0], strict=True)), part[1]
+            columns |= {f"{prefix}{end}": ids[chosen] for end, chosen in ends.items()}
+            columns |= {f"{prefix}class_{end}": classes[ends[end]] for end in "ikl"}
+            names = [name for name, kind in kinds.items() if kind == "float32"]
+            columns |= dict(zip(names, values, strict=True))
+    return columns
+
+
+def coded_table(parts: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Quadruplets in memory as `Log.table` reads them, texts as dictionaries.
+
+    Args:
+        parts: columns of each batch, phase and step among them; these may be plain values.
+    """
+    import pyarrow as pa
+
+    columns = QUADRUPLETS | EUCLIDEAN
+    rows = [{name: _column(part.get(name), len(part["i"])) for name in columns} for part in parts]
+    whole = {name: np.concatenate([part[name] for part in rows]) for name in columns}
+    return pa.Table.from_pydict(whole, schema=_schema(columns, coded=True))
 
 
 class Log:

@@ -32,9 +32,10 @@ from pddm_lab.data.splits import hold_out_classes
 from pddm_lab.errors import ConfigError
 from pddm_lab.evaluate import evaluate
 from pddm_lab.features import ImageFiles, Progress, Stopped, image_loader, trunk_features
-from pddm_lab.learner import VALUE_NAMES, Learner, Step
+from pddm_lab.learner import Learner, Step
 from pddm_lab.measure import Embedder, finish, load_model, paths_of, progress_bars
 from pddm_lab.model import MetricModel
+from pddm_lab.runlog import quadruplet_columns
 from pddm_lab.runs import Run
 
 FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -276,16 +277,11 @@ class Training:
         self.run.log_metrics(
             step, phase, "train", self.config.similarity, terms | {"lr": lr, "quadruplets": float(count)}
         )
-        frame: dict[str, Any] = {"phase": phase, "step": np.full(count, step)}
-        for prefix, quadruplets, values in (
-            ("", result.quadruplets, result.values),
-            ("e_", result.euclidean, result.euclidean_values),
-        ):
-            ends = dict(zip("ijkl", items[quadruplets.cpu().numpy()], strict=True))
-            frame |= {f"{prefix}{end}": self.ids[chosen] for end, chosen in ends.items()}
-            frame |= {f"{prefix}class_{end}": self.class_of[ends[end]] for end in "ikl"}
-            frame |= {f"{prefix}{name}": row for name, row in zip(VALUE_NAMES, values.cpu().numpy(), strict=False)}
-        self.run.log_quadruplets(frame)
+        mined = quadruplet_columns(
+            self.ids[items], self.class_of[items], (result.quadruplets.cpu().numpy(), result.values.cpu().numpy()),
+            (result.euclidean.cpu().numpy(), result.euclidean_values.cpu().numpy()),
+        )  # fmt: skip
+        self.run.log_quadruplets({"phase": phase, "step": np.full(count, step), **mined})
 
     def _validate(self, phase: str, step: int, model: MetricModel, validation: np.ndarray) -> tuple[float, float]:
         """MAP@R of the validation classes by the similarity that selects, and its standard error; rank 0 measures."""

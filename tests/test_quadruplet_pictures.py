@@ -89,3 +89,17 @@ def test_suspects_stand_beside_both_classes(mined: Mined) -> None:
     first = table.iloc[0]
     assert f"{first['against']} of {first['met']} classmates speak against it, most often for {first['named']}" in body
     assert ("pl-strong" in body) == (first["score"] >= 0.5)
+
+
+def test_a_batch_is_a_matrix_with_its_classes_framed_and_its_picks_marked() -> None:
+    scores = -np.arange(16.0).reshape(4, 4)
+    marks = {"positive": [(0, 1)], "negative": [(0, 2), (3, 1)]}
+    figure = figures.batch_matrix(scores, ["a", "a", "b", "b"], [b"png"] * 4, "euclidean", marks=marks)
+    cells, positive, negative = figure.data
+    assert np.isnan(np.diag(cells.z)).all() and cells.z[1][2] == -6 and cells.text[1][2] == 6
+    assert cells.customdata[1][2].tolist() == ["a", "b"]
+    assert [(shape.x0, shape.x1) for shape in figure.layout.shapes] == [(-0.5, 1.5), (1.5, 3.5)]
+    assert (list(positive.x), list(positive.y)) == ([1], [0])
+    assert list(zip(negative.y, negative.x, strict=True)) == marks["negative"]
+    assert len(figure.layout.images) == 8
+    assert not figures.batch_matrix(scores, list("abcd"), [], "pddm").layout.images

@@ -39,7 +39,7 @@ from pddm_lab.figures.plane import (
     plane_through,
     plane_unit,
 )
-from pddm_lab.figures.quadruplets import HARDNESS, confusion, hardness
+from pddm_lab.figures.quadruplets import HARDNESS, batch_matrix, confusion, hardness
 from pddm_lab.figures.retrieval import ceiling, elsewhere, rank_flow
 from pddm_lab.figures.training import comparison, curves, losses
 
@@ -54,6 +54,7 @@ __all__ = [
     "Colouring",
     "Metric",
     "Style",
+    "batch_matrix",
     "by_density",
     "ceiling",
     "chance_by_density",

@@ -1,14 +1,16 @@
-"""Charts of mined quadruplets: how hard they were through training, and which classes are confused."""
+"""Charts of mined quadruplets: a batch's similarities, how hard they were, which classes are confused."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float
 
-from pddm_lab.figures.looks import NEGATIVE, STYLES, new_figure, style_of, translucent
+from pddm_lab.figures.looks import NEGATIVE, STYLES, new_figure, shown, style_of, translucent
 
 DARK = "#6B7686"
 HARDNESS = {
@@ -104,6 +106,53 @@ def confusion(
     return figure.update_layout(hovermode="closest", margin={"t": 44 if title else 8})
 
 
+def batch_matrix(
+    scores: Float[np.ndarray, "items items"], labels: Sequence[object], pictures: Sequence[bytes], similarity: str, *,
+    marks: Mapping[str, Sequence[tuple[int, int]]] | None = None, title: str = "", height: int = 640,
+) -> go.Figure:  # fmt: skip
+    """All similarities of a batch as a matrix: a picture per row and column, frames around the pairs of one class.
+
+    Args:
+        scores: of every item (row) with every item (column), larger = more similar.
+        labels: class of each item, those of a class next to each other.
+        pictures: of each item, PNG bytes; none to leave them out.
+        similarity: whose scores they are.
+        marks: cells to mark, (row, column), by what they are.
+    """
+    figure, items, style = new_figure(title, height), len(labels), style_of(similarity)
+    values = np.where(np.eye(items, dtype=bool), np.nan, scores)
+    names = np.array([str(label) for label in labels])
+    figure.add_heatmap(
+        z=values.round(4), xgap=1, ygap=1, colorscale=[[0, translucent(style.colour, 0.04)], [1, style.colour]],
+        customdata=np.stack(np.broadcast_arrays(names[:, None], names), -1), text=shown(similarity, values).round(3),
+        colorbar={"thickness": 10, "title": {"text": f"{style.title}<br>more similar ↑", "font": {"size": 11}}},
+        hovertemplate="%{customdata[0]} and %{customdata[1]}: %{text}<extra></extra>",
+    )  # fmt: skip
+    edges = np.flatnonzero(np.append(True, names[1:] != names[:-1]))
+    for start, end in zip(edges, np.append(edges[1:], items), strict=True):
+        figure.add_shape(
+            type="rect", x0=start - 0.5, x1=end - 0.5, y0=start - 0.5, y1=end - 0.5,
+            line={"color": DARK, "width": 2},
+        )  # fmt: skip
+    for (name, cells), (symbol, colour) in zip((marks or {}).items(), _MARKS, strict=False):
+        rows, columns = zip(*cells, strict=True) if cells else ((), ())
+        figure.add_scatter(
+            x=columns, y=rows, mode="markers", name=name, hoverinfo="skip",
+            marker={"symbol": symbol, "size": 11, "color": colour, "line": {"color": colour, "width": 2.5}},
+        )  # fmt: skip
+    # Beside a short side of so many cells, the axes' pictures take one and a bit.
+    for place, data in enumerate(pictures):
+        source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+        for x, y in ((place, -1.15), (-1.15, place)):
+            figure.add_layout_image(
+                source=source, xref="x", yref="y", x=x, y=y, sizex=0.9, sizey=0.9, xanchor="center", yanchor="middle"
+            )
+    low = -1.9 if len(pictures) else -0.5
+    figure.update_xaxes(range=[low, items - 0.5], visible=False, constrain="domain")
+    figure.update_yaxes(range=[items - 0.5, low], visible=False, scaleanchor="x", constrain="domain")
+    return figure.update_layout(hovermode="closest", dragmode=False, margin={"t": 76 if title else 36})
+
+
 def _seriated(table: pd.DataFrame, most: int) -> list[str]:
     """The classes of the most frequent pairs, each beside the one it is confused with most of those left."""
     chosen: dict[str, None] = {}
@@ -124,6 +173,7 @@ def _seriated(table: pd.DataFrame, most: int) -> list[str]:
 
 
 _WRONG = "#C4382F"
+_MARKS = (("circle-open", "#11151C"), ("x-thin", _WRONG), ("diamond-open", "#7A55D6"))
 _LINES = {
     "violated": (
         "%",

@@ -1,0 +1,166 @@
+"""A small training in memory, for teaching: a head and the similarities learn on a frozen trunk's features in seconds.
+
+Batches, miner, objective and model are those of a run; nothing is chosen on validation classes, and nothing is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor
+
+from pddm_lab.config import TrainConfig
+from pddm_lab.data.dataset import Dataset
+from pddm_lab.data.sampler import ClassBatches
+from pddm_lab.evaluate import evaluate
+from pddm_lab.learner import Learner, Step
+from pddm_lab.mined import Mined
+from pddm_lab.model import MetricModel
+from pddm_lab.runlog import coded_table, quadruplet_columns
+
+PHASE = "refit"
+"""What the log of a small training calls its only phase: it trains on all training classes, as a refit does."""
+
+PICTURE = 64
+"""Longer side of a picture in a notebook, in pixels."""
+
+
+@dataclass(eq=False)
+class SmallTraining:
+    """A model that trains on the training classes of a data set, step by step, on the CPU."""
+
+    dataset: Dataset
+    pooled: Float[Tensor, "items trunk_dim"]
+    """The frozen trunk's features of all items."""
+    config: TrainConfig
+    """Of it all that a step needs: the batches, the model, the objective, lr, weight_decay and seed."""
+    labels: Int[np.ndarray, " items"] | None = None
+    """In place of the data set's own, where some are to be wrong."""
+    model: MetricModel = field(init=False)
+    losses: list[float] = field(init=False, default_factory=list)
+    """E of each step."""
+
+    def __post_init__(self) -> None:
+        if self.labels is None:
+            self.labels = self.dataset.labels
+        torch.manual_seed(self.config.seed)
+        self.model = MetricModel(self.config)
+        self.model.embedding.trunk.requires_grad_(False)
+        self._learner = Learner(self.model, self.config)
+        self._batches = ClassBatches(
+            self.labels, self.dataset.train, self.config.classes_per_batch, self.config.images_per_class,
+            self.config.seed,
+        )  # fmt: skip
+        weights = [*self.model.embedding.head.parameters(), *self.model.learned.parameters()]
+        self._optimiser = torch.optim.AdamW(weights, lr=self.config.lr, weight_decay=self.config.weight_decay)
+        self._mined: list[dict] = []
+
+    def batch(self, step: int) -> Int[np.ndarray, " items"]:
+        """Items of the batch of a step, those of a class next to each other."""
+        return self._batches.batch(step)
+
+    def features(self, items: Int[np.ndarray, " items"]) -> Float[Tensor, "items dim"]:
+        """Unit-length features of some items by the model as it is now."""
+        with torch.no_grad():
+            return self.model.embedding.project(self.pooled[torch.from_numpy(items)])
+
+    def look(self, items: Int[np.ndarray, " items"]) -> Step:
+        """What a step would make of a batch; nothing is learned."""
+        assert self.labels is not None
+        with torch.no_grad():
+            return self._learner(self.pooled[torch.from_numpy(items)], torch.from_numpy(self.labels[items]))
+
+    def columns(self, items: Int[np.ndarray, " items"], result: Step) -> dict[str, np.ndarray]:
+        """A batch's quadruplets as columns of a run's log."""
+        assert self.labels is not None
+        return quadruplet_columns(
+            np.array(self.dataset.ids, dtype=object)[items],
+            np.array(self.dataset.class_names, dtype=object)[self.labels[items]],
+            (result.quadruplets.numpy(), result.values.numpy()),
+            (result.euclidean.numpy(), result.euclidean_values.numpy()),
+        )
+
+    def train(self, steps: int) -> None:
+        """Go on for so many steps."""
+        assert self.labels is not None
+        for step in range(len(self.losses) + 1, len(self.losses) + 1 + steps):
+            items = self.batch(step)
+            result = self._learner(self.pooled[torch.from_numpy(items)], torch.from_numpy(self.labels[items]))
+            self._optimiser.zero_grad()
+            result.loss.backward()
+            self._optimiser.step()
+            self.losses.append(float(result.loss.detach()))
+            self._mined.append({"phase": PHASE, "step": step, **self.columns(items, result)})
+
+    def mined(self) -> Mined:
+        """All quadruplets so far."""
+        return Mined.of(coded_table(self._mined))
+
+    def metrics(self, similarity: str) -> dict[str, float]:
+        """How well it retrieves new images of the known classes; of the unseen ones where there are no others."""
+        protocol = self.dataset.known or self.dataset.unseen
+        assert protocol is not None
+        labels = self.dataset.labels
+        return evaluate(
+            self.model.similarity(similarity), self.features(protocol.query), self.features(protocol.gallery),
+            labels[protocol.query], labels[protocol.gallery], protocol.leave_one_out,
+        ).metrics  # fmt: skip
+
+
+def pictures(dataset: Dataset, ids: Iterable[str]) -> dict[str, bytes]:
+    """PNG bytes of items by id, small; one of a few pixels is enlarged so that its pixels stay sharp."""
+    number_of = {item: number for number, item in enumerate(dataset.ids)}
+    found = {}
+    for item in set(ids):
+        image = dataset.load(number_of[item])
+        image.thumbnail((PICTURE, PICTURE))
+        scale = PICTURE // max(image.size)
+        if scale > 1:
+            image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+        buffer = BytesIO()
+        image.save(buffer, "PNG")
+        found[item] = buffer.getvalue()
+    return found
+
+
+def ids_in(quadruplets: pd.DataFrame) -> set[str]:
+    """Ids of all items in some quadruplets, those of Euclidean mining among them."""
+    ends = [end for end in (*"ijkl", "e_i", "e_j", "e_k", "e_l") if end in quadruplets]
+    return set(quadruplets[ends].stack().dropna())
+
+
+def with_wrong_labels(
+    labels: Int[np.ndarray, " items"], items: Int[np.ndarray, " some"], share: float, seed: int = 0
+) -> tuple[Int[np.ndarray, " items"], Bool[np.ndarray, " items"]]:
+    """Labels of which some are wrong: a share of the items is put into another class of theirs, at random.
+
+    Args:
+        labels: of all items.
+        items: those that may be relabelled, of two classes or more.
+        share: of these, 0 to 1.
+        seed: of which, and of what they are called.
+
+    Returns:
+        The labels, and which of them are wrong.
+    """
+    random, wrong = np.random.default_rng(seed), np.zeros(len(labels), dtype=bool)
+    wrong[random.choice(items, round(share * len(items)), replace=False)] = True
+    classes = np.unique(labels[items])
+    away = random.integers(1, len(classes), wrong.sum())  # places further on among the classes: never the own one
+    labels = labels.copy()
+    labels[wrong] = classes[(np.searchsorted(classes, labels[wrong]) + away) % len(classes)]
+    return labels, wrong
+
+
+def share_with(mined: Mined, items: Iterable[str], hardest: float = 1.0) -> float:
+    """The share of quadruplets that hold one of some items; of the most violated ones where `hardest` is below 1."""
+    rows = mined.ordered(np.arange(len(mined)), "violation")[: max(1, round(hardest * len(mined)))]
+    among = np.isin(mined.items, list(items))
+    return float(np.any([among[mined.ends[end][rows]] for end in "ijkl"], axis=0).mean())

@@ -1,0 +1,23 @@
+"""Hard quadruplets: trains by itself on a folder of pictures, and opens a run's log where one is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pddm_lab.runs import Run
+
+
+def test_it_teaches_on_any_folder_and_opens_a_run(execute, few_digits: Path, small_run: Run) -> None:
+    notebook = execute(
+        "hard_quadruplets", dataset=f"folder:{few_digits}", runs_root=str(small_run.path.parent), image_size=32,
+        steps=30, classes_per_batch=4, images_per_class=3, wrong=0.2, run="small",
+    )  # fmt: skip
+    found = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output for output in found if output.get("name") == "stderr"]
+    text = "\n".join(output.get("text") or output.data.get("text/markdown", "") for output in found)
+    for part in ("is the lowest of 12 positive pairs", "of the hardest tenth", "`batch`, 20 % wrong", "E_m = "):
+        assert part in text, part
+    assert "No run was named" not in text
+    assert sum("application/vnd.plotly.v1+json" in output.get("data", {}) for output in found) == 8
+    pages = [output.data["text/html"] for output in found if "text/html" in output.get("data", {})]
+    assert sum("data:image/png" in page for page in pages) >= 7
