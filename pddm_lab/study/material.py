@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +93,12 @@ class Material:
     def stand_in(self) -> Trunk:
         """A trunk without weights, of the right dimensions: the features are computed already."""
         return Trunk(nn.Identity(), self.inputs.shape[1], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+@functools.lru_cache(maxsize=1)
+def material_of(config: TrainConfig, folds: int) -> Material:
+    """The material of a configuration, kept in this process until another is asked for."""
+    return Material.load(config, folds)
 
 
 def powered(pooled: Float[Tensor, "n trunk_dim"], power: float) -> Float[Tensor, "n trunk_dim"]:

@@ -21,9 +21,8 @@ from pddm_lab.errors import LabError
 from pddm_lab.evaluate import evaluate
 from pddm_lab.study.density import rates_by_density
 from pddm_lab.study.fit import Fitting, fit, measured_steps
-from pddm_lab.study.material import Material
+from pddm_lab.study.material import Material, material_of
 from pddm_lab.study.methods import Method
-from pddm_lab.study.work import material_of
 
 WHOLE_MATRIX = 200_000_000
 """Pairs of a query and an item beyond which a network orders a shortlist only, and a sample of pairs is scored."""

@@ -20,10 +20,8 @@ from typing import Any
 
 import torch
 
-from pddm_lab.config import TrainConfig
 from pddm_lab.errors import LabError, RunError
 from pddm_lab.study.cells import Study
-from pddm_lab.study.material import Material
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,6 @@ class Outcome:
     failures: dict[str, str]
     """Cells that could not be computed, and why; among them those that needed one that failed."""
     seconds: float
-
-
-@functools.lru_cache(maxsize=1)
-def material_of(config: TrainConfig, folds: int) -> Material:
-    """The material of a configuration, kept in this process until another is asked for."""
-    return Material.load(config, folds)
 
 
 def carry_out(

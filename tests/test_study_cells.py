@@ -1,0 +1,215 @@
+"""A study on disk and the tasks that make it: nothing twice, nothing torn, one failure is not the end of all."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from studies import pixels, work
+
+from pddm_lab.config import TrainConfig
+from pddm_lab.errors import ConfigError, DataError, RunError
+from pddm_lab.study import compare as comparing
+from pddm_lab.study import search as searching
+from pddm_lab.study.cells import Study, key_of, list_studies, table
+from pddm_lab.study.compare import Plan, compare
+from pddm_lab.study.fit import Fitting
+from pddm_lab.study.material import Material
+from pddm_lab.study.methods import METHODS
+from pddm_lab.study.search import best_of, chosen_row, mean_row, search
+from pddm_lab.study.work import Task, carry_out
+
+SMALL: dict[str, Any] = {
+    "datasets": ("digits",), "parts": ("methods",), "methods": ("triplet_hard", "pretrained"), "configurations": 2,
+    "seeds": 2, "folds": 2, "steps": 4, "eval_every": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def material(data_root: Path) -> Material:
+    return pixels(data_root)
+
+
+@pytest.fixture
+def on_pixels(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The study's material is there without running a network."""
+    monkeypatch.setattr(searching, "material_of", lambda config, folds: material)
+    monkeypatch.setattr(comparing.Material, "load", lambda config, folds, bar: material)
+
+
+def files(study: Study) -> list[str]:
+    return sorted(path.name for path in (study.path / "cells").iterdir())
+
+
+def test_a_study_resumes_and_computes_nothing_twice(on_pixels: None, tmp_path: Path) -> None:
+    lines: list[str] = []
+    study, outcome = compare(Plan(**SMALL), "s", str(tmp_path), say=lines.append, progress=False)
+    # two searches a method; two seeds of the one that trains, one of the other
+    assert (outcome.computed, outcome.found, outcome.failures) == (7, 0, {})
+    assert lines[0] == "0 cells are there, 7 are to be computed." and lines[-1].startswith("7/7 ")
+    before = {path.name: path.stat().st_mtime_ns for path in (study.path / "cells").iterdir()}
+    study, outcome = compare(Plan(**SMALL), "s", str(tmp_path), say=lines.append, progress=False)
+    assert (outcome.computed, outcome.found) == (0, 7)
+    assert before == {path.name: path.stat().st_mtime_ns for path in (study.path / "cells").iterdir()}
+    _, outcome = compare(Plan(**SMALL | {"seeds": 3}), "s", str(tmp_path), say=lines.append, progress=False)
+    assert (outcome.computed, outcome.found) == (1, 7), "a study grows"
+    assert list_studies(str(tmp_path)) == [study.path]
+
+    found = table(study.path)
+    methods = found[found["part"] == "methods"]
+    assert set(methods["protocol"]) == {"unseen", "known"}
+    assert {"recall@1", "recall@32", "r_precision", "map@r", "nmi", "auc", "dprime", "tpr@1%fpr", "tpr_sparse"} <= set(
+        methods["metric"]
+    )
+    nmi = methods[(methods["metric"] == "nmi")]
+    assert set(nmi["protocol"]) == {"unseen"} and nmi["value"].between(0, 1).all()
+
+    with pytest.raises(RunError, match=r"other settings: steps was 4 and is 6"):
+        compare(Plan(**SMALL | {"steps": 6}), "s", str(tmp_path), say=lines.append, progress=False)
+
+
+def test_selection_uses_no_test_item(material: Material, on_pixels: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, trained, measured = material.dataset, list[set[int]](), list[set[int]]()
+    assert dataset.unseen and dataset.known
+    tested = set(dataset.unseen.query) | set(dataset.unseen.gallery) | set(dataset.known.query)
+    begin, advance = Fitting.__init__, Fitting.advance
+
+    def beginning(self: Fitting, material: Material, method: Any, settings: Any, items: Any, *rest: Any) -> None:
+        trained.append(set(items.tolist()))
+        begin(self, material, method, settings, items, *rest)
+
+    def advancing(self: Fitting, to: int, validation: Any = None) -> Any:
+        measured.append(set(validation.tolist()))
+        return advance(self, to, validation)
+
+    monkeypatch.setattr(Fitting, "__init__", beginning)
+    monkeypatch.setattr(Fitting, "advance", advancing)
+    config = TrainConfig.from_parameters({"dataset": "digits"})
+    for name in ("pddm", "mahalanobis", "proxy_anchor", "pca"):
+        trained.clear()
+        measured.clear()
+        method = METHODS[name]
+        settings = method.configurations()[0]
+        cell = search([], config=config, folds=2, method=method, settings=settings, steps=2, eval_every=2)
+        assert cell["chosen"]["step"] == (2 if method.trains else 0)
+        assert len(trained) == 2 and len(measured) == 2
+        for items in (*trained, *measured):
+            assert not items & tested
+        for fitted, held_out in zip(trained, measured, strict=True):
+            assert not set(dataset.labels[[*fitted]]) & set(dataset.labels[[*held_out]])
+
+
+def row(step: int, value: float, error: float = 0.01) -> dict[str, Any]:
+    return {"step": step, "seconds": 0.0, "euclidean": {"map@r": value, "error": error}}
+
+
+def test_the_latest_step_within_an_error_of_the_best_is_chosen() -> None:
+    curve = [row(50, 0.2), row(100, 0.3), row(150, 0.295), row(200, 0.285)]
+    assert chosen_row(curve, "euclidean", 1.0)["step"] == 150
+    assert chosen_row(curve, "euclidean", 0.0)["step"] == 100
+    assert chosen_row(curve, "euclidean", 2.0)["step"] == 200
+    mean = mean_row([row(50, 0.2, 0.03), row(50, 0.4, 0.04)], ["euclidean"])
+    assert mean["euclidean"]["map@r"] == pytest.approx(0.3) and mean["euclidean"]["error"] == pytest.approx(0.025)
+    assert mean["euclidean"]["folds"] == [0.2, 0.4]
+    cells = [{"chosen": {"map@r": value}, "n": n} for n, value in enumerate((0.1, 0.3, 0.3))]
+    assert best_of(cells)["n"] == 1
+
+
+def test_a_failure_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
+    study, lines = Study.create("s", str(tmp_path)), list[str]()
+    tasks = [
+        Task("a", work, {"value": 1.0}),
+        Task("b", work, {"fails": True}),
+        Task("c", work, {}, needs=("b",)),
+        Task("d", work, {"value": 2.0}, needs=("a",)),
+    ]
+    outcome = carry_out(study, tasks, say=lines.append)
+    assert outcome.failures == {"b": "nothing to train on.", "c": "needs b, which failed."}
+    assert files(study) == ["a.json", "d.json"]
+    assert study.cell("d")["metrics"]["unseen"]["euclidean"]["map@r"] == 3.0
+    assert any("b FAILED: nothing to train on." in line for line in lines)
+
+
+def test_ending_a_study_loses_only_what_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study.create("s", str(tmp_path))
+    tasks = [Task(name, work, {"value": 1.0}) for name in "abc"]
+
+    def write_half(path: Path, *_: Any, **__: Any) -> None:
+        path.write_bytes(b'{"key": "b", "par')
+        raise KeyboardInterrupt
+
+    carry_out(study, tasks[:1], say=lambda line: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", write_half)
+        with pytest.raises(KeyboardInterrupt):
+            carry_out(study, tasks, say=lambda line: None)
+    assert files(study) == ["a.json"], "nothing torn, nothing temporary"
+    assert carry_out(Study(study.path), tasks, say=lambda line: None).computed == 2
+
+
+def test_processes_share_the_work_and_end_with_it(tmp_path: Path) -> None:
+    study = Study.create("s", str(tmp_path))
+    tasks = [Task(name, work, {"value": 1.0}) for name in "abcd"]
+
+    def interrupt(line: str) -> None:
+        if line.startswith("2/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(study, tasks, 2, interrupt)
+    for process in multiprocessing.active_children():
+        process.join(10)
+    assert not multiprocessing.active_children()
+    assert len(files(study)) == 2
+    for name in files(study):
+        json.loads((study.path / "cells" / name).read_text())
+
+
+def test_keys_are_file_names_that_differ() -> None:
+    assert key_of("methods", "emoji", "pddm", 0) == "methods-emoji-pddm-0"
+    one, other = key_of("m", "folder:/a/b"), key_of("m", "folder:/a_b")
+    assert one != other and "/" not in one and ":" not in one
+
+
+def test_what_is_wrong_with_a_study_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="name expects letters"):
+        Study.create("../x", str(tmp_path))
+    with pytest.raises(RunError, match=r"study\.json is missing"):
+        table(tmp_path)
+    study = Study.create("s", str(tmp_path))
+    (study.path / "cells" / "a.json").write_text('{"key": ')
+    with pytest.raises(RunError, match=r"a\.json is torn.*Delete it"):
+        table(study.path)
+    (study.path / "cells" / "a.json").write_text('{"key": "a"}')
+    with pytest.raises(RunError, match=r"a\.json is foreign"):
+        table(study.path)
+
+
+def test_a_bad_plan_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Unknown method 'pdm'. Did you mean 'pddm'\?"):
+        Plan(methods=("pdm",))
+    with pytest.raises(ConfigError, match="--configurations expects 6 or fewer"):
+        Plan(configurations=7)
+    with pytest.raises(ConfigError, match="--seeds expects 1 or more"):
+        Plan(seeds=0)
+    with pytest.raises(ConfigError, match="--processes expects 1 or more"):
+        compare(Plan(**SMALL), "s", str(tmp_path), processes=0)
+    with pytest.raises(DataError, match="Unknown data set 'emojis'"):
+        compare(Plan(**SMALL | {"datasets": ("emojis",)}), "s", str(tmp_path), progress=False)
+
+
+def test_every_method_has_the_same_budget() -> None:
+    tasks = Plan().tasks()
+    searches = [task for task in tasks if task.key.startswith("search-methods-emoji-")]
+    by_method: dict[str, list[Task]] = {}
+    for task in searches:
+        by_method.setdefault(task.arguments["method"].name, []).append(task)
+    assert set(by_method) == set(METHODS)
+    assert {len(group) for group in by_method.values()} == {6}
+    assert {(task.arguments["steps"], task.arguments["folds"]) for task in searches} == {(400, 3)}
+    keys = [task.key for task in tasks]
+    assert len(keys) == len(set(keys))
+    assert all(set(task.needs) <= set(keys) for task in tasks)

@@ -1,0 +1,143 @@
+"""Methods of a study: each learns, with as many configurations as any other, on folds that share no class."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from studies import pixels
+
+from pddm_lab.errors import ConfigError, DataError
+from pddm_lab.evaluate import evaluate
+from pddm_lab.similarity import Euclidean
+from pddm_lab.study.ablation import ABLATIONS, FACTORS
+from pddm_lab.study.density import rates_by_density, sampled
+from pddm_lab.study.fit import average_precisions, fit
+from pddm_lab.study.material import Material, class_folds
+from pddm_lab.study.methods import CONFIGURATIONS, METHODS
+
+
+@pytest.fixture(scope="module")
+def material(data_root: Path) -> Material:
+    return pixels(data_root)
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.trains])
+def test_a_method_lowers_its_loss(material: Material, name: str) -> None:
+    method = METHODS[name]
+    fitted = fit(
+        material, method, method.configurations()[-1] | {"lr": 5e-3}, material.dataset.train, 60, eval_every=20
+    )
+    losses = [row["loss"] for row in fitted.curve]
+    assert [row["step"] for row in fitted.curve] == [20, 40, 60]
+    assert losses[-1] < losses[0]
+    features = fitted.embed(material.dataset.train[:5])
+    assert torch.allclose(features.norm(dim=1), torch.ones(5))
+
+
+@pytest.mark.parametrize("name", list(ABLATIONS))
+def test_a_variant_of_the_ablation_trains(material: Material, name: str) -> None:
+    variant = ABLATIONS[name]
+    assert variant.factor in FACTORS
+    (settings,) = variant.method.configurations()
+    fitted = fit(material, variant.method, settings, material.dataset.train, 2, 0, material.folds[0])
+    assert set(fitted.curve[-1]) == {"step", "seconds", "loss", "euclidean", "mahalanobis", "pddm"}
+    assert np.isfinite(fitted.curve[-1]["loss"])
+
+
+@pytest.mark.parametrize("name", ["pretrained", "pca"])
+def test_an_untrained_method_measures_features_as_they_are(material: Material, name: str) -> None:
+    method = METHODS[name]
+    settings = method.configurations()[-1]
+    fitted = fit(material, method, settings, material.fit_items(0), 100, 0, material.folds[0])
+    (row,) = fitted.curve
+    assert row["step"] == 0 and 0 < row["euclidean"]["map@r"] <= 1
+
+
+def test_the_same_seed_gives_the_same_training(material: Material) -> None:
+    method = METHODS["pddm"]
+    settings = method.configurations()[0] | {"unit_dropout": 0.2}
+    one, again, other = (
+        fit(material, method, settings, material.dataset.train, 3, seed).embed(material.dataset.train)
+        for seed in (1, 1, 2)
+    )  # fmt: skip
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_every_method_searches_as_many_configurations() -> None:
+    for method in METHODS.values():
+        found = method.configurations()
+        assert len(found) == CONFIGURATIONS, method.name
+        assert len({repr(one) for one in found}) == CONFIGURATIONS, method.name
+        assert len(method.configurations(2)) == 2
+
+
+def test_bad_settings_are_told(material: Material) -> None:
+    train = material.dataset.train
+    with pytest.raises(ConfigError, match="pool_power can't differ"):
+        fit(material, METHODS["pddm"], {"pool_power": 1.0}, train, 1)
+    with pytest.raises(ConfigError, match="pddm has no setting marign"):
+        fit(material, METHODS["pddm"], {"marign": 1.0}, train, 1)
+    with pytest.raises(ConfigError, match="contrastive doesn't take these settings"):
+        fit(material, METHODS["contrastive"], {"marign": 1.0}, train, 1)
+    with pytest.raises(ConfigError, match="frozen"):
+        Material.load(dataclasses.replace(material.config, freeze_trunk=False))
+
+
+def test_folds_share_no_class_and_hold_every_training_class() -> None:
+    labels = np.repeat(np.arange(11), 4)
+    train = np.flatnonzero(labels < 9)
+    folds = class_folds(labels, train, 3, seed=1)
+    classes = [set(labels[fold].tolist()) for fold in folds]
+    assert [len(one) for one in classes] == [3, 3, 3]
+    assert set.union(*classes) == set(range(9))
+    assert sorted(np.concatenate(folds).tolist()) == train.tolist()
+    assert len(class_folds(labels, np.flatnonzero(labels < 5), 3, 0)) == 2, "a fold of one class confuses nothing"
+    with pytest.raises(DataError, match="four training classes"):
+        class_folds(labels, np.flatnonzero(labels < 3), 3, 0)
+
+
+def test_a_fold_is_not_trained_on(material: Material) -> None:
+    labels = material.dataset.labels
+    for fold, held_out in enumerate(material.folds):
+        fitted_on = material.fit_items(fold)
+        assert not set(labels[fitted_on]) & set(labels[held_out])
+        assert set(fitted_on) | set(held_out) == set(material.dataset.train)
+
+
+def test_validation_measures_what_evaluate_does() -> None:
+    torch.manual_seed(0)
+    features, labels = torch.randn(40, 5), torch.arange(40) // 4 % 9
+    labels[0] = 99  # a class of one item has no query
+    expected = evaluate(Euclidean(), features, features, labels, labels, True)
+    found = average_precisions(Euclidean().matrix(features, features), labels)
+    assert len(found) == expected.queries == 39
+    assert float(found.mean()) == pytest.approx(expected.metrics["map@r"])
+    assert float(found.std(correction=1)) / 39**0.5 == pytest.approx(expected.map_at_r_error)
+
+
+@pytest.mark.parametrize("leave_one_out", [True, False])
+def test_sampled_pairs_are_all_the_positive_ones(leave_one_out: bool) -> None:
+    query = np.array([0, 1, 0, 2, 1])
+    gallery = query if leave_one_out else np.array([1, 1, 0, 3])
+    (a, b), (c, d) = sampled(query, gallery, leave_one_out)
+    every = {(i, j) for i in range(5) for j in range(len(gallery)) if query[i] == gallery[j]}
+    expected = {(i, j) for i, j in every if i < j} if leave_one_out else every
+    assert sorted(zip(a.tolist(), b.tolist(), strict=True)) == sorted(expected)
+    assert len(c) and (query[c] != gallery[d]).all()
+
+
+def test_one_threshold_misses_the_sparse_pairs() -> None:
+    """Two tight classes beside two wide ones: a global threshold accepts the tight ones' pairs alone."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 30)
+    spread = np.where(labels < 2, 0.05, 1.0)[:, None]
+    centres = np.eye(4)[labels] * 3
+    features = torch.from_numpy((centres + spread * rng.normal(size=(120, 4))).astype(np.float32))
+    found = rates_by_density(Euclidean(), features, features, labels, labels, True)
+    assert found["tpr_dense"] == 1.0 and found["tpr_sparse"] < 0.6
+    assert found["fpr_dense"] <= 0.05
