@@ -39,7 +39,6 @@ from pddm_lab.notebook import begin, run_named
 
 begin(globals(), "run", "runs_root", "shots", "ways", "episodes", "most_classes", "seed")
 
-import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
@@ -52,6 +51,7 @@ from pddm_lab.measure import load_model
 from pddm_lab.recognition import METHODS, Episodes, by_mean, by_score, classifier, of_run, summary
 from pddm_lab.spaces import gallery_spaces
 
+pd.set_option("display.max_colwidth", None)
 of = run_named(run, runs_root)
 protocol = of.protocols()[0]
 gallery = of.gallery(protocol)
@@ -100,7 +100,8 @@ for line in example.support:
 # %%
 support, own = example.support.ravel(), spaces[-1]
 points, known = own.features[torch.from_numpy(support)], labels[support]
-asked = np.random.default_rng(seed).permutation(example.query)[:3]
+asked = pd.Series(example.query, index=labels[example.query]).groupby(level=0).first()
+asked = asked.sample(min(3, len(asked)), random_state=seed).to_numpy()
 queries = own.features[torch.from_numpy(asked)]
 answers = {
     METHODS[method]: classifier(method).fit(points.numpy(), known).predict(queries.numpy())

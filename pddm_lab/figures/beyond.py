@@ -77,8 +77,9 @@ def growth(table: pd.DataFrame, *, title: str = "", height: int = 400) -> go.Fig
             hovertemplate=f"{name}: {unit}<extra></extra>",
         )  # fmt: skip
     new_figure(title, height, figure).update_layout(margin={"t": 130 if title else 100})
+    figure.update_layout(title={"y": 0.98, "yanchor": "top"} if title else None)
     figure.update_xaxes(type="log", title="classes", dtick=1)
-    figure.update_yaxes(type="log", title="bytes", col=1, exponentformat="SI")
+    figure.update_yaxes(type="log", title="bytes", col=1, exponentformat="SI", dtick=1)
     return figure.update_yaxes(type="log", title="seconds", col=2, exponentformat="power")
 
 

@@ -1,0 +1,129 @@
+"""The paper's experiment on CUB-200-2011 and Cars196: its recipe, what it will take, and the table to fill.
+
+Train on the first half of the classes, measure Recall@K on the second half, each image searched among all the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from pddm_lab import published, trainer
+from pddm_lab.config import PRESETS, TrainConfig, runs_root
+from pddm_lab.errors import ConfigError, RunError
+from pddm_lab.run import Run
+
+DATASETS = ("cub200", "cars196")
+ABOUT_THE_MACHINE = ("data_root", "runs_root", "run_name", "notes", "device", "devices", "precision", "workers")
+"""Choices that may differ between two attempts at one training."""
+IMAGES_PER_SECOND = (10, 250, 500, 1000, 2000)
+"""From a CPU of a few cores to a large GPU with enough cores to load the images."""
+
+
+def recipe(dataset: str, changes: Mapping[str, Any] | None = None) -> TrainConfig:
+    """The preset `paper` on one of the paper's data sets, in a run of a fixed name, so that it can be gone on with.
+
+    Args:
+        dataset: cub200 or cars196.
+        changes: choices that differ from the preset.
+
+    Raises:
+        ConfigError: another data set, or an unknown or bad choice.
+    """
+    if dataset not in DATASETS:
+        raise ConfigError(f"The paper's table is of {' and '.join(DATASETS)}, got {dataset!r}.")
+    return TrainConfig.from_parameters(
+        {"preset": "paper", "dataset": dataset, "run_name": f"paper-{dataset}", **(changes or {})}
+    )
+
+
+def attempt(config: TrainConfig, progress: bool = True) -> Run:
+    """Train the run, go on with it where it stopped, or open it where it is finished.
+
+    Args:
+        config: its `run_name` names the run.
+        progress: show progress bars.
+
+    Raises:
+        RunError: a run of that name has other choices, or the training was stopped.
+        LabError: what the training raised.
+    """
+    if run := begun(config):
+        run = run if run.status == "finished" else trainer.resume(run.path, progress)
+    else:
+        run = trainer.train(config, progress)
+    if run.status != "finished":
+        raise RunError(f"{run.name} is {run.status}: {run.reason} Run the same again to go on with it.")
+    return run
+
+
+def begun(config: TrainConfig) -> Run | None:
+    """The run of the recipe's name, finished or not; None where there is none yet.
+
+    Raises:
+        RunError: it was begun with other choices.
+    """
+    path = runs_root(config.runs_root) / config.run_name
+    if not (path / "run.json").is_file():
+        return None
+    run = Run.open(path)
+    for field in dataclasses.fields(TrainConfig):
+        before, now = getattr(run.config, field.name), getattr(config, field.name)
+        if field.name not in ABOUT_THE_MACHINE and before != now:
+            raise RunError(
+                f"{run.name} was begun with {field.name} {before!r}, not {now!r}: give this one another run_name."
+            )
+    return run
+
+
+def training_images(config: TrainConfig) -> int:
+    """Images that pass through the network forwards and backwards, at most: choosing the best step, then the refit."""
+    refit = 0.0
+    if config.refit == "steps" or not config.val_class_share:
+        refit = 1.0 if config.val_class_share else 0.0
+    elif config.refit == "passes":
+        refit = 1 / (1 - config.val_class_share)
+    return round(config.steps * (1 + refit)) * config.classes_per_batch * config.images_per_class
+
+
+def hours(config: TrainConfig, rates: Sequence[float] = IMAGES_PER_SECOND) -> pd.DataFrame:
+    """How long the training takes at most: images_per_second, hours. An estimate, from the number of images alone."""
+    images = training_images(config)
+    return pd.DataFrame({"images_per_second": rates, "hours": [images / rate / 3600 for rate in rates]})
+
+
+def table(dataset: str, runs: Sequence[Run] = ()) -> pd.DataFrame:
+    """The paper's rows, and below them this lab's, in %: method, ranked by, R@1 to R@8, source; empty until measured.
+
+    Args:
+        dataset: cub200 or cars196.
+        runs: finished runs on it, such as several seeds: the mean over them.
+    """
+    columns = [f"R@{k}" for k in published.RECALLS]
+    rows: list[dict[str, Any]] = []
+    for row in published.of(dataset):
+        source = "printed" if row.confirmed else "printed, could not be checked"
+        ranked = "S" if row.method.startswith("PDDM") else "D"
+        values = dict(zip(columns, row.recalls, strict=True))
+        rows.append({"method": row.method, "ranked by": ranked, **values, "source": source})
+    for similarity, letter in (("pddm", "S"), ("euclidean", "D")):
+        of_each = [run.info["metrics"]["unseen"][similarity] for run in runs]
+        values = {
+            f"R@{k}": 100 * sum(each[f"recall@{k}"] for each in of_each) / len(of_each) if of_each else float("nan")
+            for k in published.RECALLS
+        }
+        source = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}" if runs else "not run yet"
+        title = "this lab, " + (
+            "PDDM+Quadruplet" if not runs or runs[0].config.loss == "quadruplet" else "PDDM+Triplet"
+        )
+        rows.append({"method": f"this lab, PDDM+{loss.title()}", "ranked by": letter, **values, "source": source})
+    return pd.DataFrame(rows)
+
+
+def changes_from_preset(config: TrainConfig) -> dict[str, Any]:
+    """The choices that differ from the preset `paper`."""
+    preset = PRESETS["paper"].to_dict()
+    return {name: value for name, value in config.to_dict().items() if value != preset[name]}
