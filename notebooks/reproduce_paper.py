@@ -24,7 +24,7 @@
 dataset = "cub200"  # str, cub200 or cars196.
 train = False  # bool, Train, or go on with a training that stopped; needs the data, and a GPU to end the same day.
 seeds = [0]  # list, Trainings, one a seed; the table holds their mean.
-changes = {}  # dict, Choices that differ from the preset `paper`, such as {"devices": 2} or {"weights": "googlenet.pth"}.
+changes: dict = {}  # dict, Choices that differ from the preset `paper`, such as {"devices": 2} or {"weights": "googlenet.pth"}.
 data_root = ""  # str, Folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data.
 runs_root = ""  # str, Folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
 # fmt: on

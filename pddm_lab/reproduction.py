@@ -116,9 +116,7 @@ def table(dataset: str, runs: Sequence[Run] = ()) -> pd.DataFrame:
             for k in published.RECALLS
         }
         source = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}" if runs else "not run yet"
-        title = "this lab, " + (
-            "PDDM+Quadruplet" if not runs or runs[0].config.loss == "quadruplet" else "PDDM+Triplet"
-        )
+        loss = runs[0].config.loss if runs else "quadruplet"
         rows.append({"method": f"this lab, PDDM+{loss.title()}", "ranked by": letter, **values, "source": source})
     return pd.DataFrame(rows)
 

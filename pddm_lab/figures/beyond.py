@@ -76,8 +76,7 @@ def growth(table: pd.DataFrame, *, title: str = "", height: int = 400) -> go.Fig
             line={"color": colour, "dash": dash, "width": 2}, marker={"symbol": symbol, "size": 8},
             hovertemplate=f"{name}: {unit}<extra></extra>",
         )  # fmt: skip
-    new_figure(title, height, figure).update_layout(margin={"t": 130 if title else 100})
-    figure.update_layout(title={"y": 0.98, "yanchor": "top"} if title else None)
+    _above(new_figure(title, height, figure), title, height, 130)
     figure.update_xaxes(type="log", title="classes", dtick=1)
     figure.update_yaxes(type="log", title="bytes", col=1, exponentformat="SI", dtick=1)
     return figure.update_yaxes(type="log", title="seconds", col=2, exponentformat="power")
@@ -111,7 +110,14 @@ def transferred(
                 showlegend=column == 1,
                 hovertemplate=f"{style.title} %{{x:.1f}} ± %{{error_x.array:.1f}} %<extra></extra>",
             )  # fmt: skip
-    new_figure(title, height or 120 + 40 * len(models), figure)
-    figure.update_layout(hovermode="closest", margin={"t": 96 if title else 66})
+    height = height or 150 + 40 * len(models)
+    _above(new_figure(title, height, figure), title, height, 100).update_layout(hovermode="closest")
     figure.update_xaxes(title=METRICS[metric].heading)
     return figure.update_yaxes(autorange="reversed")
+
+
+def _above(figure: go.Figure, title: str, height: int, room: int) -> go.Figure:
+    """Title, legend and the panels' titles below one another, whatever the figure's height."""
+    if title:
+        figure.update_layout(title={"y": 1 - 8 / height, "yanchor": "top"}, legend={"y": 1 - 34 / height})
+    return figure.update_layout(margin={"t": room if title else room - 30, "b": 40})
