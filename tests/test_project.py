@@ -27,7 +27,7 @@ ORDER = [
     "separation", "evaluate", "neighbourhoods", "anchor", "mistakes",
     "gallery_files", "maps", "index", "gallery", "upkeep", "shortlist", "pairs", "verdicts", "run", "runs",
     "convergence", "exports", "baselines", "measure", "newcomers", "training", "trainer",
-    "study.cells", "study.work", "study.material", "study.objectives", "study.methods", "study.fit",
+    "study.cells", "study", "study.work", "study.material", "study.objectives", "study.methods", "study.fit",
     "study.density", "study.search", "study.ablation", "study.compare", "study.statistics",
     "study.tables", "scenes", "plane", "teaching",
     "audit", "calibration", "duplicates", "twins", "licences", "margins", "spaces", "recognition", "growth",
@@ -62,7 +62,7 @@ def _imports(path: Path) -> set[str]:
 
 
 PACKAGE = {_module(path): path for path in sorted((ROOT / "pddm_lab").rglob("*.py"))}
-EMPTY = {"pddm_lab", "pddm_lab.bench", "pddm_lab.data", "pddm_lab.study"}
+EMPTY = {"pddm_lab", "pddm_lab.bench", "pddm_lab.data"}
 """Packages that hold nothing of their own."""
 OUTSIDE = sorted(
     path for folder in ("dashboard", "notebooks") for path in (ROOT / folder).rglob("*.py") if ".ipynb" not in str(path)

@@ -7,13 +7,16 @@ that was best. For the ablation the same with one configuration per variant.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
-from pddm_lab.config import TrainConfig
-from pddm_lab.errors import ConfigError
+from pddm_lab.config import TrainConfig, runs_root
+from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.measure import progress_bars
+from pddm_lab.runfiles import plain
 from pddm_lab.study.ablation import ABLATIONS
 from pddm_lab.study.cells import Study, key_of
 from pddm_lab.study.fit import EVAL_EVERY
@@ -157,3 +160,28 @@ def compare(
         material = Material.load(plan.config(dataset), plan.folds, progress_bars(progress))
         study.settle("data", {dataset: {"fingerprint": material.dataset.fingerprint(), "folds": len(material.folds)}})
     return study, carry_out(study, tasks, processes, say)
+
+
+def opened(
+    name: str, plan: Plan, root: str = "", processes: int = 1, say: Callable[[str], None] | None = None
+) -> Study:  # fmt: skip
+    """A study that is there, or the one that a plan makes, named after what the plan changes.
+
+    Args:
+        name: of a study to look at; empty: carry out the plan.
+        plan: unused where a study is named.
+        root: the runs' root; empty: the default one.
+        processes: that compute at once.
+        say: told of each cell; None: standard error.
+
+    Raises:
+        LabError: there is no such study, or what `compare` raises; a cell that failed.
+    """
+    if name:
+        return Study(runs_root(root) / "studies" / name)
+    settings = json.dumps(plain([plan.settings(part) for part in plan.parts]), sort_keys=True)
+    study, outcome = compare(plan, f"small-{sha256(settings.encode()).hexdigest()[:8]}", root, processes, say)
+    if outcome.failures:
+        key, reason = next(iter(outcome.failures.items()))
+        raise RunError(f"{key} of {study.path} failed: {reason}")
+    return study
