@@ -6,6 +6,10 @@ from __future__ import annotations
 class LabError(Exception):
     """The base of the lab's own errors: the command line and the pages print its message without a traceback."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback: the sentence says what to do."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigError(LabError):
     """A choice that is unknown or out of range."""

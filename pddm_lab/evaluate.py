@@ -27,10 +27,11 @@ Array: TypeAlias = Tensor | np.ndarray
 PlacesScorer: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Scores of places in a chunk: rows and columns, (pairs,) each -> (pairs,)."""
 
-__all__ = ["Distribution", "Evaluation", "clustering_nmi", "evaluate"]
+__all__ = ["Distribution", "Evaluation", "cluster", "clustering_nmi", "evaluate"]
 
 RECALLS = (1, 2, 4, 8, 16, 32)
 _CHUNK_SCORES = 1 << 21  # scores at a time: 8 MB, and some 50 MB with the keys that order them
+_CHUNK_ROWS = 128  # queries at a time at least where a shortlist is ranked: fewer fill no matrix product
 _MIRRORED_ITEMS = 5600  # up to here all scores fit in 125 MB, and each unordered pair is scored once
 _POSITIVE_BUDGET = 8_000_000  # pair scores kept, 4 bytes each; beyond, a sample
 _NEGATIVE_BUDGET = 20_000_000
@@ -121,18 +122,24 @@ def evaluate(
 
 def clustering_nmi(features: Float[Array, "items dim"], labels: Int[Array, " items"], seed: int = 0) -> float:
     """Normalised mutual information between the classes and as many k-means clusters (faiss, seeded)."""
-    import faiss
     from sklearn.metrics import normalized_mutual_info_score
 
-    points, classes = _tensor(features).float().cpu().contiguous().numpy(), _tensor(labels).cpu().numpy()
-    if not len(points):
+    classes = _tensor(labels).cpu().numpy()
+    if not len(classes):
         return math.nan
-    clusters = len(np.unique(classes))
+    return float(normalized_mutual_info_score(classes, cluster(features, len(np.unique(classes)), seed)))
+
+
+def cluster(features: Float[Array, "items dim"], clusters: int, seed: int = 0) -> Int[np.ndarray, " items"]:
+    """The k-means cluster of each item (faiss, seeded); the order of the items is part of the seed."""
+    import faiss
+
+    points = _tensor(features).float().cpu().contiguous().numpy()
     means = faiss.Kmeans(points.shape[1], clusters, niter=20, seed=seed)
     means.cp.min_points_per_centroid, means.cp.max_points_per_centroid = 1, len(points)
     means.cp.init_method = faiss.ClusteringInitMethod_AFK_MC2  # k-means++ by sampling: a fifth of the time
     means.train(points)
-    return float(normalized_mutual_info_score(classes, means.index.search(points, 1)[1][:, 0]))
+    return means.index.search(points, 1)[1][:, 0]
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,7 @@ def _shortlisted(
 ) -> Iterator[tuple[slice, Float[Tensor, "rows items"]]]:
     """As `_scores`, but only the nearest of each query are scored; the others keep their order, below all of these."""
     count = len(items.gallery)
-    step = max(_CHUNK_SCORES // max(count, 1), 1)
+    step = max(_CHUNK_SCORES // max(count, 1), _CHUNK_ROWS)
     for start in range(0, len(items.query), step):
         rows = slice(start, min(start + step, len(items.query)))
         scores = -torch.cdist(items.query[rows], items.gallery)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pddm_lab import evaluate as module
 from pddm_lab.errors import LabError
-from pddm_lab.evaluate import RECALLS, clustering_nmi, evaluate
+from pddm_lab.evaluate import RECALLS, cluster, clustering_nmi, evaluate
 from pddm_lab.separation import BINS, histogram, separation
 from pddm_lab.similarity import make_similarity
 
@@ -270,6 +270,8 @@ def test_nmi_of_separable_clusters_is_one_and_repeats() -> None:
     assert result.metrics["nmi"] == pytest.approx(1)
     features, labels = toy(300, 8, spread=1.0)
     assert clustering_nmi(features, labels, seed=3) == clustering_nmi(features, labels, seed=3)
+    found = cluster(features, len(labels.unique()), seed=3)
+    assert clustering_nmi(features, labels, seed=3) == pytest.approx(normalized_mutual_info_score(labels, found))
     assert 0.05 < clustering_nmi(features, labels) < 0.9
     assert normalized_mutual_info_score(labels, labels) == 1
 

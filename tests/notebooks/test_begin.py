@@ -9,6 +9,7 @@ from pathlib import Path
 
 import plotly.io
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.notebook import begin, run_named
@@ -33,6 +34,12 @@ def test_an_unknown_parameter_is_an_error_until_the_notebook_has_begun() -> None
     begin(namespace, "seed", "steps")
 
 
+def test_an_error_that_says_what_to_do_comes_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    shell = InteractiveShell()
+    shell.run_cell("from pddm_lab.errors import RunError\nraise RunError('Train one.')")
+    assert capsys.readouterr().out.strip() == "RunError: Train one."
+
+
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
 def test_a_notebook_knows_its_own_parameters(path: Path) -> None:
     body = path.read_text(encoding="utf-8")
@@ -42,7 +49,8 @@ def test_a_notebook_knows_its_own_parameters(path: Path) -> None:
         return
     (call,) = begins
     cell = body.partition('tags=["parameters"]\n')[2].partition("\n# %%")[0]
-    given = [ast.unparse(node.targets[0]) for node in ast.parse(cell).body if isinstance(node, ast.Assign)]
+    lines = (node for node in ast.parse(cell).body if isinstance(node, ast.Assign | ast.AnnAssign))
+    given = [ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target) for node in lines]
     assert [ast.literal_eval(argument) for argument in call.args[1:]] == given
 
 
