@@ -32,12 +32,13 @@ ways = 20  # int, Classes to tell apart in an episode; 0: all.
 episodes = 20  # int, Episodes of each protocol; 100 halve the intervals.
 most_classes = 100000  # int, Largest number of classes whose cost is measured: 100 000 take about 15 seconds and 2 GB.
 seed = 0  # int, Seed of the episodes.
+study = ""  # str, Name of a study to keep the numbers in, beside its methods; empty: keep none.
 # fmt: on
 
 # %%
 from pddm_lab.notebook import begin, run_named
 
-begin(globals(), "run", "runs_root", "shots", "ways", "episodes", "most_classes", "seed")
+begin(globals(), "run", "runs_root", "shots", "ways", "episodes", "most_classes", "seed", "study")
 
 import pandas as pd
 import torch
@@ -48,8 +49,9 @@ from pddm_lab.figures import PROTOCOL_TITLES, beyond
 from pddm_lab.growth import CLASSES, embedding_seconds, growth
 from pddm_lab.margins import MARGINS, class_margins
 from pddm_lab.measure import load_model
-from pddm_lab.recognition import METHODS, Episodes, by_mean, by_score, classifier, of_run, summary
+from pddm_lab.recognition import METHODS, Episodes, by_mean, by_score, classifier, keep, of_run, summary
 from pddm_lab.spaces import gallery_spaces
+from pddm_lab.study.cells import Study
 
 pd.set_option("display.max_colwidth", None)
 of = run_named(run, runs_root)
@@ -140,6 +142,12 @@ for name in of.protocols():
     display(Markdown(title))
     wide = part.assign(text=text, method=part["method"].map(METHODS))
     display(wide.pivot(index=["space", "method"], columns="shots", values="text").fillna(""))
+
+# %%
+if study:
+    settings = {"shots": list(shots), "ways": ways, "episodes": episodes, "seed": seed}
+    keep(Study.create(study, runs_root), of.config.dataset, table, of.config.seed, settings)
+    display(Markdown(f"Kept in the study `{study}`."))
 
 # %% [markdown]
 # What to look for: does training help unseen classes as much as known ones? From how many shots on does a class mean do

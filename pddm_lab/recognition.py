@@ -7,7 +7,7 @@ class mean, or neighbours by the PDDM score S. The network is left as it is, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from pddm_lab.features import Progress
 from pddm_lab.run import Run
 from pddm_lab.similarity import Similarity
 from pddm_lab.spaces import Space, gallery_spaces
+from pddm_lab.study.cells import Study, key_of
 
 METHODS = {
     "knn": "k-NN",
@@ -292,3 +293,28 @@ def of_run(
     if not parts:
         raise RunError(f"{run.name} has no gallery yet: finish it first, `pddm-lab resume {run.name}`.")
     return pd.concat(parts, ignore_index=True)
+
+
+def keep(study: Study, dataset: str, table: pd.DataFrame, seed: int, settings: Mapping[str, Any]) -> None:
+    """Keep means over episodes in a study: a cell per space, ranked by the method, with a metric per number of shots.
+
+    Args:
+        study: that it goes to.
+        dataset: that the run was trained on.
+        table: as `of_run` returns it.
+        seed: of the run's training.
+        settings: of the episodes; a study takes one such set.
+
+    Raises:
+        RunError: the study has cells of other settings.
+    """
+    study.settle("recognition", settings)
+    for space, rows in summary(table).groupby("space", sort=False):
+        metrics: dict[str, dict[str, dict[str, float]]] = {}
+        for row in rows.itertuples():
+            of_method = metrics.setdefault(row.protocol, {}).setdefault(row.method, {})
+            of_method[f"accuracy@{row.shots}"] = row.accuracy
+        study.write(
+            key_of("recognition", dataset, space, seed), part="recognition", dataset=dataset, method=space, seed=seed,
+            settings=settings, metrics=metrics,
+        )  # fmt: skip

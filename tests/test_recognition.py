@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from pddm_lab.recognition import (
     by_mean,
     by_score,
     classifier,
+    keep,
     of_run,
     recognise,
     summary,
@@ -25,6 +27,8 @@ from pddm_lab.recognition import (
 )
 from pddm_lab.similarity import make_similarity
 from pddm_lab.spaces import Space
+from pddm_lab.study.cells import Study
+from pddm_lab.study.cells import table as kept_table
 
 LABELS = np.repeat(np.arange(6), 8)
 ALL = np.arange(len(LABELS))
@@ -157,9 +161,15 @@ def test_intervals_are_students() -> None:
     assert row["episodes"] == 4
 
 
-def test_a_run_is_recognised_from_its_galleries(digits_run) -> None:
+def test_a_run_is_recognised_from_its_galleries(digits_run, tmp_path: Path) -> None:
     table = of_run(digits_run, 2, shots=(1, 5), ways=0)
     assert set(table["protocol"]) == {"unseen", "known"}
     assert list(dict.fromkeys(table["space"])) == ["pretrained", digits_run.name]
     assert set(table["ways"]) == {5}
     assert table["accuracy"].mean() > 0.5
+    study = Study.create("kept", str(tmp_path))
+    keep(study, "digits", table, 0, {"episodes": 2})
+    kept = kept_table(study.path).set_index(["method", "protocol", "similarity", "metric"])["value"]
+    chosen = table[(table["space"] == "pretrained") & (table["protocol"] == "known") & (table["method"] == "svm")]
+    expected = chosen[chosen["shots"] == 5]["accuracy"].mean()
+    assert kept["pretrained", "known", "svm", "accuracy@5"] == pytest.approx(expected)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nbformat
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from pddm_lab.recognition import METHODS
 from pddm_lab.runs import Run
+from pddm_lab.study.cells import table
 
 FIGURE = "application/vnd.plotly.v1+json"
 
@@ -22,8 +25,11 @@ def told(notebook: nbformat.NotebookNode) -> str:
     return "\n".join(texts)
 
 
-def test_it_recognises_with_a_run(execute, small_run: Run) -> None:
-    notebook = execute("recognise", run=str(small_run.path), shots=[1, 2], ways=3, episodes=3, most_classes=1000)
+def test_it_recognises_with_a_run(execute, small_run: Run, tmp_path: Path) -> None:
+    notebook = execute(
+        "recognise", run=str(small_run.path), shots=[1, 2], ways=3, episodes=3, most_classes=1000, study="beyond",
+        runs_root=str(tmp_path),
+    )  # fmt: skip
     text = told(notebook)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert len([output for output in outputs if FIGURE in output.get("data", {})]) == 3
@@ -33,6 +39,8 @@ def test_it_recognises_with_a_run(execute, small_run: Run) -> None:
     assert "accuracy in %, 3 classes an episode, 3 episodes" in text
     assert "without it" in text and "0 %" in text
     assert "3,617,409" in text, "the lab's parameters, whatever the classes"
+    kept = table(tmp_path / "studies" / "beyond")
+    assert set(kept["part"]) == {"recognition"} and set(kept["metric"]) == {"accuracy@1", "accuracy@2"}
     assert "pretrained" in text and "silhouette" in text
 
 
