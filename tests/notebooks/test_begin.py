@@ -51,7 +51,7 @@ def test_a_notebook_knows_its_own_parameters(path: Path) -> None:
     cell = body.partition('tags=["parameters"]\n')[2].partition("\n# %%")[0]
     lines = (node for node in ast.parse(cell).body if isinstance(node, ast.Assign | ast.AnnAssign))
     given = [ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target) for node in lines]
-    assert [ast.literal_eval(argument) for argument in call.args[1:]] == given
+    assert sorted(ast.literal_eval(argument) for argument in call.args[1:]) == sorted(given)
 
 
 def _named(call: ast.Call) -> str:
