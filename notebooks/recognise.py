@@ -103,7 +103,7 @@ for line in example.support:
 support, own = example.support.ravel(), spaces[-1]
 points, known = own.features[torch.from_numpy(support)], labels[support]
 asked = pd.Series(example.query, index=labels[example.query]).groupby(level=0).first()
-asked = asked.sample(min(3, len(asked)), random_state=seed).to_numpy()
+asked = asked.sample(min(3, len(asked)), random_state=seed).to_numpy(copy=True)
 queries = own.features[torch.from_numpy(asked)]
 answers = {
     METHODS[method]: classifier(method).fit(points.numpy(), known).predict(queries.numpy())
