@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studies import pixels, work
+from pixel_study import pixels, work
 
 from pddm_lab.config import TrainConfig
-from pddm_lab.errors import ConfigError, DataError, RunError
+from pddm_lab.errors import ConfigError, DataError, LabError, RunError
 from pddm_lab.study import compare as comparing
 from pddm_lab.study import search as searching
 from pddm_lab.study.cells import Study, key_of, list_studies, table
@@ -19,7 +19,7 @@ from pddm_lab.study.compare import Plan, compare
 from pddm_lab.study.fit import Fitting
 from pddm_lab.study.material import Material
 from pddm_lab.study.methods import METHODS
-from pddm_lab.study.search import best_of, chosen_row, mean_row, search
+from pddm_lab.study.search import best_of, chosen_row, final, mean_row, search
 from pddm_lab.study.work import Task, carry_out
 
 SMALL: dict[str, Any] = {
@@ -116,6 +116,18 @@ def test_the_latest_step_within_an_error_of_the_best_is_chosen() -> None:
     assert mean["euclidean"]["folds"] == [0.2, 0.4]
     cells = [{"chosen": {"map@r": value}, "n": n} for n, value in enumerate((0.1, 0.3, 0.3))]
     assert best_of(cells)["n"] == 1
+
+
+def test_a_configuration_that_diverges_is_one_that_was_searched(on_pixels: None) -> None:
+    config, method = TrainConfig.from_parameters({"dataset": "digits"}), METHODS["npairs"]
+    settings = method.configurations()[0] | {"lr": 1e30, "average": 0.0}
+    shared: dict[str, Any] = {"config": config, "folds": 2, "method": method}
+    cell = search([], **shared, settings=settings, steps=4, eval_every=4)
+    assert cell["chosen"]["step"] == 0 and cell["chosen"]["map@r"] == 0
+    fine = search([], **shared, settings=method.configurations()[0], steps=4, eval_every=4)
+    assert best_of([cell, fine]) is fine
+    with pytest.raises(LabError, match="Every configuration of npairs diverged"):
+        final([cell], **shared, seed=0, part="methods")
 
 
 def test_a_failure_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:

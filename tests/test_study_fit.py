@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from studies import pixels
+from pixel_study import pixels
 
 from pddm_lab.errors import ConfigError, DataError
 from pddm_lab.evaluate import evaluate

@@ -32,6 +32,10 @@ EVAL_EVERY = 50
 """Steps between measurements."""
 
 
+class DivergedError(LabError):
+    """A training whose loss is no number any more."""
+
+
 class Fitting:
     """A method in training, which can be asked to go on.
 
@@ -79,7 +83,7 @@ class Fitting:
             validation: items to measure MAP@R on, each searched among the others.
 
         Raises:
-            LabError: the training diverges.
+            DivergedError: its loss is no number any more.
         """
         begun = time.perf_counter()
         while self.model is not None and self.step < to:
@@ -88,7 +92,7 @@ class Fitting:
         self.seconds += time.perf_counter() - begun
         loss = float(np.mean(self._losses)) if self._losses else None
         if loss is not None and not math.isfinite(loss):
-            raise LabError(f"{self.method.name} diverged by step {self.step} with {dict(self.settings)}.")
+            raise DivergedError(f"{self.method.name} diverged by step {self.step} with {dict(self.settings)}.")
         row: dict[str, Any] = {"step": self.step, "seconds": self.seconds, "loss": loss}
         if validation is not None:
             row |= _measured(self, validation)

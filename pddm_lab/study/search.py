@@ -20,7 +20,7 @@ from pddm_lab.config import TrainConfig
 from pddm_lab.errors import LabError
 from pddm_lab.evaluate import evaluate
 from pddm_lab.study.density import rates_by_density
-from pddm_lab.study.fit import Fitting, fit, measured_steps
+from pddm_lab.study.fit import DivergedError, Fitting, fit, measured_steps
 from pddm_lab.study.material import Material, material_of
 from pddm_lab.study.methods import Method
 
@@ -50,8 +50,12 @@ def search(
     fits = [Fitting(material, method, settings, material.fit_items(fold), steps) for fold in range(len(material.folds))]
     tolerance = method.config(material, settings).selection_tolerance
     curve: list[dict[str, Any]] = []
+    chosen: Mapping[str, Any] = {"step": 0} | {name: {"map@r": 0.0, "error": 0.0} for name in method.ranks}
     for step in measured_steps(method, steps, eval_every):
-        rows = [fitting.advance(step, held_out) for fitting, held_out in zip(fits, material.folds, strict=True)]
+        try:
+            rows = [fitting.advance(step, held_out) for fitting, held_out in zip(fits, material.folds, strict=True)]
+        except DivergedError:  # a configuration that was searched, and is as good as it was until then
+            break
         curve.append(mean_row(rows, method.ranks))
         chosen = chosen_row(curve, method.selection, tolerance)
         if chosen not in curve[-PATIENCE:]:
@@ -108,9 +112,14 @@ def final(
         method: what to train.
         seed: of the weights, the batches and dropout.
         part: of the study.
+
+    Raises:
+        DivergedError: every configuration did, or this training does.
     """
     material = material_of(config, folds)
     best = best_of(needed)
+    if method.trains and not best["chosen"]["step"]:
+        raise DivergedError(f"Every configuration of {method.name} diverged on {config.dataset}.")
     train = material.dataset.train
     # As many passes over all training classes as were best over those of the folds.
     steps = round(

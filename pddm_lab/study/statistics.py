@@ -172,7 +172,9 @@ def curves(study: Study, found: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for chosen in found.itertuples():
         curve = study.cell(str(chosen.key))["curve"]
-        start = [] if curve[0]["step"] == 0 else [{"step": 0, "seconds": 0.0}]  # seconds are counted from the first row
+        start = (
+            [] if curve and curve[0]["step"] == 0 else [{"step": 0, "seconds": 0.0}]
+        )  # seconds are counted from the first row
         for row in [*start, *curve]:
             value = row.get(chosen.similarity, {}).get("map@r", math.nan)
             rows.append((chosen.dataset, chosen.method, "select", row["step"], row["seconds"], "validation",
