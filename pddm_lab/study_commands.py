@@ -46,7 +46,6 @@ def compare(
         data_root: folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the processes share the cores
     from pddm_lab import config
     from pddm_lab.study.cells import Study
     from pddm_lab.study.compare import PARTS, Plan

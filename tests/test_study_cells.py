@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pixel_study import pixels, work
 
+from pddm_lab import cli
 from pddm_lab.config import TrainConfig
 from pddm_lab.errors import ConfigError, DataError, LabError, RunError
 from pddm_lab.study import compare as comparing
@@ -49,7 +50,8 @@ def test_a_study_resumes_and_computes_nothing_twice(on_pixels: None, tmp_path: P
     study, outcome = compare(Plan(**SMALL), "s", str(tmp_path), say=lines.append, progress=False)
     # two searches a method; two seeds of the one that trains, one of the other
     assert (outcome.computed, outcome.found, outcome.failures) == (7, 0, {})
-    assert lines[0] == "0 cells are there, 7 are to be computed." and lines[-1].startswith("7/7 ")
+    assert lines[0].startswith("Planned: about 0 min; cores: 1")
+    assert lines[1] == "0 cells are there, 7 are to be computed." and lines[-1].startswith("7/7 ")
     before = {path.name: path.stat().st_mtime_ns for path in (study.path / "cells").iterdir()}
     study, outcome = compare(Plan(**SMALL), "s", str(tmp_path), say=lines.append, progress=False)
     assert (outcome.computed, outcome.found) == (0, 7)
@@ -225,3 +227,29 @@ def test_every_method_has_the_same_budget() -> None:
     keys = [task.key for task in tasks]
     assert len(keys) == len(set(keys))
     assert all(set(task.needs) <= set(keys) for task in tasks)
+
+
+def test_the_command_carries_out_a_study_and_writes_its_tables(
+    on_pixels: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--datasets", "digits", "--methods", "triplet_hard", "pretrained", "--configurations", "1", "--seeds", "2"]
+    words = ["compare", "--name", "s", "--part", "methods", *small, "--steps", "4", "--runs-root", str(tmp_path)]
+    cli.main([*words, "--processes", "1"])
+    told = capsys.readouterr()
+    assert told.out.startswith("5 cells computed in 0.") and "5/5 methods-digits-pretrained-0" in told.err
+    tables = tmp_path / "studies" / "s" / "tables"
+    assert "Triplet, batch-hard" in (tables / "compare.md").read_text()
+    cli.main([*words, "--tables-only", "--out", str(tmp_path / "results")])
+    assert (tmp_path / "results" / "compare.md").read_text() == (tables / "compare.md").read_text()
+    assert "computed" not in capsys.readouterr().out
+
+    for bad, message in (
+        (["--part", "method"], "--part expects all, methods or ablation, got 'method'."),
+        (["--steps", "5", "--processes", "1"], "was begun with other settings: steps was 4 and is 5."),
+        (["--name", "none", "--tables-only"], "study.json is missing. `pddm-lab compare` makes a study."),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*words, *bad])
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line

@@ -23,7 +23,7 @@ from pddm_lab.study.fit import EVAL_EVERY
 from pddm_lab.study.material import FOLDS, Material
 from pddm_lab.study.methods import CONFIGURATIONS, METHODS, Method
 from pddm_lab.study.search import final, search
-from pddm_lab.study.work import Outcome, Task, carry_out
+from pddm_lab.study.work import Outcome, Task, carry_out, to_stderr
 
 DATASETS = ("emoji", "grocery", "digits")
 PARTS = ("methods", "ablation")
@@ -102,12 +102,12 @@ class Plan:
 
     def _of_method(self, part: str, dataset: str, method: Method) -> list[Task]:
         shared = {"config": self.config(dataset), "folds": self.folds, "method": method}
-        cost = step_cost(method)
+        cost, networks = step_cost(method), int("pddm" in method.ranks)
         searches = [
             Task(
                 key_of("search", part, dataset, method.name, number), search,
                 {**shared, "settings": settings, "steps": self.steps, "eval_every": self.eval_every},
-                cost=self.folds * (self.steps * cost if method.trains else 20.0),
+                cost=self.folds * (0.75 * self.steps * cost + 1000 * networks) if method.trains else 100.0,
             )
             for number, settings in enumerate(method.configurations(self.configurations))
         ]  # fmt: skip
@@ -116,7 +116,7 @@ class Plan:
         finals = [
             Task(
                 key_of(part, dataset, method.name, seed), final, {**shared, "seed": seed, "part": part}, needs,
-                cost=self.steps * cost + 1000 * len(method.ranks),
+                cost=self.steps * cost + 1000 * len(method.ranks) + 9000 * networks,
             )
             for seed in range(seeds)
         ]  # fmt: skip
@@ -159,6 +159,8 @@ def compare(
         # Features that are not on disk yet are computed once, with all cores, before processes ask for them.
         material = Material.load(plan.config(dataset), plan.folds, progress_bars(progress))
         study.settle("data", {dataset: {"fingerprint": material.dataset.fingerprint(), "folds": len(material.folds)}})
+    planned = sum(task.cost for task in left) / 60_000 / processes
+    (say or to_stderr)(f"Planned: about {planned:.0f} min; cores: {processes}.")
     return study, carry_out(study, tasks, processes, say)
 
 

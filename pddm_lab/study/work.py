@@ -34,8 +34,8 @@ class Task:
     arguments: dict[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     """Keys of cells that must be finished before."""
-    cost: float = 1.0
-    """How long it takes beside others, to tell what is left."""
+    cost: float = 1000.0
+    """How long it takes beside others, to tell what is left: about milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def carry_out(
     """
     begun = time.monotonic()
     left = {task.key: task for task in tasks if not study.has(task.key)}
-    state = _State(study, left, found=len({task.key for task in tasks}) - len(left), say=say or _to_stderr)
+    state = _State(study, left, found=len({task.key for task in tasks}) - len(left), say=say or to_stderr)
     state.say(f"{state.found} cells are there, {len(left)} are to be computed.")
     if left:
         (_in_this_process if processes <= 1 else functools.partial(_in_processes, processes=processes))(state)
@@ -74,7 +74,8 @@ def carry_out(
     return Outcome(state.computed, state.found, state.failures, time.monotonic() - begun)
 
 
-def _to_stderr(line: str) -> None:
+def to_stderr(line: str) -> None:
+    """A line on standard error, at once."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -129,6 +130,8 @@ def _in_this_process(state: _State) -> None:
 def _in_processes(state: _State, processes: int) -> None:
     state.processes = processes
     others = set(multiprocessing.active_children())
+    threads = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes to come: libraries read it when they are loaded
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_begin_process)
     at_work: dict[Future, Task] = {}
     try:
@@ -149,6 +152,9 @@ def _in_processes(state: _State, processes: int) -> None:
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
         pool.shutdown(wait=False, cancel_futures=True)
+        os.environ.pop("OMP_NUM_THREADS")
+        if threads is not None:
+            os.environ["OMP_NUM_THREADS"] = threads
 
 
 def _begin_process() -> None:
