@@ -445,8 +445,8 @@ if run:
     needed = {item for pair in examples.values() for some in pair for item in some}
     display(cards.confusion_bars(mixed, pictures(its_data, needed), examples))
 else:
-    print(
-        "No run was named: pass one that is trained, -p run NAME, to see this part (`pddm-lab train quick` trains one)."
+    display(
+        Markdown("*No run was named: `-p run NAME` shows this part of a run that `pddm-lab train quick` has trained.*")
     )
 
 # %% [markdown]

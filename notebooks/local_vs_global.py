@@ -335,7 +335,8 @@ for protocol in ("known", "unseen"):
 # * **One density**: all classes are alike. One ruler fits, and there is nothing to win.
 # * **Two islands**: a gap between dense and sparse. The loss only compares pairs that share an end. Nothing ties the
 #   scores of one island to those of the other, so that one threshold for both is a matter of luck. Three seeds show it.
-# * **Diagonals**: stripes that rise on the left and fall on the right. $|a - b|$ is the same along and across a stripe.
+# * **Diagonals**: stripes that rise on the left and fall on the right. $|a - b|$ is the same along and across a stripe, so
+#   that $S$ can't tell the two apart. It gains what the place alone can give, and no more.
 # * **Two grains, the upright stripes never trained**: $S$ learned "along the x axis is near" and is then asked where
 #   classes stand upright. It has never been there.
 
@@ -394,8 +395,8 @@ if run:
         display(figures.by_density(results, share=0.01))
         display(cards.density_table(results))
 else:
-    print(
-        "No run was named: pass one that is trained, -p run NAME, to see this part (`pddm-lab train quick` trains one)."
+    display(
+        Markdown("*No run was named: `-p run NAME` shows this part of a run that `pddm-lab train quick` has trained.*")
     )
 
 # %% [markdown]

@@ -97,11 +97,14 @@ def test_rulers_reach_through_a_class_and_up_to_the_next() -> None:
 
 
 def test_pairs_are_drawn_with_their_difference_and_their_mean() -> None:
-    figure = figures.plane_pairs(make_scene("even"), {"A": np.array([[0, 0], [1, 0.5]])})
-    (legs,) = [one for one in figure.data if one.name == "u"]
+    ends = np.array([[0, 0], [1, 0.5]])
+    figure = figures.plane_pairs(make_scene("even"), {"A": ends, "B": ends[::-1]})
+    legs, _ = (one for one in figure.data if one.name == "u")
     assert (list(legs.x), list(legs.y)) == ([0, 1, 1], [0, 0, 0.5])
     (mean,) = [one for one in figure.data if one.name == "v of A"]
     assert (mean.x[0], mean.y[0]) == (0.5, 0.25)
+    sides = [one.textposition for one in figure.data if str(one.name).startswith("v of")]
+    assert sides == ["middle right", "middle left"], "names of one place don't cover one another"
 
 
 def test_the_inside_of_a_unit_is_drawn_row_by_row(trained) -> None:

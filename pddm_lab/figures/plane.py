@@ -219,6 +219,7 @@ def plane_pairs(
     """
     figure = new_figure(title, height)
     _points(figure, scene, ())
+    named: list[list[float]] = []
     for name, ends in pairs.items():
         (x0, y0), (x1, y1) = ends.round(4).tolist()
         figure.add_scatter(
@@ -229,9 +230,11 @@ def plane_pairs(
         v = ends.mean(axis=0).round(4).tolist()
         figure.add_scatter(
             x=v[:1], y=v[1:], mode="markers+text", name=f"v of {name}", text=[f"<b>{name}</b>"], showlegend=False,
-            textposition="middle right", textfont={"color": PAIR, "size": 15}, hovertemplate="v = (%{x}, %{y})",
+            textposition=f"middle {'left' if v in named else 'right'}", textfont={"color": PAIR, "size": 15},
+            hovertemplate="v = (%{x}, %{y})",
             marker={"symbol": "x", "size": 10, "color": "#11151C", "line": {"color": "white", "width": 1.2}},
         )  # fmt: skip
+        named.append(v)
     return _framed(figure)
 
 
