@@ -44,7 +44,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from pddm_lab import cards
+from pddm_lab import beyond_tables, cards
 from pddm_lab.figures import PROTOCOL_TITLES, beyond
 from pddm_lab.growth import CLASSES, embedding_seconds, growth
 from pddm_lab.margins import MARGINS, class_margins
@@ -146,8 +146,10 @@ for name in of.protocols():
 # %%
 if study:
     settings = {"shots": list(shots), "ways": ways, "episodes": episodes, "seed": seed}
-    keep(Study.create(study, runs_root), of.config.dataset, table, of.config.seed, settings)
-    display(Markdown(f"Kept in the study `{study}`."))
+    kept = Study.create(study, runs_root)
+    keep(kept, of.config.dataset, table, of.config.seed, settings)
+    pages = beyond_tables.write(kept)
+    display(Markdown(f"Kept in the study `{study}`, as tables in `{pages[0].parent}`."))
 
 # %% [markdown]
 # What to look for: does training help unseen classes as much as known ones? From how many shots on does a class mean do

@@ -47,7 +47,7 @@ begin(
 import pandas as pd
 from IPython.display import Markdown, display
 
-from pddm_lab import transfer
+from pddm_lab import beyond_tables, transfer
 from pddm_lab.config import TrainConfig
 from pddm_lab.config import data_root as data_folder
 from pddm_lab.data import grocery
@@ -183,8 +183,10 @@ if study:
     from pddm_lab.study.cells import Study
 
     settings = {"source": source, "target": target, "steps": steps, "image_size": image_size, "views": views}
-    transfer.keep(Study.create(study, runs_root), pd.concat(tables), settings)
-    display(Markdown(f"Kept in the study `{study}`."))
+    kept = Study.create(study, runs_root)
+    transfer.keep(kept, pd.concat(tables), settings)
+    pages = beyond_tables.write(kept)
+    display(Markdown(f"Kept in the study `{study}`, as tables in `{pages[0].parent}`."))
 
 # %% [markdown]
 # ## ImageNet

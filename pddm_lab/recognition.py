@@ -296,7 +296,9 @@ def of_run(
 
 
 def keep(study: Study, dataset: str, table: pd.DataFrame, seed: int, settings: Mapping[str, Any]) -> None:
-    """Keep means over episodes in a study: a cell per space, ranked by the method, with a metric per number of shots.
+    """Keep means over episodes in a study: a cell per space, ranked by the method.
+
+    For k shots it has the metrics accuracy@k and half@k, half of its 95 % interval.
 
     Args:
         study: that it goes to.
@@ -313,7 +315,7 @@ def keep(study: Study, dataset: str, table: pd.DataFrame, seed: int, settings: M
         metrics: dict[str, dict[str, dict[str, float]]] = {}
         for row in rows.itertuples():
             of_method = metrics.setdefault(row.protocol, {}).setdefault(row.method, {})
-            of_method[f"accuracy@{row.shots}"] = row.accuracy
+            of_method |= {f"accuracy@{row.shots}": row.accuracy, f"half@{row.shots}": row.high - row.accuracy}
         study.write(
             key_of("recognition", dataset, space, seed), part="recognition", dataset=dataset, method=space, seed=seed,
             settings=settings, metrics=metrics,

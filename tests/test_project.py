@@ -35,7 +35,7 @@ ORDER = [
     "figures.looks", "figures.audit", "figures.beyond", "figures.maps", "figures.pairs", "figures.plane",
     "figures.quadruplets", "figures.retrieval", "figures.study", "figures.training", "figures",
     "cards.block", "cards.audit", "cards.classes", "cards.confusions", "cards.pairs", "cards.explanation",
-    "cards.pictures", "cards.quadruplets", "cards.tables", "cards", "notebook", "serving",
+    "cards.pictures", "cards.quadruplets", "cards.tables", "cards", "notebook", "serving", "beyond_tables",
     "bench.report", "bench.timing", "bench.scoring", "bench.mining", "bench.search", "bench.evaluation",
     "bench.training", "bench.synthetic", "bench.browser",
     "bench.pages", "bench.dashboard", "bench.commands", "beyond_commands", "gallery_commands", "study_commands", "cli",

@@ -47,9 +47,11 @@ def test_every_direction(execute, few_digits: Path, tmp_path: Path) -> None:
     text = "\n".join(output.get("data", {}).get("text/markdown", "") for output in outputs)
     assert "have 4 fine and 2 coarse classes" in text
     assert "Unseen classes: 8 photos, one picture of 4 classes" in text
-    assert "Kept in the study `beyond`" in text
+    assert "Kept in the study `beyond`, as tables" in text
     kept = table(tmp_path / "runs" / "studies" / "beyond")
     assert set(kept["part"]) == {"transfer"}
     assert set(kept["dataset"]) == {"grocery", "grocery, iconic", f"folder:{few_digits}"}
     assert set(kept["method"]) == {"pretrained", "grocery", "grocery, coarse classes", f"folder:{few_digits}"}
     assert set(kept["seed"]) == {-1, 0, 1}
+    page = (tmp_path / "runs" / "studies" / "beyond" / "tables" / "transfer.md").read_text()
+    assert "| unseen | grocery, coarse classes | PDDM | 2 |" in page
