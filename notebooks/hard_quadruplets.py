@@ -380,9 +380,10 @@ measured = [(name, {by: model.metrics(by) for by in before}, spread(model)) for 
 results_table(measured, ["spread of S in the batch"])
 
 # %% [markdown]
-# The score suffers most. To spread the scores pays only if most of the *hardest* pairs profit; when too many of them are
-# wrong, every spread makes the loss larger, and the unit stays on the plateau where all pairs score alike: look at the
-# last column. The features themselves still learn by $E_e$. (Much the same keeps `batch` there: one odd pair a step.)
+# With the settings that the notebook comes with, the score suffers most. To spread the scores pays only if most of the
+# *hardest* pairs profit; when too many of them are wrong, every spread makes the loss larger, and the unit stays on the
+# plateau where all pairs score alike: look at the last column. The features themselves still learn by $E_e$. (Much the
+# same keeps `batch` there: one odd pair a step.)
 #
 # The weakness can be turned to use. A wrongly labelled image is found the least similar by its supposed classmates again
 # and again, while an image of another class lies closer. `hardness.suspects` counts that, with the lower end of an
