@@ -114,10 +114,13 @@ def test_validation_measures_what_evaluate_does() -> None:
     features, labels = torch.randn(40, 5), torch.arange(40) // 4 % 9
     labels[0] = 99  # a class of one item has no query
     expected = evaluate(Euclidean(), features, features, labels, labels, True)
-    found = average_precisions(Euclidean().matrix(features, features), labels)
+    found = average_precisions(Euclidean().matrix(features, features), labels, torch.arange(40))
     assert len(found) == expected.queries == 39
     assert float(found.mean()) == pytest.approx(expected.metrics["map@r"])
     assert float(found.std(correction=1)) / 39**0.5 == pytest.approx(expected.map_at_r_error)
+    rows = torch.tensor([3, 0, 17])
+    some = average_precisions(Euclidean().matrix(features[rows], features), labels, rows)
+    assert torch.equal(some, found[[2, 16]]), "the lone item has no value, and the others move up"
 
 
 @pytest.mark.parametrize("leave_one_out", [True, False])

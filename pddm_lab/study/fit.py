@@ -30,6 +30,8 @@ from pddm_lab.training import learning_rate_factor
 
 EVAL_EVERY = 50
 """Steps between measurements."""
+NETWORK_QUERIES = 256
+"""Validation items that are queries where a network ranks that nothing is chosen by: it costs more than training."""
 
 
 class DivergedError(LabError):
@@ -207,7 +209,11 @@ def _measured(fitting: Fitting, items: np.ndarray) -> dict[str, Any]:
     features, labels = fitting.embed(items), torch.from_numpy(fitting.material.dataset.labels[items])
     found: dict[str, Any] = {}
     for name in fitting.method.ranks:
-        precisions = average_precisions(fitting.similarity(name).matrix(features, features), labels)
+        similarity, count = fitting.similarity(name), len(items)
+        if similarity.is_network and name != fitting.method.selection:
+            count = min(count, NETWORK_QUERIES)
+        rows = torch.arange(count) * len(items) // count  # evenly over all classes
+        precisions = average_precisions(similarity.matrix(features[rows], features), labels, rows)
         error = float(precisions.std(correction=1)) / math.sqrt(len(precisions)) if len(precisions) > 1 else 0.0
         found[name] = {"map@r": float(precisions.mean()) if len(precisions) else math.nan, "error": error}
     return found
@@ -215,22 +221,23 @@ def _measured(fitting: Fitting, items: np.ndarray) -> dict[str, Any]:
 
 @torch.no_grad()
 def average_precisions(
-    scores: Float[Tensor, "items items"], labels: Int[Tensor, " items"]
-) -> Float[Tensor, " queries"]:
-    """The AP@R of every item searched among all the others; their mean is MAP@R, as `evaluate` has it.
+    scores: Float[Tensor, "queries items"], labels: Int[Tensor, " items"], rows: Int[Tensor, " queries"]
+) -> Float[Tensor, " found"]:
+    """The AP@R of items searched among all the others; their mean is MAP@R, as `evaluate` has it.
 
     Args:
-        scores: of all pairs, larger is more similar; the diagonal is overwritten.
+        scores: of each query with every item, larger is more similar; that of a query with itself is overwritten.
         labels: class of each item.
+        rows: which item each query is.
 
     Returns:
-        One value per item whose class has another.
+        One value per query whose class has another item.
     """
-    scores.fill_diagonal_(-math.inf)
+    scores[torch.arange(len(rows)), rows] = -math.inf
     _, number, counts = labels.unique(return_inverse=True, return_counts=True)
-    relevant = counts[number] - 1
+    relevant = (counts[number] - 1)[rows]
     depth = max(int(relevant.max()), 1)
     best = scores.topk(min(depth, len(labels) - 1), dim=1).indices
     position = torch.arange(1, best.shape[1] + 1)
-    hits = ((labels[best] == labels[:, None]) & (position <= relevant[:, None])).double()
+    hits = ((labels[best] == labels[rows, None]) & (position <= relevant[:, None])).double()
     return ((hits.cumsum(1) / position * hits).sum(1) / relevant.clamp(min=1))[relevant > 0]
