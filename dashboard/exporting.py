@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,12 @@ import streamlit as st
 from pddm_lab.exports import KINDS, packed
 from pddm_lab.runs import Run
 
+MadeFrom = Run | list[Run] | Mapping[str, Any]
+"""Runs; of a study what its study.json says."""
+
 
 def export(
-    name: str, table: Callable[[], pd.DataFrame], runs: Run | list[Run], settings: dict[str, Any], key: str = ""
+    name: str, table: Callable[[], pd.DataFrame], runs: MadeFrom, settings: dict[str, Any], key: str = ""
 ) -> None:
     """A menu of formats; the table is made when one of them is chosen.
 
@@ -26,12 +29,13 @@ def export(
         key: tells apart menus of one name on a page.
     """
     first = runs[0] if isinstance(runs, list) else runs
-    with st.popover("Export", icon=":material/download:", help=f"Take the {name} away, with a manifest of the run."):
+    owner, what = (first["name"], "study") if isinstance(first, Mapping) else (first.name, "run")
+    with st.popover("Export", icon=":material/download:", help=f"Take the {name} away, with a manifest of the {what}."):
         for kind in KINDS:
             st.download_button(
                 kind.upper() if kind != "parquet" else "Parquet",
                 partial(_pack, name, table, kind, runs, settings),
-                file_name=f"{first.name}-{name}-{kind}.zip",
+                file_name=f"{owner}-{name}-{kind}.zip",
                 mime="application/zip",
                 key=f"export_{key or name}_{kind}",
                 on_click="ignore",
@@ -39,7 +43,5 @@ def export(
             )
 
 
-def _pack(
-    name: str, table: Callable[[], pd.DataFrame], kind: str, runs: Run | list[Run], settings: dict[str, Any]
-) -> bytes:
+def _pack(name: str, table: Callable[[], pd.DataFrame], kind: str, runs: MadeFrom, settings: dict[str, Any]) -> bytes:
     return packed(name, table(), kind, runs, settings)

@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 KINDS = ("csv", "json", "parquet")
 
 
-def packed(name: str, table: pd.DataFrame, kind: str, runs: Run | list[Run], settings: Mapping[str, Any]) -> bytes:
+def packed(
+    name: str, table: pd.DataFrame, kind: str, runs: Run | list[Run] | Mapping[str, Any], settings: Mapping[str, Any]
+) -> bytes:  # fmt: skip
     """A zip with <name>.<kind> and manifest.json.
 
     Args:
         name: of the table, a file's name without its ending.
         table: its columns; the index is left out.
         kind: csv, json (a list of objects) or parquet.
-        runs: what it was made from.
+        runs: what it was made from; of a study what its study.json says.
         settings: the choices that led to it: filters, thresholds, the protocol.
 
     Raises:
@@ -50,13 +52,16 @@ def packed(name: str, table: pd.DataFrame, kind: str, runs: Run | list[Run], set
     return out.getvalue()
 
 
-def manifest(runs: Run | list[Run], settings: Mapping[str, Any]) -> dict[str, Any]:
+def manifest(runs: Run | list[Run] | Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a table was made from: when, the runs with their choices and data, and the settings, as JSON values."""
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    if isinstance(runs, Mapping):
+        return plain({"made": made, "study": dict(runs), "settings": dict(settings)})
     runs = runs if isinstance(runs, list) else [runs]
     kept = ("name", "fingerprint", "items", "classes", "licence", "attribution")
     return plain(
         {
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "made": made,
             "runs": [
                 {
                     "name": run.name,

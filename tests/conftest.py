@@ -1,8 +1,9 @@
-"""Fixtures that several files share: digits as data, and one real run that was trained on them."""
+"""Fixtures that several files share: digits as data, one real run that was trained on them, and a small study."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,32 @@ def grocery_root() -> Path:
     if not (root / "GroceryStoreDataset").is_dir():
         pytest.skip("needs the Grocery Store data set: set PDDM_LAB_DATA to the folder that holds GroceryStoreDataset")
     return root
+
+
+@pytest.fixture(scope="session")
+def small_study(data_root: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A study of four methods and two variants of PDDM, two seeds each, judged on some of the digits' pixels."""
+    from pixel_study import pixels
+
+    from pddm_lab.study import compare as comparing
+    from pddm_lab.study import search as searching
+
+    material = pixels(data_root)
+    of = material.dataset
+    assert of.unseen and of.known
+    some = of.unseen.query[::16]
+    unseen = replace(of.unseen, query=some, gallery=some)
+    known = replace(of.known, query=of.known.query[::4], gallery=of.known.gallery[::8])
+    material = replace(material, dataset=replace(of, unseen=unseen, known=known))
+    plan = comparing.Plan(
+        datasets=("digits",), ablation_datasets=("digits",), variants=("default", "wide"), configurations=1, seeds=2,
+        methods=("pddm", "triplet_hard", "multi_similarity", "pretrained"), ablation_seeds=2, folds=2, steps=4,
+        eval_every=2,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searching, "material_of", lambda config, folds: material)
+        patch.setattr(comparing.Material, "load", lambda config, folds, bar: material)
+        root = str(tmp_path_factory.mktemp("studies"))
+        study, outcome = comparing.compare(plan, "small", root, say=lambda line: None, progress=False)
+    assert not outcome.failures
+    return study

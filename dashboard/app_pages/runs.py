@@ -4,6 +4,8 @@ import comparing
 import loaders
 import shell
 import streamlit as st
+import study_loading
+import studying
 import training
 
 from pddm_lab.runs import BrokenRun, Run
@@ -11,11 +13,20 @@ from pddm_lab.runs import BrokenRun, Run
 found = loaders.list_runs()
 readable = [run for run in found if isinstance(run, Run)]
 
+studies = study_loading.list_studies()
+
 with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
-    with st.container(width="content"):
-        shell.heading("Runs", "Every training, its metrics under both protocols, and how it got there.")
-    if readable and st.button("Train a run", icon=":material/add:", key="train"):
-        training.dialog()
+    title, beside = st.container(width="content"), st.container(width="content", horizontal=True)
+    with beside:
+        view = studying.view(studies)
+        if view == "runs" and readable and st.button("Train a run", icon=":material/add:", key="train"):
+            training.dialog()
+    with title:
+        shell.heading("Runs", studying.ABOUT[view])
+
+if view == "study":
+    studying.page(studies)
+    st.stop()
 
 busy = training.watch()
 

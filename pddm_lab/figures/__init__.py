@@ -41,6 +41,7 @@ from pddm_lab.figures.plane import (
 )
 from pddm_lab.figures.quadruplets import HARDNESS, batch_matrix, confusion, hardness
 from pddm_lab.figures.retrieval import ceiling, elsewhere, rank_flow
+from pddm_lab.figures.study import differences, learning, side_by_side
 from pddm_lab.figures.training import comparison, curves, losses
 
 __all__ = [
@@ -66,12 +67,14 @@ __all__ = [
     "comparison",
     "confusion",
     "curves",
+    "differences",
     "distributions",
     "distributions_by_density",
     "elsewhere",
     "hardness",
     "in_order",
     "joint",
+    "learning",
     "losses",
     "map_of",
     "plane_along",
@@ -88,6 +91,7 @@ __all__ = [
     "roc_by_density",
     "self_margins",
     "shown",
+    "side_by_side",
     "slack",
     "style_of",
 ]

@@ -1,17 +1,154 @@
-"""Charts of a study: how fast methods learn, side by side."""
+"""Charts of a study: its methods side by side with every seed, how fast they learn, and what each choice is worth."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from pddm_lab.figures.looks import new_figure
+from pddm_lab.figures.looks import METRICS, NEGATIVE, Metric, in_order, new_figure, style_of, translucent
 
 COLOURS = ("#D9570B", "#2F78D0", "#0E9470", "#B83280", "#8A6D1C", "#5B4BC4")
 """Of the methods that are named."""
 REST = "rgba(138,147,163,.45)"
+_SPREAD = 0.52  # of a row's height, which the rankings of one method share
+_LABEL = 44  # letters of a row's name on one line
+
+
+def side_by_side(
+    table: pd.DataFrame, seeds: pd.DataFrame, metric: str | Metric, *, best: tuple[str, str] | None = None,
+    title: str = "", height: int | None = None,
+) -> go.Figure:  # fmt: skip
+    """Methods as dots with 95 % intervals, the best on top, and each seed as a faint dot; a marker per ranking.
+
+    Args:
+        table: name (of the method), similarity (that ranks), value (mean over seeds), half (of its interval; NaN where
+            there is none), seeds (how many).
+        seeds: name, similarity, value of each seed.
+        metric: a key of `METRICS`, or how to write another one.
+        best: name and similarity of the best baseline, which a line marks.
+    """
+    known = _known(metric)
+    scale = 100 if known.unit == "%" else 1
+    by_name = table.groupby("name")["value"]
+    order = (by_name.max() if known.larger_is_better else -by_name.min()).sort_values(ascending=False, kind="stable")
+    names = list(order.index)
+    figure = new_figure(title, height or 96 + 32 * len(names))
+    places = _places(table, names)
+    if best and len(row := table[(table["name"] == best[0]) & (table["similarity"] == best[1])]):
+        _mark(figure, scale * float(row["value"].iloc[0]), scale * float(row["half"].iloc[0]), "best baseline")
+    for similarity in in_order(table["similarity"]):
+        style = style_of(similarity)
+        rows, every = table[table["similarity"] == similarity], seeds[seeds["similarity"] == similarity]
+        figure.add_scatter(
+            x=scale * every["value"], y=[places[name, similarity] for name in every["name"]], mode="markers",
+            marker={"color": translucent(style.colour, 0.35), "size": 6}, hoverinfo="skip", showlegend=False,
+            legendgroup=similarity,
+        )  # fmt: skip
+        _dots(figure, rows, [places[name, similarity] for name in rows["name"]], similarity, scale, known)
+    labels = [f"<b>{_wrapped(name)}</b>" if best and name == best[0] else _wrapped(name) for name in names]
+    _in_rows(figure, labels, known.heading)
+    return figure.update_xaxes(range=_reach(table, seeds, scale, known))
+
+
+def differences(
+    table: pd.DataFrame, metric: str | Metric, *, against: str = "default", title: str = "", height: int | None = None
+) -> go.Figure:  # fmt: skip
+    """Differences to one of the rows with their 95 % intervals, in the order given; a marker per ranking.
+
+    Args:
+        table: factor (that is varied), name (of the variant), similarity, value (the difference), half, seeds.
+        metric: a key of `METRICS`, or how to write another one.
+        against: what the differences are to, for the line at 0.
+    """
+    known = _known(metric)
+    rows = list(dict.fromkeys(zip(table["factor"], table["name"], strict=True)))
+    named = table.assign(name=list(zip(table["factor"], table["name"], strict=True)))
+    figure = new_figure(title, height or 100 + 38 * len(rows))
+    places = _places(named, rows)
+    _mark(figure, 0.0, float("nan"), against)
+    for similarity in in_order(table["similarity"]):
+        own = named[named["similarity"] == similarity]
+        at = [places[name, similarity] for name in own["name"]]
+        _dots(figure, own, at, similarity, 100 if known.unit == "%" else 1, known, sign="+")
+    for number in range(1, len(rows)):
+        if rows[number][0] != rows[number - 1][0]:
+            figure.add_hline(number - 0.5, line={"color": REST, "width": 1}, layer="below")
+    labels = [_wrapped(f"{factor}: {name}") for factor, name in rows]
+    unit = " points" if known.unit == "%" else ""
+    return _in_rows(figure, labels, f"difference in {known.title}{unit}")
+
+
+def _reach(table: pd.DataFrame, seeds: pd.DataFrame, scale: float, known: Metric) -> list[float]:
+    """From the lowest to the highest seed; intervals of very few seeds, which may be many times as long, are cut."""
+    low, high = scale * seeds["value"].min(), scale * seeds["value"].max()
+    room, half = 0.3 * (high - low) or 1.0, table["half"].fillna(0)
+    low = max(scale * (table["value"] - half).min(), low - room)
+    high = min(scale * (table["value"] + half).max(), high + room)
+    pad = 0.03 * (high - low) or 1.0
+    return [float(low - pad), float(high + pad)]
+
+
+def _known(metric: str | Metric) -> Metric:
+    return metric if isinstance(metric, Metric) else METRICS.get(metric) or Metric(metric, "", "", 3)
+
+
+def _places(table: pd.DataFrame, names: Sequence) -> dict[tuple, float]:
+    """Height of each (name, similarity): the rankings of one name lie around its row, in the order of all legends."""
+    found = {}
+    for number, name in enumerate(names):
+        own = in_order(table.loc[table["name"].map(lambda other, name=name: other == name), "similarity"])
+        for similarity, shift in zip(own, np.linspace(-0.5, 0.5, len(own)) if len(own) > 1 else [0.0], strict=True):
+            found[name, similarity] = number + _SPREAD * float(shift)
+    return found
+
+
+def _dots(
+    figure: go.Figure, rows: pd.DataFrame, at: Sequence[float], similarity: str, scale: float, known: Metric,
+    sign: str = "",
+) -> None:  # fmt: skip
+    """The means of one ranking with their intervals; hollow where there is no interval."""
+    style = style_of(similarity)
+    symbols = [f"{style.symbol}-open" if np.isnan(half) else style.symbol for half in rows["half"]]
+    names = [": ".join(name) if isinstance(name, tuple) else name for name in rows["name"]]
+    bounds = [
+        f" ± {scale * half:.{known.digits}f}" if np.isfinite(half) else "" for half in rows["half"]
+    ]  # fmt: skip
+    figure.add_scatter(
+        x=scale * rows["value"], y=at, mode="markers", legendgroup=similarity, showlegend=False,
+        error_x={"array": scale * rows["half"].fillna(0), "thickness": 1.3, "width": 3},
+        marker={"color": style.colour, "size": 9, "symbol": symbols, "line": {"width": 1.5, "color": style.colour}},
+        customdata=np.column_stack([names, bounds, rows["seeds"]]) if len(rows) else None,
+        hovertemplate=f"<b>%{{customdata[0]}}</b><br>by {style.title}: %{{x:{sign}.{known.digits}f}}%{{customdata[1]}} "
+        f"{known.unit} (seeds: %{{customdata[2]}})<extra></extra>",
+    )  # fmt: skip
+    figure.add_scatter(
+        x=[None], y=[None], mode="markers", name=style.title, legendgroup=similarity,
+        marker={"color": style.colour, "size": 9, "symbol": style.symbol},
+    )  # fmt: skip
+
+
+def _mark(figure: go.Figure, value: float, half: float, name: str) -> None:
+    """A line with its interval behind the dots, and its name above them."""
+    if np.isfinite(half) and half:
+        figure.add_vrect(value - half, value + half, fillcolor=NEGATIVE, opacity=0.14, line_width=0, layer="below")
+    figure.add_vline(value, line={"color": NEGATIVE, "dash": "dot", "width": 1.5}, layer="below")
+    figure.add_annotation(x=value, y=1, yref="paper", yanchor="bottom", text=name, showarrow=False, font={"size": 12})
+
+
+def _in_rows(figure: go.Figure, labels: Sequence[str], x: str) -> go.Figure:
+    figure.update_layout(hovermode="closest", margin={"t": 92 if figure.layout.title.text else 58})
+    figure.update_xaxes(title=x)
+    return figure.update_yaxes(
+        tickvals=list(range(len(labels))), ticktext=list(labels), range=[len(labels) - 0.4, -0.6], showgrid=False
+    )
+
+
+def _wrapped(name: str) -> str:
+    return "<br>".join(textwrap.wrap(name, _LABEL))
 
 
 def learning(

@@ -1,0 +1,193 @@
+"""The Runs page's study against a small study on digits that the study's own functions made."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import study_reading
+from conftest import link
+from reading import numbers, texts
+
+from pddm_lab.errors import RunError
+from pddm_lab.exports import packed
+from pddm_lab.study.cells import Study, table
+from pddm_lab.study.statistics import best_baseline, interval, paired, searched
+
+
+@pytest.fixture
+def with_study(runs_folder: Path, small_study: Study) -> Path:
+    """A runs' root that holds the study, and no run."""
+    shutil.copytree(small_study.path, runs_folder / "studies" / "small", copy_function=link)
+    return runs_folder / "studies" / "small"
+
+
+def frame(app, column: str) -> pd.DataFrame:
+    return next(one.value for one in app.dataframe if column in one.value)
+
+
+def figure(app, key: str) -> dict:
+    return json.loads(next(chart for chart in app.get("plotly_chart") if chart.key == key).proto.spec)
+
+
+def values(
+    study: Study, method: str, similarity: str, protocol: str, metric: str, part: str = "methods"
+) -> list[float]:
+    found = table(study.path)
+    wanted = {"part": part, "method": method, "similarity": similarity, "protocol": protocol, "metric": metric}
+    return found[(found[list(wanted)] == pd.Series(wanted)).all(axis=1)].sort_values("seed")["value"].tolist()
+
+
+def test_a_study_is_offered_where_there_is_one(open_page, runs_folder: Path) -> None:
+    app = open_page("runs", view="study")
+    assert "view" not in {one.key for one in app.segmented_control}
+    assert "Train your first run" in texts(app)
+    Study.create("new", str(runs_folder))
+    app = open_page("runs")
+    assert "Train your first run" in texts(app)
+    app.segmented_control(key="view").set_value("study").run()
+    assert app.query_params["view"] == "study"
+    assert "No cell is finished yet" in texts(app) and "pddm-lab compare --name new" in texts(app)
+
+
+def test_methods_are_shown_with_intervals_and_seeds(open_page, with_study: Path, small_study: Study) -> None:
+    app = open_page("runs", view="study", protocol="known", metric="recall@1")
+    assert app.segmented_control(key="protocol").value == "known"
+    best = best_baseline(searched(small_study), "digits")
+    rows = frame(app, "difference").set_index(["name", "similarity"])
+    own = values(small_study, "pddm", "pddm", "known", "recall@1")
+    mean, half = interval(own)
+    row = rows.loc[("PDDM+Quadruplet", "PDDM")]
+    assert row[["value", "half"]].tolist() == pytest.approx([100 * mean, 100 * half])
+    assert (row["seeds"], row["settings"]) == (2, "lr 0.0005, embedding_weight 0.5, steps 8")
+    other = values(small_study, best["method"], "euclidean", "known", "recall@1")
+    difference, width, _ = paired(own, np.resize(other, 2).tolist())
+    assert row[["difference", "difference_half"]].tolist() == pytest.approx([100 * difference, 100 * width])
+    assert rows["value"].is_monotonic_decreasing
+    starred = [name for name, _ in rows.index if "★" in name]
+    assert starred == [f"{study_reading.title_of(best['method'])} ★"]
+
+    drawn = figure(app, "study_methods")
+    faint = next(
+        trace for trace in drawn["data"] if trace.get("legendgroup") == "pddm" and len(numbers(trace["x"])) == 2
+    )
+    np.testing.assert_allclose(sorted(numbers(faint["x"])), sorted(100 * np.array(own)))
+    assert drawn["layout"]["yaxis"]["ticktext"].count(f"<b>{study_reading.title_of(best['method'])}</b>") == 1
+    names = [trace["name"] for trace in drawn["data"] if trace.get("name")]
+    assert names == ["Euclidean", "Mahalanobis", "PDDM"]
+
+
+def test_curves_of_the_ticked_methods_are_in_colour(open_page, with_study: Path, small_study: Study) -> None:
+    app = open_page("runs", view="study", methods=["pddm", "gone"], along="seconds")
+    assert app.multiselect(key="study_ticked").value == ["pddm"]
+    drawn = figure(app, "study_learning")
+    named = [trace for trace in drawn["data"] if trace["showlegend"]]
+    assert [trace["name"] for trace in named] == ["PDDM+Quadruplet"]
+    curve = small_study.cell("search-methods-digits-pddm-0")["curve"]
+    found = numbers([y for y in numbers(named[0]["y"]) if np.isfinite(y)])
+    np.testing.assert_allclose(found, [100 * row["euclidean"]["map@r"] for row in curve])
+    target = best_baseline(searched(small_study), "digits")["value"]
+    assert drawn["layout"]["shapes"][0]["y0"] == pytest.approx(100 * target)
+    app.multiselect(key="study_ticked").set_value(["pddm", "triplet_hard"]).run()
+    assert app.query_params["methods"] == ["pddm", "triplet_hard"]
+    assert frame(app, "target_step")["method"].tolist() == ["PDDM+Quadruplet", "Triplet, batch-hard"]
+    app.multiselect(key="study_ticked").set_value([]).run()
+    assert not any(trace["showlegend"] for trace in figure(app, "study_learning")["data"])
+
+
+def test_the_ablation_is_shown_as_differences(open_page, with_study: Path, small_study: Study) -> None:
+    app = open_page("runs", view="study")
+    default, wide = (values(small_study, name, "pddm", "unseen", "map@r", "ablation") for name in ("default", "wide"))
+    mean, half, _ = paired(wide, default)
+    drawn = figure(app, "study_ablation")
+    trace = next(one for one in drawn["data"] if one["legendgroup"] == "pddm" and "customdata" in one)
+    assert numbers(trace["x"]).tolist() == pytest.approx([100 * mean])
+    assert numbers(trace["error_x"]["array"]).tolist() == pytest.approx([100 * half])
+    assert drawn["layout"]["yaxis"]["ticktext"] == ["width: 256"]
+    assert f"{100 * np.mean(default):.1f} by PDDM" in texts(app)
+
+
+def test_a_study_at_work_says_how_far_it_is(open_page, with_study: Path) -> None:
+    assert not open_page("runs", view="study").get("progress")
+    cells = with_study / "cells"
+    (cells / "methods-digits-pddm-1.json").unlink()
+    (cells / "methods-digits-triplet_hard-0.json").unlink()
+    (cells / "methods-digits-triplet_hard-0.json").write_text('{"key": ')
+    for file in cells.glob("*ablation*"):
+        file.unlink()
+    app = open_page("runs", view="study")
+    assert "**9 of 11 cells** are finished" in app.get("progress")[0].text
+    said = texts(app)
+    assert "digits, methods: 4 of 4 searches, 5 of 7 trainings · ablation: to come" in said
+    assert "likely failed: PDDM+Quadruplet on digits." in said
+    assert "methods-digits-triplet_hard-0.json is torn" in said
+    assert "What each choice is worth" not in said
+    assert frame(app, "difference").loc[0, "seeds"] in (1, 2)
+
+
+def test_only_a_search_so_far(open_page, with_study: Path) -> None:
+    for file in [*(with_study / "cells").glob("methods-*"), *(with_study / "cells").glob("*ablation*")]:
+        file.unlink()
+    for file in (with_study / "cells").glob("search-*-[mt]*"):
+        file.unlink()
+    (with_study / "cells" / "search-methods-digits-pretrained-0.json").unlink()
+    said = texts(open_page("runs", view="study"))
+    assert "No method is measured yet" in said
+
+
+def test_what_cannot_be_read_is_told(open_page, with_study: Path) -> None:
+    cell = json.loads((with_study / "cells" / "search-methods-digits-pddm-0.json").read_text())
+    (with_study / "cells" / "search-methods-digits-pddm-0.json").unlink()
+    (with_study / "cells" / "search-methods-digits-pddm-0.json").write_text(json.dumps(cell | {"chosen": {}}))
+    assert "is foreign: no such cell is written by a study" in texts(open_page("runs", view="study"))
+    (with_study / "study.json").unlink()
+    (with_study / "study.json").write_text("{")
+    app = open_page("runs", view="study", study="small")
+    assert "study.json is torn" in texts(app)
+    with pytest.raises(RunError):
+        study_reading.Reading(with_study)
+    assert "The link names the study gone" in texts(open_page("runs", view="study", study="gone"))
+
+
+def test_published_numbers_stand_beside_those_of_a_benchmark(open_page, with_study: Path) -> None:
+    for file in (with_study / "cells").glob("*.json"):
+        cell = json.loads(file.read_text())
+        cell |= {"dataset": "cub200", "key": cell["key"].replace("digits", "cub200").replace("pddm", "pddm_batch")}
+        cell["method"] = "pddm_batch" if cell["method"] == "pddm" else cell["method"]
+        (file.parent / f"{cell['key']}.json").write_text(json.dumps(cell))
+        file.unlink()
+    app = open_page("runs", view="study")
+    row = frame(app, "R@1 published").set_index("method").loc["PDDM+Quadruplet"]
+    assert row["R@1 published"] == "58.3" and row["R@1 here"].count("±") == 1
+    assert "frozen trunk" in texts(app)
+
+
+def test_a_table_is_taken_away_with_what_it_was_made_from(open_page, with_study: Path) -> None:
+    app = open_page("runs", view="study")
+    offered = {one.key for one in app.get("download_button")}
+    assert {
+        f"export_study_{what}_{kind}" for what in ("methods", "curves", "ablation") for kind in ("csv", "json")
+    } <= offered
+    found = study_reading.Findings.of(study_reading.Reading(with_study))
+    rows = found.results("digits", "unseen", "map@r")
+    info = {"name": "small", "settings": dict(found.study.settings)}
+    archive = zipfile.ZipFile(io.BytesIO(packed("methods", rows, "csv", info, {"protocol": "unseen"})))
+    assert len(pd.read_csv(archive.open("methods.csv"))) == len(rows)
+    told = json.loads(archive.read("manifest.json"))
+    assert told["study"]["settings"]["methods"]["steps"] == 4 and told["settings"] == {"protocol": "unseen"}
+
+
+def test_a_study_is_read_once_and_then_what_is_new(with_study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before: study_reading.Cells = {}
+    first = study_reading.Reading(with_study, before)
+    monkeypatch.setattr(Study, "cell", lambda self, key: pytest.fail(f"{key} is read again"))
+    again = study_reading.Reading(with_study, before)
+    assert [cell["key"] for cell in again.cells()] == [cell["key"] for cell in first.cells()]
+    told = study_reading.progress(again)
+    assert told.complete and told.done == told.planned == 4 + 7 + 2 + 4
