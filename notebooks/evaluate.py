@@ -330,8 +330,8 @@ for name, one in galleries.items():
 # ## 7. What training did to the space: a large margin
 #
 # Before training, an image's feature is what the pretrained trunk makes of it, scaled to length 1 like the run's own.
-# Training should pull classes together (*intra* smaller) and push them apart (*nearest*, *margin* larger). Distances of
-# different spaces can't be compared as they are, but their ratio and the shares can.
+# Training should pull classes together and push them apart. A space may also grow as a whole, so that *intra* grows, too:
+# compare the *ratio*, the *overlap* and the clusters, which no scale can move.
 
 # %%
 pd.Series(MARGINS, name="what it says").to_frame().style.set_properties(**{"text-align": "left"})
