@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from pddm_lab.config import TrainConfig, data_root, runs_root
 from pddm_lab.data.dataset import Dataset, Protocol, read_dataset
 from pddm_lab.errors import ConfigError, DataError
 from pddm_lab.features import trunk_features
-from pddm_lab.measure import Bar, progress_bars
+from pddm_lab.measure import Bar
 from pddm_lab.training import resolve_device
 
 FOLDS = 3
@@ -64,11 +65,11 @@ class Material:
         )  # fmt: skip
         trunk = load_trunk(config.trunk, config.weights).to(device)
 
-        bar = bar or progress_bars(False)
         parts = []
         for view in range(config.views):
             items = dataset.train if view else range(len(dataset))
-            with bar(f"{config.dataset}: trunk features, view {view + 1}/{config.views}") as report:
+            what = f"{config.dataset}: trunk features, view {view + 1}/{config.views}"
+            with bar(what) if bar else nullcontext() as report:
                 found = trunk_features(
                     trunk, [dataset.path(item) for item in items], runs_root(config.runs_root) / ".features",
                     resize=config.resize, size=config.image_size, device=device, precision=precision,

@@ -151,7 +151,7 @@ def _in_processes(state: _State, processes: int) -> None:
         if at_work:  # nobody waits for what is still computed
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
         os.environ.pop("OMP_NUM_THREADS")
         if threads is not None:
             os.environ["OMP_NUM_THREADS"] = threads
