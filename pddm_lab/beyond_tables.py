@@ -52,6 +52,8 @@ def _recognise(cells: pd.DataFrame, settings: str) -> str:
         "",
         "Accuracy in %, the mean over episodes ± half of its 95 % interval: how far other episodes would move it. A"
         f" line is of one training; its seed is that of the run. Settings: {settings}.",
+        "",
+        "Made by `papermill notebooks/recognise.ipynb out.ipynb -p run NAME -p study NAME`.",
     ]
     for (dataset, protocol), rows in cells.groupby(["dataset", "protocol"], sort=False):
         shots = [metric.partition("@")[2] for metric in rows["metric"].unique() if metric.startswith("accuracy@")]
@@ -59,7 +61,7 @@ def _recognise(cells: pd.DataFrame, settings: str) -> str:
         for (space, seed, method), of in rows.groupby(["method", "seed", "similarity"], sort=False):
             value = of.set_index("metric")["value"]
             texts = {f"{k}-shot": number(value[f"accuracy@{k}"], value[f"half@{k}"], 100, 1) for k in shots}
-            found.append({"features": space, "seed": seed, "method": METHODS[method], **texts})
+            found.append({"features": space, "seed": "–" if seed < 0 else seed, "method": METHODS[method], **texts})
         lines += ["", f"## {dataset}, {PROTOCOL_TITLES[protocol].lower()}", "", markdown(pd.DataFrame(found))]
     return "\n".join(lines) + "\n"
 
@@ -70,6 +72,8 @@ def _transfer(cells: pd.DataFrame, settings: str) -> str:
         "",
         "In %, AUC aside: the mean over seeds ± half of its 95 % interval (Student's t). Known and unseen are the"
         f" classes of the target's own split. Settings: {settings}.",
+        "",
+        "Made by `papermill notebooks/transfer.ipynb out.ipynb -p study NAME`.",
     ]
     groups = ["protocol", "trained_on", "similarity"]
     places = {"known": 1, PRETRAINED: -1}

@@ -22,7 +22,7 @@ from pddm_lab.errors import ConfigError, LabError, RunError
 from pddm_lab.features import Progress
 from pddm_lab.run import Run
 from pddm_lab.similarity import Similarity
-from pddm_lab.spaces import Space, gallery_spaces
+from pddm_lab.spaces import PRETRAINED, Space, gallery_spaces
 from pddm_lab.study.cells import Study, key_of
 
 METHODS = {
@@ -304,7 +304,7 @@ def keep(study: Study, dataset: str, table: pd.DataFrame, seed: int, settings: M
         study: that it goes to.
         dataset: that the run was trained on.
         table: as `of_run` returns it.
-        seed: of the run's training.
+        seed: of the run's training; pretrained features have none, -1.
         settings: of the episodes; a study takes one such set.
 
     Raises:
@@ -316,7 +316,8 @@ def keep(study: Study, dataset: str, table: pd.DataFrame, seed: int, settings: M
         for row in rows.itertuples():
             of_method = metrics.setdefault(row.protocol, {}).setdefault(row.method, {})
             of_method |= {f"accuracy@{row.shots}": row.accuracy, f"half@{row.shots}": row.high - row.accuracy}
+        of = -1 if space == PRETRAINED else seed
         study.write(
-            key_of("recognition", dataset, space, seed), part="recognition", dataset=dataset, method=space, seed=seed,
+            key_of("recognition", dataset, space, of), part="recognition", dataset=dataset, method=space, seed=of,
             settings=settings, metrics=metrics,
         )  # fmt: skip
