@@ -270,7 +270,7 @@ def progress(study: Reading) -> Progress:
                 searched_.add(cell["key"])
             else:
                 seeds.add(cell["seed"])
-    rows, passed = [], list[str]()
+    rows, passed, diverged = [], list[str](), _diverged(study)
     for (part, dataset), methods in sorted(there.items(), key=lambda item: (PARTS.index(item[0][0]), item[0][1])):
         plan = study.settings.get(part, {}).get("configurations", {})
         of_part = [seeds for (own, _), group in there.items() if own == part for _, seeds in group.values()]
@@ -284,13 +284,23 @@ def progress(study: Reading) -> Progress:
         for name in list(plan)[: max(last - AHEAD + 1, 0)]:
             torn = any(f"-{dataset}-{name}-" in key for key in study.broken)
             if not torn and any(has < want for has, want in zip(counts[name], wanted[name], strict=True)):
-                passed.append(f"{title_of(name) if part == 'methods' else name} on {dataset}")
+                why = " (every configuration diverged)" if (part, dataset, name) in diverged else ""
+                passed.append(f"{title_of(name) if part == 'methods' else name} on {dataset}{why}")
     table = pd.DataFrame(rows, columns=["part", "dataset", "searched", "searches", "trained", "trainings"])
     begun = {dataset for _, dataset in there}
     waiting = [name for name in study.settings.get("data", {}) if name not in begun]
     waiting += [part for part in PARTS if part in study.settings and part not in set(table["part"])]
     done, planned = table["searched"] + table["trained"], table["searches"] + table["trainings"]
     return Progress(table, int(done.sum()), int(planned.sum()), passed, waiting)
+
+
+def _diverged(study: Reading) -> set[tuple[str, str, str]]:
+    """Part, data set and method of the searches of which no configuration came to its first measurement."""
+    curves: dict[tuple[str, str, str], bool] = {}
+    for cell in study.cells("search"):
+        key = (cell["key"].split("-")[1], cell["dataset"], cell["method"])
+        curves[key] = curves.get(key, False) or bool(cell["curve"])
+    return {key for key, measured in curves.items() if not measured}
 
 
 def _trains(part: str, method: str) -> bool:

@@ -92,16 +92,16 @@ def _progress(found: Findings, path: Path) -> None:
     if now.study.changed != found.study.changed and now is not found:
         st.rerun()
     told, ago = study_loading.progress(now), max(time.time() - now.study.changed, 0)
-    command = f"`pddm-lab compare --name {now.study.info['name']}`"
+    command = f"`pddm-lab compare --name {path.name}`"
     if told.complete and told.planned:
         return
     if not told.planned:
         st.info(f"No cell is finished yet; {command} computes them.", icon=":material/hourglass_empty:")
         return
-    state = f"the last one {shell.duration(ago)} ago"
+    state, begun = f"the last one {shell.duration(ago)} ago", " of what was begun" if told.waiting else ""
     with st.container(border=True):
         st.progress(
-            min(told.done / told.planned, 1.0), f"**{told.done} of {told.planned} cells** are finished, {state}"
+            min(told.done / told.planned, 1.0), f"**{told.done} of {told.planned} cells** are finished{begun}, {state}"
         )
         lines = [
             f"{row.dataset}, {row.part}: {row.searched} of {row.searches} searches, "
@@ -157,7 +157,7 @@ def _methods(found: Findings, dataset: str, protocol: str, metric: str) -> None:
         column_config={
             "name": st.column_config.TextColumn("Method", width=238, pinned=True),
             "similarity": st.column_config.TextColumn("Ranked by", width=96),
-            "value": number(known.heading, format=digits, width=76),
+            "value": number(known.heading, format=digits, width=72 if len(known.heading) < 9 else 124),
             "half": number("±", format=digits, width=48, help="Half of the 95 % t interval over seeds."),
             "difference": number("Against ★", format=digits.replace("%", "%+"), width=84, help=_AGAINST),
             "difference_half": number("± ", format=digits, width=48, help="Half of the difference's 95 % interval."),

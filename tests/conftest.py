@@ -56,6 +56,7 @@ def small_study(data_root: Path, tmp_path_factory: pytest.TempPathFactory):
     from pixel_study import pixels
 
     from pddm_lab.study import compare as comparing
+    from pddm_lab.study import density
     from pddm_lab.study import search as searching
 
     material = pixels(data_root)
@@ -66,11 +67,12 @@ def small_study(data_root: Path, tmp_path_factory: pytest.TempPathFactory):
     known = replace(of.known, query=of.known.query[::4], gallery=of.known.gallery[::8])
     material = replace(material, dataset=replace(of, unseen=unseen, known=known))
     plan = comparing.Plan(
-        datasets=("digits",), ablation_datasets=("digits",), variants=("default", "wide"), configurations=1, seeds=2,
+        datasets=("digits",), ablation_datasets=("digits",), variants=("default", "narrow"), configurations=1, seeds=2,
         methods=("pddm", "triplet_hard", "multi_similarity", "pretrained"), ablation_seeds=2, folds=2, steps=4,
         eval_every=2,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(density, "MOST_PAIRS", 1000)
         patch.setattr(searching, "material_of", lambda config, folds: material)
         patch.setattr(comparing.Material, "load", lambda config, folds, bar: material)
         root = str(tmp_path_factory.mktemp("studies"))

@@ -16,7 +16,8 @@ readable = [run for run in found if isinstance(run, Run)]
 studies = study_loading.list_studies()
 
 with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
-    title, beside = st.container(width="content"), st.container(width="content", horizontal=True)
+    title = st.container(width="content")
+    beside = st.container(width="content", horizontal=True, vertical_alignment="center")
     with beside:
         view = studying.view(studies)
         if view == "runs" and readable and st.button("Train a run", icon=":material/add:", key="train"):

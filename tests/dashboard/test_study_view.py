@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import study_reading
-from conftest import link
 from reading import numbers, texts
 
 from pddm_lab.errors import RunError
@@ -24,7 +23,7 @@ from pddm_lab.study.statistics import best_baseline, interval, paired, searched
 @pytest.fixture
 def with_study(runs_folder: Path, small_study: Study) -> Path:
     """A runs' root that holds the study, and no run."""
-    shutil.copytree(small_study.path, runs_folder / "studies" / "small", copy_function=link)
+    shutil.copytree(small_study.path, runs_folder / "studies" / "small")
     return runs_folder / "studies" / "small"
 
 
@@ -103,13 +102,15 @@ def test_curves_of_the_ticked_methods_are_in_colour(open_page, with_study: Path,
 
 def test_the_ablation_is_shown_as_differences(open_page, with_study: Path, small_study: Study) -> None:
     app = open_page("runs", view="study")
-    default, wide = (values(small_study, name, "pddm", "unseen", "map@r", "ablation") for name in ("default", "wide"))
-    mean, half, _ = paired(wide, default)
+    default, narrow = (
+        values(small_study, name, "pddm", "unseen", "map@r", "ablation") for name in ("default", "narrow")
+    )
+    mean, half, _ = paired(narrow, default)
     drawn = figure(app, "study_ablation")
     trace = next(one for one in drawn["data"] if one["legendgroup"] == "pddm" and "customdata" in one)
     assert numbers(trace["x"]).tolist() == pytest.approx([100 * mean])
     assert numbers(trace["error_x"]["array"]).tolist() == pytest.approx([100 * half])
-    assert drawn["layout"]["yaxis"]["ticktext"] == ["width: 256"]
+    assert drawn["layout"]["yaxis"]["ticktext"] == ["width: 64"]
     assert f"{100 * np.mean(default):.1f} by PDDM" in texts(app)
 
 
@@ -117,18 +118,29 @@ def test_a_study_at_work_says_how_far_it_is(open_page, with_study: Path) -> None
     assert not open_page("runs", view="study").get("progress")
     cells = with_study / "cells"
     (cells / "methods-digits-pddm-1.json").unlink()
-    (cells / "methods-digits-triplet_hard-0.json").unlink()
     (cells / "methods-digits-triplet_hard-0.json").write_text('{"key": ')
     for file in cells.glob("*ablation*"):
         file.unlink()
     app = open_page("runs", view="study")
-    assert "**9 of 11 cells** are finished" in app.get("progress")[0].text
+    assert "**9 of 11 cells** are finished of what was begun" in app.get("progress")[0].text
     said = texts(app)
     assert "digits, methods: 4 of 4 searches, 5 of 7 trainings · ablation: to come" in said
     assert "likely failed: PDDM+Quadruplet on digits." in said
     assert "methods-digits-triplet_hard-0.json is torn" in said
     assert "What each choice is worth" not in said
     assert frame(app, "difference").loc[0, "seeds"] in (1, 2)
+
+
+def test_a_method_that_diverged_is_named(open_page, with_study: Path) -> None:
+    file = with_study / "cells" / "search-methods-digits-pddm-0.json"
+    cell = json.loads(file.read_text())
+    cell["chosen"] |= {"step": 0, "map@r": 0.0, "error": 0.0}
+    file.write_text(json.dumps(cell | {"curve": []}))
+    for one in (with_study / "cells").glob("methods-digits-pddm-*"):
+        one.unlink()
+    app = open_page("runs", view="study", methods="pddm")
+    assert "PDDM+Quadruplet on digits (every configuration diverged)" in texts(app)
+    assert "PDDM+Quadruplet" not in frame(app, "difference")["name"].tolist()
 
 
 def test_only_a_search_so_far(open_page, with_study: Path) -> None:
@@ -143,10 +155,8 @@ def test_only_a_search_so_far(open_page, with_study: Path) -> None:
 
 def test_what_cannot_be_read_is_told(open_page, with_study: Path) -> None:
     cell = json.loads((with_study / "cells" / "search-methods-digits-pddm-0.json").read_text())
-    (with_study / "cells" / "search-methods-digits-pddm-0.json").unlink()
     (with_study / "cells" / "search-methods-digits-pddm-0.json").write_text(json.dumps(cell | {"chosen": {}}))
     assert "is foreign: no such cell is written by a study" in texts(open_page("runs", view="study"))
-    (with_study / "study.json").unlink()
     (with_study / "study.json").write_text("{")
     app = open_page("runs", view="study", study="small")
     assert "study.json is torn" in texts(app)
