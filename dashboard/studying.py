@@ -146,6 +146,7 @@ def _methods(found: Findings, dataset: str, protocol: str, metric: str) -> None:
     table = results.assign(**{name: scale * results[name] for name in shares})
     table["similarity"] = [style_of(name).title for name in table["similarity"]]
     table["name"] = [f"{name} ★" if best else name for name, best in zip(table["name"], table["baseline"], strict=True)]
+    table["p"] = [None if p != p else f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in table["p"]]
     number, digits = st.column_config.NumberColumn, f"%.{known.digits}f"
     st.dataframe(
         table[["name", "similarity", *shares, "p", "seeds", "settings"]],
@@ -161,7 +162,9 @@ def _methods(found: Findings, dataset: str, protocol: str, metric: str) -> None:
             "half": number("±", format=digits, width=48, help="Half of the 95 % t interval over seeds."),
             "difference": number("Against ★", format=digits.replace("%", "%+"), width=84, help=_AGAINST),
             "difference_half": number("± ", format=digits, width=48, help="Half of the difference's 95 % interval."),
-            "p": number("p, Holm", format="%.3f", width=70, help="Of the paired t test, corrected by Holm."),
+            "p": st.column_config.TextColumn(
+                "p, Holm", width=70, help="Of the paired t test, corrected by Holm for all rankings here."
+            ),
             "seeds": number("Seeds", format="%d", width=56),
             "settings": st.column_config.TextColumn("Settings that its search chose", width=330),
         },
