@@ -1,5 +1,7 @@
 """All pairs of a unit: tiles that don't fit, compiled and plain, in 32 bits and with products in 16."""
 
+from typing import Any
+
 import pytest
 import reference
 import torch
@@ -8,8 +10,7 @@ from pddm_lab import scoring
 from pddm_lab.pddm import PDDM
 from pddm_lab.scoring import all_pairs, has_compiler
 
-
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "wide": {"hidden": 24},
     "normalised": {"normalize_input": True},
