@@ -19,7 +19,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(params=OPTIONS.values(), ids=OPTIONS.keys())
+@pytest.fixture(params=OPTIONS.values(), ids=list(OPTIONS))
 def unit(request) -> PDDM:
     torch.manual_seed(0)
     made = PDDM(16, **request.param).eval()
