@@ -11,6 +11,8 @@ its halves that multiply u' and v' -> joint_u, joint_v   W_v a / 2 + b_v, W_v b 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import shutil
 import warnings
@@ -29,6 +31,18 @@ COMPILED_PAIRS = 50_000_000
 """From this many pairs on compiling, which takes some 20 s the first time, is won back."""
 TILES = {"cpu": (32, 256), "cuda": (512, 1024)}
 """Rows and columns of a tile: on a CPU the blocks of 8192 pairs share the second-level caches of two cores."""
+_KEPT = {-3: 32 << 20, -1: 64 << 20}  # glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, in bytes
+
+
+def _keep_freed_blocks() -> None:
+    """Have the C library keep up to 64 MB of freed memory at hand instead of handing it back: a tile's blocks of some
+    MB come and go, and fetched anew from the system page by page they took as long as scoring itself."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # a system without glibc
+        for option, value in _KEPT.items():
+            ctypes.CDLL(None).mallopt(option, value)
+
+
+_keep_freed_blocks()
 
 
 class _Layers(NamedTuple):
