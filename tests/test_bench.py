@@ -69,3 +69,17 @@ def test_of_a_crowd_only_what_ran_counts(capsys) -> None:
     assert said == ["error: map, Scale: KeyError: x"]
     assert math.isnan(dashboard._percentile([], 95))
     assert dashboard._percentile([1.0, 2.0, 3.0], 50) == 2.0
+
+
+def test_tensors_that_live_at_a_time_are_counted() -> None:
+    import torch
+
+    from pddm_lab.bench.timing import tensor_memory
+
+    def work() -> None:
+        for _ in range(3):  # one after the other: each is gone when the next comes
+            large = torch.zeros(2**20)
+            small = large[: 2**18].clone()
+            del large, small
+
+    assert tensor_memory(work) == 4 + 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from pddm_lab import miner as module
 from pddm_lab.bench.report import Measure
-from pddm_lab.bench.timing import clustered, extra_memory, fastest, trained_unit
+from pddm_lab.bench.timing import clustered, fastest, tensor_memory, trained_unit
 from pddm_lab.miner import NEIGHBOURS, mine
 from pddm_lab.similarity import PDDMSimilarity, Similarity
 
@@ -56,7 +55,7 @@ def measure(sizes: Sequence[int], say: Say) -> list[Measure]:
             Measure("anchor: evaluations of S grow with power", _slope(grown, evaluations, "anchor"), "", 1.3, over)
         )
         found.append(Measure("anchor: time grows with power", _slope(grown, seconds, "anchor"), "", None, over))
-        found.append(_memory_growth([size for size in grown if size >= 1024] or grown, unit))
+        found.append(_memory_growth(grown, unit))
     say("against scoring all pairs")
     return [*found, _against_all_pairs(unit), _agreement(unit)]
 
@@ -114,13 +113,7 @@ def _memory_growth(sizes: Sequence[int], unit: Similarity) -> Measure:
     taken = {}
     for size in sizes:
         features, labels = clustered(size, PER_CLASS, SPREAD, seed=size)
-
-        def again(features: Tensor = features, labels: Tensor = labels) -> None:
-            end = time.perf_counter() + 0.5  # long enough for the highest moment to be seen
-            while time.perf_counter() < end:
-                mine(features, labels, unit, "batch")
-
-        taken[size] = {"batch": max(extra_memory(again), 0.1)}
+        taken[size] = {"batch": tensor_memory(lambda: mine(features, labels, unit, "batch"))}  # noqa: B023
     over = ", ".join(f"{size}: {taken[size]['batch']:.0f} MB" for size in sizes)
     return Measure("batch: memory grows with power", _slope(sizes, taken, "batch"), "", 1.15, over)
 

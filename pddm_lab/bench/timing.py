@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import psutil
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from pddm_lab.losses import double_header_hinge
 from pddm_lab.miner import mine
@@ -49,6 +53,42 @@ def extra_memory(work: Callable[[], object]) -> float:
     ended.set()
     watcher.join()
     return (most - before) / 2**20
+
+
+def tensor_memory(work: Callable[[], object]) -> float:
+    """The most memory, in MB, that tensors made by a work hold at a time: exact where a process's memory is too coarse,
+    since the C library keeps what was freed."""
+    with _Living() as living, torch.no_grad():
+        work()
+    return living.most / 2**20
+
+
+class _Living(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made and not yet gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = self.most = 0
+        self._held: set[int] = set()
+
+    def __torch_dispatch__(self, operation: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = operation(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._hold(tensor.untyped_storage())
+        return made
+
+    def _hold(self, storage: torch.UntypedStorage) -> None:
+        place = storage.data_ptr()
+        if place and place not in self._held:
+            self._held.add(place)
+            self._now += storage.nbytes()
+            self.most = max(self.most, self._now)
+            weakref.finalize(storage, self._let_go, place, storage.nbytes())
+
+    def _let_go(self, place: int, size: int) -> None:
+        self._held.discard(place)
+        self._now -= size
 
 
 def clustered(items: int, per_class: int, spread: float, seed: int = 0) -> tuple[Float[Tensor, "items dim"], Tensor]:
