@@ -6,6 +6,7 @@ Every objective has the same model: a linear head on the frozen trunk's features
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,9 +35,9 @@ class Objective(nn.Module):
         # The inputs have their power taken already.
         self.model = MetricModel(dataclasses.replace(config, pool_power=1.0), trunk=trunk)
 
+    @abstractmethod
     def forward(self, inputs: Float[Tensor, "items trunk_dim"], labels: Int[Tensor, " items"]) -> Float[Tensor, ""]:
         """The loss of a batch."""
-        raise NotImplementedError
 
     def groups(self) -> list[dict[str, Any]]:
         """What the optimiser moves, with its learning rates."""
