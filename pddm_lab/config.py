@@ -72,7 +72,7 @@ class TrainConfig:
     unit_position: bool = True
     """Let the PDDM unit see the place v of a pair; without it S is one learned global measure of the difference u."""
     unit_global: float = 0.0
-    """What g starts at in S = W_s c + b_s - g D, where the PDDM unit corrects the distance; 0: as in the paper, no D."""
+    """What g starts at in S = W_s c + b_s - g D, where the unit corrects the distance; 0: no D, as in the paper."""
 
     mining: Literal["anchor", "batch"] = "anchor"
     """anchor: a hard quadruplet for every item of a batch. batch: the paper's one hardest quadruplet of a batch."""
