@@ -99,10 +99,17 @@ def all_pairs(
     score_tile = _compiled_tile() if compiled else _score_tile
     if unit.normalize_input:
         score_tile = lambda a, b, *_: unit(a[:, None], b)  # noqa: E731
-    for top, q in _windows(0, len(queries), rows):
+    if queries is gallery and len(queries) ** 2 <= 2 * rows * columns:  # each pair once: as many as a tile has
+        i, j = torch.triu_indices(len(queries), len(queries), device=queries.device)
+        positions = query_positions[i], gallery_positions[j, None]
+        scores[i, j] = score_tile(queries[i], gallery[j, None], *positions, layers).squeeze(1)
+        scores[j, i] = scores[i, j]
+        return scores
+    windows = _full_windows if compiled else _windows
+    for top, q in windows(0, len(queries), rows):
         bottom = q.stop
         # Of one set's pairs, those left of the diagonal are copied from right of it.
-        for left, g in _windows(top if queries is gallery else 0, len(gallery), columns):
+        for left, g in windows(top if queries is gallery else 0, len(gallery), columns):
             tile = score_tile(queries[q], gallery[None, g], query_positions[q], gallery_positions[None, g], layers)
             scores[top:bottom, left : g.stop] = tile[top - q.start :, left - g.start :]
         if queries is gallery:
@@ -144,10 +151,15 @@ def own_pairs(
 
 
 def _windows(start: int, stop: int, size: int) -> Iterator[tuple[int, slice]]:
-    """Windows over start..stop, and where the new part of each begins: the last one reaches back to be of full size."""
+    """Windows over start..stop, and where the new part of each begins."""
     for begin in range(start, stop, size):
-        end = min(begin + size, stop)
-        yield begin, slice(max(end - size, 0), end)
+        yield begin, slice(begin, min(begin + size, stop))
+
+
+def _full_windows(start: int, stop: int, size: int) -> Iterator[tuple[int, slice]]:
+    """The same, all of one size, which a compiled tile needs: the last one reaches back."""
+    for begin, window in _windows(start, stop, size):
+        yield begin, slice(max(window.stop - size, 0), window.stop)
 
 
 def _score_tile(

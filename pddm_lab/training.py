@@ -269,7 +269,7 @@ class Training:
             groups.append({"params": trunk, "base_lr": config.lr * config.trunk_lr_scale})
         if config.optimizer == "sgd":
             return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
-        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
     def _log(self, phase: str, step: int, items: np.ndarray, result: Step, lr: float) -> None:
         terms = {name: float(value) for name, value in result.terms.items()}

@@ -181,7 +181,7 @@ def _optimizer(objective: Objective) -> torch.optim.Optimizer:
     groups = [group | {"base_lr": group["lr"]} for group in groups]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 @torch.no_grad()
