@@ -145,13 +145,13 @@ def why(run: Run, protocol: str, query: np.ndarray, row: int) -> Why:
 
 @st.cache_data(max_entries=64, show_spinner="Taking the pair apart")
 def _why(path: str, model: Stamp, gallery: str, stamp: Stamp, query: bytes, row: int, _run: Run, _of: Gallery) -> Why:
-    from pddm_lab.explain import explain
+    from pddm_lab.explain import explain_by
 
     known = loaders.similarities(_run)
     others = np.random.default_rng(0).permutation(len(_of))[:PLACES]
     places = np.array(_of.features[np.sort(others)])
     asked, result = np.frombuffer(query, dtype=np.float32), np.array(_of.features[row])
-    found = explain(asked, result, known["pddm"].unit, known["mahalanobis"], places)  # type: ignore[arg-type]
+    found = explain_by(known["pddm"], known["mahalanobis"], asked, result, places)  # type: ignore[arg-type]
     dimensions, rows = [], set()
     for at in map(int, found.strongest(DIMENSIONS)):
         least, most, low, high = _ends(gallery, stamp, at, _of)

@@ -11,6 +11,7 @@ itself adds shows by moving it: the same u at other places of the gallery.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pddm_lab.familiarity import FamiliarPDDM, parted
 from pddm_lab.pddm import PDDM
-from pddm_lab.similarity import Mahalanobis
+from pddm_lab.similarity import Mahalanobis, PDDMSimilarity
 
 _FIRST_STEPS, _MOST_STEPS = 256, 4096
 _TOLERANCE = 5e-4
@@ -51,6 +53,8 @@ class Explanation:
     """D_M; NaN where no metric was given."""
     mahalanobis_shares: Float[np.ndarray, " dim"] | None = None
     """Of D_M^2; they sum to 1, and may be below 0 where a dimension makes up for another."""
+    familiarity: float = 1.0
+    """Share of S in what ranks, where S fades into a global measure (familiarity.py); 0 to 1."""
 
     @property
     def remainder(self) -> float:
@@ -94,6 +98,11 @@ class Explanation:
                 f"{'more' if self.gain >= 0 else 'less'} similar than that, and more similar than at "
                 f"{100 * self.places_below:.0f} % of them."
             )
+        if self.familiarity < 1:
+            said.append(
+                f"The pair is {100 * self.familiarity:.0f} % familiar: so much of what ranks is this S, the rest a "
+                "global measure that knows no place."
+            )
         return [sentence.replace("-", "−") for sentence in said]
 
 
@@ -112,6 +121,26 @@ def extremes(
     ends = (np.argpartition(side, min(count, len(side)) - 1)[:count] for side in (values, -values))
     least, most = ends
     return least[np.argsort(values[least], kind="stable")], most[np.argsort(-values[most], kind="stable")]
+
+
+def explain_by(
+    similarity: PDDMSimilarity, metric: Mahalanobis, a: Float[np.ndarray, " dim"], b: Float[np.ndarray, " dim"],
+    places: Float[np.ndarray, "places dim"],
+) -> Explanation:  # fmt: skip
+    """Take a pair apart by a run's similarities; where they see the trunk's features too, by the embedding alone.
+
+    Args:
+        similarity: PDDM's.
+        metric: Mahalanobis.
+        a: a unit-length feature, (dim,).
+        b: another.
+        places: as `explain` takes them.
+    """
+    if not isinstance(similarity, FamiliarPDDM):
+        return explain(a, b, similarity.unit, metric, places)
+    pair, around = (parted(torch.tensor(part))[0] for part in (np.stack([a, b]), places))
+    found = explain(pair[0].numpy(), pair[1].numpy(), similarity.unit, None, around.numpy())
+    return dataclasses.replace(found, familiarity=float(similarity.familiarity(pair).mean()))
 
 
 def explain(

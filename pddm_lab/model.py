@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from pddm_lab.backbones import Trunk, load_trunk
 from pddm_lab.config import TrainConfig
+from pddm_lab.familiarity import PRETRAINED_DIMS, FamiliarPDDM, PretrainedPart, joined
 from pddm_lab.similarity import Cosine, Euclidean, Similarity, make_similarity
 
 LEARNED = ("mahalanobis", "pddm")
@@ -28,20 +29,32 @@ class EmbeddingNet(nn.Module):
         dim: dimensions of the embedding.
         power: of the pooled features' sizes, their signs kept. Below 1 it evens out bursts: a few large values of a
             pooled feature outweigh the many small ones (power normalisation; Perronnin et al., ECCV 2010).
+        pretrained: let a feature carry what the trunk alone says of the item, too (familiarity.py).
     """
 
-    def __init__(self, trunk: Trunk, dim: int = 128, power: float = 1.0) -> None:
+    def __init__(self, trunk: Trunk, dim: int = 128, power: float = 1.0, pretrained: bool = False) -> None:
         super().__init__()
         self.trunk = trunk
         self.power = power
         self.head = nn.Linear(trunk.dim, dim)
+        self.pretrained = PretrainedPart(trunk.dim) if pretrained else None
 
     def project(self, pooled: Float[Tensor, "n trunk_dim"]) -> Float[Tensor, "n dim"]:
         """Unit-length features of the trunk's pooled features."""
-        if self.power != 1:
-            # Clamped, since the slope of a root is infinite at 0.
-            pooled = pooled.abs().clamp(min=1e-6).pow(self.power).copysign(pooled)
-        return F.normalize(self.head(pooled), dim=-1)
+        inputs = self._powered(pooled)
+        features = F.normalize(self.head(inputs), dim=-1)
+        return features if self.pretrained is None else joined(features, self.pretrained(inputs))
+
+    def settle(self, pooled: Float[Tensor, "items trunk_dim"]) -> None:
+        """Before training: see the training items' pooled features, where features carry what the trunk says."""
+        if self.pretrained is not None:
+            self.pretrained.settle(self._powered(pooled))
+
+    def _powered(self, pooled: Float[Tensor, "n trunk_dim"]) -> Float[Tensor, "n trunk_dim"]:
+        if self.power == 1:
+            return pooled
+        # Clamped, since the slope of a root is infinite at 0.
+        return pooled.abs().clamp(min=1e-6).pow(self.power).copysign(pooled)
 
     def forward(self, images: UInt8[Tensor, "n 3 side side"]) -> Float[Tensor, "n dim"]:
         """Unit-length features of RGB images with values 0 to 255."""
@@ -57,7 +70,11 @@ def learned_similarities(config: TrainConfig) -> nn.ModuleDict:
         "hidden": config.unit_hidden, "dropout": config.unit_dropout, "normalize_input": config.unit_normalize,
         "position": config.unit_position, "global_weight": config.unit_global,
     }  # fmt: skip
-    return nn.ModuleDict({name: make_similarity(name, config.dim, **options) for name in LEARNED})
+    unit = make_similarity("pddm", config.dim, **options)
+    if not config.familiarity:
+        return nn.ModuleDict({"mahalanobis": make_similarity("mahalanobis", config.dim), "pddm": unit})
+    metric = make_similarity("mahalanobis", config.dim + PRETRAINED_DIMS)
+    return nn.ModuleDict({"mahalanobis": metric, "pddm": FamiliarPDDM(unit.unit, config.familiarity)})  # type: ignore[arg-type]
 
 
 class MetricModel(nn.Module):
@@ -72,10 +89,15 @@ class MetricModel(nn.Module):
     def __init__(self, config: TrainConfig, weights: str | None = None, trunk: Trunk | None = None) -> None:
         super().__init__()
         trunk = trunk or load_trunk(config.trunk, config.weights if weights is None else weights)
-        self.embedding = EmbeddingNet(trunk, config.dim, config.pool_power)
+        self.embedding = EmbeddingNet(trunk, config.dim, config.pool_power, bool(config.familiarity))
         self.learned = learned_similarities(config)
         self._fixed: dict[str, Similarity] = {"euclidean": Euclidean(), "cosine": Cosine()}
 
     def similarity(self, name: str) -> Similarity:
         """A similarity by name: euclidean, cosine, mahalanobis or pddm."""
         return self._fixed[name] if name in self._fixed else self.learned[name]  # type: ignore[return-value]
+
+    def settle(self, features: Float[Tensor, "items dim"], labels: Int[Tensor, " items"]) -> None:
+        """After training: see where the training items came to lie, where the similarity asks for it."""
+        if isinstance(self.learned["pddm"], FamiliarPDDM):
+            self.learned["pddm"].settle(features, labels)

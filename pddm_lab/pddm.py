@@ -75,7 +75,7 @@ class PDDM(nn.Module):
         v_hidden = F.normalize(self.dropout(F.relu(self.position(v))), dim=-1)
         joint = self.dropout(F.relu(self.joint(torch.cat([u_hidden, v_hidden], dim=-1))))
         score = self.score(joint).squeeze(-1)
-        return score if self.global_weight is None else score - self.global_weight * _length(u)
+        return score if self.global_weight is None else score - self.global_weight[0] * _length(u)
 
 
 def _length(u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:

@@ -117,6 +117,7 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         _pddm("pddm", "PDDM+Quadruplet"),
+        _pddm("lab", "PDDM+Quadruplet, the lab's: local where familiar", unit_global=8.0, familiarity=0.55),
         _pddm("pddm_batch", "PDDM+Quadruplet, one a batch", mining="batch"),
         _pddm("pddm_triplet", "PDDM+Triplet", loss="triplet"),
         _pddm("pddm_triplet_batch", "PDDM+Triplet, one a batch", loss="triplet", mining="batch"),

@@ -1,0 +1,175 @@
+"""A local similarity where the training classes are, and a global one where they are not.
+
+S(a, b) = phi S_local + (1 - phi) S_global. S_local is the PDDM unit's score, which corrects D by what it learned of the
+place: S_local = W_s c + b_s - g D. S_global knows no place: S_global = g (w (1 - P) - D), P the distance of the frozen
+trunk's own features. phi is how familiar the pair is: the mean over a and b of a sigmoid of the cosine to the nearest
+centre of a training class. In training everything is familiar, and S = S_local.
+
+So that any similarity finds all it needs in the features, an item's feature holds both parts, x of the embedding and p
+of the trunk: [sqrt(1 - e^2) x; e p], of unit length. p is so short that D and D_M hardly see it.
+
+Not in the paper; chosen on held-out training classes (README, Experiment log).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pddm_lab.pddm import PDDM
+from pddm_lab.scoring import all_pairs, own_pairs
+from pddm_lab.similarity import PDDMSimilarity
+
+PRETRAINED_DIMS = 128
+"""Principal components of the trunk's features that an item's feature carries."""
+PRETRAINED_LENGTH = 0.05
+"""e: at most e^2 of D^2 is of the trunk's features."""
+PRETRAINED_WEIGHT = 0.25
+"""w: what a distance of the trunk's features counts beside one of the embedding, where nothing is familiar."""
+STEEPNESS = 50.0
+"""Of the sigmoid, per unit of the cosine: familiar within some hundredths, or not."""
+MOST_CENTRES = 1024
+"""Centres that are kept; of more classes, centres of clusters: the model doesn't grow with the classes."""
+
+_AT_ONCE = 1 << 18  # values of a block of distances
+
+
+class PretrainedPart(nn.Module):
+    """p: the main directions of the frozen trunk's features, centred, of unit length.
+
+    Args:
+        trunk_dim: dimensions of the trunk's features.
+    """
+
+    mean: Tensor
+    directions: Tensor
+
+    def __init__(self, trunk_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(trunk_dim))
+        self.register_buffer("directions", torch.zeros(trunk_dim, PRETRAINED_DIMS))
+
+    @torch.no_grad()
+    def settle(self, inputs: Float[Tensor, "items trunk_dim"]) -> None:
+        """Take the mean and the principal components from the training items' features."""
+        self.mean.copy_(inputs.mean(0))
+        centred = F.normalize(inputs - self.mean, dim=1).double()
+        found = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -PRETRAINED_DIMS:]
+        self.directions.zero_()[:, : found.shape[1]] = found.to(self.directions)
+
+    def forward(self, inputs: Float[Tensor, "n trunk_dim"]) -> Float[Tensor, "n pretrained"]:
+        """p of the trunk's features, without a gradient."""
+        return F.normalize((inputs.detach() - self.mean) @ self.directions, dim=-1)
+
+
+def joined(x: Float[Tensor, "n dim"], p: Float[Tensor, "n pretrained"]) -> Float[Tensor, "n joined"]:
+    """One feature of unit length of both parts."""
+    return torch.cat([math.sqrt(1 - PRETRAINED_LENGTH**2) * x, PRETRAINED_LENGTH * p], dim=-1)
+
+
+def parted(features: Float[Tensor, "*n joined"]) -> tuple[Float[Tensor, "*n dim"], Float[Tensor, "*n pretrained"]]:
+    """x and p of features, each of unit length."""
+    x, p = features[..., :-PRETRAINED_DIMS], features[..., -PRETRAINED_DIMS:]
+    return x / math.sqrt(1 - PRETRAINED_LENGTH**2), p / PRETRAINED_LENGTH
+
+
+class FamiliarPDDM(PDDMSimilarity):
+    """S of a PDDM unit where the training classes are, fading into a global measure elsewhere.
+
+    Args:
+        unit: with a `global_weight`, on x alone.
+        threshold: cosine to the nearest centre at which an item is half familiar.
+    """
+
+    centres: Tensor
+    used: Tensor
+
+    def __init__(self, unit: PDDM, threshold: float) -> None:
+        super().__init__(unit)
+        self.threshold = threshold
+        self.register_buffer("centres", torch.zeros(MOST_CENTRES, unit.difference.in_features))
+        self.register_buffer("used", torch.tensor(0))
+
+    @torch.no_grad()
+    def settle(self, features: Float[Tensor, "items joined"], labels: Int[Tensor, " items"]) -> None:
+        """Keep where the training classes lie: the mean direction of each."""
+        x = parted(features)[0]
+        numbers = labels.unique(return_inverse=True)[1]
+        centres = F.normalize(x.new_zeros(int(numbers.max()) + 1, x.shape[1]).index_add_(0, numbers, x), dim=1)
+        if len(centres) > MOST_CENTRES:
+            centres = _clustered(centres)
+        self.centres.zero_()[: len(centres)] = centres
+        self.used.fill_(len(centres))
+
+    @torch.no_grad()
+    def familiarity(self, x: Float[Tensor, "items dim"]) -> Float[Tensor, " items"]:
+        """How familiar items are, 0 to 1; 1 before there are centres."""
+        centres = self.centres[: int(self.used)]
+        if not len(centres):
+            return x.new_ones(len(x))
+        nearest = torch.cat([(part @ centres.T).amax(1) for part in x.split(_AT_ONCE // len(centres) + 1)])
+        return torch.sigmoid(STEEPNESS * (nearest - self.threshold))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """S; in training, S_local."""
+        (x_a, p_a), (x_b, p_b) = parted(a), parted(b)
+        local = self.unit(x_a, x_b)
+        if self.training or not int(self.used):
+            return local
+        of_a, of_b = (self.familiarity(x.reshape(-1, x.shape[-1])).view(x.shape[:-1]) for x in (x_a, x_b))
+        return torch.lerp(self._global((x_a - x_b).norm(dim=-1), (p_a - p_b).norm(dim=-1)), local, (of_a + of_b) / 2)
+
+    def _global(self, d: Tensor, p: Tensor) -> Tensor:
+        weight = self.unit.global_weight
+        assert weight is not None
+        return weight * (PRETRAINED_WEIGHT * (1 - p) - d)
+
+    def _matrix(self, queries: Tensor, gallery: Tensor) -> Tensor:
+        (x_q, p_q) = parted(queries)
+        (x_g, p_g) = (x_q, p_q) if queries is gallery else parted(gallery)
+        scores = all_pairs(self.unit, x_q, x_g)
+        if not int(self.used):
+            return scores
+        of_query, of_gallery = self.familiarity(x_q), self.familiarity(x_g)
+        at_once = _AT_ONCE // max(len(gallery), 1) + 1
+        for start in range(0, len(queries), at_once):
+            own = slice(start, start + at_once)
+            elsewhere = self._global(_distances(x_q[own], x_g), _distances(p_q[own], p_g))
+            scores[own] = torch.lerp(elsewhere, scores[own], (of_query[own, None] + of_gallery) / 2)
+        return scores
+
+    def _candidates(self, queries: Tensor, gallery: Tensor, rows: Tensor) -> Tensor:
+        if rows.numel() < len(gallery):  # what isn't asked for needs no place
+            used, rows = rows.unique(return_inverse=True)
+            gallery = gallery[used]
+        (x_q, p_q), (x_g, p_g) = parted(queries), parted(gallery)
+        scores = own_pairs(self.unit, x_q, x_g, rows)
+        if not int(self.used):
+            return scores
+        of_query, of_gallery = self.familiarity(x_q), self.familiarity(x_g)
+        at_once = _AT_ONCE // (max(rows.shape[1], 1) * queries.shape[1]) + 1
+        for start in range(0, len(queries), at_once):
+            own = slice(start, start + at_once)
+            near = rows[own]
+            elsewhere = self._global(
+                (x_q[own, None] - x_g[near]).norm(dim=-1), (p_q[own, None] - p_g[near]).norm(dim=-1)
+            )
+            scores[own] = torch.lerp(elsewhere, scores[own], (of_query[own, None] + of_gallery[near]) / 2)
+        return scores
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """Exact to the last bits, near 0 too: beside the unit's products they cost little."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _clustered(centres: Float[Tensor, "classes dim"]) -> Float[Tensor, "clusters dim"]:
+    import faiss
+
+    clusters = faiss.Kmeans(centres.shape[1], MOST_CENTRES, spherical=True, seed=0)
+    clusters.train(centres.cpu().float().numpy())
+    return torch.from_numpy(clusters.centroids).to(centres)
