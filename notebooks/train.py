@@ -58,7 +58,8 @@ unit_hidden = None  # int, Width of the PDDM unit's layers; 0: the same as dim, 
 unit_dropout = None  # float, Dropout after each layer of the PDDM unit; 0 to 1. [0.0]
 unit_normalize = None  # bool, L2-normalise u and v before the PDDM unit's first layers (one text does; measured worse). [False]
 unit_position = None  # bool, Let the PDDM unit see the place v of a pair; without it S is one learned global measure of the difference u. [True]
-unit_global = None  # float, What g starts at in S = W_s c + b_s - g D, where the unit corrects the distance; 0: no D, as in the paper. [0.0; lab 8.0]
+unit_global = None  # float, What g starts at in S = W_s c + b_s - g D, where the unit corrects the distance; 0: no D, as in the paper. [0.0; lab 1.0]
+unit_detached = None  # bool, Let the unit learn on detached features, so that E_m leaves the embedding as E_e makes it. [False; lab True]
 familiarity = None  # float, Cosine to the nearest training class at which S is half the unit's, half a global measure; 0: all the unit's. [0.0; lab 0.55]
 mining = None  # str, anchor: a hard quadruplet for every item of a batch. batch: the paper's one hardest quadruplet of a batch. ['anchor'; paper 'batch']
 mining_similarity = None  # str, The similarity that mines; empty: the one that is trained.

@@ -73,6 +73,8 @@ class TrainConfig:
     """Let the PDDM unit see the place v of a pair; without it S is one learned global measure of the difference u."""
     unit_global: float = 0.0
     """What g starts at in S = W_s c + b_s - g D, where the unit corrects the distance; 0: no D, as in the paper."""
+    unit_detached: bool = False
+    """Let the unit learn on detached features, so that E_m leaves the embedding as E_e makes it."""
     familiarity: float = 0.0
     """Cosine to the nearest training class at which S is half the unit's, half a global measure; 0: all the unit's."""
 
@@ -168,6 +170,10 @@ class TrainConfig:
             raise ConfigError("--images-per-class and --classes-per-batch expect 2 or more: a batch holds pairs.")
         if self.unit_global and self.unit_normalize:
             raise ConfigError("--unit-global expects --no-unit-normalize: D is the length of u as it is.")
+        if self.unit_detached and not (self.similarity == "pddm" and self.embedding_weight):
+            raise ConfigError(
+                "--unit-detached expects --similarity pddm, and --embedding-weight above 0, since E_e alone moves f."
+            )
         if not 0 <= self.familiarity < 1:
             raise ConfigError(f"--familiarity expects a number from 0 to below 1, got {self.familiarity}.")
         if self.familiarity and not (self.unit_global and self.freeze_trunk):
@@ -211,7 +217,7 @@ def _flag(name: str) -> str:
 
 PRESETS: dict[str, TrainConfig] = {
     "quick": TrainConfig(),
-    "lab": TrainConfig(preset="lab", unit_global=8.0, familiarity=0.55),
+    "lab": TrainConfig(preset="lab", unit_global=1.0, unit_detached=True, familiarity=0.55),
     "finetune": TrainConfig(
         preset="finetune", freeze_trunk=False, pool_power=1.0, resize=112, image_size=96, classes_per_batch=16,
         steps=400, lr=1e-3, schedule="cosine", warmup_steps=20, clip_norm=1.0, average=0.0,

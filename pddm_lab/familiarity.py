@@ -1,9 +1,9 @@
 """A local similarity where the training classes are, and a global one where they are not.
 
-S(a, b) = phi S_local + (1 - phi) S_global. S_local is the PDDM unit's score, which corrects D by what it learned of the
-place: S_local = W_s c + b_s - g D. S_global knows no place: S_global = g (w (1 - P) - D), P the distance of the frozen
-trunk's own features. phi is how familiar the pair is: the mean over a and b of a sigmoid of the cosine to the nearest
-centre of a training class. In training everything is familiar, and S = S_local.
+S(a, b) = phi k (W_s c + b_s) + (1 - phi) w g (1 - P) - g D. Where a pair is familiar, what the PDDM unit learned of the
+place corrects D; elsewhere P does, the distance of the frozen trunk's own features, which knows no place. phi is how
+familiar the pair is: the mean over a and b of a sigmoid of the cosine to the nearest centre of a training class. In
+training everything is familiar and k = 1, so that S is the unit's score.
 
 So that any similarity finds all it needs in the features, an item's feature holds both parts, x of the embedding and p
 of the trunk: [sqrt(1 - e^2) x; e p], of unit length. p is so short that D and D_M hardly see it.
@@ -28,8 +28,10 @@ PRETRAINED_DIMS = 128
 """Principal components of the trunk's features that an item's feature carries."""
 PRETRAINED_LENGTH = 0.05
 """e: at most e^2 of D^2 is of the trunk's features."""
-PRETRAINED_WEIGHT = 0.25
+PRETRAINED_WEIGHT = 0.5
 """w: what a distance of the trunk's features counts beside one of the embedding, where nothing is familiar."""
+CORRECTION_WEIGHT = 0.3
+"""k: how much of what the unit learned is taken, where everything is familiar."""
 STEEPNESS = 50.0
 """Of the sigmoid, per unit of the cosine: familiar within some hundredths, or not."""
 MOST_CENTRES = 1024
@@ -78,7 +80,7 @@ def parted(features: Float[Tensor, "*n joined"]) -> tuple[Float[Tensor, "*n dim"
 
 
 class FamiliarPDDM(PDDMSimilarity):
-    """S of a PDDM unit where the training classes are, fading into a global measure elsewhere.
+    """S of a PDDM unit that corrects D where the training classes are, fading into a global measure elsewhere.
 
     Args:
         unit: with a `global_weight`, on x alone.
@@ -115,18 +117,18 @@ class FamiliarPDDM(PDDMSimilarity):
         return torch.sigmoid(STEEPNESS * (nearest - self.threshold))
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """S; in training, S_local."""
+        """S; in training, the unit's score."""
         (x_a, p_a), (x_b, p_b) = parted(a), parted(b)
         local = self.unit(x_a, x_b)
         if self.training or not int(self.used):
             return local
         of_a, of_b = (self.familiarity(x.reshape(-1, x.shape[-1])).view(x.shape[:-1]) for x in (x_a, x_b))
-        return torch.lerp(self._global((x_a - x_b).norm(dim=-1), (p_a - p_b).norm(dim=-1)), local, (of_a + of_b) / 2)
+        return self._faded(local, (x_a - x_b).norm(dim=-1), (p_a - p_b).norm(dim=-1), (of_a + of_b) / 2)
 
-    def _global(self, d: Tensor, p: Tensor) -> Tensor:
-        weight = self.unit.global_weight
-        assert weight is not None
-        return weight * (PRETRAINED_WEIGHT * (1 - p) - d)
+    def _faded(self, local: Tensor, d: Tensor, p: Tensor, familiar: Tensor) -> Tensor:
+        g = self.unit.get_parameter("global_weight")
+        correction, instead = CORRECTION_WEIGHT * (local + g * d), PRETRAINED_WEIGHT * g * (1 - p)
+        return torch.lerp(instead, correction, familiar) - g * d
 
     def _matrix(self, queries: Tensor, gallery: Tensor) -> Tensor:
         (x_q, p_q) = parted(queries)
@@ -138,8 +140,8 @@ class FamiliarPDDM(PDDMSimilarity):
         at_once = _AT_ONCE // max(len(gallery), 1) + 1
         for start in range(0, len(queries), at_once):
             own = slice(start, start + at_once)
-            elsewhere = self._global(_distances(x_q[own], x_g), _distances(p_q[own], p_g))
-            scores[own] = torch.lerp(elsewhere, scores[own], (of_query[own, None] + of_gallery) / 2)
+            d, p, familiar = _distances(x_q[own], x_g), _distances(p_q[own], p_g), of_query[own, None] + of_gallery
+            scores[own] = self._faded(scores[own], d, p, familiar / 2)
         return scores
 
     def _candidates(self, queries: Tensor, gallery: Tensor, rows: Tensor) -> Tensor:
@@ -155,10 +157,8 @@ class FamiliarPDDM(PDDMSimilarity):
         for start in range(0, len(queries), at_once):
             own = slice(start, start + at_once)
             near = rows[own]
-            elsewhere = self._global(
-                (x_q[own, None] - x_g[near]).norm(dim=-1), (p_q[own, None] - p_g[near]).norm(dim=-1)
-            )
-            scores[own] = torch.lerp(elsewhere, scores[own], (of_query[own, None] + of_gallery[near]) / 2)
+            d, p = (x_q[own, None] - x_g[near]).norm(dim=-1), (p_q[own, None] - p_g[near]).norm(dim=-1)
+            scores[own] = self._faded(scores[own], d, p, (of_query[own, None] + of_gallery[near]) / 2)
         return scores
 
 

@@ -81,7 +81,8 @@ class Learner(nn.Module):
         mined_by = self._miner(features.detach(), labels)
         quads = mined_by(miner)
         left, right = (features[ends] for ends in _pairs(quads))
-        scores, distances = similarity(left, right).view(3, -1), -Euclidean()(left, right).view(3, -1)
+        seen = (left.detach(), right.detach()) if config.unit_detached else (left, right)
+        scores, distances = similarity(*seen).view(3, -1), -Euclidean()(left, right).view(3, -1)
         hinged = distances.square() if config.squared_distance else distances
         if config.loss == "quadruplet":
             e_m = double_header_hinge(scores[0], scores[1], scores[2], config.score_margin)

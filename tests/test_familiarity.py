@@ -11,10 +11,22 @@ import torch
 from pddm_lab import familiarity
 from pddm_lab.errors import ConfigError
 from pddm_lab.explain import explain_by
-from pddm_lab.familiarity import PRETRAINED_DIMS, PRETRAINED_WEIGHT, FamiliarPDDM, PretrainedPart, joined, parted
+from pddm_lab.familiarity import (
+    CORRECTION_WEIGHT,
+    PRETRAINED_DIMS,
+    PRETRAINED_WEIGHT,
+    FamiliarPDDM,
+    PretrainedPart,
+    joined,
+    parted,
+)
+from pddm_lab.learner import Learner
+from pddm_lab.losses import embedding_hinge
 from pddm_lab.measure import load_model, load_similarities
+from pddm_lab.model import MetricModel
 from pddm_lab.pddm import PDDM
 from pddm_lab.similarity import Mahalanobis
+from pddm_lab.study.methods import LAB
 from pddm_lab.trainer import train
 
 
@@ -37,8 +49,9 @@ def by_hand(similarity: FamiliarPDDM, a: torch.Tensor, b: torch.Tensor) -> float
     centres = similarity.centres[: int(similarity.used)]
     shares = [1 / (1 + math.exp(-50 * (float((centres @ x).max()) - 0.3))) for x in (x_a, x_b)]
     phi, g = sum(shares) / 2, float(similarity.unit.get_parameter("global_weight"))
-    elsewhere = g * (PRETRAINED_WEIGHT * (1 - float((p_a - p_b).norm())) - float((x_a - x_b).norm()))
-    return phi * float(similarity.unit(x_a, x_b)) + (1 - phi) * elsewhere
+    d, p = float((x_a - x_b).norm()), float((p_a - p_b).norm())
+    correction = CORRECTION_WEIGHT * (float(similarity.unit(x_a, x_b)) + g * d)
+    return phi * correction + (1 - phi) * PRETRAINED_WEIGHT * g * (1 - p) - g * d
 
 
 def test_a_feature_holds_both_parts() -> None:
@@ -95,18 +108,40 @@ def test_the_pretrained_part_keeps_the_main_directions() -> None:
 
 
 def test_it_needs_a_global_weight_and_a_frozen_trunk(digits_config) -> None:
+    with pytest.raises(ConfigError, match="--unit-detached expects"):
+        dataclasses.replace(digits_config, unit_detached=True, similarity="euclidean")
     for changes in ({"unit_global": 0.0}, {"freeze_trunk": False}, {"familiarity": 1.0}):
         with pytest.raises(ConfigError, match="--familiarity expects"):
             dataclasses.replace(digits_config, **{"unit_global": 8.0, "familiarity": 0.5, **changes})
+
+
+def test_a_detached_unit_leaves_the_embedding_to_its_own_hinge(digits_config) -> None:
+    """The embedding's gradient is that of lambda E_e alone."""
+    torch.manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(8, digits_config.dim), dim=1)
+    labels, gradients = torch.arange(8) // 2, []
+    for detached in (True, False):
+        torch.manual_seed(1)
+        config = dataclasses.replace(digits_config, unit_detached=detached, unit_global=1.0)
+        learner = Learner(MetricModel(config, weights="none"), config, [])
+        seen = features.clone().requires_grad_()
+        step = learner._step(seen, labels)
+        step.loss.backward()
+        i, j, k, l = step.quadruplets
+        gradients.append(seen.grad)
+    again = features.clone().requires_grad_()
+    d_ij, d_ik, d_jl = ((again[a] - again[b]).norm(dim=1) for a, b in ((i, j), (i, k), (j, l)))
+    (config.embedding_weight * embedding_hinge(d_ij, d_ik, d_jl, config.distance_margin).mean()).backward()
+    assert again.grad is not None and gradients[1] is not None
+    torch.testing.assert_close(gradients[0], again.grad)
+    assert not torch.allclose(gradients[1], again.grad)
 
 
 def test_a_run_of_it_is_like_any_other(digits_run, digits_config, tmp_path) -> None:
     root = tmp_path / "runs"
     root.mkdir()
     (root / ".features").symlink_to(f"{digits_config.runs_root}/.features")
-    config = dataclasses.replace(
-        digits_config, runs_root=str(root), run_name="lab", steps=12, eval_every=4, unit_global=8.0, familiarity=0.5
-    )
+    config = dataclasses.replace(digits_config, runs_root=str(root), run_name="lab", steps=12, eval_every=4, **LAB)
     run = train(config, progress=False)
     pddm = load_similarities(run)["pddm"]
     assert isinstance(pddm, FamiliarPDDM)

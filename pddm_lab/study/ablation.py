@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pddm_lab.config import SimilarityName
-from pddm_lab.study.methods import Method
+from pddm_lab.study.methods import LAB, Method
 
 FACTORS = (
     "default", "loss", "alpha (score_margin)", "beta (distance_margin)", "lambda (embedding_weight)", "place v",
@@ -51,8 +51,9 @@ ABLATIONS: dict[str, Variant] = {
         _variant("lambda_low", "lambda (embedding_weight)", "0.1", embedding_weight=0.1),
         _variant("lambda_high", "lambda (embedding_weight)", "2", embedding_weight=2.0),
         _variant("no_position", "place v", "without: u alone", unit_position=False),
-        _variant("corrects", "S", "corrects D: W_s c + b_s - g D, g = 8", unit_global=8.0),
-        _variant("lab", "S", "the same, and fades where nothing is familiar", unit_global=8.0, familiarity=0.55),
+        _variant("corrects", "S", "corrects D: W_s c + b_s - g D", unit_global=1.0),
+        _variant("corrects_detached", "S", "the same, on detached features", unit_global=1.0, unit_detached=True),
+        _variant("lab", "S", "the same, and fades where nothing is familiar: lab", **LAB),
         _variant("dropout", "dropout", "0.3", unit_dropout=0.3),
         _variant("narrow", "width", "64", unit_hidden=64),
         _variant("wide", "width", "256", unit_hidden=256),

@@ -23,6 +23,8 @@ CONFIGURATIONS = 6
 LEARNING_RATES = (5e-4, 2e-4, 1.25e-3)
 HIGHER_RATES = (1.25e-3, 5e-4, 3e-3)
 """For losses that learn more slowly: those with weights of their own, and those of features that have a length."""
+LAB = {name: getattr(PRESETS["lab"], name) for name in ("unit_global", "unit_detached", "familiarity")}
+"""What the preset `lab` changes."""
 UNTRAINED = ("pretrained", "pca")
 _FIELDS = {field.name for field in dataclasses.fields(TrainConfig)}
 _PDDM: tuple[SimilarityName, ...] = ("euclidean", "mahalanobis", "pddm")
@@ -117,7 +119,11 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         _pddm("pddm", "PDDM+Quadruplet"),
-        _pddm("lab", "PDDM+Quadruplet, the lab's: local where familiar", unit_global=8.0, familiarity=0.55),
+        # E_e alone moves the embedding here, so that its weight changes nothing; its margin does.
+        dataclasses.replace(
+            _pddm("lab", "PDDM+Quadruplet, the lab's: local where familiar", **LAB),
+            grid={"lr": LEARNING_RATES, "distance_margin": (1.0, 0.5)},
+        ),
         _pddm("pddm_batch", "PDDM+Quadruplet, one a batch", mining="batch"),
         _pddm("pddm_triplet", "PDDM+Triplet", loss="triplet"),
         _pddm("pddm_triplet_batch", "PDDM+Triplet, one a batch", loss="triplet", mining="batch"),
