@@ -70,7 +70,7 @@ from pddm_lab import figures
 from pddm_lab.study import table, tables
 from pddm_lab.study.compare import Plan, opened
 from pddm_lab.study.methods import METHODS
-from pddm_lab.study.statistics import best_baseline, searched, summary, versus
+from pddm_lab.study.statistics import best_baseline, searched, summary, versus, within
 
 plan = Plan(
     datasets=tuple(datasets), parts=("methods",), methods=tuple(methods) or tuple(METHODS),
@@ -134,6 +134,19 @@ for dataset in found["dataset"].unique():
     for protocol in tables.PROTOCOLS:
         display(Markdown(f"**{dataset}, {tables.PROTOCOLS[protocol]}**, against {METHODS[best['method']].title}"))
         show(tables.differences(against, dataset, protocol))
+
+# %% [markdown]
+# ## Is the local similarity worth it?
+#
+# Each training of PDDM ranks in three ways on the same embedding: by the local S, by the plain distance D, and by one
+# learned global metric D_M. The table says how far S is ahead, in points of MAP@R, with the 95 % interval over seeds:
+# above zero on both sides of the protocols is what one would like to see.
+
+# %%
+inside = within(cells)
+for dataset in found["dataset"].unique():
+    display(Markdown(f"**{dataset}**"))
+    show(tables.ahead(inside, dataset))
 
 # %% [markdown]
 # ## One threshold for all

@@ -22,8 +22,9 @@ from pddm_lab.study.statistics import (
     searched,
     summary,
     versus,
+    within,
 )
-from pddm_lab.study.tables import markdown, number, published, write_tables
+from pddm_lab.study.tables import ahead, markdown, number, published, write_tables
 
 
 def test_an_interval_by_hand() -> None:
@@ -100,6 +101,24 @@ def test_methods_are_compared_seed_by_seed(study: Study) -> None:
     assert rows.loc["pddm", "p"] == pytest.approx(paired([0.5, 0.6, 0.7], [0.4, 0.45, 0.5])[2])
     assert rows.loc["pretrained", "difference"] == pytest.approx(0.2 - 0.45), "one value stands beside every seed"
     assert rows["holm"].tolist() == pytest.approx(holm(rows["p"].tolist()))
+
+
+def test_s_is_compared_with_the_distances_of_its_own_training(tmp_path: Path) -> None:
+    study = Study.create("s", str(tmp_path))
+    for seed, (s, d) in enumerate([(0.5, 0.4), (0.7, 0.5)]):
+        for method, metrics in (
+            ("lab", {"pddm": {"map@r": s}, "euclidean": {"map@r": d}, "mahalanobis": {"map@r": s}}),
+            ("triplet_hard", {"euclidean": {"map@r": 0.9}}),
+        ):
+            study.write(key_of("methods", "cub200", method, seed), part="methods", dataset="cub200", method=method,
+                        seed=seed, settings={}, metrics={"known": metrics})  # fmt: skip
+    rows = within(table(study.path)).set_index("similarity")
+    assert set(rows["method"]) == {"lab"}, "a method without S has nothing to compare"
+    assert rows.loc["euclidean", "difference"] == pytest.approx(0.15)
+    assert rows.loc["euclidean", "half"] == pytest.approx(paired([0.5, 0.7], [0.4, 0.5])[1])
+    assert rows.loc["mahalanobis", "difference"] == 0
+    told = ahead(rows.reset_index(), "cub200")
+    assert told["known classes: S − D"].tolist() == ["15.0 ± 63.5"] and told["unseen classes: S − D"].tolist() == [""]
 
 
 def test_means_and_how_soon(study: Study) -> None:

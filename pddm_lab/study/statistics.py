@@ -149,6 +149,30 @@ def versus(table: pd.DataFrame, found: pd.DataFrame, metrics: Sequence[str] = ("
     return pd.DataFrame(rows, columns=columns)
 
 
+def within(table: pd.DataFrame, part: str = "methods", metric: str = "map@r") -> pd.DataFrame:
+    """S beside D and D_M of the same trainings, seed by seed: is the local similarity ahead of the global ones?
+
+    Args:
+        table: as `cells.table` gives it.
+        part: methods or ablation.
+        metric: to compare by.
+
+    Returns:
+        dataset, protocol, method, similarity (that S is compared with), metric, value (of S), difference (S less the
+        other), half (of its 95 % interval), seeds, p.
+    """
+    rows = []
+    chosen = table[(table["part"] == part) & (table["metric"] == metric)]
+    for (dataset, protocol, method), group in chosen.groupby(["dataset", "protocol", "method"], sort=False):
+        values = {name: one.set_index("seed")["value"] for name, one in group.groupby("similarity")}
+        for other in ("euclidean", "mahalanobis"):
+            if not {"pddm", other} <= set(values):
+                continue
+            one, beside = _aligned(values["pddm"], values[other])
+            rows.append((dataset, protocol, method, other, metric, one.mean(), *_tested(one, beside)))
+    return pd.DataFrame(rows, columns=[*_KEYS, "value", "difference", "half", "seeds", "p"])
+
+
 def _tested(one: np.ndarray, other: np.ndarray) -> tuple[float, float, int, float]:
     difference, half, p = paired(one.tolist(), other.tolist())
     return difference, half, len(one), p

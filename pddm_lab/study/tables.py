@@ -18,7 +18,7 @@ from pddm_lab.runfiles import replacing
 from pddm_lab.study.ablation import ABLATIONS
 from pddm_lab.study.cells import Study, table
 from pddm_lab.study.methods import METHODS
-from pddm_lab.study.statistics import best_baseline, convergence, searched, summary, versus
+from pddm_lab.study.statistics import best_baseline, convergence, searched, summary, versus, within
 
 MEASURES: Mapping[str, tuple[str, float, int]] = {
     "recall@1": ("R@1", 100, 1), "recall@2": ("R@2", 100, 1), "recall@4": ("R@4", 100, 1),
@@ -114,6 +114,28 @@ def _verdict(difference: float, p: float) -> str:
     return "level" if p >= 0.05 else "better" if difference > 0 else "worse"
 
 
+def ahead(found: pd.DataFrame, dataset: str, part: str = "methods") -> pd.DataFrame:
+    """How far S is ahead of D and of D_M of the same trainings under each protocol, as text.
+
+    Args:
+        found: as `statistics.within` gives it.
+        dataset: by name.
+        part: methods or ablation.
+    """
+    values = {
+        (row.method, row.protocol, row.similarity): number(row.difference, row.half, 100, 1)
+        for row in found[found["dataset"] == dataset].itertuples()
+    }
+    columns = [(protocol, other) for protocol in PROTOCOLS for other in ("euclidean", "mahalanobis")]
+    rows = [
+        [title, *(values.get((method, *column), "") for column in columns)]
+        for method, title in titles(part).items()
+        if any((method, *column) in values for column in columns)
+    ]
+    heads = {"euclidean": "S − D", "mahalanobis": "S − D_M"}
+    return pd.DataFrame(rows, columns=["method", *(f"{PROTOCOLS[one]}: {heads[other]}" for one, other in columns)])
+
+
 def published(found: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """Published Recall@1, 2, 4, 8 of a benchmark beside what this study measured on unseen classes, where it did.
 
@@ -157,13 +179,15 @@ def write_tables(study: Study, folder: Path) -> list[Path]:
     if (cells["part"] == "methods").any():
         found, chosen = summary(cells, "methods"), searched(study)
         against, reached = versus(cells, chosen), convergence(study, chosen)
-        pages |= {"compare": _compare_page(found, chosen, against), "converge": _converge_page(reached)}
+        inside = within(cells)
+        pages |= {"compare": _compare_page(found, chosen, against, inside), "converge": _converge_page(reached)}
         frames |= {
-            "compare": found, "versus": against, "search": chosen.drop(columns="key"), "converge": reached
+            "compare": found, "versus": against, "within": inside, "search": chosen.drop(columns="key"),
+            "converge": reached,
         }  # fmt: skip
     if (cells["part"] == "ablation").any():
         found = summary(cells, "ablation")
-        pages["ablate"] = _ablate_page(found)
+        pages["ablate"] = _ablate_page(found, within(cells, "ablation"))
         frames |= {"ablate": found, "ablate_search": searched(study, "ablation").drop(columns="key")}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -177,6 +201,7 @@ def write_tables(study: Study, folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
+_AHEAD = "how far S is ahead of D and of D_M of the same trainings, points of MAP@R"
 _LEGEND = (
     "Mean over seeds ± half of the 95 % t interval over seeds; all but AUC and d' in %. TPR: true-positive rate at one "
     "threshold of 1 % false positives, over all pairs and by thirds of the pairs by local density. Every method has "
@@ -185,7 +210,7 @@ _LEGEND = (
 )
 
 
-def _compare_page(found: pd.DataFrame, chosen: pd.DataFrame, against: pd.DataFrame) -> str:
+def _compare_page(found: pd.DataFrame, chosen: pd.DataFrame, against: pd.DataFrame, inside: pd.DataFrame) -> str:
     named, lines = titles("methods"), ["# Methods side by side", _LEGEND]
     for dataset in found["dataset"].unique():
         best = best_baseline(chosen, dataset)
@@ -201,6 +226,7 @@ def _compare_page(found: pd.DataFrame, chosen: pd.DataFrame, against: pd.DataFra
                 "held-out classes",
                 markdown(differences(against, dataset, protocol)),
             ]
+        lines += [f"### {dataset}: {_AHEAD}", markdown(ahead(inside, dataset))]
         lines += [f"### {dataset}: what the search chose", markdown(choices(chosen, dataset))]
     return "\n\n".join(lines)
 
@@ -217,13 +243,14 @@ def choices(chosen: pd.DataFrame, dataset: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=head)
 
 
-def _ablate_page(found: pd.DataFrame) -> str:
+def _ablate_page(found: pd.DataFrame, inside: pd.DataFrame) -> str:
     lines = ["# The parts of PDDM", f"{_LEGEND} Each row changes one choice of the preset `quick`."]
     metrics = ("recall@1", "r_precision", "map@r", *SEPARATION)
     for dataset in found["dataset"].unique():
         for protocol in [name for name in PROTOCOLS if name in set(found["protocol"])]:
             lines += [f"## {dataset}, {PROTOCOLS[protocol]}, {int(found['seeds'].max())} seeds",
                       markdown(wide(found, "ablation", dataset, protocol, metrics))]  # fmt: skip
+        lines += [f"## {dataset}: {_AHEAD}", markdown(ahead(inside, dataset, "ablation"))]
     return "\n\n".join(lines)
 
 
