@@ -11,7 +11,7 @@ import pandas as pd
 
 from pddm_lab.errors import RunError
 from pddm_lab.figures import METRICS, Metric
-from pddm_lab.study.ablation import ABLATIONS
+from pddm_lab.study.ablation import ABLATIONS, PRESETS_THEMSELVES
 from pddm_lab.study.cells import COLUMNS, Study
 from pddm_lab.study.methods import METHODS
 from pddm_lab.study.statistics import best_baseline, convergence, curves, paired, searched, summary, versus
@@ -248,7 +248,7 @@ class Progress:
     """part, dataset, searched, searches, trained, trainings: cells that are there, and that are planned."""
     done: int
     planned: int
-    """Seeds are planned for every method as for the one that has most."""
+    """Seeds are planned for every method as for the one that has most; of an ablation, the presets have their own."""
     passed: list[str]
     """Methods that others overtook, and that have no torn cell: what is missing of them likely failed."""
     waiting: list[str]
@@ -273,9 +273,15 @@ def progress(study: Reading) -> Progress:
     rows, passed, diverged = [], list[str](), _diverged(study)
     for (part, dataset), methods in sorted(there.items(), key=lambda item: (PARTS.index(item[0][0]), item[0][1])):
         plan = study.settings.get(part, {}).get("configurations", {})
-        of_part = [seeds for (own, _), group in there.items() if own == part for _, seeds in group.values()]
-        most = max(map(len, of_part), default=0)
-        wanted = {name: (len(plan[name]), most if _trains(part, name) else 1) for name in plan}
+        most: dict[bool, int] = {}
+        for (own, _), group in there.items():
+            for name, (_, seeds) in group.items() if own == part else ():
+                more = _has_more_seeds(part, name)
+                most[more] = max(most.get(more, 0), len(seeds))
+        wanted = {
+            name: (len(plan[name]), most.get(_has_more_seeds(part, name), 0) if _trains(part, name) else 1)
+            for name in plan
+        }
         counts = {name: (len(methods[name][0]), len(methods[name][1])) if name in methods else (0, 0) for name in plan}
         searches, trainings = (sum(want[at] for want in wanted.values()) for at in (0, 1))
         found, trained = (sum(min(counts[name][at], wanted[name][at]) for name in plan) for at in (0, 1))
@@ -301,6 +307,10 @@ def _diverged(study: Reading) -> set[tuple[str, str, str]]:
         key = (cell["key"].split("-")[1], cell["dataset"], cell["method"])
         curves[key] = curves.get(key, False) or bool(cell["curve"])
     return {key for key, measured in curves.items() if not measured}
+
+
+def _has_more_seeds(part: str, name: str) -> bool:
+    return part == "ablation" and name in PRESETS_THEMSELVES
 
 
 def _trains(part: str, method: str) -> bool:

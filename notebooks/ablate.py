@@ -65,7 +65,7 @@ from pddm_lab.study.statistics import paired, searched, summary
 
 plan = Plan(
     ablation_datasets=tuple(datasets), parts=("ablation",), variants=tuple(variants) or tuple(ABLATIONS),
-    ablation_seeds=seeds, steps=steps, eval_every=eval_every,
+    seeds=seeds, ablation_seeds=seeds, steps=steps, eval_every=eval_every,
     base={**base, **{name: value for name, value in (("data_root", data_root), ("runs_root", runs_root)) if value}},
 )  # fmt: skip
 of = opened(study, plan, runs_root, processes)

@@ -38,7 +38,7 @@ def compare(
         methods: to compare, by name; empty: all.
         configurations: that each method searches, at most 6.
         seeds: trainings that each method is measured by.
-        ablation_seeds: the same for each variant of the ablation.
+        ablation_seeds: the same for each variant of the ablation; the presets themselves have as many as methods.
         steps: the most a configuration trains while it is searched.
         processes: that compute at once, one thread each; 0: one per core.
         tables_only: write the tables of what there is, and compute nothing.

@@ -61,3 +61,5 @@ ABLATIONS: dict[str, Variant] = {
     )
 }  # fmt: skip
 """By name; the default first."""
+PRESETS_THEMSELVES = ("default", "lab")
+"""The presets `quick` and `lab` with their own settings, which no search chose: as many seeds as the methods have."""

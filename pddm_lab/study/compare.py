@@ -17,7 +17,7 @@ from pddm_lab.config import TrainConfig, runs_root
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.measure import progress_bars
 from pddm_lab.runfiles import plain
-from pddm_lab.study.ablation import ABLATIONS
+from pddm_lab.study.ablation import ABLATIONS, PRESETS_THEMSELVES
 from pddm_lab.study.cells import Study, key_of
 from pddm_lab.study.fit import EVAL_EVERY
 from pddm_lab.study.material import FOLDS, Material
@@ -48,7 +48,7 @@ class Plan:
     seeds: int = 5
     """Trainings that each method is measured by."""
     ablation_seeds: int = 3
-    """The same for a variant of the ablation."""
+    """The same for a variant of the ablation; the presets themselves have `seeds`."""
     folds: int = FOLDS
     """Of the training classes."""
     steps: int = 400
@@ -111,7 +111,8 @@ class Plan:
             )
             for number, settings in enumerate(method.configurations(self.configurations))
         ]  # fmt: skip
-        seeds = (self.seeds if part == "methods" else self.ablation_seeds) if method.trains else 1
+        fewer = part == "ablation" and method.name not in PRESETS_THEMSELVES
+        seeds = (self.ablation_seeds if fewer else self.seeds) if method.trains else 1
         needs = tuple(task.key for task in searches)
         finals = [
             Task(
