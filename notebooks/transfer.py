@@ -182,7 +182,7 @@ else:
 if study:
     from pddm_lab.study.cells import Study
 
-    settings = {"source": source, "target": target, "steps": steps, "image_size": image_size, "views": views}
+    settings = {"steps": steps, "image_size": image_size, "views": views}
     kept = Study.create(study, runs_root)
     transfer.keep(kept, pd.concat(tables), settings)
     pages = beyond_tables.write(kept)

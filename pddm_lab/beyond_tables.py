@@ -73,7 +73,7 @@ def _transfer(cells: pd.DataFrame, settings: str) -> str:
         "In %, AUC aside: the mean over seeds ± half of its 95 % interval (Student's t). Known and unseen are the"
         f" classes of the target's own split. Settings: {settings}.",
         "",
-        "Made by `papermill notebooks/transfer.ipynb out.ipynb -p study NAME`.",
+        "Made by `papermill notebooks/transfer.ipynb out.ipynb -p source A -p target B -p study NAME`.",
     ]
     groups = ["protocol", "trained_on", "similarity"]
     places = {"known": 1, PRETRAINED: -1}
