@@ -93,6 +93,24 @@ def test_the_best_baseline_is_chosen_by_validation_not_by_test(study: Study) -> 
         best_baseline(found, "emoji")
 
 
+def test_a_study_without_a_baseline_yet_has_its_tables(tmp_path: Path) -> None:
+    study = Study.create("s", str(tmp_path))
+    row = {"map@r": 0.5, "error": 0.1, "folds": [0.5]}
+    study.write(
+        key_of("search", "methods", "emoji", "pddm", 0), part="search", dataset="emoji", method="pddm", seed=0,
+        settings={"lr": 1e-3}, metrics={"validation": {"euclidean": {"map@r": 0.5}}},
+        curve=[{"step": 50, "seconds": 1.0, "euclidean": row}],
+        chosen={"step": 50, "similarity": "euclidean", "map@r": 0.5, "error": 0.1},
+    )  # fmt: skip
+    study.write(
+        key_of("methods", "emoji", "pddm", 0), part="methods", dataset="emoji", method="pddm", seed=0, settings={},
+        metrics={"unseen": {"euclidean": {"map@r": 0.5, "recall@1": 0.6}}},
+    )  # fmt: skip
+    write_tables(study, tmp_path / "tables")
+    text = (tmp_path / "tables" / "compare.md").read_text()
+    assert "| PDDM+Quadruplet | euclidean | 60.0" in text and "No baseline is measured here yet." in text
+
+
 def test_methods_are_compared_seed_by_seed(study: Study) -> None:
     rows = versus(table(study.path), searched(study), ["map@r"]).set_index("method")
     assert set(rows.index) == {"pddm", "contrastive", "pretrained"}

@@ -115,6 +115,11 @@ def best_baseline(found: pd.DataFrame, dataset: str) -> pd.Series:
     return rows.loc[rows["value"].idxmax()]
 
 
+def has_baseline(found: pd.DataFrame, dataset: str) -> bool:
+    """Whether a baseline was searched on a data set yet."""
+    return bool(((found["dataset"] == dataset) & found["family"].isin(BASELINES)).any())
+
+
 def versus(table: pd.DataFrame, found: pd.DataFrame, metrics: Sequence[str] = ("map@r", "recall@1")) -> pd.DataFrame:
     """Every ranking of every method against the best baseline, seed by seed.
 
@@ -125,13 +130,15 @@ def versus(table: pd.DataFrame, found: pd.DataFrame, metrics: Sequence[str] = ("
 
     Returns:
         dataset, protocol, method, similarity, metric, baseline, difference, half (of its 95 % interval), seeds, p,
-        holm (p corrected).
+        holm (p corrected); of the data sets that a baseline was searched on.
     """
     of_methods = table[table["part"] == "methods"]
     rows = []
     for (dataset, protocol, metric), group in of_methods[of_methods["metric"].isin(metrics)].groupby(
         ["dataset", "protocol", "metric"], sort=False
     ):
+        if not has_baseline(found, str(dataset)):
+            continue
         best = best_baseline(found, str(dataset))
         values = {
             key: one.set_index("seed")["value"] for key, one in group.groupby(["method", "similarity"], sort=False)
@@ -216,6 +223,8 @@ def convergence(study: Study, found: pd.DataFrame) -> pd.DataFrame:
     """
     rows, log = [], curves(study, found)
     for dataset, group in log.groupby("dataset", sort=False):
+        if not has_baseline(found, str(dataset)):
+            continue
         target = float(best_baseline(found, str(dataset))["value"])
         reached = speed(group, "map@r", target=target - 1e-12).rename(columns={"run": "method"})
         rows.append(reached.assign(dataset=dataset, target=target))

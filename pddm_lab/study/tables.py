@@ -18,7 +18,7 @@ from pddm_lab.runfiles import replacing
 from pddm_lab.study.ablation import ABLATIONS
 from pddm_lab.study.cells import Study, table
 from pddm_lab.study.methods import METHODS
-from pddm_lab.study.statistics import best_baseline, convergence, searched, summary, versus, within
+from pddm_lab.study.statistics import best_baseline, convergence, has_baseline, searched, summary, versus, within
 
 MEASURES: Mapping[str, tuple[str, float, int]] = {
     "recall@1": ("R@1", 100, 1), "recall@2": ("R@2", 100, 1), "recall@4": ("R@4", 100, 1),
@@ -213,7 +213,7 @@ _LEGEND = (
 def _compare_page(found: pd.DataFrame, chosen: pd.DataFrame, against: pd.DataFrame, inside: pd.DataFrame) -> str:
     named, lines = titles("methods"), ["# Methods side by side", _LEGEND]
     for dataset in found["dataset"].unique():
-        best = best_baseline(chosen, dataset)
+        best = best_baseline(chosen, dataset) if has_baseline(chosen, dataset) else None
         lines.append(f"## {dataset}")
         for protocol in [name for name in PROTOCOLS if name in set(found["protocol"])]:
             seeds = int(found[(found["dataset"] == dataset) & (found["protocol"] == protocol)]["seeds"].max())
@@ -222,10 +222,16 @@ def _compare_page(found: pd.DataFrame, chosen: pd.DataFrame, against: pd.DataFra
                 markdown(wide(found, "methods", dataset, protocol, RANKING)),
                 f"### {dataset}, {PROTOCOLS[protocol]}, {seeds} seeds: separation of pairs",
                 markdown(wide(found, "methods", dataset, protocol, SEPARATION)),
-                f"### {dataset}, {PROTOCOLS[protocol]}: against {named[best['method']]}, the best baseline of the "
-                "held-out classes",
-                markdown(differences(against, dataset, protocol)),
             ]
+            lines += (
+                [
+                    f"### {dataset}, {PROTOCOLS[protocol]}: against {named[best['method']]}, the best baseline of the "
+                    "held-out classes",
+                    markdown(differences(against, dataset, protocol)),
+                ]
+                if best is not None
+                else ["No baseline is measured here yet."]
+            )
         lines += [f"### {dataset}: {_AHEAD}", markdown(ahead(inside, dataset))]
         lines += [f"### {dataset}: what the search chose", markdown(choices(chosen, dataset))]
     return "\n\n".join(lines)
@@ -273,7 +279,7 @@ def _converge_page(reached: pd.DataFrame) -> str:
         "seconds are of training alone, on one core. The target is the MAP@R at which the best baseline ends; a dash: "
         "never reached.",
     ]
-    for dataset in reached["dataset"].unique():
+    for dataset in reached["dataset"].unique() if len(reached) else ():
         target = reached.loc[reached["dataset"] == dataset, "target"].iloc[0]
         lines += [f"## {dataset}: target {100 * target:.1f} %", markdown(reach(reached, dataset))]
     return "\n\n".join(lines)
