@@ -100,7 +100,7 @@ class FamiliarPDDM(PDDMSimilarity):
     def settle(self, features: Float[Tensor, "items joined"], labels: Int[Tensor, " items"]) -> None:
         """Keep where the training classes lie: the mean direction of each."""
         x = parted(features)[0]
-        numbers = labels.unique(return_inverse=True)[1]
+        numbers = labels.to(x.device).unique(return_inverse=True)[1]
         centres = F.normalize(x.new_zeros(int(numbers.max()) + 1, x.shape[1]).index_add_(0, numbers, x), dim=1)
         if len(centres) > MOST_CENTRES:
             centres = _clustered(centres)
