@@ -60,7 +60,7 @@ unit_normalize = None  # bool, L2-normalise u and v before the PDDM unit's first
 unit_position = None  # bool, Let the PDDM unit see the place v of a pair; without it S is one learned global measure of the difference u. [True]
 unit_global = None  # float, What g starts at in S = W_s c + b_s - g D, where the unit corrects the distance; 0: no D, as in the paper. [0.0; lab 1.0]
 unit_detached = None  # bool, Let the unit learn on detached features, so that E_m leaves the embedding as E_e makes it. [False; lab True]
-familiarity = None  # float, Cosine to the nearest training class at which S is half the unit's, half a global measure; 0: all the unit's. [0.0; lab 0.55]
+familiarity = None  # float, Cosine to the nearest training class at which the unit and the pretrained features correct D by half; 0: off. [0.0; lab 0.55]
 mining = None  # str, anchor: a hard quadruplet for every item of a batch. batch: the paper's one hardest quadruplet of a batch. ['anchor'; paper 'batch']
 mining_similarity = None  # str, The similarity that mines; empty: the one that is trained.
 loss = None  # str, quadruplet: PDDM+Quadruplet (both hinges). triplet: PDDM+Triplet (i, j, k only). ['quadruplet']

@@ -76,7 +76,7 @@ class TrainConfig:
     unit_detached: bool = False
     """Let the unit learn on detached features, so that E_m leaves the embedding as E_e makes it."""
     familiarity: float = 0.0
-    """Cosine to the nearest training class at which S is half the unit's, half a global measure; 0: all the unit's."""
+    """Cosine to the nearest training class at which the unit and the pretrained features correct D by half; 0: off."""
 
     mining: Literal["anchor", "batch"] = "anchor"
     """anchor: a hard quadruplet for every item of a batch. batch: the paper's one hardest quadruplet of a batch."""

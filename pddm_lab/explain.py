@@ -54,7 +54,7 @@ class Explanation:
     mahalanobis_shares: Float[np.ndarray, " dim"] | None = None
     """Of D_M^2; they sum to 1, and may be below 0 where a dimension makes up for another."""
     familiarity: float = 1.0
-    """Share of S in what ranks, where S fades into a global measure (familiarity.py); 0 to 1."""
+    """How familiar the pair's place is, where what ranks takes that into account (familiarity.py); 0 to 1."""
 
     @property
     def remainder(self) -> float:
@@ -100,8 +100,8 @@ class Explanation:
             )
         if self.familiarity < 1:
             said.append(
-                f"The pair is {100 * self.familiarity:.0f} % familiar: so much of what ranks is this S, the rest a "
-                "global measure that knows no place."
+                f"This S is the unit's alone. In what ranks it corrects D for the {100 * self.familiarity:.0f} % that "
+                "the pair is familiar; for the rest the pretrained features do."
             )
         return [sentence.replace("-", "−") for sentence in said]
 

@@ -53,7 +53,7 @@ ABLATIONS: dict[str, Variant] = {
         _variant("no_position", "place v", "without: u alone", unit_position=False),
         _variant("corrects", "S", "corrects D: W_s c + b_s - g D", unit_global=1.0),
         _variant("corrects_detached", "S", "the same, on detached features", unit_global=1.0, unit_detached=True),
-        _variant("lab", "S", "the same, and fades where nothing is familiar: lab", **LAB),
+        _variant("lab", "S", "the same, and fades where nothing is familiar: the preset lab", **LAB),
         _variant("dropout", "dropout", "0.3", unit_dropout=0.3),
         _variant("narrow", "width", "64", unit_hidden=64),
         _variant("wide", "width", "256", unit_hidden=256),

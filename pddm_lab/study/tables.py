@@ -239,7 +239,8 @@ def _compare_page(found: pd.DataFrame, chosen: pd.DataFrame, against: pd.DataFra
 
 def choices(chosen: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """The configuration and the steps that each method's search chose, and MAP@R on held-out classes, as text."""
-    named = titles("methods") | titles("ablation")
+    methods = titles("methods")
+    named = methods | titles("ablation") | methods  # `lab` is in both
     rows = [
         [named[row.method], ", ".join(f"{name} {value}" for name, value in row.settings.items()),
          row.step, number(row.value, row.error, 100, 1), row.similarity, row.configurations]
@@ -251,10 +252,12 @@ def choices(chosen: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
 def _ablate_page(found: pd.DataFrame, inside: pd.DataFrame) -> str:
     lines = ["# The parts of PDDM", f"{_LEGEND} Each row changes one choice of the preset `quick`."]
+    seeds = found.groupby("method")["seeds"].max()
+    most = f", the presets themselves {int(seeds.max())}" if seeds.max() > seeds.min() else ""
     metrics = ("recall@1", "r_precision", "map@r", *SEPARATION)
     for dataset in found["dataset"].unique():
         for protocol in [name for name in PROTOCOLS if name in set(found["protocol"])]:
-            lines += [f"## {dataset}, {PROTOCOLS[protocol]}, {int(found['seeds'].max())} seeds",
+            lines += [f"## {dataset}, {PROTOCOLS[protocol]}, {int(seeds.min())} seeds{most}",
                       markdown(wide(found, "ablation", dataset, protocol, metrics))]  # fmt: skip
         lines += [f"## {dataset}: {_AHEAD}", markdown(ahead(inside, dataset, "ablation"))]
     return "\n\n".join(lines)
