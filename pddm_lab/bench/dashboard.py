@@ -182,7 +182,7 @@ def _memory(run: Run, folder: Path, items: int, say: Say) -> list[Measure]:
 def _attend(address: str, run: Run, **plan: Any) -> list[dict[str, Any]]:
     """What sessions of a process of its own met, a dict per rerun."""
     told = json.dumps({"address": address, "run": run.name, "pages": list(PAGES)} | plan)
-    command = [sys.executable, str(shipped("dashboard/sessions.py")), told]
+    command = [sys.executable, str(shipped("dashboard/load_test.py")), told]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RunError(f"The sessions ended with exit code {done.returncode}: {done.stderr.strip()[-1000:]}")
