@@ -52,8 +52,9 @@ PAGES = [
         help="A plane of points on which a unit trains in seconds: what S can say and D can't.",
     ),
     st.Page(
-        "app_pages/audit.py",
+        "app_pages/audit/page.py",
         title="Audit",
+        url_path="audit",
         icon=":material/fact_check:",
         help="What a similarity is not, what its values are worth, pictures that are there twice, and licences.",
     ),

@@ -47,7 +47,7 @@ def open_page(runs_folder: Path) -> OpenPage:
         app.run()
         if name != "runs":
             app.query_params.update(query)  # the first page may have put right what the link said
-            app.switch_page(f"app_pages/{name}.py").run()
+            app.switch_page(f"app_pages/{name}/page.py").run()
         assert not app.exception, app.exception[0].message
         return app
 

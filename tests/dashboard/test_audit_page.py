@@ -203,10 +203,10 @@ def test_without_a_model_the_pictures_can_still_be_audited(open_page, with_digit
 
 
 def test_stopped_work_can_be_taken_up_again(open_page, with_digits: Path) -> None:
-    import audit_loading
+    from app_pages.audit import data
 
     app = open_page("audit", run="digits", view="licences")
-    key = audit_loading._key(Run.open(with_digits / "digits"), "unseen")
+    key = data._key(Run.open(with_digits / "digits"), "unseen")
     app.session_state["audit_stopped"] = f"axioms{hash((*key, 200))}"  # as the button leaves it
     app.query_params["view"] = "axioms"
     app.run()

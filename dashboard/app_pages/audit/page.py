@@ -1,14 +1,12 @@
 """Audit: what S is not, what its values are worth, which pictures are there twice, and whose they are."""
 
-import audit_loading
-import auditing
-import auditing_pictures
 import exporting
 import loaders
 import pandas as pd
 import picking
 import shell
 import streamlit as st
+from app_pages.audit import data, pictures, similarities
 
 from pddm_lab import cards, figures
 from pddm_lab.errors import LabError
@@ -54,8 +52,8 @@ def axioms(run: Run) -> None:
     gallery = loaders.gallery(run, protocol)
     if len(gallery) < 3:
         shell.nothing("Too few items", f"The gallery has {len(gallery)}; triangles take three.")
-    found = audit_loading.axioms(run, protocol, int(rows))
-    calibrated = audit_loading.calibrations(run, protocol, 0.5)
+    found = data.axioms(run, protocol, int(rows))
+    calibrated = data.calibrations(run, protocol, 0.5)
     from pddm_lab.audit import QUESTIONS, findings_table
     from pddm_lab.calibration import QUESTIONS as WORTH
 
@@ -63,9 +61,9 @@ def axioms(run: Run) -> None:
         name: one.findings() + (worth.findings() if (worth := calibrated[name]) else []) for name, one in found.items()
     }
     trained = _trained(run)
-    st.markdown("\n".join(f"- {line}" for line in auditing.headline(findings, trained)))
-    st.html(cards.audit_table(*auditing.answer_table(findings, QUESTIONS | WORTH)))
-    st.caption(f"{PROTOCOL_TITLES[protocol]}. Measured on {auditing.looked_at(found[trained])}")
+    st.markdown("\n".join(f"- {line}" for line in similarities.headline(findings, trained)))
+    st.html(cards.audit_table(*similarities.answer_table(findings, QUESTIONS | WORTH)))
+    st.caption(f"{PROTOCOL_TITLES[protocol]}. Measured on {similarities.looked_at(found[trained])}")
     with export:
         exporting.export(
             "findings", lambda: findings_table([one for each in findings.values() for one in each], protocol), run,
@@ -91,7 +89,7 @@ def axioms(run: Run) -> None:
             figures.self_margins(found), key="margins", config=PLOT,
             alt="By how much items are more similar to themselves than to the closest other item, by similarity",
         )  # fmt: skip
-        examples = auditing.closer_cards(one, gallery.items)
+        examples = similarities.closer_cards(one, gallery.items)
         _examples(
             run, examples, "closer",
             f"{int(one.beaten.sum()):,} of {len(one.rows):,} items have another that {told} puts above themselves; the "
@@ -109,7 +107,7 @@ def axioms(run: Run) -> None:
             alt="How much longer detours through a third item are than the direct way, by similarity",
         )  # fmt: skip
         t = one.triangles
-        examples = auditing.triple_cards(one, t.worst, t.worst_scores, gallery.items)
+        examples = similarities.triple_cards(one, t.worst, t.worst_scores, gallery.items)
         _examples(
             run, examples, "triangles",
             f"{t.violated:,} of {t.triples:,} triples break the inequality by {told}; the {len(examples)} worst are "
@@ -121,10 +119,10 @@ def axioms(run: Run) -> None:
             "An order alone, without any constant: i and j are accepted at 1 % FPR, j and k are, and i and k? Not even "
             "a metric promises that, but its ends lie within twice the threshold; those of S may lie anywhere."
         )
-        st.html(cards.audit_table(*auditing.chain_table(found)))
+        st.html(cards.audit_table(*similarities.chain_table(found)))
         c = one.chains
         apart = slice(min(c.broken, len(c.worst)))
-        examples = auditing.triple_cards(one, c.worst[apart], c.worst_scores[apart], gallery.items, c.threshold)
+        examples = similarities.triple_cards(one, c.worst[apart], c.worst_scores[apart], gallery.items, c.threshold)
         _examples(
             run, examples, "chains",
             f"{c.broken:,} of {c.chains:,} chains by {told} end apart; the {len(examples)} furthest are shown.",
@@ -135,7 +133,7 @@ def axioms(run: Run) -> None:
             "Expected: rounding alone. u = |fᵢ − fⱼ| and v = (fᵢ + fⱼ) / 2 are the same in either order, and all that "
             "S is made of. Measured through the very calls that mine, search and evaluate."
         )
-        st.html(cards.audit_table(*auditing.symmetry_table(found)))
+        st.html(cards.audit_table(*similarities.symmetry_table(found)))
 
 
 def calibration(run: Run) -> None:
@@ -154,14 +152,14 @@ def calibration(run: Run) -> None:
     counts = loaders.pairs(run, protocol)
     total = counts.positives + counts.negatives
     share = 0.5 if prior == "half" else counts.positives / max(total, 1)
-    found = {name: one for name, one in audit_loading.calibrations(run, protocol, share).items() if one is not None}
+    found = {name: one for name, one in data.calibrations(run, protocol, share).items() if one is not None}
     found = {name: found[name] for name in figures.in_order(found)}
     trained = _trained(run)
     if trained not in found:
         shell.nothing("Too few pairs", "Each half of the classes needs positive and negative pairs to calibrate on.")
     first = found[trained]
-    st.markdown("\n".join(f"- {line}" for line in auditing.calibration_headline(found, by, trained)))
-    st.html(cards.audit_table(*auditing.calibration_table(found, by)))
+    st.markdown("\n".join(f"- {line}" for line in similarities.calibration_headline(found, by, trained)))
+    st.html(cards.audit_table(*similarities.calibration_table(found, by)))
     st.caption(
         f"{PROTOCOL_TITLES[protocol]}. Fitted on {first.fitted:,} pairs of {first.classes[0]} classes, judged on "
         f"{first.judged:,} pairs of {first.classes[1]} others; {first.total:,} of {total:,} pairs were drawn, those "
@@ -202,9 +200,9 @@ def duplicates(run: Run) -> None:
     from pddm_lab.duplicates import ALIKE, KINDS, LEAST, across_splits, groups_of
     from pddm_lab.licences import sources
 
-    items = audit_loading.listed(run)
+    items = data.listed(run)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        near = len(items) <= audit_loading.COMPARED_AT_ONCE or st.toggle(
+        near = len(items) <= data.COMPARED_AT_ONCE or st.toggle(
             "Near-duplicates, too", key="near_too", bind="query-params",
             help=f"Compares {len(items):,} pictures with one another: this takes minutes, and can be stopped.",
         )  # fmt: skip
@@ -219,12 +217,12 @@ def duplicates(run: Run) -> None:
             st.segmented_control, "Labels", {"": "All", "differ": "Differ", "agree": "Agree"}, "labels"
         )
         export = st.container()
-    found = audit_loading.alike(run, near)
+    found = data.alike(run, near)
     pairs = found.pairs[found.pairs["likeness"] >= (least if near else 1.0)]
     table = across_splits(items, pairs)
     source = sources(run.info["dataset"], items["id"])["source"].to_numpy()
     one_source = int((source[pairs["a"]] == source[pairs["b"]]).sum()) if len(set(source)) > 1 else None
-    lines = auditing_pictures.duplicate_headline(table, len(items), groups_of(len(items), pairs), one_source)
+    lines = pictures.duplicate_headline(table, len(items), groups_of(len(items), pairs), one_source)
     st.markdown("\n".join(f"- {line}" for line in lines))
     told = f"All {len(items):,} pictures of the run's galleries"
     told += ", each compared with every other by its pixels" if near else ", by identical thumbnails only"
@@ -233,11 +231,11 @@ def duplicates(run: Run) -> None:
         "looked at." + (f" {found.left_out:,} pairs beyond the most alike are left out." if found.left_out else "")
     )
     if len(pairs):
-        st.html(cards.audit_table(*auditing_pictures.split_table(table)))
+        st.html(cards.audit_table(*pictures.split_table(table)))
     effect_place = st.container()  # filled last: what takes longest doesn't hold up the pictures
     st.subheader("The pictures", anchor=False)
     present = [f"{row.split_a}.{row.split_b}" for row in table[table["pairs"] > 0].itertuples()]
-    options = {"": "all splits"} | {one: auditing_pictures.between(*one.split(".")) for one in present}
+    options = {"": "all splits"} | {one: pictures.between(*one.split(".")) for one in present}
     where = shell.choice(st.selectbox, "Between", options, "between", width=320)
     chosen = pairs
     if kind:
@@ -275,7 +273,7 @@ def _sheet(run: Run, items: pd.DataFrame, chosen: pd.DataFrame) -> None:
         for row in here[here["kind"] == "identical"].itertuples()
     }
     _examples(
-        run, auditing_pictures.twin_cards(items, here, same), "twins",
+        run, pictures.twin_cards(items, here, same), "twins",
         f"{len(chosen):,} pairs, the most alike first; {PICTURES * (sheet - 1) + 1} to "
         f"{PICTURES * (sheet - 1) + len(here)} are shown. A dashed frame: the labels differ.", "",
     )  # fmt: skip
@@ -291,14 +289,14 @@ def _effect(run: Run, items: pd.DataFrame, pairs: pd.DataFrame) -> None:
         every = st.toggle(
             "Every query", key="every", bind="query-params", help="Without it a part stands for many queries."
         )
-    matches = audit_loading.matches(run, protocol, bool(every))
+    matches = data.matches(run, protocol, bool(every))
     protocols, rows = items["protocol"].to_numpy(), items["row"].to_numpy()
     inside = pairs[(protocols[pairs["a"]] == protocol) & (protocols[pairs["b"]] == protocol)]
     twins = list(zip(rows[inside["a"]], rows[inside["b"]], strict=True))
     labels = loaders.gallery(run, protocol).items["label"].to_numpy()
     effects = [effect(name, one, labels, twins) for name, one in matches.items()]
     first = matches[effects[0].similarity]
-    st.html(cards.audit_table(*auditing_pictures.effect_table(effects)))
+    st.html(cards.audit_table(*pictures.effect_table(effects)))
     st.caption(
         f"{PROTOCOL_TITLES[protocol]}: {len(first.queries):,} of {first.total:,} queries, searched exactly. A twin of "
         "the query's class gives the answer away, one of another class takes it."
@@ -309,11 +307,11 @@ def licences(run: Run) -> None:
     """Whose pictures these are."""
     from pddm_lab.licences import attribution, counted, licence_of, sources
 
-    items = audit_loading.listed(run)
+    items = data.listed(run)
     table = counted(items, sources(run.info["dataset"], items["id"]))
     exporting.export("licences", lambda: table, run, {"view": "licences"})
-    st.markdown("\n".join(f"- {line}" for line in auditing_pictures.licence_headline(table)))
-    st.html(cards.audit_table(*auditing_pictures.licence_table(table), words=3))
+    st.markdown("\n".join(f"- {line}" for line in pictures.licence_headline(table)))
+    st.html(cards.audit_table(*pictures.licence_table(table), words=3))
     st.caption(
         f"The {len(items):,} pictures of the run's galleries, by their sources' own names. A licence's text binds, "
         "this summary doesn't."
@@ -341,9 +339,7 @@ def _examples(run: Run, examples: list[cards.Together], key: str, told: str, non
 
 def _chosen(run: Run, item: str, class_name: str) -> None:
     """The picture that was chosen, larger, with the way to search with it."""
-    protocol = next(
-        (one for one, of in audit_loading.galleries(run).items() if loaders.row_of(of, item) is not None), None
-    )
+    protocol = next((one for one, of in data.galleries(run).items() if loaders.row_of(of, item) is not None), None)
     with st.sidebar:  # in sight, however far down it was chosen
         with st.container(horizontal=True, vertical_alignment="center"):
             large = loaders.picture(run, item) or loaders.pictures(run, [item])[item]

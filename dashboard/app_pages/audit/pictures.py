@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from auditing import listed, minus, name_cell, shot
+from app_pages.audit.similarities import listed, minus, name_cell, shot
 
 from pddm_lab.cards import Cell, Head, Together
 from pddm_lab.duplicates import KINDS, SPLITS
