@@ -46,8 +46,9 @@ PAGES = [
         help="The gallery in two dimensions: its classes, its mistakes, and the neighbourhood of any item.",
     ),
     st.Page(
-        "app_pages/local_global.py",
+        "app_pages/local_global/page.py",
         title="Local vs global",
+        url_path="local_global",
         icon=":material/school:",
         help="A plane of points on which a unit trains in seconds: what S can say and D can't.",
     ),

@@ -7,8 +7,8 @@ import re
 import time
 
 import numpy as np
-import plane_loading
 import pytest
+from app_pages.local_global import data
 from reading import rows_of, texts
 
 from pddm_lab.figures import METRICS
@@ -19,9 +19,9 @@ STEPS = {"train_steps": "60"}
 
 
 @pytest.fixture(scope="module")
-def training() -> plane_loading.Training:
+def training() -> data.Training:
     """What the page trains with these choices, done."""
-    found = plane_loading.training(PlaneConfig(steps=60))
+    found = data.training(PlaneConfig(steps=60))
     found.wait(120)
     assert not found.running
     assert not found.failed
@@ -85,7 +85,7 @@ def test_moving_the_mean_changes_s_and_not_d(open_page, training) -> None:
 
 
 def test_a_unit_that_sees_u_alone_says_the_same_everywhere(open_page) -> None:
-    plane_loading.training(PlaneConfig(steps=60, position=False)).wait(120)
+    data.training(PlaneConfig(steps=60, position=False)).wait(120)
     app = open_page("local_global", sees="difference", **STEPS)
     before = shown(app)
     app.slider(key="mean").set_value(100).run()
@@ -127,7 +127,7 @@ def test_an_anchor_that_is_none_opens_the_first(open_page, training, wrong: str)
 def test_a_training_shows_its_progress_and_can_be_stopped(open_page) -> None:
     app = open_page("local_global", train_steps="5000", seed="41")
     app.button(key="plane_stop").click().run()
-    found = plane_loading.training(PlaneConfig(steps=5000, seed=41))
+    found = data.training(PlaneConfig(steps=5000, seed=41))
     found.wait(60)
     assert not found.running
     assert found.snapshots[-1].step < 5000
@@ -135,7 +135,7 @@ def test_a_training_shows_its_progress_and_can_be_stopped(open_page) -> None:
     taken = found.snapshots[-1].step
     assert app.get_by_key("step").label == f"Training step: stopped after {taken:,} of 5,000"
     app.button(key="again").click().run()
-    again = plane_loading.training(PlaneConfig(steps=5000, seed=41))
+    again = data.training(PlaneConfig(steps=5000, seed=41))
     assert again is not found
     again.stop()
     again.wait(60)
@@ -166,7 +166,7 @@ def test_a_task_sets_up_its_view(open_page) -> None:
 def test_the_text_names_code_that_is_there() -> None:
     from inspect import getsource
 
-    from plane_text import UNIT
+    from app_pages.local_global.text import UNIT
 
     from pddm_lab import losses, miner, pddm
 
@@ -179,6 +179,6 @@ def test_the_text_names_code_that_is_there() -> None:
 
 
 def test_nothing_drawn_is_far_from_what_it_says(training) -> None:
-    looks = plane_loading.looks(training, -1, first_anchor(training.scene))
+    looks = data.looks(training, -1, first_anchor(training.scene))
     assert looks.radius == -training.distance["known"].threshold > 0
     assert np.isfinite(looks.around).all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import streamlit as st
-from plane_loading import Looks, Training
+from app_pages.local_global.data import Looks, Training
 
 from pddm_lab.scenes import LAYOUTS, Scene
 

@@ -3,10 +3,9 @@
 import time
 
 import numpy as np
-import plane_loading
-import plane_text
 import shell
 import streamlit as st
+from app_pages.local_global import data, text
 
 from pddm_lab import cards, figures
 from pddm_lab.scenes import LAYOUTS, PlaneConfig, first_anchor, mesh, path, vector
@@ -40,14 +39,14 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         st.form_submit_button("Train", type="primary", width="stretch")
 st.caption(LAYOUTS[name].summary)
 config = PlaneConfig(name, sees == "both", seed, hidden, steps, round(margin, 2))
-training = plane_loading.training(config)
+training = data.training(config)
 scene, layout = training.scene, LAYOUTS[name]
 watched, playing = training.running, "play_from" in st.session_state
 
 
 def train_again() -> None:
     """Forget this training, so that the page begins it anew."""
-    plane_loading.training.clear(config)
+    data.training.clear(config)
     st.query_params.pop("step", None)
 
 
@@ -155,17 +154,17 @@ def the_plane(number: int, pair: np.ndarray, difference: np.ndarray) -> None:
     if number < 0:
         figure, told = figures.plane_neighbourhood(scene, anchor, None, 0, 0, pair=pair), {}
     else:
-        looks = plane_loading.looks(training, number, anchor)
-        hover = plane_text.hover(scene, anchor, looks.to_points)
+        looks = data.looks(training, number, anchor)
+        hover = text.hover(scene, anchor, looks.to_points)
         if show == "anchor":
             figure = figures.plane_neighbourhood(
                 scene, anchor, looks.around, looks.threshold, looks.radius, pair=pair, hover=hover
             )
-            told = plane_text.verdicts(looks)
+            told = text.verdicts(looks)
         else:
             over = looks.at(mesh()[2], difference)
             figure = figures.plane_everywhere(scene, over, looks.threshold, pair=pair, hover=hover)
-            told = plane_text.reaches(looks, over, difference)
+            told = text.reaches(looks, over, difference)
     with st.container(key="plane_frame"):
         st.plotly_chart(
             figure, key="plane", on_select=picked, selection_mode="points", config=NO_BAR, height="stretch",
@@ -173,12 +172,12 @@ def the_plane(number: int, pair: np.ndarray, difference: np.ndarray) -> None:
         )  # fmt: skip
     if told:
         st.html(cards.facts(told))
-    st.caption(plane_text.LEGENDS[show])
+    st.caption(text.LEGENDS[show])
 
 
 def same_difference(number: int, difference: np.ndarray, at: float) -> None:
     """S and D of the pair where it is, and along its path."""
-    looks = plane_loading.looks(training, number, chosen_anchor())
+    looks = data.looks(training, number, chosen_anchor())
     scores, distance = looks.at(path(scene), difference), float(np.linalg.norm(difference))
     here = float(scores[round(100 * at)])
     with st.container(horizontal=True, gap="small"):
@@ -206,11 +205,11 @@ def measures(number: int) -> None:
         )  # fmt: skip
     with right:
         for protocol in ("known", "unseen"):
-            st.markdown(f"**{figures.PROTOCOL_TITLES[protocol]}** :gray[· {plane_text.counts(scene, protocol)}]")
-            table = plane_text.table(training, number)
+            st.markdown(f"**{figures.PROTOCOL_TITLES[protocol]}** :gray[· {text.counts(scene, protocol)}]")
+            table = text.table(training, number)
             st.html(cards.metrics_table(table, protocol, metrics=("recall@1", "auc", "tpr@1%fpr")))
 
 
 st.fragment(view, run_every=LIVE if watched else PLAY if playing else None)()
 if training.snapshots and not watched:
-    plane_text.lesson(training)
+    text.lesson(training)
