@@ -40,8 +40,9 @@ PAGES = [
         help="Pick or upload an image and see what two similarities find, side by side.",
     ),
     st.Page(
-        "app_pages/map.py",
+        "app_pages/map/page.py",
         title="Map",
+        url_path="map",
         icon=":material/scatter_plot:",
         help="The gallery in two dimensions: its classes, its mistakes, and the neighbourhood of any item.",
     ),

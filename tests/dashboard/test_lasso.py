@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from lasso import LAST, MOST_CORNERS, Grid, Lasso
+from app_pages.map.lasso import LAST, MOST_CORNERS, Grid, Lasso
 
 RANDOM = np.random.default_rng(0)
 # Some places lie on a coarse lattice, so that corners and edges meet them.

@@ -7,14 +7,12 @@ import re
 import shutil
 from pathlib import Path
 
-import canvas
-import map_loading
-import map_parts
-import mapping
 import numpy as np
 import pandas as pd
 import pytest
-from lasso import LAST, Grid, Lasso
+from app_pages.map import canvas, data, views
+from app_pages.map import scene as mapping
+from app_pages.map.lasso import LAST, Grid, Lasso
 from reading import blocks, texts, tiles
 
 from pddm_lab import maps
@@ -109,13 +107,13 @@ def test_an_older_map_is_measured_when_it_is_opened(open_page, with_digits: Path
     change(file, frame[["id", "x", "y"]])
     app = open_page("map", run="digits", colour="trust")
     assert f"**{100 * frame['overlap'].mean():.0f} %** on average" in texts(app)
-    monkeypatch.setattr(map_loading, "COMPARED", 0)
+    monkeypatch.setattr(data, "COMPARED", 0)
     change(file, frame[["id", "x", "y"]].astype({"x": float}))
     app = open_page("map", run="digits", colour="trust")
-    assert f"({map_loading.FEWEST} of {len(frame)} items measured)" in texts(app)
+    assert f"({data.FEWEST} of {len(frame)} items measured)" in texts(app)
     (panel,) = drawn(app)["panels"]
     known = sent[panel["codes"]] > 0
-    assert known.sum() == map_loading.FEWEST
+    assert known.sum() == data.FEWEST
     np.testing.assert_allclose(
         (sent[panel["codes"]][known].astype(float) - 1) / 254, frame["overlap"][known], atol=0.002
     )
@@ -317,11 +315,11 @@ def test_what_is_chosen_on_the_canvas_goes_into_the_url(with_digits: Path, monke
     assert first is not None
     scene = mapping.Scene([first], [mapping.Choice("class")], 0, None, None, "centre")
     query, state = {"run": "digits", "page": "3", "view": "1.2.3"}, dict[str, object]()
-    monkeypatch.setattr(map_parts.st, "query_params", query)
-    monkeypatch.setattr(map_parts.st, "session_state", state)
-    map_parts._heard(scene, canvas.Now(4, -1, "", "7.8.9"))
+    monkeypatch.setattr(views.st, "query_params", query)
+    monkeypatch.setattr(views.st, "session_state", state)
+    views._heard(scene, canvas.Now(4, -1, "", "7.8.9"))
     assert (query, state) == ({"run": "digits", "page": "3", "view": "7.8.9"}, {"map_hovered": 4})
-    map_parts._heard(scene, canvas.Now(4, 6, HALF, ""))
+    views._heard(scene, canvas.Now(4, 6, HALF, ""))
     assert query == {"run": "digits", "item": scene.items["id"][6], "lasso": HALF}
     assert state == {"map_hovered": 4, "map_moved": True}
 

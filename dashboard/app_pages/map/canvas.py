@@ -45,8 +45,8 @@ _CANVAS = st.components.v2.component(
     "pddm_lab_map",
     html=f'<div class="map"><div class="tools" role="toolbar" aria-label="Map">{_BUTTONS}</div>\n'
     '<div class="panels"></div><div class="tip" hidden></div><div class="said" aria-live="polite"></div></div>',
-    css=(_HERE / "map_canvas.css").read_text(encoding="utf-8"),
-    js="\n".join((_HERE / f"map_{part}.js").read_text(encoding="utf-8") for part in ("points", "views", "canvas")),
+    css=(_HERE / "canvas.css").read_text(encoding="utf-8"),
+    js="\n".join((_HERE / f"{part}.js").read_text(encoding="utf-8") for part in ("points", "views", "canvas")),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from mapping import Choice, Map, Scene
+from app_pages.map.scene import Choice, Map, Scene
 
 from pddm_lab.cards.block import number
 from pddm_lab.figures import shown, style_of

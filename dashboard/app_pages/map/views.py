@@ -5,16 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import canvas
 import loaders
-import map_words
-import mapping
 import pandas as pd
 import picking
 import shell
 import streamlit as st
+from app_pages.map import canvas, text
+from app_pages.map import scene as mapping
+from app_pages.map.scene import ORDERS, Scene
 from exporting import export
-from mapping import ORDERS, Scene
 
 from pddm_lab import cards
 from pddm_lab.figures import class_colour
@@ -32,7 +31,7 @@ def maps(scene: Scene, panels: list[canvas.Panel], around: pd.DataFrame | None) 
     told = None
     if 0 <= row < len(scene.items):
         item = str(scene.items["id"].iloc[row])
-        told = canvas.Told(row, item, scene.first.gallery.thumb(row), map_words.told(scene, row))
+        told = canvas.Told(row, item, scene.first.gallery.thumb(row), text.told(scene, row))
     laid = scene.first.laid
     canvas.draw(
         panels,
@@ -97,7 +96,7 @@ def item_card(scene: Scene) -> None:
     first, row = scene.first, scene.anchor
     large = loaders.picture(first.run, scene.anchor_id) or first.gallery.thumb(row)
     st.image(large, alt=f"{scene.anchor_class}, {scene.anchor_id}", width="stretch")
-    st.html(cards.facts(map_words.facts(scene)))
+    st.html(cards.facts(text.facts(scene)))
     st.page_link(
         "app_pages/search.py", label="Search with it", icon=":material/image_search:",
         query_params={"run": first.run.name, "protocol": first.protocol, "item": scene.anchor_id},
@@ -112,13 +111,13 @@ def item_card(scene: Scene) -> None:
 
 def neighbours(scene: Scene, around: pd.DataFrame) -> None:
     """The nearest to the anchor by two similarities: those of both, and those of one alone."""
-    st.caption(map_words.around_words(scene, around))
+    st.caption(text.around_words(scene, around))
     card, lists = st.columns([3, 12], gap="medium")
     with card:
         item_card(scene)
     with lists:
         export("neighbourhood", lambda: around, [of.run for of in scene.different], mapping.settings(scene))
-        names = [map_words.named_on(scene, at) for at in (0, 1)]
+        names = [text.named_on(scene, at) for at in (0, 1)]
         if names[0] != names[1]:
             _tiles(scene, f"Only by {names[0]}", around[around["near_0"] & ~around["near_1"]], 0)
             _tiles(scene, f"Only by {names[1]}", around[around["near_1"] & ~around["near_0"]], 1)

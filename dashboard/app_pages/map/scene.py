@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import Any
 
 import loaders
-import map_loading
 import numpy as np
 import pandas as pd
-from canvas import Panel, Ring
-from lasso import Lasso
-from map_loading import Laid
+from app_pages.map import data
+from app_pages.map.canvas import Panel, Ring
+from app_pages.map.data import Laid
+from app_pages.map.lasso import Lasso
 
 from pddm_lab import figures
 from pddm_lab.anchor import nearest_to
@@ -73,20 +73,20 @@ class Map:
 
     def similarity(self, anchor: int, by: str) -> np.ndarray:
         """The similarity of every item to an anchor, by the page's rows."""
-        return map_loading.to_anchor(self.run, self.protocol, int(self.order[anchor]), by)[self.order]
+        return data.to_anchor(self.run, self.protocol, int(self.order[anchor]), by)[self.order]
 
     def nearest(self, anchor: int, by: str, count: int) -> np.ndarray:
         """Rows of the page most similar to an anchor, best first."""
         return nearest_to(self.similarity(anchor, by), anchor, count)
 
     def judged(self, by: str) -> pd.DataFrame:
-        """`map_loading.judged` with a row of the page for each query."""
-        found = map_loading.judged(self.run, self.protocol, by)
+        """`data.judged` with a row of the page for each query."""
+        found = data.judged(self.run, self.protocol, by)
         return found.assign(row=np.argsort(self.order)[found["row"]])
 
     def trust(self) -> tuple[np.ndarray, np.ndarray]:
         """Local radius and overlap by the page's rows; NaN where not measured."""
-        found = map_loading.trust(self.run, self.protocol)
+        found = data.trust(self.run, self.protocol)
         return found.radius[self.order], found.overlap[self.order]
 
 
@@ -169,10 +169,10 @@ def open_map(run: Run, protocol: str, first: Run | None = None) -> Map | None:
     Raises:
         RunError: the gallery or its map is torn.
     """
-    laid = map_loading.laid(run, protocol)
+    laid = data.laid(run, protocol)
     if laid is None:
         return None
-    order = np.arange(len(laid)) if first is None else map_loading.in_order_of(first, run, protocol)
+    order = np.arange(len(laid)) if first is None else data.in_order_of(first, run, protocol)
     return None if order is None else Map(run, protocol, laid, order)
 
 

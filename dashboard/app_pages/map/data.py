@@ -11,7 +11,7 @@ import loaders
 import numpy as np
 import pandas as pd
 import streamlit as st
-from lasso import Grid
+from app_pages.map.lasso import Grid
 from loaders import Stamp, _stamp
 
 from pddm_lab.errors import RunError

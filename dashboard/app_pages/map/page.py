@@ -1,13 +1,12 @@
 """Map: a gallery in two dimensions, coloured by what it shows; a lasso to a grid of its pictures."""
 
 import loaders
-import map_parts
-import map_words
-import mapping
 import shell
 import streamlit as st
-from lasso import Lasso
-from mapping import COLOURS, MEASURES, ORDERS, SCALES, Choice, Scene
+from app_pages.map import scene as mapping
+from app_pages.map import text, views
+from app_pages.map.lasso import Lasso
+from app_pages.map.scene import COLOURS, MEASURES, ORDERS, SCALES, Choice, Scene
 
 from pddm_lab import figures
 from pddm_lab.config import SIMILARITIES
@@ -81,22 +80,22 @@ try:
     around = mapping.neighbourhoods(scene) if colour == "anchor" else None
     wide, side = st.columns([11, 4], gap="medium") if len(maps) == 1 else (st.container(), None)
     with wide:
-        map_parts.maps(scene, mapping.panels(scene), around)
-        for said in map_words.words(scene, colour in ("trust", "density") or len(gallery) <= MEASURED_AT_ONCE):
+        views.maps(scene, mapping.panels(scene), around)
+        for said in text.words(scene, colour in ("trust", "density") or len(gallery) <= MEASURED_AT_ONCE):
             st.caption(said)
 except LabError as error:
     shell.nothing("The map can't be coloured", str(error), ":material/broken_image:")
 if side:
     with side:
         if picked is None:
-            map_parts.how_to()
+            views.how_to()
         else:
-            map_parts.item_card(scene)
+            views.item_card(scene)
 if around is not None:
-    map_parts.neighbours(scene, around)
+    views.neighbours(scene, around)
 elif side is None and picked is not None:
     card, _ = st.columns([3, 12])
     with card:
-        map_parts.item_card(scene)
+        views.item_card(scene)
 if lasso is not None:
-    map_parts.selection(scene)
+    views.selection(scene)
