@@ -28,8 +28,9 @@ PAGES = [
         help="How well a similarity parts pairs of one class from pairs of two, and what a threshold on it costs.",
     ),
     st.Page(
-        "app_pages/quadruplets.py",
+        "app_pages/quadruplets/page.py",
         title="Quadruplets",
+        url_path="quadruplets",
         icon=":material/view_module:",
         help="The hard quadruplets that training mined, as pictures with their scores and distances.",
     ),

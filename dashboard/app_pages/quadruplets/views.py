@@ -8,13 +8,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import loaders
-import mined_loading
 import numpy as np
 import picking
 import shell
 import streamlit as st
+from app_pages.quadruplets import data
+from app_pages.quadruplets.data import Choice
 from exporting import export
-from mined_loading import Choice
 
 from pddm_lab import cards, figures, hardness
 from pddm_lab.cards.confusions import SUSPICIOUS
@@ -163,7 +163,7 @@ def without_alternatives(run: Run, mined: Mined) -> str:
 
 def show_training(run: Run, mined: Mined, choice: Choice) -> None:
     """How hard the quadruplets were, step by step."""
-    table = mined_loading.through_training(run, choice)
+    table = data.through_training(run, choice)
     drawn = {name: title for name, title in figures.HARDNESS.items() if name != "same" or has_alternatives(run, mined)}
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         what = shell.choice(st.segmented_control, "Draw", drawn, "draw")
@@ -196,8 +196,8 @@ def show_training(run: Run, mined: Mined, choice: Choice) -> None:
 
 def show_confusion(run: Run, mined: Mined, choice: Choice) -> None:
     """Which classes gave one another their hard negatives."""
-    table = mined_loading.confusions(run, choice)
-    pairs = mined_loading.mutual(run, choice)
+    table = data.confusions(run, choice)
+    pairs = data.mutual(run, choice)
     asked = st.query_params.get_all("pair")
     chosen = asked if len(asked) == 2 and set(asked) <= set(mined.classes) else []
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
@@ -254,7 +254,7 @@ def choose_cell() -> None:
 
 def show_suspects(run: Run, mined: Mined, choice: Choice) -> None:
     """Items whose label looks wrong, to look through and to take away."""
-    table = mined_loading.suspects(run, choice)
+    table = data.suspects(run, choice)
     met = "appearances" if mined.one_a_batch else "classmates"
     strong = int((table["score"] >= SUSPICIOUS).sum())
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):

@@ -1,10 +1,9 @@
 """Quadruplets: what training mined, how hard it was, which classes it confused, and whose label looks wrong."""
 
-import mined_loading
-import mined_views
 import shell
 import streamlit as st
-from mined_loading import Choice
+from app_pages.quadruplets import data, views
+from app_pages.quadruplets.data import Choice
 
 from pddm_lab.errors import RunError
 
@@ -18,7 +17,7 @@ shell.heading(
 )
 run = shell.run_or_stop()
 try:
-    mined = mined_loading.mined(run)
+    mined = data.mined(run)
 except RunError as error:
     shell.nothing("The quadruplets can't be read", str(error), ":material/broken_image:")
 if not len(mined):
@@ -43,12 +42,12 @@ with st.container(horizontal=True, vertical_alignment="top"):
         if held := st.session_state.get("steps"):  # of the other phase, which may be longer
             st.session_state["steps"] = tuple(min(max(step, first), last) for step in held)
         steps = st.slider("Training steps", first, last, steps, key="steps", bind="query-params", width=300)
-    own = mined_views.classes_picker("Class of i and j", mined, "own")
-    others = mined_views.classes_picker("Class of k or l", mined, "others") if view in ("cards", "confusion") else ()
+    own = views.classes_picker("Class of i and j", mined, "own")
+    others = views.classes_picker("Class of k or l", mined, "others") if view in ("cards", "confusion") else ()
 choice = Choice(phase, steps, own, others)
 {
-    "cards": mined_views.show_cards,
-    "training": mined_views.show_training,
-    "confusion": mined_views.show_confusion,
-    "suspects": mined_views.show_suspects,
+    "cards": views.show_cards,
+    "training": views.show_training,
+    "confusion": views.show_confusion,
+    "suspects": views.show_suspects,
 }[view](run, mined, choice)
