@@ -15,8 +15,9 @@ st.html(HERE / "style.css")
 
 PAGES = [
     st.Page(
-        "app_pages/runs.py",
+        "app_pages/runs/page.py",
         title="Runs",
+        url_path="runs",
         icon=":material/monitoring:",
         default=True,
         help="Every training: its state, its metrics beside others', its curves. Start and stop one here.",

@@ -101,7 +101,7 @@ def nothing(title: str, text: str, icon: str = ":material/hourglass_empty:") -> 
         st.space("small")
         st.markdown(f"### {icon} {title}", text_alignment="center")
         st.markdown(text, text_alignment="center")
-        st.page_link("app_pages/runs.py", label="Go to Runs", icon=":material/monitoring:")
+        st.page_link("app_pages/runs/page.py", label="Go to Runs", icon=":material/monitoring:")
         st.space("small")
     st.stop()
 

@@ -6,8 +6,8 @@ import os
 import time
 from pathlib import Path
 
-import launches
 import pytest
+from app_pages.runs import launches
 
 from pddm_lab.errors import ConfigError, RunError
 

@@ -6,10 +6,10 @@ import json
 import os
 from pathlib import Path
 
-import launches
 import numpy as np
 import psutil
 import pytest
+from app_pages.runs import launches
 from reading import DATA, numbers, rows_of, texts
 
 from pddm_lab.config import TrainConfig

@@ -7,7 +7,7 @@ from itertools import combinations, product
 import numpy as np
 import pandas as pd
 import pytest
-import tables
+from app_pages.runs import tables
 from pairs import Pairs, Scale
 
 from pddm_lab.config import TrainConfig

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import loaders
 import pandas as pd
-import runs_loading
 import shell
 import streamlit as st
-import tables
+from app_pages.runs import data, tables
 from exporting import export
 
 from pddm_lab import cards, figures, runs
@@ -154,7 +153,7 @@ def through_training(compared: Sequence[Run], mean: bool) -> None:
 
 
 def _through_training(compared: Sequence[Run], mean: bool) -> None:
-    log = runs_loading.training_log(compared, mean)
+    log = data.training_log(compared, mean)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.subheader("Through training", anchor=False, width="content")
         if len(log):
@@ -176,7 +175,7 @@ def _through_training(compared: Sequence[Run], mean: bool) -> None:
         if len(measured):
             title = METRICS[metric].title
             st.plotly_chart(
-                runs_loading.curves(compared, mean, metric, x),
+                data.curves(compared, mean, metric, x),
                 key="curves",
                 config={"displayModeBar": False},
                 alt=f"{title} on the validation classes by training {x}, a line per similarity"
@@ -187,7 +186,7 @@ def _through_training(compared: Sequence[Run], mean: bool) -> None:
     with right:
         if phases:
             st.plotly_chart(
-                runs_loading.losses(compared, mean, phase, x),
+                data.losses(compared, mean, phase, x),
                 key="losses",
                 config={"displayModeBar": False},
                 alt=f"Loss and its terms by training {x}" + (", mean over seeds" if mean else ""),
@@ -210,7 +209,7 @@ def _how_fast(compared: Sequence[Run], metric: str) -> None:
             target_run = next(run for run in compared if run.name == name)
     by = target_run.config.selection
     target = kept_value(loaders.metrics(target_run), metric, by, target_run.info.get("best_step"))
-    found = runs_loading.how_fast(compared, metric, int(share) / 100, target).replace({"run": {"": compared[0].name}})
+    found = data.how_fast(compared, metric, int(share) / 100, target).replace({"run": {"": compared[0].name}})
     found["similarity"] = [style_of(name).title for name in found["similarity"]]
     found["best"] *= 100 if known.unit == "%" else 1
     wanted = known.format(target)

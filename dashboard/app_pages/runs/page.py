@@ -1,35 +1,32 @@
 """Runs: every training with its state and metrics, compared; live while one trains; the place to start and stop one."""
 
-import comparing
 import loaders
 import shell
 import streamlit as st
-import study_loading
-import studying
-import training
+from app_pages.runs import compare, start, study, study_data
 
 from pddm_lab.runs import BrokenRun, Run
 
 found = loaders.list_runs()
 readable = [run for run in found if isinstance(run, Run)]
 
-studies = study_loading.list_studies()
+studies = study_data.list_studies()
 
 with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
     title = st.container(width="content")
     beside = st.container(width="content", horizontal=True, vertical_alignment="center")
     with beside:
-        view = studying.view(studies)
+        view = study.view(studies)
         if view == "runs" and readable and st.button("Train a run", icon=":material/add:", key="train"):
-            training.dialog()
+            start.dialog()
     with title:
-        shell.heading("Runs", studying.ABOUT[view])
+        shell.heading("Runs", study.ABOUT[view])
 
 if view == "study":
-    studying.page(studies)
+    study.page(studies)
     st.stop()
 
-busy = training.watch()
+busy = start.watch()
 
 for broken in (run for run in found if isinstance(run, BrokenRun)):
     st.warning(broken.reason, title=f"{broken.name} can't be read", icon=":material/broken_image:")
@@ -42,20 +39,20 @@ if not readable:
                 "The quick preset fetches pictograms in several drawing styles, learns a similarity on half of "
                 "their classes, and shows how it does on the other half. It takes about a minute and needs no GPU."
             )
-            if training.choose_and_start():
+            if start.choose_and_start():
                 st.rerun()
     st.stop()
 
 chosen = shell.run_or_stop()
-compared = comparing.run_table(readable, chosen)
+compared = compare.run_table(readable, chosen)
 for run in compared:
     if run.reason:
         shown = st.info if run.status == "stopped" else st.error
         with st.container(horizontal=True, vertical_alignment="center"):
             shown(run.reason, title=f"{run.name}: {run.status}", icon=shell.STATUS_ICONS[run.status])
-            training.go_on(run)
-mean = comparing.seeds_of(compared, readable)
-comparing.final_metrics(compared, mean)
-comparing.through_training(compared, mean)
-comparing.choices(compared)
-comparing.notes(compared)
+            start.go_on(run)
+mean = compare.seeds_of(compared, readable)
+compare.final_metrics(compared, mean)
+compare.through_training(compared, mean)
+compare.choices(compared)
+compare.notes(compared)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import launches
 import loaders
 import shell
 import streamlit as st
-import tables
+from app_pages.runs import launches, tables
 
 from pddm_lab.cards import stepper
 from pddm_lab.config import PRESET_SUMMARIES, PRESETS, SIMILARITIES, data_root

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import shell
 import streamlit as st
-import study_loading
+from app_pages.runs import study_data
 from exporting import export
 
 from pddm_lab import figures
@@ -46,7 +46,7 @@ def page(known: dict[str, Path]) -> None:
         name = shell.choice(st.selectbox, "Study", {name: name for name in known}, "study", width=200)
         if (asked := st.query_params.get("study", name)) not in known:
             st.caption(f":material/link_off: The link names the study {shell.plain(asked)}: no such study is here.")
-        if isinstance(found := study_loading.findings(known[name]), Exception):
+        if isinstance(found := study_data.findings(known[name]), Exception):
             st.error(str(found), title=f"{name} can't be read", icon=":material/broken_image:")
             return
         datasets = found.datasets()
@@ -59,7 +59,7 @@ def page(known: dict[str, Path]) -> None:
             protocol = shell.choice(
                 st.segmented_control, "Protocol", {one: PROTOCOL_TITLES[one] for one in names}, "protocol", help=told
             )
-            titles = {one: study_loading.metric_of(one).title for one in found.metrics(dataset) or ["map@r"]}
+            titles = {one: study_data.metric_of(one).title for one in found.metrics(dataset) or ["map@r"]}
             metric = shell.choice(st.selectbox, "Metric", titles, "metric", "map@r", width=160)
     _broken(found)
     _how_far(found, known[name])
@@ -81,17 +81,17 @@ def _broken(found: Findings) -> None:
 
 def _how_far(found: Findings, path: Path) -> None:
     """How many cells are there of those that are planned; while a study is at work, looked up again and again."""
-    at_work = not study_loading.progress(found).complete and time.time() - found.study.changed < AT_WORK
+    at_work = not study_data.progress(found).complete and time.time() - found.study.changed < AT_WORK
     st.fragment(_progress, run_every=FRESH if at_work else None)(found, path)
 
 
 def _progress(found: Findings, path: Path) -> None:
-    now = study_loading.findings(path)
+    now = study_data.findings(path)
     if isinstance(now, Exception):
         return
     if now.study.changed != found.study.changed and now is not found:
         st.rerun()
-    told, ago = study_loading.progress(now), max(time.time() - now.study.changed, 0)
+    told, ago = study_data.progress(now), max(time.time() - now.study.changed, 0)
     command = f"`pddm-lab compare --name {path.name}`"
     if told.complete and told.planned:
         return
@@ -120,13 +120,13 @@ def _progress(found: Findings, path: Path) -> None:
 
 def _methods(found: Findings, dataset: str, protocol: str, metric: str) -> None:
     """The dots and the table."""
-    results, known = found.results(dataset, protocol, metric), study_loading.metric_of(metric)
+    results, known = found.results(dataset, protocol, metric), study_data.metric_of(metric)
     best, where = found.baseline(dataset), f"{dataset}, {PROTOCOL_TITLES[protocol].lower()}"
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.subheader(f"Methods side by side: {known.title} on {where}", anchor=False, width="content")
         if len(results):
             settings = {"data": dataset, "protocol": protocol, "metric": metric}
-            export("methods", lambda: results, study_loading.manifest(found), settings, "study_methods")
+            export("methods", lambda: results, study_data.manifest(found), settings, "study_methods")
     if results.empty:
         begun = len(found.chosen["methods"]) and (found.chosen["methods"]["dataset"] == dataset).any()
         st.caption(
@@ -136,7 +136,7 @@ def _methods(found: Findings, dataset: str, protocol: str, metric: str) -> None:
         )
         return
     st.plotly_chart(
-        study_loading.side_by_side(results, found.seeds(dataset, protocol, metric), metric),
+        study_data.side_by_side(results, found.seeds(dataset, protocol, metric), metric),
         key="study_methods",
         config={"displayModeBar": False},
         alt=f"{known.title} of every method on {where}: mean, 95 % interval and each seed, a marker per ranking",
@@ -212,10 +212,10 @@ def _learning(found: Findings, dataset: str) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.subheader("How fast they learn: MAP@R on held-out classes", anchor=False, width="content")
-        export("convergence", lambda: log, study_loading.manifest(found), {"data": dataset}, "study_curves")
-    named = study_loading.names_of(log)
+        export("convergence", lambda: log, study_data.manifest(found), {"data": dataset}, "study_curves")
+    named = study_data.names_of(log)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        ticked = _ticked(named, study_loading.shown_at_first(found, dataset))
+        ticked = _ticked(named, study_data.shown_at_first(found, dataset))
         x = shell.choice(st.segmented_control, "Along", {"step": "steps", "seconds": "seconds"}, "along")
     target = None if reached.empty else float(reached["target"].iloc[0])
     st.plotly_chart(
@@ -272,7 +272,7 @@ def _how_fast(reached: pd.DataFrame, named: dict[str, str], target: float) -> No
 
 def _ablation(found: Findings, dataset: str, protocol: str, metric: str) -> None:
     """What each of PDDM's choices is worth."""
-    table, known = found.ablation(dataset, protocol, metric), study_loading.metric_of(metric)
+    table, known = found.ablation(dataset, protocol, metric), study_data.metric_of(metric)
     if table.empty:
         planned = found.study.settings.get("ablation")
         if planned and (found.chosen["ablation"]["dataset"] == dataset).any():
@@ -282,7 +282,7 @@ def _ablation(found: Findings, dataset: str, protocol: str, metric: str) -> None
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.subheader("What each choice is worth: one change to PDDM at a time", anchor=False, width="content")
         settings = {"data": dataset, "protocol": protocol, "metric": metric}
-        export("ablation", lambda: table, study_loading.manifest(found), settings, "study_ablation")
+        export("ablation", lambda: table, study_data.manifest(found), settings, "study_ablation")
     st.plotly_chart(
         figures.differences(table, known, against="the default"),
         key="study_ablation",
