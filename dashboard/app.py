@@ -36,8 +36,9 @@ PAGES = [
         help="The hard quadruplets that training mined, as pictures with their scores and distances.",
     ),
     st.Page(
-        "app_pages/search.py",
+        "app_pages/search/page.py",
         title="Search",
+        url_path="search",
         icon=":material/image_search:",
         help="Pick or upload an image and see what two similarities find, side by side.",
     ),

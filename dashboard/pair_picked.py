@@ -59,7 +59,7 @@ def show_picked(runs: Sequence[Run], protocol: str, thresholds: Mapping[str, flo
                     loaders.picture(run, item) or gallery.thumb(row), alt=f"{classes[-1]}, {item}", width="stretch"
                 )
                 st.page_link(
-                    "app_pages/search.py",
+                    "app_pages/search/page.py",
                     label=shell.plain(classes[-1]),
                     icon=":material/image_search:",
                     help="Search with this item",

@@ -42,7 +42,7 @@ def scored(digits_run):
 
 def own_picture(app, data: bytes, name: str = "mine.png"):
     """Give the page a person's own picture, as its component would."""
-    from picturing import Own
+    from app_pages.search.own_picture import Own
 
     app.session_state["own"] = Own(name, data)
     return app.run()
@@ -225,12 +225,12 @@ def test_a_turned_photo_is_shown_upright(open_page, with_digits: Path) -> None:
 
 
 def test_results_are_taken_away_as_they_are_shown(open_page, with_digits: Path, digits_run, scored) -> None:
-    import searching
+    from app_pages.search import views
 
     gallery, row, nearest, values = scored
-    asked = searching.Asked.of_item(digits_run, gallery, row, None)
-    found = [searching.find(digits_run, "known", asked, 20)]
-    table = searching.results(found)
+    asked = views.Asked.of_item(digits_run, gallery, row, None)
+    found = [views.find(digits_run, "known", asked, 20)]
+    table = views.results(found)
     assert table["id"].tolist() == gallery.items["id"].iloc[nearest].tolist()
     assert set(table["query"]) == {gallery.items["id"].iloc[row]}
     for name in RANKED_BY:
@@ -266,7 +266,7 @@ def test_without_a_model_the_page_says_so_in_one_sentence(open_page, with_digits
     ],
 )
 def test_boxes_from_links(text: str, expected) -> None:
-    import picturing
+    from app_pages.search import own_picture as picturing
 
     assert picturing.read_box(text) == expected
     if expected:

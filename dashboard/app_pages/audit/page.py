@@ -347,7 +347,7 @@ def _chosen(run: Run, item: str, class_name: str) -> None:
                 st.image(large, alt=f"{class_name}, {item}", width=88)
             if protocol:
                 st.page_link(
-                    "app_pages/search.py", label="Search with it", icon=":material/image_search:",
+                    "app_pages/search/page.py", label="Search with it", icon=":material/image_search:",
                     query_params={"run": run.name, "protocol": protocol, "item": item},
                 )  # fmt: skip
         st.html(cards.facts({"Chosen": class_name, "Item": item}))

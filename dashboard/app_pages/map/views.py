@@ -98,7 +98,7 @@ def item_card(scene: Scene) -> None:
     st.image(large, alt=f"{scene.anchor_class}, {scene.anchor_id}", width="stretch")
     st.html(cards.facts(text.facts(scene)))
     st.page_link(
-        "app_pages/search.py", label="Search with it", icon=":material/image_search:",
+        "app_pages/search/page.py", label="Search with it", icon=":material/image_search:",
         query_params={"run": first.run.name, "protocol": first.protocol, "item": scene.anchor_id},
     )  # fmt: skip
     if scene.colour != "anchor":

@@ -6,11 +6,11 @@ import exporting
 import loaders
 import numpy as np
 import picking
-import picturing
-import searching
 import shell
 import streamlit as st
-from searching import Asked
+from app_pages.search import own_picture
+from app_pages.search import views as searching
+from app_pages.search.views import Asked
 
 from pddm_lab import cards
 from pddm_lab.errors import LabError
@@ -48,7 +48,7 @@ def go_to(row: int) -> None:
     picking.show_item(str(items["id"].iloc[row]))
 
 
-def search_with(own: picturing.Own) -> None:
+def search_with(own: own_picture.Own) -> None:
     """Make a person's own picture the query."""
     st.session_state["own"] = own
     st.query_params["query"] = "upload"
@@ -56,20 +56,20 @@ def search_with(own: picturing.Own) -> None:
         st.query_params.pop(of_another, None)
 
 
-def keep_box(box: picturing.Box | None) -> None:
+def keep_box(box: own_picture.Box | None) -> None:
     """Search with a part of the picture; None: with all of it."""
     if box:
-        st.query_params["crop"] = picturing.write_box(box)
+        st.query_params["crop"] = own_picture.write_box(box)
     else:
         st.query_params.pop("crop", None)
 
 
-own: picturing.Own | None = st.session_state.get("own") if source == "upload" else None
+own: own_picture.Own | None = st.session_state.get("own") if source == "upload" else None
 if source == "upload" and own is None:
-    picturing.own_picture("own_picture", search_with)
+    own_picture.own_picture("own_picture", search_with)
     st.stop()
 asked_box = st.query_params.get("crop", "")
-box = picturing.read_box(asked_box)
+box = own_picture.read_box(asked_box)
 if asked_box and not box:
     st.warning("The link's box is none, so the whole picture is searched with.", icon=":material/link_off:")
 
@@ -91,13 +91,13 @@ with query_side:
     except LabError as error:
         st.error(str(error), icon=":material/broken_image:")
         if own is not None:
-            picturing.own_picture("own_picture", search_with, small=True)
+            own_picture.own_picture("own_picture", search_with, small=True)
         st.stop()
     picture = found[0].picture or gallery.thumb(gallery.index_of(asked.item))
     if asked.file is None and own is None:
         st.image(picture, alt=asked.alt, width="stretch")
     else:
-        picturing.cropper(picture, asked.alt, box, "cropper", keep_box)
+        own_picture.cropper(picture, asked.alt, box, "cropper", keep_box)
     if own is None:
         position = int(np.searchsorted(queries, row)) % len(queries)
         with st.container(horizontal=True, gap="xxsmall"):
@@ -117,7 +117,7 @@ with query_side:
         st.caption(
             f"{shell.plain(own.name)}. Its class is unknown, so nothing is marked right or wrong. No link keeps it."
         )
-    picturing.own_picture("own_picture", search_with, small=True)
+    own_picture.own_picture("own_picture", search_with, small=True)
 
 with result_side:
     of_queries, text = items.iloc[queries], find.strip()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import loaders
 import numpy as np
 import streamlit as st
+from app_pages.search.own_picture import Box
 from loaders import LARGE_SIDE, Stamp, _jpeg, _stamp
-from picturing import Box
 
 from pddm_lab.cards import Dimension
 from pddm_lab.data.images import open_image, verify

@@ -9,10 +9,10 @@ import loaders
 import numpy as np
 import pandas as pd
 import picking
-import search_loading
 import shell
 import streamlit as st
-from picturing import Box, Own
+from app_pages.search import data as search_loading
+from app_pages.search.own_picture import Box, Own
 
 from pddm_lab import cards, figures
 from pddm_lab.gallery import Gallery, SearchResult
