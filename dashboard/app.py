@@ -23,8 +23,9 @@ PAGES = [
         help="Every training: its state, its metrics beside others', its curves. Start and stop one here.",
     ),
     st.Page(
-        "app_pages/similarity.py",
+        "app_pages/similarity/page.py",
         title="Similarity",
+        url_path="similarity",
         icon=":material/bar_chart:",
         help="How well a similarity parts pairs of one class from pairs of two, and what a threshold on it costs.",
     ),

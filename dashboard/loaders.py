@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import streamlit as st
-from pairs import Pairs
+from app_pages.similarity.text import Pairs
 
 from pddm_lab import runs
 from pddm_lab.data.images import open_image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from pairs import density_in_words, who_is_right_in_words
+from app_pages.similarity.text import density_in_words, who_is_right_in_words
 
 from pddm_lab.verdicts import ByDensity, Share
 

@@ -295,7 +295,7 @@ def test_nonsense_in_a_link_opens_each_view_as_it_is_by_default(open_page, with_
 
 def test_pairs_are_exported_as_they_are_shown(with_digits: Path) -> None:
     import loaders
-    from pairs import as_exported, with_items
+    from app_pages.similarity.text import as_exported, with_items
 
     run = Run.open(with_digits / "digits")
     table = as_exported(with_items(run.gallery("known"), loaders.sampled_pairs(run, "known").head(20)))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from app_pages.runs import tables
-from pairs import Pairs, Scale
+from app_pages.similarity.text import Pairs, Scale
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.separation import histogram

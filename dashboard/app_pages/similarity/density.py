@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import exporting
-import pair_loading
 import pandas as pd
 import shell
 import streamlit as st
-from pairs import density_in_words
+from app_pages.similarity import data
+from app_pages.similarity.text import density_in_words
 
 from pddm_lab import cards, figures
 from pddm_lab.figures import PROTOCOL_TITLES
@@ -44,7 +44,7 @@ def show(runs: Sequence[Run], protocols: Sequence[str], names: Sequence[str]) ->
         "Every pair lies in the dense, the middle or the sparse third of the scored pairs, by the mean distance of its "
         "two items to their 10 nearest others. One threshold is set for all pairs, then measured within each third."
     )
-    results = [{name: pair_loading.by_density(*panel, name, share) for name in names} for panel in panels]
+    results = [{name: data.by_density(*panel, name, share) for name in names} for panel in panels]
 
     def across() -> Iterator[tuple[Run, str, dict[str, ByDensity]]]:
         """A row of the page: what belongs beside one another starts at one height."""
@@ -71,13 +71,13 @@ def show(runs: Sequence[Run], protocols: Sequence[str], names: Sequence[str]) ->
         for run, protocol, found in across():
             st.markdown(f"**{CURVES[curves]} by density, {title}**")
             st.plotly_chart(
-                draw(pair_loading.thirds(run, protocol, name), name, threshold=found[name].threshold),
+                draw(data.thirds(run, protocol, name), name, threshold=found[name].threshold),
                 key=f"{curves}_{name}_{run.name}_{protocol}",
                 config=QUIET,
                 alt=f"{CURVES[curves]} of {title} by density, {PROTOCOL_TITLES[protocol]}, {run.name}",
             )
     for run, protocol, _ in across():
-        st.caption(pair_loading.scored_in_words(run, protocol))
+        st.caption(data.scored_in_words(run, protocol))
     st.caption(
         "Intervals of 95 %, from drawing the classes anew 200 times. Hollow markers: the TPR at a threshold of the "
         "third's own that lets the same share of its negative pairs pass. What of the gap remains then stays with any "
@@ -90,7 +90,7 @@ def _table(panels: Sequence[tuple[Run, str]], names: Sequence[str], share: float
     parts = []
     for run, protocol in panels:
         for name in names:
-            result = pair_loading.by_density(run, protocol, name, share)
+            result = data.by_density(run, protocol, name, share)
             front = pd.DataFrame({"run": run.name, "protocol": protocol, "similarity": name}, index=result.table.index)
             parts.append(pd.concat([front, result.table.assign(threshold=result.threshold)], axis=1))
     return pd.concat(parts, ignore_index=True)

@@ -2,12 +2,10 @@
 
 import loaders
 import numpy as np
-import pair_density
-import pair_joint
-import pair_thresholds
 import shell
 import streamlit as st
-from pairs import Scale
+from app_pages.similarity import density, joint, thresholds
+from app_pages.similarity.text import Scale
 
 from pddm_lab import figures
 from pddm_lab.errors import LabError
@@ -63,10 +61,10 @@ for side, key, first in zip(st.columns(2, gap="large"), ("left", "right"), ("euc
 runs = [run] if other is None else [run, other]
 try:
     if view == "thresholds":
-        pair_thresholds.show(runs, protocols, chosen)
+        thresholds.show(runs, protocols, chosen)
     elif view == "joint":
-        pair_joint.show(runs, protocols[0], *chosen.values())
+        joint.show(runs, protocols[0], *chosen.values())
     else:
-        pair_density.show(runs, protocols, [name for name, _ in chosen.values()])
+        density.show(runs, protocols, [name for name, _ in chosen.values()])
 except LabError as error:
     shell.nothing("The pairs can't be scored", str(error), ":material/broken_image:")

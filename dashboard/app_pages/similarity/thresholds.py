@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import exporting
 import loaders
-import pair_loading
 import picking
 import shell
 import streamlit as st
-from pair_picked import as_shown, matched, pick, picked, picked_scores, show_picked
-from pairs import as_exported, with_items
+from app_pages.similarity import data
+from app_pages.similarity.picked_pair import as_shown, matched, pick, picked, picked_scores, show_picked
+from app_pages.similarity.text import as_exported, with_items
 
 from pddm_lab import cards, figures
 from pddm_lab.figures import METRICS, PROTOCOL_TITLES
@@ -116,15 +116,13 @@ def _around(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[s
         titles = {name: figures.style_of(name).title for name in thresholds}
         name = shell.choice(st.segmented_control, "Threshold of", titles, "around")
         protocol = shell.protocol_picker(run) if len(runs) == 1 else protocols[0]
-        where = shell.choice(st.selectbox, "Pairs of", pair_loading.WHERE, "where", width=150)
+        where = shell.choice(st.selectbox, "Pairs of", data.WHERE, "where", width=150)
         exporting.export(
             "pairs-at-threshold",
             lambda: as_exported(
                 with_items(
                     loaders.gallery(run, protocol),
-                    nearest_to(
-                        pair_loading.pairs_where(run, protocol, where), name, thresholds[name], EXPORTED_PER_SIDE
-                    ),
+                    nearest_to(data.pairs_where(run, protocol, where), name, thresholds[name], EXPORTED_PER_SIDE),
                 )
             ),
             run,
@@ -135,7 +133,7 @@ def _around(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[s
         if len(runs) > 1:
             st.markdown(f"**{shell.plain(one.name)}**")
         gallery, at = loaders.gallery(one, protocol), matched(run, one, protocol, name, thresholds[name])
-        near = with_items(gallery, nearest_to(pair_loading.pairs_where(one, protocol, where), name, at, PER_SIDE))
+        near = with_items(gallery, nearest_to(data.pairs_where(one, protocol, where), name, at, PER_SIDE))
         images = loaders.thumbs(gallery, {*near["a"], *near["b"]})
         for kind, title, told in (
             (True, "Positive pairs", "missed on the left of the threshold, found on its right"),
@@ -147,5 +145,5 @@ def _around(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[s
                 f"strip_{one.name}_{'positive' if kind else 'negative'}",
                 on_pick=pick,
             )
-    st.caption(pair_loading.scored_in_words(run, protocol))
+    st.caption(data.scored_in_words(run, protocol))
     show_picked(runs, protocol, thresholds)

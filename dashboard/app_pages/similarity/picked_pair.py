@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import loaders
 import numpy as np
-import pair_loading
 import shell
 import streamlit as st
+from app_pages.similarity import data
 
 from pddm_lab import cards, figures
 from pddm_lab.figures import PROTOCOL_TITLES
@@ -30,7 +30,7 @@ def picked() -> tuple[str, ...]:
 def picked_scores(run: Run, protocol: str) -> dict[str, float] | None:
     """Every similarity of the picked pair; None where none is picked, or the gallery lacks one of its items."""
     items = picked()
-    return pair_loading.scores_of(run, protocol, items) if items else None
+    return data.scores_of(run, protocol, items) if items else None
 
 
 def show_picked(runs: Sequence[Run], protocol: str, thresholds: Mapping[str, float]) -> None:

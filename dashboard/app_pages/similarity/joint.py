@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import exporting
 import loaders
 import numpy as np
-import pair_loading
 import pandas as pd
 import picking
 import shell
 import streamlit as st
-from pair_picked import as_shown, matched, pick, picked, picked_scores, show_picked
-from pairs import as_exported, who_is_right_in_words, with_items
+from app_pages.similarity import data
+from app_pages.similarity.picked_pair import as_shown, matched, pick, picked, picked_scores, show_picked
+from app_pages.similarity.text import as_exported, who_is_right_in_words, with_items
 
 from pddm_lab import cards, figures
 from pddm_lab.figures import PROTOCOL_TITLES
@@ -54,11 +54,11 @@ def show(runs: Sequence[Run], protocol: str, on_x: tuple[str, float], on_y: tupl
     if x == y:
         st.info("Choose two different similarities to see one against the other.", icon=":material/compare_arrows:")
         return
-    where = shell.choice(st.segmented_control, "Pairs of", pair_loading.WHERE, "where", label_visibility="collapsed")
+    where = shell.choice(st.segmented_control, "Pairs of", data.WHERE, "where", label_visibility="collapsed")
     sides = []
     for run in runs:
         at = (matched(runs[0], run, protocol, x, at_x), matched(runs[0], run, protocol, y, at_y))
-        pairs = pair_loading.pairs_where(run, protocol, where)
+        pairs = data.pairs_where(run, protocol, where)
         sides.append(Side(run, protocol, x, y, at, pairs, quadrant_of(pairs, x, y, *at)))
     if len(sides) == 1:
         left, right = st.columns([16, 11], gap="large")
@@ -116,7 +116,7 @@ def _quadrants(side: Side) -> None:
     st.markdown(who_is_right_in_words(who_is_right(side.pairs, side.quadrant), side.x, side.y))
     st.caption(
         "In brackets: 95 % interval, from drawing the classes anew. Where both thresholds let the same share of "
-        "negative pairs pass, those split evenly. " + pair_loading.scored_in_words(side.run, side.protocol)
+        "negative pairs pass, those split evenly. " + data.scored_in_words(side.run, side.protocol)
     )
 
 
