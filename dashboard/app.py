@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import loaders
-import shell
 import streamlit as st
+from shared import loaders, shell
 
 HERE = Path(__file__).parent
 

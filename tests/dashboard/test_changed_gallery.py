@@ -43,7 +43,7 @@ def test_what_came_is_searched_and_what_went_is_not(changed: Gallery, digits_run
 
 
 def test_an_open_dashboard_sees_the_change(with_digits: Path, open_page) -> None:
-    import loaders
+    from shared import loaders
 
     from pddm_lab.runs import Run
 

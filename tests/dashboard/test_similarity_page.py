@@ -81,7 +81,7 @@ def cards_of(body: str) -> list[tuple[str, str, bool, list[float]]]:
 
 
 def test_sampled_pairs_carry_their_classes_scores_and_density(with_digits: Path) -> None:
-    import loaders
+    from shared import loaders
 
     from pddm_lab.neighbourhoods import density_of, local_radius
 
@@ -113,7 +113,7 @@ def test_the_pairs_just_either_side_of_a_threshold(open_page, with_digits: Path)
             assert value == pytest.approx(files.distance(a, b), abs=1e-4)
             assert (value <= 0.6) == (place >= 5)
         assert [value for *_, (value,) in cards] == sorted((value for *_, (value,) in cards), reverse=True)
-    import loaders
+    from shared import loaders
 
     pairs = loaders.scored_pairs(files.run, "known")
     of_kind = pairs.loc[~pairs["positive"], "euclidean"].to_numpy()
@@ -122,7 +122,7 @@ def test_the_pairs_just_either_side_of_a_threshold(open_page, with_digits: Path)
 
 
 def test_one_similarity_against_the_other_counts_and_opens_the_quadrants(open_page, with_digits: Path) -> None:
-    import loaders
+    from shared import loaders
 
     query = {"run": "digits", "view": "joint", "left_euclidean": "0.60", "protocol": "known"}
     app = open_page("similarity", **query)
@@ -152,7 +152,7 @@ def test_one_similarity_against_the_other_counts_and_opens_the_quadrants(open_pa
 
 
 def test_a_density_is_that_third_alone(open_page, with_digits: Path) -> None:
-    import loaders
+    from shared import loaders
 
     pairs = loaders.sampled_pairs(Run.open(with_digits / "digits"), "unseen")
     app = open_page("similarity", run="digits", view="joint", where="sparse")
@@ -211,7 +211,7 @@ def test_a_link_to_a_pair_that_is_not_there_says_so(open_page, with_digits: Path
 
 
 def test_density_says_what_is_found(open_page, with_digits: Path) -> None:
-    import loaders
+    from shared import loaders
 
     from pddm_lab.verdicts import threshold_at_fpr
 
@@ -294,8 +294,8 @@ def test_nonsense_in_a_link_opens_each_view_as_it_is_by_default(open_page, with_
 
 
 def test_pairs_are_exported_as_they_are_shown(with_digits: Path) -> None:
-    import loaders
     from app_pages.similarity.text import as_exported, with_items
+    from shared import loaders
 
     run = Run.open(with_digits / "digits")
     table = as_exported(with_items(run.gallery("known"), loaders.sampled_pairs(run, "known").head(20)))

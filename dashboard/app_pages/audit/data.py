@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import loaders
 import streamlit as st
+from shared import loaders
 
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import LabError

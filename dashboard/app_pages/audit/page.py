@@ -1,12 +1,10 @@
 """Audit: what S is not, what its values are worth, which pictures are there twice, and whose they are."""
 
-import exporting
-import loaders
 import pandas as pd
-import picking
-import shell
 import streamlit as st
 from app_pages.audit import data, pictures, similarities
+from shared import export as exporting
+from shared import loaders, picture_grid, shell
 
 from pddm_lab import cards, figures
 from pddm_lab.errors import LabError
@@ -332,7 +330,7 @@ def _examples(run: Run, examples: list[cards.Together], key: str, told: str, non
     st.caption(told)
     asked = st.query_params.get("item", "")
     names = {shot.item: shot.class_name for card in examples for shot in card.shots}
-    picking.pictures(cards.together_grid(examples, loaders.pictures(run, names), chosen=asked), f"examples_{key}")
+    picture_grid.pictures(cards.together_grid(examples, loaders.pictures(run, names), chosen=asked), f"examples_{key}")
     if asked in names:
         _chosen(run, asked, names[asked])
 

@@ -3,9 +3,9 @@
 import time
 
 import numpy as np
-import shell
 import streamlit as st
 from app_pages.local_global import data, text
+from shared import shell
 
 from pddm_lab import cards, figures
 from pddm_lab.scenes import LAYOUTS, PlaneConfig, first_anchor, mesh, path, vector

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import loaders
 import numpy as np
 import pandas as pd
 import streamlit as st
 from app_pages.map.lasso import Grid
-from loaders import Stamp, _stamp
+from shared import loaders
+from shared.loaders import Stamp, _stamp
 
 from pddm_lab.errors import RunError
 from pddm_lab.runs import Run

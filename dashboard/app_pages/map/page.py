@@ -1,12 +1,11 @@
 """Map: a gallery in two dimensions, coloured by what it shows; a lasso to a grid of its pictures."""
 
-import loaders
-import shell
 import streamlit as st
 from app_pages.map import scene as mapping
 from app_pages.map import text, views
 from app_pages.map.lasso import Lasso
 from app_pages.map.scene import COLOURS, MEASURES, ORDERS, SCALES, Choice, Scene
+from shared import loaders, shell
 
 from pddm_lab import figures
 from pddm_lab.config import SIMILARITIES

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import loaders
 import numpy as np
 import pandas as pd
 from app_pages.map import data
 from app_pages.map.canvas import Panel, Ring
 from app_pages.map.data import Laid
 from app_pages.map.lasso import Lasso
+from shared import loaders
 
 from pddm_lab import figures
 from pddm_lab.anchor import nearest_to

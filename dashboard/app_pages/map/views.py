@@ -5,15 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import loaders
 import pandas as pd
-import picking
-import shell
 import streamlit as st
 from app_pages.map import canvas, text
 from app_pages.map import scene as mapping
 from app_pages.map.scene import ORDERS, Scene
-from exporting import export
+from shared import loaders, picture_grid, shell
+from shared.export import export
 
 from pddm_lab import cards
 from pddm_lab.figures import class_colour
@@ -132,7 +130,7 @@ def _tiles(scene: Scene, title: str, found: pd.DataFrame, at: int) -> None:
     st.markdown(f"**{title}** :gray[· {len(found)}, {right} of them of its class]")
     images = loaders.thumbs(scene.first.gallery, found["row"])
     grid = cards.retrieval_grid(found, images, scene.choices[at].by, right_class=scene.anchor_class)
-    picking.pictures(grid, f"near_{title}")
+    picture_grid.pictures(grid, f"near_{title}")
 
 
 def selection(scene: Scene) -> None:
@@ -158,7 +156,7 @@ def selection(scene: Scene) -> None:
         some = zip(scene.items["id"].iloc[rows], scene.items["class_name"].iloc[rows], strict=True)
         images = loaders.thumbs(scene.first.gallery, rows)
         chosen = scene.anchor_id if scene.picked is not None else ""
-        picking.pictures(cards.image_grid(some, images, chosen=chosen, small=True), "selection")
+        picture_grid.pictures(cards.image_grid(some, images, chosen=chosen, small=True), "selection")
 
 
 def _pages(scene: Scene, ask: bool = False) -> Any:

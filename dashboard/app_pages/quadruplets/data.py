@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import loaders
 import numpy as np
 import pandas as pd
 import streamlit as st
+from shared import loaders
 
 from pddm_lab import hardness
 from pddm_lab.mined import Mined

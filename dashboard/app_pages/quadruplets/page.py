@@ -1,9 +1,9 @@
 """Quadruplets: what training mined, how hard it was, which classes it confused, and whose label looks wrong."""
 
-import shell
 import streamlit as st
 from app_pages.quadruplets import data, views
 from app_pages.quadruplets.data import Choice
+from shared import shell
 
 from pddm_lab.errors import RunError
 

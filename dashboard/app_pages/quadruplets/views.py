@@ -7,14 +7,12 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
-import loaders
 import numpy as np
-import picking
-import shell
 import streamlit as st
 from app_pages.quadruplets import data
 from app_pages.quadruplets.data import Choice
-from exporting import export
+from shared import loaders, picture_grid, shell
+from shared.export import export
 
 from pddm_lab import cards, figures, hardness
 from pddm_lab.cards.confusions import SUSPICIOUS
@@ -115,7 +113,7 @@ def quadruplet_cards(run: Run, mined: Mined, rows: np.ndarray, key: str, reveal:
     grid = cards.quadruplet_grid(
         frame, pictures, similarity=run.config.similarity, mined_by=mined_by(run), margin=run.config.score_margin
     )
-    picking.pictures(grid, key=key, on_pick=show_item, reveal=reveal)
+    picture_grid.pictures(grid, key=key, on_pick=show_item, reveal=reveal)
 
 
 def distinct(ids: Iterable[Any]) -> tuple[str, ...]:
@@ -218,7 +216,7 @@ def show_confusion(run: Run, mined: Mined, choice: Choice) -> None:
     bars, cells = st.columns([9, 8], gap="medium")
     with bars:
         block = cards.confusion_bars(shown, pictures, examples, chosen=chosen)
-        picking.pictures(block, key="pairs", on_pick=lambda picked: choose_pair(json.loads(picked)))
+        picture_grid.pictures(block, key="pairs", on_pick=lambda picked: choose_pair(json.loads(picked)))
     with cells:
         st.plotly_chart(
             figures.confusion(table, chosen=chosen, height=540), key="confusion", on_select=choose_cell,
@@ -276,7 +274,7 @@ def show_suspects(run: Run, mined: Mined, choice: Choice) -> None:
     pictures = loaders.pictures(run, distinct([*shown["id"], *(item for of in examples.values() for item in of)]))
     item = st.query_params.get("item", "")
     block = cards.suspect_grid(shown, pictures, examples, chosen=item, first=(page - 1) * PER_PAGE + 1, met=met)
-    picking.pictures(block, key="suspects")
+    picture_grid.pictures(block, key="suspects")
     if not item:
         st.caption("Choose an item to see its quadruplets.")
         return

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import loaders
 import pandas as pd
-import shell
 import streamlit as st
 from app_pages.runs import data, tables
-from exporting import export
+from shared import loaders, shell
+from shared.export import export
 
 from pddm_lab import cards, figures, runs
 from pddm_lab.convergence import kept_value

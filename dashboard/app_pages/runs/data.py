@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import loaders
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
+from shared import loaders
 
 from pddm_lab import figures
 from pddm_lab.convergence import since_start, speed

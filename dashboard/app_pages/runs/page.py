@@ -1,9 +1,8 @@
 """Runs: every training with its state and metrics, compared; live while one trains; the place to start and stop one."""
 
-import loaders
-import shell
 import streamlit as st
 from app_pages.runs import compare, start, study, study_data
+from shared import loaders, shell
 
 from pddm_lab.runs import BrokenRun, Run
 

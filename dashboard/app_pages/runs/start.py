@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import loaders
-import shell
 import streamlit as st
 from app_pages.runs import launches, tables
+from shared import loaders, shell
 
 from pddm_lab.cards import stepper
 from pddm_lab.config import PRESET_SUMMARIES, PRESETS, SIMILARITIES, data_root

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import shell
 import streamlit as st
 from app_pages.runs import study_data
-from exporting import export
+from shared import shell
+from shared.export import export
 
 from pddm_lab import figures
 from pddm_lab.figures import PROTOCOL_TITLES, style_of

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import loaders
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
+from shared import loaders
 
 from pddm_lab import figures
 from pddm_lab.errors import RunError

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import loaders
 import numpy as np
 import streamlit as st
 from app_pages.search.own_picture import Box
-from loaders import LARGE_SIDE, Stamp, _jpeg, _stamp
+from shared import loaders
+from shared.loaders import LARGE_SIDE, Stamp, _jpeg, _stamp
 
 from pddm_lab.cards import Dimension
 from pddm_lab.data.images import open_image, verify

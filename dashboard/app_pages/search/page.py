@@ -2,15 +2,12 @@
 
 import random
 
-import exporting
-import loaders
 import numpy as np
-import picking
-import shell
 import streamlit as st
 from app_pages.search import own_picture
 from app_pages.search import views as searching
 from app_pages.search.views import Asked
+from shared import export, loaders, picture_grid, shell
 
 from pddm_lab import cards
 from pddm_lab.errors import LabError
@@ -45,7 +42,7 @@ if not len(queries):
 
 def go_to(row: int) -> None:
     """Make the item of a gallery row the query."""
-    picking.show_item(str(items["id"].iloc[row]))
+    picture_grid.show_item(str(items["id"].iloc[row]))
 
 
 def search_with(own: own_picture.Own) -> None:
@@ -133,7 +130,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", horizontal_align
         for one in found:
             st.caption(searching.latency(one, f"**{shell.plain(one.run.name)}** · " if beside else ""))
     settings = {"protocol": protocol, "shortlist": shortlist, "query": asked.item or asked.name, "crop": box}
-    exporting.export("results", lambda: searching.results(found), runs, settings)
+    export.export("results", lambda: searching.results(found), runs, settings)
 {"flow": searching.flow, "why": searching.why, "ceiling": searching.ceiling}[view](found, protocol, shortlist)
 if own is None and not text:
     st.subheader(f"Others of {shell.plain(str(asked.class_name))}", anchor=False)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import loaders
 import numpy as np
 import pandas as pd
-import picking
-import shell
 import streamlit as st
 from app_pages.search import data as search_loading
 from app_pages.search.own_picture import Box, Own
+from shared import loaders, picture_grid, shell
 
 from pddm_lab import cards, figures
 from pddm_lab.gallery import Gallery, SearchResult
@@ -136,7 +134,7 @@ def _ranking(found: Found, name: str, count: int, about: str, beside: str) -> No
     frame = frame.assign(said=said)
     if name == "euclidean":
         frame = frame.drop(columns="rank_change")
-    picking.pictures(
+    picture_grid.pictures(
         cards.retrieval_grid(
             frame,
             loaders.thumbs(found.gallery, frame["row"]),
@@ -191,7 +189,7 @@ def choose_among(gallery: Gallery, matches: pd.DataFrame, text: str, chosen: str
         + (f"; the first {most} are shown." if len(matches) > most else ".")
     )
     named = zip(gallery.items["id"].loc[shown], gallery.items["class_name"].loc[shown], strict=True)
-    picking.pictures(cards.image_grid(named, loaders.thumbs(gallery, shown), chosen=chosen, small=True), "matches")
+    picture_grid.pictures(cards.image_grid(named, loaders.thumbs(gallery, shown), chosen=chosen, small=True), "matches")
 
 
 def flow(found: list[Found], protocol: str, shortlist: int) -> None:
@@ -294,7 +292,7 @@ def why(found: list[Found], protocol: str, shortlist: int) -> None:
     with left:
         about = (query, one.asked.class_name or one.asked.name)
         block = cards.explained_pair(about, (item, class_name), pictures)
-        picking.pictures(block, "pair", reveal=f"{wanted} {name}" if wanted else "")
+        picture_grid.pictures(block, "pair", reveal=f"{wanted} {name}" if wanted else "")
         st.html(cards.facts(_ranks(one.result, row)))
     with middle:
         st.markdown("\n".join(f"* {sentence}" for sentence in explained.told()))
@@ -305,7 +303,7 @@ def why(found: list[Found], protocol: str, shortlist: int) -> None:
             config={"displayModeBar": False},
             alt=f"Scores of this difference at {len(explained.elsewhere)} places; here {explained.score:.2f}",
         )
-    picking.pictures(cards.dimension_rows(explained, taken.dimensions, pictures), "dimensions")
+    picture_grid.pictures(cards.dimension_rows(explained, taken.dimensions, pictures), "dimensions")
     shares = [explained.distance_shares[one.number] for one in taken.dimensions]
     parts = [abs(explained.score_parts[one.number]) for one in taken.dimensions]
     st.caption(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import loaders
 import numpy as np
 import pandas as pd
 import streamlit as st
+from shared import loaders
 
 from pddm_lab.neighbourhoods import DENSITIES
 from pddm_lab.runs import Run

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-import exporting
 import pandas as pd
-import shell
 import streamlit as st
 from app_pages.similarity import data
 from app_pages.similarity.text import density_in_words
+from shared import export, shell
 
 from pddm_lab import cards, figures
 from pddm_lab.figures import PROTOCOL_TITLES
@@ -34,7 +33,7 @@ def show(runs: Sequence[Run], protocols: Sequence[str], names: Sequence[str]) ->
         curves = shell.choice(st.segmented_control, "Show by density", CURVES, "curves")
         panels = [(run, protocol) for run in runs for protocol in protocols]
         share = float(asked) / 100
-        exporting.export(
+        export.export(
             "threshold-by-density",
             partial(_table, panels, names, share),
             list(runs),

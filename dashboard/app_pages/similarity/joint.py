@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import exporting
-import loaders
 import numpy as np
 import pandas as pd
-import picking
-import shell
 import streamlit as st
 from app_pages.similarity import data
 from app_pages.similarity.picked_pair import as_shown, matched, pick, picked, picked_scores, show_picked
 from app_pages.similarity.text import as_exported, who_is_right_in_words, with_items
+from shared import export, loaders, picture_grid, shell
 
 from pddm_lab import cards, figures
 from pddm_lab.figures import PROTOCOL_TITLES
@@ -142,7 +139,7 @@ def _pictures(sides: Sequence[Side], where: str) -> None:
         st.markdown(f"**{len(found):,}** of {len(side.pairs):,} scored pairs, the farthest from both thresholds first")
         page = min(st.pagination(pages, key=f"page_{quadrant}", bind="query-params"), pages)
         thresholds = zip("xy", (side.x, side.y), side.at, strict=True)
-        exporting.export(
+        export.export(
             "pairs-of-quadrant",
             lambda: as_exported(with_items(gallery, found)),
             side.run,
@@ -154,7 +151,7 @@ def _pictures(sides: Sequence[Side], where: str) -> None:
         st.info("No scored pair lies there at these thresholds.", icon=":material/filter_alt_off:")
         return
     seen = with_items(gallery, found.iloc[(page - 1) * PER_PAGE : page * PER_PAGE])
-    picking.pictures(
+    picture_grid.pictures(
         cards.pair_grid(seen, loaders.thumbs(gallery, {*seen["a"], *seen["b"]}), (side.x, side.y), chosen=picked()),
         "quadrant_pairs",
         on_pick=pick,

@@ -1,11 +1,10 @@
 """Similarity: how far each similarity parts positive pairs from negative ones, and what a threshold on it costs."""
 
-import loaders
 import numpy as np
-import shell
 import streamlit as st
 from app_pages.similarity import density, joint, thresholds
 from app_pages.similarity.text import Scale
+from shared import loaders, shell
 
 from pddm_lab import figures
 from pddm_lab.errors import LabError

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-import loaders
 import numpy as np
-import shell
 import streamlit as st
 from app_pages.similarity import data
+from shared import loaders, shell
 
 from pddm_lab import cards, figures
 from pddm_lab.figures import PROTOCOL_TITLES

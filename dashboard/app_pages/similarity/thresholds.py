@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import exporting
-import loaders
-import picking
-import shell
 import streamlit as st
 from app_pages.similarity import data
 from app_pages.similarity.picked_pair import as_shown, matched, pick, picked, picked_scores, show_picked
 from app_pages.similarity.text import as_exported, with_items
+from shared import export, loaders, picture_grid, shell
 
 from pddm_lab import cards, figures
 from pddm_lab.figures import METRICS, PROTOCOL_TITLES
@@ -117,7 +114,7 @@ def _around(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[s
         name = shell.choice(st.segmented_control, "Threshold of", titles, "around")
         protocol = shell.protocol_picker(run) if len(runs) == 1 else protocols[0]
         where = shell.choice(st.selectbox, "Pairs of", data.WHERE, "where", width=150)
-        exporting.export(
+        export.export(
             "pairs-at-threshold",
             lambda: as_exported(
                 with_items(
@@ -140,7 +137,7 @@ def _around(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[s
             (False, "Negative pairs", "told apart on the left of the threshold, taken for one class on its right"),
         ):
             st.caption(f"**{title}**: {told}")
-            picking.pictures(
+            picture_grid.pictures(
                 cards.pair_strip(near[near["positive"] == kind], images, name, at, chosen=picked()),
                 f"strip_{one.name}_{'positive' if kind else 'negative'}",
                 on_pick=pick,

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-import loaders
 import streamlit as st
+from shared import loaders
 
 from pddm_lab import cards
 from pddm_lab.figures import PHASE_TITLES, PROTOCOL_TITLES, style_of
