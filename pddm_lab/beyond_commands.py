@@ -42,8 +42,8 @@ def recognise(
         csv: file that every episode's accuracies go to as well.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
-    from pddm_lab.measure import progress_bars
     from pddm_lab.notebook import run_named
+    from pddm_lab.progress import progress_bars
     from pddm_lab.recognition import METHODS, of_run, summary
 
     of = run_named(run, runs_root)
@@ -87,8 +87,8 @@ def transfer(
         data_root: folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
-    from pddm_lab.measure import progress_bars
     from pddm_lab.notebook import run_named
+    from pddm_lab.progress import progress_bars
     from pddm_lab.transfer import transfer_run
 
     of = run_named(run, runs_root)
@@ -117,8 +117,9 @@ def growth(run: Positional[str] = "", most: int = 100_000, images: int = 5, csv:
     """
     from pddm_lab.growth import CLASSES, embedding_seconds
     from pddm_lab.growth import growth as measured
-    from pddm_lab.measure import load_model, progress_bars
+    from pddm_lab.measure import load_model
     from pddm_lab.notebook import run_named
+    from pddm_lab.progress import progress_bars
 
     if most < CLASSES[0]:
         raise ConfigError(f"--most expects {CLASSES[0]} classes or more, got {most}.")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from pddm_lab.figures import PROTOCOL_TITLES, style_of
+from pddm_lab.files import replacing
 from pddm_lab.recognition import METHODS
-from pddm_lab.runfiles import replacing
 from pddm_lab.spaces import PRETRAINED
 from pddm_lab.study.cells import Study, table
 from pddm_lab.study.tables import markdown, number

@@ -25,7 +25,7 @@ from pddm_lab.gallery_commands import gallery
 from pddm_lab.study_commands import compare
 
 if TYPE_CHECKING:
-    from pddm_lab.data.source import Progress
+    from pddm_lab.progress import Progress
     from pddm_lab.runs import Run
 
 DEMO_DATASET = "emoji"
@@ -126,7 +126,7 @@ def screenshots(
         width: of the window, in pixels.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
-    from pddm_lab.serving import PAGES, THEMES, take_screenshots
+    from pddm_lab.dashboard_server import PAGES, THEMES, take_screenshots
 
     if only and only not in PAGES:
         raise ConfigError(f"--only expects one of {', '.join(PAGES)}, got {only!r}.")
@@ -251,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _serve(run: str, port: int, runs_root: str, data_root: str) -> None:
     """Serve the dashboard until it is ended, with a run open, or the newest where none is named."""
-    from pddm_lab.serving import dashboard_command
+    from pddm_lab.dashboard_server import dashboard_command
 
     environment = dict(os.environ)
     if runs_root:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pddm_lab.errors import ConfigError
-from pddm_lab.runfiles import plain
+from pddm_lab.files import plain
 
 if TYPE_CHECKING:
     import pandas as pd

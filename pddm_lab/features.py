@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from pddm_lab.backbones import Trunk, fuse_batch_norms, weights_fingerprint
 from pddm_lab.data.images import open_image
-from pddm_lab.runlog import replacing
-
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what); may raise `Stopped` to end what reports to it."""
+from pddm_lab.files import replacing
+from pddm_lab.progress import Progress
 
 INFERENCE_BATCH = 32
 VIEW_ZOOM = 9 / 8
 """How much an image is scaled up before a random crop of a frozen trunk's view is cut from it."""
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Stopped(Exception):  # noqa: N818 - no error: someone asked for it
-    """Someone asked to stop."""
 
 
 def prepare(

@@ -30,7 +30,7 @@ def add(run: Positional[str], folder: Positional[str], protocol: str = "unseen",
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
     from pddm_lab import newcomers, upkeep
-    from pddm_lab.measure import progress_bars
+    from pddm_lab.progress import progress_bars
 
     of = _find_run(run, runs_root)
     before = of.gallery(protocol)
@@ -53,7 +53,7 @@ def update(run: Positional[str], folder: Positional[str], protocol: str = "unsee
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
     from pddm_lab import newcomers, upkeep
-    from pddm_lab.measure import progress_bars
+    from pddm_lab.progress import progress_bars
 
     of = _find_run(run, runs_root)
     before = of.gallery(protocol)

@@ -32,7 +32,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from pddm_lab.errors import RunError
-from pddm_lab.runfiles import replacing
+from pddm_lab.files import replacing
 from pddm_lab.separation import Distribution
 
 FORMAT = 1

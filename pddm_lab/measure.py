@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +11,23 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from pddm_lab.backbones import fuse_batch_norms
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import RunError
 from pddm_lab.evaluate import Distribution, evaluate
-from pddm_lab.features import AUTOCAST, Progress, prepare, run_network
+from pddm_lab.features import AUTOCAST, prepare, run_network
 from pddm_lab.gallery import Gallery
 from pddm_lab.maps import start_map
 from pddm_lab.model import LEARNED, MetricModel, learned_similarities
+from pddm_lab.progress import Bar, Progress
 from pddm_lab.runs import Run
 from pddm_lab.similarity import Similarity, make_similarity
 
 LONGEST_SHAPE = 50
 """Of a picture that is longer than this many times its width, the middle is looked at: the centred square is all that
 the network sees."""
-Bar = Callable[[str], AbstractContextManager[Progress]]
-"""Opens a progress bar by name; what it yields takes (done, total, what)."""
 
 
 class Embedder:
@@ -121,22 +117,6 @@ def _measure(run: Run, model: MetricModel, embed: Embedder, protocol: Protocol, 
             path, name, features.cpu().numpy(), frame, lambda row: dataset.load(items[row]), distributions, report
         )
     return path
-
-
-def progress_bars(shown: bool) -> Bar:
-    """Progress bars on standard error, or none."""
-
-    @contextmanager
-    def bar(what: str) -> Iterator[Progress]:
-        with tqdm(desc=what, disable=not shown, mininterval=0.5) as line:
-
-            def report(done: int, total: int, _: str) -> None:
-                line.total = total
-                line.update(done - line.n)
-
-            yield report
-
-    return bar
 
 
 def load_model(run: Run) -> MetricModel:

@@ -25,8 +25,8 @@ import psutil
 
 from pddm_lab.config import TrainConfig, runs_root
 from pddm_lab.errors import ConfigError, RunError
+from pddm_lab.files import plain, read_checkpoint, read_tensors, replacing, write_checkpoint, write_tensors
 from pddm_lab.naming import new_folder
-from pddm_lab.runfiles import plain, read_checkpoint, read_tensors, replacing, write_checkpoint, write_tensors
 from pddm_lab.runlog import EUCLIDEAN, METRICS, PHASES, QUADRUPLETS, Log
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pddm_lab.errors import RunError
-from pddm_lab.runfiles import replacing
+from pddm_lab.files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -28,9 +28,9 @@ from pddm_lab.config import SIMILARITIES, TrainConfig
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import DataError
 from pddm_lab.evaluate import evaluate
-from pddm_lab.features import Progress
 from pddm_lab.measure import paths_of
 from pddm_lab.model import MetricModel
+from pddm_lab.progress import Progress
 from pddm_lab.run import Run
 from pddm_lab.similarity import Euclidean, Similarity
 from pddm_lab.spaces import PRETRAINED, Space, pooled_features, pretrained_space, run_space

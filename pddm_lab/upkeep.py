@@ -25,6 +25,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from pddm_lab.errors import RunError
+from pddm_lab.files import replacing
 from pddm_lab.gallery import Gallery
 from pddm_lab.gallery_files import (
     CHANGED_FORMAT,
@@ -37,7 +38,6 @@ from pddm_lab.gallery_files import (
     read_items,
     write_manifest,
 )
-from pddm_lab.runfiles import replacing
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from pddm_lab.backbones import Trunk
-from pddm_lab.features import Stopped, prepare, run_network, trunk_features
+from pddm_lab.features import prepare, run_network, trunk_features
+from pddm_lab.progress import Stopped
 
 CPU = torch.device("cpu")
 

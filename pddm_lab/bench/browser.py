@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pddm_lab.dashboard_server import BROWSERS, browser_args, find_browser
 from pddm_lab.errors import RunError
-from pddm_lab.serving import BROWSERS, browser_args, find_browser
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection

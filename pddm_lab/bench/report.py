@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pddm_lab.runfiles import plain, replacing
+from pddm_lab.files import plain, replacing
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from pddm_lab.data.download import Reader, download_with_reader
-from pddm_lab.data.source import Listing, Progress, Source, as_ints, check_counts, how_to_get, read_rows
+from pddm_lab.data.source import Listing, Source, as_ints, check_counts, how_to_get, read_rows
 from pddm_lab.errors import DataError
+from pddm_lab.progress import Progress
 
 FOLDER = "cars196"
 FOLDERS = (FOLDER, "stanford_cars")

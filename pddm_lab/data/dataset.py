@@ -15,9 +15,10 @@ from PIL import Image
 
 from pddm_lab.data import cars196, cub200, digits, emoji, folder, grocery, imagenet, products
 from pddm_lab.data.images import open_image, why_unreadable
-from pddm_lab.data.source import Progress, Source
+from pddm_lab.data.source import Source
 from pddm_lab.data.splits import hold_out_queries, without_lone_items
 from pddm_lab.errors import DataError
+from pddm_lab.progress import Progress
 
 SOURCES: dict[str, Source] = {
     module.SOURCE.name: module.SOURCE for module in (emoji, grocery, cub200, cars196, products, digits)

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pddm_lab.data.source import Listing, Progress, Source, how_to_get, staged_folder
+from pddm_lab.data.source import Listing, Source, how_to_get, staged_folder
 from pddm_lab.data.splits import halves_by_hash
 from pddm_lab.errors import DataError
+from pddm_lab.progress import Progress
 
 FOLDER = "digits"
 ITEMS = 1797

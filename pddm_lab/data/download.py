@@ -9,8 +9,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from pddm_lab.data.source import Progress, staged_folder
+from pddm_lab.data.source import staged_folder
 from pddm_lab.errors import DataError
+from pddm_lab.progress import Progress
 
 Reader = Callable[..., object]
 """A pytorch-metric-learning data set class: `Reader(root=..., download=True)` downloads and unpacks into root."""

@@ -27,9 +27,10 @@ from pddm_lab.data.emoji_sets import (
 )
 from pddm_lab.data.npm import Pack, is_intact, npm_pack, tarball_name
 from pddm_lab.data.render import render_svgs
-from pddm_lab.data.source import Listing, Progress, Source, how_to_get, staged_folder
+from pddm_lab.data.source import Listing, Source, how_to_get, staged_folder
 from pddm_lab.data.splits import halves_by_hash
 from pddm_lab.errors import DataError
+from pddm_lab.progress import Progress
 
 FOLDER = "emoji"
 SIDE = 128

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from pddm_lab.data.images import SUFFIXES
-from pddm_lab.data.source import Listing, Progress, Source
+from pddm_lab.data.source import Listing, Source
 from pddm_lab.data.splits import halves_by_hash
 from pddm_lab.errors import DataError
+from pddm_lab.progress import Progress
 
 _LAYOUT = "expected ROOT/<class>/<image>, one folder per class with at least two images each"
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from pddm_lab.data.download import download_zip
-from pddm_lab.data.source import Listing, Progress, Source, as_ints, check_layout, how_to_get, read_rows
+from pddm_lab.data.source import Listing, Source, as_ints, check_layout, how_to_get, read_rows
 from pddm_lab.errors import DataError
+from pddm_lab.progress import Progress
 
 FOLDER = "GroceryStoreDataset"
 URL = "https://github.com/marcusklasson/GroceryStoreDataset/archive/refs/heads/master.zip"

@@ -7,17 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from pddm_lab.data.download import Reader, download_with_reader
-from pddm_lab.data.source import (
-    Listing,
-    Progress,
-    Source,
-    as_ints,
-    check_counts,
-    check_layout,
-    how_to_get,
-    read_rows,
-)
+from pddm_lab.data.source import Listing, Source, as_ints, check_counts, check_layout, how_to_get, read_rows
 from pddm_lab.errors import DataError
+from pddm_lab.progress import Progress
 
 FOLDER = "Stanford_Online_Products"
 COUNTS = (120_053, 22_634)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pddm_lab.data.source import Progress
+    from pddm_lab.progress import Progress
 
 _CHUNK = 200
 

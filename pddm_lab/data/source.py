@@ -13,9 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pddm_lab.errors import DataError
-
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what is being done)."""
+from pddm_lab.progress import Progress
 
 _STALE_SECONDS = 24 * 3600
 """A temporary folder untouched for so long belongs to no running download."""

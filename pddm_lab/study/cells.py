@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pddm_lab.config import runs_root
 from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.runfiles import plain, replacing
+from pddm_lab.files import plain, replacing
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,8 +15,8 @@ from typing import Any
 
 from pddm_lab.config import TrainConfig, runs_root
 from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.measure import progress_bars
-from pddm_lab.runfiles import plain
+from pddm_lab.files import plain
+from pddm_lab.progress import progress_bars
 from pddm_lab.study.ablation import ABLATIONS, PRESETS_THEMSELVES
 from pddm_lab.study.cells import Study, key_of
 from pddm_lab.study.fit import EVAL_EVERY

@@ -16,7 +16,7 @@ from pddm_lab.config import TrainConfig, data_root, runs_root
 from pddm_lab.data.dataset import Dataset, Protocol, read_dataset
 from pddm_lab.errors import ConfigError, DataError
 from pddm_lab.features import trunk_features
-from pddm_lab.measure import Bar
+from pddm_lab.progress import Bar
 from pddm_lab.training import resolve_device
 
 FOLDS = 3

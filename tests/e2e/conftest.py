@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 
 import pytest
 
-from pddm_lab.serving import browser_args, find_browser, served_dashboard
+from pddm_lab.dashboard_server import browser_args, find_browser, served_dashboard
 
 
 @pytest.fixture(scope="session")

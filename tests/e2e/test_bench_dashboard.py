@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pddm_lab.bench import dashboard, pages
-from pddm_lab.serving import PAGES, find_browser
+from pddm_lab.dashboard_server import PAGES, find_browser
 
 
 def test_sessions_use_every_page_without_an_error(address: str, digits_run) -> None:

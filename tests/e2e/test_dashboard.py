@@ -8,8 +8,8 @@ from urllib.parse import urlparse
 
 from walking import go, metric, query
 
+from pddm_lab.dashboard_server import settle
 from pddm_lab.figures import METRICS
-from pddm_lab.serving import settle
 
 
 def test_a_person_looks_through_the_pages_and_follows_a_link(page, address: str, digits_run) -> None:

@@ -7,7 +7,7 @@ import re
 import numpy as np
 from walking import go, query
 
-from pddm_lab.serving import settle
+from pddm_lab.dashboard_server import settle
 
 
 def test_a_person_audits_a_run(page, address: str, digits_run) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from walking import query
 
-from pddm_lab.serving import settle
+from pddm_lab.dashboard_server import settle
 
 
 def test_a_person_points_draws_a_lasso_follows_the_link_and_presses_keys(page, address: str, digits_run) -> None:

@@ -12,8 +12,8 @@ import pandas as pd
 from walking import query
 
 from pddm_lab import hardness
+from pddm_lab.dashboard_server import settle
 from pddm_lab.mined import Mined
-from pddm_lab.serving import settle
 
 
 def test_a_person_asks_why_follows_a_picture_and_finds_confused_classes(page, address: str, digits_run) -> None:

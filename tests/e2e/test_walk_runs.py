@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from walking import query
 
+from pddm_lab.dashboard_server import served_dashboard, settle
 from pddm_lab.runs import Run, list_runs
-from pddm_lab.serving import served_dashboard, settle
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from walking import query
 
-from pddm_lab.serving import settle
+from pddm_lab.dashboard_server import settle
 
 PASTE = """
 ([name, data]) => {

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from walking import metric, query
 
-from pddm_lab.serving import settle
+from pddm_lab.dashboard_server import settle
 
 
 def picked(page) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from walking import query
 
-from pddm_lab.serving import served_dashboard, settle
+from pddm_lab.dashboard_server import served_dashboard, settle
 
 
 @pytest.fixture(scope="module")

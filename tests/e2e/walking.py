@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, urlparse
 
-from pddm_lab.serving import settle
+from pddm_lab.dashboard_server import settle
 
 
 def query(page) -> dict[str, str]:
