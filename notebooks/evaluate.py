@@ -41,14 +41,14 @@ from IPython.display import Markdown, display
 from sklearn.metrics import normalized_mutual_info_score
 
 from pddm_lab import cards, figures
+from pddm_lab.analysis.pairs import pairs_by_density
+from pddm_lab.analysis.query_errors import judge
+from pddm_lab.analysis.thresholds import by_density, nearest_to, threshold_at_fpr
 from pddm_lab.evaluate import cluster, evaluate
 from pddm_lab.margins import MARGINS, class_margins
 from pddm_lab.measure import load_similarities
-from pddm_lab.mistakes import judge
-from pddm_lab.pairs import pairs_by_density
 from pddm_lab.similarity import Euclidean
 from pddm_lab.spaces import PRETRAINED, gallery_spaces
-from pddm_lab.verdicts import by_density, nearest_to, threshold_at_fpr
 
 of = run_named(run, runs_root)
 similarities = load_similarities(of)

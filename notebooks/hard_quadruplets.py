@@ -51,7 +51,8 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from pddm_lab import cards, figures, hardness
+from pddm_lab import cards, figures
+from pddm_lab.analysis import hardness
 from pddm_lab.config import TrainConfig
 from pddm_lab.config import data_root as data_folder
 from pddm_lab.data.dataset import read_dataset

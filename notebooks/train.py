@@ -102,11 +102,11 @@ import plotly.io
 from IPython.display import Markdown, display
 
 from pddm_lab import cards, figures, trainer
+from pddm_lab.analysis.hardness import through_training
 from pddm_lab.config import data_root as data_folder
 from pddm_lab.config import runs_root as runs_folder
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.errors import RunError
-from pddm_lab.hardness import through_training
 from pddm_lab.measure import load_model
 from pddm_lab.mined import Mined
 from pddm_lab.notebook import config_of

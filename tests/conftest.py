@@ -55,8 +55,8 @@ def small_study(data_root: Path, tmp_path_factory: pytest.TempPathFactory):
     """A study of four methods and two variants of PDDM, two seeds each, judged on some of the digits' pixels."""
     from pixel_study import pixels
 
+    from pddm_lab.analysis import thresholds
     from pddm_lab.study import compare as comparing
-    from pddm_lab.study import density
     from pddm_lab.study import search as searching
 
     material = pixels(data_root)
@@ -72,7 +72,7 @@ def small_study(data_root: Path, tmp_path_factory: pytest.TempPathFactory):
         eval_every=2,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(density, "MOST_PAIRS", 1000)
+        patch.setattr(thresholds, "MOST_PAIRS", 1000)
         patch.setattr(searching, "material_of", lambda config, folds: material)
         patch.setattr(comparing.Material, "load", lambda config, folds, bar: material)
         root = str(tmp_path_factory.mktemp("studies"))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pddm_lab import audit
-from pddm_lab.audit import SLACK_EDGES, examine
+from pddm_lab.analysis import metric_axioms
+from pddm_lab.analysis.metric_axioms import SLACK_EDGES, examine
 from pddm_lab.similarity import Cosine, Euclidean, Similarity, make_similarity
 
 
@@ -43,14 +43,14 @@ class OnALine(Similarity):
         return self(queries[:, None], gallery[None])
 
 
-def answers(of: audit.Axioms) -> dict[str, audit.Finding]:
+def answers(of: metric_axioms.Axioms) -> dict[str, metric_axioms.Finding]:
     return {finding.question: finding for finding in of.findings()}
 
 
 def test_a_metric_passes_every_question() -> None:
     axioms = examine(Euclidean(), unit_length(60), -1.0, rows=60)
     found = answers(axioms)
-    assert list(found) == list(audit.QUESTIONS)
+    assert list(found) == list(metric_axioms.QUESTIONS)
     assert all(found[name].holds for name in ("symmetric", "self", "closest", "triangle", "chains"))
     assert found["transitive"].holds is None
     assert axioms.offset == 0
@@ -92,7 +92,7 @@ def test_every_number_is_that_of_a_slow_loop(name: str) -> None:
         s = similarity.double()(points[:, None], points[None]).numpy()
     threshold = float(np.quantile(s, 0.7)) + 1e-4
     axioms = examine(similarity.float(), features, threshold, rows=14)
-    n, tolerance = len(features), audit.ROUNDING * axioms.spread
+    n, tolerance = len(features), metric_axioms.ROUNDING * axioms.spread
     off = ~np.eye(n, dtype=bool)
     assert axioms.spread == pytest.approx(s[off].std(), rel=1e-4)
     assert axioms.offset == pytest.approx(s.max(), abs=1e-5)
@@ -126,7 +126,7 @@ def test_every_number_is_that_of_a_slow_loop(name: str) -> None:
 def test_a_sample_of_chains_stands_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     features = unit_length(72, seed=5)
     every = examine(Cosine(), features, 0.2, rows=72).chains
-    monkeypatch.setattr(audit, "CHAINS", 2000)
+    monkeypatch.setattr(metric_axioms, "CHAINS", 2000)
     some = examine(Cosine(), features, 0.2, rows=72).chains
     assert every.chains == every.possible == some.possible > some.chains == 2000
     assert some.broken / some.chains == pytest.approx(every.broken / every.chains, abs=0.04)
@@ -146,8 +146,8 @@ def test_what_is_drawn_depends_on_the_seed_alone_and_progress_is_told() -> None:
 
 
 def test_findings_become_a_table() -> None:
-    table = audit.findings_table(examine(Cosine(), unit_length(30), 0.2).findings(), "known")
-    assert len(table) == len(audit.QUESTIONS)
+    table = metric_axioms.findings_table(examine(Cosine(), unit_length(30), 0.2).findings(), "known")
+    assert len(table) == len(metric_axioms.QUESTIONS)
     assert set(table["protocol"]) == {"known"} and (table["scored"] <= table["of"]).all()
 
 
@@ -156,4 +156,4 @@ def test_findings_become_a_table() -> None:
     [(0, 10, "0 %"), (10, 10, "100 %"), (1, 8, "12.5 %"), (1, 1000, "0.10 %"), (1, 10**6, "0.0001 %"), (0, 0, "0 %")],
 )
 def test_shares_are_never_rounded_to_nothing(part: int, whole: int, text: str) -> None:
-    assert audit.percent(part, whole) == text
+    assert metric_axioms.percent(part, whole) == text

@@ -7,8 +7,8 @@ import pytest
 from test_calibration import made
 
 from pddm_lab import cards, figures
-from pddm_lab.audit import Axioms, examine
-from pddm_lab.calibration import calibrate
+from pddm_lab.analysis.calibration import calibrate
+from pddm_lab.analysis.metric_axioms import Axioms, examine
 from pddm_lab.cards import Cell, Head, Shot, Together
 from pddm_lab.similarity import Cosine, Euclidean
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pddm_lab.calibration import Calibration, calibrate, chance, first_half, reliability, weights
+from pddm_lab.analysis.calibration import Calibration, calibrate, chance, first_half, reliability, weights
 from pddm_lab.neighbourhoods import DENSITIES
 
 

@@ -7,7 +7,7 @@ import pytest
 import reference
 import torch
 
-from pddm_lab.explain import explain
+from pddm_lab.analysis.explain import explain
 from pddm_lab.pddm import PDDM
 from pddm_lab.similarity import Mahalanobis
 

@@ -9,8 +9,8 @@ import reference
 import torch
 
 from pddm_lab import familiarity
+from pddm_lab.analysis.explain import explain_by
 from pddm_lab.errors import ConfigError
-from pddm_lab.explain import explain_by
 from pddm_lab.familiarity import (
     CORRECTION_WEIGHT,
     PRETRAINED_DIMS,

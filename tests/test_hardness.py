@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from mining import ITEMS, mined_frame, write
 
-from pddm_lab import hardness
+from pddm_lab.analysis import hardness
 from pddm_lab.mined import Mined
 from pddm_lab.runlog import EUCLIDEAN
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from pddm_lab import mistakes
-from pddm_lab.anchor import nearest_to, similarity_to
+from pddm_lab.analysis import query_errors
+from pddm_lab.analysis.pairs import nearest_to, similarity_to
+from pddm_lab.analysis.query_errors import judge
 from pddm_lab.evaluate import evaluate
-from pddm_lab.mistakes import judge
 from pddm_lab.similarity import Euclidean, Similarity, make_similarity
 
 RANDOM = np.random.default_rng(0)
@@ -60,8 +60,8 @@ def test_the_means_are_those_of_the_evaluation(roles: str) -> None:
 
 
 def test_of_a_class_larger_than_the_longest_list_only_so_many_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mistakes, "SHORTLIST", 4)
-    monkeypatch.setattr(mistakes, "LONGEST", 5)
+    monkeypatch.setattr(query_errors, "SHORTLIST", 4)
+    monkeypatch.setattr(query_errors, "LONGEST", 5)
     points = np.arange(40, dtype=np.float32)[:, None] * np.ones((1, 2), np.float32)
     assert judge(points, np.zeros(40, int), np.arange(40), np.arange(40))["ap"].tolist() == [1.0] * 40
 

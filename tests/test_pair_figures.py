@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from pddm_lab import cards, figures
+from pddm_lab.analysis.thresholds import QUADRANTS, by_density
 from pddm_lab.separation import histogram
-from pddm_lab.verdicts import QUADRANTS, by_density
 
 RNG = np.random.default_rng(0)
 

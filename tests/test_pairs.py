@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
+from pddm_lab.analysis.pairs import pairs_by_density, sample_pairs, score_pairs
 from pddm_lab.neighbourhoods import density_of, local_radius
-from pddm_lab.pairs import pairs_by_density, sample_pairs, score_pairs
 from pddm_lab.similarity import make_similarity
 
 RNG = np.random.default_rng(0)
@@ -100,7 +100,7 @@ def test_two_runs_on_the_same_items_get_the_same_pairs() -> None:
 
 
 def test_scores_are_those_of_one_pair_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pddm_lab.pairs.SCORED_AT_A_TIME", 7)
+    monkeypatch.setattr("pddm_lab.analysis.pairs.SCORED_AT_A_TIME", 7)
     torch.manual_seed(0)
     names = ("euclidean", "cosine", "mahalanobis", "pddm")
     similarities = {name: make_similarity(name, 6).eval() for name in names}

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from mining import mined_frame, write
 
-from pddm_lab import cards, figures, hardness
+from pddm_lab import cards, figures
+from pddm_lab.analysis import hardness
 from pddm_lab.mined import Mined
 
 

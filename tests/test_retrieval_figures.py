@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from pddm_lab import cards, figures
-from pddm_lab.explain import Explanation, explain, extremes
+from pddm_lab.analysis.explain import Explanation, explain, extremes
+from pddm_lab.analysis.shortlist import Ceiling
 from pddm_lab.pddm import PDDM
-from pddm_lab.shortlist import Ceiling
 from pddm_lab.similarity import Mahalanobis
 
 NAMES = ("euclidean", "mahalanobis", "pddm")

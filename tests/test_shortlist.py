@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_gallery import make, make_features, make_items, slow_search
 
-from pddm_lab.shortlist import ceiling
+from pddm_lab.analysis.shortlist import ceiling
 
 
 @pytest.mark.parametrize(("queries", "longest"), [(0, 1000), (0, 7), (9, 1000), (9, 7)])

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pddm_lab.neighbourhoods import DENSITIES
-from pddm_lab.verdicts import (
+from pddm_lab.analysis.thresholds import (
     QUADRANTS,
     _class_weights,
     by_density,
@@ -20,6 +19,7 @@ from pddm_lab.verdicts import (
     threshold_at_fpr,
     who_is_right,
 )
+from pddm_lab.neighbourhoods import DENSITIES
 
 
 def made_up(count: int = 600, classes: int = 7, seed: int = 0, decimals: int = 2) -> pd.DataFrame:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import streamlit as st
-from app_pages.similarity.text import Pairs
 
 from pddm_lab import runs
+from pddm_lab.analysis.pairs import Pairs
 from pddm_lab.data.images import open_image
 from pddm_lab.errors import DataError, LabError, RunError
 from pddm_lab.gallery import Gallery
@@ -154,7 +154,7 @@ def pair_stamps(run: Run, protocol: str) -> tuple[Stamp, Stamp]:
 
 @st.cache_resource(max_entries=8, show_spinner="Scoring pairs")
 def _scored(path: str, protocol: str, stamp: Stamp, weights: Stamp) -> pd.DataFrame:
-    from pddm_lab.pairs import sample_pairs, score_pairs
+    from pddm_lab.analysis.pairs import sample_pairs, score_pairs
 
     of = _gallery(path, protocol, stamp)
     found = score_pairs(of.features, sample_pairs(of, SAMPLED), _similarities(path, weights))

@@ -20,10 +20,10 @@ import torch
 from jaxtyping import Float, Int
 from PIL import Image
 
+from pddm_lab.analysis.shortlist import ceiling
 from pddm_lab.bench.report import Measure
 from pddm_lab.bench.timing import DIM, extra_memory, trained_unit
 from pddm_lab.gallery import Gallery
-from pddm_lab.shortlist import ceiling
 from pddm_lab.upkeep import NewItems, add, remove, update
 
 SHORTLIST = 100

@@ -17,11 +17,11 @@ import pandas as pd
 from jaxtyping import Float, Int
 from PIL import Image, ImageDraw
 
+from pddm_lab.analysis.pairs import sample_pairs, score_pairs
 from pddm_lab.config import SIMILARITIES, TrainConfig
 from pddm_lab.gallery import Gallery
 from pddm_lab.maps import start_map
 from pddm_lab.measure import load_similarities
-from pddm_lab.pairs import sample_pairs, score_pairs
 from pddm_lab.runs import Run
 from pddm_lab.separation import Distribution, histogram
 from pddm_lab.trainer import train

@@ -24,7 +24,7 @@ def confusion_bars(
     """Pairs of classes as bars, with pictures of both; a page takes a click on one as choosing it.
 
     Args:
-        pairs: a, b, count, violated, a_to_b, b_to_a, as `pddm_lab.hardness.mutual` returns it; all rows are shown.
+        pairs: a, b, count, violated, a_to_b, b_to_a, as `hardness.mutual` returns it; all rows are shown.
         images: picture bytes by item id.
         examples: item ids of a and of b by pair.
         chosen: two classes whose bar is marked.
@@ -66,7 +66,7 @@ def suspect_grid(
     """Items whose label looks wrong: each beside pictures of the class it is labelled and of the class it is taken for.
 
     Args:
-        suspects: as `pddm_lab.hardness.suspects` returns it; all rows are shown.
+        suspects: as `pddm_lab.analysis.hardness.suspects` returns it; all rows are shown.
         images: picture bytes by item id.
         examples: item ids by class.
         chosen: id of the one to mark.

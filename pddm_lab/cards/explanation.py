@@ -10,7 +10,7 @@ from pddm_lab.cards.block import Block, digits_of, escaped, number, picture
 from pddm_lab.figures import style_of
 
 if TYPE_CHECKING:
-    from pddm_lab.explain import Explanation
+    from pddm_lab.analysis.explain import Explanation
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from pddm_lab.figures.looks import NEGATIVE, in_order, new_figure, shown, style_of, translucent
 
 if TYPE_CHECKING:
-    from pddm_lab.audit import Axioms
-    from pddm_lab.calibration import Calibration
+    from pddm_lab.analysis.calibration import Calibration
+    from pddm_lab.analysis.metric_axioms import Axioms
 
 DENSITY_DASHES = {"dense": "solid", "middle": "dash", "sparse": "dot"}
 _FAILS = "rgba(196,56,47,.10)"
@@ -52,7 +52,7 @@ def slack(axioms: Mapping[str, Axioms], *, title: str = "", height: int = 300) -
     Args:
         axioms: by similarity.
     """
-    from pddm_lab.audit import SLACK_EDGES
+    from pddm_lab.analysis.metric_axioms import SLACK_EDGES
 
     counts = {name: found.triangles.slack for name, found in axioms.items()}
     held = np.flatnonzero(sum(counts.values())) if counts else np.empty(0, int)
@@ -129,7 +129,7 @@ def chance_by_density(found: Calibration, *, title: str = "", height: int = 360)
     Args:
         found: of one similarity.
     """
-    from pddm_lab.calibration import chance
+    from pddm_lab.analysis.calibration import chance
 
     style, figure = style_of(found.similarity), new_figure(title, height)
     scores = np.linspace(*found.ends, 121)

@@ -15,8 +15,8 @@ from pddm_lab.figures.looks import DASHES, NEGATIVE, RING, in_order, new_figure,
 from pddm_lab.neighbourhoods import DENSITIES
 
 if TYPE_CHECKING:
+    from pddm_lab.analysis.thresholds import ByDensity
     from pddm_lab.separation import Distribution
-    from pddm_lab.verdicts import ByDensity
 
 HELD = (0.5, 0.9, 0.99)
 """Shares of its kind that the outlines of the joint plot hold."""

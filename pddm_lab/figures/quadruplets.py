@@ -29,7 +29,7 @@ def hardness(
     """How hard the mined quadruplets were through training.
 
     Args:
-        table: as `pddm_lab.hardness.through_training` returns it.
+        table: as `pddm_lab.analysis.hardness.through_training` returns it.
         what: `violated`: share that violates each hinge; `slack`, `s` (similarities) and `d` (distances): median as a
             line, the middle 80 % as a band; `same`: share in which Euclidean mining takes the same items.
         similarity: the trained one, whose scores S are.
@@ -71,7 +71,7 @@ def confusion(
     """Which class gives another its hard negatives: a row per class of the anchor, a column per class of the negative.
 
     Args:
-        table: as `pddm_lab.hardness.confusions` returns it.
+        table: as `pddm_lab.analysis.hardness.confusions` returns it.
         chosen: two classes whose cells are marked.
         most: about so many classes are drawn, those of the most frequent pairs, like ones beside one another.
     """

@@ -15,8 +15,8 @@ from pddm_lab.figures.looks import NEGATIVE, RIGHT, RING, WRONG, new_figure, sty
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pddm_lab.explain import Explanation
-    from pddm_lab.shortlist import Ceiling
+    from pddm_lab.analysis.explain import Explanation
+    from pddm_lab.analysis.shortlist import Ceiling
 
 UNKNOWN = "#6B7686"
 _TAIL = 1.1  # rows that each doubling of a rank takes below the first ranks
@@ -108,7 +108,7 @@ def ceiling(measured: Ceiling, shortlist: int, *, title: str = "", height: int =
     """What a shortlist can hold at most against its size, the chosen size marked.
 
     Args:
-        measured: as `pddm_lab.shortlist.ceiling` measures it.
+        measured: as `pddm_lab.analysis.shortlist.ceiling` measures it.
         shortlist: the size to mark.
     """
     figure, count = new_figure(title, height), len(measured.found)

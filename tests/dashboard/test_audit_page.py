@@ -89,10 +89,10 @@ def test_each_question_shows_its_examples(open_page, with_digits: Path) -> None:
 
 
 def test_calibration_is_that_of_the_pairs_drawn(open_page, with_digits: Path) -> None:
-    from pddm_lab.calibration import calibrate
+    from pddm_lab.analysis.calibration import calibrate
+    from pddm_lab.analysis.pairs import sample_pairs, score_pairs
     from pddm_lab.measure import load_similarities
     from pddm_lab.neighbourhoods import density_of, local_radius
-    from pddm_lab.pairs import sample_pairs, score_pairs
 
     app = open_page("audit", run="digits", view="calibration", protocol="known", map="isotonic", by="cosine")
     run = Run.open(with_digits / "digits")
@@ -174,7 +174,7 @@ def test_licences_are_counted_by_split_and_exported(open_page, with_digits: Path
 
 
 def test_findings_export_with_a_manifest(with_digits: Path) -> None:
-    from pddm_lab.audit import examine, findings_table
+    from pddm_lab.analysis.metric_axioms import examine, findings_table
     from pddm_lab.exports import packed
     from pddm_lab.similarity import Euclidean
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from app_pages.similarity.text import density_in_words, who_is_right_in_words
 
-from pddm_lab.verdicts import ByDensity, Share
+from pddm_lab.analysis.thresholds import ByDensity, Share
 
 
 def found(tpr_sparse: float, own_sparse: float, spread: float = 0.0) -> ByDensity:

@@ -120,7 +120,7 @@ def test_search_tells_of_an_item_that_is_not_here(open_page, with_digits: Path) 
 
 
 def test_search_explains_a_pair(open_page, with_digits: Path, digits_run, scored) -> None:
-    from pddm_lab.explain import explain
+    from pddm_lab.analysis.explain import explain
     from pddm_lab.measure import load_similarities
 
     gallery, row, nearest, values = scored
@@ -148,7 +148,7 @@ def test_search_explains_a_pair(open_page, with_digits: Path, digits_run, scored
 
 
 def test_search_measures_the_shortlists_ceiling(open_page, with_digits: Path, digits_run) -> None:
-    from pddm_lab.shortlist import ceiling
+    from pddm_lab.analysis.shortlist import ceiling
 
     app = open_page("search", run="digits", protocol="known", view="ceiling", shortlist="50")
     measured = ceiling(digits_run.gallery("known"))

@@ -213,7 +213,7 @@ def test_a_link_to_a_pair_that_is_not_there_says_so(open_page, with_digits: Path
 def test_density_says_what_is_found(open_page, with_digits: Path) -> None:
     from shared import loaders
 
-    from pddm_lab.verdicts import threshold_at_fpr
+    from pddm_lab.analysis.thresholds import threshold_at_fpr
 
     app = open_page("similarity", run="digits", view="density", fpr="5")
     said = texts(app)

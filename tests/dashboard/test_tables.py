@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from app_pages.runs import tables
-from app_pages.similarity.text import Pairs, Scale
+from app_pages.similarity.text import Scale
 
+from pddm_lab.analysis.pairs import Pairs
 from pddm_lab.config import TrainConfig
 from pddm_lab.separation import histogram
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlparse
 import pandas as pd
 from walking import query
 
-from pddm_lab import hardness
+from pddm_lab.analysis import hardness
 from pddm_lab.dashboard_server import settle
 from pddm_lab.mined import Mined
 

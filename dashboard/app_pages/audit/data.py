@@ -19,10 +19,10 @@ from pddm_lab.runs import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pddm_lab.audit import Axioms
-    from pddm_lab.calibration import Calibration
-    from pddm_lab.duplicates import Alike, Pictures
-    from pddm_lab.twins import Matches
+    from pddm_lab.analysis.calibration import Calibration
+    from pddm_lab.analysis.duplicate_effect import Matches
+    from pddm_lab.analysis.duplicates import Alike, Pictures
+    from pddm_lab.analysis.metric_axioms import Axioms
 
 Report = Callable[[float, str], None]
 """Called with the share done and what is being done."""
@@ -104,7 +104,7 @@ def axioms(run: Run, protocol: str, rows: int) -> dict[str, Axioms]:
     gallery = loaders.gallery(run, protocol)
 
     def compute(report: Report) -> dict[str, Axioms]:
-        from pddm_lab.audit import examine
+        from pddm_lab.analysis.metric_axioms import examine
 
         similarities, distributions = loaders.similarities(run), gallery.distributions
         names = in_order(similarities)
@@ -126,7 +126,7 @@ def calibrations(run: Run, protocol: str, share: float) -> dict[str, Calibration
     """Every similarity calibrated on a protocol's pairs; None where a half of the classes has too few."""
 
     def compute(report: Report) -> dict[str, Calibration | None]:
-        from pddm_lab.calibration import calibrate
+        from pddm_lab.analysis.calibration import calibrate
 
         report(0.0, "scoring pairs")
         pairs, found = loaders.sampled_pairs(run, protocol), {}
@@ -148,7 +148,7 @@ def pictures(run: Run, near: bool) -> Pictures:
     found = galleries(run)
 
     def compute(report: Report) -> Pictures:
-        from pddm_lab.duplicates import read_pictures
+        from pddm_lab.analysis.duplicates import read_pictures
 
         return read_pictures(found, near, progress=_ticker(report, 0, 1, ""))
 
@@ -157,7 +157,7 @@ def pictures(run: Run, near: bool) -> Pictures:
 
 def listed(run: Run) -> pd.DataFrame:
     """All items of a run's galleries with their splits; nothing is read of the pictures."""
-    from pddm_lab.duplicates import items_of
+    from pddm_lab.analysis.duplicates import items_of
 
     return items_of(galleries(run))
 
@@ -167,7 +167,7 @@ def alike(run: Run, near: bool) -> Alike:
     of = pictures(run, near)
 
     def compute(report: Report) -> Alike:
-        from pddm_lab.duplicates import LEAST, find_alike
+        from pddm_lab.analysis.duplicates import LEAST, find_alike
 
         return find_alike(of, LEAST if near else 1.0, progress=_ticker(report, 0, 1, ""))
 
@@ -179,7 +179,7 @@ def matches(run: Run, protocol: str, every: bool) -> dict[str, Matches]:
     gallery = loaders.gallery(run, protocol)
 
     def compute(report: Report) -> dict[str, Matches]:
-        from pddm_lab.twins import BUDGET, best_matches
+        from pddm_lab.analysis.duplicate_effect import BUDGET, best_matches
 
         similarities = loaders.similarities(run)
         names = in_order(similarities)

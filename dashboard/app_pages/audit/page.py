@@ -52,8 +52,8 @@ def axioms(run: Run) -> None:
         shell.nothing("Too few items", f"The gallery has {len(gallery)}; triangles take three.")
     found = data.axioms(run, protocol, int(rows))
     calibrated = data.calibrations(run, protocol, 0.5)
-    from pddm_lab.audit import QUESTIONS, findings_table
-    from pddm_lab.calibration import QUESTIONS as WORTH
+    from pddm_lab.analysis.calibration import QUESTIONS as WORTH
+    from pddm_lab.analysis.metric_axioms import QUESTIONS, findings_table
 
     findings = {
         name: one.findings() + (worth.findings() if (worth := calibrated[name]) else []) for name, one in found.items()
@@ -185,7 +185,7 @@ def calibration(run: Run) -> None:
         "would be one. A pair's third is that of the mean local radius of both items."
     )
     with export:
-        from pddm_lab.audit import findings_table
+        from pddm_lab.analysis.metric_axioms import findings_table
 
         exporting.export(
             "findings", lambda: findings_table([one for each in found.values() for one in each.findings(by)], protocol),
@@ -195,7 +195,7 @@ def calibration(run: Run) -> None:
 
 def duplicates(run: Run) -> None:
     """Pictures that are there twice, and what they do to Recall@1."""
-    from pddm_lab.duplicates import ALIKE, KINDS, LEAST, across_splits, groups_of
+    from pddm_lab.analysis.duplicates import ALIKE, KINDS, LEAST, across_splits, groups_of
     from pddm_lab.licences import sources
 
     items = data.listed(run)
@@ -259,7 +259,7 @@ def duplicates(run: Run) -> None:
 
 def _sheet(run: Run, items: pd.DataFrame, chosen: pd.DataFrame) -> None:
     """A page of pairs as pictures."""
-    from pddm_lab.duplicates import confirmed
+    from pddm_lab.analysis.duplicates import confirmed
 
     sheets = -(-len(chosen) // PICTURES)
     sheet = min(st.pagination(sheets, key="sheet", bind="query-params"), sheets) if sheets > 1 else 1
@@ -279,7 +279,7 @@ def _sheet(run: Run, items: pd.DataFrame, chosen: pd.DataFrame) -> None:
 
 def _effect(run: Run, items: pd.DataFrame, pairs: pd.DataFrame) -> None:
     """Recall@1 with and without twins, of one protocol."""
-    from pddm_lab.twins import effect
+    from pddm_lab.analysis.duplicate_effect import effect
 
     st.subheader("What they do to Recall@1", anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):

@@ -12,8 +12,8 @@ from pddm_lab.cards import Cell, Head, Shot, Together
 from pddm_lab.figures import shown, style_of
 
 if TYPE_CHECKING:
-    from pddm_lab.audit import Axioms, Finding
-    from pddm_lab.calibration import Calibration
+    from pddm_lab.analysis.calibration import Calibration
+    from pddm_lab.analysis.metric_axioms import Axioms, Finding
 
 SHOWN = 12
 """Cards of examples on a page."""
@@ -56,7 +56,7 @@ def value_text(finding: Finding) -> str:
         return f"{100 * finding.value:.1f} points"
     if finding.question == "everywhere":
         return f"{100 * finding.value:.0f} points"
-    from pddm_lab.audit import percent
+    from pddm_lab.analysis.metric_axioms import percent
 
     return percent(round(finding.value * finding.scored), finding.scored) if finding.value else "0 %"
 
@@ -131,7 +131,7 @@ def symmetry_table(axioms: Mapping[str, Axioms]) -> tuple[list[Head], list[list[
 
 def chain_table(axioms: Mapping[str, Axioms]) -> tuple[list[Head], list[list[Cell]]]:
     """What becomes of the ends of chains, a row per similarity."""
-    from pddm_lab.audit import percent
+    from pddm_lab.analysis.metric_axioms import percent
 
     heads = [
         Head("Similarity"), Head("Accepted from", "The threshold at 1 % FPR."), Head("Chains looked at"),
@@ -199,7 +199,7 @@ def shot(items: pd.DataFrame, row: int, role: str = "") -> Shot:
 
 def calibration_table(calibrations: Mapping[str, Calibration], by: str) -> tuple[list[Head], list[list[Cell]]]:
     """Errors of the chances said, overall and in each third by density, and where each third's even odds lie."""
-    from pddm_lab.calibration import QUESTIONS
+    from pddm_lab.analysis.calibration import QUESTIONS
     from pddm_lab.neighbourhoods import DENSITIES
 
     (calibrated, calibrated_said), (everywhere, everywhere_said) = QUESTIONS.values()

@@ -125,13 +125,13 @@ def _trust(path: str, protocol: str, stamp: Stamp) -> Trust:
 
 
 def judged(run: Run, protocol: str, by: str) -> pd.DataFrame:
-    """row, right and ap of a gallery's queries by a similarity, or of a sample of them: see `pddm_lab.mistakes`."""
+    """row, right and ap of a gallery's queries by a similarity, or of a sample of them: see `query_errors`."""
     return _judged(*_key(run, protocol), by, _stamp(run.path / "model.safetensors"))
 
 
 @st.cache_resource(max_entries=12, show_spinner="Searching with every query")
 def _judged(path: str, protocol: str, stamp: Stamp, by: str, weights: Stamp) -> pd.DataFrame:
-    from pddm_lab.mistakes import SHORTLIST, judge
+    from pddm_lab.analysis.query_errors import SHORTLIST, judge
 
     gallery = loaders._gallery(path, protocol, stamp)
     queries, searched = gallery.rows("query"), gallery.rows("gallery")
@@ -147,7 +147,7 @@ def to_anchor(run: Run, protocol: str, anchor: int, by: str) -> np.ndarray:
 
 @st.cache_resource(max_entries=24, show_spinner="Comparing every item with the anchor")
 def _to_anchor(path: str, protocol: str, stamp: Stamp, anchor: int, by: str, weights: Stamp) -> np.ndarray:
-    from pddm_lab.anchor import similarity_to
+    from pddm_lab.analysis.pairs import similarity_to
 
     return similarity_to(
         loaders._gallery(path, protocol, stamp).features, anchor, loaders._similarities(path, weights)[by]

@@ -16,7 +16,7 @@ from app_pages.map.lasso import Lasso
 from shared import loaders
 
 from pddm_lab import figures
-from pddm_lab.anchor import nearest_to
+from pddm_lab.analysis.pairs import nearest_to
 from pddm_lab.figures import Colouring, class_colour, shown, style_of
 from pddm_lab.figures.maps import Key
 from pddm_lab.gallery import Gallery

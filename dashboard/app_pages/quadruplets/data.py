@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 from shared import loaders
 
-from pddm_lab import hardness
+from pddm_lab.analysis import hardness
 from pddm_lab.mined import Mined
 from pddm_lab.runs import Run
 

@@ -14,7 +14,8 @@ from app_pages.quadruplets.data import Choice
 from shared import loaders, picture_grid, shell
 from shared.export import export
 
-from pddm_lab import cards, figures, hardness
+from pddm_lab import cards, figures
+from pddm_lab.analysis import hardness
 from pddm_lab.cards.confusions import SUSPICIOUS
 from pddm_lab.mined import ORDERS, Mined
 from pddm_lab.runs import Run

@@ -20,9 +20,9 @@ from pddm_lab.gallery import Gallery, SearchResult
 from pddm_lab.runs import Run
 
 if TYPE_CHECKING:
-    from pddm_lab.explain import Explanation
+    from pddm_lab.analysis.explain import Explanation
+    from pddm_lab.analysis.shortlist import Ceiling
     from pddm_lab.measure import ImageEmbedder
-    from pddm_lab.shortlist import Ceiling
     from pddm_lab.similarity import Similarity
 
 RERANKERS = ("mahalanobis", "pddm")
@@ -114,7 +114,7 @@ def ceiling(run: Run, protocol: str) -> Ceiling:
 
 @st.cache_resource(max_entries=8, show_spinner="Searching with the gallery's queries")
 def _ceiling(path: str, stamp: Stamp, _of: Gallery) -> Ceiling:
-    from pddm_lab.shortlist import MOST_QUERIES, ceiling
+    from pddm_lab.analysis.shortlist import MOST_QUERIES, ceiling
 
     return ceiling(_of, most_queries=max(min(MOST_QUERIES, COMPARISONS // max(len(_of), 1)), 100))
 
@@ -145,7 +145,7 @@ def why(run: Run, protocol: str, query: np.ndarray, row: int) -> Why:
 
 @st.cache_data(max_entries=64, show_spinner="Taking the pair apart")
 def _why(path: str, model: Stamp, gallery: str, stamp: Stamp, query: bytes, row: int, _run: Run, _of: Gallery) -> Why:
-    from pddm_lab.explain import explain_by
+    from pddm_lab.analysis.explain import explain_by
 
     known = loaders.similarities(_run)
     others = np.random.default_rng(0).permutation(len(_of))[:PLACES]
@@ -164,7 +164,7 @@ def _why(path: str, model: Stamp, gallery: str, stamp: Stamp, query: bytes, row:
 
 @st.cache_data(max_entries=2048, show_spinner=False)
 def _ends(gallery: str, stamp: Stamp, dimension: int, _of: Gallery) -> tuple[list[int], list[int], float, float]:
-    from pddm_lab.explain import extremes
+    from pddm_lab.analysis.explain import extremes
 
     least, most = extremes(_of.features, dimension, ENDS)
     low, high = (float(_of.features[end[0], dimension]) for end in (least, most))

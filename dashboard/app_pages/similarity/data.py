@@ -9,10 +9,10 @@ import pandas as pd
 import streamlit as st
 from shared import loaders
 
+from pddm_lab.analysis.thresholds import ByDensity
 from pddm_lab.neighbourhoods import DENSITIES
 from pddm_lab.runs import Run
 from pddm_lab.separation import Distribution, histogram
-from pddm_lab.verdicts import ByDensity
 
 
 def by_density(run: Run, protocol: str, similarity: str, share: float) -> ByDensity:
@@ -25,7 +25,7 @@ def by_density(run: Run, protocol: str, similarity: str, share: float) -> ByDens
 def _by_density(
     path: str, protocol: str, stamps: tuple[loaders.Stamp, ...], similarity: str, share: float, _pairs: pd.DataFrame
 ) -> ByDensity:
-    from pddm_lab.verdicts import by_density
+    from pddm_lab.analysis.thresholds import by_density
 
     return by_density(_pairs, similarity, share)
 
@@ -68,7 +68,7 @@ def scored_in_words(run: Run, protocol: str) -> str:
 
 def scores_of(run: Run, protocol: str, items: Sequence[str]) -> dict[str, float] | None:
     """Every similarity of two items of a gallery; None where it doesn't hold both. Raises as `scored_pairs` does."""
-    from pddm_lab.pairs import score_pairs
+    from pddm_lab.analysis.pairs import score_pairs
 
     of = loaders.gallery(run, protocol)
     a, b = (loaders.row_of(of, item) for item in items)

@@ -12,9 +12,9 @@ from app_pages.similarity.text import density_in_words
 from shared import export, shell
 
 from pddm_lab import cards, figures
+from pddm_lab.analysis.thresholds import ByDensity
 from pddm_lab.figures import PROTOCOL_TITLES
 from pddm_lab.runs import Run
-from pddm_lab.verdicts import ByDensity
 
 SHARES = {"0.1": "0.1 % FPR", "1": "1 % FPR", "5": "5 % FPR"}
 CURVES = {"distributions": "Distributions", "roc": "ROC"}

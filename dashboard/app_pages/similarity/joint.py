@@ -14,9 +14,9 @@ from app_pages.similarity.text import as_exported, who_is_right_in_words, with_i
 from shared import export, loaders, picture_grid, shell
 
 from pddm_lab import cards, figures
+from pddm_lab.analysis.thresholds import QUADRANTS, clearest_first, quadrant_of, who_is_right
 from pddm_lab.figures import PROTOCOL_TITLES
 from pddm_lab.runs import Run
-from pddm_lab.verdicts import QUADRANTS, clearest_first, quadrant_of, who_is_right
 
 DRAWN = 800
 """Pairs drawn as points."""

@@ -7,6 +7,7 @@ similarities at once, and parted by how densely their items lie.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,10 @@ from jaxtyping import Float, Int
 
 if TYPE_CHECKING:
     from pddm_lab.gallery import Gallery
+    from pddm_lab.separation import Distribution
     from pddm_lab.similarity import Similarity
 
+_AT_ONCE = 1 << 14  # features copied at a time: 8 MB of 128 dimensions
 SCORED_AT_A_TIME = 1 << 14
 """Pairs whose features are gathered at a time: bounds the memory."""
 
@@ -125,3 +128,90 @@ class _Slots:
         a, b = self.queries[query], self.searched[at]
         once = ~(self.both[a] & self.both[b]) | (a < b)
         return np.column_stack([a[once], b[once]])[:count]
+
+
+def similarity_to(
+    features: Float[np.ndarray, "items dim"], anchor: int, similarity: Similarity
+) -> Float[np.ndarray, " items"]:
+    """The similarity of every item to the anchor, larger = more similar; the anchor's own included.
+
+    Args:
+        features: of all items; may be memory-mapped.
+        anchor: its row.
+        similarity: on the CPU.
+    """
+    import torch
+
+    centre = torch.from_numpy(np.array(features[anchor], dtype=np.float32))
+    values = np.empty(len(features), np.float32)
+    for at in range(0, len(features), _AT_ONCE):
+        part = torch.from_numpy(np.array(features[at : at + _AT_ONCE], dtype=np.float32))
+        values[at : at + _AT_ONCE] = similarity.pairs(centre.expand_as(part), part).numpy()
+    return values
+
+
+def nearest_to(values: Float[np.ndarray, " items"], anchor: int, count: int) -> Int[np.ndarray, " nearest"]:
+    """Rows of the items most similar to the anchor, best first, itself left out; equal ones by row.
+
+    Args:
+        values: of every item, as `similarity_to` gives them.
+        anchor: its row.
+        count: how many; fewer come where there are fewer.
+    """
+    others = np.where(np.arange(len(values)) == anchor, -np.inf, values)
+    count = max(min(count, len(values) - 1), 0)
+    if not count:
+        return np.empty(0, np.int64)
+    bound = np.partition(others, -count)[-count]
+    able = np.flatnonzero(others >= bound)
+    return able[np.argsort(-others[able], kind="stable")][:count]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of one protocol by every similarity."""
+
+    distributions: Mapping[str, Distribution]
+    queries: int
+    searched: int
+    positives: int
+    """Positive pairs there are, also where only a sample was scored."""
+    negatives: int
+
+    @staticmethod
+    def of(gallery: Gallery) -> Pairs:
+        """Count a gallery's pairs: query and searched item, or each unordered pair once where these are the same."""
+        roles, labels = gallery.items["role"], gallery.items["label"].to_numpy()
+        queries, searched = labels[roles != "gallery"], labels[roles != "query"]
+        classes = int(labels.max()) + 1 if len(labels) else 0
+        of_query, of_searched = (np.bincount(part, minlength=classes).astype(np.int64) for part in (queries, searched))
+        if (roles == "both").all():
+            positives = int((of_query * (of_query - 1)).sum()) // 2
+            total = len(labels) * (len(labels) - 1) // 2
+        else:
+            positives, total = int((of_query * of_searched).sum()), len(queries) * len(searched)
+        return Pairs(gallery.distributions, len(queries), len(searched), positives, total - positives)
+
+    def rates(self, similarity: str, threshold: float) -> tuple[float, float, float]:
+        """(true-positive rate, false-positive rate, precision) of accepting pairs of at least a threshold.
+
+        The precision is that of all pairs, scaled up where a sample was scored; NaN where no pair passes.
+        """
+        tpr, fpr = self.distributions[similarity].rates_at(threshold)
+        accepted = tpr * self.positives + fpr * self.negatives
+        return tpr, fpr, tpr * self.positives / accepted if accepted else float("nan")
+
+    @property
+    def size(self) -> str:
+        """Queries and searched items in words."""
+        if self.queries == self.searched:
+            return f"{self.queries:,} items, each searched among the others"
+        return f"{self.queries:,} queries in {self.searched:,} items"
+
+    @property
+    def counted(self) -> str:
+        """Pairs in words, and how many of them were scored."""
+        scored = next(iter(self.distributions.values())).pairs_scored
+        total = self.positives + self.negatives
+        sampled = "" if scored >= total else f", of which {scored:,} were scored"
+        return f"{self.positives:,} positive and {self.negatives:,} negative pairs{sampled}"

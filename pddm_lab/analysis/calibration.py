@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from pddm_lab.audit import Finding
+from pddm_lab.analysis.metric_axioms import Finding
 from pddm_lab.neighbourhoods import DENSITIES
 
 if TYPE_CHECKING:
