@@ -53,6 +53,7 @@ from IPython.display import Markdown, display
 
 from pddm_lab import cards, figures
 from pddm_lab.analysis import hardness
+from pddm_lab.applications.feature_spaces import pooled_features
 from pddm_lab.config import TrainConfig
 from pddm_lab.config import data_root as data_folder
 from pddm_lab.data.dataset import read_dataset
@@ -60,7 +61,6 @@ from pddm_lab.losses import double_header_hinge, embedding_hinge
 from pddm_lab.mined import Mined
 from pddm_lab.miner import mine
 from pddm_lab.similarity import Euclidean
-from pddm_lab.spaces import pooled_features
 from pddm_lab.teaching import PHASE, SmallTraining, ids_in, pictures, share_with, with_wrong_labels
 
 side = image_size or (32 if dataset == "digits" else 128)

@@ -44,13 +44,14 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from pddm_lab import beyond_tables, cards
+from pddm_lab import cards
+from pddm_lab.applications import tables
+from pddm_lab.applications.class_scaling import CLASSES, embedding_seconds, growth
+from pddm_lab.applications.feature_spaces import gallery_spaces
+from pddm_lab.applications.few_shot import METHODS, Episodes, by_mean, by_score, classifier, keep, of_run, summary
 from pddm_lab.figures import PROTOCOL_TITLES, beyond
-from pddm_lab.growth import CLASSES, embedding_seconds, growth
 from pddm_lab.margins import MARGINS, class_margins
 from pddm_lab.measure import load_model
-from pddm_lab.recognition import METHODS, Episodes, by_mean, by_score, classifier, keep, of_run, summary
-from pddm_lab.spaces import gallery_spaces
 from pddm_lab.study.cells import Study
 
 pd.set_option("display.max_colwidth", None)
@@ -148,7 +149,7 @@ if study:
     settings = {"shots": list(shots), "ways": ways, "episodes": episodes, "seed": seed}
     kept = Study.create(study, runs_root)
     keep(kept, of.config.dataset, table, of.config.seed, settings)
-    pages = beyond_tables.write(kept)
+    pages = tables.write(kept)
     display(Markdown(f"Kept in the study `{study}`, as tables in `{pages[0].parent}`."))
 
 # %% [markdown]

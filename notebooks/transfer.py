@@ -47,7 +47,8 @@ begin(
 import pandas as pd
 from IPython.display import Markdown, display
 
-from pddm_lab import beyond_tables, transfer
+from pddm_lab.applications import tables as beyond_tables
+from pddm_lab.applications import transfer
 from pddm_lab.config import TrainConfig
 from pddm_lab.config import data_root as data_folder
 from pddm_lab.data import grocery

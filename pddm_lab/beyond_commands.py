@@ -14,7 +14,7 @@ from pddm_lab.errors import ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pddm_lab.transfer import Target
+    from pddm_lab.applications.transfer import Target
 
 _METRICS = ("recall@1", "map@r", "r_precision", "nmi", "auc")
 _ICONIC_METRICS = ("recall@1", "recall@2", "recall@4", "auc")
@@ -42,9 +42,9 @@ def recognise(
         csv: file that every episode's accuracies go to as well.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
+    from pddm_lab.applications.few_shot import METHODS, of_run, summary
     from pddm_lab.notebook import run_named
     from pddm_lab.progress import progress_bars
-    from pddm_lab.recognition import METHODS, of_run, summary
 
     of = run_named(run, runs_root)
     with progress_bars(True)("episodes") as report:
@@ -87,9 +87,9 @@ def transfer(
         data_root: folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
+    from pddm_lab.applications.transfer import transfer_run
     from pddm_lab.notebook import run_named
     from pddm_lab.progress import progress_bars
-    from pddm_lab.transfer import transfer_run
 
     of = run_named(run, runs_root)
     other = run_named(reference, runs_root) if reference else None
@@ -115,8 +115,8 @@ def growth(run: Positional[str] = "", most: int = 100_000, images: int = 5, csv:
         csv: file that all measures go to as well.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
-    from pddm_lab.growth import CLASSES, embedding_seconds
-    from pddm_lab.growth import growth as measured
+    from pddm_lab.applications.class_scaling import CLASSES, embedding_seconds
+    from pddm_lab.applications.class_scaling import growth as measured
     from pddm_lab.measure import load_model
     from pddm_lab.notebook import run_named
     from pddm_lab.progress import progress_bars
@@ -145,9 +145,9 @@ def growth(run: Positional[str] = "", most: int = 100_000, images: int = 5, csv:
 
 
 def _target(to: str, iconic: bool, split_seed: int, data_root: str, runs_root: str) -> Target:
+    from pddm_lab.applications.transfer import Target
     from pddm_lab.data import grocery
     from pddm_lab.data.dataset import read_dataset
-    from pddm_lab.transfer import Target
 
     if iconic and to != "grocery":
         raise ConfigError(f"--iconic expects --to grocery, whose classes have iconic pictures, got {to!r}.")

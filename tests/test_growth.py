@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pddm_lab.applications.class_scaling import embedding_seconds, growth, sizes
 from pddm_lab.config import TrainConfig
-from pddm_lab.growth import embedding_seconds, growth, sizes
 from pddm_lab.model import MetricModel
 
 
@@ -37,7 +37,7 @@ def test_growth_is_measured_for_each_number_of_classes(model: MetricModel) -> No
 
 
 def test_a_long_pass_is_a_product(model: MetricModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pddm_lab.growth.PASS_LIMIT", 0.0)
+    monkeypatch.setattr("pddm_lab.applications.class_scaling.PASS_LIMIT", 0.0)
     (row,) = growth(model, (500,), images=2).to_dict("records")
     assert not row["pass_measured"]
     assert row["pass_seconds"] == pytest.approx(8 * row["step_seconds"])  # 501 classes x 2 images in batches of 128

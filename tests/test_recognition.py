@@ -12,8 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pddm_lab.errors import ConfigError, LabError
-from pddm_lab.recognition import (
+from pddm_lab.applications.feature_spaces import Space
+from pddm_lab.applications.few_shot import (
     METHODS,
     Episodes,
     by_mean,
@@ -25,8 +25,8 @@ from pddm_lab.recognition import (
     summary,
     vote,
 )
+from pddm_lab.errors import ConfigError, LabError
 from pddm_lab.similarity import make_similarity
-from pddm_lab.spaces import Space
 from pddm_lab.study.cells import Study
 from pddm_lab.study.cells import table as kept_table
 

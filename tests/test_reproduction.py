@@ -17,7 +17,8 @@ from PIL import Image
 from test_data_benchmarks import make_cars, make_cub
 from torchvision import models
 
-from pddm_lab import measure, published, reproduction
+from pddm_lab import measure, published
+from pddm_lab.applications import reproduction
 from pddm_lab.config import PRESETS
 from pddm_lab.data import cars196, cub200
 from pddm_lab.errors import ConfigError, RunError

@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
+from pddm_lab.applications.feature_spaces import PRETRAINED, Space
+from pddm_lab.applications.transfer import Target, coarse, measure, summary, train_each, transfer, transfer_run
 from pddm_lab.config import TrainConfig
 from pddm_lab.data import grocery
 from pddm_lab.data.dataset import Protocol
 from pddm_lab.errors import DataError
 from pddm_lab.similarity import make_similarity
-from pddm_lab.spaces import PRETRAINED, Space
 from pddm_lab.study.material import Material
-from pddm_lab.transfer import Target, coarse, measure, summary, train_each, transfer, transfer_run
 
 COARSE = {str(digit): "round" if digit in (0, 3, 5, 6, 8, 9) else "straight" for digit in range(10)}
 

@@ -57,7 +57,7 @@ def growth(table: pd.DataFrame, *, title: str = "", height: int = 400) -> go.Fig
     """What classes cost, on logarithmic axes: bytes on the left, seconds to add one class on the right.
 
     Args:
-        table: as `pddm_lab.growth.growth` returns it.
+        table: as `pddm_lab.applications.class_scaling.growth` returns it.
     """
     figure = make_subplots(1, 2, horizontal_spacing=0.1, subplot_titles=["size", "one more class"])
     lines = (

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from pddm_lab.recognition import METHODS
+from pddm_lab.applications.few_shot import METHODS
 from pddm_lab.runs import Run
 from pddm_lab.study.cells import table
 

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pddm_lab.applications.feature_spaces import PRETRAINED, Space, pooled_features, pretrained_space, run_space
 from pddm_lab.config import SIMILARITIES, TrainConfig
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import DataError
@@ -33,7 +34,6 @@ from pddm_lab.model import MetricModel
 from pddm_lab.progress import Progress
 from pddm_lab.run import Run
 from pddm_lab.similarity import Euclidean, Similarity
-from pddm_lab.spaces import PRETRAINED, Space, pooled_features, pretrained_space, run_space
 from pddm_lab.study import fit as study_fit
 from pddm_lab.study.cells import Study, key_of
 from pddm_lab.study.material import Material, powered

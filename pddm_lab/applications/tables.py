@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from pddm_lab.applications.feature_spaces import PRETRAINED
+from pddm_lab.applications.few_shot import METHODS
+from pddm_lab.applications.transfer import summary
 from pddm_lab.figures import PROTOCOL_TITLES, style_of
 from pddm_lab.files import replacing
-from pddm_lab.recognition import METHODS
-from pddm_lab.spaces import PRETRAINED
 from pddm_lab.study.cells import Study, table
 from pddm_lab.study.tables import markdown, number
-from pddm_lab.transfer import summary
 
 _TRANSFER = {
     "recall@1": ("R@1", 100, 1), "recall@4": ("R@4", 100, 1), "map@r": ("MAP@R", 100, 1), "nmi": ("NMI", 100, 1),
