@@ -5,10 +5,10 @@ and nothing to load. It takes text and background from where it is put, so that 
 """
 
 from pddm_lab.cards.audit import Cell, Head, Shot, Together, audit_table, together_grid
-from pddm_lab.cards.block import RIGHT, WRONG, Block, picture
 from pddm_lab.cards.classes import class_counts
 from pddm_lab.cards.confusions import confusion_bars, suspect_grid
 from pddm_lab.cards.explanation import Dimension, dimension_rows, explained_pair
+from pddm_lab.cards.html import RIGHT, WRONG, Block, picture
 from pddm_lab.cards.pairs import density_table, pair_grid, pair_strip, quadrant_table
 from pddm_lab.cards.pictures import image_grid, retrieval_grid
 from pddm_lab.cards.quadruplets import quadruplet_card, quadruplet_grid

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from pddm_lab.cards.block import Block, escaped, picture
+from pddm_lab.cards.html import Block, escaped, picture
 
 _MARKS = {"holds": ("✓", "holds"), "fails": ("✕", "does not hold"), "": ("", "")}
 

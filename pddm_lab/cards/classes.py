@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pddm_lab.cards.block import Block, escaped
+from pddm_lab.cards.html import Block, escaped
 
 
 def class_counts(classes: Sequence[tuple[str, int, int]], colours: Sequence[str], most: int = 12) -> Block:

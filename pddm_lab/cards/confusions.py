@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from pddm_lab.cards.block import Block, escaped, number, picture
+from pddm_lab.cards.html import Block, escaped, number, picture
 
 SUSPICIOUS = 0.5
 """From this score on more than half of the classmates met speak against an item, beyond chance."""

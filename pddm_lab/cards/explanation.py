@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pddm_lab.cards.block import Block, digits_of, escaped, number, picture
+from pddm_lab.cards.html import Block, digits_of, escaped, number, picture
 from pddm_lab.figures import style_of
 
 if TYPE_CHECKING:

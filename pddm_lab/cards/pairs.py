@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pddm_lab.analysis.thresholds import QUADRANTS, ByDensity
-from pddm_lab.cards.block import Block, digits_of, escaped, number, picture
+from pddm_lab.cards.html import Block, digits_of, escaped, number, picture
 from pddm_lab.figures import shown, style_of
 
 LETTERS = {"euclidean": "D", "mahalanobis": "D<sub>M</sub>", "cosine": "cos", "pddm": "S"}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pddm_lab.cards.block import Block, digits_of, escaped, number, picture
+from pddm_lab.cards.html import Block, digits_of, escaped, number, picture
 from pddm_lab.figures import style_of
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from pddm_lab.cards.block import Block, escaped
+from pddm_lab.cards.html import Block, escaped
 from pddm_lab.figures import METRICS, in_order, style_of
 
 
