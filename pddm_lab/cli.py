@@ -17,12 +17,12 @@ import tyro
 from tyro.conf import Fixed, Positional, Suppress, arg
 
 from pddm_lab import config
-from pddm_lab.bench.commands import bench
-from pddm_lab.beyond_commands import growth, recognise, transfer
+from pddm_lab.commands.applications import growth, recognise, transfer
+from pddm_lab.commands.bench import bench
+from pddm_lab.commands.gallery import gallery
+from pddm_lab.commands.study import compare
 from pddm_lab.config import PRESET_SUMMARIES, PRESETS, TrainConfig
 from pddm_lab.errors import ConfigError, DataError, LabError, RunError
-from pddm_lab.gallery_commands import gallery
-from pddm_lab.study_commands import compare
 
 if TYPE_CHECKING:
     from pddm_lab.progress import Progress
