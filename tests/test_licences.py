@@ -6,7 +6,7 @@ import pandas as pd
 
 from pddm_lab.data.dataset import SOURCES
 from pddm_lab.data.emoji_sets import STYLE_SETS
-from pddm_lab.licences import LICENCES, UNKNOWN, attribution, counted, licence_of, sources
+from pddm_lab.data.licences import LICENCES, UNKNOWN, attribution, counted, licence_of, sources
 
 
 def test_every_licence_of_a_source_is_known() -> None:

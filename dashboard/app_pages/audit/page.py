@@ -196,7 +196,7 @@ def calibration(run: Run) -> None:
 def duplicates(run: Run) -> None:
     """Pictures that are there twice, and what they do to Recall@1."""
     from pddm_lab.analysis.duplicates import ALIKE, KINDS, LEAST, across_splits, groups_of
-    from pddm_lab.licences import sources
+    from pddm_lab.data.licences import sources
 
     items = data.listed(run)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -303,7 +303,7 @@ def _effect(run: Run, items: pd.DataFrame, pairs: pd.DataFrame) -> None:
 
 def licences(run: Run) -> None:
     """Whose pictures these are."""
-    from pddm_lab.licences import attribution, counted, licence_of, sources
+    from pddm_lab.data.licences import attribution, counted, licence_of, sources
 
     items = data.listed(run)
     table = counted(items, sources(run.info["dataset"], items["id"]))

@@ -11,7 +11,7 @@ from app_pages.audit.similarities import listed, minus, name_cell, shot
 
 from pddm_lab.analysis.duplicates import KINDS, SPLITS
 from pddm_lab.cards import Cell, Head, Together
-from pddm_lab.licences import licence_of
+from pddm_lab.data.licences import licence_of
 
 if TYPE_CHECKING:
     from pddm_lab.analysis.duplicate_effect import Effect
