@@ -51,7 +51,7 @@ from pddm_lab.applications import tables as beyond_tables
 from pddm_lab.applications import transfer
 from pddm_lab.config import TrainConfig
 from pddm_lab.config import data_root as data_folder
-from pddm_lab.data import grocery
+from pddm_lab.data.sources import grocery
 from pddm_lab.figures import PROTOCOL_TITLES, beyond, style_of
 from pddm_lab.progress import progress_bars
 from pddm_lab.study.material import Material

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from pddm_lab.data import cars196, cub200, products
 from pddm_lab.data.dataset import Dataset, read_dataset
+from pddm_lab.data.sources import cars196, cub200, products
 from pddm_lab.errors import DataError
 
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from pddm_lab.data import dataset as module
-from pddm_lab.data import digits
 from pddm_lab.data.dataset import SOURCES, Dataset, Protocol, read_dataset
+from pddm_lab.data.sources import digits
 from pddm_lab.errors import DataError
 
 

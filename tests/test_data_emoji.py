@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from pddm_lab.data import emoji, npm
 from pddm_lab.data.dataset import read_dataset
-from pddm_lab.data.emoji_sets import LICENCE_URLS, STYLE_SETS, Picture, StyleSet, group_into_classes, svg_text
-from pddm_lab.data.npm import is_intact, npm_pack, tarball_name
-from pddm_lab.data.render import render_svgs
+from pddm_lab.data.sources import emoji, npm
+from pddm_lab.data.sources.emoji_sets import LICENCE_URLS, STYLE_SETS, Picture, StyleSet, group_into_classes, svg_text
+from pddm_lab.data.sources.npm import is_intact, npm_pack, tarball_name
+from pddm_lab.data.sources.render import render_svgs
 from pddm_lab.errors import DataError
 
 SHAPES = ("bear", "cup", "fire-engine", "rose", "star", "sun")

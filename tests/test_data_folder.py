@@ -9,7 +9,7 @@ import pytest
 from test_data_dataset import make_folder
 
 from pddm_lab.data.dataset import read_dataset
-from pddm_lab.data.folder import list_folder
+from pddm_lab.data.sources.folder import list_folder
 from pddm_lab.errors import DataError
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pddm_lab.data import grocery
 from pddm_lab.data.dataset import read_dataset
+from pddm_lab.data.sources import grocery
 from pddm_lab.errors import DataError
 
 COUNTS = {"train": 3, "val": 1, "test": 2}

@@ -10,8 +10,8 @@ from PIL import Image
 
 from pddm_lab import cli
 from pddm_lab.config import TrainConfig
-from pddm_lab.data import imagenet
 from pddm_lab.data.dataset import read_dataset
+from pddm_lab.data.sources import imagenet
 from pddm_lab.errors import DataError
 
 WNIDS = [

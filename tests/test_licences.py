@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from pddm_lab.data.dataset import SOURCES
-from pddm_lab.data.emoji_sets import STYLE_SETS
 from pddm_lab.data.licences import LICENCES, UNKNOWN, attribution, counted, licence_of, sources
+from pddm_lab.data.sources.emoji_sets import STYLE_SETS
 
 
 def test_every_licence_of_a_source_is_known() -> None:

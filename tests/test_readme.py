@@ -14,7 +14,7 @@ import tyro
 from pddm_lab import cli
 from pddm_lab.config import PRESETS
 from pddm_lab.data.dataset import SOURCES
-from pddm_lab.data.emoji import SOURCE as EMOJI
+from pddm_lab.data.sources.emoji import SOURCE as EMOJI
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

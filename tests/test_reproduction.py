@@ -20,7 +20,7 @@ from torchvision import models
 from pddm_lab import measure, published
 from pddm_lab.applications import reproduction
 from pddm_lab.config import PRESETS
-from pddm_lab.data import cars196, cub200
+from pddm_lab.data.sources import cars196, cub200
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.run import Run
 

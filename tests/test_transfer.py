@@ -14,8 +14,8 @@ from PIL import Image
 from pddm_lab.applications.feature_spaces import PRETRAINED, Space
 from pddm_lab.applications.transfer import Target, coarse, measure, summary, train_each, transfer, transfer_run
 from pddm_lab.config import TrainConfig
-from pddm_lab.data import grocery
 from pddm_lab.data.dataset import Protocol
+from pddm_lab.data.sources import grocery
 from pddm_lab.errors import DataError
 from pddm_lab.similarity import make_similarity
 from pddm_lab.study.material import Material

@@ -146,8 +146,8 @@ def growth(run: Positional[str] = "", most: int = 100_000, images: int = 5, csv:
 
 def _target(to: str, iconic: bool, split_seed: int, data_root: str, runs_root: str) -> Target:
     from pddm_lab.applications.transfer import Target
-    from pddm_lab.data import grocery
     from pddm_lab.data.dataset import read_dataset
+    from pddm_lab.data.sources import grocery
 
     if iconic and to != "grocery":
         raise ConfigError(f"--iconic expects --to grocery, whose classes have iconic pictures, got {to!r}.")

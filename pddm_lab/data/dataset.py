@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pddm_lab.data import cars196, cub200, digits, emoji, folder, grocery, imagenet, products
 from pddm_lab.data.images import open_image, why_unreadable
 from pddm_lab.data.source import Source
+from pddm_lab.data.sources import cars196, cub200, digits, emoji, folder, grocery, imagenet, products
 from pddm_lab.data.splits import hold_out_queries, without_lone_items
 from pddm_lab.errors import DataError
 from pddm_lab.progress import Progress

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from pddm_lab.data.dataset import SOURCES
-from pddm_lab.data.emoji_sets import LICENCE_URLS, STYLE_SETS
+from pddm_lab.data.sources.emoji_sets import LICENCE_URLS, STYLE_SETS
 
 UNKNOWN = "unknown"
 

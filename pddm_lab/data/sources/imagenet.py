@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pddm_lab.data.folder import image_names
 from pddm_lab.data.source import Listing, Source, read_rows
+from pddm_lab.data.sources.folder import image_names
 from pddm_lab.data.splits import halves_by_hash
 from pddm_lab.errors import DataError
 from pddm_lab.progress import Progress

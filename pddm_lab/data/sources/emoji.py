@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from pddm_lab.data.emoji_sets import (
+from pddm_lab.data.source import Listing, Source, how_to_get, staged_folder
+from pddm_lab.data.sources.emoji_sets import (
     LICENCE_URLS,
     STYLE_SETS,
     STYLES_NEEDED,
@@ -25,9 +26,8 @@ from pddm_lab.data.emoji_sets import (
     group_into_classes,
     svg_text,
 )
-from pddm_lab.data.npm import Pack, is_intact, npm_pack, tarball_name
-from pddm_lab.data.render import render_svgs
-from pddm_lab.data.source import Listing, Source, how_to_get, staged_folder
+from pddm_lab.data.sources.npm import Pack, is_intact, npm_pack, tarball_name
+from pddm_lab.data.sources.render import render_svgs
 from pddm_lab.data.splits import halves_by_hash
 from pddm_lab.errors import DataError
 from pddm_lab.progress import Progress

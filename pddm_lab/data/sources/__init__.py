@@ -1,0 +1,1 @@
+"""Data sets, one file each; `pddm_lab.data.dataset` reads them by name."""
