@@ -49,7 +49,7 @@ from pddm_lab.applications import tables
 from pddm_lab.applications.class_scaling import CLASSES, embedding_seconds, growth
 from pddm_lab.applications.feature_spaces import gallery_spaces
 from pddm_lab.applications.few_shot import METHODS, Episodes, by_mean, by_score, classifier, keep, of_run, summary
-from pddm_lab.figures import PROTOCOL_TITLES, beyond
+from pddm_lab.figures import PROTOCOL_TITLES, applications
 from pddm_lab.margins import MARGINS, class_margins
 from pddm_lab.measure import load_model
 from pddm_lab.study.cells import Study
@@ -131,7 +131,7 @@ pd.DataFrame(
 table = of_run(of, episodes, shots=shots, ways=ways, seed=seed)
 means = summary(table)
 for name in of.protocols():
-    display(beyond.few_shot(means, name, METHODS, title=PROTOCOL_TITLES[name]))
+    display(applications.few_shot(means, name, METHODS, title=PROTOCOL_TITLES[name]))
 
 # %%
 for name in of.protocols():
@@ -192,7 +192,7 @@ pd.DataFrame(
 # %%
 model = load_model(of)
 costs = growth(model, [count for count in CLASSES if count <= most_classes])
-beyond.growth(costs, title="What classes cost")
+applications.growth(costs, title="What classes cost")
 
 # %%
 display(

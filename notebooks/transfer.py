@@ -52,7 +52,7 @@ from pddm_lab.applications import transfer
 from pddm_lab.config import TrainConfig
 from pddm_lab.config import data_root as data_folder
 from pddm_lab.data.sources import grocery
-from pddm_lab.figures import PROTOCOL_TITLES, beyond, style_of
+from pddm_lab.figures import PROTOCOL_TITLES, applications, style_of
 from pddm_lab.progress import progress_bars
 from pddm_lab.study.material import Material
 
@@ -111,7 +111,7 @@ def show(title, aim, fits, metrics):
     table = transfer.transfer(aim, fits, config)
     tables.append(table)
     means = transfer.summary(table)
-    display(beyond.transferred(means, title=title))
+    display(applications.transferred(means, title=title))
     rows = means[means["metric"].isin(metrics)].assign(
         protocol=lambda frame: frame["protocol"].map(PROTOCOL_TITLES),
         similarity=lambda frame: [style_of(name).title for name in frame["similarity"]],

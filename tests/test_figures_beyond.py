@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pddm_lab.figures import beyond
+from pddm_lab.figures import applications
 
 
 def test_few_shot_curves_have_intervals_and_a_dash_per_space() -> None:
@@ -16,7 +16,7 @@ def test_few_shot_curves_have_intervals_and_a_dash_per_space() -> None:
         for space in ("pretrained", "demo") for k in (1, 5) for method in ("knn", "pddm")
         if (space, method) != ("pretrained", "pddm")
     ]  # fmt: skip
-    figure = beyond.few_shot(pd.DataFrame(rows), "unseen", {"knn": "k-NN", "pddm": "k-NN by S"}, title="Unseen")
+    figure = applications.few_shot(pd.DataFrame(rows), "unseen", {"knn": "k-NN", "pddm": "k-NN by S"}, title="Unseen")
     curves = [trace for trace in figure.data if trace.x[0] is not None]
     assert [(trace.name, trace.line.dash) for trace in curves] == [
         ("k-NN", "solid"),
@@ -33,7 +33,7 @@ def test_growth_shows_sizes_and_seconds() -> None:
     table = pd.DataFrame(
         {"classes": [10, 100], "lab_bytes": 100, "gallery_bytes": [1, 10], "classifier_bytes": [50, 500]}
     )
-    figure = beyond.growth(table.assign(**{name: [n + 1.0, n + 2.0] for n, name in enumerate(seconds)}))
+    figure = applications.growth(table.assign(**{name: [n + 1.0, n + 2.0] for n, name in enumerate(seconds)}))
     of = {trace.name: list(trace.y) for trace in figure.data}
     assert of["lab: model and gallery"] == [101, 110]
     assert of["classifier: and a pass of training"] == [5, 7]
@@ -47,7 +47,7 @@ def test_transfer_is_a_row_per_model() -> None:
          "value": value, "low": value - 0.1, "high": high}
         for protocol in ("known", "unseen") for model, value, high in (("pretrained", 0.5, np.nan), ("emoji", 0.4, 0.5))
     ]  # fmt: skip
-    figure = beyond.transferred(pd.DataFrame(rows), title="To grocery")
+    figure = applications.transferred(pd.DataFrame(rows), title="To grocery")
     assert [note.text for note in figure.layout.annotations] == ["Unseen classes", "Known classes"]
     assert list(figure.data[0].y) == ["pretrained", "emoji"]
     assert list(figure.data[0].x) == [50, 40]

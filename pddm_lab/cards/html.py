@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pddm_lab.figures.looks import RIGHT, WRONG
+from pddm_lab.figures.style import RIGHT, WRONG
 
 __all__ = ["RIGHT", "WRONG", "Block", "digits_of", "escaped", "number", "picture"]
 

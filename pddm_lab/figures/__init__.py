@@ -6,18 +6,6 @@ axis, so that right is more similar in every chart. Pictures are in `pddm_lab.ca
 """
 
 from pddm_lab.figures.audit import chance_by_density, reliability_diagram, self_margins, slack
-from pddm_lab.figures.looks import (
-    METRICS,
-    NEGATIVE,
-    PHASE_TITLES,
-    PROTOCOL_TITLES,
-    STYLES,
-    Metric,
-    Style,
-    in_order,
-    shown,
-    style_of,
-)
 from pddm_lab.figures.maps import (
     RAMPS,
     Colouring,
@@ -42,6 +30,18 @@ from pddm_lab.figures.plane import (
 from pddm_lab.figures.quadruplets import HARDNESS, batch_matrix, confusion, hardness
 from pddm_lab.figures.retrieval import ceiling, elsewhere, rank_flow
 from pddm_lab.figures.study import differences, learning, side_by_side
+from pddm_lab.figures.style import (
+    METRICS,
+    NEGATIVE,
+    PHASE_TITLES,
+    PROTOCOL_TITLES,
+    STYLES,
+    Metric,
+    Style,
+    in_order,
+    shown,
+    style_of,
+)
 from pddm_lab.figures.training import comparison, curves, losses
 
 __all__ = [

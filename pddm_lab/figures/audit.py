@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from pddm_lab.figures.looks import NEGATIVE, in_order, new_figure, shown, style_of, translucent
+from pddm_lab.figures.style import NEGATIVE, in_order, new_figure, shown, style_of, translucent
 
 if TYPE_CHECKING:
     from pddm_lab.analysis.calibration import Calibration

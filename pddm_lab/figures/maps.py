@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
-from pddm_lab.figures.looks import RIGHT, WRONG, new_figure, shown, style_of
+from pddm_lab.figures.style import RIGHT, WRONG, new_figure, shown, style_of
 
 if TYPE_CHECKING:
     import pandas as pd

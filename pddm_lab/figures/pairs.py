@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pddm_lab.figures.looks import DASHES, NEGATIVE, RING, in_order, new_figure, shown, style_of, translucent
+from pddm_lab.figures.style import DASHES, NEGATIVE, RING, in_order, new_figure, shown, style_of, translucent
 from pddm_lab.neighbourhoods import DENSITIES
 
 if TYPE_CHECKING:

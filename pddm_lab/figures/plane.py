@@ -9,8 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pddm_lab.figures.looks import DASHES, METRICS, NEGATIVE, RING, new_figure, style_of, translucent
 from pddm_lab.figures.maps import class_colour
+from pddm_lab.figures.style import DASHES, METRICS, NEGATIVE, RING, new_figure, style_of, translucent
 from pddm_lab.scenes import EXTENT, LAYOUTS, Scene, mesh, path, spans
 
 if TYPE_CHECKING:

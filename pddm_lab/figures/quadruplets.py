@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from pddm_lab.figures.looks import NEGATIVE, STYLES, new_figure, shown, style_of, translucent
+from pddm_lab.figures.style import NEGATIVE, STYLES, new_figure, shown, style_of, translucent
 
 DARK = "#6B7686"
 HARDNESS = {

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from pddm_lab.figures.looks import NEGATIVE, RIGHT, RING, WRONG, new_figure, style_of, translucent
+from pddm_lab.figures.style import NEGATIVE, RIGHT, RING, WRONG, new_figure, style_of, translucent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from pddm_lab.figures.looks import METRICS, NEGATIVE, Metric, in_order, new_figure, style_of, translucent
+from pddm_lab.figures.style import METRICS, NEGATIVE, Metric, in_order, new_figure, style_of, translucent
 
 COLOURS = ("#D9570B", "#2F78D0", "#0E9470", "#B83280", "#8A6D1C", "#5B4BC4")
 """Of the methods that are named."""

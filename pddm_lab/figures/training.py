@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pddm_lab.figures.looks import (
+from pddm_lab.figures.style import (
     DASHES,
     METRICS,
     PROTOCOL_TITLES,

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pddm_lab.figures.looks import DASHES, METRICS, NEGATIVE, PROTOCOL_TITLES, STYLES, in_order, new_figure, style_of
+from pddm_lab.figures.style import DASHES, METRICS, NEGATIVE, PROTOCOL_TITLES, STYLES, in_order, new_figure, style_of
 
 _LOOKS = {
     "knn": (STYLES["euclidean"].colour, "circle"),
