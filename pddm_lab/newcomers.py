@@ -10,12 +10,12 @@ import pandas as pd
 
 from pddm_lab.data.images import SUFFIXES, open_image
 from pddm_lab.errors import DataError, RunError
-from pddm_lab.gallery import Gallery
-from pddm_lab.gallery_files import thumbnail
+from pddm_lab.gallery.changes import NewItems
+from pddm_lab.gallery.files import thumbnail
+from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.measure import ImageEmbedder, load_model
 from pddm_lab.progress import Progress
 from pddm_lab.run import Run
-from pddm_lab.upkeep import NewItems
 
 _LAYOUT = "expected FOLDER/<class>/<image>"
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-    from pddm_lab.gallery import Gallery
+    from pddm_lab.gallery.gallery import Gallery
 
 FORMAT = 1
 """Version of the layout; a reader refuses a newer one."""
@@ -312,7 +312,7 @@ class Run:
         Raises:
             RunError: no such gallery yet, or a torn one.
         """
-        from pddm_lab.gallery import Gallery
+        from pddm_lab.gallery.gallery import Gallery
 
         if protocol not in self.protocols():
             have = ", ".join(self.protocols()) or "none"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pddm_lab.bench import search
-from pddm_lab.gallery import Gallery
+from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.similarity import make_similarity
 
 

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pddm_lab import index as module
-from pddm_lab import maps
 from pddm_lab.errors import DataError, RunError
-from pddm_lab.gallery import Gallery, start_map, write_map
+from pddm_lab.gallery import index as module
+from pddm_lab.gallery import umap_layout
+from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.umap_layout import start_map, write_map
 from pddm_lab.separation import Distribution, histogram
 
 
@@ -326,7 +327,7 @@ def test_a_map_is_drawn_in_another_process(tmp_path: Path) -> None:
     gallery = Gallery.open(first.path, verify=True)
     assert gallery.map is not None
     assert gallery.map["id"].tolist() == first.items["id"].tolist()
-    assert gallery.manifest["map"] == {"method": "umap", "reason": "", "seed": maps.SEED}
+    assert gallery.manifest["map"] == {"method": "umap", "reason": "", "seed": umap_layout.SEED}
     places = gallery.map[["x", "y"]].to_numpy().reshape(3, 20, 2)
     middles = places.mean(1)
     spread = np.linalg.norm(places - middles[:, None], axis=2).max()
@@ -344,7 +345,7 @@ def test_a_map_that_umap_cannot_draw_is_its_principal_components(
     def fail(*_: np.ndarray) -> np.ndarray:
         raise ValueError("no graph")
 
-    monkeypatch.setattr(maps, "_umap", fail)
+    monkeypatch.setattr(umap_layout, "_umap", fail)
     assert write_map(gallery.path) == "pca"
     gallery = Gallery.open(gallery.path, verify=True)
     assert gallery.manifest["map"]["reason"] == "UMAP failed: no graph"

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from test_gallery import make, make_features
 
-from pddm_lab import maps
-from pddm_lab.maps import NEIGHBOURS, trust, write_map
+from pddm_lab.gallery import umap_layout
+from pddm_lab.gallery.umap_layout import NEIGHBOURS, trust, write_map
 from pddm_lab.neighbourhoods import NEIGHBOURS as NEAR
 from pddm_lab.neighbourhoods import nearest
 
@@ -37,7 +37,7 @@ def test_trust_agrees_with_a_loop(rows: np.ndarray | None) -> None:
 def test_a_map_is_stored_with_what_it_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features = make_features(60)
     gallery = make(tmp_path, 60, features=features)
-    monkeypatch.setattr(maps, "_umap", lambda of, *_: of[:, :2] * 3)
+    monkeypatch.setattr(umap_layout, "_umap", lambda of, *_: of[:, :2] * 3)
     assert write_map(gallery.path) == "umap"
     frame = gallery.map
     assert frame is not None

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pddm_lab import cli, maps
+from pddm_lab import cli
 from pddm_lab.data.images import open_image
-from pddm_lab.gallery import Gallery
+from pddm_lab.gallery import umap_layout
+from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.run import Run
 
 
@@ -100,7 +101,7 @@ def test_items_get_new_pictures(run: Run, tmp_path: Path, capsys: pytest.Capture
 def test_items_are_removed_and_the_map_is_drawn_anew(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maps, "_umap", lambda of, *_: of[:, :2])
+    monkeypatch.setattr(umap_layout, "_umap", lambda of, *_: of[:, :2])
     before = run.gallery("known")
     ids = before.items["id"].iloc[[0, 5]].tolist()
     gallery("remove", "digits", *ids, "--protocol", "known")

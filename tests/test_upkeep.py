@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 from test_gallery import make, make_features, make_items, picture
 
-from pddm_lab import index, maps, upkeep
 from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.gallery import Gallery, write_map
-from pddm_lab.gallery_files import thumbnail
-from pddm_lab.upkeep import NewItems, add, remove, update
+from pddm_lab.gallery import changes, index, umap_layout
+from pddm_lab.gallery.changes import NewItems, add, remove, update
+from pddm_lab.gallery.files import thumbnail
+from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.umap_layout import write_map
 
 
 @pytest.fixture(params=["flat", "ivf", "ivf:2"])
@@ -140,7 +141,7 @@ def test_a_gallery_written_anew_takes_no_index_over(tmp_path: Path) -> None:
 def test_a_change_that_ends_half_way_leaves_the_gallery_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    monkeypatch.setattr(maps, "_umap", lambda of, *_: of[:, :2])
+    monkeypatch.setattr(umap_layout, "_umap", lambda of, *_: of[:, :2])
     gallery = make(tmp_path, 40)
     write_map(gallery.path)
     calls = 0
@@ -154,7 +155,7 @@ def test_a_change_that_ends_half_way_leaves_the_gallery_as_it_was(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        real = upkeep._append
+        real = changes._append
         patched.setattr(Path if at == "unlink" else upkeep, at, fails)
         with pytest.raises(KeyboardInterrupt):
             change_both(gallery)
@@ -176,7 +177,7 @@ def change_both(gallery: Gallery) -> Gallery:
     ids = gallery.items["id"].iloc[[1]]
     items = pd.concat([gallery.items.iloc[[1]], new_items(5).items], ignore_index=True)
     new = NewItems(items, make_features(6), new_items(6).thumbs)
-    return upkeep._change(gallery, new, ids.tolist())
+    return changes._change(gallery, new, ids.tolist())
 
 
 def test_what_was_appended_is_verified(tmp_path: Path) -> None:
@@ -200,8 +201,8 @@ def test_places_from_a_stranger_are_looked_at(tmp_path: Path) -> None:
     file = gallery.path / "items-1.parquet"
     for places in ([-1, *range(1, 8)], [*range(7), 10], [3, *range(7)]):
         gallery.items.assign(place=places).to_parquet(file, index=False)
-        manifest = upkeep.fingerprint(file)
-        upkeep.write_manifest(
+        manifest = changes.fingerprint(file)
+        changes.write_manifest(
             gallery.path, gallery.manifest | {"files": gallery.manifest["files"] | {file.name: manifest}}
         )
         with pytest.raises(RunError, match="expected places"):
@@ -252,7 +253,7 @@ def test_a_copy_that_shares_its_files_stays_as_it_is(tmp_path: Path) -> None:
 def test_one_change_at_a_time(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     gallery = make(tmp_path, 10)
-    with upkeep._alone(gallery.path), pytest.raises(RunError, match="changed by another process"):
+    with changes._alone(gallery.path), pytest.raises(RunError, match="changed by another process"):
         add(gallery, new_items(1))
     assert len(add(gallery, new_items(1))) == 11
     assert len(add(gallery, new_items(1, first=1))) == 12, "from an older view of it"

@@ -20,8 +20,8 @@ from pddm_lab import runs
 from pddm_lab.analysis.pairs import Pairs
 from pddm_lab.data.images import open_image
 from pddm_lab.errors import DataError, LabError, RunError
-from pddm_lab.gallery import Gallery
-from pddm_lab.gallery_files import THUMB_SIDE
+from pddm_lab.gallery.files import THUMB_SIDE
+from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.runs import BrokenRun, Run
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Bool, Int
 
 if TYPE_CHECKING:
-    from pddm_lab.gallery import Gallery
+    from pddm_lab.gallery.gallery import Gallery
     from pddm_lab.similarity import Similarity
 
 BUDGET = 4_000_000

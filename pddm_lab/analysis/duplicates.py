@@ -31,7 +31,7 @@ from pddm_lab.data.images import open_image
 from pddm_lab.errors import DataError
 
 if TYPE_CHECKING:
-    from pddm_lab.gallery import Gallery
+    from pddm_lab.gallery.gallery import Gallery
 
 SIDE = 16
 """Pixels a side of a print."""

@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 if TYPE_CHECKING:
-    from pddm_lab.gallery import Gallery
+    from pddm_lab.gallery.gallery import Gallery
     from pddm_lab.separation import Distribution
     from pddm_lab.similarity import Similarity
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from pddm_lab.gallery import Gallery
+from pddm_lab.gallery.gallery import Gallery
 
 MOST_QUERIES = 1000
 """Queries measured; of more, a seeded sample."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from pddm_lab.backbones import Trunk, load_trunk
 from pddm_lab.config import SIMILARITIES, TrainConfig, runs_root
 from pddm_lab.features import run_network, trunk_features
-from pddm_lab.gallery import Gallery
+from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.measure import load_model, load_similarities
 from pddm_lab.model import MetricModel
 from pddm_lab.progress import Progress

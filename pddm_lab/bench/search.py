@@ -23,8 +23,8 @@ from PIL import Image
 from pddm_lab.analysis.shortlist import ceiling
 from pddm_lab.bench.report import Measure
 from pddm_lab.bench.timing import DIM, extra_memory, trained_unit
-from pddm_lab.gallery import Gallery
-from pddm_lab.upkeep import NewItems, add, remove, update
+from pddm_lab.gallery.changes import NewItems, add, remove, update
+from pddm_lab.gallery.gallery import Gallery
 
 SHORTLIST = 100
 QUERIES = 300

@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw
 
 from pddm_lab.analysis.pairs import sample_pairs, score_pairs
 from pddm_lab.config import SIMILARITIES, TrainConfig
-from pddm_lab.gallery import Gallery
-from pddm_lab.maps import start_map
+from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.umap_layout import start_map
 from pddm_lab.measure import load_similarities
 from pddm_lab.runs import Run
 from pddm_lab.separation import Distribution, histogram

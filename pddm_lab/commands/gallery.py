@@ -12,7 +12,7 @@ from pddm_lab.config import runs_root as root_of
 from pddm_lab.errors import RunError
 
 if TYPE_CHECKING:
-    from pddm_lab.gallery import Gallery
+    from pddm_lab.gallery.gallery import Gallery
     from pddm_lab.run import Run
 
 gallery = tyro.extras.SubcommandApp()
@@ -29,14 +29,15 @@ def add(run: Positional[str], folder: Positional[str], protocol: str = "unseen",
         protocol: of the gallery: unseen or known.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
-    from pddm_lab import newcomers, upkeep
+    from pddm_lab import newcomers
+    from pddm_lab.gallery import changes
     from pddm_lab.progress import progress_bars
 
     of = _find_run(run, runs_root)
     before = of.gallery(protocol)
     with progress_bars(True)("embed") as report:
         found = newcomers.to_add(of, before, Path(folder).expanduser(), report)
-    after = upkeep.add(before, found.new)
+    after = changes.add(before, found.new)
     classes, new = found.new.items["class_name"].nunique(), len(found.new_classes)
     what = f"{_count(classes, 'class', 'classes')}, {new or 'none'} of them new"
     _report(of, f"Added {_count(len(found.new.items), 'item')} of {what}.", before, after, found.passed_over)
@@ -52,14 +53,15 @@ def update(run: Positional[str], folder: Positional[str], protocol: str = "unsee
         protocol: of the gallery: unseen or known.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
-    from pddm_lab import newcomers, upkeep
+    from pddm_lab import newcomers
+    from pddm_lab.gallery import changes
     from pddm_lab.progress import progress_bars
 
     of = _find_run(run, runs_root)
     before = of.gallery(protocol)
     with progress_bars(True)("embed") as report:
         found = newcomers.to_update(of, before, Path(folder).expanduser(), report)
-    after = upkeep.update(before, found.new)
+    after = changes.update(before, found.new)
     _report(of, f"Updated {_count(len(found.new.items), 'item')}.", before, after, found.passed_over)
 
 
@@ -75,13 +77,13 @@ def remove(
         protocol: of the gallery: unseen or known.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
-    from pddm_lab import upkeep
+    from pddm_lab.gallery import changes
 
     if not ids:
         raise RunError("Name the items to remove by their ids.")
     of = _find_run(run, runs_root)
     before = of.gallery(protocol)
-    after = upkeep.remove(before, ids)
+    after = changes.remove(before, ids)
     _report(of, f"Removed {_count(len(set(ids)), 'item')}.", before, after)
 
 
@@ -94,7 +96,7 @@ def draw_map(run: Positional[str], protocol: str = "unseen", runs_root: str = ""
         protocol: of the gallery: unseen or known.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
-    from pddm_lab.maps import write_map
+    from pddm_lab.gallery.umap_layout import write_map
 
     of = _find_run(run, runs_root).gallery(protocol)
     method = write_map(of.path)

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from reading import blocks, rows_of, texts
 
-from pddm_lab.gallery import Gallery
+from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.runs import Run
 
 

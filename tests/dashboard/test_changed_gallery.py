@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from reading import OF_A_RUN, blocks, texts
 
-from pddm_lab import upkeep
-from pddm_lab.gallery import Gallery
+from pddm_lab.gallery import changes
+from pddm_lab.gallery.gallery import Gallery
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def changed(with_digits: Path) -> Gallery:
     gallery = Gallery.open(with_digits / "digits" / "gallery" / "unseen")
     some = gallery.items.iloc[[2, 3]].assign(id=["new/a.png", "new/b.png"])
     thumbs = [gallery.thumb(2), gallery.thumb(3)]
-    added = upkeep.add(gallery, upkeep.NewItems(some, np.array(gallery.features[[2, 3]]), thumbs))
-    return upkeep.remove(added, gallery.items["id"].iloc[[0, 2, 500]].tolist())
+    added = changes.add(gallery, changes.NewItems(some, np.array(gallery.features[[2, 3]]), thumbs))
+    return changes.remove(added, gallery.items["id"].iloc[[0, 2, 500]].tolist())
 
 
 @pytest.mark.parametrize("page", OF_A_RUN)
@@ -50,7 +50,7 @@ def test_an_open_dashboard_sees_the_change(with_digits: Path, open_page) -> None
     run = Run.open(with_digits / "digits")
     before = loaders.gallery(run, "unseen")
     before.search(before.features[:1], 1)
-    upkeep.remove(before, before.items["id"].iloc[:1].tolist())
+    changes.remove(before, before.items["id"].iloc[:1].tolist())
     after = loaders.gallery(run, "unseen")
     assert len(after) == len(before) - 1
     assert after._index is not None

@@ -15,10 +15,10 @@ from app_pages.map import scene as mapping
 from app_pages.map.lasso import LAST, Grid, Lasso
 from reading import blocks, texts, tiles
 
-from pddm_lab import maps
 from pddm_lab.figures import class_colour
-from pddm_lab.gallery import Gallery
-from pddm_lab.maps import write_map
+from pddm_lab.gallery import umap_layout
+from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.umap_layout import write_map
 from pddm_lab.runs import Run
 
 
@@ -245,7 +245,7 @@ def twin(with_digits: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
         target / "gallery" / "unseen", "unseen", np.array(gallery.features)[order][:, ::-1], gallery.items.iloc[order],
         lambda row: Image.new("RGB", (4, 4)), gallery.distributions,
     )  # fmt: skip
-    monkeypatch.setattr(maps, "_umap", lambda of, *_: of[:, :2])
+    monkeypatch.setattr(umap_layout, "_umap", lambda of, *_: of[:, :2])
     write_map(written.path)
     return np.argsort(order)
 

@@ -13,7 +13,7 @@ from shared import loaders
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import LabError
 from pddm_lab.figures import in_order, style_of
-from pddm_lab.gallery import Gallery
+from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.runs import Run
 
 if TYPE_CHECKING:

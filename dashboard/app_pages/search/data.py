@@ -16,7 +16,7 @@ from shared.loaders import LARGE_SIDE, Stamp, _jpeg, _stamp
 
 from pddm_lab.cards import Dimension
 from pddm_lab.data.images import open_image, verify
-from pddm_lab.gallery import Gallery, SearchResult
+from pddm_lab.gallery.gallery import Gallery, SearchResult
 from pddm_lab.runs import Run
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from app_pages.search.own_picture import Box, Own
 from shared import loaders, picture_grid, shell
 
 from pddm_lab import cards, figures
-from pddm_lab.gallery import Gallery, SearchResult
+from pddm_lab.gallery.gallery import Gallery, SearchResult
 from pddm_lab.runs import Run
 
 STAGES = {"read": "read", "embed": "embed", "search": "search by D", "mahalanobis": "Mahalanobis", "pddm": "PDDM"}

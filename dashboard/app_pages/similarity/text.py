@@ -12,7 +12,7 @@ import pandas as pd
 from pddm_lab.analysis.thresholds import ByDensity, Share, interval
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.figures import in_order, shown, style_of
-from pddm_lab.gallery import Gallery
+from pddm_lab.gallery.gallery import Gallery
 
 
 @dataclass(frozen=True)

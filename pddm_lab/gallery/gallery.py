@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from pddm_lab.errors import RunError
-from pddm_lab.gallery_files import (
+from pddm_lab.gallery.files import (
     WRITE_ANEW,
     Progress,
     check_files,
@@ -30,8 +30,8 @@ from pddm_lab.gallery_files import (
     read_manifest,
     write_files,
 )
-from pddm_lab.index import Index, IndexChoice
-from pddm_lab.maps import MapDrawing, start_map, write_map
+from pddm_lab.gallery.index import Index, IndexChoice
+from pddm_lab.gallery.umap_layout import MapDrawing, start_map, write_map
 from pddm_lab.separation import Distribution
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 
 from pddm_lab.errors import RunError
 from pddm_lab.files import replacing
-from pddm_lab.gallery_files import fingerprint, map_array, read_items, read_manifest, write_manifest
+from pddm_lab.gallery.files import fingerprint, map_array, read_items, read_manifest, write_manifest
 from pddm_lab.neighbourhoods import nearest, radius_from, shared
 
 NEIGHBOURS = 15
@@ -87,7 +87,10 @@ class MapDrawing:
     def __init__(self, paths: Iterable[str | Path] = ()) -> None:
         """Start it: it prepares at once, and draws what comes."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pddm_lab.maps"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "pddm_lab.gallery.umap_layout"],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for path in paths:
             self.add(path)

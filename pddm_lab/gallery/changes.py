@@ -26,8 +26,7 @@ from jaxtyping import Bool, Float
 
 from pddm_lab.errors import RunError
 from pddm_lab.files import replacing
-from pddm_lab.gallery import Gallery
-from pddm_lab.gallery_files import (
+from pddm_lab.gallery.files import (
     CHANGED_FORMAT,
     COLUMNS,
     ROLES,
@@ -38,6 +37,7 @@ from pddm_lab.gallery_files import (
     read_items,
     write_manifest,
 )
+from pddm_lab.gallery.gallery import Gallery
 
 
 @dataclass(frozen=True, eq=False)

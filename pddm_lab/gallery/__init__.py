@@ -1,0 +1,1 @@
+"""Embedded, indexed items on disk: search, layout, and changes."""
