@@ -19,8 +19,8 @@ from torch import Tensor
 from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Dataset
 from pddm_lab.data.sampler import ClassBatches
-from pddm_lab.evaluate import evaluate
 from pddm_lab.learner import Learner, Step
+from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.mined import Mined
 from pddm_lab.model import MetricModel
 from pddm_lab.runlog import coded_table, quadruplet_columns

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pddm_lab.analysis.calibration import Calibration, calibrate, chance, first_half, reliability, weights
-from pddm_lab.neighbourhoods import DENSITIES
+from pddm_lab.metrics.density import DENSITIES
 
 
 def made(pairs: int, curve: tuple[float, float], shifts: tuple[float, float, float] = (0, 0, 0)) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pddm_lab.convergence import kept_value, since_start, speed
+from pddm_lab.metrics.convergence import kept_value, since_start, speed
 
 
 def curve(values: list[float], start: float = 60.0, similarity: str = "pddm", run: str = "a") -> pd.DataFrame:

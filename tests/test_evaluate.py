@@ -13,10 +13,10 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.metrics import normalized_mutual_info_score, roc_auc_score, roc_curve
 from torch import Tensor
 
-from pddm_lab import evaluate as module
 from pddm_lab.errors import LabError
-from pddm_lab.evaluate import RECALLS, cluster, clustering_nmi, evaluate
-from pddm_lab.separation import BINS, histogram, separation
+from pddm_lab.metrics import retrieval as module
+from pddm_lab.metrics.retrieval import RECALLS, cluster, clustering_nmi, evaluate
+from pddm_lab.metrics.separation import BINS, histogram, separation
 from pddm_lab.similarity import make_similarity
 
 SEPARATION = ("auc", "eer", "dprime", "tpr@1%fpr")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pddm_lab import cards, figures
-from pddm_lab.separation import Distribution, histogram
+from pddm_lab.metrics.separation import Distribution, histogram
 
 
 def png(colour: str = "red") -> bytes:

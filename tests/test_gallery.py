@@ -19,7 +19,7 @@ from pddm_lab.gallery import index as module
 from pddm_lab.gallery import umap_layout
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.umap_layout import start_map, write_map
-from pddm_lab.separation import Distribution, histogram
+from pddm_lab.metrics.separation import Distribution, histogram
 
 
 class First:

@@ -11,8 +11,8 @@ from test_gallery import make, make_features
 
 from pddm_lab.gallery import umap_layout
 from pddm_lab.gallery.umap_layout import NEIGHBOURS, trust, write_map
-from pddm_lab.neighbourhoods import NEIGHBOURS as NEAR
-from pddm_lab.neighbourhoods import nearest
+from pddm_lab.metrics.density import NEIGHBOURS as NEAR
+from pddm_lab.metrics.density import nearest
 
 
 def slow_neighbours(points: np.ndarray, item: int, count: int) -> list[int]:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pddm_lab import margins
 from pddm_lab.errors import DataError
-from pddm_lab.margins import class_margins
+from pddm_lab.metrics import class_margins as margins
+from pddm_lab.metrics.class_margins import class_margins
 
 LABELS = np.repeat([3, 1, 7], [4, 5, 3])
 

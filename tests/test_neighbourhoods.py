@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pddm_lab.neighbourhoods import DENSITIES, NEIGHBOURS, density_of, local_radius, nearest, shared
+from pddm_lab.metrics.density import DENSITIES, NEIGHBOURS, density_of, local_radius, nearest, shared
 
 POINTS = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
 

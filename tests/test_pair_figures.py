@@ -11,7 +11,7 @@ import pytest
 
 from pddm_lab import cards, figures
 from pddm_lab.analysis.thresholds import QUADRANTS, by_density
-from pddm_lab.separation import histogram
+from pddm_lab.metrics.separation import histogram
 
 RNG = np.random.default_rng(0)
 

@@ -19,7 +19,7 @@ from pddm_lab.analysis.thresholds import (
     threshold_at_fpr,
     who_is_right,
 )
-from pddm_lab.neighbourhoods import DENSITIES
+from pddm_lab.metrics.density import DENSITIES
 
 
 def made_up(count: int = 600, classes: int = 7, seed: int = 0, decimals: int = 2) -> pd.DataFrame:

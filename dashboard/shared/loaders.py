@@ -106,7 +106,7 @@ def radius(run: Run, protocol: str) -> np.ndarray:
 
 @st.cache_resource(max_entries=8, show_spinner="Measuring how densely the items lie")
 def _radius(path: str, protocol: str, stamp: Stamp) -> np.ndarray:
-    from pddm_lab.neighbourhoods import local_radius
+    from pddm_lab.metrics.density import local_radius
 
     of = _gallery(path, protocol, stamp)
     try:
@@ -164,7 +164,7 @@ def _scored(path: str, protocol: str, stamp: Stamp, weights: Stamp) -> pd.DataFr
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _sampled(path: str, protocol: str, stamp: Stamp, weights: Stamp) -> pd.DataFrame:
-    from pddm_lab.neighbourhoods import density_of
+    from pddm_lab.metrics.density import density_of
 
     radii, found = _radius(path, protocol, stamp), _scored(path, protocol, stamp, weights)
     return found.assign(density=density_of((radii[found["a"]] + radii[found["b"]]) / 2))

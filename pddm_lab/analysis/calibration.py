@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pddm_lab.analysis.metric_axioms import Finding
-from pddm_lab.neighbourhoods import DENSITIES
+from pddm_lab.metrics.density import DENSITIES
 
 if TYPE_CHECKING:
     import pandas as pd

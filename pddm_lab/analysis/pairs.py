@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
-    from pddm_lab.separation import Distribution
+    from pddm_lab.metrics.separation import Distribution
     from pddm_lab.similarity import Similarity
 
 _AT_ONCE = 1 << 14  # features copied at a time: 8 MB of 128 dimensions
@@ -80,7 +80,7 @@ def pairs_by_density(
         Further columns: label_a, label_b, and density, the third of the mean local radius of both items as an index
         into `DENSITIES`.
     """
-    from pddm_lab.neighbourhoods import density_of, local_radius
+    from pddm_lab.metrics.density import density_of, local_radius
 
     pairs = score_pairs(gallery.features, sample_pairs(gallery, count, seed), similarities)
     radii = local_radius(gallery.features)

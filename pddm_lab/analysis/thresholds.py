@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from pddm_lab.neighbourhoods import DENSITIES, local_radius
+from pddm_lab.metrics.density import DENSITIES, local_radius
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -28,8 +28,8 @@ from pddm_lab.applications.feature_spaces import PRETRAINED, Space, pooled_featu
 from pddm_lab.config import SIMILARITIES, TrainConfig
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import DataError
-from pddm_lab.evaluate import evaluate
 from pddm_lab.measure import paths_of
+from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model import MetricModel
 from pddm_lab.progress import Progress
 from pddm_lab.run import Run

@@ -12,11 +12,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from pddm_lab.figures.style import DASHES, NEGATIVE, RING, in_order, new_figure, shown, style_of, translucent
-from pddm_lab.neighbourhoods import DENSITIES
+from pddm_lab.metrics.density import DENSITIES
 
 if TYPE_CHECKING:
     from pddm_lab.analysis.thresholds import ByDensity
-    from pddm_lab.separation import Distribution
+    from pddm_lab.metrics.separation import Distribution
 
 HELD = (0.5, 0.9, 0.99)
 """Shares of its kind that the outlines of the joint plot hold."""

@@ -33,7 +33,7 @@ from PIL import Image
 
 from pddm_lab.errors import RunError
 from pddm_lab.files import replacing
-from pddm_lab.separation import Distribution
+from pddm_lab.metrics.separation import Distribution
 
 FORMAT = 1
 CHANGED_FORMAT = 2

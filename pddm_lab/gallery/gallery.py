@@ -32,7 +32,7 @@ from pddm_lab.gallery.files import (
 )
 from pddm_lab.gallery.index import Index, IndexChoice
 from pddm_lab.gallery.umap_layout import MapDrawing, start_map, write_map
-from pddm_lab.separation import Distribution
+from pddm_lab.metrics.separation import Distribution
 
 if TYPE_CHECKING:
     from torch import Tensor

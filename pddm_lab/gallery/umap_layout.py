@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from pddm_lab.errors import RunError
 from pddm_lab.files import replacing
 from pddm_lab.gallery.files import fingerprint, map_array, read_items, read_manifest, write_manifest
-from pddm_lab.neighbourhoods import nearest, radius_from, shared
+from pddm_lab.metrics.density import nearest, radius_from, shared
 
 NEIGHBOURS = 15
 """Neighbours that UMAP joins, and that `overlap` compares."""

@@ -19,7 +19,7 @@ import torch
 from pddm_lab.analysis.thresholds import rates_by_density
 from pddm_lab.config import TrainConfig
 from pddm_lab.errors import LabError
-from pddm_lab.evaluate import evaluate
+from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.study.fit import DivergedError, Fitting, fit, measured_steps
 from pddm_lab.study.material import Material, material_of
 from pddm_lab.study.methods import Method

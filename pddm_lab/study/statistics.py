@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from pddm_lab.convergence import speed
 from pddm_lab.errors import RunError
+from pddm_lab.metrics.convergence import speed
 from pddm_lab.study.cells import Study
 from pddm_lab.study.methods import METHODS
 from pddm_lab.study.search import best_of

@@ -92,7 +92,7 @@ def test_calibration_is_that_of_the_pairs_drawn(open_page, with_digits: Path) ->
     from pddm_lab.analysis.calibration import calibrate
     from pddm_lab.analysis.pairs import sample_pairs, score_pairs
     from pddm_lab.measure import load_similarities
-    from pddm_lab.neighbourhoods import density_of, local_radius
+    from pddm_lab.metrics.density import density_of, local_radius
 
     app = open_page("audit", run="digits", view="calibration", protocol="known", map="isotonic", by="cosine")
     run = Run.open(with_digits / "digits")

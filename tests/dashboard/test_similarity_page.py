@@ -83,7 +83,7 @@ def cards_of(body: str) -> list[tuple[str, str, bool, list[float]]]:
 def test_sampled_pairs_carry_their_classes_scores_and_density(with_digits: Path) -> None:
     from shared import loaders
 
-    from pddm_lab.neighbourhoods import density_of, local_radius
+    from pddm_lab.metrics.density import density_of, local_radius
 
     run = Run.open(with_digits / "digits")
     gallery, pairs = run.gallery("known"), loaders.sampled_pairs(run, "known")

@@ -12,7 +12,7 @@ from app_pages.similarity.text import Scale
 
 from pddm_lab.analysis.pairs import Pairs
 from pddm_lab.config import TrainConfig
-from pddm_lab.separation import histogram
+from pddm_lab.metrics.separation import histogram
 
 
 class FakeGallery:

@@ -200,7 +200,7 @@ def shot(items: pd.DataFrame, row: int, role: str = "") -> Shot:
 def calibration_table(calibrations: Mapping[str, Calibration], by: str) -> tuple[list[Head], list[list[Cell]]]:
     """Errors of the chances said, overall and in each third by density, and where each third's even odds lie."""
     from pddm_lab.analysis.calibration import QUESTIONS
-    from pddm_lab.neighbourhoods import DENSITIES
+    from pddm_lab.metrics.density import DENSITIES
 
     (calibrated, calibrated_said), (everywhere, everywhere_said) = QUESTIONS.values()
     heads = [

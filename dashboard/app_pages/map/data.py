@@ -111,7 +111,7 @@ def trust(run: Run, protocol: str) -> Trust:
 @st.cache_resource(max_entries=6, show_spinner="Measuring how far the map can be trusted")
 def _trust(path: str, protocol: str, stamp: Stamp) -> Trust:
     from pddm_lab.gallery.umap_layout import NEIGHBOURS, trust
-    from pddm_lab.neighbourhoods import nearest
+    from pddm_lab.metrics.density import nearest
 
     gallery, map_ = loaders._gallery(path, protocol, stamp), _laid(path, protocol, stamp)
     assert map_ is not None

@@ -10,7 +10,7 @@ from pddm_lab.analysis.query_errors import SHORTLIST
 from pddm_lab.cards.html import number
 from pddm_lab.figures import shown, style_of
 from pddm_lab.gallery.umap_layout import NEIGHBOURS as MAP_NEIGHBOURS
-from pddm_lab.neighbourhoods import DENSITIES, NEIGHBOURS, density_of
+from pddm_lab.metrics.density import DENSITIES, NEIGHBOURS, density_of
 
 
 def told(scene: Scene, row: int) -> list[str]:

@@ -11,8 +11,8 @@ from shared import loaders, shell
 from shared.export import export
 
 from pddm_lab import cards, figures, runs
-from pddm_lab.convergence import kept_value
 from pddm_lab.figures import METRICS, style_of
+from pddm_lab.metrics.convergence import kept_value
 from pddm_lab.runs import Run
 
 SHARES = {"90": "90 %", "95": "95 %", "99": "99 %", "100": "all"}

@@ -10,7 +10,7 @@ import streamlit as st
 from shared import loaders
 
 from pddm_lab import figures
-from pddm_lab.convergence import since_start, speed
+from pddm_lab.metrics.convergence import since_start, speed
 from pddm_lab.runs import Run, groups, mean_log
 
 CHART_HEIGHT = 320

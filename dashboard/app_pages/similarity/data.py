@@ -10,9 +10,9 @@ import streamlit as st
 from shared import loaders
 
 from pddm_lab.analysis.thresholds import ByDensity
-from pddm_lab.neighbourhoods import DENSITIES
+from pddm_lab.metrics.density import DENSITIES
+from pddm_lab.metrics.separation import Distribution, histogram
 from pddm_lab.runs import Run
-from pddm_lab.separation import Distribution, histogram
 
 
 def by_density(run: Run, protocol: str, similarity: str, share: float) -> ByDensity:

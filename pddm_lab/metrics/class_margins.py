@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pddm_lab.errors import DataError
-from pddm_lab.evaluate import clustering_nmi
+from pddm_lab.metrics.retrieval import clustering_nmi
 
 MOST_ITEMS = 5000
 """Items measured; of more, whole classes in a seeded order up to so many."""

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pddm_lab.errors import LabError
-from pddm_lab.separation import Distribution, histogram, separation
+from pddm_lab.metrics.separation import Distribution, histogram, separation
 
 Array: TypeAlias = Tensor | np.ndarray
 PlacesScorer: TypeAlias = Callable[[Tensor, Tensor], Tensor]

@@ -1,0 +1,1 @@
+"""Retrieval, separation, density, convergence and class margins, from arrays."""
