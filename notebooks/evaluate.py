@@ -48,7 +48,7 @@ from pddm_lab.applications.feature_spaces import PRETRAINED, gallery_spaces
 from pddm_lab.measure import load_similarities
 from pddm_lab.metrics.class_margins import MARGINS, class_margins
 from pddm_lab.metrics.retrieval import cluster, evaluate
-from pddm_lab.similarity import Euclidean
+from pddm_lab.model.similarity import Euclidean
 
 of = run_named(run, runs_root)
 similarities = load_similarities(of)

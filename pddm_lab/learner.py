@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from pddm_lab.config import TrainConfig
 from pddm_lab.losses import distance_hinge, double_header_hinge, embedding_hinge, joint_objective, score_hinge
 from pddm_lab.miner import Quadruplets, mine, positive_pairs
-from pddm_lab.model import LEARNED, MetricModel
-from pddm_lab.similarity import Euclidean, Similarity
+from pddm_lab.model.embedding import LEARNED, MetricModel
+from pddm_lab.model.similarity import Euclidean, Similarity
 
 
 class Step(NamedTuple):

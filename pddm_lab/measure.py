@@ -12,19 +12,19 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from pddm_lab.backbones import fuse_batch_norms
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import RunError
-from pddm_lab.features import AUTOCAST, prepare, run_network
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.umap_layout import start_map
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.metrics.separation import Distribution
-from pddm_lab.model import LEARNED, MetricModel, learned_similarities
+from pddm_lab.model.embedding import LEARNED, MetricModel, learned_similarities
+from pddm_lab.model.features import AUTOCAST, prepare, run_network
+from pddm_lab.model.similarity import Similarity, make_similarity
+from pddm_lab.model.trunks import fuse_batch_norms
 from pddm_lab.progress import Bar, Progress
 from pddm_lab.runs import Run
-from pddm_lab.similarity import Similarity, make_similarity
 
 LONGEST_SHAPE = 50
 """Of a picture that is longer than this many times its width, the middle is looked at: the centred square is all that

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pddm_lab.errors import ConfigError
-from pddm_lab.similarity import Similarity
+from pddm_lab.model.similarity import Similarity
 
 NEIGHBOURS = 32
 """Negatives of an anchor that a network scores in a large batch."""

@@ -22,7 +22,7 @@ from pddm_lab.data.sampler import ClassBatches
 from pddm_lab.learner import Learner, Step
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.mined import Mined
-from pddm_lab.model import MetricModel
+from pddm_lab.model.embedding import MetricModel
 from pddm_lab.runlog import coded_table, quadruplet_columns
 
 PHASE = "refit"

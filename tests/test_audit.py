@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pddm_lab.analysis import metric_axioms
 from pddm_lab.analysis.metric_axioms import SLACK_EDGES, examine
-from pddm_lab.similarity import Cosine, Euclidean, Similarity, make_similarity
+from pddm_lab.model.similarity import Cosine, Euclidean, Similarity, make_similarity
 
 
 def unit_length(items: int, dim: int = 8, seed: int = 0) -> np.ndarray:

@@ -10,7 +10,7 @@ from pddm_lab import cards, figures
 from pddm_lab.analysis.calibration import calibrate
 from pddm_lab.analysis.metric_axioms import Axioms, examine
 from pddm_lab.cards import Cell, Head, Shot, Together
-from pddm_lab.similarity import Cosine, Euclidean
+from pddm_lab.model.similarity import Cosine, Euclidean
 
 
 @pytest.fixture(scope="module")

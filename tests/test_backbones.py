@@ -2,8 +2,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pddm_lab.backbones import fuse_batch_norms, load_trunk, weights_fingerprint
 from pddm_lab.errors import ConfigError
+from pddm_lab.model.trunks import fuse_batch_norms, load_trunk, weights_fingerprint
 
 
 def images(side=64, count=2):

@@ -9,7 +9,7 @@ import pytest
 
 from pddm_lab.bench import search
 from pddm_lab.gallery.gallery import Gallery
-from pddm_lab.similarity import make_similarity
+from pddm_lab.model.similarity import make_similarity
 
 
 def test_every_part_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

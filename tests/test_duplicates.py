@@ -14,7 +14,7 @@ from pddm_lab.analysis import duplicates
 from pddm_lab.analysis.duplicate_effect import Matches, best_matches, effect
 from pddm_lab.analysis.duplicates import across_splits, confirmed, find_alike, groups_of, print_of, read_pictures
 from pddm_lab.gallery.gallery import Gallery
-from pddm_lab.similarity import Euclidean
+from pddm_lab.model.similarity import Euclidean
 
 
 def picture(seed: int, side: int = 96) -> Image.Image:

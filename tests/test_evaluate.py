@@ -17,7 +17,7 @@ from pddm_lab.errors import LabError
 from pddm_lab.metrics import retrieval as module
 from pddm_lab.metrics.retrieval import RECALLS, cluster, clustering_nmi, evaluate
 from pddm_lab.metrics.separation import BINS, histogram, separation
-from pddm_lab.similarity import make_similarity
+from pddm_lab.model.similarity import make_similarity
 
 SEPARATION = ("auc", "eer", "dprime", "tpr@1%fpr")
 

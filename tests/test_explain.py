@@ -8,8 +8,8 @@ import reference
 import torch
 
 from pddm_lab.analysis.explain import explain
-from pddm_lab.pddm import PDDM
-from pddm_lab.similarity import Mahalanobis
+from pddm_lab.model.pddm import PDDM
+from pddm_lab.model.similarity import Mahalanobis
 
 DIM = 12
 

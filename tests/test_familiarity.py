@@ -8,10 +8,14 @@ import pytest
 import reference
 import torch
 
-from pddm_lab import familiarity
 from pddm_lab.analysis.explain import explain_by
 from pddm_lab.errors import ConfigError
-from pddm_lab.familiarity import (
+from pddm_lab.learner import Learner
+from pddm_lab.losses import embedding_hinge
+from pddm_lab.measure import load_model, load_similarities
+from pddm_lab.model import familiarity
+from pddm_lab.model.embedding import MetricModel
+from pddm_lab.model.familiarity import (
     CORRECTION_WEIGHT,
     PRETRAINED_DIMS,
     PRETRAINED_WEIGHT,
@@ -20,12 +24,8 @@ from pddm_lab.familiarity import (
     joined,
     parted,
 )
-from pddm_lab.learner import Learner
-from pddm_lab.losses import embedding_hinge
-from pddm_lab.measure import load_model, load_similarities
-from pddm_lab.model import MetricModel
-from pddm_lab.pddm import PDDM
-from pddm_lab.similarity import Mahalanobis
+from pddm_lab.model.pddm import PDDM
+from pddm_lab.model.similarity import Mahalanobis
 from pddm_lab.study.methods import LAB
 from pddm_lab.trainer import train
 

@@ -7,7 +7,7 @@ import torch
 
 from pddm_lab.applications.class_scaling import embedding_seconds, growth, sizes
 from pddm_lab.config import TrainConfig
-from pddm_lab.model import MetricModel
+from pddm_lab.model.embedding import MetricModel
 
 
 @pytest.fixture(scope="module")

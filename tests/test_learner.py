@@ -4,7 +4,7 @@ import torch
 
 from pddm_lab.config import SIMILARITIES, TrainConfig
 from pddm_lab.learner import VALUE_NAMES, Learner
-from pddm_lab.model import LEARNED, MetricModel
+from pddm_lab.model.embedding import LEARNED, MetricModel
 
 LABELS = torch.arange(6).repeat_interleave(3)
 

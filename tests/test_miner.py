@@ -8,7 +8,7 @@ from pddm_lab import miner
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import ConfigError
 from pddm_lab.miner import mine, positive_pairs
-from pddm_lab.similarity import Similarity, make_similarity
+from pddm_lab.model.similarity import Similarity, make_similarity
 
 LABELS = [3, 1, 3, 2, 1, 2, 3, 9]
 

@@ -10,7 +10,7 @@ from pddm_lab.analysis import query_errors
 from pddm_lab.analysis.pairs import nearest_to, similarity_to
 from pddm_lab.analysis.query_errors import judge
 from pddm_lab.metrics.retrieval import evaluate
-from pddm_lab.similarity import Euclidean, Similarity, make_similarity
+from pddm_lab.model.similarity import Euclidean, Similarity, make_similarity
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.sort(RANDOM.integers(0, 9, 96))

@@ -13,7 +13,7 @@ import torch
 
 from pddm_lab.analysis.pairs import pairs_by_density, sample_pairs, score_pairs
 from pddm_lab.metrics.density import density_of, local_radius
-from pddm_lab.similarity import make_similarity
+from pddm_lab.model.similarity import make_similarity
 
 RNG = np.random.default_rng(0)
 

@@ -2,7 +2,7 @@ import pytest
 import reference
 import torch
 
-from pddm_lab.pddm import PDDM
+from pddm_lab.model.pddm import PDDM
 
 
 @pytest.mark.parametrize("normalize_input", [False, True])

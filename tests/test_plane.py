@@ -10,7 +10,8 @@ import pytest
 import torch
 from reference import pddm_score
 
-from pddm_lab.pddm import PDDM
+from pddm_lab.model.pddm import PDDM
+from pddm_lab.model.similarity import PDDMSimilarity
 from pddm_lab.plane import (
     ACCEPTED_NEGATIVES,
     Snapshot,
@@ -25,7 +26,6 @@ from pddm_lab.plane import (
     train_plane,
 )
 from pddm_lab.scenes import PlaneConfig, Scene, make_scene, mesh, path, vector, without
-from pddm_lab.similarity import PDDMSimilarity
 
 
 def trained(**choices) -> tuple[Scene, list[Snapshot]]:

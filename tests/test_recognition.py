@@ -26,7 +26,7 @@ from pddm_lab.applications.few_shot import (
     vote,
 )
 from pddm_lab.errors import ConfigError, LabError
-from pddm_lab.similarity import make_similarity
+from pddm_lab.model.similarity import make_similarity
 from pddm_lab.study.cells import Study
 from pddm_lab.study.cells import table as kept_table
 

@@ -14,8 +14,8 @@ from PIL import Image
 from pddm_lab import cards, figures
 from pddm_lab.analysis.explain import Explanation, explain, extremes
 from pddm_lab.analysis.shortlist import Ceiling
-from pddm_lab.pddm import PDDM
-from pddm_lab.similarity import Mahalanobis
+from pddm_lab.model.pddm import PDDM
+from pddm_lab.model.similarity import Mahalanobis
 
 NAMES = ("euclidean", "mahalanobis", "pddm")
 

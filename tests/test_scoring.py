@@ -6,9 +6,9 @@ import pytest
 import reference
 import torch
 
-from pddm_lab import scoring
-from pddm_lab.pddm import PDDM
-from pddm_lab.scoring import all_pairs, has_compiler
+from pddm_lab.model import all_pairs as scoring
+from pddm_lab.model.all_pairs import all_pairs, has_compiler
+from pddm_lab.model.pddm import PDDM
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},

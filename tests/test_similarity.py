@@ -4,7 +4,7 @@ import torch
 
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import ConfigError
-from pddm_lab.similarity import Mahalanobis, make_similarity
+from pddm_lab.model.similarity import Mahalanobis, make_similarity
 
 
 def similarity_of(name, dim, **options):

@@ -10,9 +10,9 @@ from pddm_lab.config import SIMILARITIES, TrainConfig
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.data.splits import hold_out_classes
 from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.features import INFERENCE_BATCH
 from pddm_lab.measure import load_model, load_similarities
 from pddm_lab.metrics.retrieval import evaluate
+from pddm_lab.model.features import INFERENCE_BATCH
 from pddm_lab.runs import Run, list_runs
 from pddm_lab.trainer import resume, train
 from pddm_lab.training import Training, learning_rate_factor, resolve_device
@@ -168,7 +168,7 @@ def test_fine_tuning_trains_the_trunk_on_random_crops(config):
 
 def dataclasses_run(run, steps):
     """The same run with the weights it started from."""
-    from pddm_lab.model import MetricModel
+    from pddm_lab.model.embedding import MetricModel
 
     class Start:
         config, name = run.config, run.name

@@ -17,7 +17,7 @@ from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Protocol
 from pddm_lab.data.sources import grocery
 from pddm_lab.errors import DataError
-from pddm_lab.similarity import make_similarity
+from pddm_lab.model.similarity import make_similarity
 from pddm_lab.study.material import Material
 
 COARSE = {str(digit): "round" if digit in (0, 3, 5, 6, 8, 9) else "straight" for digit in range(10)}

@@ -277,7 +277,7 @@ def test_the_index_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_many_shortlists_are_ranked_at_once(tmp_path: Path) -> None:
     import torch
 
-    from pddm_lab.similarity import make_similarity
+    from pddm_lab.model.similarity import make_similarity
 
     torch.manual_seed(0)
     similarity = make_similarity("pddm", 8).eval().requires_grad_(False)

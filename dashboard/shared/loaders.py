@@ -27,8 +27,8 @@ from pddm_lab.runs import BrokenRun, Run
 if TYPE_CHECKING:
     from PIL import Image
 
-    from pddm_lab.model import MetricModel
-    from pddm_lab.similarity import Similarity
+    from pddm_lab.model.embedding import MetricModel
+    from pddm_lab.model.similarity import Similarity
 
 Stamp = tuple[tuple[str, int], ...]
 LARGE_SIDE = 360

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int
 
 if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
-    from pddm_lab.similarity import Similarity
+    from pddm_lab.model.similarity import Similarity
 
 BUDGET = 4_000_000
 """Pairs that are scored to match queries: some seconds by PDDM."""

@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pddm_lab.familiarity import FamiliarPDDM, parted
-from pddm_lab.pddm import PDDM
-from pddm_lab.similarity import Mahalanobis, PDDMSimilarity
+from pddm_lab.model.familiarity import FamiliarPDDM, parted
+from pddm_lab.model.pddm import PDDM
+from pddm_lab.model.similarity import Mahalanobis, PDDMSimilarity
 
 _FIRST_STEPS, _MOST_STEPS = 256, 4096
 _TOLERANCE = 5e-4

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from pddm_lab.similarity import Similarity
+    from pddm_lab.model.similarity import Similarity
 
 ROUNDING = 1e-3
 """Share of the spread of S below which two scores count as equal: float32 and two ways to sum come to less."""

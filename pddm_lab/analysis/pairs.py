@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
     from pddm_lab.metrics.separation import Distribution
-    from pddm_lab.similarity import Similarity
+    from pddm_lab.model.similarity import Similarity
 
 _AT_ONCE = 1 << 14  # features copied at a time: 8 MB of 128 dimensions
 SCORED_AT_A_TIME = 1 << 14

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 if TYPE_CHECKING:
-    from pddm_lab.similarity import Similarity
+    from pddm_lab.model.similarity import Similarity
 
 SHORTLIST = 100
 """Items that are ordered for a query, where its class has no more than that."""

@@ -24,7 +24,7 @@ from pddm_lab.metrics.density import DENSITIES, local_radius
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pddm_lab.similarity import Similarity
+    from pddm_lab.model.similarity import Similarity
 
 QUADRANTS = ("neither", "x", "y", "both")
 """Which of two similarities accept a pair."""

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pddm_lab.config import TrainConfig
-from pddm_lab.model import MetricModel
+from pddm_lab.model.embedding import MetricModel
 from pddm_lab.progress import Progress
 
 CLASSES = (10, 100, 1_000, 10_000, 100_000)

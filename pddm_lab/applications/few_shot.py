@@ -20,9 +20,9 @@ from torch import Tensor
 from pddm_lab.applications.feature_spaces import PRETRAINED, Space, gallery_spaces
 from pddm_lab.data.splits import by_class
 from pddm_lab.errors import ConfigError, LabError, RunError
+from pddm_lab.model.similarity import Similarity
 from pddm_lab.progress import Progress
 from pddm_lab.run import Run
-from pddm_lab.similarity import Similarity
 from pddm_lab.study.cells import Study, key_of
 
 METHODS = {

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pddm_lab.bench.report import Measure
 from pddm_lab.bench.timing import clustered, trained_unit
 from pddm_lab.metrics.retrieval import evaluate
-from pddm_lab.similarity import make_similarity
+from pddm_lab.model.similarity import make_similarity
 
 PER_CLASS, SPREAD = 10, 1.7
 SHORTLIST = 200

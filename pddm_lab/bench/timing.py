@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from pddm_lab.losses import double_header_hinge
 from pddm_lab.miner import mine
-from pddm_lab.similarity import Similarity, make_similarity
+from pddm_lab.model.similarity import Similarity, make_similarity
 
 DIM = 128
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from pddm_lab.bench.report import Measure
 from pddm_lab.bench.timing import clustered, fastest
 from pddm_lab.config import PRESETS, TrainConfig
-from pddm_lab.features import AUTOCAST, INFERENCE_BATCH, ImageFiles, image_loader, prepare, run_network
 from pddm_lab.learner import Learner
-from pddm_lab.model import MetricModel
+from pddm_lab.model.embedding import MetricModel
+from pddm_lab.model.features import AUTOCAST, INFERENCE_BATCH, ImageFiles, image_loader, prepare, run_network
 from pddm_lab.training import resolve_device
 
 BATCH = 64
@@ -109,7 +109,7 @@ def _pictures(folder: Path, count: int) -> list[Path]:
 
 def _extraction(config: TrainConfig, paths: list[Path]) -> Measure:
     """Images a second from files beside those of the bare trunk on pictures that are there."""
-    from pddm_lab.backbones import fuse_batch_norms
+    from pddm_lab.model.trunks import fuse_batch_norms
 
     device, precision = resolve_device(config)
     trunk = fuse_batch_norms(MetricModel(config, weights="none").embedding.trunk).eval()

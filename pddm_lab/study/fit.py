@@ -21,8 +21,8 @@ from torch import Tensor
 
 from pddm_lab.data.sampler import ClassBatches
 from pddm_lab.errors import LabError
-from pddm_lab.model import MetricModel
-from pddm_lab.similarity import Similarity, make_similarity
+from pddm_lab.model.embedding import MetricModel
+from pddm_lab.model.similarity import Similarity, make_similarity
 from pddm_lab.study.material import Material, powered
 from pddm_lab.study.methods import Method
 from pddm_lab.study.objectives import Objective

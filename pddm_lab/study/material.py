@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pddm_lab.backbones import Trunk, load_trunk
 from pddm_lab.config import TrainConfig, data_root, runs_root
 from pddm_lab.data.dataset import Dataset, Protocol, read_dataset
 from pddm_lab.errors import ConfigError, DataError
-from pddm_lab.features import trunk_features
+from pddm_lab.model.features import trunk_features
+from pddm_lab.model.trunks import Trunk, load_trunk
 from pddm_lab.progress import Bar
 from pddm_lab.training import resolve_device
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pddm_lab.config import PRESETS, SimilarityName, TrainConfig
 from pddm_lab.errors import ConfigError
-from pddm_lab.model import LEARNED
+from pddm_lab.model.embedding import LEARNED
 from pddm_lab.study.material import SHARED, Material
 from pddm_lab.study.objectives import LIBRARY, Joint, Objective, library_objective
 

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pddm_lab.backbones import Trunk
 from pddm_lab.config import TrainConfig
 from pddm_lab.errors import ConfigError
 from pddm_lab.learner import Learner
-from pddm_lab.model import MetricModel
+from pddm_lab.model.embedding import MetricModel
+from pddm_lab.model.trunks import Trunk
 
 
 class Objective(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pddm_lab.model import MetricModel
+from pddm_lab.model.embedding import MetricModel
 from pddm_lab.runs import Run
 from pddm_lab.study.fit import Fitting
 from pddm_lab.study.material import Material

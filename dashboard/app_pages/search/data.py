@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pddm_lab.analysis.explain import Explanation
     from pddm_lab.analysis.shortlist import Ceiling
     from pddm_lab.measure import ImageEmbedder
-    from pddm_lab.similarity import Similarity
+    from pddm_lab.model.similarity import Similarity
 
 RERANKERS = ("mahalanobis", "pddm")
 """What the shortlist is ordered by beside Euclidean distance. Cosine is left out: on unit-length features it ranks as

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pddm_lab.pddm import PDDM
+from pddm_lab.model.pddm import PDDM
 
 SMALLEST_NORM = 1e-12
 """The smallest length divided by, as in torch.nn.functional.normalize."""

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pddm_lab.backbones import Trunk, fuse_batch_norms, weights_fingerprint
 from pddm_lab.data.images import open_image
 from pddm_lab.files import replacing
+from pddm_lab.model.trunks import Trunk, fuse_batch_norms, weights_fingerprint
 from pddm_lab.progress import Progress
 
 INFERENCE_BATCH = 32

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pddm_lab.pddm import PDDM
-from pddm_lab.scoring import all_pairs, own_pairs
-from pddm_lab.similarity import PDDMSimilarity
+from pddm_lab.model.all_pairs import all_pairs, own_pairs
+from pddm_lab.model.pddm import PDDM
+from pddm_lab.model.similarity import PDDMSimilarity
 
 PRETRAINED_DIMS = 128
 """Principal components of the trunk's features that an item's feature carries."""

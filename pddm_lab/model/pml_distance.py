@@ -6,7 +6,7 @@ from jaxtyping import Float
 from pytorch_metric_learning.distances import BaseDistance
 from torch import Tensor
 
-from pddm_lab.similarity import Similarity
+from pddm_lab.model.similarity import Similarity
 
 
 class SimilarityDistance(BaseDistance):
@@ -15,7 +15,7 @@ class SimilarityDistance(BaseDistance):
     Its weights, such as those of a PDDM unit, are parameters of whatever loss holds it: give them to an optimiser.
 
     Args:
-        similarity: from `pddm_lab.similarity.make_similarity`.
+        similarity: from `pddm_lab.model.embedding.similarity.make_similarity`.
     """
 
     def __init__(self, similarity: Similarity) -> None:

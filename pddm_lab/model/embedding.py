@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from pddm_lab.backbones import Trunk, load_trunk
 from pddm_lab.config import TrainConfig
-from pddm_lab.familiarity import PRETRAINED_DIMS, FamiliarPDDM, PretrainedPart, joined
-from pddm_lab.similarity import Cosine, Euclidean, Similarity, make_similarity
+from pddm_lab.model.familiarity import PRETRAINED_DIMS, FamiliarPDDM, PretrainedPart, joined
+from pddm_lab.model.similarity import Cosine, Euclidean, Similarity, make_similarity
+from pddm_lab.model.trunks import Trunk, load_trunk
 
 LEARNED = ("mahalanobis", "pddm")
 """The similarities with weights. A run trains all of them; those it wasn't asked for learn on detached features."""

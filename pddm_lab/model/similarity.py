@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import ConfigError
-from pddm_lab.pddm import PDDM
-from pddm_lab.scoring import all_pairs, own_pairs
+from pddm_lab.model.all_pairs import all_pairs, own_pairs
+from pddm_lab.model.pddm import PDDM
 
 CHUNK_PAIRS = 1 << 16
 """Pairs scored at a time by `pairs`: bounds the memory."""

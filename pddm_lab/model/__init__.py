@@ -1,0 +1,1 @@
+"""From images to similarities: trunks, features, the embedding, the PDDM unit and its rivals."""
