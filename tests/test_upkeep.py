@@ -156,7 +156,7 @@ def test_a_change_that_ends_half_way_leaves_the_gallery_as_it_was(
 
     with monkeypatch.context() as patched:
         real = changes._append
-        patched.setattr(Path if at == "unlink" else upkeep, at, fails)
+        patched.setattr(Path if at == "unlink" else changes, at, fails)
         with pytest.raises(KeyboardInterrupt):
             change_both(gallery)
     after = Gallery.open(gallery.path, verify=True)
