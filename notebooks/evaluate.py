@@ -45,10 +45,10 @@ from pddm_lab.analysis.pairs import pairs_by_density
 from pddm_lab.analysis.query_errors import judge
 from pddm_lab.analysis.thresholds import by_density, nearest_to, threshold_at_fpr
 from pddm_lab.applications.feature_spaces import PRETRAINED, gallery_spaces
-from pddm_lab.measure import load_similarities
 from pddm_lab.metrics.class_margins import MARGINS, class_margins
 from pddm_lab.metrics.retrieval import cluster, evaluate
 from pddm_lab.model.similarity import Euclidean
+from pddm_lab.runs.model import load_similarities
 
 of = run_named(run, runs_root)
 similarities = load_similarities(of)

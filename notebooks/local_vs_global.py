@@ -384,7 +384,7 @@ display(Markdown("Positive pairs found when 1 % of the negative ones pass, and R
 if run:
     from pddm_lab.analysis.pairs import pairs_by_density
     from pddm_lab.analysis.thresholds import by_density
-    from pddm_lab.measure import load_similarities
+    from pddm_lab.runs.model import load_similarities
 
     opened = run_named(run, runs_root)
     similarities = load_similarities(opened)

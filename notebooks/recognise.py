@@ -50,8 +50,8 @@ from pddm_lab.applications.class_scaling import CLASSES, embedding_seconds, grow
 from pddm_lab.applications.feature_spaces import gallery_spaces
 from pddm_lab.applications.few_shot import METHODS, Episodes, by_mean, by_score, classifier, keep, of_run, summary
 from pddm_lab.figures import PROTOCOL_TITLES, applications
-from pddm_lab.measure import load_model
 from pddm_lab.metrics.class_margins import MARGINS, class_margins
+from pddm_lab.runs.model import load_model
 from pddm_lab.study.cells import Study
 
 pd.set_option("display.max_colwidth", None)

@@ -107,10 +107,10 @@ from pddm_lab.config import data_root as data_folder
 from pddm_lab.config import runs_root as runs_folder
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.errors import RunError
-from pddm_lab.measure import load_model
-from pddm_lab.mined import Mined
 from pddm_lab.notebook import config_of
-from pddm_lab.runs import compare
+from pddm_lab.runs.compare import compare
+from pddm_lab.runs.model import load_model
+from pddm_lab.runs.quadruplets import Mined
 
 config = config_of(globals())
 if Path("train.ipynb").is_file() and Path("../pddm_lab").is_dir():

@@ -26,7 +26,7 @@ from pddm_lab.errors import ConfigError, DataError, LabError, RunError
 
 if TYPE_CHECKING:
     from pddm_lab.progress import Progress
-    from pddm_lab.runs import Run
+    from pddm_lab.runs.run import Run
 
 DEMO_DATASET = "emoji"
 DEMO_RUN = "demo"
@@ -52,7 +52,7 @@ else:
 def train(choices: Annotated[_Preset, arg(name="")]) -> None:
     """Train a run: fetch its data where it is missing, execute the training notebook, keep that in the run's folder."""
     from pddm_lab.notebook import train_in_notebook
-    from pddm_lab.runs import folder_name
+    from pddm_lab.runs.folder_name import folder_name
 
     chosen = TrainConfig(**choices.to_dict())
     folder_name(chosen, datetime.now(UTC))  # a bad name is an error before anything is fetched
@@ -80,7 +80,7 @@ def list_all_runs(runs_root: str = "") -> None:
     Args:
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
-    from pddm_lab.runs import BrokenRun, list_runs
+    from pddm_lab.runs.compare import BrokenRun, list_runs
 
     found = list_runs(runs_root)
     rows = [_run_row(run) for run in found if not isinstance(run, BrokenRun)]
@@ -155,7 +155,7 @@ def demo(serve: bool = False, port: int = 8501, data_root: str = "", runs_root: 
 def _demo_run(data_root: str, runs_root: str) -> Run:
     """The finished demo run: as it is, gone on with, or trained anew where what is there can't be gone on with."""
     from pddm_lab.notebook import resume_in_notebook, train_in_notebook
-    from pddm_lab.runs import Run
+    from pddm_lab.runs.run import Run
 
     folder = config.runs_root(runs_root)
     for number in range(1, 100):
@@ -267,7 +267,7 @@ def _serve(run: str, port: int, runs_root: str, data_root: str) -> None:
 
 
 def _find_run(run: str, runs_root: str) -> Run:
-    from pddm_lab.runs import Run
+    from pddm_lab.runs.run import Run
 
     path = Path(run).expanduser()
     return Run.open(path if (path / "run.json").is_file() else config.runs_root(runs_root) / run)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pddm_lab.errors import RunError
 from pddm_lab.notebook import shipped
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

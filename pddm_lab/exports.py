@@ -15,7 +15,7 @@ from pddm_lab.files import plain
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pddm_lab.run import Run
+    from pddm_lab.runs.run import Run
 
 KINDS = ("csv", "json", "parquet")
 

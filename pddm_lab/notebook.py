@@ -22,7 +22,9 @@ from typing import Any
 from pddm_lab import errors
 from pddm_lab.config import PRESETS, TrainConfig, runs_root
 from pddm_lab.errors import ConfigError, LabError, RunError
-from pddm_lab.runs import Run, exists_already, folder_name, list_runs
+from pddm_lab.runs.compare import list_runs
+from pddm_lab.runs.folder_name import exists_already, folder_name
+from pddm_lab.runs.run import Run
 
 NOTEBOOK = "notebook.ipynb"
 """Name of the executed notebook in a run's folder."""

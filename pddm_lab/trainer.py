@@ -15,7 +15,7 @@ from pddm_lab.config import TrainConfig, data_root, runs_root
 from pddm_lab.data.dataset import Dataset, read_dataset
 from pddm_lab.errors import ConfigError, LabError, RunError
 from pddm_lab.model.features import default_workers
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 from pddm_lab.training import Training, resolve_device
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import reference
 
-from pddm_lab.runlog import EUCLIDEAN, QUADRUPLETS, Log
+from pddm_lab.runs.log import EUCLIDEAN, QUADRUPLETS, Log
 
 CLASSES = ["apple", "pear", "plum", "quince"]
 ITEMS = [f"{name}/{number}.png" for name in CLASSES for number in range(5)]

@@ -12,7 +12,7 @@ import pytest
 
 from pddm_lab.bench import dashboard, synthetic
 from pddm_lab.bench.report import Measure, machine, show, table
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 
 def test_a_measure_is_judged_by_its_target() -> None:

@@ -20,7 +20,7 @@ from pddm_lab import cli, notebook
 from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.errors import ConfigError, LabError, RunError
 from pddm_lab.notebook import config_of, parameters, resume_in_notebook, train_in_notebook
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +195,7 @@ def test_the_demo_ends_with_a_finished_run(
 _BEGIN = """
 from pddm_lab.notebook import config_of
 config = config_of(globals())
-from pddm_lab.runs import Run
+from pddm_lab.runs.compare import Run
 run = Run.create(config, {"name": "none"}, "cpu", "32")
 print("begun", flush=True)
 """
@@ -294,7 +294,8 @@ def test_ctrl_c_stops_and_so_does_who_ends_the_process(stand_in, tmp_path: Path,
 
 def test_going_on_with_a_run_executes_its_notebook_anew(stand_in, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     stand_in(
-        "from pddm_lab.notebook import config_of\nconfig = config_of(globals())\nfrom pddm_lab.runs import Run\n"
+        "from pddm_lab.notebook import config_of\nconfig = config_of(globals())\n"
+        "from pddm_lab.runs.run import Run\n"
         "path = f'{config.runs_root}/{config.run_name}' if resume else ''\n"
         "run = Run.open(path) if resume else Run.create(config, {'name': 'none'}, 'cpu', '32')\nrun.claim()",
         "print('attempt', 'two' if resume else 'one')\nassert resume or run.update(status='stopped')",

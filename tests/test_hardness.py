@@ -7,8 +7,8 @@ import pytest
 from mining import ITEMS, mined_frame, write
 
 from pddm_lab.analysis import hardness
-from pddm_lab.mined import Mined
-from pddm_lab.runlog import EUCLIDEAN
+from pddm_lab.runs.log import EUCLIDEAN
+from pddm_lab.runs.quadruplets import Mined
 
 
 @pytest.mark.parametrize("points", [3, 100])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pddm_lab.data.images import open_image
-from pddm_lab.measure import LONGEST_SHAPE, ImageEmbedder, load_model
+from pddm_lab.runs.model import LONGEST_SHAPE, ImageEmbedder, load_model
 
 
 @pytest.fixture(scope="module")

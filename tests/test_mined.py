@@ -6,8 +6,8 @@ import pytest
 from mining import mined_frame, write
 
 from pddm_lab.errors import ConfigError
-from pddm_lab.mined import ORDERS, VALUES, Mined
-from pddm_lab.runlog import EUCLIDEAN, QUADRUPLETS
+from pddm_lab.runs.log import EUCLIDEAN, QUADRUPLETS
+from pddm_lab.runs.quadruplets import ORDERS, VALUES, Mined
 
 
 @pytest.fixture

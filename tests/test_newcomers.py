@@ -13,7 +13,7 @@ from pddm_lab import cli
 from pddm_lab.data.images import open_image
 from pddm_lab.gallery import umap_layout
 from pddm_lab.gallery.gallery import Gallery
-from pddm_lab.run import Run
+from pddm_lab.runs.run import Run
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from mining import mined_frame, write
 
 from pddm_lab import cards, figures
 from pddm_lab.analysis import hardness
-from pddm_lab.mined import Mined
+from pddm_lab.runs.quadruplets import Mined
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from pddm_lab.applications import reproduction
 from pddm_lab.config import PRESETS
 from pddm_lab.data.sources import cars196, cub200
 from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.run import Run
+from pddm_lab.runs.run import Run
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "reproduce_paper.py"
 SMALL = {

@@ -18,8 +18,9 @@ import torch
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.runlog import EUCLIDEAN, METRICS, QUADRUPLETS, Log
-from pddm_lab.runs import BrokenRun, Run, compare, groups, list_runs, mean_log, measured_alike, spread
+from pddm_lab.runs.compare import BrokenRun, compare, groups, list_runs, mean_log, measured_alike, spread
+from pddm_lab.runs.log import EUCLIDEAN, METRICS, QUADRUPLETS, Log
+from pddm_lab.runs.run import Run
 
 DATASET = {"name": "digits", "fingerprint": "ab12", "items": np.int64(1797), "classes": 10, "root": Path("data")}
 
@@ -336,7 +337,10 @@ def test_two_hundred_runs_are_listed_in_a_second(root: Path) -> None:
 
 
 def test_listing_needs_no_torch() -> None:
-    code = "import sys, pddm_lab.runs as r; r.list_runs(); sys.exit(any(name in sys.modules for name in sys.argv[1:]))"
+    code = (
+        "import sys; from pddm_lab.runs.compare import list_runs; list_runs(); "
+        "sys.exit(any(name in sys.modules for name in sys.argv[1:]))"
+    )
     subprocess.run([sys.executable, "-c", code, "torch", "pandas", "pyarrow"], check=True)
 
 

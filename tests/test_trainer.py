@@ -10,10 +10,11 @@ from pddm_lab.config import SIMILARITIES, TrainConfig
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.data.splits import hold_out_classes
 from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.measure import load_model, load_similarities
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.features import INFERENCE_BATCH
-from pddm_lab.runs import Run, list_runs
+from pddm_lab.runs.compare import list_runs
+from pddm_lab.runs.model import load_model, load_similarities
+from pddm_lab.runs.run import Run
 from pddm_lab.trainer import resume, train
 from pddm_lab.training import Training, learning_rate_factor, resolve_device
 

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from pddm_lab.exports import KINDS, packed
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 MadeFrom = Run | list[Run] | Mapping[str, Any]
 """Runs; of a study what its study.json says."""

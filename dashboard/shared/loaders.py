@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from pddm_lab import runs
 from pddm_lab.analysis.pairs import Pairs
 from pddm_lab.data.images import open_image
 from pddm_lab.errors import DataError, LabError, RunError
 from pddm_lab.gallery.files import THUMB_SIDE
 from pddm_lab.gallery.gallery import Gallery
-from pddm_lab.runs import BrokenRun, Run
+from pddm_lab.runs import compare
+from pddm_lab.runs.compare import BrokenRun
+from pddm_lab.runs.run import Run
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,7 +40,7 @@ SAMPLED = 150_000
 
 def list_runs() -> list[Run | BrokenRun]:
     """All runs, newest first. Read anew each time: it takes milliseconds, and a training changes them."""
-    return runs.list_runs()
+    return compare.list_runs()
 
 
 def _stamp(path: Path) -> Stamp:
@@ -127,7 +128,7 @@ def similarities(run: Run) -> dict[str, Similarity]:
 def _similarities(path: str, stamp: Stamp) -> dict[str, Similarity]:
     import torch
 
-    from pddm_lab.measure import load_similarities
+    from pddm_lab.runs.model import load_similarities
 
     torch.set_num_threads(1)  # sessions share the cores
     return load_similarities(Run.open(path))
@@ -179,7 +180,7 @@ def model(run: Run) -> MetricModel:
 def _model(path: str, stamp: Stamp) -> MetricModel:
     import torch
 
-    from pddm_lab.measure import load_model
+    from pddm_lab.runs.model import load_model
 
     torch.set_num_threads(1)  # a query is small work, and sessions share the cores
     return load_model(Run.open(path))

@@ -12,7 +12,8 @@ from shared import loaders
 
 from pddm_lab import cards
 from pddm_lab.figures import PHASE_TITLES, PROTOCOL_TITLES, style_of
-from pddm_lab.runs import BrokenRun, Run, measured_alike
+from pddm_lab.runs.compare import BrokenRun, measured_alike
+from pddm_lab.runs.run import Run
 
 STATUS_ICONS = {
     "running": ":material/progress_activity:",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pddm_lab.mined import VALUES, Mined
+from pddm_lab.runs.quadruplets import VALUES, Mined
 
 if TYPE_CHECKING:
     from jaxtyping import Float

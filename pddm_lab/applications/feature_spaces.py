@@ -18,13 +18,13 @@ from torch import Tensor
 
 from pddm_lab.config import SIMILARITIES, TrainConfig, runs_root
 from pddm_lab.gallery.gallery import Gallery
-from pddm_lab.measure import load_model, load_similarities
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.features import run_network, trunk_features
 from pddm_lab.model.similarity import Euclidean, Similarity
 from pddm_lab.model.trunks import Trunk, load_trunk
 from pddm_lab.progress import Progress
-from pddm_lab.run import Run
+from pddm_lab.runs.model import load_model, load_similarities
+from pddm_lab.runs.run import Run
 from pddm_lab.training import resolve_device
 
 PRETRAINED = "pretrained"

@@ -22,7 +22,7 @@ from pddm_lab.data.splits import by_class
 from pddm_lab.errors import ConfigError, LabError, RunError
 from pddm_lab.model.similarity import Similarity
 from pddm_lab.progress import Progress
-from pddm_lab.run import Run
+from pddm_lab.runs.run import Run
 from pddm_lab.study.cells import Study, key_of
 
 METHODS = {

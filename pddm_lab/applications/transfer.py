@@ -33,7 +33,7 @@ from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.similarity import Euclidean, Similarity
 from pddm_lab.progress import Progress
-from pddm_lab.run import Run
+from pddm_lab.runs.run import Run
 from pddm_lab.study import fit as study_fit
 from pddm_lab.study.cells import Study, key_of
 from pddm_lab.study.material import Material, powered

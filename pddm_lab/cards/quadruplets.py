@@ -30,7 +30,7 @@ def quadruplet_card(
         mined_by: the similarity that mined it; empty for the trained one.
         margin: of the scores; given, the card also says why each picture is there. That needs `positives` in the row:
             how many positives i had in its batch, NaN where the batch gave one quadruplet in all, as
-            `pddm_lab.mined.Mined.positives` tells.
+            `pddm_lab.runs.compare.quadruplets.Mined.positives` tells.
     """
     return Block(_quadruplet(quadruplet, images, similarity, mined_by or similarity, margin), _STYLE)
 

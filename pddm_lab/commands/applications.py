@@ -117,9 +117,9 @@ def growth(run: Positional[str] = "", most: int = 100_000, images: int = 5, csv:
     """
     from pddm_lab.applications.class_scaling import CLASSES, embedding_seconds
     from pddm_lab.applications.class_scaling import growth as measured
-    from pddm_lab.measure import load_model
     from pddm_lab.notebook import run_named
     from pddm_lab.progress import progress_bars
+    from pddm_lab.runs.model import load_model
 
     if most < CLASSES[0]:
         raise ConfigError(f"--most expects {CLASSES[0]} classes or more, got {most}.")

@@ -13,7 +13,7 @@ from pddm_lab.errors import RunError
 
 if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
-    from pddm_lab.run import Run
+    from pddm_lab.runs.run import Run
 
 gallery = tyro.extras.SubcommandApp()
 _NAMED = 3
@@ -29,14 +29,14 @@ def add(run: Positional[str], folder: Positional[str], protocol: str = "unseen",
         protocol: of the gallery: unseen or known.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
-    from pddm_lab import newcomers
     from pddm_lab.gallery import changes
     from pddm_lab.progress import progress_bars
+    from pddm_lab.runs import new_items
 
     of = _find_run(run, runs_root)
     before = of.gallery(protocol)
     with progress_bars(True)("embed") as report:
-        found = newcomers.to_add(of, before, Path(folder).expanduser(), report)
+        found = new_items.to_add(of, before, Path(folder).expanduser(), report)
     after = changes.add(before, found.new)
     classes, new = found.new.items["class_name"].nunique(), len(found.new_classes)
     what = f"{_count(classes, 'class', 'classes')}, {new or 'none'} of them new"
@@ -53,14 +53,14 @@ def update(run: Positional[str], folder: Positional[str], protocol: str = "unsee
         protocol: of the gallery: unseen or known.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
-    from pddm_lab import newcomers
     from pddm_lab.gallery import changes
     from pddm_lab.progress import progress_bars
+    from pddm_lab.runs import new_items
 
     of = _find_run(run, runs_root)
     before = of.gallery(protocol)
     with progress_bars(True)("embed") as report:
-        found = newcomers.to_update(of, before, Path(folder).expanduser(), report)
+        found = new_items.to_update(of, before, Path(folder).expanduser(), report)
     after = changes.update(before, found.new)
     _report(of, f"Updated {_count(len(found.new.items), 'item')}.", before, after, found.passed_over)
 
@@ -104,7 +104,7 @@ def draw_map(run: Positional[str], protocol: str = "unseen", runs_root: str = ""
 
 
 def _find_run(run: str, runs_root: str) -> Run:
-    from pddm_lab.run import Run
+    from pddm_lab.runs.run import Run
 
     path = Path(run).expanduser()
     found = Run.open(path if (path / "run.json").is_file() else root_of(runs_root) / run)

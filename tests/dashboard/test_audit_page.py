@@ -17,7 +17,7 @@ from PIL import Image
 from reading import blocks, rows_of, texts
 
 from pddm_lab.gallery.gallery import Gallery
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 
 def tables(app) -> list[list[list[str]]]:
@@ -41,7 +41,7 @@ def cards_of(app, key: str) -> list[list[str]]:
 def test_self_similarity_is_that_of_the_files(open_page, with_digits: Path, protocol: str) -> None:
     import torch
 
-    from pddm_lab.measure import load_similarities
+    from pddm_lab.runs.model import load_similarities
 
     app = open_page("audit", run="digits", protocol=protocol, compared="100")
     run = Run.open(with_digits / "digits")
@@ -91,8 +91,8 @@ def test_each_question_shows_its_examples(open_page, with_digits: Path) -> None:
 def test_calibration_is_that_of_the_pairs_drawn(open_page, with_digits: Path) -> None:
     from pddm_lab.analysis.calibration import calibrate
     from pddm_lab.analysis.pairs import sample_pairs, score_pairs
-    from pddm_lab.measure import load_similarities
     from pddm_lab.metrics.density import density_of, local_radius
+    from pddm_lab.runs.model import load_similarities
 
     app = open_page("audit", run="digits", view="calibration", protocol="known", map="isotonic", by="cosine")
     run = Run.open(with_digits / "digits")

@@ -45,7 +45,7 @@ def test_what_came_is_searched_and_what_went_is_not(changed: Gallery, digits_run
 def test_an_open_dashboard_sees_the_change(with_digits: Path, open_page) -> None:
     from shared import loaders
 
-    from pddm_lab.runs import Run
+    from pddm_lab.runs.run import Run
 
     run = Run.open(with_digits / "digits")
     before = loaders.gallery(run, "unseen")

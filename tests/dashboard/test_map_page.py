@@ -19,7 +19,7 @@ from pddm_lab.figures import class_colour
 from pddm_lab.gallery import umap_layout
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.umap_layout import write_map
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def change(file: Path, frame: pd.DataFrame) -> None:
 def test_an_anchor_has_two_neighbourhoods(open_page, with_digits: Path, digits_run, sent) -> None:
     import torch
 
-    from pddm_lab.measure import load_model
+    from pddm_lab.runs.model import load_model
 
     gallery = digits_run.gallery("unseen")
     row, features = 11, torch.tensor(np.array(gallery.features))

@@ -11,7 +11,7 @@ from reading import DATA, OF_A_RUN, PAGES, texts
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.notebook import shipped
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 
 @pytest.mark.parametrize("page", OF_A_RUN)

@@ -11,9 +11,9 @@ import pytest
 from reading import blocks, texts
 
 from pddm_lab.analysis import hardness
-from pddm_lab.mined import Mined
-from pddm_lab.runlog import EUCLIDEAN
-from pddm_lab.runs import Run
+from pddm_lab.runs.log import EUCLIDEAN
+from pddm_lab.runs.quadruplets import Mined
+from pddm_lab.runs.run import Run
 
 
 @pytest.fixture

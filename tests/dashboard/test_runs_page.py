@@ -14,7 +14,7 @@ from reading import DATA, numbers, rows_of, texts
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.figures import METRICS
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 
 def test_runs_shows_the_metrics_of_run_json(open_page, with_digits: Path) -> None:

@@ -26,7 +26,7 @@ def scored(digits_run):
     """A query, the rows of its 20 nearest, and their values by each similarity, from the run's files."""
     import torch
 
-    from pddm_lab.measure import load_model
+    from pddm_lab.runs.model import load_model
 
     gallery, model = digits_run.gallery("known"), load_model(digits_run)
     row = int(gallery.rows("query")[5])
@@ -121,7 +121,7 @@ def test_search_tells_of_an_item_that_is_not_here(open_page, with_digits: Path) 
 
 def test_search_explains_a_pair(open_page, with_digits: Path, digits_run, scored) -> None:
     from pddm_lab.analysis.explain import explain
-    from pddm_lab.measure import load_similarities
+    from pddm_lab.runs.model import load_similarities
 
     gallery, row, nearest, values = scored
     item, other = gallery.items["id"].iloc[row], gallery.items["id"].iloc[nearest[4]]
@@ -190,7 +190,7 @@ def test_search_finds_a_picture_of_ones_own(open_page, with_digits: Path, digits
 
 
 def test_a_part_of_an_item_is_embedded_anew(open_page, with_digits: Path, digits_run) -> None:
-    from pddm_lab.measure import ImageEmbedder, load_model
+    from pddm_lab.runs.model import ImageEmbedder, load_model
 
     gallery = digits_run.gallery("known")
     row = int(gallery.rows("query")[2])

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from reading import blocks, numbers, texts
 
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 SAMPLED = 20_000
 

@@ -13,7 +13,7 @@ from walking import query
 
 from pddm_lab.analysis import hardness
 from pddm_lab.dashboard_server import settle
-from pddm_lab.mined import Mined
+from pddm_lab.runs.quadruplets import Mined
 
 
 def test_a_person_asks_why_follows_a_picture_and_finds_confused_classes(page, address: str, digits_run) -> None:

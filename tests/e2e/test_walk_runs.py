@@ -14,7 +14,8 @@ import pytest
 from walking import query
 
 from pddm_lab.dashboard_server import served_dashboard, settle
-from pddm_lab.runs import Run, list_runs
+from pddm_lab.runs.compare import list_runs
+from pddm_lab.runs.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from PIL import Image
 from pddm_lab import measure
 from pddm_lab.config import TrainConfig
 from pddm_lab.errors import RunError
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 

@@ -13,7 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.notebook import begin, run_named
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import nbformat
 
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 
 def test_it_measures_a_run_by_hand_and_as_the_lab_does(execute, small_run: Run) -> None:

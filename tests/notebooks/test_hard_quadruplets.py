@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 
 def test_it_teaches_on_any_folder_and_opens_a_run(execute, few_digits: Path, small_run: Run) -> None:

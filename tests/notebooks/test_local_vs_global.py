@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 FIGURE = "application/vnd.plotly.v1+json"
 

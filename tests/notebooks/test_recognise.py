@@ -9,7 +9,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from pddm_lab.applications.few_shot import METHODS
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 from pddm_lab.study.cells import table
 
 FIGURE = "application/vnd.plotly.v1+json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pddm_lab.model.embedding import MetricModel
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 from pddm_lab.study.fit import Fitting
 from pddm_lab.study.material import Material
 from pddm_lab.study.methods import METHODS

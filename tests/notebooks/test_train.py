@@ -16,7 +16,7 @@ import pytest
 
 from pddm_lab import config
 from pddm_lab.config import PRESETS, TrainConfig
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 

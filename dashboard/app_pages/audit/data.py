@@ -14,7 +14,7 @@ from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import LabError
 from pddm_lab.figures import in_order, style_of
 from pddm_lab.gallery.gallery import Gallery
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from shared import loaders, picture_grid, shell
 from pddm_lab import cards, figures
 from pddm_lab.errors import LabError
 from pddm_lab.figures import PROTOCOL_TITLES
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 VIEWS = {"axioms": "Metric axioms", "calibration": "Calibration", "duplicates": "Duplicates", "licences": "Licences"}
 LOOKS = {

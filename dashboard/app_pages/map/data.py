@@ -15,7 +15,7 @@ from shared import loaders
 from shared.loaders import Stamp, _stamp
 
 from pddm_lab.errors import RunError
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 COMPARED = 100_000_000
 """Distances computed at most to measure a map or to judge queries: two or three seconds of one core."""

@@ -20,7 +20,7 @@ from pddm_lab.analysis.pairs import nearest_to
 from pddm_lab.figures import Colouring, class_colour, shown, style_of
 from pddm_lab.figures.maps import Key
 from pddm_lab.gallery.gallery import Gallery
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 COLOURS = {
     "class": "Class",

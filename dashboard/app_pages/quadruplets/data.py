@@ -11,8 +11,8 @@ import streamlit as st
 from shared import loaders
 
 from pddm_lab.analysis import hardness
-from pddm_lab.mined import Mined
-from pddm_lab.runs import Run
+from pddm_lab.runs.quadruplets import Mined
+from pddm_lab.runs.run import Run
 
 
 def mined(run: Run) -> Mined:

@@ -17,8 +17,8 @@ from shared.export import export
 from pddm_lab import cards, figures
 from pddm_lab.analysis import hardness
 from pddm_lab.cards.confusions import SUSPICIOUS
-from pddm_lab.mined import ORDERS, Mined
-from pddm_lab.runs import Run
+from pddm_lab.runs.quadruplets import ORDERS, Mined
+from pddm_lab.runs.run import Run
 
 PER_PAGE = 12
 PAIRS = 9

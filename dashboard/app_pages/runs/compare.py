@@ -10,10 +10,11 @@ from app_pages.runs import data, tables
 from shared import loaders, shell
 from shared.export import export
 
-from pddm_lab import cards, figures, runs
+from pddm_lab import cards, figures
 from pddm_lab.figures import METRICS, style_of
 from pddm_lab.metrics.convergence import kept_value
-from pddm_lab.runs import Run
+from pddm_lab.runs import compare
+from pddm_lab.runs.run import PROTOCOLS, Run
 
 SHARES = {"90": "90 %", "95": "95 %", "99": "99 %", "100": "all"}
 NOTES_LENGTH = 20_000
@@ -68,7 +69,7 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
                 f"{protocol} {letter}": number(
                     f"{protocol}, by {letter}", format="%.1f", width=84, help=help_of[letter]
                 )
-                for protocol in runs.PROTOCOLS
+                for protocol in PROTOCOLS
                 for letter in "DS"
             },
         },
@@ -88,11 +89,11 @@ def seeds_of(compared: Sequence[Run], readable: Sequence[Run]) -> bool:
     Where other seeds of the chosen run are there and not compared, a button adds them.
     """
     chosen, ticked = compared[0], {run.name for run in compared}
-    family = next(group for group in runs.groups([chosen, *readable]) if group.name == chosen.name)
+    family = next(group for group in compare.groups([chosen, *readable]) if group.name == chosen.name)
     others = sorted(
         {run.name for run in family.runs if run.name not in ticked and run.config.seed != chosen.config.seed}
     )
-    several = any(len(group.seeds) > 1 for group in runs.groups(compared))
+    several = any(len(group.seeds) > 1 for group in compare.groups(compared))
 
     def add() -> None:
         st.query_params["beside"] = [*sorted(ticked - {chosen.name}), *others]
@@ -112,7 +113,7 @@ def seeds_of(compared: Sequence[Run], readable: Sequence[Run]) -> bool:
 
 def final_metrics(compared: Sequence[Run], mean: bool) -> None:
     """What the runs came to under each protocol: dots where there are several, and tables."""
-    table = runs.spread(runs.groups(compared)) if mean else runs.compare(compared).metrics
+    table = compare.spread(compare.groups(compared)) if mean else compare.compare(compared).metrics
     shares = [name for name in ("recall@1", "map@r") if (table["metric"] == name).any()]
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         what = f"Final metrics of {len(compared)} runs" if len(compared) > 1 else "Final metrics"
@@ -122,7 +123,7 @@ def final_metrics(compared: Sequence[Run], mean: bool) -> None:
     if table.empty:
         st.caption("Measured at the end of a training. Until then the curves below show the validation classes.")
         return
-    alike = runs.measured_alike(compared)
+    alike = compare.measured_alike(compared)
     if table["run"].nunique() > 1 and shares:
         st.plotly_chart(
             figures.comparison(table, shares),
@@ -131,7 +132,7 @@ def final_metrics(compared: Sequence[Run], mean: bool) -> None:
             alt="Recall at 1 and MAP at R of the compared runs under both protocols, a marker per similarity"
             + (", with one standard deviation over seeds" if mean else ""),
         )
-    for protocol in (name for name in runs.PROTOCOLS if (table["protocol"] == name).any()):
+    for protocol in (name for name in PROTOCOLS if (table["protocol"] == name).any()):
         size = loaders.protocol_size(compared[0], protocol) if alike else ""
         st.markdown(f"**{figures.PROTOCOL_TITLES[protocol]}**" + (f" :gray[· {size}]" if size else ""))
         st.html(cards.metrics_table(table, protocol, best_of_each=not alike))
@@ -240,7 +241,7 @@ def choices(compared: Sequence[Run]) -> None:
     """The choices in which several runs differ; of one run those that differ from its preset, and all of them."""
     if len(compared) > 1:
         st.subheader("Choices that differ", anchor=False)
-        differing = runs.compare(compared).config.drop(index=[*runs.WHERE], errors="ignore")
+        differing = compare.compare(compared).config.drop(index=[*compare.WHERE], errors="ignore")
         if len(differing):
             table = differing.map(str).rename_axis("choice").reset_index()
             st.dataframe(table, hide_index=True, alt="Choices in which the compared runs differ", key="differences")

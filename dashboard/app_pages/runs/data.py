@@ -11,7 +11,8 @@ from shared import loaders
 
 from pddm_lab import figures
 from pddm_lab.metrics.convergence import since_start, speed
-from pddm_lab.runs import Run, groups, mean_log
+from pddm_lab.runs.compare import groups, mean_log
+from pddm_lab.runs.run import Run
 
 CHART_HEIGHT = 320
 Key = tuple[tuple[str, ...], tuple[loaders.Stamp, ...], bool]

@@ -21,7 +21,9 @@ from typing import Any
 import psutil
 
 from pddm_lab.config import TrainConfig, data_root, runs_root
-from pddm_lab.runs import Run, exists_already, folder_name
+from pddm_lab.runs.folder_name import exists_already, folder_name
+from pddm_lab.runs.process import is_running
+from pddm_lab.runs.run import Run
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _BAR = re.compile(r"(?P<what>[^:|]+):\s+\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)")
@@ -48,12 +50,7 @@ class Launch:
         child = _children.get(self.pid)
         if child is not None and child.poll() is not None:
             return False
-        try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.process_started) < 5
-            return same and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return False
+        return is_running(self.pid, self.process_started, tolerance=5)
 
     def lines(self, count: int = 8) -> list[str]:
         """The last lines of its output, of a progress bar only its last state."""

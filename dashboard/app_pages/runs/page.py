@@ -4,7 +4,8 @@ import streamlit as st
 from app_pages.runs import compare, start, study, study_data
 from shared import loaders, shell
 
-from pddm_lab.runs import BrokenRun, Run
+from pddm_lab.runs.compare import BrokenRun
+from pddm_lab.runs.run import Run
 
 found = loaders.list_runs()
 readable = [run for run in found if isinstance(run, Run)]

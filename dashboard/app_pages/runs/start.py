@@ -13,7 +13,8 @@ from pddm_lab.config import PRESET_SUMMARIES, PRESETS, SIMILARITIES, data_root
 from pddm_lab.data.dataset import SOURCES
 from pddm_lab.errors import LabError
 from pddm_lab.figures import METRICS, PHASE_TITLES, style_of
-from pddm_lab.runs import PHASES, Run
+from pddm_lab.runs.log import PHASES
+from pddm_lab.runs.run import Run
 
 OWN_FOLDER = "folder"
 

@@ -14,7 +14,7 @@ from shared.export import export
 
 from pddm_lab import figures
 from pddm_lab.figures import PROTOCOL_TITLES, style_of
-from pddm_lab.runs import PROTOCOLS
+from pddm_lab.runs.run import PROTOCOLS
 
 if TYPE_CHECKING:
     from study_reading import Findings

@@ -9,7 +9,8 @@ import pandas as pd
 
 from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.figures import style_of
-from pddm_lab.runs import PROTOCOLS, WHERE, Run
+from pddm_lab.runs.compare import WHERE
+from pddm_lab.runs.run import PROTOCOLS, Run
 
 
 def overview(runs: Sequence[Run]) -> pd.DataFrame:

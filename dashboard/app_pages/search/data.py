@@ -17,13 +17,13 @@ from shared.loaders import LARGE_SIDE, Stamp, _jpeg, _stamp
 from pddm_lab.cards import Dimension
 from pddm_lab.data.images import open_image, verify
 from pddm_lab.gallery.gallery import Gallery, SearchResult
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 if TYPE_CHECKING:
     from pddm_lab.analysis.explain import Explanation
     from pddm_lab.analysis.shortlist import Ceiling
-    from pddm_lab.measure import ImageEmbedder
     from pddm_lab.model.similarity import Similarity
+    from pddm_lab.runs.model import ImageEmbedder
 
 RERANKERS = ("mahalanobis", "pddm")
 """What the shortlist is ordered by beside Euclidean distance. Cosine is left out: on unit-length features it ranks as
@@ -85,7 +85,7 @@ def _embedded(path: str, stamp: Stamp, source: bytes | str, source_stamp: Stamp,
 def _network(path: str, stamp: Stamp) -> ImageEmbedder:
     from PIL import Image
 
-    from pddm_lab.measure import ImageEmbedder
+    from pddm_lab.runs.model import ImageEmbedder
 
     embed = ImageEmbedder(Run.open(path), loaders._model(path, stamp))
     embed(Image.new("RGB", (64, 64)))  # so that the seconds shown are those of a picture alone

@@ -14,7 +14,7 @@ from shared import loaders, picture_grid, shell
 
 from pddm_lab import cards, figures
 from pddm_lab.gallery.gallery import Gallery, SearchResult
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 STAGES = {"read": "read", "embed": "embed", "search": "search by D", "mahalanobis": "Mahalanobis", "pddm": "PDDM"}
 OWN = "own picture"

@@ -12,7 +12,7 @@ from shared import loaders
 from pddm_lab.analysis.thresholds import ByDensity
 from pddm_lab.metrics.density import DENSITIES
 from pddm_lab.metrics.separation import Distribution, histogram
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 
 def by_density(run: Run, protocol: str, similarity: str, share: float) -> ByDensity:

@@ -14,7 +14,7 @@ from shared import export, shell
 from pddm_lab import cards, figures
 from pddm_lab.analysis.thresholds import ByDensity
 from pddm_lab.figures import PROTOCOL_TITLES
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 SHARES = {"0.1": "0.1 % FPR", "1": "1 % FPR", "5": "5 % FPR"}
 CURVES = {"distributions": "Distributions", "roc": "ROC"}

@@ -16,7 +16,7 @@ from shared import export, loaders, picture_grid, shell
 from pddm_lab import cards, figures
 from pddm_lab.analysis.thresholds import QUADRANTS, clearest_first, quadrant_of, who_is_right
 from pddm_lab.figures import PROTOCOL_TITLES
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 DRAWN = 800
 """Pairs drawn as points."""

@@ -12,7 +12,7 @@ from shared import loaders, shell
 
 from pddm_lab import cards, figures
 from pddm_lab.figures import PROTOCOL_TITLES
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 
 def pick(pair: str) -> None:

@@ -13,7 +13,7 @@ from shared import export, loaders, picture_grid, shell
 from pddm_lab import cards, figures
 from pddm_lab.analysis.thresholds import nearest_to
 from pddm_lab.figures import METRICS, PROTOCOL_TITLES
-from pddm_lab.runs import Run
+from pddm_lab.runs.run import Run
 
 PER_SIDE = 5
 """Pairs shown on each side of a threshold, of either kind."""

@@ -13,9 +13,9 @@ from pddm_lab.errors import DataError, RunError
 from pddm_lab.gallery.changes import NewItems
 from pddm_lab.gallery.files import thumbnail
 from pddm_lab.gallery.gallery import Gallery
-from pddm_lab.measure import ImageEmbedder, load_model
 from pddm_lab.progress import Progress
-from pddm_lab.run import Run
+from pddm_lab.runs.model import ImageEmbedder, load_model
+from pddm_lab.runs.run import Run
 
 _LAYOUT = "expected FOLDER/<class>/<image>"
 

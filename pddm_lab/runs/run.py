@@ -26,8 +26,9 @@ import psutil
 from pddm_lab.config import TrainConfig, runs_root
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.files import plain, read_checkpoint, read_tensors, replacing, write_checkpoint, write_tensors
-from pddm_lab.naming import new_folder
-from pddm_lab.runlog import EUCLIDEAN, METRICS, PHASES, QUADRUPLETS, Log
+from pddm_lab.runs.folder_name import new_folder
+from pddm_lab.runs.log import EUCLIDEAN, METRICS, PHASES, QUADRUPLETS, Log
+from pddm_lab.runs.process import is_alive
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,8 +42,6 @@ FORMAT = 1
 STATUSES = ("running", "finished", "failed", "stopped")
 PROTOCOLS = ("unseen", "known")
 
-_HEARTBEAT_LIMIT = 600.0  # seconds; for a run of another machine, whose processes can't be asked
-_START_TOLERANCE = 30.0  # seconds; a start time is derived from the clock, which may be set meanwhile
 _NEEDED = ("format", "name", "created", "config", "dataset", "status", "metrics")
 _VERSIONS = ("pddm-lab", "torch", "torchvision", "lightning-fabric", "numpy", "faiss-cpu", "umap-learn")
 
@@ -139,7 +138,7 @@ class Run:
     def status(self) -> str:
         """running, finished, failed or stopped; "interrupted" where run.json says running and the process is gone."""
         status = str(self.info["status"])
-        return "interrupted" if status == "running" and not _is_alive(self.info) else status
+        return "interrupted" if status == "running" and not is_alive(self.info) else status
 
     @property
     def reason(self) -> str:
@@ -385,16 +384,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "not installed"
     return versions
-
-
-def _is_alive(info: Mapping[str, Any]) -> bool:
-    """Whether the process that run.json names still runs: asked of this machine, else by its heartbeat's age."""
-    if info.get("host") != socket.gethostname():
-        return time.time() - float(info.get("heartbeat") or 0.0) < _HEARTBEAT_LIMIT
-    try:
-        process = psutil.Process(int(info.get("pid") or 0))
-        # A killed child that nobody waited for is a zombie, and a later process may have got the same pid.
-        same = abs(process.create_time() - float(info.get("process_started") or 0.0)) < _START_TOLERANCE
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, ValueError):
-        return False

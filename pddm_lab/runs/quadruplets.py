@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pddm_lab.errors import ConfigError
-from pddm_lab.runlog import EUCLIDEAN, PHASES, QUADRUPLETS
+from pddm_lab.runs.log import EUCLIDEAN, PHASES, QUADRUPLETS
 
 if TYPE_CHECKING:
     import pyarrow as pa

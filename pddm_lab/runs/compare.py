@@ -11,30 +11,10 @@ from typing import TYPE_CHECKING
 
 from pddm_lab.config import runs_root
 from pddm_lab.errors import RunError
-from pddm_lab.naming import exists_already, folder_name
-from pddm_lab.run import PROTOCOLS, STATUSES, Run
-from pddm_lab.runlog import PHASES
+from pddm_lab.runs.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = [
-    "PHASES",
-    "PROTOCOLS",
-    "STATUSES",
-    "BrokenRun",
-    "Comparison",
-    "Group",
-    "Run",
-    "compare",
-    "exists_already",
-    "folder_name",
-    "groups",
-    "list_runs",
-    "mean_log",
-    "measured_alike",
-    "spread",
-]
 
 WHERE = ("data_root", "runs_root", "run_name", "notes", "workers")
 """Choices that say where a run lies, what it is called and who loads its images, and change nothing in it."""

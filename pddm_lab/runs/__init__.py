@@ -1,0 +1,1 @@
+"""Runs on disk: what a training writes and what everything else reads."""
