@@ -59,8 +59,8 @@ from IPython.display import Markdown, display
 
 from pddm_lab import figures
 from pddm_lab.study import table, tables
-from pddm_lab.study.ablation import ABLATIONS
 from pddm_lab.study.compare import Plan, opened
+from pddm_lab.study.methods import ABLATIONS
 from pddm_lab.study.statistics import paired, searched, summary
 
 plan = Plan(

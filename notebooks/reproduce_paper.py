@@ -37,11 +37,12 @@ begin(globals(), "dataset", "train", "seeds", "changes", "data_root", "runs_root
 import pandas as pd
 from IPython.display import Markdown, display
 
-from pddm_lab import figures, published
+from pddm_lab import figures
 from pddm_lab.applications import reproduction
 from pddm_lab.config import data_root as data_folder
 from pddm_lab.data.dataset import SOURCES
 from pddm_lab.data.source import how_to_get
+from pddm_lab.study import published
 
 pd.set_option("display.max_colwidth", None)
 places = {"data_root": data_root, "runs_root": runs_root}

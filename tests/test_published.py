@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pddm_lab import published
+from pddm_lab.study import published
 
 
 def test_the_papers_rows() -> None:

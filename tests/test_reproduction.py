@@ -17,12 +17,13 @@ from PIL import Image
 from test_data_benchmarks import make_cars, make_cub
 from torchvision import models
 
-from pddm_lab import measure, published
+from pddm_lab import measure
 from pddm_lab.applications import reproduction
 from pddm_lab.config import PRESETS
 from pddm_lab.data.sources import cars196, cub200
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.runs.run import Run
+from pddm_lab.study import published
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "reproduce_paper.py"
 SMALL = {

@@ -14,10 +14,9 @@ from pddm_lab.analysis.thresholds import rates_by_density, sampled
 from pddm_lab.errors import ConfigError, DataError
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.similarity import Euclidean
-from pddm_lab.study.ablation import ABLATIONS, FACTORS
 from pddm_lab.study.fit import average_precisions, fit
 from pddm_lab.study.material import Material, class_folds
-from pddm_lab.study.methods import CONFIGURATIONS, METHODS
+from pddm_lab.study.methods import ABLATIONS, CONFIGURATIONS, FACTORS, METHODS
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,10 @@ from pddm_lab.config import TrainConfig, runs_root
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.files import plain
 from pddm_lab.progress import progress_bars
-from pddm_lab.study.ablation import ABLATIONS, PRESETS_THEMSELVES
 from pddm_lab.study.cells import Study, key_of
 from pddm_lab.study.fit import EVAL_EVERY
 from pddm_lab.study.material import FOLDS, Material
-from pddm_lab.study.methods import CONFIGURATIONS, METHODS, Method
+from pddm_lab.study.methods import ABLATIONS, CONFIGURATIONS, METHODS, PRESETS_THEMSELVES, Method
 from pddm_lab.study.search import final, search
 from pddm_lab.study.work import Outcome, Task, carry_out, to_stderr
 

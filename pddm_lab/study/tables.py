@@ -14,10 +14,9 @@ import pandas as pd
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import RunError
 from pddm_lab.files import replacing
-from pddm_lab.published import RECALLS, STRONGER, of
-from pddm_lab.study.ablation import ABLATIONS
 from pddm_lab.study.cells import Study, table
-from pddm_lab.study.methods import METHODS
+from pddm_lab.study.methods import ABLATIONS, METHODS
+from pddm_lab.study.published import RECALLS, STRONGER, of
 from pddm_lab.study.statistics import best_baseline, convergence, has_baseline, searched, summary, versus, within
 
 MEASURES: Mapping[str, tuple[str, float, int]] = {

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import study_reading
 from reading import numbers, texts
 
 from pddm_lab.errors import RunError
 from pddm_lab.exports import packed
+from pddm_lab.study import findings
 from pddm_lab.study.cells import Study, table
 from pddm_lab.study.statistics import best_baseline, interval, paired, searched
 
@@ -70,14 +70,14 @@ def test_methods_are_shown_with_intervals_and_seeds(open_page, with_study: Path,
     assert row[["difference", "difference_half"]].tolist() == pytest.approx([100 * difference, 100 * width])
     assert rows["value"].is_monotonic_decreasing
     starred = [name for name, _ in rows.index if "★" in name]
-    assert starred == [f"{study_reading.title_of(best['method'])} ★"]
+    assert starred == [f"{findings.title_of(best['method'])} ★"]
 
     drawn = figure(app, "study_methods")
     faint = next(
         trace for trace in drawn["data"] if trace.get("legendgroup") == "pddm" and len(numbers(trace["x"])) == 2
     )
     np.testing.assert_allclose(sorted(numbers(faint["x"])), sorted(100 * np.array(own)))
-    assert drawn["layout"]["yaxis"]["ticktext"].count(f"<b>{study_reading.title_of(best['method'])}</b>") == 1
+    assert drawn["layout"]["yaxis"]["ticktext"].count(f"<b>{findings.title_of(best['method'])}</b>") == 1
     names = [trace["name"] for trace in drawn["data"] if trace.get("name")]
     assert names == ["Euclidean", "Mahalanobis", "PDDM"]
 
@@ -161,7 +161,7 @@ def test_what_cannot_be_read_is_told(open_page, with_study: Path) -> None:
     app = open_page("runs", view="study", study="small")
     assert "study.json is torn" in texts(app)
     with pytest.raises(RunError):
-        study_reading.Reading(with_study)
+        findings.Reading(with_study)
     assert "The link names the study gone" in texts(open_page("runs", view="study", study="gone"))
 
 
@@ -184,7 +184,7 @@ def test_a_table_is_taken_away_with_what_it_was_made_from(open_page, with_study:
     assert {
         f"export_study_{what}_{kind}" for what in ("methods", "curves", "ablation") for kind in ("csv", "json")
     } <= offered
-    found = study_reading.Findings.of(study_reading.Reading(with_study))
+    found = findings.Findings.of(findings.Reading(with_study))
     rows = found.results("digits", "unseen", "map@r")
     info = {"name": "small", "settings": dict(found.study.settings)}
     archive = zipfile.ZipFile(io.BytesIO(packed("methods", rows, "csv", info, {"protocol": "unseen"})))
@@ -194,10 +194,10 @@ def test_a_table_is_taken_away_with_what_it_was_made_from(open_page, with_study:
 
 
 def test_a_study_is_read_once_and_then_what_is_new(with_study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before: study_reading.Cells = {}
-    first = study_reading.Reading(with_study, before)
+    before: findings.Cells = {}
+    first = findings.Reading(with_study, before)
     monkeypatch.setattr(Study, "cell", lambda self, key: pytest.fail(f"{key} is read again"))
-    again = study_reading.Reading(with_study, before)
+    again = findings.Reading(with_study, before)
     assert [cell["key"] for cell in again.cells()] == [cell["key"] for cell in first.cells()]
-    told = study_reading.progress(again)
+    told = findings.progress(again)
     assert told.complete and told.done == told.planned == 4 + 7 + 2 + 4

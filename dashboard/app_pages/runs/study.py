@@ -17,7 +17,7 @@ from pddm_lab.figures import PROTOCOL_TITLES, style_of
 from pddm_lab.runs.run import PROTOCOLS
 
 if TYPE_CHECKING:
-    from study_reading import Findings
+    from pddm_lab.study.findings import Findings
 
 VIEWS = {"runs": "Runs", "study": "Study"}
 ABOUT = {

@@ -18,9 +18,8 @@ from pddm_lab.errors import RunError
 from pddm_lab.study import cells
 
 if TYPE_CHECKING:
-    from study_reading import Cells, Findings, Progress
-
     from pddm_lab.figures import Metric
+    from pddm_lab.study.findings import Cells, Findings, Progress
 
 
 def list_studies() -> dict[str, Path]:
@@ -35,7 +34,7 @@ def findings(path: Path) -> Findings | RunError:
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the study")
 def _findings(path: str, stamp: loaders.Stamp) -> Findings | RunError:
-    from study_reading import Findings, Reading
+    from pddm_lab.study.findings import Findings, Reading
 
     try:
         return Findings.of(Reading(path, _before(path)))
@@ -51,14 +50,14 @@ def _before(path: str) -> Cells:
 
 def progress(found: Findings) -> Progress:
     """How far the study is."""
-    from study_reading import progress
+    from pddm_lab.study.findings import progress
 
     return progress(found.study)
 
 
 def metric_of(name: str) -> Metric:
     """How a metric is written."""
-    from study_reading import metric_of
+    from pddm_lab.study.findings import metric_of
 
     return metric_of(name)
 
@@ -72,7 +71,7 @@ def side_by_side(results: pd.DataFrame, seeds: pd.DataFrame, metric: str) -> go.
 
 def names_of(log: pd.DataFrame) -> dict[str, str]:
     """The methods of a log and what they are called."""
-    from study_reading import title_of
+    from pddm_lab.study.findings import title_of
 
     return {name: title_of(name) for name in dict.fromkeys(log["run"])}
 

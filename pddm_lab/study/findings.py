@@ -11,9 +11,8 @@ import pandas as pd
 
 from pddm_lab.errors import RunError
 from pddm_lab.figures import METRICS, Metric
-from pddm_lab.study.ablation import ABLATIONS, PRESETS_THEMSELVES
 from pddm_lab.study.cells import COLUMNS, Study
-from pddm_lab.study.methods import METHODS
+from pddm_lab.study.methods import ABLATIONS, METHODS, PRESETS_THEMSELVES
 from pddm_lab.study.statistics import best_baseline, convergence, curves, paired, searched, summary, versus
 from pddm_lab.study.tables import MEASURES, published
 
