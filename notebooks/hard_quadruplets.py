@@ -61,7 +61,7 @@ from pddm_lab.losses import double_header_hinge, embedding_hinge
 from pddm_lab.miner import mine
 from pddm_lab.model.similarity import Euclidean
 from pddm_lab.runs.quadruplets import Mined
-from pddm_lab.teaching import PHASE, SmallTraining, ids_in, pictures, share_with, with_wrong_labels
+from pddm_lab.teaching.small_training import PHASE, SmallTraining, ids_in, pictures, share_with, with_wrong_labels
 
 side = image_size or (32 if dataset == "digits" else 128)
 config = TrainConfig(

@@ -42,11 +42,22 @@ import numpy as np
 import torch
 from IPython.display import Markdown, display
 
-from pddm_lab import cards, figures, plane
+from pddm_lab import cards, figures
 from pddm_lab.losses import double_header_hinge
 from pddm_lab.miner import mine
 from pddm_lab.model.similarity import PDDMSimilarity
-from pddm_lab.scenes import LAYOUTS, PlaneConfig, first_anchor, make_scene, mesh, path, spans, vector, without
+from pddm_lab.teaching import plane
+from pddm_lab.teaching.point_sets import (
+    LAYOUTS,
+    PlaneConfig,
+    first_anchor,
+    make_scene,
+    mesh,
+    path,
+    spans,
+    vector,
+    without,
+)
 
 config = PlaneConfig(scene, seed=seed, steps=steps, hidden=hidden)
 points = make_scene(scene, seed)

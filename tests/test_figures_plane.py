@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pddm_lab import figures
-from pddm_lab.plane import Snapshot, inside, measure_distance, score, score_at, train_plane
-from pddm_lab.scenes import PlaneConfig, Scene, first_anchor, make_scene, mesh, path, spans, vector
+from pddm_lab.teaching.plane import Snapshot, inside, measure_distance, score, score_at, train_plane
+from pddm_lab.teaching.point_sets import PlaneConfig, Scene, first_anchor, make_scene, mesh, path, spans, vector
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from reference import pddm_score
 
 from pddm_lab.model.pddm import PDDM
 from pddm_lab.model.similarity import PDDMSimilarity
-from pddm_lab.plane import (
+from pddm_lab.teaching.plane import (
     ACCEPTED_NEGATIVES,
     Snapshot,
     accepted,
@@ -25,7 +25,7 @@ from pddm_lab.plane import (
     table_of,
     train_plane,
 )
-from pddm_lab.scenes import PlaneConfig, Scene, make_scene, mesh, path, vector, without
+from pddm_lab.teaching.point_sets import PlaneConfig, Scene, make_scene, mesh, path, vector, without
 
 
 def trained(**choices) -> tuple[Scene, list[Snapshot]]:

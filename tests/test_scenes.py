@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pddm_lab.errors import ConfigError
-from pddm_lab.scenes import (
+from pddm_lab.teaching.point_sets import (
     EXTENT,
     HELD_OUT,
     LAYOUTS,

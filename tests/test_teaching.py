@@ -15,7 +15,15 @@ from sklearn.datasets import load_digits
 from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Dataset, read_dataset
 from pddm_lab.miner import mine
-from pddm_lab.teaching import PHASE, PICTURE, SmallTraining, ids_in, pictures, share_with, with_wrong_labels
+from pddm_lab.teaching.small_training import (
+    PHASE,
+    PICTURE,
+    SmallTraining,
+    ids_in,
+    pictures,
+    share_with,
+    with_wrong_labels,
+)
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from plotly.subplots import make_subplots
 
 from pddm_lab.figures.maps import class_colour
 from pddm_lab.figures.style import DASHES, METRICS, NEGATIVE, RING, new_figure, style_of, translucent
-from pddm_lab.scenes import EXTENT, LAYOUTS, Scene, mesh, path, spans
+from pddm_lab.teaching.point_sets import EXTENT, LAYOUTS, Scene, mesh, path, spans
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from pddm_lab.plane import Inside, Measured, Snapshot
+    from pddm_lab.teaching.plane import Inside, Measured, Snapshot
 
 PAIR = "#7A55D6"
 """Colour of the pair whose mean is moved."""
@@ -284,7 +284,7 @@ def plane_through(
         steps: the snapshots to draw.
         radius: D below which a pair is accepted.
     """
-    from pddm_lab.plane import score
+    from pddm_lab.teaching.plane import score
 
     rows = -(-len(steps) // 2)
     figure = make_subplots(

@@ -12,8 +12,8 @@ from app_pages.local_global import data
 from reading import rows_of, texts
 
 from pddm_lab.figures import METRICS
-from pddm_lab.plane import score, score_at
-from pddm_lab.scenes import PlaneConfig, first_anchor, mesh, path, vector
+from pddm_lab.teaching.plane import score, score_at
+from pddm_lab.teaching.point_sets import PlaneConfig, first_anchor, mesh, path, vector
 
 STEPS = {"train_steps": "60"}
 

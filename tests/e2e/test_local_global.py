@@ -9,8 +9,8 @@ import pytest
 from walking import metric, query
 
 from pddm_lab.dashboard_server import settle
-from pddm_lab.plane import accepted, score, score_at, train_plane
-from pddm_lab.scenes import PlaneConfig, make_scene, mesh, path, vector
+from pddm_lab.teaching.plane import accepted, score, score_at, train_plane
+from pddm_lab.teaching.point_sets import PlaneConfig, make_scene, mesh, path, vector
 
 CONTOUR = """() => {
   const [terrain] = document.querySelector('.st-key-plane .js-plotly-plot')._fullData

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from pddm_lab.scenes import PlaneConfig, make_scene, mesh
+from pddm_lab.teaching.point_sets import PlaneConfig, make_scene, mesh
 
 if TYPE_CHECKING:
-    from pddm_lab.plane import Accepted, Measured, Snapshot
+    from pddm_lab.teaching.plane import Accepted, Measured, Snapshot
 
 
 class Training:
@@ -40,7 +40,7 @@ class Training:
     def _train(self) -> None:
         import torch
 
-        from pddm_lab.plane import measure_distance, train_plane
+        from pddm_lab.teaching.plane import measure_distance, train_plane
 
         torch.set_num_threads(1)  # sessions share the cores
         start = time.perf_counter()
@@ -106,13 +106,13 @@ class Looks:
 
     def at(self, means: np.ndarray, difference: np.ndarray) -> np.ndarray:
         """S of one difference at each mean."""
-        from pddm_lab.plane import score_at
+        from pddm_lab.teaching.plane import score_at
 
         return score_at(self.snapshot.unit, means, difference)
 
     def accepted(self) -> dict[str, Accepted]:
         """What the anchor accepts, by S and by D."""
-        from pddm_lab.plane import accepted
+        from pddm_lab.teaching.plane import accepted
 
         scene = self.training.scene
         distances = np.linalg.norm(scene.points - scene.points[self.anchor], axis=1)
@@ -130,7 +130,7 @@ def looks(training: Training, number: int, anchor: int) -> Looks:
         number: of its snapshot.
         anchor: a row of its scene.
     """
-    from pddm_lab.plane import score
+    from pddm_lab.teaching.plane import score
 
     points, snapshot = training.scene.points, training.snapshots[number]
     around, to_points = (score(snapshot.unit, points[anchor], others) for others in (mesh()[2], points))

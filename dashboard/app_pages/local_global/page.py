@@ -8,7 +8,7 @@ from app_pages.local_global import data, text
 from shared import shell
 
 from pddm_lab import cards, figures
-from pddm_lab.scenes import LAYOUTS, PlaneConfig, first_anchor, mesh, path, vector
+from pddm_lab.teaching.point_sets import LAYOUTS, PlaneConfig, first_anchor, mesh, path, vector
 
 # The plane keeps its shape at any width.
 st.html("<style>.st-key-plane_frame { aspect-ratio: 1.58; }</style>")

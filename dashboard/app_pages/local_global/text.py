@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 from app_pages.local_global.data import Looks, Training
 
-from pddm_lab.scenes import LAYOUTS, Scene
+from pddm_lab.teaching.point_sets import LAYOUTS, Scene
 
 UNIT = (
     (r"u = \lvert a - b \rvert", "u = (a - b).abs()", "How far apart, axis by axis. a and b may change places."),

@@ -22,7 +22,7 @@ from pddm_lab.metrics.separation import separation
 from pddm_lab.miner import mine
 from pddm_lab.model.pddm import PDDM
 from pddm_lab.model.similarity import Euclidean, PDDMSimilarity, Similarity
-from pddm_lab.scenes import PlaneConfig, Scene
+from pddm_lab.teaching.point_sets import PlaneConfig, Scene
 
 PER_CLASS = 5
 """Points of each class in a step's batch."""

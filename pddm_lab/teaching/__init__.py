@@ -1,0 +1,1 @@
+"""Small worlds for teaching: points on a plane, and trainings that take seconds."""
