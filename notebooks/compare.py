@@ -47,7 +47,7 @@ runs_root = ""  # str, Folder that holds the runs; empty: $PDDM_LAB_RUNS, else .
 # little.
 
 # %%
-from pddm_lab.notebook import begin
+from pddm_lab.training.notebook import begin
 
 begin(
     globals(),

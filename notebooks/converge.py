@@ -38,7 +38,7 @@ runs_root = ""  # str, Folder that holds the runs; empty: $PDDM_LAB_RUNS, else .
 # how it works.
 
 # %%
-from pddm_lab.notebook import begin
+from pddm_lab.training.notebook import begin
 
 begin(
     globals(),

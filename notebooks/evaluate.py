@@ -30,7 +30,7 @@ seed = 0  # int, Seed of which query and which pairs are looked at.
 # fmt: on
 
 # %%
-from pddm_lab.notebook import begin, run_named
+from pddm_lab.training.notebook import begin, run_named
 
 begin(globals(), "run", "runs_root", "pairs", "seed")
 

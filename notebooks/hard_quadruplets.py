@@ -36,7 +36,7 @@ run = ""  # str, A finished run whose logged quadruplets to open as well, by nam
 # fmt: on
 
 # %%
-from pddm_lab.notebook import begin, run_named
+from pddm_lab.training.notebook import begin, run_named
 
 begin(
     globals(), "dataset", "data_root", "runs_root", "image_size", "steps", "classes_per_batch", "images_per_class",
@@ -57,11 +57,11 @@ from pddm_lab.applications.feature_spaces import pooled_features
 from pddm_lab.config import TrainConfig
 from pddm_lab.config import data_root as data_folder
 from pddm_lab.data.dataset import read_dataset
-from pddm_lab.losses import double_header_hinge, embedding_hinge
-from pddm_lab.miner import mine
 from pddm_lab.model.similarity import Euclidean
 from pddm_lab.runs.quadruplets import Mined
 from pddm_lab.teaching.small_training import PHASE, SmallTraining, ids_in, pictures, share_with, with_wrong_labels
+from pddm_lab.training.losses import double_header_hinge, embedding_hinge
+from pddm_lab.training.miner import mine
 
 side = image_size or (32 if dataset == "digits" else 128)
 config = TrainConfig(

@@ -34,7 +34,7 @@ pairs = 20000  # int, Pairs of that run to look at.
 # fmt: on
 
 # %%
-from pddm_lab.notebook import begin, run_named
+from pddm_lab.training.notebook import begin, run_named
 
 begin(globals(), "scene", "seed", "steps", "hidden", "run", "runs_root", "pairs")
 
@@ -43,8 +43,6 @@ import torch
 from IPython.display import Markdown, display
 
 from pddm_lab import cards, figures
-from pddm_lab.losses import double_header_hinge
-from pddm_lab.miner import mine
 from pddm_lab.model.similarity import PDDMSimilarity
 from pddm_lab.teaching import plane
 from pddm_lab.teaching.point_sets import (
@@ -58,6 +56,8 @@ from pddm_lab.teaching.point_sets import (
     vector,
     without,
 )
+from pddm_lab.training.losses import double_header_hinge
+from pddm_lab.training.miner import mine
 
 config = PlaneConfig(scene, seed=seed, steps=steps, hidden=hidden)
 points = make_scene(scene, seed)

@@ -36,7 +36,7 @@ study = ""  # str, Name of a study to keep the numbers in, beside its methods; e
 # fmt: on
 
 # %%
-from pddm_lab.notebook import begin, run_named
+from pddm_lab.training.notebook import begin, run_named
 
 begin(globals(), "run", "runs_root", "shots", "ways", "episodes", "most_classes", "seed", "study")
 

@@ -30,7 +30,7 @@ runs_root = ""  # str, Folder that holds the runs; empty: $PDDM_LAB_RUNS, else .
 # fmt: on
 
 # %%
-from pddm_lab.notebook import begin
+from pddm_lab.training.notebook import begin
 
 begin(globals(), "dataset", "train", "seeds", "changes", "data_root", "runs_root")
 

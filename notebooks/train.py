@@ -101,16 +101,17 @@ import pandas as pd
 import plotly.io
 from IPython.display import Markdown, display
 
-from pddm_lab import cards, figures, trainer
+from pddm_lab import cards, figures
 from pddm_lab.analysis.hardness import through_training
 from pddm_lab.config import data_root as data_folder
 from pddm_lab.config import runs_root as runs_folder
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.errors import RunError
-from pddm_lab.notebook import config_of
 from pddm_lab.runs.compare import compare
 from pddm_lab.runs.model import load_model
 from pddm_lab.runs.quadruplets import Mined
+from pddm_lab.training import trainer
+from pddm_lab.training.notebook import config_of
 
 config = config_of(globals())
 if Path("train.ipynb").is_file() and Path("../pddm_lab").is_dir():

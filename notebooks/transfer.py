@@ -38,7 +38,7 @@ study = ""  # str, Name of a study to keep the numbers in, beside its methods; e
 # fmt: on
 
 # %%
-from pddm_lab.notebook import begin
+from pddm_lab.training.notebook import begin
 
 begin(
     globals(), "source", "target", "data_root", "runs_root", "seeds", "steps", "image_size", "views", "study"

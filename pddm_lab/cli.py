@@ -51,8 +51,8 @@ else:
 @app.command
 def train(choices: Annotated[_Preset, arg(name="")]) -> None:
     """Train a run: fetch its data where it is missing, execute the training notebook, keep that in the run's folder."""
-    from pddm_lab.notebook import train_in_notebook
     from pddm_lab.runs.folder_name import folder_name
+    from pddm_lab.training.notebook import train_in_notebook
 
     chosen = TrainConfig(**choices.to_dict())
     folder_name(chosen, datetime.now(UTC))  # a bad name is an error before anything is fetched
@@ -68,7 +68,7 @@ def resume(run: Positional[str], runs_root: str = "") -> None:
         run: name of the run, or path of its folder.
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
-    from pddm_lab.notebook import resume_in_notebook
+    from pddm_lab.training.notebook import resume_in_notebook
 
     _report(resume_in_notebook(_find_run(run, runs_root).path))
 
@@ -154,8 +154,8 @@ def demo(serve: bool = False, port: int = 8501, data_root: str = "", runs_root: 
 
 def _demo_run(data_root: str, runs_root: str) -> Run:
     """The finished demo run: as it is, gone on with, or trained anew where what is there can't be gone on with."""
-    from pddm_lab.notebook import resume_in_notebook, train_in_notebook
     from pddm_lab.runs.run import Run
+    from pddm_lab.training.notebook import resume_in_notebook, train_in_notebook
 
     folder = config.runs_root(runs_root)
     for number in range(1, 100):

@@ -36,7 +36,7 @@ def digits_config(data_root: Path, digits_runs_root: Path) -> TrainConfig:
 @pytest.fixture(scope="session")
 def digits_run(digits_config: TrainConfig):
     """A finished run with both galleries and their maps."""
-    from pddm_lab.trainer import train
+    from pddm_lab.training.trainer import train
 
     return train(digits_config, progress=False)
 

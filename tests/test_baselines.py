@@ -4,9 +4,9 @@ import torch
 from pytorch_metric_learning.losses import ContrastiveLoss, TripletMarginLoss
 from pytorch_metric_learning.miners import BatchHardMiner
 
-from pddm_lab.miner import mine
 from pddm_lab.model.pml_distance import SimilarityDistance
 from pddm_lab.model.similarity import make_similarity
+from pddm_lab.training.miner import mine
 
 LABELS = torch.arange(5).repeat_interleave(4)
 

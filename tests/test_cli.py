@@ -16,11 +16,12 @@ import psutil
 import pytest
 from nbformat.sign import NotebookNotary
 
-from pddm_lab import cli, notebook
+from pddm_lab import cli
 from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.errors import ConfigError, LabError, RunError
-from pddm_lab.notebook import config_of, parameters, resume_in_notebook, train_in_notebook
 from pddm_lab.runs.run import Run
+from pddm_lab.training import notebook
+from pddm_lab.training.notebook import config_of, parameters, resume_in_notebook, train_in_notebook
 
 
 @pytest.fixture(autouse=True)
@@ -193,7 +194,7 @@ def test_the_demo_ends_with_a_finished_run(
 
 # A notebook that stands for the training: the same parameters, a run, and an end of the test's choosing.
 _BEGIN = """
-from pddm_lab.notebook import config_of
+from pddm_lab.training.notebook import config_of
 config = config_of(globals())
 from pddm_lab.runs.compare import Run
 run = Run.create(config, {"name": "none"}, "cpu", "32")
@@ -294,7 +295,7 @@ def test_ctrl_c_stops_and_so_does_who_ends_the_process(stand_in, tmp_path: Path,
 
 def test_going_on_with_a_run_executes_its_notebook_anew(stand_in, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     stand_in(
-        "from pddm_lab.notebook import config_of\nconfig = config_of(globals())\n"
+        "from pddm_lab.training.notebook import config_of\nconfig = config_of(globals())\n"
         "from pddm_lab.runs.run import Run\n"
         "path = f'{config.runs_root}/{config.run_name}' if resume else ''\n"
         "run = Run.open(path) if resume else Run.create(config, {'name': 'none'}, 'cpu', '32')\nrun.claim()",

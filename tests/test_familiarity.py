@@ -10,8 +10,6 @@ import torch
 
 from pddm_lab.analysis.explain import explain_by
 from pddm_lab.errors import ConfigError
-from pddm_lab.learner import Learner
-from pddm_lab.losses import embedding_hinge
 from pddm_lab.model import familiarity
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.familiarity import (
@@ -27,7 +25,9 @@ from pddm_lab.model.pddm import PDDM
 from pddm_lab.model.similarity import Mahalanobis
 from pddm_lab.runs.model import load_model, load_similarities
 from pddm_lab.study.methods import LAB
-from pddm_lab.trainer import train
+from pddm_lab.training.losses import embedding_hinge
+from pddm_lab.training.objectives import Learner
+from pddm_lab.training.trainer import train
 
 
 def items(count: int, seed: int) -> torch.Tensor:

@@ -3,8 +3,8 @@ import reference
 import torch
 
 from pddm_lab.config import SIMILARITIES, TrainConfig
-from pddm_lab.learner import VALUE_NAMES, Learner
 from pddm_lab.model.embedding import LEARNED, MetricModel
+from pddm_lab.training.objectives import VALUE_NAMES, Learner
 
 LABELS = torch.arange(6).repeat_interleave(3)
 

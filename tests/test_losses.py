@@ -2,7 +2,7 @@ import pytest
 import reference
 import torch
 
-from pddm_lab.losses import distance_hinge, double_header_hinge, embedding_hinge, joint_objective, score_hinge
+from pddm_lab.training.losses import distance_hinge, double_header_hinge, embedding_hinge, joint_objective, score_hinge
 
 
 def objective(quads, alpha=0.5, beta=1.0, weight=0.5):

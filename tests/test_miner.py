@@ -4,11 +4,11 @@ import pytest
 import reference
 import torch
 
-from pddm_lab import miner
 from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import ConfigError
-from pddm_lab.miner import mine, positive_pairs
 from pddm_lab.model.similarity import Similarity, make_similarity
+from pddm_lab.training import miner
+from pddm_lab.training.miner import mine, positive_pairs
 
 LABELS = [3, 1, 3, 2, 1, 2, 3, 9]
 

@@ -17,13 +17,13 @@ from PIL import Image
 from test_data_benchmarks import make_cars, make_cub
 from torchvision import models
 
-from pddm_lab import measure
 from pddm_lab.applications import reproduction
 from pddm_lab.config import PRESETS
 from pddm_lab.data.sources import cars196, cub200
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.runs.run import Run
 from pddm_lab.study import published
+from pddm_lab.training import finish
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "reproduce_paper.py"
 SMALL = {
@@ -51,7 +51,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "start_map", _NoMaps)
+    monkeypatch.setattr(finish, "start_map", _NoMaps)
     monkeypatch.setattr(plotly.io.renderers, "default", plotly.io.renderers.default)
 
 

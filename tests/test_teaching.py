@@ -14,7 +14,6 @@ from sklearn.datasets import load_digits
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Dataset, read_dataset
-from pddm_lab.miner import mine
 from pddm_lab.teaching.small_training import (
     PHASE,
     PICTURE,
@@ -24,6 +23,7 @@ from pddm_lab.teaching.small_training import (
     share_with,
     with_wrong_labels,
 )
+from pddm_lab.training.miner import mine
 
 
 @pytest.fixture(scope="module")

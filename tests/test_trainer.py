@@ -15,8 +15,8 @@ from pddm_lab.model.features import INFERENCE_BATCH
 from pddm_lab.runs.compare import list_runs
 from pddm_lab.runs.model import load_model, load_similarities
 from pddm_lab.runs.run import Run
-from pddm_lab.trainer import resume, train
-from pddm_lab.training import Training, learning_rate_factor, resolve_device
+from pddm_lab.training.loop import Training, learning_rate_factor, resolve_device
+from pddm_lab.training.trainer import resume, train
 
 
 class NoMaps:
@@ -32,7 +32,7 @@ class NoMaps:
 @pytest.fixture
 def config(digits_run, digits_config, tmp_path, monkeypatch):
     """A short training in a root of its own, on the features that the session already has."""
-    monkeypatch.setattr("pddm_lab.measure.start_map", NoMaps)
+    monkeypatch.setattr("pddm_lab.training.finish.start_map", NoMaps)
     (tmp_path / ".features").symlink_to(f"{digits_config.runs_root}/.features")
     return dataclasses.replace(digits_config, runs_root=str(tmp_path), run_name="run", steps=12, eval_every=4)
 
@@ -235,7 +235,7 @@ def test_a_map_that_cannot_be_drawn_is_a_warning(config, monkeypatch):
         def wait(self):
             raise RunError("The map could not be drawn: killed")
 
-    monkeypatch.setattr("pddm_lab.measure.start_map", Killed)
+    monkeypatch.setattr("pddm_lab.training.finish.start_map", Killed)
     run = train(config, progress=False)
     assert run.status == "finished" and run.info["warnings"] == ["The map could not be drawn: killed"]
 

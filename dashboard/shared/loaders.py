@@ -256,7 +256,7 @@ def warm_up() -> None:
     def load() -> None:
         import faiss  # noqa: F401
 
-        import pddm_lab.measure  # noqa: F401
+        import pddm_lab.training.finish  # noqa: F401
 
     timer = threading.Timer(3.0, load)  # after the first page has drawn itself, whose files this server sends too
     timer.daemon = True

@@ -25,7 +25,7 @@ from pddm_lab.model.trunks import Trunk, load_trunk
 from pddm_lab.progress import Progress
 from pddm_lab.runs.model import load_model, load_similarities
 from pddm_lab.runs.run import Run
-from pddm_lab.training import resolve_device
+from pddm_lab.training.loop import resolve_device
 
 PRETRAINED = "pretrained"
 """Name of the space that no training of the lab's has shaped."""

@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from pddm_lab import trainer
 from pddm_lab.config import PRESETS, TrainConfig, runs_root
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.runs.run import Run
 from pddm_lab.study import published
+from pddm_lab.training import trainer
 
 DATASETS = ("cub200", "cars196")
 ABOUT_THE_MACHINE = ("data_root", "runs_root", "run_name", "notes", "device", "devices", "precision", "workers")

@@ -28,7 +28,6 @@ from pddm_lab.applications.feature_spaces import PRETRAINED, Space, pooled_featu
 from pddm_lab.config import SIMILARITIES, TrainConfig
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import DataError
-from pddm_lab.measure import paths_of
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.similarity import Euclidean, Similarity
@@ -38,6 +37,7 @@ from pddm_lab.study import fit as study_fit
 from pddm_lab.study.cells import Study, key_of
 from pddm_lab.study.material import Material, powered
 from pddm_lab.study.methods import METHODS, Method
+from pddm_lab.training.finish import paths_of
 
 COMPARED = ("euclidean", "pddm")
 """Similarities that rank, unless others are asked for."""

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pddm_lab import miner as module
 from pddm_lab.bench.report import Measure
 from pddm_lab.bench.timing import clustered, fastest, tensor_memory, trained_unit
-from pddm_lab.miner import NEIGHBOURS, mine
 from pddm_lab.model.similarity import PDDMSimilarity, Similarity
+from pddm_lab.training import miner as module
+from pddm_lab.training.miner import NEIGHBOURS, mine
 
 PER_CLASS = 4
 SPREAD = 1.5

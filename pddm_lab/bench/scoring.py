@@ -12,11 +12,11 @@ from torch import Tensor
 from pddm_lab.bench.report import Measure
 from pddm_lab.bench.timing import DIM, clustered, extra_memory, fastest, trained_unit
 from pddm_lab.config import PRESETS
-from pddm_lab.losses import double_header_hinge, embedding_hinge, joint_objective
 from pddm_lab.model.all_pairs import all_pairs, has_compiler
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.pddm import PDDM
 from pddm_lab.model.similarity import Euclidean
+from pddm_lab.training.losses import double_header_hinge, embedding_hinge, joint_objective
 
 SIDE = 4096
 """Of the large matrix product."""

@@ -24,7 +24,7 @@ from pddm_lab.gallery.umap_layout import start_map
 from pddm_lab.metrics.separation import Distribution, histogram
 from pddm_lab.runs.model import load_similarities
 from pddm_lab.runs.run import Run
-from pddm_lab.trainer import train
+from pddm_lab.training.trainer import train
 
 CLASSES, EACH = 40, 12
 """Of the pictures that it trains on."""

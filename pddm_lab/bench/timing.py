@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pddm_lab.losses import double_header_hinge
-from pddm_lab.miner import mine
 from pddm_lab.model.similarity import Similarity, make_similarity
+from pddm_lab.training.losses import double_header_hinge
+from pddm_lab.training.miner import mine
 
 DIM = 128
 

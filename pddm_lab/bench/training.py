@@ -18,10 +18,10 @@ from torch import Tensor
 from pddm_lab.bench.report import Measure
 from pddm_lab.bench.timing import clustered, fastest
 from pddm_lab.config import PRESETS, TrainConfig
-from pddm_lab.learner import Learner
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.features import AUTOCAST, INFERENCE_BATCH, ImageFiles, image_loader, prepare, run_network
-from pddm_lab.training import resolve_device
+from pddm_lab.training.loop import resolve_device
+from pddm_lab.training.objectives import Learner
 
 BATCH = 64
 HEAVY = ("streamlit", "umap", "plotly", "torch", "faiss")

@@ -43,8 +43,8 @@ def recognise(
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
     from pddm_lab.applications.few_shot import METHODS, of_run, summary
-    from pddm_lab.notebook import run_named
     from pddm_lab.progress import progress_bars
+    from pddm_lab.training.notebook import run_named
 
     of = run_named(run, runs_root)
     with progress_bars(True)("episodes") as report:
@@ -88,8 +88,8 @@ def transfer(
         runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
     """
     from pddm_lab.applications.transfer import transfer_run
-    from pddm_lab.notebook import run_named
     from pddm_lab.progress import progress_bars
+    from pddm_lab.training.notebook import run_named
 
     of = run_named(run, runs_root)
     other = run_named(reference, runs_root) if reference else None
@@ -117,9 +117,9 @@ def growth(run: Positional[str] = "", most: int = 100_000, images: int = 5, csv:
     """
     from pddm_lab.applications.class_scaling import CLASSES, embedding_seconds
     from pddm_lab.applications.class_scaling import growth as measured
-    from pddm_lab.notebook import run_named
     from pddm_lab.progress import progress_bars
     from pddm_lab.runs.model import load_model
+    from pddm_lab.training.notebook import run_named
 
     if most < CLASSES[0]:
         raise ConfigError(f"--most expects {CLASSES[0]} classes or more, got {most}.")

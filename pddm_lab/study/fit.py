@@ -26,7 +26,7 @@ from pddm_lab.model.similarity import Similarity, make_similarity
 from pddm_lab.study.material import Material, powered
 from pddm_lab.study.methods import Method
 from pddm_lab.study.objectives import Objective
-from pddm_lab.training import learning_rate_factor
+from pddm_lab.training.loop import learning_rate_factor
 
 EVAL_EVERY = 50
 """Steps between measurements."""

@@ -17,7 +17,7 @@ from pddm_lab.errors import ConfigError, DataError
 from pddm_lab.model.features import trunk_features
 from pddm_lab.model.trunks import Trunk, load_trunk
 from pddm_lab.progress import Bar
-from pddm_lab.training import resolve_device
+from pddm_lab.training.loop import resolve_device
 
 FOLDS = 3
 """Parts of the training classes; each is held out once."""

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.errors import ConfigError
-from pddm_lab.learner import Learner
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.trunks import Trunk
+from pddm_lab.training.objectives import Learner
 
 
 class Objective(nn.Module):

@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pddm_lab.losses import double_header_hinge
 from pddm_lab.metrics.separation import separation
-from pddm_lab.miner import mine
 from pddm_lab.model.pddm import PDDM
 from pddm_lab.model.similarity import Euclidean, PDDMSimilarity, Similarity
 from pddm_lab.teaching.point_sets import PlaneConfig, Scene
+from pddm_lab.training.losses import double_header_hinge
+from pddm_lab.training.miner import mine
 
 PER_CLASS = 5
 """Points of each class in a step's batch."""

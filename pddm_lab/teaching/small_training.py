@@ -19,11 +19,11 @@ from torch import Tensor
 from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Dataset
 from pddm_lab.data.sampler import ClassBatches
-from pddm_lab.learner import Learner, Step
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.runs.log import coded_table, quadruplet_columns
 from pddm_lab.runs.quadruplets import Mined
+from pddm_lab.training.objectives import Learner, Step
 
 PHASE = "refit"
 """What the log of a small training calls its only phase: it trains on all training classes, as a refit does."""

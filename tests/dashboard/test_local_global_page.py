@@ -168,8 +168,8 @@ def test_the_text_names_code_that_is_there() -> None:
 
     from app_pages.local_global.text import UNIT
 
-    from pddm_lab import losses, miner
     from pddm_lab.model import pddm
+    from pddm_lab.training import losses, miner
 
     sources = "".join(map(getsource, (pddm, miner, losses)))
     unit = pddm.PDDM(2)

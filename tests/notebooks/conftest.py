@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pddm_lab import measure
 from pddm_lab.config import TrainConfig
 from pddm_lab.errors import RunError
 from pddm_lab.runs.run import Run
+from pddm_lab.training import finish
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
@@ -42,14 +42,14 @@ class _NoMaps:
 @pytest.fixture(scope="session")
 def small_run(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run on few digits, without maps, which take most of a short training's time."""
-    from pddm_lab.trainer import train
+    from pddm_lab.training.trainer import train
 
     config = TrainConfig(
         dataset=f"folder:{few_digits}", runs_root=str(tmp_path_factory.mktemp("runs")), run_name="small", views=1,
         image_size=32, resize=32, steps=6, classes_per_batch=4, val_class_share=0.0, workers=0,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "start_map", _NoMaps)
+        patch.setattr(finish, "start_map", _NoMaps)
         return train(config, progress=False)
 
 

@@ -12,8 +12,8 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.notebook import begin, run_named
 from pddm_lab.runs.run import Run
+from pddm_lab.training.notebook import begin, run_named
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 

@@ -30,8 +30,6 @@ from pddm_lab.data.dataset import Dataset
 from pddm_lab.data.sampler import ClassBatches
 from pddm_lab.data.splits import hold_out_classes
 from pddm_lab.errors import ConfigError
-from pddm_lab.learner import Learner, Step
-from pddm_lab.measure import Embedder, finish, paths_of
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.features import ImageFiles, image_loader, trunk_features
@@ -39,6 +37,8 @@ from pddm_lab.progress import Progress, Stopped, progress_bars
 from pddm_lab.runs.log import quadruplet_columns
 from pddm_lab.runs.model import load_model
 from pddm_lab.runs.run import Run
+from pddm_lab.training.finish import Embedder, finish, paths_of
+from pddm_lab.training.objectives import Learner, Step
 
 FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 

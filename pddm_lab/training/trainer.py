@@ -16,7 +16,7 @@ from pddm_lab.data.dataset import Dataset, read_dataset
 from pddm_lab.errors import ConfigError, LabError, RunError
 from pddm_lab.model.features import default_workers
 from pddm_lab.runs.run import Run
-from pddm_lab.training import Training, resolve_device
+from pddm_lab.training.loop import Training, resolve_device
 
 
 def train(config: TrainConfig, progress: bool = True) -> Run:
@@ -109,7 +109,7 @@ def _train_in_processes(run: Run, progress: bool) -> None:
     """Train in one process per device, by torch's launcher, which a notebook can use too: nothing is forked."""
     devices = run.config.devices
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}",
-               "-m", "pddm_lab.trainer", str(run.path), str(int(progress))]  # fmt: skip
+               "-m", "pddm_lab.training.trainer", str(run.path), str(int(progress))]  # fmt: skip
     threads = max(1, (default_workers() + 1) // devices)
     ended = subprocess.run(command, env={"OMP_NUM_THREADS": str(threads), **os.environ})
     run.info = Run.open(run.path).info

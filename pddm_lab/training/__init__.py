@@ -1,0 +1,1 @@
+"""Losses, mining, objectives, and the loop that trains a run."""
