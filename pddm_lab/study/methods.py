@@ -16,7 +16,6 @@ from pddm_lab.config import PRESETS, SimilarityName, TrainConfig
 from pddm_lab.errors import ConfigError
 from pddm_lab.model.embedding import LEARNED
 from pddm_lab.study.material import SHARED, Material
-from pddm_lab.study.methods import LAB, Method
 from pddm_lab.study.objectives import LIBRARY, Joint, Objective, library_objective
 
 CONFIGURATIONS = 6
