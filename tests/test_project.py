@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,33 +18,13 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 
-# A module imports only from modules above it.
-# fmt: off
-ORDER = [
-    "errors", "published", "config", "naming", "runfiles", "runlog", "mined", "hardness",
-    "data.images", "data.splits", "data.sampler", "data.source", "data.download", "data.npm", "data.render",
-    "data.emoji_sets", "data.emoji", "data.digits", "data.folder", "data.imagenet", "data.grocery", "data.cub200",
-    "data.cars196", "data.products", "data.dataset",
-    "pddm", "scoring", "similarity", "familiarity", "explain", "miner", "losses", "backbones", "model", "features",
-    "learner", "separation", "evaluate", "neighbourhoods", "anchor", "mistakes",
-    "gallery_files", "maps", "index", "gallery", "upkeep", "shortlist", "pairs", "verdicts", "run", "runs",
-    "convergence", "exports", "baselines", "measure", "newcomers", "training", "trainer",
-    "study.cells", "study", "study.work", "study.material", "study.objectives", "study.methods", "study.fit",
-    "study.density", "study.search", "study.ablation", "study.compare", "study.statistics",
-    "study.tables", "scenes", "plane", "teaching",
-    "audit", "calibration", "duplicates", "twins", "licences", "margins", "spaces", "recognition", "growth",
-    "transfer", "reproduction",
-    "figures.looks", "figures.audit", "figures.beyond", "figures.maps", "figures.pairs", "figures.plane",
-    "figures.quadruplets", "figures.retrieval", "figures.study", "figures.training", "figures",
-    "cards.block", "cards.audit", "cards.classes", "cards.confusions", "cards.pairs", "cards.explanation",
-    "cards.pictures", "cards.quadruplets", "cards.tables", "cards", "notebook", "serving", "beyond_tables",
-    "bench.report", "bench.timing", "bench.scoring", "bench.mining", "bench.search", "bench.evaluation",
-    "bench.training", "bench.synthetic", "bench.browser",
-    "bench.pages", "bench.dashboard", "bench.commands", "beyond_commands", "gallery_commands", "study_commands", "cli",
-]
-# fmt: on
+ORDER = (
+    "errors", "config", "files", "progress", "data", "metrics", "model", "gallery", "runs", "training", "analysis",
+    "teaching", "figures", "cards", "study", "applications", "dashboard_server", "bench", "commands", "cli",
+)  # fmt: skip
+"""A folder imports only from folders before it, and inside itself; the package's own __init__ loads lazily."""
 
-FREE_OF_FILES = ("pddm", "miner", "losses")
+FREE_OF_FILES = ("model.pddm", "training.miner", "training.losses")
 
 
 def _module(path: Path) -> str:
@@ -62,24 +44,62 @@ def _imports(path: Path) -> set[str]:
 
 
 PACKAGE = {_module(path): path for path in sorted((ROOT / "pddm_lab").rglob("*.py"))}
-EMPTY = {"pddm_lab", "pddm_lab.bench", "pddm_lab.data"}
-"""Packages that hold nothing of their own."""
 OUTSIDE = sorted(
     path for folder in ("dashboard", "notebooks") for path in (ROOT / folder).rglob("*.py") if ".ipynb" not in str(path)
 )
 
 
-@pytest.mark.parametrize("module", [name for name in PACKAGE if name not in EMPTY])
-def test_a_module_imports_only_from_above_it(module: str) -> None:
-    place = ORDER.index(module.removeprefix("pddm_lab."))
-    imported = _imports(PACKAGE[module]) & set(PACKAGE) - EMPTY
-    below = [name for name in imported if ORDER.index(name.removeprefix("pddm_lab.")) >= place]
-    assert not below, f"{module} imports {below}, which come after it in the order of the house"
+def _folder(module: str) -> str:
+    return module.split(".")[1]
 
 
-def test_the_order_names_no_module_that_is_gone() -> None:
-    names = {name.removeprefix("pddm_lab.") for name in set(PACKAGE) - EMPTY}
-    assert set(ORDER) == names
+@pytest.mark.parametrize("module", [name for name in PACKAGE if name != "pddm_lab"])
+def test_a_folder_imports_only_from_folders_before_it(module: str) -> None:
+    own = _folder(module)
+    imported = {name for name in _imports(PACKAGE[module]) if name.startswith("pddm_lab.")}
+    after = [name for name in imported if ORDER.index(_folder(name)) > ORDER.index(own)]
+    assert not after, f"{module} imports {after}, which come after {own} in the order of the house"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {name: (_imports(path) & set(PACKAGE)) - {name, "pddm_lab"} for name, path in PACKAGE.items()}
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_the_order_names_what_is_there() -> None:
+    assert set(ORDER) == {_folder(name) for name in PACKAGE if name != "pddm_lab"}
+
+
+def test_the_public_surface_loads_lazily() -> None:
+    code = "import pddm_lab, sys; print(*({'torch', 'numpy', 'pandas', 'sklearn'} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not loaded
+    import pddm_lab
+
+    declared = {alias.name for node in ast.parse(PACKAGE["pddm_lab"].read_text()).body if isinstance(node, ast.If)
+                for line in node.body if isinstance(line, ast.ImportFrom) for alias in line.names}  # fmt: skip
+    assert declared == set(pddm_lab.__all__) <= set(dir(pddm_lab))
+    for name in pddm_lab.__all__:
+        value = getattr(pddm_lab, name)
+        assert getattr(value, "__module__", "pddm_lab").startswith("pddm_lab")
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = pddm_lab.nothing
+
+
+def test_a_page_knows_shared_and_no_other_page() -> None:
+    pages = ROOT / "dashboard" / "app_pages"
+    for path in (ROOT / "dashboard").rglob("*.py"):
+        own = path.relative_to(pages).parts[0] if pages in path.parents else ""
+        others = {name.split(".")[1] for name in _imports(path) if name.startswith("app_pages.")} - {own}
+        assert not others, f"{path.relative_to(ROOT)} imports from the page {others}"
+
+
+def test_a_folder_is_a_concept_and_a_file_one_idea() -> None:
+    house = [path for folder in ("pddm_lab", "dashboard", "notebooks") for path in (ROOT / folder).rglob("*.py")]
+    files = Counter(path.parent for path in house if path.name != "__init__.py")
+    assert not {str(folder.relative_to(ROOT)): count for folder, count in files.items() if count > 16}
+    lines = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in house}
+    assert not {name: count for name, count in lines.items() if count > 400}
 
 
 def test_the_core_knows_nothing_of_its_users() -> None:
@@ -94,7 +114,9 @@ def test_the_mathematics_knows_no_files_runs_or_devices(module: str) -> None:
     roots = {name.partition(".")[0] for name in _imports(path)}
     assert not roots & {"pathlib", "os", "io", "json", "pandas", "pyarrow", "lightning_fabric", "safetensors"}
     assert not {
-        name for name in _imports(path) if re.match(r"pddm_lab\.(runs|runlog|gallery|data|config|trainer)", name)
+        name
+        for name in _imports(path)
+        if re.match(r"pddm_lab\.(runs|gallery|data|config|files|training\.trainer)", name)
     }
     assert "cuda" not in path.read_text(encoding="utf-8")
 

@@ -174,8 +174,9 @@ def test_licences_are_counted_by_split_and_exported(open_page, with_digits: Path
 
 
 def test_findings_export_with_a_manifest(with_digits: Path) -> None:
+    from shared.export import packed
+
     from pddm_lab.analysis.metric_axioms import examine, findings_table
-    from pddm_lab.exports import packed
     from pddm_lab.model.similarity import Euclidean
 
     run = Run.open(with_digits / "digits")

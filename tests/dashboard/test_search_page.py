@@ -15,8 +15,7 @@ import pytest
 from conftest import link
 from PIL import Image
 from reading import blocks, numbers, texts, tiles
-
-from pddm_lab.exports import packed
+from shared.export import packed
 
 RANKED_BY = ("euclidean", "mahalanobis", "pddm")
 

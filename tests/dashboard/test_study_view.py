@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from reading import numbers, texts
+from shared.export import packed
 
 from pddm_lab.errors import RunError
-from pddm_lab.exports import packed
 from pddm_lab.study import findings
 from pddm_lab.study.cells import Study, table
 from pddm_lab.study.statistics import best_baseline, interval, paired, searched

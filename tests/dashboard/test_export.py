@@ -9,9 +9,9 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+from shared.export import KINDS, packed
 
 from pddm_lab.errors import ConfigError
-from pddm_lab.exports import KINDS, packed
 
 TABLE = pd.DataFrame({"id": ["a/1.png", "ä/2.png"], "distance": [0.25, np.nan], "rank": [1, 2]}, index=[7, 3])
 READERS = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}
