@@ -12,12 +12,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from pddm_lab.errors import ConfigError
+from pddm_lab.similarities import SIMILARITIES, SimilarityName
 
-SimilarityName = Literal["pddm", "mahalanobis", "cosine", "euclidean"]
-SIMILARITIES: tuple[SimilarityName, ...] = ("euclidean", "cosine", "mahalanobis", "pddm")
+if TYPE_CHECKING:
+    _NameOrNone = str
+else:
+    _NameOrNone = Literal[("", *SIMILARITIES)]
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class TrainConfig:
 
     mining: Literal["anchor", "batch"] = "anchor"
     """anchor: a hard quadruplet for every item of a batch. batch: the paper's one hardest quadruplet of a batch."""
-    mining_similarity: Literal["", "pddm", "mahalanobis", "cosine", "euclidean"] = ""
+    mining_similarity: _NameOrNone = ""
     """The similarity that mines; empty: the one that is trained."""
     loss: Literal["quadruplet", "triplet"] = "quadruplet"
     """quadruplet: PDDM+Quadruplet (both hinges). triplet: PDDM+Triplet (i, j, k only)."""

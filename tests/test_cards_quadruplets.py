@@ -28,7 +28,7 @@ def test_hardness_draws_shares_in_percent_and_quantiles_as_bands(mined: Mined) -
         name = {"slack": "slack_ik", "s": "s_ij", "d": "d_ij"}[what]
         np.testing.assert_allclose(bands[1].y, table[f"{name}_50"], atol=1e-5)
         np.testing.assert_allclose(bands[0].y[: len(table)], table[f"{name}_90"], atol=1e-5)
-    assert figures.hardness(table, "s").data[1].line.color == figures.STYLES["pddm"].colour
+    assert figures.hardness(table, "s").data[1].line.color == figures.SIMILARITIES["pddm"].colour
     assert len(figures.hardness(hardness.through_training(mined, mined.pick("refit")[:0]), "slack").data) == 4
 
 

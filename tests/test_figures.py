@@ -37,7 +37,7 @@ def luminance(colour: str) -> float:
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-@pytest.mark.parametrize("colour", [*(style.colour for style in figures.STYLES.values()), figures.NEGATIVE])
+@pytest.mark.parametrize("colour", [*(style.colour for style in figures.SIMILARITIES.values()), figures.NEGATIVE])
 def test_colours_show_on_a_light_and_a_dark_page(colour: str) -> None:
     for page in ("#FFFFFF", "#11151C"):
         light, dark = sorted((luminance(colour), luminance(page)), reverse=True)
@@ -45,8 +45,8 @@ def test_colours_show_on_a_light_and_a_dark_page(colour: str) -> None:
 
 
 def test_similarities_differ_without_colour() -> None:
-    looks = {(style.dash, style.symbol) for style in figures.STYLES.values()}
-    assert len(looks) == len(figures.STYLES) == len({style.colour for style in figures.STYLES.values()})
+    looks = {(style.dash, style.symbol) for style in figures.SIMILARITIES.values()}
+    assert len(looks) == len(figures.SIMILARITIES) == len({style.colour for style in figures.SIMILARITIES.values()})
 
 
 def test_distances_are_drawn_as_distances_on_a_reversed_axis(distribution: Distribution) -> None:

@@ -32,7 +32,7 @@ def test_values_become_colours_from_low_to_high() -> None:
     assert figures.colour_by_value("x", np.zeros(3), figures.RAMPS["trust"]).codes.tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize(("name", "letter", "sign"), [("euclidean", "D", -1), ("pddm", "S", 1), ("cosine", "s", 1)])
+@pytest.mark.parametrize(("name", "letter", "sign"), [("euclidean", "D", -1), ("pddm", "S", 1), ("cosine", "cos", 1)])
 def test_the_more_similar_to_the_anchor_the_stronger_the_colour(name: str, letter: str, sign: int) -> None:
     values = sign * np.array([0.0, 1.5, 0.25, 1.0])
     look = figures.colour_by_similarity(values, name, anchor=0)

@@ -4,9 +4,9 @@ import pytest
 import reference
 import torch
 
-from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import ConfigError
 from pddm_lab.model.similarity import Similarity, make_similarity
+from pddm_lab.similarities import SIMILARITIES
 from pddm_lab.training import miner
 from pddm_lab.training.miner import mine, positive_pairs
 

@@ -2,8 +2,9 @@ import pytest
 import reference
 import torch
 
-from pddm_lab.config import SIMILARITIES, TrainConfig
-from pddm_lab.model.embedding import LEARNED, MetricModel
+from pddm_lab.config import TrainConfig
+from pddm_lab.model.embedding import MetricModel
+from pddm_lab.similarities import LEARNED, SIMILARITIES
 from pddm_lab.training.objectives import VALUE_NAMES, Learner
 
 LABELS = torch.arange(6).repeat_interleave(3)

@@ -2,9 +2,9 @@ import pytest
 import reference
 import torch
 
-from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import ConfigError
 from pddm_lab.model.similarity import Mahalanobis, make_similarity
+from pddm_lab.similarities import SIMILARITIES
 
 
 def similarity_of(name, dim, **options):

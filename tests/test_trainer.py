@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from pddm_lab.config import SIMILARITIES, TrainConfig
+from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.data.splits import hold_out_classes
 from pddm_lab.errors import ConfigError, RunError
@@ -15,6 +15,7 @@ from pddm_lab.model.features import INFERENCE_BATCH
 from pddm_lab.runs.compare import list_runs
 from pddm_lab.runs.model import load_model, load_similarities
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import SIMILARITIES
 from pddm_lab.training.loop import Training, learning_rate_factor, resolve_device
 from pddm_lab.training.trainer import resume, train
 

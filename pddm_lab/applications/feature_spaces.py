@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pddm_lab.config import SIMILARITIES, TrainConfig, runs_root
+from pddm_lab.config import TrainConfig, runs_root
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.features import run_network, trunk_features
@@ -25,6 +25,7 @@ from pddm_lab.model.trunks import Trunk, load_trunk
 from pddm_lab.progress import Progress
 from pddm_lab.runs.model import load_model, load_similarities
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import SIMILARITIES
 from pddm_lab.training.loop import resolve_device
 
 PRETRAINED = "pretrained"

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pddm_lab.applications.feature_spaces import PRETRAINED, Space, pooled_features, pretrained_space, run_space
-from pddm_lab.config import SIMILARITIES, TrainConfig
+from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import DataError
 from pddm_lab.metrics.retrieval import evaluate
@@ -33,6 +33,7 @@ from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.similarity import Euclidean, Similarity
 from pddm_lab.progress import Progress
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import SIMILARITIES
 from pddm_lab.study import fit as study_fit
 from pddm_lab.study.cells import Study, key_of
 from pddm_lab.study.material import Material, powered

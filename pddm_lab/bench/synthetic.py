@@ -18,12 +18,13 @@ from jaxtyping import Float, Int
 from PIL import Image, ImageDraw
 
 from pddm_lab.analysis.pairs import sample_pairs, score_pairs
-from pddm_lab.config import SIMILARITIES, TrainConfig
+from pddm_lab.config import TrainConfig
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.umap_layout import start_map
 from pddm_lab.metrics.separation import Distribution, histogram
 from pddm_lab.runs.model import load_similarities
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import SIMILARITIES
 from pddm_lab.training.trainer import train
 
 CLASSES, EACH = 40, 12

@@ -34,7 +34,7 @@ def retrieval_grid(
         asked: id of the item that was asked about, to mark.
     """
     style = style_of(similarity)
-    letter = "D" if style.distance else "S" if similarity == "pddm" else "s"
+    letter = style.letter
     values = shown(similarity, results["value"].to_numpy(dtype=float))
     tiles, digits = [], digits_of(values)
     for row, value in zip(results.to_dict("records"), values, strict=True):

@@ -8,16 +8,25 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pddm_lab.figures.style import DASHES, METRICS, NEGATIVE, PROTOCOL_TITLES, STYLES, in_order, new_figure, style_of
+from pddm_lab.figures.style import (
+    DASHES,
+    METRICS,
+    NEGATIVE,
+    PROTOCOL_TITLES,
+    SIMILARITIES,
+    in_order,
+    new_figure,
+    style_of,
+)
 
 _LOOKS = {
-    "knn": (STYLES["euclidean"].colour, "circle"),
-    "svm": (STYLES["cosine"].colour, "triangle-up"),
+    "knn": (SIMILARITIES["euclidean"].colour, "circle"),
+    "svm": (SIMILARITIES["cosine"].colour, "triangle-up"),
     "bayes": ("#7A5AC8", "x"),
-    "mean": (STYLES["mahalanobis"].colour, "square"),
-    "pddm": (STYLES["pddm"].colour, "diamond"),
+    "mean": (SIMILARITIES["mahalanobis"].colour, "square"),
+    "pddm": (SIMILARITIES["pddm"].colour, "diamond"),
 }
-_LAB, _CLASSIFIER = STYLES["pddm"].colour, STYLES["euclidean"].colour
+_LAB, _CLASSIFIER = SIMILARITIES["pddm"].colour, SIMILARITIES["euclidean"].colour
 
 
 def few_shot(

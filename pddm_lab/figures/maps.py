@@ -142,7 +142,7 @@ def colour_by_similarity(
         ends = (f"rank {max(len(values) - 1, 1):,}", "rank 1")
         return colour_by_value(style.title, -np.log10(np.maximum(place, 1)), steep, ends)
     low, high = (float(others.min()), float(others.max())) if len(others) else (0.0, 0.0)
-    letter = "D" if style.distance else "S" if similarity == "pddm" else "s"
+    letter = style.letter
     far, near = (f"{letter} {shown(similarity, np.array(end)):.2f}".replace("-", "−") for end in (low, high))
     return colour_by_value(style.title, values, colours, (far, near), low, high)
 

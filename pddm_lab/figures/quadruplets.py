@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from pddm_lab.figures.style import NEGATIVE, STYLES, new_figure, shown, style_of, translucent
+from pddm_lab.figures.style import NEGATIVE, SIMILARITIES, new_figure, shown, style_of, translucent
 
 DARK = "#6B7686"
 HARDNESS = {
@@ -191,7 +191,7 @@ _LINES = {
     "d": (
         "",
         [
-            ("d_ij", "i–j, positive", STYLES["euclidean"].colour, "solid"),
+            ("d_ij", "i–j, positive", SIMILARITIES["euclidean"].colour, "solid"),
             ("d_ik", "i–k, negative", DARK, "dash"),
             ("d_jl", "j–l, negative", NEGATIVE, "dot"),
         ],
@@ -199,8 +199,8 @@ _LINES = {
     "same": (
         "%",
         [
-            ("same_j", "same j", STYLES["euclidean"].colour, "solid"),
-            ("same_k", "same k", STYLES["euclidean"].colour, "dash"),
+            ("same_j", "same j", SIMILARITIES["euclidean"].colour, "solid"),
+            ("same_k", "same k", SIMILARITIES["euclidean"].colour, "dash"),
         ],
     ),
 }

@@ -13,36 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
-from pddm_lab.config import SIMILARITIES
+from pddm_lab.similarities import SIMILARITIES, SimilaritySpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
-class Style:
-    """How one similarity looks everywhere."""
-
-    title: str
-    colour: str
-    dash: str
-    symbol: str
-    axis: str
-    """What its values are called, with the direction that is more similar."""
-    distance: bool = False
-    """Shown as the distance D = -S."""
-
-
-STYLES: dict[str, Style] = {
-    "euclidean": Style(
-        "Euclidean", "#2F78D0", "solid", "circle", "Euclidean distance D (smaller = more similar)", True
-    ),
-    "cosine": Style("Cosine", "#B83280", "dot", "triangle-up", "cosine (larger = more similar)"),
-    "mahalanobis": Style(
-        "Mahalanobis", "#0E9470", "dash", "square", "Mahalanobis distance D (smaller = more similar)", True
-    ),
-    "pddm": Style("PDDM", "#D9570B", "solid", "diamond", "PDDM score S (larger = more similar)"),
-}
 NEGATIVE = "#8A93A3"
 """Colour of negative pairs."""
 RIGHT, WRONG = "#17875A", "#C4382F"
@@ -133,20 +109,20 @@ def new_figure(title: str, height: int, figure: go.Figure | None = None) -> go.F
     return go.Figure(layout=layout) if figure is None else figure.update_layout(layout)
 
 
-def style_of(similarity: str) -> Style:
-    """The look of a similarity; one the lab has no colour for is drawn in grey under its own name."""
-    plain = Style(similarity, "#6B7686", "dashdot", "x", f"{similarity} (larger = more similar)")
-    return STYLES.get(similarity, plain)
+def style_of(similarity: str) -> SimilaritySpec:
+    """The look of a similarity; one the lab doesn't know is drawn in grey under its own name."""
+    plain = SimilaritySpec(similarity, "s", "#6B7686", "dashdot", "x", f"{similarity} (larger = more similar)")
+    return SIMILARITIES.get(similarity, plain)
 
 
 def shown(similarity: str, values: NDArray) -> NDArray:
     """Similarities as they are shown: a distance's sign is turned back."""
-    return -np.asarray(values) if style_of(similarity).distance else np.asarray(values)
+    return -np.asarray(values) if style_of(similarity).is_distance else np.asarray(values)
 
 
 def in_order(similarities: Iterable[str]) -> list[str]:
     """Similarities in the order every table and legend uses."""
-    order: dict[str, int] = {name: rank for rank, name in enumerate(SIMILARITIES)}
+    order = {name: rank for rank, name in enumerate(SIMILARITIES)}
     return sorted(set(similarities), key=lambda name: (order.get(name, len(order)), name))
 
 

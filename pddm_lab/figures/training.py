@@ -13,7 +13,7 @@ from pddm_lab.figures.style import (
     DASHES,
     METRICS,
     PROTOCOL_TITLES,
-    STYLES,
+    SIMILARITIES,
     Metric,
     in_order,
     new_figure,
@@ -82,9 +82,9 @@ def losses(frame: pd.DataFrame, *, x: str = "step", points: int = 200, title: st
     """
     terms = {
         "loss": ("E, the sum", "#6B7686"),
-        "E_m": ("E<sub>m</sub>, on scores", STYLES["pddm"].colour),
-        "E_e": ("E<sub>e</sub>, on distances", STYLES["euclidean"].colour),
-        "mahalanobis_loss": ("Mahalanobis, its own", STYLES["mahalanobis"].colour),
+        "E_m": ("E<sub>m</sub>, on scores", SIMILARITIES["pddm"].colour),
+        "E_e": ("E<sub>e</sub>, on distances", SIMILARITIES["euclidean"].colour),
+        "mahalanobis_loss": ("Mahalanobis, its own", SIMILARITIES["mahalanobis"].colour),
     }
     frame = frame[frame["protocol"] == "train"]
     runs = list(dict.fromkeys(frame["run"])) if "run" in frame else [""]

@@ -14,11 +14,9 @@ from torch import Tensor, nn
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.model.familiarity import PRETRAINED_DIMS, FamiliarPDDM, PretrainedPart, joined
-from pddm_lab.model.similarity import Cosine, Euclidean, Similarity, make_similarity
+from pddm_lab.model.similarity import Similarity, make_similarity
 from pddm_lab.model.trunks import Trunk, load_trunk
-
-LEARNED = ("mahalanobis", "pddm")
-"""The similarities with weights. A run trains all of them; those it wasn't asked for learn on detached features."""
+from pddm_lab.similarities import LEARNED, SIMILARITIES
 
 
 class EmbeddingNet(nn.Module):
@@ -70,11 +68,12 @@ def learned_similarities(config: TrainConfig) -> nn.ModuleDict:
         "hidden": config.unit_hidden, "dropout": config.unit_dropout, "normalize_input": config.unit_normalize,
         "position": config.unit_position, "global_weight": config.unit_global,
     }  # fmt: skip
-    unit = make_similarity("pddm", config.dim, **options)
-    if not config.familiarity:
-        return nn.ModuleDict({"mahalanobis": make_similarity("mahalanobis", config.dim), "pddm": unit})
-    metric = make_similarity("mahalanobis", config.dim + PRETRAINED_DIMS)
-    return nn.ModuleDict({"mahalanobis": metric, "pddm": FamiliarPDDM(unit.unit, config.familiarity)})  # type: ignore[arg-type]
+    # The last first, so that a seed draws the weights that it always drew.
+    learned = {name: make_similarity(name, config.dim, **options) for name in reversed(LEARNED)}
+    if config.familiarity:
+        learned["mahalanobis"] = make_similarity("mahalanobis", config.dim + PRETRAINED_DIMS)
+        learned["pddm"] = FamiliarPDDM(learned["pddm"].unit, config.familiarity)  # type: ignore[arg-type]
+    return nn.ModuleDict(learned)
 
 
 class MetricModel(nn.Module):
@@ -91,7 +90,7 @@ class MetricModel(nn.Module):
         trunk = trunk or load_trunk(config.trunk, config.weights if weights is None else weights)
         self.embedding = EmbeddingNet(trunk, config.dim, config.pool_power, bool(config.familiarity))
         self.learned = learned_similarities(config)
-        self._fixed: dict[str, Similarity] = {"euclidean": Euclidean(), "cosine": Cosine()}
+        self._fixed = {name: make_similarity(name, config.dim) for name in SIMILARITIES if name not in LEARNED}
 
     def similarity(self, name: str) -> Similarity:
         """A similarity by name: euclidean, cosine, mahalanobis or pddm."""

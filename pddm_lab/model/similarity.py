@@ -9,16 +9,17 @@ Scoring all pairs with the PDDM unit: scoring.py.
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import ConfigError
 from pddm_lab.model.all_pairs import all_pairs, own_pairs
 from pddm_lab.model.pddm import PDDM
+from pddm_lab.similarities import SIMILARITIES
 
 CHUNK_PAIRS = 1 << 16
 """Pairs scored at a time by `pairs`: bounds the memory."""
@@ -29,8 +30,16 @@ class Similarity(nn.Module):
     gradients."""
 
     name: str
-    is_network = False
-    """Scores a pair by layers of its own, so that all pairs cost much more than one matrix product."""
+
+    @classmethod
+    def make(cls, dim: int, **_unit: Any) -> Similarity:
+        """A new one for features of `dim` dimensions; see `make_similarity` for the options of a PDDM unit."""
+        return cls()
+
+    @property
+    def is_network(self) -> bool:
+        """Scores a pair by layers of its own, so that all pairs cost much more than one matrix product."""
+        return self.name in SIMILARITIES and SIMILARITIES[self.name].is_network
 
     @abstractmethod
     def forward(self, a: Float[Tensor, "*#batch dim"], b: Float[Tensor, "*#batch dim"]) -> Float[Tensor, "*batch"]:
@@ -137,6 +146,11 @@ class Mahalanobis(Similarity):
         self.map = nn.Linear(dim, dim, bias=False)
         nn.init.eye_(self.map.weight)
 
+    @classmethod
+    def make(cls, dim: int, **_unit: Any) -> Similarity:
+        """A new one, which equals the Euclidean distance."""
+        return cls(dim)
+
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Minus the Mahalanobis distance."""
         return -_safe_sqrt(self.map(a - b).square().sum(-1))
@@ -149,11 +163,15 @@ class PDDMSimilarity(Similarity):
     """S of a PDDM unit."""
 
     name = "pddm"
-    is_network = True
 
     def __init__(self, unit: PDDM) -> None:
         super().__init__()
         self.unit = unit
+
+    @classmethod
+    def make(cls, dim: int, **unit: Any) -> Similarity:
+        """A new one with a new unit."""
+        return cls(PDDM(dim, **unit))
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """The unit's score."""
@@ -168,33 +186,23 @@ class PDDMSimilarity(Similarity):
         return own_pairs(self.unit, queries, gallery, rows)
 
 
-def make_similarity(
-    name: str, dim: int, *, hidden: int = 0, dropout: float = 0.0, normalize_input: bool = False,
-    position: bool = True, global_weight: float = 0.0,
-) -> Similarity:  # fmt: skip
+CLASSES: dict[str, type[Similarity]] = {one.name: one for one in (Euclidean, Cosine, Mahalanobis, PDDMSimilarity)}
+
+
+def make_similarity(name: str, dim: int, **unit: Any) -> Similarity:
     """A new similarity by name.
 
     Args:
-        name: euclidean, cosine, mahalanobis or pddm.
+        name: one of `CLASSES`.
         dim: dimensions of the features.
-        hidden: width of the PDDM unit; 0 for dim.
-        dropout: dropout of the PDDM unit.
-        normalize_input: L2-normalise u and v of the PDDM unit.
-        position: False takes the place v out of the PDDM unit.
-        global_weight: what the weight of the global distance in the PDDM unit's S starts at; 0: no such term.
+        unit: options of `PDDM`; the other similarities have none and ignore them.
 
     Raises:
         ConfigError: an unknown name.
     """
-    if name == "pddm":
-        return PDDMSimilarity(PDDM(dim, hidden, dropout, normalize_input, position, global_weight))
-    if name == "mahalanobis":
-        return Mahalanobis(dim)
-    if name == "cosine":
-        return Cosine()
-    if name == "euclidean":
-        return Euclidean()
-    raise ConfigError(f"Unknown similarity {name!r}. Expected one of {', '.join(SIMILARITIES)}.")
+    if name not in CLASSES:
+        raise ConfigError(f"Unknown similarity {name!r}. Expected one of {', '.join(SIMILARITIES)}.")
+    return CLASSES[name].make(dim, **unit)
 
 
 def _safe_sqrt(squares: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
-from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import RunError
-from pddm_lab.model.embedding import LEARNED, MetricModel, learned_similarities
+from pddm_lab.model.embedding import MetricModel, learned_similarities
 from pddm_lab.model.features import AUTOCAST, prepare
 from pddm_lab.model.similarity import Similarity, make_similarity
 from pddm_lab.model.trunks import fuse_batch_norms
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import LEARNED, SIMILARITIES
 
 LONGEST_SHAPE = 50
 """Of a picture that is longer than this many times its width, the middle is looked at: the centred square is all that

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pddm_lab.config import PRESETS, SimilarityName, TrainConfig
+from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.errors import ConfigError
-from pddm_lab.model.embedding import LEARNED
+from pddm_lab.similarities import LEARNED, SimilarityName
 from pddm_lab.study.material import SHARED, Material
 from pddm_lab.study.objectives import LIBRARY, Joint, Objective, library_objective
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import RunError
 from pddm_lab.files import replacing
+from pddm_lab.similarities import SIMILARITIES
 from pddm_lab.study.cells import Study, table
 from pddm_lab.study.methods import ABLATIONS, METHODS
 from pddm_lab.study.published import RECALLS, STRONGER, of

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pddm_lab.config import SIMILARITIES
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import RunError
 from pddm_lab.gallery.gallery import Gallery
@@ -21,6 +20,7 @@ from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.features import run_network
 from pddm_lab.progress import Bar, Progress
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import SIMILARITIES
 
 
 class Embedder:

@@ -15,8 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pddm_lab.config import TrainConfig
-from pddm_lab.model.embedding import LEARNED, MetricModel
+from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.similarity import Euclidean, Similarity
+from pddm_lab.similarities import LEARNED
 from pddm_lab.training.losses import distance_hinge, double_header_hinge, embedding_hinge, joint_objective, score_hinge
 from pddm_lab.training.miner import Quadruplets, mine, positive_pairs
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import streamlit as st
 from shared import loaders
 
-from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import LabError
 from pddm_lab.figures import in_order, style_of
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import SIMILARITIES
 
 if TYPE_CHECKING:
     import pandas as pd

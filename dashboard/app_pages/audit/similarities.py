@@ -173,7 +173,7 @@ def triple_cards(
 ) -> list[Together]:
     """Triples i, j, k as pictures with their similarities; with a threshold, chains whose ends are not accepted."""
     name, offset = axioms.similarity, axioms.offset
-    letter = "D" if style_of(name).distance else "S"
+    letter = style_of(name).letter
     cards = []
     for (i, j, k), triple in list(zip(rows.tolist(), scores, strict=True))[:SHOWN]:
         ij, jk, ik = (float(value) for value in shown(name, triple))

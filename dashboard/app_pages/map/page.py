@@ -8,8 +8,8 @@ from app_pages.map.scene import COLOURS, MEASURES, ORDERS, SCALES, Choice, Scene
 from shared import loaders, shell
 
 from pddm_lab import figures
-from pddm_lab.config import SIMILARITIES
 from pddm_lab.errors import LabError
+from pddm_lab.similarities import SIMILARITIES
 
 MEASURED_AT_ONCE = 20_000  # items up to which a map's trust is measured without being asked for
 

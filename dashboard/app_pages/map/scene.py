@@ -288,7 +288,7 @@ def selection_table(scene: Scene) -> pd.DataFrame:
             table[f"{column}{end}"] = frame[column].to_numpy()
     for at, (of, choice) in enumerate(zip(scene.maps, scene.choices, strict=True)):
         if choice.colour == "anchor":
-            kind = "distance" if style_of(choice.by).distance else "similarity"
+            kind = "distance" if style_of(choice.by).is_distance else "similarity"
             end = f"_{of.run.name}" if at and scene.of_two_runs else ""
             values = of.similarity(scene.anchor, choice.by)[rows]
             table[f"{choice.by}_{kind}_to_anchor{end}"] = shown(choice.by, values)

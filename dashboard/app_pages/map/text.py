@@ -47,7 +47,7 @@ def _told(of: Map, choice: Choice, row: int, anchor: int) -> list[str]:
 def named(similarity: str) -> str:
     """A similarity with the letter of its values: Euclidean D, PDDM S."""
     style = style_of(similarity)
-    return f"{style.title} {'D' if style.distance else 'S' if similarity == 'pddm' else 's'}"
+    return f"{style.title} {style.letter}"
 
 
 def named_on(scene: Scene, at: int) -> str:

@@ -9,12 +9,13 @@ from app_pages.runs import launches, tables
 from shared import loaders, shell
 
 from pddm_lab.cards import stepper
-from pddm_lab.config import PRESET_SUMMARIES, PRESETS, SIMILARITIES, data_root
+from pddm_lab.config import PRESET_SUMMARIES, PRESETS, data_root
 from pddm_lab.data.dataset import SOURCES
 from pddm_lab.errors import LabError
 from pddm_lab.figures import METRICS, PHASE_TITLES, style_of
 from pddm_lab.runs.log import PHASES
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import SIMILARITIES
 
 OWN_FOLDER = "folder"
 

@@ -50,7 +50,7 @@ for side, key, first in zip(st.columns(2, gap="large"), ("left", "right"), ("euc
             chosen[key] = name, at_one_percent
             continue
         value = st.slider(
-            "Accept pairs with D of at most" if style.distance else "Accept pairs with a score of at least",
+            "Accept pairs with D of at most" if style.is_distance else "Accept pairs with a score of at least",
             scale.low, scale.high, scale.nearest(float(figures.shown(name, np.array(at_one_percent)))),
             step=scale.step, format=f"%.{scale.decimals}f", key=f"{key}_{name}", bind="query-params",
             help=f"Starts where 1 % of the negative pairs pass, {PROTOCOL_TITLES[first_protocol].lower()}.",

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from pddm_lab.analysis.thresholds import ByDensity, Share, interval
-from pddm_lab.config import SIMILARITIES
 from pddm_lab.figures import in_order, shown, style_of
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.similarities import SIMILARITIES
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def as_exported(pairs: pd.DataFrame) -> pd.DataFrame:
     """Pairs as they are taken away: items, classes, kind, and every similarity as it is shown, a distance as one."""
     names = in_order(name for name in SIMILARITIES if name in pairs)
     values = {
-        f"{name}_distance" if style_of(name).distance else name: shown(name, pairs[name].to_numpy()) for name in names
+        f"{name}_distance" if style_of(name).is_distance else name: shown(name, pairs[name].to_numpy())
+        for name in names
     }
     kept = ["item_a", "item_b", "class_a", "class_b", "positive", *(name for name in _JUDGED if name in pairs)]
     return pairs[kept].assign(**values).reset_index(drop=True)
