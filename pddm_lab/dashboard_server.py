@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pddm_lab.errors import RunError
+from pddm_lab.files import shipped
 from pddm_lab.runs.run import Run
-from pddm_lab.training.notebook import shipped
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

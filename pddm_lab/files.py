@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -101,3 +102,19 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def shipped(name: str) -> Path:
+    """A file that lies beside the package: in the repository, or where installing the wheel put it.
+
+    Args:
+        name: path relative to the repository, such as "notebooks/train.ipynb".
+
+    Raises:
+        RunError: neither has it.
+    """
+    places = (Path(__file__).parents[1], Path(sys.prefix) / "share" / "pddm-lab")
+    for place in places:
+        if (place / name).is_file():
+            return place / name
+    raise RunError(f"{name} is missing: expected it in {' or '.join(map(str, places))}. Install the lab again.")

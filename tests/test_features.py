@@ -93,7 +93,7 @@ def test_a_torn_file_of_features_is_computed_anew(photos, tmp_path):
 
 
 def test_of_a_stopped_computation_what_is_done_is_kept(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("pddm_lab.model.embedding.features.INFERENCE_BATCH", 2)
+    monkeypatch.setattr("pddm_lab.model.features.INFERENCE_BATCH", 2)
     options: dict[str, Any] = {"resize": 40, "size": 40, "device": CPU, "workers": 0}
 
     def stop(done, total, what):

@@ -21,8 +21,8 @@ from pddm_lab.bench.report import Measure
 from pddm_lab.bench.synthetic import make_run, write_galleries
 from pddm_lab.dashboard_server import PAGES, find_browser, served_dashboard
 from pddm_lab.errors import RunError
+from pddm_lab.files import shipped
 from pddm_lab.runs.run import Run
-from pddm_lab.training.notebook import shipped
 
 READY, RERUN, RERUN_95, UPLOAD, CROWD, MEMORY = 2.0, 0.5, 1.0, 0.5, 2.0, 1500.0
 """Targets: seconds, and MB."""

@@ -22,6 +22,7 @@ from typing import Any
 from pddm_lab import errors
 from pddm_lab.config import PRESETS, TrainConfig, runs_root
 from pddm_lab.errors import ConfigError, LabError, RunError
+from pddm_lab.files import shipped
 from pddm_lab.runs.compare import list_runs
 from pddm_lab.runs.folder_name import exists_already, folder_name
 from pddm_lab.runs.run import Run
@@ -32,22 +33,6 @@ RESUME = "resume"
 """The notebook's one parameter that is no choice of a training: go on with the run `run_name`."""
 _CHECKED = "_parameters_checked"
 _PLAIN = (str, int, float, list, dict, type(None))
-
-
-def shipped(name: str) -> Path:
-    """A file that lies beside the package: in the repository, or where installing the wheel put it.
-
-    Args:
-        name: path relative to the repository, such as "notebooks/train.ipynb".
-
-    Raises:
-        RunError: neither has it.
-    """
-    places = (Path(__file__).parents[1], Path(sys.prefix) / "share" / "pddm-lab")
-    for place in places:
-        if (place / name).is_file():
-            return place / name
-    raise RunError(f"{name} is missing: expected it in {' or '.join(map(str, places))}. Install the lab again.")
 
 
 def parameters(config: TrainConfig) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import pytest
 from reading import DATA, OF_A_RUN, PAGES, texts
 
 from pddm_lab.config import TrainConfig
+from pddm_lab.files import shipped
 from pddm_lab.runs.run import Run
-from pddm_lab.training.notebook import shipped
 
 
 @pytest.mark.parametrize("page", OF_A_RUN)

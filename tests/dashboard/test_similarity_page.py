@@ -21,7 +21,7 @@ SAMPLED = 20_000
 @pytest.fixture(autouse=True)
 def fewer_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sample that is smaller than what there is, and quick to score."""
-    monkeypatch.setattr("loaders.SAMPLED", SAMPLED)
+    monkeypatch.setattr("shared.loaders.SAMPLED", SAMPLED)
 
 
 def test_similarity_reads_the_rates_off_the_histograms(open_page, with_digits: Path) -> None:

@@ -52,7 +52,7 @@ def test_the_config_beside_the_script_takes_effect(digits_run, tmp_path: Path) -
     import subprocess
     import sys
 
-    from pddm_lab.training.notebook import shipped
+    from pddm_lab.files import shipped
 
     code = (
         "import json, sys\nfrom streamlit import config\nfrom streamlit.web import bootstrap\n"
