@@ -19,13 +19,13 @@ STEPS = {"train_steps": "60"}
 
 
 @pytest.fixture(scope="module")
-def training() -> data.Training:
-    """What the page trains with these choices, done."""
-    found = data.training(PlaneConfig(steps=60))
-    found.wait(120)
-    assert not found.running
-    assert not found.failed
-    return found
+def training() -> data.PlaneTraining:
+    """What the page trains with these settings, done."""
+    done = data.training(PlaneConfig(steps=60))
+    done.wait(120)
+    assert not done.running
+    assert not done.failed
+    return done
 
 
 def shown(app) -> dict[str, float]:
@@ -35,8 +35,8 @@ def shown(app) -> dict[str, float]:
 def facts(app) -> dict[str, list[int]]:
     """The counts of what S and D accept."""
     (body,) = (one.proto.body for one in app.get("html") if "of its class" in one.proto.body)
-    return {name: [int(number) for number in re.findall(r"\d+", told)]
-            for name, told in re.findall(r"<dt>(\w)</dt><dd>(.*?)</dd>", body)}  # fmt: skip
+    return {name: [int(number) for number in re.findall(r"\d+", text)]
+            for name, text in re.findall(r"<dt>(\w)</dt><dd>(.*?)</dd>", body)}  # fmt: skip
 
 
 def drawn_anchor(app) -> list[float]:
@@ -51,8 +51,8 @@ def test_it_opens_ready_without_any_run(open_page, training) -> None:
     snapshot, scene = training.snapshots[-1], training.scene
     scores = score_at(snapshot.unit, path(scene), vector(0.42, 90))
     assert shown(app) == {"S": pytest.approx(scores[0], abs=0.006), "D": 0.42}
-    said = ["accepted" if scores[0] > snapshot.known.threshold else "refused", "refused"]
-    assert [metric.delta for metric in app.metric] == said
+    answers = ["accepted" if scores[0] > snapshot.known.threshold else "rejected", "rejected"]
+    assert [metric.delta for metric in app.metric] == answers
     anchor = first_anchor(scene)
     rows = [row for row in scene.held_out("known") if row != anchor]
     own = [row for row in rows if scene.labels[row] == scene.labels[anchor]]
@@ -84,7 +84,7 @@ def test_moving_the_mean_changes_s_and_not_d(open_page, training) -> None:
     assert before["S"] != shown(app)["S"]
 
 
-def test_a_unit_that_sees_u_alone_says_the_same_everywhere(open_page) -> None:
+def test_a_unit_that_sees_u_alone_gives_the_same_score_everywhere(open_page) -> None:
     data.training(PlaneConfig(steps=60, position=False)).wait(120)
     app = open_page("local_global", sees="difference", **STEPS)
     before = shown(app)
@@ -111,15 +111,15 @@ def test_the_difference_is_shown_at_every_mean(open_page, training) -> None:
     app = open_page("local_global", **STEPS, show="pair")
     snapshot = training.snapshots[-1]
     share = 100 * (score_at(snapshot.unit, mesh()[2], vector(0.42, 90)) > snapshot.known.threshold).mean()
-    told = [one.proto.body for one in app.get("html") if "this difference" in one.proto.body]
-    assert f"on {share:.0f} % of the plane" in told[0]
-    assert "accepts it nowhere" in told[0]
+    (body,) = (one.proto.body for one in app.get("html") if "this difference" in one.proto.body)
+    assert f"on {share:.0f} % of the plane" in body
+    assert "accepts it nowhere" in body
     app.slider(key="length_density").set_value(0.1).run()
     assert "accepts it everywhere" in "".join(one.proto.body for one in app.get("html"))
 
 
 @pytest.mark.parametrize("wrong", ["-1", "99999", "![x](http://example.com/a.png)"])
-def test_an_anchor_that_is_none_opens_the_first(open_page, training, wrong: str) -> None:
+def test_an_invalid_anchor_in_a_link_opens_the_first(open_page, training, wrong: str) -> None:
     app = open_page("local_global", anchor_density=wrong, **STEPS)
     assert drawn_anchor(app) == pytest.approx(training.scene.points[first_anchor(training.scene)], abs=1e-4)
 
@@ -127,16 +127,16 @@ def test_an_anchor_that_is_none_opens_the_first(open_page, training, wrong: str)
 def test_a_training_shows_its_progress_and_can_be_stopped(open_page) -> None:
     app = open_page("local_global", train_steps="5000", seed="41")
     app.button(key="plane_stop").click().run()
-    found = data.training(PlaneConfig(steps=5000, seed=41))
-    found.wait(60)
-    assert not found.running
-    assert found.snapshots[-1].step < 5000
+    stopped = data.training(PlaneConfig(steps=5000, seed=41))
+    stopped.wait(60)
+    assert not stopped.running
+    last = stopped.snapshots[-1].step
+    assert last < 5000
     app.run()
-    taken = found.snapshots[-1].step
-    assert app.get_by_key("step").label == f"Training step: stopped after {taken:,} of 5,000"
+    assert app.get_by_key("step").label == f"Training step (stopped at {last:,} of 5,000)"
     app.button(key="again").click().run()
     again = data.training(PlaneConfig(steps=5000, seed=41))
-    assert again is not found
+    assert again is not stopped
     again.stop()
     again.wait(60)
 
@@ -179,7 +179,7 @@ def test_the_text_names_code_that_is_there() -> None:
     assert all(code in sources for code in ("u = (a - b).abs()", "v = (a + b) / 2", "self.score(joint)"))
 
 
-def test_nothing_drawn_is_far_from_what_it_says(training) -> None:
-    looks = data.looks(training, -1, first_anchor(training.scene))
-    assert looks.radius == -training.distance["known"].threshold > 0
-    assert np.isfinite(looks.around).all()
+def test_the_anchor_view_holds_finite_scores_and_the_radius_that_was_measured(training) -> None:
+    view = data.anchor_view(training, -1, first_anchor(training.scene))
+    assert view.radius == -training.distance["known"].threshold > 0
+    assert np.isfinite(view.around).all()

@@ -23,7 +23,7 @@ PLACE = """([x, y]) => {
 }"""
 
 
-def told(page) -> dict[str, list[int]]:
+def accepted_counts(page) -> dict[str, list[int]]:
     """What S and D accept around the anchor: own, of how many, others, of how many."""
     rows = page.locator(".pl-facts").filter(has_text="of its class").locator("dt, dd").all_inner_texts()
     return {name: [int(number) for number in re.findall(r"\d+", text)]
@@ -51,8 +51,8 @@ def test_a_person_clicks_an_anchor_moves_the_mean_and_hands_on_the_link(page, ad
     s = score(last.unit, scene.points[anchor], mesh()[2])
     assert drawn == pytest.approx(s.ravel()[:500].tolist(), abs=1e-3)
     to_points = score(last.unit, scene.points[anchor], scene.points)
-    found = accepted(scene, anchor, to_points, last.known.threshold)
-    assert told(page)["S"] == [found.own, found.own_total, found.others, found.others_total]
+    counts = accepted(scene, anchor, to_points, last.known.threshold)
+    assert accepted_counts(page)["S"] == [counts.own, counts.own_total, counts.others, counts.others_total]
 
     assert metric(page, "D of the pair") == "0.42"
     start = metric(page, "S of the pair")
@@ -68,12 +68,12 @@ def test_a_person_clicks_an_anchor_moves_the_mean_and_hands_on_the_link(page, ad
     at_end = metric(page, "S of the pair")
     page.get_by_role("slider", name="Training step").press("Home")
     _await_another(page, at_end, "step=0")
-    link, view = page.url, (metric(page, "S of the pair"), told(page), page.evaluate(CONTOUR))
+    link, view = page.url, (metric(page, "S of the pair"), accepted_counts(page), page.evaluate(CONTOUR))
     page.goto("about:blank")
     page.goto(link)
     page.get_by_role("button", name="Train again").wait_for()
     settle(page)
-    assert (metric(page, "S of the pair"), told(page), page.evaluate(CONTOUR)) == view
+    assert (metric(page, "S of the pair"), accepted_counts(page), page.evaluate(CONTOUR)) == view
     assert query(page)["anchor_density"] == str(anchor)
 
     page.keyboard.press("n")

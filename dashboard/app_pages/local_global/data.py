@@ -1,4 +1,4 @@
-"""Trainings on the plane: each in a thread of its own, so that pages can watch it, and kept by its choices."""
+"""Trainings on the plane: each runs in its own thread, so that pages can watch it, and is cached by its settings."""
 
 from __future__ import annotations
 
@@ -18,12 +18,8 @@ if TYPE_CHECKING:
     from pddm_lab.teaching.plane import Accepted, Measured, Snapshot
 
 
-class Training:
-    """One training; what is known of it grows until it is done.
-
-    Args:
-        config: its choices.
-    """
+class PlaneTraining:
+    """A training on the plane in its own thread; its snapshots grow until it is done."""
 
     def __init__(self, config: PlaneConfig) -> None:
         self.config = config
@@ -49,69 +45,65 @@ class Training:
             for snapshot in train_plane(self.scene, self.config, self._stop.is_set):
                 self.snapshots.append(snapshot)
                 self.seconds = time.perf_counter() - start
-        except Exception as error:  # a thread's error would show nowhere
+        except Exception as error:  # an error in a thread would otherwise go unseen
             self.failed = f"{type(error).__name__}: {error}"
 
     @property
     def running(self) -> bool:
-        """Whether it still trains."""
+        """Whether it is still training."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """End it after this step; what it has learned so far stays."""
+        """Stop after the current step; the snapshots so far are kept."""
         self._stop.set()
 
     def wait(self, seconds: float) -> None:
-        """Wait until it is done, at most so long."""
+        """Wait until it is done, at most this many seconds."""
         self._thread.join(seconds)
 
 
-_TRAININGS: weakref.WeakSet[Training] = weakref.WeakSet()
+_TRAININGS: weakref.WeakSet[PlaneTraining] = weakref.WeakSet()
 
 
 @atexit.register
 def _end_all() -> None:
-    """A process may not end while a thread is inside torch."""
-    for one in list(_TRAININGS):
-        one.stop()
-        one.wait(10)
+    """Stop all threads first: a process must not end while a thread is inside torch."""
+    for training in list(_TRAININGS):
+        training.stop()
+        training.wait(10)
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
-def training(config: PlaneConfig) -> Training:
-    """The training of these choices: begun now, or the one that began before. `training.clear(config)` forgets it."""
-    return Training(config)
+def training(config: PlaneConfig) -> PlaneTraining:
+    """The training with these settings, started at the first call. `training.clear(config)` forgets it."""
+    return PlaneTraining(config)
 
 
 @dataclass(frozen=True, eq=False)
-class Looks:
-    """What one snapshot says of the plane, seen from one anchor."""
+class AnchorView:
+    """The plane at one snapshot, seen from one anchor."""
 
-    training: Training
-    number: int
+    training: PlaneTraining
+    snapshot: Snapshot
     anchor: int
+    """Row of the anchor among the points."""
     around: np.ndarray
-    """S of the anchor with the points of `mesh`, (rows, columns)."""
+    """S between the anchor and each point of `mesh`, (rows, columns)."""
     to_points: np.ndarray
-    """S of the anchor with every point of the scene."""
+    """S between the anchor and every point, (points,)."""
     threshold: float
     """S above which a pair is accepted."""
     radius: float
     """D below which a pair is accepted."""
 
-    @property
-    def snapshot(self) -> Snapshot:
-        """The snapshot itself."""
-        return self.training.snapshots[self.number]
-
-    def at(self, means: np.ndarray, difference: np.ndarray) -> np.ndarray:
-        """S of one difference at each mean."""
+    def score_at(self, means: np.ndarray, difference: np.ndarray) -> np.ndarray:
+        """S of a pair with this difference, at each mean."""
         from pddm_lab.teaching.plane import score_at
 
         return score_at(self.snapshot.unit, means, difference)
 
     def accepted(self) -> dict[str, Accepted]:
-        """What the anchor accepts, by S and by D."""
+        """The points that S and D accept as the anchor's class."""
         from pddm_lab.teaching.plane import accepted
 
         scene = self.training.scene
@@ -122,17 +114,11 @@ class Looks:
         }
 
 
-def looks(training: Training, number: int, anchor: int) -> Looks:
-    """What a snapshot says around an anchor: a few milliseconds.
-
-    Args:
-        training: which.
-        number: of its snapshot.
-        anchor: a row of its scene.
-    """
+def anchor_view(training: PlaneTraining, number: int, anchor: int) -> AnchorView:
+    """The view from an anchor at snapshot `number`; takes a few milliseconds."""
     from pddm_lab.teaching.plane import score
 
     points, snapshot = training.scene.points, training.snapshots[number]
     around, to_points = (score(snapshot.unit, points[anchor], others) for others in (mesh()[2], points))
     radius = -training.distance["known"].threshold
-    return Looks(training, number, anchor, around, to_points, snapshot.known.threshold, radius)
+    return AnchorView(training, snapshot, anchor, around, to_points, snapshot.known.threshold, radius)

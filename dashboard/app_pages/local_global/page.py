@@ -1,4 +1,4 @@
-"""Local vs global: a plane of points on which a PDDM unit trains in seconds, to see what S can say and D can't."""
+"""Local vs global: a plane of points on which a PDDM unit trains in seconds, to compare S with D."""
 
 import time
 
@@ -6,31 +6,32 @@ import numpy as np
 import streamlit as st
 from app_pages.local_global import data, text
 from shared import shell
+from shared.chart import chart
 
 from pddm_lab import cards, figures
 from pddm_lab.teaching.point_sets import LAYOUTS, PlaneConfig, first_anchor, mesh, path, vector
 
 # The plane keeps its shape at any width.
 st.html("<style>.st-key-plane_frame { aspect-ratio: 1.58; }</style>")
-LIVE, PLAY = 0.5, 0.7  # seconds between two looks at a training, between two steps of the play
-NO_BAR = {"displayModeBar": False}
+LIVE, PLAY = 0.5, 0.7  # seconds between updates while training, and between steps while playing
 
 shell.heading(
     "Local vs global",
-    "D measures with one ruler everywhere. S of a PDDM unit also sees where a pair lies. Here both are on a plane, and "
-    "the unit trains while you look.",
+    "The distance D uses one ruler everywhere. The PDDM score S also depends on where a pair lies. Compare both on a "
+    "plane while the unit trains.",
 )
 with st.container(horizontal=True, vertical_alignment="bottom"):
     titles = {name: layout.title for name, layout in LAYOUTS.items()}
     name = shell.choice(st.segmented_control, "Scene", titles, "scene")
     sees = shell.choice(
         st.segmented_control, "The unit sees", {"both": "u and v", "difference": "u alone"}, "sees",
-        help="u is the difference of a pair, v its mean. Without v (W_v = 0) S is a global measure of u.",
+        help="u is the difference of a pair, v its mean. Without v (W_v = 0), S depends on u alone.",
     )  # fmt: skip
     with st.popover("Training", icon=":material/tune:"), st.form("choices", border=False):
         seed = st.number_input(
-            "Seed", 0, 9999, PlaneConfig.seed, key="seed", bind="query-params", help="Of points, start, batches."
-        )
+            "Seed", 0, 9999, PlaneConfig.seed, key="seed", bind="query-params",
+            help="Sets the points, the initial weights and the batches.",
+        )  # fmt: skip
         hidden = st.number_input("Width of the layers", 2, 256, PlaneConfig.hidden, key="hidden", bind="query-params")
         steps = st.number_input("Steps", 10, 5000, PlaneConfig.steps, key="train_steps", bind="query-params")
         margin = st.number_input(
@@ -45,13 +46,13 @@ watched, playing = training.running, "play_from" in st.session_state
 
 
 def train_again() -> None:
-    """Forget this training, so that the page begins it anew."""
+    """Forget this training, so that the page starts it again."""
     data.training.clear(config)
     st.query_params.pop("step", None)
 
 
 def play() -> None:
-    """Step through the training from its start, or stop where it is."""
+    """Play the training from its start, or pause."""
     if playing:
         del st.session_state["play_from"]
     else:
@@ -61,21 +62,21 @@ def play() -> None:
 
 def go_to(row: int) -> None:
     """Make a point the anchor."""
-    if st.query_params.get(f"anchor_{name}") != str(row):  # a write sends the whole URL: it may undo a slider's
+    if st.query_params.get(f"anchor_{name}") != str(row):  # a write sends the whole URL and could undo a slider's
         st.query_params[f"anchor_{name}"] = str(row)
     if "show" in st.query_params:
         del st.query_params["show"]
 
 
-def picked() -> None:
-    """Make the point that was clicked the anchor."""
+def pick_anchor() -> None:
+    """Make the clicked point the anchor."""
     points = st.session_state["plane"]["selection"]["points"]
     if points and "customdata" in points[0]:
         go_to(int(np.ravel(points[0]["customdata"])[0]))
 
 
 def view() -> None:
-    """All that changes with the step, the anchor and the pair."""
+    """Everything that changes with the step, the anchor and the pair."""
     if playing != ("play_from" in st.session_state) or watched != training.running:
         st.rerun()
     number = chosen_step()
@@ -91,9 +92,9 @@ def view() -> None:
 
 
 def chosen_step() -> int:
-    """Progress while it trains, afterwards the step to look at. Returns the snapshot's number; -1: none yet."""
+    """Show the progress of the training, then a slider over its steps. Returns the snapshot's number; -1: none yet."""
     if training.failed:
-        st.error(f"The training ended: {training.failed}", icon=":material/error:")
+        st.error(f"The training failed: {training.failed}", icon=":material/error:")
     taken = [snapshot.step for snapshot in training.snapshots]
     last = len(taken) - 1
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -106,30 +107,30 @@ def chosen_step() -> int:
         if not taken:
             return last
         if playing and time.monotonic() - st.session_state["play_from"] > 0.8 * PLAY:
-            asked = st.query_params.get("step", "")
-            number = taken.index(int(asked)) + 1 if asked in map(str, taken) else last
+            shown = st.query_params.get("step", "")
+            number = taken.index(int(shown)) + 1 if shown in map(str, taken) else last
             st.query_params["step"] = str(taken[min(number, last)])
             st.session_state["play_from"] = time.monotonic()
             if number >= last:
                 del st.session_state["play_from"]
-        ended = "" if taken[last] == steps else f": stopped after {taken[last]:,} of {steps:,}"
+        stopped = "" if taken[last] == steps else f" (stopped at {taken[last]:,} of {steps:,})"
         titles = {str(step): f"{step:,}" for step in taken}
-        step = shell.choice(st.select_slider, f"Training step{ended}", titles, "step", str(taken[last]))
+        step = shell.choice(st.select_slider, f"Training step{stopped}", titles, "step", str(taken[last]))
         label, icon = ("Pause", "pause") if playing else ("Play", "play_arrow")
-        st.button(label, key="play", icon=f":material/{icon}:", on_click=play, help="Step through the training.")
+        st.button(label, key="play", icon=f":material/{icon}:", on_click=play, help="Play the training from its start.")
         st.button("Train again", key="again", icon=":material/replay:", on_click=train_again)
     return taken.index(int(step))
 
 
 def chosen_anchor() -> int:
     """The row of the anchor, from the URL."""
-    asked = st.query_params.get(f"anchor_{name}", "")
-    return int(asked) if asked.isdecimal() and int(asked) < len(scene.points) else first_anchor(scene)
+    row = st.query_params.get(f"anchor_{name}", "")
+    return int(row) if row.isdecimal() and int(row) < len(scene.points) else first_anchor(scene)
 
 
 def chosen_pair() -> tuple[np.ndarray, np.ndarray, float]:
-    """The sliders of the pair. Returns its two ends, its difference, and where on the path its mean is, 0 to 1."""
-    st.markdown("**The same difference, elsewhere**")
+    """Sliders for the pair. Returns its two ends, its difference, and the position of its mean on the path, 0 to 1."""
+    st.markdown("**Same difference, different place**")
     at = st.slider("Move the mean", 0, 100, 0, key="mean", bind="query-params", format="%d %%") / 100
     with st.container(horizontal=True):
         length = st.slider("Length", 0.02, 2.0, layout.length, 0.02, key=f"length_{name}", bind="query-params")
@@ -140,9 +141,9 @@ def chosen_pair() -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def the_plane(number: int, pair: np.ndarray, difference: np.ndarray) -> None:
-    """The plane, coloured by S to the anchor or by S of the pair's difference, and what is accepted."""
+    """The plane, coloured by S to the anchor or by S of the pair's difference, and what S and D accept."""
     anchor = chosen_anchor()
-    titles = {"anchor": "S to the anchor", "pair": "S of the difference, everywhere"}
+    titles = {"anchor": "S to the anchor", "pair": "S of the pair, everywhere"}
     with st.container(horizontal=True, vertical_alignment="center"):
         show = shell.choice(st.segmented_control, "Show", titles, "show", label_visibility="collapsed")
         if show == "anchor":
@@ -152,57 +153,51 @@ def the_plane(number: int, pair: np.ndarray, difference: np.ndarray) -> None:
             for label, (shortcut, row) in step_to.items():
                 st.button(label, shortcut=shortcut, key=label.lower(), on_click=go_to, args=(int(row),))
     if number < 0:
-        figure, told = figures.plane_neighbourhood(scene, anchor, None, 0, 0, pair=pair), {}
+        figure, facts = figures.plane_neighbourhood(scene, anchor, None, 0, 0, pair=pair), {}
     else:
-        looks = data.looks(training, number, anchor)
-        hover = text.hover(scene, anchor, looks.to_points)
+        seen = data.anchor_view(training, number, anchor)
+        hover = text.hover(scene, anchor, seen.to_points)
         if show == "anchor":
             figure = figures.plane_neighbourhood(
-                scene, anchor, looks.around, looks.threshold, looks.radius, pair=pair, hover=hover
+                scene, anchor, seen.around, seen.threshold, seen.radius, pair=pair, hover=hover
             )
-            told = text.verdicts(looks)
+            facts = text.accepted_counts(seen)
         else:
-            over = looks.at(mesh()[2], difference)
-            figure = figures.plane_everywhere(scene, over, looks.threshold, pair=pair, hover=hover)
-            told = text.reaches(looks, over, difference)
+            scores = seen.score_at(mesh()[2], difference)
+            figure = figures.plane_everywhere(scene, scores, seen.threshold, pair=pair, hover=hover)
+            facts = text.accepted_places(seen, scores, difference)
     with st.container(key="plane_frame"):
-        st.plotly_chart(
-            figure, key="plane", on_select=picked, selection_mode="points", config=NO_BAR, height="stretch",
-            alt=f"The plane of points {layout.title}, coloured by {titles[show]}",
-        )  # fmt: skip
-    if told:
-        st.html(cards.facts(told))
+        alt = f"The points of {layout.title}, on a plane coloured by {titles[show]}"
+        chart(figure, "plane", alt, on_select=pick_anchor, selection_mode="points", height="stretch")
+    if facts:
+        st.html(cards.facts(facts))
     st.caption(text.LEGENDS[show])
 
 
 def same_difference(number: int, difference: np.ndarray, at: float) -> None:
-    """S and D of the pair where it is, and along its path."""
-    looks = data.looks(training, number, chosen_anchor())
-    scores, distance = looks.at(path(scene), difference), float(np.linalg.norm(difference))
+    """S and D of the pair at its place, and along its path."""
+    seen = data.anchor_view(training, number, chosen_anchor())
+    scores, distance = seen.score_at(path(scene), difference), float(np.linalg.norm(difference))
     here = float(scores[round(100 * at)])
     with st.container(horizontal=True, gap="small"):
-        for label, value, passed in (("S", here, here > looks.threshold), ("D", distance, distance < looks.radius)):
-            said = "accepted" if passed else "refused"
+        for label, value, passed in (("S", here, here > seen.threshold), ("D", distance, distance < seen.radius)):
             st.metric(
-                f"{label} of the pair", f"{value:.2f}".replace("-", "−"), said, delta_color="off", delta_arrow="off"
-            )
+                f"{label} of the pair", f"{value:.2f}".replace("-", "−"), "accepted" if passed else "rejected",
+                delta_color="off", delta_arrow="off",
+            )  # fmt: skip
     (u_x, u_y), (v_x, v_y) = np.abs(difference), path(scene)[round(100 * at)]
     st.caption(f"u = |a − b| = ({u_x:.2f}, {u_y:.2f}) · v = (a + b) / 2 = ({v_x:.2f}, {v_y:.2f})".replace("-", "−"))
-    st.plotly_chart(
-        figures.plane_along(scene, scores, looks.threshold, distance, looks.radius, at), key="along", config=NO_BAR,
-        alt=f"S and D of one difference while its mean moves: S goes from {scores[0]:.2f} to {scores[-1]:.2f}, D stays",
-    )  # fmt: skip
+    alt = f"S and D of one difference while its mean moves: S from {scores[0]:.2f} to {scores[-1]:.2f}, D constant"
+    chart(figures.plane_along(scene, scores, seen.threshold, distance, seen.radius, at), "along", alt)
 
 
 def measures(number: int) -> None:
-    """What S and D are worth on points that didn't train, at this step and through the training."""
+    """Metrics of S and D on held-out points, at this step and through the training."""
     left, right = st.columns([5, 3], gap="medium")
     with left:
-        st.markdown("**Through training** :gray[· positive pairs found when 1 % of the negative ones pass]")
-        st.plotly_chart(
-            figures.plane_steps(training.snapshots, training.distance, number), key="through", config=NO_BAR,
-            alt="TPR at 1 % FPR of S and D on known and on unseen classes, by training step",
-        )  # fmt: skip
+        st.markdown("**Through training** :gray[· positive pairs accepted where 1 % of the negative pairs are]")
+        figure = figures.plane_steps(training.snapshots, training.distance, number)
+        chart(figure, "through", "TPR at 1 % FPR of S and D on known and on unseen classes, by training step")
     with right:
         for protocol in ("known", "unseen"):
             st.markdown(f"**{figures.PROTOCOL_TITLES[protocol]}** :gray[· {text.counts(scene, protocol)}]")
