@@ -25,7 +25,8 @@ def pixels(data_root: Path) -> Material:
 
     from pddm_lab.config import TrainConfig
     from pddm_lab.data.dataset import read_dataset
-    from pddm_lab.study.material import Material, class_folds, powered
+    from pddm_lab.model.embedding import signed_power
+    from pddm_lab.study.material import Material, class_folds
 
     config = TrainConfig.from_parameters({**BASE, "dataset": "digits", "data_root": str(data_root)})
     dataset = read_dataset("digits", data_root)
@@ -33,8 +34,8 @@ def pixels(data_root: Path) -> Material:
     number = np.array([int(Path(item).stem) for item in dataset.ids])
     pictures = torch.from_numpy(images[number]).float()
     pooled, mirrored = pictures.flatten(1), pictures.flip(2).flatten(1)
-    inputs, train = powered(pooled, config.pool_power), torch.from_numpy(dataset.train)
-    views = torch.stack([inputs[train], powered(mirrored, config.pool_power)[train]])
+    inputs, train = signed_power(pooled, config.pool_power), torch.from_numpy(dataset.train)
+    views = torch.stack([inputs[train], signed_power(mirrored, config.pool_power)[train]])
     return Material(config, dataset, pooled, inputs, views, class_folds(dataset.labels, dataset.train, 2, 0))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pddm_lab.config import TrainConfig, runs_root
 from pddm_lab.gallery.gallery import Gallery
-from pddm_lab.model.embedding import MetricModel
+from pddm_lab.model.embedding import MetricModel, signed_power
 from pddm_lab.model.features import run_network, trunk_features
 from pddm_lab.model.similarity import Euclidean, Similarity
 from pddm_lab.model.trunks import Trunk, load_trunk
@@ -74,8 +74,8 @@ def pooled_features(
 def pretrained_space(config: TrainConfig, paths: Sequence[Path], progress: Progress | None = None) -> Space:
     """The space before any training: the trunk's pooled features, evened out as the embedding evens them out."""
     pooled = pooled_features(config, paths, progress)
-    powered = pooled.abs().pow(config.pool_power).copysign(pooled)
-    return Space(PRETRAINED, F.normalize(powered, dim=1), {"euclidean": Euclidean()})
+    features = F.normalize(signed_power(pooled, config.pool_power), dim=1)
+    return Space(PRETRAINED, features, {"euclidean": Euclidean()})
 
 
 def run_space(run: Run, paths: Sequence[Path], progress: Progress | None = None) -> Space:

@@ -29,14 +29,14 @@ from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import DataError
 from pddm_lab.metrics.retrieval import evaluate
-from pddm_lab.model.embedding import MetricModel
+from pddm_lab.model.embedding import MetricModel, signed_power
 from pddm_lab.model.similarity import Euclidean, Similarity
 from pddm_lab.progress import Progress
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import SIMILARITIES
 from pddm_lab.study import fit as study_fit
 from pddm_lab.study.cells import Study, key_of
-from pddm_lab.study.material import Material, powered
+from pddm_lab.study.material import Material
 from pddm_lab.study.methods import METHODS, Method
 from pddm_lab.training.finish import paths_of
 
@@ -158,7 +158,7 @@ def transfer(
     Returns:
         target, protocol, trained_on ("pretrained" for none), seed (-1 for none), similarity, metric, value.
     """
-    inputs = powered(pooled_features(config, target.paths), config.pool_power).cpu()
+    inputs = signed_power(pooled_features(config, target.paths), config.pool_power).cpu()
     tables = [measure(target, Space(PRETRAINED, F.normalize(inputs, dim=1), {"euclidean": Euclidean()}))]
     for number, ((name, seed), trained) in enumerate(fits.items()):
         tables.append(measure(target, fit_space(name, trained, inputs), seed, similarities))

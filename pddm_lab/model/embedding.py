@@ -19,14 +19,22 @@ from pddm_lab.model.trunks import Trunk, load_trunk
 from pddm_lab.similarities import LEARNED, SIMILARITIES
 
 
+def signed_power(pooled: Float[Tensor, "n trunk_dim"], power: float) -> Float[Tensor, "n trunk_dim"]:
+    """Pooled features with their sizes raised to a power and their signs kept.
+
+    Below 1 it evens out bursts: a few large values of a feature outweigh the many small ones (power normalisation;
+    Perronnin et al., ECCV 2010). Sizes are clamped, since the slope of a root is infinite at 0.
+    """
+    return pooled if power == 1 else pooled.abs().clamp(min=1e-6).pow(power).copysign(pooled)
+
+
 class EmbeddingNet(nn.Module):
     """Images to unit-length features.
 
     Args:
         trunk: pooled features of images.
         dim: dimensions of the embedding.
-        power: of the pooled features' sizes, their signs kept. Below 1 it evens out bursts: a few large values of a
-            pooled feature outweigh the many small ones (power normalisation; Perronnin et al., ECCV 2010).
+        power: of the pooled features, see `signed_power`.
         pretrained: let a feature carry what the trunk alone says of the item, too (familiarity.py).
     """
 
@@ -39,20 +47,14 @@ class EmbeddingNet(nn.Module):
 
     def project(self, pooled: Float[Tensor, "n trunk_dim"]) -> Float[Tensor, "n dim"]:
         """Unit-length features of the trunk's pooled features."""
-        inputs = self._powered(pooled)
+        inputs = signed_power(pooled, self.power)
         features = F.normalize(self.head(inputs), dim=-1)
         return features if self.pretrained is None else joined(features, self.pretrained(inputs))
 
     def settle(self, pooled: Float[Tensor, "items trunk_dim"]) -> None:
         """Before training: see the training items' pooled features, where features carry what the trunk says."""
         if self.pretrained is not None:
-            self.pretrained.settle(self._powered(pooled))
-
-    def _powered(self, pooled: Float[Tensor, "n trunk_dim"]) -> Float[Tensor, "n trunk_dim"]:
-        if self.power == 1:
-            return pooled
-        # Clamped, since the slope of a root is infinite at 0.
-        return pooled.abs().clamp(min=1e-6).pow(self.power).copysign(pooled)
+            self.pretrained.settle(signed_power(pooled, self.power))
 
     def forward(self, images: UInt8[Tensor, "n 3 side side"]) -> Float[Tensor, "n dim"]:
         """Unit-length features of RGB images with values 0 to 255."""

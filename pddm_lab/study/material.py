@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pddm_lab.config import TrainConfig, data_root, runs_root
 from pddm_lab.data.dataset import Dataset, Protocol, read_dataset
 from pddm_lab.errors import ConfigError, DataError
+from pddm_lab.model.embedding import signed_power
 from pddm_lab.model.features import trunk_features
 from pddm_lab.model.trunks import Trunk, load_trunk
 from pddm_lab.progress import Bar
@@ -77,8 +78,8 @@ class Material:
                 )  # fmt: skip
             parts.append(torch.from_numpy(found))
         pooled, others = parts[0], parts[1:]
-        inputs = powered(pooled, config.pool_power)
-        views = [inputs[torch.from_numpy(dataset.train)], *(powered(part, config.pool_power) for part in others)]
+        inputs = signed_power(pooled, config.pool_power)
+        views = [inputs[torch.from_numpy(dataset.train)], *(signed_power(part, config.pool_power) for part in others)]
         dealt = class_folds(dataset.labels, dataset.train, folds, config.split_seed)
         return cls(config, dataset, pooled, inputs, torch.stack(views), dealt)
 
@@ -100,11 +101,6 @@ class Material:
 def material_of(config: TrainConfig, folds: int) -> Material:
     """The material of a configuration, kept in this process until another is asked for."""
     return Material.load(config, folds)
-
-
-def powered(pooled: Float[Tensor, "n trunk_dim"], power: float) -> Float[Tensor, "n trunk_dim"]:
-    """Pooled features to a power with their signs kept, as `EmbeddingNet.project` takes it."""
-    return pooled if power == 1 else pooled.abs().clamp(min=1e-6).pow(power).copysign(pooled)
 
 
 def class_folds(labels: np.ndarray, train: np.ndarray, folds: int, seed: int) -> tuple[np.ndarray, ...]:
