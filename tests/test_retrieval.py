@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pddm_lab.errors import LabError
 from pddm_lab.metrics import retrieval as module
-from pddm_lab.metrics.retrieval import RECALLS, cluster, clustering_nmi, evaluate
+from pddm_lab.metrics.retrieval import RECALLS, average_precisions, cluster, clustering_nmi, evaluate
 from pddm_lab.metrics.separation import BINS, histogram, separation
 from pddm_lab.model.similarity import make_similarity
 
@@ -130,6 +130,21 @@ def test_a_known_ranking() -> None:
     assert metrics["recall@1"] == 1
     assert metrics["r_precision"] == pytest.approx(2 / 3)
     assert metrics["map@r"] == pytest.approx((1 + 2 / 3) / 3)
+
+
+def test_average_precisions_have_the_mean_and_error_of_evaluate() -> None:
+    torch.manual_seed(0)
+    features, labels = torch.randn(40, 5), torch.arange(40) // 4 % 9
+    labels[0] = 99  # a class of one item has no query
+    expected = evaluate(Euclidean(), features, features, labels, labels, True)
+    every = average_precisions(Euclidean().matrix(features, features), labels, torch.arange(40))
+    assert len(every) == expected.queries == 39
+    assert float(every.mean()) == pytest.approx(expected.metrics["map@r"])
+    assert float(every.std(correction=1)) / 39**0.5 == pytest.approx(expected.map_at_r_error)
+    rows = torch.tensor([3, 0, 17])
+    some = average_precisions(Euclidean().matrix(features[rows], features), labels, rows)
+    assert torch.equal(some, every[[2, 16]]), "the lone item has no value, and the others move up"
+    assert not len(average_precisions(torch.zeros(1, 1), torch.zeros(1), torch.zeros(1, dtype=torch.long)))
 
 
 def test_ties_rank_by_gallery_row() -> None:

@@ -12,9 +12,8 @@ from pixel_study import pixels
 
 from pddm_lab.analysis.thresholds import rates_by_density, sampled
 from pddm_lab.errors import ConfigError, DataError
-from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.similarity import Euclidean
-from pddm_lab.study.fit import average_precisions, fit
+from pddm_lab.study.fit import fit
 from pddm_lab.study.material import Material, class_folds
 from pddm_lab.study.methods import ABLATIONS, CONFIGURATIONS, FACTORS, METHODS
 
@@ -106,20 +105,6 @@ def test_a_fold_is_not_trained_on(material: Material) -> None:
         fitted_on = material.fit_items(fold)
         assert not set(labels[fitted_on]) & set(labels[held_out])
         assert set(fitted_on) | set(held_out) == set(material.dataset.train)
-
-
-def test_validation_measures_what_evaluate_does() -> None:
-    torch.manual_seed(0)
-    features, labels = torch.randn(40, 5), torch.arange(40) // 4 % 9
-    labels[0] = 99  # a class of one item has no query
-    expected = evaluate(Euclidean(), features, features, labels, labels, True)
-    found = average_precisions(Euclidean().matrix(features, features), labels, torch.arange(40))
-    assert len(found) == expected.queries == 39
-    assert float(found.mean()) == pytest.approx(expected.metrics["map@r"])
-    assert float(found.std(correction=1)) / 39**0.5 == pytest.approx(expected.map_at_r_error)
-    rows = torch.tensor([3, 0, 17])
-    some = average_precisions(Euclidean().matrix(features[rows], features), labels, rows)
-    assert torch.equal(some, found[[2, 16]]), "the lone item has no value, and the others move up"
 
 
 @pytest.mark.parametrize("leave_one_out", [True, False])

@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pddm_lab.errors import LabError
@@ -27,7 +27,7 @@ Array: TypeAlias = Tensor | np.ndarray
 PlacesScorer: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Scores of places in a chunk: rows and columns, (pairs,) each -> (pairs,)."""
 
-__all__ = ["Distribution", "Evaluation", "cluster", "clustering_nmi", "evaluate"]
+__all__ = ["Distribution", "Evaluation", "average_precisions", "cluster", "clustering_nmi", "evaluate"]
 
 RECALLS = (1, 2, 4, 8, 16, 32)
 _CHUNK_SCORES = 1 << 21  # scores at a time: 8 MB, and some 50 MB with the keys that order them
@@ -118,6 +118,29 @@ def evaluate(
         metrics["nmi"] = clustering_nmi(features, labels, seed)
     excluded = len(items.query) - ranking.queries
     return Evaluation(metrics, pairs.distribution(), ranking.queries, ranking.map_at_r_error(), excluded)
+
+
+@torch.no_grad()
+def average_precisions(
+    scores: Float[Tensor, "queries items"], labels: Int[Tensor, " items"], rows: Int[Tensor, " queries"]
+) -> Float[Tensor, " ranked"]:
+    """AP@R of items that are searched among all the others; the mean is MAP@R, as `evaluate` has it.
+
+    Args:
+        scores: of each query with every item, larger is more similar; a query's score with itself is overwritten.
+        labels: class of each item.
+        rows: the row of each query among the items.
+
+    Returns:
+        One value per query whose class has another item.
+    """
+    scores[torch.arange(len(rows)), rows] = -math.inf
+    _, classes, counts = labels.unique(return_inverse=True, return_counts=True)
+    relevant = (counts[classes] - 1)[rows]
+    ranked = relevant > 0
+    scores, rows, relevant = scores[ranked], rows[ranked], relevant[ranked]
+    best = _top(scores, int(relevant.max()) if len(relevant) else 0)
+    return _average_precisions(labels[best] == labels[rows, None], relevant)
 
 
 def clustering_nmi(features: Float[Array, "items dim"], labels: Int[Array, " items"], seed: int = 0) -> float:
@@ -247,15 +270,13 @@ class _Ranking:
             scores[torch.arange(len(scores)), torch.arange(rows.start, rows.stop)] = -math.inf
         best = _top(scores, self._depth)
         hits = (self.items.gallery_labels[best] == self.items.query_labels[rows, None])[relevant > 0]
-        relevant = relevant[relevant > 0, None]
+        relevant = relevant[relevant > 0]
         if self.items.leave_one_out:  # with fewer than depth others, the query itself comes last
             hits = hits & (torch.arange(hits.shape[1], device=hits.device) < len(self.items.gallery) - 1)
         for k in RECALLS:
             self._sums[f"recall@{k}"] += hits[:, :k].any(1).sum().item()
-        position = torch.arange(1, hits.shape[1] + 1, device=hits.device)
-        counted = (hits & (position <= relevant)).double()
-        self._sums["r_precision"] += (counted.sum(1, keepdim=True) / relevant).sum().item()
-        precisions = (counted.cumsum(1) / position * counted).sum(1) / relevant[:, 0]
+        self._sums["r_precision"] += (_within_r(hits, relevant).sum(1) / relevant).sum().item()
+        precisions = _average_precisions(hits, relevant)
         self._sums["map@r"] += precisions.sum().item()
         self._squares += precisions.square().sum().item()
 
@@ -267,6 +288,20 @@ class _Ranking:
             return math.nan
         variance = max(self._squares / self.queries - (self._sums["map@r"] / self.queries) ** 2, 0.0)
         return math.sqrt(variance / (self.queries - 1))
+
+
+def _within_r(hits: Bool[Tensor, "queries depth"], relevant: Int[Tensor, " queries"]) -> Float[Tensor, "queries depth"]:
+    """1 for each hit among a query's first R results, 0 elsewhere."""
+    return (hits & (torch.arange(hits.shape[1], device=hits.device) < relevant[:, None])).double()
+
+
+def _average_precisions(
+    hits: Bool[Tensor, "queries depth"], relevant: Int[Tensor, " queries"]
+) -> Float[Tensor, " queries"]:
+    """AP@R: the precision at each hit among the first R results, summed and divided by R (`relevant`)."""
+    counted = _within_r(hits, relevant)
+    position = torch.arange(1, hits.shape[1] + 1, device=hits.device)
+    return (counted.cumsum(1) / position * counted).sum(1) / relevant
 
 
 def _top(scores: Float[Tensor, "rows items"], depth: int) -> Int[Tensor, "rows depth"]:

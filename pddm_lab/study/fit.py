@@ -21,9 +21,10 @@ from torch import Tensor
 
 from pddm_lab.data.sampler import ClassBatches
 from pddm_lab.errors import LabError
-from pddm_lab.model.embedding import MetricModel
+from pddm_lab.metrics.retrieval import average_precisions
+from pddm_lab.model.embedding import MetricModel, signed_power
 from pddm_lab.model.similarity import Similarity, make_similarity
-from pddm_lab.study.material import Material, powered
+from pddm_lab.study.material import Material
 from pddm_lab.study.methods import Method
 from pddm_lab.study.objectives import Objective
 from pddm_lab.training.loop import learning_rate_factor
@@ -199,7 +200,7 @@ def _untrained(
     material: Material, method: Method, settings: Mapping[str, Any], items: np.ndarray
 ) -> Float[Tensor, "items dim"]:
     """Features of all items without training: pretrained features to a power, or their principal components."""
-    features = F.normalize(powered(material.pooled, float(settings["power"])), dim=1)
+    features = F.normalize(signed_power(material.pooled, float(settings["power"])), dim=1)
     if method.objective == "pca":
         from sklearn.decomposition import PCA
 
@@ -221,27 +222,3 @@ def _measured(fitting: Fitting, items: np.ndarray) -> dict[str, Any]:
         error = float(precisions.std(correction=1)) / math.sqrt(len(precisions)) if len(precisions) > 1 else 0.0
         found[name] = {"map@r": float(precisions.mean()) if len(precisions) else math.nan, "error": error}
     return found
-
-
-@torch.no_grad()
-def average_precisions(
-    scores: Float[Tensor, "queries items"], labels: Int[Tensor, " items"], rows: Int[Tensor, " queries"]
-) -> Float[Tensor, " found"]:
-    """The AP@R of items searched among all the others; their mean is MAP@R, as `evaluate` has it.
-
-    Args:
-        scores: of each query with every item, larger is more similar; that of a query with itself is overwritten.
-        labels: class of each item.
-        rows: which item each query is.
-
-    Returns:
-        One value per query whose class has another item.
-    """
-    scores[torch.arange(len(rows)), rows] = -math.inf
-    _, number, counts = labels.unique(return_inverse=True, return_counts=True)
-    relevant = (counts[number] - 1)[rows]
-    depth = max(int(relevant.max()), 1)
-    best = scores.topk(min(depth, len(labels) - 1), dim=1).indices
-    position = torch.arange(1, best.shape[1] + 1)
-    hits = ((labels[best] == labels[rows, None]) & (position <= relevant[:, None])).double()
-    return ((hits.cumsum(1) / position * hits).sum(1) / relevant.clamp(min=1))[relevant > 0]
