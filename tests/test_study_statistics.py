@@ -17,7 +17,6 @@ from pddm_lab.study.statistics import (
     convergence,
     curves,
     holm,
-    interval,
     paired,
     searched,
     summary,
@@ -25,13 +24,6 @@ from pddm_lab.study.statistics import (
     within,
 )
 from pddm_lab.study.tables import ahead, markdown, number, published, write_tables
-
-
-def test_an_interval_by_hand() -> None:
-    mean, half = interval([1.0, 2.0, 3.0])
-    assert mean == 2.0
-    assert half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)  # t(0.975, 2 degrees) sd / sqrt(n), sd 1
-    assert math.isnan(interval([1.0])[1]) and math.isnan(interval([])[0])
 
 
 def test_a_paired_test_by_hand() -> None:

@@ -13,13 +13,13 @@ from pddm_lab.analysis.thresholds import (
     _class_weights,
     by_density,
     clearest_first,
-    interval,
     nearest_to,
     quadrant_of,
     threshold_at_fpr,
     who_is_right,
 )
 from pddm_lab.metrics.density import DENSITIES
+from pddm_lab.metrics.intervals import percentile_interval
 
 
 def made_up(count: int = 600, classes: int = 7, seed: int = 0, decimals: int = 2) -> pd.DataFrame:
@@ -131,7 +131,7 @@ def test_each_third_and_each_draw_is_counted_as_slowly(count: int, share: float)
     for draw, weights in enumerate(_class_weights(classes)[:12]):
         for name, expected in slowly(pairs, share, weights).items():
             np.testing.assert_allclose(result.draws[name][draw], expected, err_msg=f"{name}, draw {draw}")
-    low, high = interval(result.draws["tpr"])
+    low, high = percentile_interval(result.draws["tpr"])
     assert list(result.table["tpr_low"]) == pytest.approx(low) and list(result.table["tpr_high"]) == pytest.approx(high)
     assert result.threshold == threshold_at_fpr(pairs, "d", share)
     positive = pairs[pairs["positive"]]
@@ -156,8 +156,8 @@ def test_a_threshold_that_fails_where_it_is_sparse_is_found() -> None:
     pairs = pairs.assign(local=-away.astype(np.float32), blind=-(away * 2.0**density).astype(np.float32))
     blind, local = (by_density(pairs, name) for name in ("blind", "local"))
     assert blind.table["tpr"][2] == 0 and blind.table["own_tpr"][2] > 0.95
-    assert interval(blind.gap("tpr"))[0] > 0.9
-    low, high = interval(local.gap("tpr"))
+    assert percentile_interval(blind.gap("tpr"))[0] > 0.9
+    low, high = percentile_interval(local.gap("tpr"))
     assert low < 0 < high
 
 

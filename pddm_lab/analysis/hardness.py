@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from pddm_lab.metrics.intervals import wilson_lower
 from pddm_lab.runs.quadruplets import VALUES, Mined
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
     from numpy.typing import NDArray
 
-CONFIDENCE = 1.96
-"""Standard errors that a score is put below the share it stands for: the lower end of 95 % of its interval."""
 LEAST_MET = 12
 """Classmates met before an item can be suspected."""
 
@@ -149,7 +147,7 @@ def suspects(mined: Mined, rows: NDArray[np.intp], least_met: int = LEAST_MET) -
             "met": met[listed],
             "against": count[listed],
             "share": count[listed] / met[listed],
-            "score": wilson(count[listed], met[listed]),
+            "score": wilson_lower(count[listed], met[listed]),
             "named": names[named[listed]],
             "named_share": named_count[listed] / count[listed],
         }
@@ -185,14 +183,6 @@ def mixed_up(
         ]
         found[a, b] = tuple(mined.items[pd.Series(of).value_counts().index[:count]].tolist() for of in items)
     return found  # type: ignore[return-value]
-
-
-def wilson(successes: NDArray, trials: NDArray) -> Float[np.ndarray, " shares"]:
-    """The lower end of Wilson's 95 % interval of successes / trials; trials are 1 or more."""
-    share, z = successes / trials, CONFIDENCE
-    centre = share + z * z / (2 * trials)
-    spread = z * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return (centre - spread) / (1 + z * z / trials)
 
 
 def _evidence(mined: Mined, rows: NDArray[np.intp]) -> tuple[NDArray, NDArray, NDArray]:

@@ -11,7 +11,6 @@ promise too much.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +19,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from pddm_lab.metrics.density import DENSITIES, local_radius
+from pddm_lab.metrics.intervals import percentile_interval
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +104,7 @@ def who_is_right(pairs: pd.DataFrame, quadrant: Int[np.ndarray, " pairs"]) -> di
         right = (quadrant[rows] == QUADRANTS.index("y")) == positive
         kind = _Kind(right, np.zeros(len(right), int), codes[:, rows], positive)
         drawn = [kind.weight(weights, slice(None)) for weights in _class_weights(classes)]
-        low, high = interval(np.array([_ratio(weight @ right, weight.sum()) for weight in drawn]))
+        low, high = percentile_interval(np.array([_ratio(weight @ right, weight.sum()) for weight in drawn]))
         found[positive] = Share(float(_ratio(right.sum(), len(right))), float(low), float(high), len(right))
     return found
 
@@ -160,19 +160,11 @@ def by_density(pairs: pd.DataFrame, similarity: str, share: float = 0.01) -> ByD
         {"density": DENSITIES} | {name: (kind.density == thirds).sum(axis=1) for name, kind in counts.items()}
     )
     for name, found in rates.items():
-        low, high = interval(found[1:])
+        low, high = percentile_interval(found[1:])
         table = table.assign(**{name: found[0], f"{name}_low": low, f"{name}_high": high})
     tpr, fpr = (float(_ratio((kind.values > at[0]).sum(), len(kind.values))) for kind in (positive, negative))
     draws = {name: found[1:] for name, found in rates.items()}
     return ByDensity(float(_just_above(at[0])), tpr, fpr, table, draws)
-
-
-def interval(draws: Float[np.ndarray, "draws ..."]) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of the 95 % interval of draws; NaN where none of them could tell."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # that all are NaN
-        low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
-    return low, high
 
 
 @dataclass(frozen=True, eq=False)

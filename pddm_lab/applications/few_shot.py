@@ -20,6 +20,7 @@ from torch import Tensor
 from pddm_lab.applications.feature_spaces import PRETRAINED, Space, gallery_spaces
 from pddm_lab.data.splits import by_class
 from pddm_lab.errors import ConfigError, LabError, RunError
+from pddm_lab.metrics.intervals import mean_intervals
 from pddm_lab.model.similarity import Similarity
 from pddm_lab.progress import Progress
 from pddm_lab.runs.run import Run
@@ -252,13 +253,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The table's other columns, episodes, accuracy, low, high.
     """
-    from scipy.stats import t
-
     keys = [name for name in table.columns if name not in ("episode", "queries", "accuracy")]
-    found = table.groupby(keys, sort=False)["accuracy"].agg(["size", "mean", "std"]).reset_index()
-    half = t.ppf(0.975, np.maximum(found["size"] - 1, 1)) * found["std"] / np.sqrt(found["size"])
-    values = {"episodes": found["size"], "accuracy": found["mean"]}
-    return found[keys].assign(**values, low=found["mean"] - half, high=found["mean"] + half)
+    means = mean_intervals(table, keys, "accuracy")
+    accuracy, half = means["mean"], means["half"]
+    return means[keys].assign(episodes=means["count"], accuracy=accuracy, low=accuracy - half, high=accuracy + half)
 
 
 def of_run(

@@ -28,6 +28,7 @@ from pddm_lab.applications.feature_spaces import PRETRAINED, Space, pooled_featu
 from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import DataError
+from pddm_lab.metrics.intervals import mean_intervals
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.embedding import MetricModel, signed_power
 from pddm_lab.model.similarity import Euclidean, Similarity
@@ -239,13 +240,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         target, protocol, trained_on, similarity, metric, seeds, value, low, high.
     """
-    from scipy.stats import t
-
     keys = ["target", "protocol", "trained_on", "similarity", "metric"]
-    found = table.groupby(keys, sort=False)["value"].agg(["size", "mean", "std"]).reset_index()
-    half = t.ppf(0.975, np.maximum(found["size"] - 1, 1)) * found["std"] / np.sqrt(found["size"])
-    values = {"seeds": found["size"], "value": found["mean"]}
-    return found[keys].assign(**values, low=found["mean"] - half, high=found["mean"] + half)
+    means = mean_intervals(table, keys, "value")
+    value, half = means["mean"], means["half"]
+    return means[keys].assign(seeds=means["count"], value=value, low=value - half, high=value + half)
 
 
 def keep(study: Study, table: pd.DataFrame, settings: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from pddm_lab.errors import RunError
 from pddm_lab.metrics.convergence import speed
+from pddm_lab.metrics.intervals import mean_interval, mean_intervals
 from pddm_lab.study.cells import Study
 from pddm_lab.study.methods import METHODS
 from pddm_lab.study.search import best_of
@@ -21,17 +22,6 @@ from pddm_lab.study.search import best_of
 BASELINES = ("baseline", "untrained")
 """Families of methods that a PDDM method is compared with."""
 _KEYS = ["dataset", "protocol", "method", "similarity", "metric"]
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % t interval; NaN for the width of one value."""
-    from scipy import stats
-
-    found = np.asarray(values, dtype=float)
-    if len(found) < 2:
-        return float(found.mean()) if len(found) else math.nan, math.nan
-    width = float(stats.t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / math.sqrt(len(found)))
-    return float(found.mean()), width
 
 
 def paired(values: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
@@ -42,7 +32,7 @@ def paired(values: Sequence[float], others: Sequence[float]) -> tuple[float, flo
     from scipy import stats
 
     difference = np.asarray(values, dtype=float) - np.asarray(others, dtype=float)
-    mean, width = interval(difference.tolist())
+    mean, width = mean_interval(difference.tolist())
     if len(difference) < 2:
         return mean, width, math.nan
     if np.ptp(difference) < 1e-12:
@@ -73,11 +63,8 @@ def summary(table: pd.DataFrame, part: str) -> pd.DataFrame:
     Returns:
         dataset, protocol, method, similarity, metric, value (the mean), half (of the 95 % interval), seeds.
     """
-    rows = [
-        (*key, *interval(group["value"].tolist()), len(group))
-        for key, group in table[table["part"] == part].groupby(_KEYS, sort=False)
-    ]
-    return pd.DataFrame(rows, columns=[*_KEYS, "value", "half", "seeds"])
+    found = mean_intervals(table[table["part"] == part], _KEYS, "value")
+    return found.rename(columns={"mean": "value", "count": "seeds"})
 
 
 def searched(study: Study, part: str = "methods") -> pd.DataFrame:

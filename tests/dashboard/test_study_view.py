@@ -15,9 +15,10 @@ from reading import numbers, texts
 from shared.export import packed
 
 from pddm_lab.errors import RunError
+from pddm_lab.metrics.intervals import mean_interval
 from pddm_lab.study import findings
 from pddm_lab.study.cells import Study, table
-from pddm_lab.study.statistics import best_baseline, interval, paired, searched
+from pddm_lab.study.statistics import best_baseline, paired, searched
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_methods_are_shown_with_intervals_and_seeds(open_page, with_study: Path,
     best = best_baseline(searched(small_study), "digits")
     rows = frame(app, "difference").set_index(["name", "similarity"])
     own = values(small_study, "pddm", "pddm", "known", "recall@1")
-    mean, half = interval(own)
+    mean, half = mean_interval(own)
     row = rows.loc[("PDDM+Quadruplet", "PDDM")]
     assert row[["value", "half"]].tolist() == pytest.approx([100 * mean, 100 * half])
     assert (row["seeds"], row["settings"]) == (2, "lr 0.0005, embedding_weight 0.5, steps 8")

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pddm_lab.analysis.thresholds import ByDensity, Share, interval
+from pddm_lab.analysis.thresholds import ByDensity, Share
 from pddm_lab.figures import in_order, shown, style_of
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.metrics.intervals import percentile_interval
 from pddm_lab.similarities import SIMILARITIES
 
 
@@ -92,7 +93,7 @@ def density_in_words(results: Mapping[str, ByDensity]) -> list[str]:
         title = style_of(name).title
         cost = sparse["own_tpr"] - sparse["tpr"]
         draws = result.draws["own_tpr"][:, -1] - result.draws["tpr"][:, -1]
-        low, high = (float(end) for end in interval(draws))
+        low, high = (float(end) for end in percentile_interval(draws))
         if not np.isfinite([dense["tpr"], sparse["tpr"], cost, low, high]).all():
             said.append(f"**{title}:** too few pairs of either kind to tell.")
             continue
@@ -114,7 +115,7 @@ def density_in_words(results: Mapping[str, ByDensity]) -> list[str]:
         )
     if len(costs) == 2:
         worse, better = (style_of(name).title for name in costs)
-        low, high = (float(end) for end in interval(np.subtract(*map(np.abs, costs.values()))))
+        low, high = (float(end) for end in percentile_interval(np.subtract(*map(np.abs, costs.values()))))
         if high < 0:
             worse, better, low, high = better, worse, -high, -low
         said.append(
