@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from pddm_lab.commands.bench import bench
 from pddm_lab.commands.gallery import gallery
 from pddm_lab.commands.study import compare
 from pddm_lab.config import PRESET_SUMMARIES, PRESETS, TrainConfig
-from pddm_lab.errors import ConfigError, DataError, LabError, RunError
+from pddm_lab.errors import ConfigError, DataError, LabError, RunError, unknown_name
 
 if TYPE_CHECKING:
     from pddm_lab.progress import Progress
@@ -204,8 +203,7 @@ def fetch(name: Positional[str], data_root: str = "") -> None:
     from pddm_lab.data.dataset import SOURCES
 
     if name not in SOURCES:
-        near = "".join(f" Did you mean {other!r}?" for other in difflib.get_close_matches(name, SOURCES, n=1))
-        raise DataError(f"Unknown data set {name!r}.{near} Known: {', '.join(SOURCES)}.")
+        raise DataError(unknown_name("data set", name, SOURCES))
     source = SOURCES[name]
     with _progress_bar() as progress:
         folder = source.fetch(config.data_root(data_root), progress)

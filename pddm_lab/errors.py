@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
+
 
 class LabError(Exception):
     """The base of the lab's own errors: the command line and the pages print its message without a traceback."""
@@ -21,3 +24,9 @@ class DataError(LabError):
 
 class RunError(LabError):
     """A run or a gallery on disk that is missing, torn or foreign."""
+
+
+def unknown_name(what: str, name: str, known: Collection[str]) -> str:
+    """The message of an error about an unknown name: it suggests the closest known one, and lists all of them."""
+    near = "".join(f" Did you mean {other!r}?" for other in difflib.get_close_matches(name, known, n=1))
+    return f"Unknown {what} {name!r}.{near} Known: {', '.join(known)}."

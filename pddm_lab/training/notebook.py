@@ -1,27 +1,30 @@
-"""What notebooks begin with, and a training by way of its notebook: papermill executes notebooks/train.ipynb, and the
-run's folder keeps the result.
+"""The first lines of every notebook, and training through a notebook: papermill executes notebooks/train.ipynb.
 
-The notebook is written beside the runs while it executes, and moved into the run's folder at the end, whatever it was.
-Going on with a run executes it anew, with the parameter `resume`: the log it shows is that of all attempts.
+The executed notebook is written next to the runs, and moved into the run's folder at the end, even after an error.
+Resuming a run executes the notebook again with the parameter `resume`; it then shows the log of all attempts.
+
+Run as a module, this file is the child process that executes a notebook: `python -m pddm_lab.training.notebook JSON`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import json
 import os
 import signal
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pddm_lab import errors
 from pddm_lab.config import PRESETS, TrainConfig, runs_root
-from pddm_lab.errors import ConfigError, LabError, RunError
+from pddm_lab.errors import ConfigError, LabError, RunError, unknown_name
 from pddm_lab.files import shipped
 from pddm_lab.runs.compare import list_runs
 from pddm_lab.runs.folder_name import exists_already, folder_name
@@ -30,13 +33,14 @@ from pddm_lab.runs.run import Run
 NOTEBOOK = "notebook.ipynb"
 """Name of the executed notebook in a run's folder."""
 RESUME = "resume"
-"""The notebook's one parameter that is no choice of a training: go on with the run `run_name`."""
+"""The notebook's only parameter that is not a field of `TrainConfig`: resume the run `run_name`."""
+_KILLED = 137  # the child's exit code after its kernel was killed
 _CHECKED = "_parameters_checked"
 _PLAIN = (str, int, float, list, dict, type(None))
 
 
 def parameters(config: TrainConfig) -> dict[str, Any]:
-    """What the notebook must be told: the preset, and the choices that differ from it."""
+    """The notebook's parameters: the preset, and the fields that differ from it."""
     preset = PRESETS[config.preset].to_dict()
     return {"preset": config.preset} | {
         name: value for name, value in config.to_dict().items() if value != preset[name]
@@ -44,16 +48,16 @@ def parameters(config: TrainConfig) -> dict[str, Any]:
 
 
 def config_of(namespace: dict[str, Any]) -> TrainConfig:
-    """The configuration that a notebook's parameters amount to.
+    """The configuration from a notebook's parameters.
 
-    papermill only warns of a parameter that the notebook doesn't have, so it is found here: while a kernel is fresh,
-    every plain value among its globals is a parameter.
+    papermill only warns of a parameter that the notebook doesn't have. In a fresh kernel every global with a plain
+    value is a parameter, so unknown ones are detected here.
 
     Args:
         namespace: the notebook's globals().
 
     Raises:
-        ConfigError: an unknown parameter, with the nearest one's name, or a value out of range.
+        ConfigError: an unknown parameter, with the closest known name, or a value out of range.
     """
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     if not namespace.get(_CHECKED):
@@ -64,22 +68,22 @@ def config_of(namespace: dict[str, Any]) -> TrainConfig:
 
 
 def begin(namespace: dict[str, Any], *known: str) -> None:
-    """What a notebook begins with: its parameters are checked, figures become data, small and drawn without a network.
+    """Check a notebook's parameters, and store its figures as data, which is small and needs no network.
 
-    Opened in Jupyter, a notebook starts in its own folder: it moves to the repository's, where data and runs lie.
+    Jupyter starts a notebook in the notebook's folder: this moves to the repository's, where data and runs are.
 
     Args:
         namespace: the notebook's globals().
-        known: its parameters.
+        known: names of its parameters.
 
     Raises:
-        ConfigError: an unknown parameter, with the nearest one's name.
+        ConfigError: an unknown parameter, with the closest known name.
     """
     import plotly.io
 
-    for name in sorted(_plain_names(namespace) - set(known)) if not namespace.get(_CHECKED) else ():
-        near = "".join(f" Did you mean {one!r}?" for one in difflib.get_close_matches(name, known, n=1))
-        raise ConfigError(f"Unknown parameter {name!r}.{near} Known: {', '.join(known)}.")
+    if not namespace.get(_CHECKED):
+        for name in sorted(_plain_names(namespace) - set(known)):
+            raise ConfigError(unknown_name("parameter", name, known))
     namespace[_CHECKED] = True
     if Path("train.ipynb").is_file() and Path("../pddm_lab").is_dir():
         os.chdir("..")
@@ -87,20 +91,19 @@ def begin(namespace: dict[str, Any], *known: str) -> None:
 
 
 def _plain_names(namespace: dict[str, Any]) -> set[str]:
-    """Names of plain values: while a kernel is fresh, they are the parameters that it was given."""
     plain = (name for name, value in namespace.items() if isinstance(value, _PLAIN))
     return {name for name in plain if not name.startswith("_") and name not in ("In", "Out")}
 
 
 def run_named(name: str, root: str = "") -> Run:
-    """A finished run by its name or its folder's path.
+    """A finished run.
 
     Args:
-        name: empty for the newest finished one.
+        name: its name, or the path of its folder; empty for the newest finished run.
         root: folder that holds the runs; empty for the default one.
 
     Raises:
-        RunError: there is none, or it isn't finished; with what to run.
+        RunError: there is no such run, or it isn't finished; with the command to run.
     """
     if name:
         path = Path(name)
@@ -108,35 +111,35 @@ def run_named(name: str, root: str = "") -> Run:
         if run.status != "finished":
             raise RunError(f"{run.name} is {run.status}: {run.reason or 'wait until it is finished.'}")
         return run
-    finished = (run for run in list_runs(root) if isinstance(run, Run) and run.status == "finished")
-    if found := next(finished, None):
-        return found
+    for run in list_runs(root):
+        if isinstance(run, Run) and run.status == "finished":
+            return run
     raise RunError(f"There is no finished run in {runs_root(root)}: train one with `pddm-lab train quick`.")
 
 
 def train_in_notebook(config: TrainConfig) -> Run:
-    """Train a run by executing the training notebook; its output is passed on to the terminal.
+    """Train a run by executing the training notebook; its output appears in the terminal.
 
-    Ctrl-C asks the training to stop after its step; a second one ends it at once.
+    The first Ctrl-C stops the training after its current step, a second one ends it immediately.
 
     Returns:
         The finished run.
 
     Raises:
-        LabError: what the training raised, or why there is none. A run that was begun is kept, with its reason.
+        LabError: the training failed, or couldn't begin. A run that was begun is kept, with the reason.
     """
     path, executed = _reserve(runs_root(config.runs_root), config)
     return _execute(path, executed, parameters(config) | {"run_name": path.name})
 
 
 def resume_in_notebook(path: str | Path) -> Run:
-    """Go on with a run by executing its notebook anew, as `train_in_notebook` does.
+    """Resume a run by executing its notebook again, as `train_in_notebook` does.
 
     Args:
         path: the run's folder.
 
     Raises:
-        LabError: there is nothing to go on with, another process is at it, or what the training raised.
+        LabError: there is nothing to resume, another process is training the run, or the training failed.
     """
     run = Run.open(path)
     run.check_resumable()
@@ -148,27 +151,38 @@ def resume_in_notebook(path: str | Path) -> Run:
 
 
 def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> Run:
-    """Execute the notebook for the run in a folder, and keep it there."""
-    execution = _Execution(shipped("notebooks/train.ipynb"), executed, parameters)
-    with _ending_as_from_the_keyboard():
-        execution.start()
+    """Execute the training notebook in a child process, and keep it in the run's folder.
+
+    In a session of its own the child doesn't receive Ctrl-C. It ends with its kernel when its standard input is closed,
+    and that also happens when this process is killed.
+    """
+    # The kernel must be this interpreter's, whatever "python3" means elsewhere on the machine.
+    kernels = [str(Path(sys.prefix) / "share" / "jupyter"), os.environ.get("JUPYTER_PATH", "")]
+    source = str(shipped("notebooks/train.ipynb"))
+    command = [sys.executable, "-m", "pddm_lab.training.notebook", json.dumps([source, str(executed), parameters])]
+    with _sigterm_as_ctrl_c():
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, start_new_session=True,
+            env={**os.environ, "JUPYTER_PATH": os.pathsep.join(filter(None, kernels))},
+        )  # fmt: skip
+        assert child.stdin
+        interrupted = True
         try:
-            _wait(execution, path)
-        except KeyboardInterrupt:
-            execution.end()
-            if _at_work(path):
-                Run.open(path).update(status="stopped", reason="Ended from the keyboard.")
-            raise
+            _wait(child, path)
+            interrupted = False
         finally:
-            execution.end()
-            _keep(executed, path)
-    return _outcome(execution.error, path)
+            child.stdin.close()
+            child.wait()
+            error = _keep(executed, path)
+            if interrupted and _is_training(path):
+                Run.open(path).update(status="stopped", reason="Stopped with Ctrl-C.")
+    return _finished_run(path, child.returncode, error)
 
 
 @contextmanager
-def _ending_as_from_the_keyboard() -> Iterator[None]:
-    """A process that is told to end stops its training as Ctrl-C does: after the step, at the second time at once."""
-    if threading.current_thread() is not threading.main_thread():  # only that one may say what a signal does
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM stops the training just as Ctrl-C does: after the step, the second time immediately."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can set signal handlers
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -178,13 +192,24 @@ def _ending_as_from_the_keyboard() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _at_work(path: Path) -> bool:
-    """Whether run.json is there and says that a process is training it, living or just ended."""
+def _wait(child: subprocess.Popen[bytes], path: Path) -> None:
+    try:
+        child.wait()
+    except KeyboardInterrupt:
+        if not _is_training(path):
+            raise
+        print("\nStopping after this step. Press Ctrl-C again to end immediately.", file=sys.stderr, flush=True)
+        Run.open(path).request_stop()
+        child.wait()
+
+
+def _is_training(path: Path) -> bool:
+    """Whether run.json exists with the status "running", even if its process has just ended."""
     return (path / "run.json").is_file() and Run.open(path).info["status"] == "running"
 
 
 def _reserve(root: Path, config: TrainConfig) -> tuple[Path, Path]:
-    """The folder of a run to come, and an empty file for its notebook, which keeps the name from another process."""
+    """A new run's folder, and an empty file for its notebook, which reserves the name against other processes."""
     name = folder_name(config, datetime.now(UTC))
     for attempt in range(1, 1000):
         path = root / (name if attempt == 1 else f"{name}-{attempt}")
@@ -193,39 +218,42 @@ def _reserve(root: Path, config: TrainConfig) -> tuple[Path, Path]:
             raise exists_already(path)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            if config.run_name:  # a leftover of a process that was killed must not keep a name that was asked for
-                executed.touch()
-            else:
-                executed.touch(exist_ok=False)
+            executed.touch(exist_ok=bool(config.run_name))  # a killed process may have left the file of a chosen name
         except FileExistsError:
             continue
         except OSError as error:
-            raise RunError(f"{root} can't be written: {error.strerror}. --runs-root names another folder.") from error
+            raise RunError(f"{root} can't be written: {error.strerror}. Choose another folder: --runs-root.") from error
         if not path.exists():
             return path, executed
         executed.unlink()
-    raise RunError(f"{root} has 1000 runs of this second: name one with --run-name.")
+    raise RunError(f"{root} already has 1000 runs from this second: choose a name with --run-name.")
 
 
-def _keep(executed: Path, path: Path) -> None:
-    """Move an executed notebook into its run, each progress bar in its last state; without a run it goes."""
-    if not (path / "run.json").is_file() or not executed.stat().st_size:
-        executed.unlink(missing_ok=True)
-        return
+def _keep(executed: Path, path: Path) -> Any:
+    """Move an executed notebook into its run's folder, or delete it where no run was begun.
+
+    Returns:
+        The output of the cell that failed, with `ename`, `evalue` and `traceback`; None where no cell did.
+    """
     import nbformat
     from nbformat.sign import NotebookNotary
 
-    notebook = nbformat.read(executed, as_version=4)
-    for cell in notebook.cells:
-        if "outputs" in cell:
-            cell.outputs = _tidy(cell.outputs)
-    nbformat.write(notebook, executed)
-    NotebookNotary().sign(notebook)  # its outputs are this user's own: Jupyter shows them as they are
-    executed.replace(path / NOTEBOOK)
+    error, text = None, executed.read_text(encoding="utf-8") if executed.is_file() else ""
+    if text:
+        notebook = nbformat.reads(text, as_version=4)
+        for cell in notebook.cells:
+            cell.update({"outputs": _tidy(cell.outputs)} if "outputs" in cell else {})
+            error = next((output for output in cell.get("outputs", ()) if output.output_type == "error"), error)
+        if (path / "run.json").is_file():
+            nbformat.write(notebook, executed)
+            NotebookNotary().sign(notebook)  # without the signature Jupyter doesn't trust the outputs
+            executed.replace(path / NOTEBOOK)
+    executed.unlink(missing_ok=True)
+    return error
 
 
 def _tidy(outputs: list[Any]) -> list[Any]:
-    """The outputs of a cell with what was printed in one piece, of a progress bar only its last state."""
+    """A cell's outputs with consecutive prints joined, and only the last state of each progress bar."""
     kept: list[Any] = []
     for output in outputs:
         if output.output_type == "stream" and kept and kept[-1].get("name") == output.name:
@@ -239,84 +267,62 @@ def _tidy(outputs: list[Any]) -> list[Any]:
     return kept
 
 
-class _Execution(threading.Thread):
-    """papermill in a thread, for in the main thread it would answer Ctrl-C by killing the kernel."""
-
-    def __init__(self, source: Path, target: Path, parameters: dict[str, Any]) -> None:
-        super().__init__(name="notebook", daemon=True)
-        self.error: BaseException | None = None
-        self.ended = threading.Event()  # a join that Ctrl-C interrupts takes the thread for ended
-        self._source, self._target, self._parameters = source, target, parameters
-
-    def run(self) -> None:
-        # The kernel of this very interpreter, whatever "python3" means elsewhere on the machine.
-        kernels = [str(Path(sys.prefix) / "share" / "jupyter"), os.environ.get("JUPYTER_PATH", "")]
-        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, kernels))
-        from papermill import execute_notebook
-
-        try:
-            execute_notebook(
-                _verbatim(self._source), _verbatim(self._target), self._parameters, kernel_name="python3",
-                progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr,
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],
-            )  # fmt: skip
-        except BaseException as error:  # handed to the main thread
-            self.error = error
-        finally:
-            self.ended.set()
-
-    def end(self) -> None:
-        """End the kernel if it still runs, and wait for papermill to write what there is."""
-        if not self.ended.is_set():
-            import psutil
-
-            kernels = [child for child in psutil.Process().children() if "ipykernel_launcher" in child.cmdline()]
-            for process in [below for kernel in kernels for below in (*kernel.children(recursive=True), kernel)]:
-                process.kill()
-            self.ended.wait()
-
-
-def _verbatim(path: Path) -> str:
-    """papermill fills in {names} in a path: double the braces of one that has some."""
-    return str(path).replace("{", "{{").replace("}", "}}")
-
-
-def _wait(execution: _Execution, path: Path) -> None:
-    try:
-        execution.ended.wait()
-    except KeyboardInterrupt:
-        if not _at_work(path):
-            raise
-        print("\nStopping after this step. Press Ctrl-C again to end at once.", file=sys.stderr, flush=True)
-        Run.open(path).request_stop()
-        execution.ended.wait()
-
-
-def _outcome(error: BaseException | None, path: Path) -> Run:
-    """The finished run, or the error that says why there is none; a run left as running is marked as failed."""
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
+def _finished_run(path: Path, exit_code: int, error: Any) -> Run:
+    """The finished run. If there is none, raises the reason, and marks a run that still says "running" as failed."""
     run = Run.open(path) if (path / "run.json").is_file() else None
-    kept = f" The traceback is in {path / NOTEBOOK}." if run else ""
-    if isinstance(error, PapermillExecutionError):
+    if exit_code and error:
         kind = getattr(errors, error.ename, None)
         if isinstance(kind, type) and issubclass(kind, LabError):
             failure: LabError = kind(error.evalue)
         else:
             if not run:
                 print("\n".join(error.traceback), file=sys.stderr)
+            kept = f" The traceback is in {path / NOTEBOOK}." if run else ""
             failure = RunError(f"{path.name} failed: {error.ename}: {error.evalue.rstrip('.')}.{kept}")
-    elif isinstance(error, DeadKernelError):
-        failure = RunError(f"{path.name} failed: its process was ended from outside, most often for want of memory.")
-    elif error is not None:
-        raise error
+    elif exit_code:
+        killed = exit_code in (_KILLED, -signal.SIGKILL)
+        reason = "its process was killed, most often because memory ran out" if killed else "papermill's error is above"
+        failure = RunError(f"{path.name} failed: {reason}.")
     elif run is None:
-        failure = RunError(f"The training notebook ended without a run in {path}.")
+        failure = RunError(f"The training notebook ended without creating a run in {path}.")
     elif run.status != "finished":
         failure = RunError(f"{run.name} is {run.status}: {run.reason}")
     else:
         return run
     if run and run.info["status"] == "running":
         run.update(status="failed", reason=str(failure))
-    raise failure from error
+    raise failure
+
+
+def _execute_in_child(source: str, target: str, parameters: dict[str, Any]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from nbclient.exceptions import DeadKernelError
+    from papermill import PapermillExecutionError, execute_notebook
+
+    # papermill fills in {names} in a path.
+    source, target = (path.replace("{", "{{").replace("}", "}}") for path in (source, target))
+    try:
+        execute_notebook(
+            source, target, parameters, kernel_name="python3", progress_bar=False, stdout_file=sys.stdout,
+            stderr_file=sys.stderr, extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        )  # fmt: skip
+    except PapermillExecutionError:  # the notebook holds the error
+        sys.exit(1)
+    except DeadKernelError:
+        sys.exit(_KILLED)
+
+
+def _end_with_parent() -> None:
+    """Kill the kernel and all that it started when the parent closes the pipe; papermill then writes the notebook."""
+    import psutil
+
+    sys.stdin.read()
+    while True:  # a kernel that is only about to start is killed too
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    _execute_in_child(*json.loads(sys.argv[1]))
