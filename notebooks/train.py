@@ -107,7 +107,7 @@ from pddm_lab.config import data_root as data_folder
 from pddm_lab.config import runs_root as runs_folder
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.errors import RunError
-from pddm_lab.runs.compare import compare
+from pddm_lab.runs.compare import compare_runs
 from pddm_lab.runs.model import load_model
 from pddm_lab.runs.quadruplets import Mined
 from pddm_lab.training import trainer
@@ -321,7 +321,7 @@ for row, query in queries.drop_duplicates("class_name").head(4).iterrows():
 # behind on classes it has never met.
 
 # %%
-table = compare([run]).metrics
+table = compare_runs([run]).metrics
 for protocol in run.protocols():
     display(Markdown(f"**{figures.PROTOCOL_TITLES[protocol]}**"))
     display(cards.metrics_table(table, protocol))

@@ -66,7 +66,7 @@ def test_before_there_are_centres_and_in_training_it_is_the_units_score(similari
     a, b = items(9, 1), items(9, 2)
     units = similarity.unit(parted(a)[0], parted(b)[0])
     torch.testing.assert_close(similarity(a, b), units)
-    similarity.settle(a, torch.arange(9) // 3)
+    similarity.remember_classes(a, torch.arange(9) // 3)
     assert not torch.allclose(similarity(a, b), units)
     torch.testing.assert_close(similarity.train()(a, b), units)
 
@@ -74,7 +74,7 @@ def test_before_there_are_centres_and_in_training_it_is_the_units_score(similari
 def test_all_ways_of_scoring_agree_with_the_formula(similarity: FamiliarPDDM, monkeypatch) -> None:
     monkeypatch.setattr(familiarity, "_AT_ONCE", 600)  # several blocks
     train, queries, gallery = items(60, 1), items(7, 2), items(40, 3)
-    similarity.settle(train, torch.arange(60) // 6)
+    similarity.remember_classes(train, torch.arange(60) // 6)
     with torch.no_grad():
         expected = torch.tensor([[by_hand(similarity, a, b) for b in gallery] for a in queries])
         matrix = similarity.matrix(queries, gallery)
@@ -92,7 +92,7 @@ def test_all_ways_of_scoring_agree_with_the_formula(similarity: FamiliarPDDM, mo
 
 def test_more_classes_than_centres_share_them(similarity: FamiliarPDDM) -> None:
     many = items(familiarity.MOST_CENTRES + 80, 4)
-    similarity.settle(many, torch.arange(len(many)))
+    similarity.remember_classes(many, torch.arange(len(many)))
     assert int(similarity.used) == familiarity.MOST_CENTRES
     assert similarity.familiarity(parted(many)[0]).mean() > 0.9
 
@@ -101,7 +101,7 @@ def test_the_pretrained_part_keeps_the_main_directions() -> None:
     random = np.random.default_rng(0)
     inputs = torch.tensor(random.normal(size=(300, 160)) * (np.arange(160) < 20) + 3, dtype=torch.float32)
     part = PretrainedPart(160)
-    part.settle(inputs)
+    part.fit(inputs)
     found = part(inputs)
     centred = torch.nn.functional.normalize(inputs - inputs.mean(0), dim=1)
     torch.testing.assert_close(found @ found.T, centred @ centred.T, atol=1e-4, rtol=1e-4)

@@ -18,7 +18,7 @@ import torch
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.runs.compare import BrokenRun, compare, groups, list_runs, mean_log, measured_alike, spread
+from pddm_lab.runs.compare import BrokenRun, compare_runs, groups, list_runs, mean_log, measured_alike, spread
 from pddm_lab.runs.log import EUCLIDEAN, METRICS, QUADRUPLETS, Log
 from pddm_lab.runs.run import Run
 
@@ -348,14 +348,14 @@ def test_a_comparison_holds_metrics_and_differing_choices(root: Path) -> None:
     first, second = make(root, seed=1, lr=0.1), make(root, seed=2, lr=0.1)
     first.set_metrics("unseen", "pddm", {"recall@1": 0.5, "nmi": math.nan})
     second.set_metrics("unseen", "pddm", {"recall@1": 0.75})
-    both = compare([first, second])
+    both = compare_runs([first, second])
     rows = both.metrics.set_index(["run", "protocol", "similarity", "metric"]).value
     assert rows[second.name, "unseen", "pddm", "recall@1"] == 0.75
     assert math.isnan(rows[first.name, "unseen", "pddm", "nmi"])
     assert both.config.index.tolist() == ["seed"]
     assert both.config.loc["seed"].tolist() == [1, 2]
-    assert compare([]).metrics.empty
-    assert compare([first]).config.empty
+    assert compare_runs([]).metrics.empty
+    assert compare_runs([first]).config.empty
 
 
 def test_a_gallery_that_is_not_there_is_an_error(root: Path) -> None:

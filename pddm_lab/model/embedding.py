@@ -51,10 +51,10 @@ class EmbeddingNet(nn.Module):
         features = F.normalize(self.head(inputs), dim=-1)
         return features if self.pretrained is None else joined(features, self.pretrained(inputs))
 
-    def settle(self, pooled: Float[Tensor, "items trunk_dim"]) -> None:
+    def fit_pretrained(self, pooled: Float[Tensor, "items trunk_dim"]) -> None:
         """Before training: see the training items' pooled features, where features carry what the trunk says."""
         if self.pretrained is not None:
-            self.pretrained.settle(signed_power(pooled, self.power))
+            self.pretrained.fit(signed_power(pooled, self.power))
 
     def forward(self, images: UInt8[Tensor, "n 3 side side"]) -> Float[Tensor, "n dim"]:
         """Unit-length features of RGB images with values 0 to 255."""
@@ -98,7 +98,7 @@ class MetricModel(nn.Module):
         """A similarity by name: euclidean, cosine, mahalanobis or pddm."""
         return self._fixed[name] if name in self._fixed else self.learned[name]  # type: ignore[return-value]
 
-    def settle(self, features: Float[Tensor, "items dim"], labels: Int[Tensor, " items"]) -> None:
+    def remember_classes(self, features: Float[Tensor, "items dim"], labels: Int[Tensor, " items"]) -> None:
         """After training: see where the training items came to lie, where the similarity asks for it."""
         if isinstance(self.learned["pddm"], FamiliarPDDM):
-            self.learned["pddm"].settle(features, labels)
+            self.learned["pddm"].remember_classes(features, labels)

@@ -56,7 +56,7 @@ class PretrainedPart(nn.Module):
         self.register_buffer("directions", torch.zeros(trunk_dim, PRETRAINED_DIMS))
 
     @torch.no_grad()
-    def settle(self, inputs: Float[Tensor, "items trunk_dim"]) -> None:
+    def fit(self, inputs: Float[Tensor, "items trunk_dim"]) -> None:
         """Take the mean and the principal components from the training items' features."""
         self.mean.copy_(inputs.mean(0))
         centred = F.normalize(inputs - self.mean, dim=1).double()
@@ -97,7 +97,7 @@ class FamiliarPDDM(PDDMSimilarity):
         self.register_buffer("used", torch.tensor(0))
 
     @torch.no_grad()
-    def settle(self, features: Float[Tensor, "items joined"], labels: Int[Tensor, " items"]) -> None:
+    def remember_classes(self, features: Float[Tensor, "items joined"], labels: Int[Tensor, " items"]) -> None:
         """Keep where the training classes lie: the mean direction of each."""
         x = parted(features)[0]
         numbers = labels.to(x.device).unique(return_inverse=True)[1]

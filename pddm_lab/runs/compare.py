@@ -65,7 +65,7 @@ class Comparison:
     """The choices that differ: one row per field, one column per run."""
 
 
-def compare(runs: Iterable[Run]) -> Comparison:
+def compare_runs(runs: Iterable[Run]) -> Comparison:
     """The final metrics of runs, and the choices in which they differ."""
     import pandas as pd
 
@@ -126,7 +126,7 @@ def spread(groups: Iterable[Group]) -> pd.DataFrame:
         deviation (NaN for one seed), `seeds` how many seeds have the value. Runs of one seed count once, by their mean.
     """
     groups = list(groups)
-    metrics = compare(run for group in groups for run in group.runs).metrics
+    metrics = compare_runs(run for group in groups for run in group.runs).metrics
     return _over_seeds(metrics, groups, ["protocol", "similarity", "metric"])
 
 

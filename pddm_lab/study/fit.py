@@ -76,7 +76,7 @@ class Fitting:
         self._number_of, self._row_of = np.full((2, len(labels)), -1)
         self._number_of[items] = numbers
         self._row_of[train] = np.arange(len(train))
-        self._objective.model.embedding.settle(material.inputs[torch.from_numpy(items)])
+        self._objective.model.embedding.fit_pretrained(material.inputs[torch.from_numpy(items)])
         self._items = items
         self.model = copy.deepcopy(self._objective.model).eval().requires_grad_(False)
 
@@ -96,7 +96,8 @@ class Fitting:
             self._losses.append(self._take_step(self.model))
         self.seconds += time.perf_counter() - begun
         if self.model is not None and self._config.familiarity:
-            self.model.settle(self.embed(self._items), torch.from_numpy(self.material.dataset.labels[self._items]))
+            labels = torch.from_numpy(self.material.dataset.labels[self._items])
+            self.model.remember_classes(self.embed(self._items), labels)
         loss = float(np.mean(self._losses)) if self._losses else None
         if loss is not None and not math.isfinite(loss):
             raise DivergedError(f"{self.method.name} diverged by step {self.step} with {dict(self.settings)}.")

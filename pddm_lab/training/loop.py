@@ -178,7 +178,7 @@ class Training:
         """Train a model on items, from its first step or from a checkpoint; returns its best step."""
         config, run = self.config, self.run
         if self.embed.pooled is not None:
-            model.embedding.settle(self.embed.pooled[torch.from_numpy(items)])
+            model.embedding.fit_pretrained(self.embed.pooled[torch.from_numpy(items)])
         learner, kept = Learner(model, config), copy.deepcopy(model)
         wrapped, optimizer = self.fabric.setup(learner, self._optimizer(model))
         progress = {"step": 0, "best_step": 0 if len(validation) else steps, "best_value": -math.inf, "error": 0.0}
@@ -220,7 +220,7 @@ class Training:
             _average(kept, model, config.average, step)
             if step % config.eval_every == 0 or step == steps:
                 if config.familiarity:
-                    kept.settle(self.embed(kept, items), torch.from_numpy(self.dataset.labels[items]))
+                    kept.remember_classes(self.embed(kept, items), torch.from_numpy(self.dataset.labels[items]))
                 if len(validation):
                     value, error = self._validate(phase, step, kept, validation)
                     bar.set_postfix_str(f"validation MAP@R {100 * value:.1f} %")

@@ -113,7 +113,7 @@ def seeds_of(compared: Sequence[Run], readable: Sequence[Run]) -> bool:
 
 def final_metrics(compared: Sequence[Run], mean: bool) -> None:
     """What the runs came to under each protocol: dots where there are several, and tables."""
-    table = compare.spread(compare.groups(compared)) if mean else compare.compare(compared).metrics
+    table = compare.spread(compare.groups(compared)) if mean else compare.compare_runs(compared).metrics
     shares = [name for name in ("recall@1", "map@r") if (table["metric"] == name).any()]
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         what = f"Final metrics of {len(compared)} runs" if len(compared) > 1 else "Final metrics"
@@ -241,7 +241,7 @@ def choices(compared: Sequence[Run]) -> None:
     """The choices in which several runs differ; of one run those that differ from its preset, and all of them."""
     if len(compared) > 1:
         st.subheader("Choices that differ", anchor=False)
-        differing = compare.compare(compared).config.drop(index=[*compare.WHERE], errors="ignore")
+        differing = compare.compare_runs(compared).config.drop(index=[*compare.WHERE], errors="ignore")
         if len(differing):
             table = differing.map(str).rename_axis("choice").reset_index()
             st.dataframe(table, hide_index=True, alt="Choices in which the compared runs differ", key="differences")
