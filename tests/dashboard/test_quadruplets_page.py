@@ -50,12 +50,12 @@ def canonical(row) -> tuple:
     return (row.phase, row.step, *min(one, other), *max(one, other))
 
 
-def test_a_card_says_why_and_what_euclidean_mining_takes_instead(open_page, mined: Mined) -> None:
+def test_a_card_explains_itself_and_shows_what_euclidean_mining_would_have_chosen(open_page, mined: Mined) -> None:
     app = open_page("quadruplets", run="digits", show="differs", order="earliest", steps="4")
     rows = mined.ordered(mined.pick("refit", only="differs"), "earliest")
     assert counted(app, r"\*\*([\d,]+)\*\* of") == len(rows)
     same = hardness.agreement(mined, rows)
-    assert f"takes the same j in {100 * same['j']:.0f} %, k in {100 * same['k']:.0f} %" in texts(app)
+    assert f"chooses the same j in {100 * same['j']:.0f} %, k in {100 * same['k']:.0f} %" in texts(app)
     card, row = blocks(app, "cards").split("</figure>")[0], mined.frame(rows[:1]).iloc[0]
     for end, pair in (("j", "ij"), ("k", "ik")):
         if row[f"e_{end}"] != row[end]:
@@ -74,17 +74,17 @@ def test_a_picture_leads_to_its_own_quadruplets(open_page, mined: Mined) -> None
     app.get_by_key("forget_item").click().run()
     assert counted(app, r"\*\*([\d,]+)\*\* of") == len(mined.pick("refit"))
     assert "item" not in app.query_params
-    assert "No quadruplet fits" in texts(open_page("quadruplets", run="digits", item="nothing.png"))
+    assert "No quadruplet matches" in texts(open_page("quadruplets", run="digits", item="nothing.png"))
 
 
 def test_hardness_is_drawn_through_training(open_page, mined: Mined) -> None:
     table = hardness.through_training(mined, mined.pick("refit"))
     app = open_page("quadruplets", run="digits", view="training")
-    told = {metric.label: metric.value for metric in app.metric}
+    values = {metric.label: metric.value for metric in app.metric}
     last = table.iloc[-5:]
     share = (last["violated_ik"] * last["count"]).sum() / last["count"].sum()
-    assert told["Hinge i–k violated"] == f"{100 * share:.1f} %"
-    assert set(told) >= {"Same j as Euclidean", "Same k as Euclidean"}
+    assert values["Hinge i–k violated"] == f"{100 * share:.1f} %"
+    assert set(values) >= {"Same j as Euclidean", "Same k as Euclidean"}
     for what in ("slack", "s", "d", "same"):
         app = open_page("quadruplets", run="digits", view="training", draw=what)
         assert len(app.get("plotly_chart")) == 1
@@ -113,7 +113,7 @@ def test_suspects_are_listed_and_one_shows_its_quadruplets(open_page, mined: Min
     app = open_page("quadruplets", run="digits", view="suspects")
     listed = re.findall(r'class="pl-suspect[^"]*" data-pick="([^"]+)"', blocks(app, "suspects"))
     assert listed == table["id"][:12].tolist()
-    assert counted(app, r"of ([\d,]+) items with anything") == len(table)
+    assert counted(app, r"of ([\d,]+) items with evidence") == len(table)
     app = open_page("quadruplets", run="digits", view="suspects", item=listed[1])
     assert blocks(app, "item_quadruplets").count('class="pl-quad"') == min(6, len(mined.pick("refit", item=listed[1])))
     assert 'class="pl-suspect pl-chosen' in blocks(app, "suspects")
@@ -122,13 +122,13 @@ def test_suspects_are_listed_and_one_shows_its_quadruplets(open_page, mined: Min
 @pytest.mark.parametrize("view", ["cards", "training", "confusion", "suspects"])
 def test_choices_that_leave_nothing_say_so(open_page, with_digits: Path, view: str) -> None:
     log = Run.open(with_digits / "digits").quadruplets()
-    never = sorted(set("0123456789") - set(log["class_i"]))[0]
-    app = open_page("quadruplets", run="digits", view=view, own=never, pair=["a", never])
+    untrained = sorted(set("0123456789") - set(log["class_i"]))[0]
+    app = open_page("quadruplets", run="digits", view=view, own=untrained, pair=["a", untrained])
     assert app.get_by_key("own").value == []  # a class that never trained is no choice
     assert not app.error
 
 
-def test_a_run_from_before_alternatives_were_kept(open_page, with_digits: Path) -> None:
+def test_a_run_without_recorded_alternatives_still_opens(open_page, with_digits: Path) -> None:
     folder = with_digits / "digits" / "quadruplets.parquet"
     parts = sorted(folder.iterdir())
     for part in parts:
@@ -136,14 +136,14 @@ def test_a_run_from_before_alternatives_were_kept(open_page, with_digits: Path) 
         part.unlink()  # shared with the run that other tests read
         frame.to_parquet(part, index=False)
     app = open_page("quadruplets", run="digits", show="differs")
-    assert "trained before it was kept what Euclidean mining" in texts(app)
+    assert "did not record what Euclidean mining" in texts(app)
     assert app.get_by_key("show").options == ["all", "violated"]
     assert 'class="pl-instead"' not in blocks(app, "cards")
     app = open_page("quadruplets", run="digits", view="training", draw="same")
     assert len(app.metric) == 2
 
 
-def test_a_torn_part_is_named(open_page, with_digits: Path) -> None:
+def test_a_damaged_part_is_named(open_page, with_digits: Path) -> None:
     folder = with_digits / "digits" / "quadruplets.parquet"
     part = sorted(folder.iterdir())[0]
     data = part.read_bytes()
@@ -160,7 +160,7 @@ def test_a_run_that_has_mined_nothing_says_so(open_page, with_digits: Path) -> N
 def test_a_run_that_ended_early_shows_what_it_mined_until_then(open_page, with_digits: Path) -> None:
     Run.open(with_digits / "digits").update(status="stopped", reason="Stopped on request.")
     app = open_page("quadruplets", run="digits")
-    assert "It was stopped: this is what it mined until then." in texts(app)
+    assert "The run was stopped. These are the quadruplets it mined before that." in texts(app)
     assert blocks(app, "cards").count('class="pl-quad"') == 12
 
 

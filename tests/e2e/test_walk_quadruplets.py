@@ -1,4 +1,4 @@
-"""What a person does on the Quadruplets page: why a card is there, confused classes, suspects to take away."""
+"""What a person does on the Quadruplets page: why a card is there, confused classes, suspects to download."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def test_a_person_asks_why_follows_a_picture_and_finds_confused_classes(page, ad
     page.wait_for_function("item => decodeURIComponent(location.search).includes(item)", arg=item)
     settle(page)
     assert "page" not in query(page)
-    link, found = page.url, len(mined.pick("refit", item=item))
+    link, many = page.url, len(mined.pick("refit", item=item))
     page.goto("about:blank")
     page.goto(link)
     settle(page)
-    assert page.get_by_text(f"{found:,} of {len(hardest):,} quadruplets").count() == 1
+    assert page.get_by_text(f"{many:,} of {len(hardest):,} quadruplets").count() == 1
     page.get_by_role("button", name=f"Only with {item}").click()
     page.wait_for_function("() => !location.search.includes('item')")
 
@@ -55,9 +55,9 @@ def test_a_person_asks_why_follows_a_picture_and_finds_confused_classes(page, ad
     settle(page)
     pairs = hardness.mutual(hardness.confusions(mined, mined.pick("refit")))
     first = pairs.iloc[0]
-    told = page.locator(".pl-mixed").first.inner_text()
-    assert f"{first['count']:,} times" in told
-    assert f"{first['violated']:,} violated" in told
+    text = page.locator(".pl-mixed").first.inner_text()
+    assert f"{first['count']:,} times" in text
+    assert f"{first['violated']:,} violated" in text
     page.locator(".pl-mixed").first.click()
     page.wait_for_url(re.compile("pair="))
     settle(page)
@@ -68,7 +68,7 @@ def test_a_person_asks_why_follows_a_picture_and_finds_confused_classes(page, ad
     assert steps == mined.step[chosen[:6]].tolist()
 
 
-def test_a_person_takes_the_suspects_away(page, address: str, digits_run) -> None:
+def test_a_person_downloads_the_suspects(page, address: str, digits_run) -> None:
     mined = Mined.of(digits_run.mined())
     table = hardness.suspects(mined, mined.pick("refit"))
     page.goto(f"{address}/quadruplets?run=digits&view=suspects")
@@ -83,9 +83,9 @@ def test_a_person_takes_the_suspects_away(page, address: str, digits_run) -> Non
     with page.expect_download() as waiting:
         page.get_by_role("button", name="CSV").click()
     with zipfile.ZipFile(waiting.value.path()) as archive:
-        taken = pd.read_csv(io.BytesIO(archive.read("suspects.csv")), dtype={"class_name": str, "named": str})
+        downloaded = pd.read_csv(io.BytesIO(archive.read("suspects.csv")), dtype={"class_name": str, "named": str})
         manifest = json.loads(archive.read("manifest.json"))
-    pd.testing.assert_frame_equal(taken, table, check_dtype=False, rtol=1e-6)
+    pd.testing.assert_frame_equal(downloaded, table, check_dtype=False, rtol=1e-6)
     assert manifest["settings"]["phase"] == "refit"
     assert manifest["settings"]["least_met"] == hardness.LEAST_MET
     assert manifest["rows"] == len(table)

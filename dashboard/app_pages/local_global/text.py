@@ -19,7 +19,7 @@ UNIT = (
     (r"c = \mathrm{relu}(W_c [u'; v'] + b_c)", "joint", "Layer `unit.joint`: combines difference and position."),
     (r"S = W_s c + b_s", "self.score(joint)", "One unbounded number. Larger means more similar."),
     (r"i, j, k, l", "mine(embeddings, labels, similarity, strategy)",
-     "For each $i$: its least similar positive $j$; the negatives $k$ most similar to $i$ and $l$ most similar to $j$."),
+     "For each $i$: its least similar positive $j$; negative $k$ most similar to $i$, and $l$ most similar to $j$."),
     (r"E_m = \max(0, \alpha + S_{ik} - S_{ij}) + \max(0, \alpha + S_{jl} - S_{ij})",
      "double_header_hinge(s_ij, s_ik, s_jl, score_margin)",
      r"The positive pair must score higher than both negative pairs by at least $\alpha$."),

@@ -1,81 +1,69 @@
-"""Cached calls for the Quadruplets page, keyed as those in loaders.py are: on a path and on when its files changed."""
+"""What the Quadruplets page reads and counts, cached until the run mines more."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import streamlit as st
-from shared import loaders
+from shared.cache import cached
 
 from pddm_lab.analysis import hardness
 from pddm_lab.runs.quadruplets import Mined
 from pddm_lab.runs.run import Run
 
+FILE = "quadruplets.parquet"
 
+
+@cached(FILE, max_entries=3, show_spinner="Reading the quadruplets")
 def mined(run: Run) -> Mined:
-    """The quadruplets that the run mined so far, mirror images left out. Raises RunError where a part is torn."""
-    return _mined(str(run.path), loaders._stamp(run.path / "quadruplets.parquet"))
-
-
-@st.cache_resource(max_entries=3, show_spinner="Reading the quadruplets")
-def _mined(path: str, stamp: loaders.Stamp) -> Mined:
+    """The quadruplets that the run has mined so far, without mirror images. Raises RunError where a part is damaged."""
     import pyarrow as pa
 
-    found = Mined.of(Run.open(path).mined())
-    pa.default_memory_pool().release_unused()  # of a million rows some 350 MB, which it would keep
-    return found
+    quadruplets = Mined.of(run.mined())
+    pa.default_memory_pool().release_unused()  # some 350 MB for a million rows, which it would keep
+    return quadruplets
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which quadruplets of a run the page is about."""
+    """The quadruplets of a run that the page shows."""
 
     phase: str
     steps: tuple[int, int]
     own: tuple[str, ...] = ()
-    """Classes of i and j; none for all."""
+    """Classes of i and j; empty: all."""
     others: tuple[str, ...] = ()
-    """Classes of which k or l is; none for all."""
+    """Classes of k or l; empty: all."""
     item: str = ""
-    """Id of i or j; empty for all."""
+    """Id of i or j; empty: all."""
     only: str = ""
     """An `only` of `Mined.pick`."""
 
     def rows(self, of: Mined) -> np.ndarray:
-        """Their places in what was mined."""
+        """Their rows in what was mined."""
         return of.pick(self.phase, self.steps, own=self.own, others=self.others, item=self.item, only=self.only)
 
 
+@cached(FILE, max_entries=16, show_spinner="Counting")
 def through_training(run: Run, choice: Choice) -> pd.DataFrame:
-    """`hardness.through_training` of what is chosen."""
-    return _told(run, choice, "through training", hardness.through_training)
+    """`hardness.through_training` of the chosen quadruplets."""
+    return hardness.through_training(mined(run), choice.rows(mined(run)))
 
 
+@cached(FILE, max_entries=16, show_spinner="Counting")
 def confusions(run: Run, choice: Choice) -> pd.DataFrame:
-    """`hardness.confusions` of what is chosen."""
-    return _told(run, choice, "confusions", hardness.confusions)
+    """`hardness.confusions` of the chosen quadruplets."""
+    return hardness.confusions(mined(run), choice.rows(mined(run)))
 
 
+@cached(FILE, max_entries=16, show_spinner="Counting")
 def mutual(run: Run, choice: Choice) -> pd.DataFrame:
-    """The same as `hardness.mutual` of both directions."""
-    return _told(run, choice, "mutual", lambda of, rows: hardness.mutual(hardness.confusions(of, rows)))
+    """`hardness.mutual` of the chosen quadruplets: both directions of a pair of classes together."""
+    return hardness.mutual(confusions(run, choice))
 
 
+@cached(FILE, max_entries=16, show_spinner="Counting")
 def suspects(run: Run, choice: Choice) -> pd.DataFrame:
-    """`hardness.suspects` of what is chosen."""
-    return _told(run, choice, "suspects", hardness.suspects)
-
-
-def _told(run: Run, choice: Choice, what: str, tell: Callable[[Mined, np.ndarray], pd.DataFrame]) -> pd.DataFrame:
-    return _cached(str(run.path), loaders._stamp(run.path / "quadruplets.parquet"), choice, what, tell, mined(run))
-
-
-@st.cache_resource(max_entries=48, show_spinner="Counting")
-def _cached(
-    path: str, stamp: loaders.Stamp, choice: Choice, what: str, _tell: Callable[[Mined, np.ndarray], pd.DataFrame],
-    _of: Mined,
-) -> pd.DataFrame:  # fmt: skip
-    return _tell(_of, choice.rows(_of))
+    """`hardness.suspects` of the chosen quadruplets."""
+    return hardness.suspects(mined(run), choice.rows(mined(run)))

@@ -1,4 +1,4 @@
-"""Quadruplets: what training mined, how hard it was, which classes it confused, and whose label looks wrong."""
+"""Quadruplets: what training mined, how hard it was, which classes were confused, and which labels look wrong."""
 
 import streamlit as st
 from app_pages.quadruplets import data, views
@@ -12,8 +12,8 @@ PHASES = {"refit": "refitting", "select": "choosing the best step"}
 
 shell.heading(
     "Quadruplets",
-    "i and j: a pair of one class that the similarity found least alike. k and l: the items of other classes it found "
-    "most like i and like j. A hinge is violated where a negative pair comes within the margin of the positive one.",
+    "i and j are the least similar items of one class. k and l are the items of other classes most similar to i and "
+    "to j. A hinge is violated where the score of a negative pair comes within the margin of the positive pair's.",
 )
 run = shell.run_or_stop()
 try:
@@ -24,11 +24,11 @@ if not len(mined):
     shell.without(run, "quadruplets")
 if run.status == "running":
     st.caption(
-        ":material/progress_activity: Still training: this is what it has mined so far. Any choice shows what is new."
+        ":material/progress_activity: Still training. These are the quadruplets mined so far; any click shows new ones."
     )
 elif run.status != "finished":
-    ended = {"failed": "It failed", "stopped": "It was stopped"}.get(run.status, "It was interrupted")
-    st.caption(f"{shell.STATUS_ICONS[run.status]} {ended}: this is what it mined until then.")
+    ended = {"failed": "failed", "stopped": "was stopped"}.get(run.status, "was interrupted")
+    st.caption(f"{shell.STATUS_ICONS[run.status]} The run {ended}. These are the quadruplets it mined before that.")
 
 with st.container(horizontal=True, vertical_alignment="bottom"):
     view = shell.choice(st.segmented_control, "View", VIEWS, "view")
@@ -39,8 +39,8 @@ first, last = mined.span(phase)
 with st.container(horizontal=True, vertical_alignment="top"):
     steps = (first, last)
     if last > first:
-        if held := st.session_state.get("steps"):  # of the other phase, which may be longer
-            st.session_state["steps"] = tuple(min(max(step, first), last) for step in held)
+        if chosen := st.session_state.get("steps"):  # from the other phase, which may be longer
+            st.session_state["steps"] = tuple(min(max(step, first), last) for step in chosen)
         steps = st.slider("Training steps", first, last, steps, key="steps", bind="query-params", width=300)
     own = views.classes_picker("Class of i and j", mined, "own")
     others = views.classes_picker("Class of k or l", mined, "others") if view in ("cards", "confusion") else ()
