@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from pddm_lab.figures.style import RIGHT, WRONG
+from pddm_lab.figures.style import RIGHT, WRONG, style_of
 
-__all__ = ["RIGHT", "WRONG", "Block", "digits_of", "escaped", "number", "picture"]
+__all__ = ["RIGHT", "WRONG", "Block", "digits_of", "escaped", "number", "picture", "symbol"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,12 @@ class Block:
         return f"<style>{_SHARED}{self.style}</style>{self.body}"
 
     __str__ = _repr_html_
+
+
+def symbol(similarity: str) -> str:
+    """A similarity's symbol as HTML: D_M with a subscript."""
+    letter, _, below = style_of(similarity).letter.partition("_")
+    return f"{letter}<sub>{below}</sub>" if below else letter
 
 
 def picture(data: bytes | None, alt: str) -> str:

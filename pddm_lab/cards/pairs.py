@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pddm_lab.analysis.thresholds import QUADRANTS, ByDensity
-from pddm_lab.cards.html import Block, digits_of, escaped, number, picture
+from pddm_lab.cards.html import Block, digits_of, escaped, number, picture, symbol
 from pddm_lab.figures import shown, style_of
 
 
@@ -52,7 +52,7 @@ def pair_strip(
     )
     line = (
         f'<div class="pl-line" style="--pl-colour:{style.colour}" role="separator" '
-        f'aria-label="threshold at {at}"><span>{_letter(similarity)} = {at}</span></div>'
+        f'aria-label="threshold at {at}"><span>{symbol(similarity)} = {at}</span></div>'
     )
     return Block(f'<div class="pl-strip">{rejected}{line}{accepted}</div>', _STYLE)
 
@@ -97,7 +97,7 @@ def density_table(results: Mapping[str, ByDensity]) -> Block:
         at = number(shown(name, np.array(result.threshold)), digits)
         rows.append(
             f'<tr class="pl-opens"><th scope="rowgroup" colspan="5">{swatch}{escaped(style.title)}, one threshold: '
-            f"{_letter(name)} = {at}</th></tr>"
+            f"{symbol(name)} = {at}</th></tr>"
         )
         for row in table.to_dict("records"):
             own = number(shown(name, np.array(row["own"])), digits) if np.isfinite(row["own"]) else "–"
@@ -136,7 +136,7 @@ def _cards(
 def _card(row: Mapping[str, Any], images: Mapping[str, bytes | None], digits: Mapping[str, int], chosen: set) -> str:
     kind = "positive" if row["positive"] else "negative"
     values = [
-        (style_of(name), _letter(name), number(shown(name, np.array(row[name])), decimals))
+        (style_of(name), symbol(name), number(shown(name, np.array(row[name])), decimals))
         for name, decimals in digits.items()
     ]
     said = f"A {kind} pair: {row['class_a']} and {row['class_b']}, " + ", ".join(
@@ -196,9 +196,3 @@ _STYLE = """
 .pl-thirds .pl-opens th{border-top:2px solid rgba(138,147,163,.5);padding-top:8px}
 .pl-swatch{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:8px}
 """
-
-
-def _letter(similarity: str) -> str:
-    """A similarity's symbol as HTML."""
-    letter, _, below = style_of(similarity).letter.partition("_")
-    return f"{letter}<sub>{below}</sub>" if below else letter

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pddm_lab.cards.html import Block, digits_of, escaped, number, picture
+from pddm_lab.cards.html import Block, digits_of, escaped, number, picture, symbol
 from pddm_lab.figures import shown, style_of
 
 
@@ -33,8 +33,7 @@ def retrieval_grid(
         why: each tile also has a mark that asks why it is here; a page takes its `data-why`.
         asked: id of the item that was asked about, to mark.
     """
-    style = style_of(similarity)
-    letter = style.letter
+    mark_of_value = f'<i style="color:{style_of(similarity).colour}">{symbol(similarity)}</i>'
     values = shown(similarity, results["value"].to_numpy(dtype=float))
     tiles, digits = [], digits_of(values)
     for row, value in zip(results.to_dict("records"), values, strict=True):
@@ -47,7 +46,7 @@ def retrieval_grid(
         over = f'<span class="pl-rank">{int(row["rank"])}</span>{mark}'
         over += f'<span class="pl-why" data-why="{escaped(row["id"])}" aria-hidden="true">why?</span>' if why else ""
         below = (
-            f'<div class="pl-value"><span><i style="color:{style.colour}">{letter}</i> {number(value, digits)}</span>'
+            f'<div class="pl-value"><span>{mark_of_value} {number(value, digits)}</span>'
             f"{_change(row.get('rank_change'))}</div>"
         )
         tiles.append(
