@@ -1,4 +1,4 @@
-"""A cache of what is computed from a run: kept until one of the files it comes from changes."""
+"""A cache of results computed from a run, kept until a file they depend on changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODEL = "model.safetensors"
 
 
 def stamp(path: Path) -> Stamp:
-    """When a file, or each file of a folder, last changed; of many a digest, since a key is hashed at every call."""
+    """When a file, or each file in a folder, last changed. Of many files a digest: keys are hashed at every call."""
     times = []
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         try:
@@ -32,16 +32,21 @@ def stamp(path: Path) -> Stamp:
 
 
 def cached(*files: str, copied: bool = False, **options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Cache a function of runs; arguments other than runs are part of the key as Streamlit hashes them.
+    """Cache a function of runs or paths; its other arguments are part of the key as Streamlit hashes them.
 
     Args:
-        files: names inside the run's folder; when one of them changes, the result is computed again.
+        files: names inside the folder of a run (or of a study, given as a path); when one of them changes, the result
+            is computed again. A path to a file, or a path where no names are given, is watched itself.
         copied: give each caller a copy of its own (`st.cache_data`); else all share one object, not to be changed.
         options: of Streamlit's cache, such as `max_entries` or `show_spinner`.
     """
 
-    def key(run: Run) -> tuple[str, list[Stamp]]:
+    def run_key(run: Run) -> tuple[str, list[Stamp]]:
         return str(run.path), [stamp(run.path / file) for file in files]
 
+    def path_key(path: Path) -> tuple[str, list[Stamp]]:
+        return str(path), [stamp(path / file) for file in files] if files and path.is_dir() else [stamp(path)]
+
     cache = st.cache_data if copied else st.cache_resource
-    return cache(hash_funcs={Run: key}, **{"max_entries": 8, "show_spinner": False, **options})  # type: ignore[return-value,call-overload]
+    keys: dict[str | type, Callable] = {Run: run_key, type(Path()): path_key}
+    return cache(hash_funcs=keys, **{"max_entries": 8, "show_spinner": False, **options})  # type: ignore[return-value,call-overload]

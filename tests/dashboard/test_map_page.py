@@ -107,13 +107,13 @@ def test_an_older_map_is_measured_when_it_is_opened(open_page, with_digits: Path
     change(file, frame[["id", "x", "y"]])
     app = open_page("map", run="digits", colour="trust")
     assert f"**{100 * frame['overlap'].mean():.0f} %** on average" in texts(app)
-    monkeypatch.setattr(data, "COMPARED", 0)
+    monkeypatch.setattr(data, "MOST_DISTANCES", 0)
     change(file, frame[["id", "x", "y"]].astype({"x": float}))
     app = open_page("map", run="digits", colour="trust")
-    assert f"({data.FEWEST} of {len(frame)} items measured)" in texts(app)
+    assert f"({data.SMALLEST_SAMPLE} of {len(frame)} items measured)" in texts(app)
     (panel,) = drawn(app)["panels"]
     known = sent[panel["codes"]] > 0
-    assert known.sum() == data.FEWEST
+    assert known.sum() == data.SMALLEST_SAMPLE
     np.testing.assert_allclose(
         (sent[panel["codes"]][known].astype(float) - 1) / 254, frame["overlap"][known], atol=0.002
     )

@@ -114,7 +114,7 @@ def test_search_steps_through_queries_and_finds_by_name(open_page, with_digits: 
 def test_search_tells_of_an_item_that_is_not_here(open_page, with_digits: Path) -> None:
     app = open_page("search", run="digits", item="9/none.png", crop="1,2", why="9/none.png", view="why")
     assert "which isn't in this gallery" in texts(app)
-    assert "The link's box is none" in texts(app)
+    assert "The link's crop is none" in texts(app)
     assert "The link asks why of “9\\/none\\.png”, which isn't in this gallery" in texts(app)
 
 
@@ -267,6 +267,6 @@ def test_without_a_model_the_page_says_so_in_one_sentence(open_page, with_digits
 def test_boxes_from_links(text: str, expected) -> None:
     from app_pages.search import own_picture as picturing
 
-    assert picturing.read_box(text) == expected
+    assert picturing.read_crop(text) == expected
     if expected:
-        assert picturing.read_box(picturing.write_box(expected)) == expected
+        assert picturing.read_crop(picturing.write_crop(expected)) == expected

@@ -1,6 +1,6 @@
-"""The cached calls of the Map page into pddm_lab, keyed as those of loaders.py are.
+"""Cached calls of the Map page into pddm_lab.
 
-What takes a while on a large gallery is measured on a seeded sample of its items, and what was measured is told.
+On a large gallery, slow measurements use a seeded sample of its items, and the page says how many were measured.
 """
 
 from __future__ import annotations
@@ -9,28 +9,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import streamlit as st
 from app_pages.map.lasso import Grid
 from shared import loaders
-from shared.loaders import Stamp, _stamp
+from shared.cache import GALLERIES, MODEL, cached
 
 from pddm_lab.errors import RunError
 from pddm_lab.runs.run import Run
 
-COMPARED = 100_000_000
-"""Distances computed at most to measure a map or to judge queries: two or three seconds of one core."""
-SCORED = 500_000
-"""Pairs scored at most to judge queries by a learned similarity."""
-FEWEST = 200
+MOST_DISTANCES = 100_000_000
+"""Distances computed at most to measure a map or to evaluate queries: two or three seconds on one core."""
+MOST_SCORES = 500_000
+"""Pairs scored at most to evaluate queries by a learned similarity."""
+SMALLEST_SAMPLE = 200
 """Items in a sample at least."""
 
 
 @dataclass(frozen=True, eq=False)
-class Laid:
+class Layout:
     """A gallery's map, ready to be drawn; shared, not to be changed."""
 
     frame: pd.DataFrame
-    """x, y of each item, and radius and overlap where the map was stored with them."""
+    """x, y of each item; radius and overlap too if the map was stored with them."""
     grid: Grid
     places: np.ndarray
     """(items, 2) uint16, on the grid."""
@@ -44,8 +43,8 @@ class Laid:
     """Why it isn't umap."""
 
     @property
-    def is_trusted(self) -> bool:
-        """Whether the map was stored with how far it can be trusted."""
+    def has_trust(self) -> bool:
+        """Whether the map was stored with the share of neighbours that it keeps."""
         return "overlap" in self.frame
 
     def __len__(self) -> int:
@@ -54,126 +53,88 @@ class Laid:
 
 @dataclass(frozen=True, eq=False)
 class Trust:
-    """How dense the places of items are, and how far the map kept their neighbourhoods; NaN where not measured."""
+    """Local radius of each item, and the share of its neighbours that the map keeps; NaN where not measured."""
 
     radius: np.ndarray
     overlap: np.ndarray
 
-    @property
-    def measured(self) -> int:
-        """Items that were."""
-        return int(np.isfinite(self.overlap).sum())
 
-
-def _key(run: Run, protocol: str) -> tuple[str, str, Stamp]:
-    return str(run.path), protocol, _stamp(run.path / "gallery" / protocol)
-
-
-def laid(run: Run, protocol: str) -> Laid | None:
-    """A gallery's map; None where none is drawn.
+@cached(*GALLERIES, max_entries=6, show_spinner="Reading the map")
+def layout(run: Run, protocol: str) -> Layout | None:
+    """A gallery's map; None if it has none.
 
     Raises:
-        RunError: the gallery or its map is torn.
+        RunError: the gallery or its map is damaged.
     """
-    return _laid(*_key(run, protocol))
-
-
-@st.cache_resource(max_entries=6, show_spinner="Reading the map")
-def _laid(path: str, protocol: str, stamp: Stamp) -> Laid | None:
-    gallery = loaders._gallery(path, protocol, stamp)
+    gallery = loaders.gallery(run, protocol)
     frame = gallery.map
     if frame is None:
         return None
     if len(frame) != len(gallery) or not {"x", "y"} <= set(frame) or not np.isfinite(frame[["x", "y"]]).all(axis=None):
         raise RunError(
             f"{gallery.path / 'map.parquet'} doesn't fit its gallery: expected x and y of {len(gallery)} items. "
-            "`pddm-lab resume` writes a run's galleries anew."
+            "`pddm-lab resume` writes a run's galleries again."
         )
     labels, names = pd.factorize(gallery.items["class_name"], sort=True)
-    grid = Grid.over(frame["x"].to_numpy(), frame["y"].to_numpy())
-    told = gallery.manifest["map"] or {}
-    return Laid(
-        frame.drop(columns="id", errors="ignore"),
-        grid,
-        grid.places(frame["x"].to_numpy(), frame["y"].to_numpy()),
-        [str(name) for name in names],
-        labels,
-        str(told.get("method", "umap")),
-        str(told.get("reason", "")),
-    )
+    x, y = (frame[axis].to_numpy() for axis in "xy")
+    grid, info = Grid.over(x, y), gallery.manifest["map"] or {}
+    return Layout(
+        frame.drop(columns="id", errors="ignore"), grid, grid.places(x, y), [str(name) for name in names], labels,
+        str(info.get("method", "umap")), str(info.get("reason", "")),
+    )  # fmt: skip
 
 
+@cached(*GALLERIES, max_entries=6, show_spinner="Measuring how far the map can be trusted")
 def trust(run: Run, protocol: str) -> Trust:
-    """How far a map can be trusted: as it was stored, or measured now."""
-    return _trust(*_key(run, protocol))
-
-
-@st.cache_resource(max_entries=6, show_spinner="Measuring how far the map can be trusted")
-def _trust(path: str, protocol: str, stamp: Stamp) -> Trust:
+    """How far a map can be trusted: as stored with it, or measured now."""
     from pddm_lab.gallery.umap_layout import NEIGHBOURS, trust
     from pddm_lab.metrics.density import nearest
 
-    gallery, map_ = loaders._gallery(path, protocol, stamp), _laid(path, protocol, stamp)
-    assert map_ is not None
-    if map_.is_trusted:
-        return Trust(*(map_.frame[column].to_numpy(np.float32) for column in ("radius", "overlap")))
-    rows = sample(np.arange(len(map_)), COMPARED // max(len(map_), 1))
-    measured = trust(map_.frame[["x", "y"]].to_numpy(), *nearest(gallery.features, NEIGHBOURS, rows), rows)
-    found = Trust(*(np.full(len(map_), np.nan, np.float32) for _ in measured))
-    found.radius[rows], found.overlap[rows] = measured
-    return found
+    on_map = layout(run, protocol)
+    assert on_map is not None
+    if on_map.has_trust:
+        return Trust(*(on_map.frame[column].to_numpy(np.float32) for column in ("radius", "overlap")))
+    rows = sample(np.arange(len(on_map)), MOST_DISTANCES // max(len(on_map), 1))
+    features = loaders.gallery(run, protocol).features
+    measured = trust(on_map.frame[["x", "y"]].to_numpy(), *nearest(features, NEIGHBOURS, rows), rows)
+    result = Trust(*(np.full(len(on_map), np.nan, np.float32) for _ in measured))
+    result.radius[rows], result.overlap[rows] = measured
+    return result
 
 
-def judged(run: Run, protocol: str, by: str) -> pd.DataFrame:
-    """row, right and ap of a gallery's queries by a similarity, or of a sample of them: see `query_errors`."""
-    return _judged(*_key(run, protocol), by, _stamp(run.path / "model.safetensors"))
-
-
-@st.cache_resource(max_entries=12, show_spinner="Searching with every query")
-def _judged(path: str, protocol: str, stamp: Stamp, by: str, weights: Stamp) -> pd.DataFrame:
+@cached(*GALLERIES, MODEL, max_entries=12, show_spinner="Searching with every query")
+def query_errors(run: Run, protocol: str, by: str) -> pd.DataFrame:
+    """row, right and ap of (a sample of) a gallery's queries by a similarity: see `analysis.query_errors`."""
     from pddm_lab.analysis.query_errors import SHORTLIST, judge
 
-    gallery = loaders._gallery(path, protocol, stamp)
+    gallery = loaders.gallery(run, protocol)
     queries, searched = gallery.rows("query"), gallery.rows("gallery")
-    similarity = None if by == "euclidean" else loaders._similarities(path, weights)[by]
-    most = min(COMPARED // max(len(searched), 1), SCORED // SHORTLIST if similarity else COMPARED)
+    similarity = None if by == "euclidean" else loaders.similarities(run)[by]
+    most = min(MOST_DISTANCES // max(len(searched), 1), MOST_SCORES // SHORTLIST if similarity else MOST_DISTANCES)
     return judge(gallery.features, gallery.items["label"].to_numpy(), sample(queries, most), searched, similarity)
 
 
+@cached(*GALLERIES, MODEL, max_entries=24, show_spinner="Comparing every item with the anchor")
 def to_anchor(run: Run, protocol: str, anchor: int, by: str) -> np.ndarray:
     """The similarity of every item to the anchor, (items,), larger = more similar."""
-    return _to_anchor(*_key(run, protocol), anchor, by, _stamp(run.path / "model.safetensors"))
-
-
-@st.cache_resource(max_entries=24, show_spinner="Comparing every item with the anchor")
-def _to_anchor(path: str, protocol: str, stamp: Stamp, anchor: int, by: str, weights: Stamp) -> np.ndarray:
     from pddm_lab.analysis.pairs import similarity_to
 
-    return similarity_to(
-        loaders._gallery(path, protocol, stamp).features, anchor, loaders._similarities(path, weights)[by]
-    )
+    return similarity_to(loaders.gallery(run, protocol).features, anchor, loaders.similarities(run)[by])
 
 
+@cached(*GALLERIES)
 def in_order_of(run: Run, other: Run, protocol: str) -> np.ndarray | None:
-    """Rows of another run's gallery in the order of this one's items; None where it holds other items."""
-    return _in_order_of(*_key(run, protocol), *_key(other, protocol))
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _in_order_of(
-    path: str, protocol: str, stamp: Stamp, other: str, other_protocol: str, other_stamp: Stamp
-) -> np.ndarray | None:
-    ids = loaders._gallery(path, protocol, stamp).items["id"]
-    theirs = loaders._gallery(other, other_protocol, other_stamp).items["id"]
-    if ids.equals(theirs):
+    """Rows of another run's gallery in the order of this one's items; None if it holds other items."""
+    ids, others = (loaders.gallery(one, protocol).items["id"] for one in (run, other))
+    if ids.equals(others):
         return np.arange(len(ids))
-    rows = pd.Index(theirs).get_indexer(ids)
-    return rows if len(ids) == len(theirs) and (rows >= 0).all() else None
+    rows = pd.Index(others).get_indexer(ids)
+    return rows if len(ids) == len(others) and (rows >= 0).all() else None
 
 
 def sample(rows: np.ndarray, most: int) -> np.ndarray:
-    """All rows, or a seeded sample of them in their order, where there are more than so many."""
-    most = max(most, FEWEST)
+    """All rows, or a seeded sample of them, in their order, if there are more than `most`."""
+    most = max(most, SMALLEST_SAMPLE)
     if len(rows) <= most:
         return rows
     return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))

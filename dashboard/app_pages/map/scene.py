@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from app_pages.map import data
 from app_pages.map.canvas import Panel, Ring
-from app_pages.map.data import Laid
+from app_pages.map.data import Layout
 from app_pages.map.lasso import Lasso
 from shared import loaders
 
@@ -57,7 +57,7 @@ class Map:
 
     run: Run
     protocol: str
-    laid: Laid
+    layout: Layout
     order: np.ndarray
     """Row in this run's gallery of each row of the page."""
 
@@ -69,7 +69,7 @@ class Map:
     @property
     def places(self) -> np.ndarray:
         """(items, 2) uint16 on the map's grid."""
-        return self.laid.places[self.order]
+        return self.layout.places[self.order]
 
     def similarity(self, anchor: int, by: str) -> np.ndarray:
         """The similarity of every item to an anchor, by the page's rows."""
@@ -79,9 +79,9 @@ class Map:
         """Rows of the page most similar to an anchor, best first."""
         return nearest_to(self.similarity(anchor, by), anchor, count)
 
-    def judged(self, by: str) -> pd.DataFrame:
-        """`data.judged` with a row of the page for each query."""
-        found = data.judged(self.run, self.protocol, by)
+    def query_errors(self, by: str) -> pd.DataFrame:
+        """`data.query_errors` with a row of the page for each query."""
+        found = data.query_errors(self.run, self.protocol, by)
         return found.assign(row=np.argsort(self.order)[found["row"]])
 
     def trust(self) -> tuple[np.ndarray, np.ndarray]:
@@ -169,11 +169,11 @@ def open_map(run: Run, protocol: str, first: Run | None = None) -> Map | None:
     Raises:
         RunError: the gallery or its map is torn.
     """
-    laid = data.laid(run, protocol)
-    if laid is None:
+    layout = data.layout(run, protocol)
+    if layout is None:
         return None
-    order = np.arange(len(laid)) if first is None else data.in_order_of(first, run, protocol)
-    return None if order is None else Map(run, protocol, laid, order)
+    order = np.arange(len(layout)) if first is None else data.in_order_of(first, run, protocol)
+    return None if order is None else Map(run, protocol, layout, order)
 
 
 def colouring(of: Map, choice: Choice, anchor: int, keys: Sequence[Key] = ()) -> Colouring:
@@ -188,9 +188,9 @@ def colouring(of: Map, choice: Choice, anchor: int, keys: Sequence[Key] = ()) ->
     Raises:
         LabError: what it takes is missing or torn.
     """
-    items = len(of.laid)
+    items = len(of.layout)
     if choice.colour == "error":
-        found, title = of.judged(choice.by), style_of(choice.by).title
+        found, title = of.query_errors(choice.by), style_of(choice.by).title
         if choice.measure == "first":
             return replace(
                 figures.colour_by_mistake(items, found["row"].to_numpy(), found["right"].to_numpy()),
@@ -232,7 +232,7 @@ def panels(scene: Scene) -> list[Panel]:
         elif choice.colour == "class" and scene.picked is not None:
             rings = _mates(scene.items["label"].to_numpy(), scene.picked)
         alt = (
-            f"Map of {len(of.laid):,} items. {title}. Arrow keys go from item to item, Enter chooses one, plus and "
+            f"Map of {len(of.layout):,} items. {title}. Arrow keys go from item to item, Enter chooses one, plus and "
             "minus zoom, L draws a lasso, V selects what is in view, Escape clears the selection."
         )
         made.append(Panel(title, of.places, look, alt, rings))
@@ -283,7 +283,7 @@ def selection_table(scene: Scene) -> pd.DataFrame:
     table = scene.items.iloc[rows][["id", "class_name", "role"]].reset_index(drop=True)
     table.insert(0, "row", rows)
     for at, of in enumerate(scene.different):
-        frame, end = of.laid.frame.iloc[of.order[rows]], f"_{of.run.name}" if at else ""
+        frame, end = of.layout.frame.iloc[of.order[rows]], f"_{of.run.name}" if at else ""
         for column in frame:
             table[f"{column}{end}"] = frame[column].to_numpy()
     for at, (of, choice) in enumerate(zip(scene.maps, scene.choices, strict=True)):
@@ -301,7 +301,7 @@ def settings(scene: Scene) -> dict[str, Any]:
     if scene.colour == "anchor":
         told |= {"anchor": scene.anchor_id, "by": [choice.by for choice in scene.choices]}
     if scene.lasso is not None and scene.lasso.panel < len(scene.maps):
-        grid = scene.maps[scene.lasso.panel].laid.grid
+        grid = scene.maps[scene.lasso.panel].layout.grid
         told |= {"lasso_on": scene.maps[scene.lasso.panel].run.name}
         told |= {"lasso": grid.corners_on_map(scene.lasso.corners).round(4).tolist()}
     return told

@@ -30,7 +30,7 @@ def _told(of: Map, choice: Choice, row: int, anchor: int) -> list[str]:
         rank = 1 + int((np.delete(values, anchor) > values[row]).sum())
         return [f"{named(choice.by)} {number(shown(choice.by, values[row]), 3)}, rank {rank:,}"]
     if choice.colour == "error":
-        found = of.judged(choice.by)
+        found = of.query_errors(choice.by)
         found = found[found["row"] == row]
         if not len(found):
             return ["no query" if of.gallery.items["role"].iloc[int(of.order[row])] == "gallery" else "not judged"]
@@ -61,7 +61,7 @@ def facts(scene: Scene) -> dict[str, str]:
     item, first = scene.items.iloc[scene.anchor], scene.first
     roles = {"both": "query and searched", "query": "query", "gallery": "searched"}
     found = {"Class": str(item["class_name"]), "Item": str(item["id"]), "Role": roles[str(item["role"])]}
-    if first.laid.is_trusted:
+    if first.layout.has_trust:
         radius, overlap = (values[scene.anchor] for values in first.trust())
         third = DENSITIES[int(density_of(first.trust()[0])[scene.anchor])]
         found |= {"Radius": f"{radius:.3f}, {third}", "Trust": f"{100 * overlap:.0f} % of neighbours kept"}
@@ -83,13 +83,13 @@ def words(scene: Scene, measure: bool) -> list[str]:
 
 
 def _drawn_words(of: Map) -> str:
-    how = "UMAP" if of.laid.method == "umap" else "their two principal components"
-    why = f" ({of.laid.reason.rstrip('.')})" if of.laid.reason else ""
-    return f"**{len(of.laid):,} of {len(of.laid):,} items drawn**, by {how}{why}."
+    how = "UMAP" if of.layout.method == "umap" else "their two principal components"
+    why = f" ({of.layout.reason.rstrip('.')})" if of.layout.reason else ""
+    return f"**{len(of.layout):,} of {len(of.layout):,} items drawn**, by {how}{why}."
 
 
 def _trust_words(of: Map, measure: bool) -> str:
-    if not measure and not of.laid.is_trusted:
+    if not measure and not of.layout.has_trust:
         return "How far this map can be trusted was not measured: colour by trust to measure a sample."
     overlap = of.trust()[1]
     known = overlap[np.isfinite(overlap)]
@@ -104,7 +104,7 @@ def _trust_words(of: Map, measure: bool) -> str:
 
 def _colour_words(of: Map, choice: Choice) -> str:
     if choice.colour == "error":
-        found, queries = of.judged(choice.by), len(of.gallery.rows("query"))
+        found, queries = of.query_errors(choice.by), len(of.gallery.rows("query"))
         if not len(found):
             return "No query has an item of its class to find."
         how = "" if choice.by == "euclidean" else f", which orders the {SHORTLIST} nearest by Euclidean D anew"

@@ -30,11 +30,11 @@ def maps(scene: Scene, panels: list[canvas.Panel], around: pd.DataFrame | None) 
     if 0 <= row < len(scene.items):
         item = str(scene.items["id"].iloc[row])
         told = canvas.Told(row, item, scene.first.gallery.thumb(row), text.told(scene, row))
-    laid = scene.first.laid
+    layout = scene.first.layout
     canvas.draw(
         panels,
-        laid.names,
-        laid.labels,
+        layout.names,
+        layout.labels,
         key="map",
         scope=" ".join([scene.first.protocol, *(of.run.name for of in scene.different)]),
         linked=not scene.of_two_runs,

@@ -1,4 +1,4 @@
-"""A person's own picture, chosen, dropped or pasted; and a box drawn on a picture to search with that part alone.
+"""A person's own picture, chosen, dropped or pasted; and a crop drawn on a picture to search with that part alone.
 
 Inline components without a build step. What they send is checked here and by `pddm_lab.data.images.verify`.
 """
@@ -15,10 +15,10 @@ import streamlit as st
 
 from pddm_lab.data.images import SUFFIXES, UPLOAD_BYTES
 
-Box = tuple[float, float, float, float]
+Crop = tuple[float, float, float, float]
 """Left, top, right and bottom of a part of a picture, as shares of its width and height."""
 SMALLEST_SIDE = 0.02
-"""Smallest side of a box, as a share of the picture's."""
+"""Smallest side of a crop, as a share of the picture's."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Own:
     data: bytes
 
 
-def read_box(text: str) -> Box | None:
-    """A box from a link; None where it is none."""
+def read_crop(text: str) -> Crop | None:
+    """A crop from a link; None where it is none."""
     try:
         left, top, right, bottom = (float(part) for part in text.split(","))
     except ValueError:
@@ -40,9 +40,9 @@ def read_box(text: str) -> Box | None:
     return (left, top, right, bottom) if inside and min(sides) >= SMALLEST_SIDE - 1e-9 else None
 
 
-def write_box(box: Box) -> str:
-    """A box for a link."""
-    return ",".join(f"{edge:.3f}".rstrip("0").rstrip(".") for edge in box)
+def write_crop(crop: Crop) -> str:
+    """A crop for a link."""
+    return ",".join(f"{edge:.3f}".rstrip("0").rstrip(".") for edge in crop)
 
 
 def own_picture(key: str, on_picture: Callable[[Own], None], small: bool = False) -> None:
@@ -66,23 +66,23 @@ def own_picture(key: str, on_picture: Callable[[Own], None], small: bool = False
          on_picture_change=take)  # fmt: skip
 
 
-def cropper(image: bytes, alt: str, box: Box | None, key: str, on_box: Callable[[Box | None], None]) -> None:
-    """A picture on which a box can be drawn, moved and cleared, by mouse, finger or keys.
+def cropper(image: bytes, alt: str, crop: Crop | None, key: str, on_crop: Callable[[Crop | None], None]) -> None:
+    """A picture on which a crop can be drawn, moved and cleared, by mouse, finger or keys.
 
     Args:
         image: JPEG.
         alt: what it shows.
-        box: the present box.
-        on_box: called with the new box, or None where it was cleared.
+        crop: the present crop.
+        on_crop: called with the new crop, or None where it was cleared.
     """
 
     def take() -> None:
-        sent = st.session_state[key].box
+        sent = st.session_state[key].crop
         if sent:
-            on_box(read_box(sent["text"]))
+            on_crop(read_crop(sent["text"]))
 
     source = "data:image/jpeg;base64," + base64.b64encode(image).decode()
-    _CROP(data={"source": source, "alt": alt, "box": list(box) if box else None}, key=key, on_box_change=take)
+    _CROP(data={"source": source, "alt": alt, "crop": list(crop) if crop else None}, key=key, on_crop_change=take)
 
 
 _OWN = st.components.v2.component(
@@ -170,7 +170,7 @@ export default function (component) {
 _CROP = st.components.v2.component(
     "pddm_lab_crop",
     html="""
-<div class="area" tabindex="0" role="group"><img draggable="false" /><div class="box" hidden></div></div>
+<div class="area" tabindex="0" role="group"><img draggable="false" /><div class="crop" hidden></div></div>
 <div class="below"><span class="hint"></span><button type="button" hidden>Whole picture</button></div>
 """,
     css="""
@@ -179,7 +179,7 @@ _CROP = st.components.v2.component(
 .area:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
 .area { margin: 0 auto; }
 .area img { width: 100%; height: auto; }
-.box { position: absolute; border: 2px solid #fff; outline: 1.5px solid #2F78D0; cursor: move; box-sizing: border-box;
+.crop { position: absolute; border: 2px solid #fff; outline: 1.5px solid #2F78D0; cursor: move; box-sizing: border-box;
   box-shadow: 0 0 0 2000px rgba(10, 14, 20, 0.55); }
 .below { display: flex; justify-content: space-between; gap: 0.5rem; font-size: 0.78rem; margin-top: 0.3rem;
   line-height: 1.3; }
@@ -194,34 +194,34 @@ const within = (value) => Math.min(Math.max(value, 0), 1)
 
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component
-  const [area, image, frame, hint, clear] = [".area", "img", ".box", ".hint", "button"]
+  const [area, image, frame, hint, clear] = [".area", "img", ".crop", ".hint", "button"]
     .map((name) => parentElement.querySelector(name))
-  // No higher than a screen has room for, and without bars beside it: a box is a share of the picture itself.
+  // No higher than a screen has room for, and without bars beside it: a crop is a share of the picture itself.
   image.onload = () => {
     area.style.width = `min(100%, ${(20 * image.naturalWidth) / image.naturalHeight}rem)`
   }
   if (image.src !== data.source) image.src = data.source
   image.alt = data.alt
-  area.setAttribute("aria-label", `${data.alt}. Draw a box to search with a part of it: Enter begins one, ` +
+  area.setAttribute("aria-label", `${data.alt}. Draw a crop to search with a part of it: Enter begins one, ` +
     "the arrow keys move it, with Shift they resize it, Escape clears it.")
-  let box = data.box
+  let crop = data.crop
   let held = null
 
   const show = () => {
-    frame.hidden = clear.hidden = !box
-    hint.textContent = box ? "Searching with this part." : "Drag to search with a part."
-    if (!box) return
-    const [left, top, right, bottom] = box.map((edge) => 100 * edge)
+    frame.hidden = clear.hidden = !crop
+    hint.textContent = crop ? "Searching with this part." : "Drag to search with a part."
+    if (!crop) return
+    const [left, top, right, bottom] = crop.map((edge) => 100 * edge)
     Object.assign(frame.style, {
       left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%`,
     })
   }
   const send = () => {
     clearTimeout(area.later)
-    setTriggerValue("box", { text: box ? box.map((edge) => +edge.toFixed(3)).join(",") : "" })
+    setTriggerValue("crop", { text: crop ? crop.map((edge) => +edge.toFixed(3)).join(",") : "" })
   }
   const wipe = () => {
-    box = null
+    crop = null
     show()
     send()
   }
@@ -237,39 +237,39 @@ export default function (component) {
   area.onpointerdown = (event) => {
     if (event.button) return
     const [x, y] = place(event)
-    held = { x, y, before: box, moves: event.target === frame }
+    held = { x, y, before: crop, moves: event.target === frame }
     try { area.setPointerCapture(event.pointerId) } catch { /* a pointer that is gone already */ }
   }
   area.onpointermove = (event) => {
     if (!held) return
     const [x, y] = place(event)
-    if (held.moves) box = moved(held.before, x - held.x, y - held.y)
-    else box = [Math.min(x, held.x), Math.min(y, held.y), Math.max(x, held.x), Math.max(y, held.y)]
+    if (held.moves) crop = moved(held.before, x - held.x, y - held.y)
+    else crop = [Math.min(x, held.x), Math.min(y, held.y), Math.max(x, held.x), Math.max(y, held.y)]
     show()
   }
   area.onpointerup = area.onpointercancel = () => {
     if (!held) return
     const { before } = held
     held = null
-    if (!box || box[2] - box[0] < SMALLEST || box[3] - box[1] < SMALLEST) box = before // a click, no box
+    if (!crop || crop[2] - crop[0] < SMALLEST || crop[3] - crop[1] < SMALLEST) crop = before // a click, no crop
     show()
-    if (JSON.stringify(box) !== JSON.stringify(before)) send()
+    if (JSON.stringify(crop) !== JSON.stringify(before)) send()
   }
   area.onkeydown = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key]
-    if (event.key === "Escape" && box) wipe()
-    else if (event.key === "Enter" && !box) box = [0.2, 0.2, 0.8, 0.8]
-    else if (step && box) {
+    if (event.key === "Escape" && crop) wipe()
+    else if (event.key === "Enter" && !crop) crop = [0.2, 0.2, 0.8, 0.8]
+    else if (step && crop) {
       const [dx, dy] = step.map((one) => 0.03 * one)
-      const [left, top, right, bottom] = box
-      if (!event.shiftKey) box = moved(box, dx, dy)
-      else box = [left, top, within(Math.max(right + dx, left + 0.06)), within(Math.max(bottom + dy, top + 0.06))]
+      const [left, top, right, bottom] = crop
+      if (!event.shiftKey) crop = moved(crop, dx, dy)
+      else crop = [left, top, within(Math.max(right + dx, left + 0.06)), within(Math.max(bottom + dy, top + 0.06))]
     } else return
     event.preventDefault()
     event.stopPropagation()
     show()
-    if (!box) return
+    if (!crop) return
     clearTimeout(area.later)
     area.later = setTimeout(send, 350) // one search for a row of key presses
   }

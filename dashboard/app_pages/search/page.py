@@ -53,10 +53,10 @@ def search_with(own: own_picture.Own) -> None:
         st.query_params.pop(of_another, None)
 
 
-def keep_box(box: own_picture.Box | None) -> None:
+def keep_crop(crop: own_picture.Crop | None) -> None:
     """Search with a part of the picture; None: with all of it."""
-    if box:
-        st.query_params["crop"] = own_picture.write_box(box)
+    if crop:
+        st.query_params["crop"] = own_picture.write_crop(crop)
     else:
         st.query_params.pop("crop", None)
 
@@ -65,21 +65,21 @@ own: own_picture.Own | None = st.session_state.get("own") if source == "upload" 
 if source == "upload" and own is None:
     own_picture.own_picture("own_picture", search_with)
     st.stop()
-asked_box = st.query_params.get("crop", "")
-box = own_picture.read_box(asked_box)
-if asked_box and not box:
-    st.warning("The link's box is none, so the whole picture is searched with.", icon=":material/link_off:")
+crop_text = st.query_params.get("crop", "")
+crop = own_picture.read_crop(crop_text)
+if crop_text and not crop:
+    st.warning("The link's crop is none, so the whole picture is searched with.", icon=":material/link_off:")
 
 if own is not None:
-    asked = Asked.of_picture(own, box)
+    asked = Asked.of_picture(own, crop)
 else:
     wanted = st.query_params.get("item", "")
     known = loaders.row_of(gallery, wanted)
     if wanted and known is None:
         st.warning(f"The link names “{shell.plain(wanted)}”, which isn't in this gallery.", icon=":material/link_off:")
-        box = None  # it was drawn on that item
+        crop = None  # it was drawn on that item
     row = int(queries[0]) if known is None else known
-    asked = Asked.of_item(run, gallery, row, box)
+    asked = Asked.of_item(run, gallery, row, crop)
 
 query_side, result_side = st.columns([10, 39], gap="medium")
 with query_side:
@@ -94,7 +94,7 @@ with query_side:
     if asked.file is None and own is None:
         st.image(picture, alt=asked.alt, width="stretch")
     else:
-        own_picture.cropper(picture, asked.alt, box, "cropper", keep_box)
+        own_picture.cropper(picture, asked.alt, crop, "cropper", keep_crop)
     if own is None:
         position = int(np.searchsorted(queries, row)) % len(queries)
         with st.container(horizontal=True, gap="xxsmall"):
@@ -129,7 +129,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", horizontal_align
     with st.container(gap=None, width="content"):
         for one in found:
             st.caption(searching.latency(one, f"**{shell.plain(one.run.name)}** · " if beside else ""))
-    settings = {"protocol": protocol, "shortlist": shortlist, "query": asked.item or asked.name, "crop": box}
+    settings = {"protocol": protocol, "shortlist": shortlist, "query": asked.item or asked.name, "crop": crop}
     export.export("results", lambda: searching.results(found), runs, settings)
 {"flow": searching.flow, "why": searching.why, "ceiling": searching.ceiling}[view](found, protocol, shortlist)
 if own is None and not text:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 from app_pages.search import data as search_loading
-from app_pages.search.own_picture import Box, Own
+from app_pages.search.own_picture import Crop, Own
 from shared import loaders, picture_grid, shell
 
 from pddm_lab import cards, figures
@@ -31,22 +31,22 @@ class Asked:
     alt: str
     class_name: str | None
     """None where it is unknown."""
-    box: Box | None
+    crop: Crop | None
     data: bytes | None = None
     file: Path | None = None
     """An item's own picture; None where its data set isn't on this machine."""
 
     @classmethod
-    def of_picture(cls, own: Own, box: Box | None) -> Asked:
-        return cls("", own.name, f"Your picture {own.name}", None, box, data=own.data)
+    def of_picture(cls, own: Own, crop: Crop | None) -> Asked:
+        return cls("", own.name, f"Your picture {own.name}", None, crop, data=own.data)
 
     @classmethod
-    def of_item(cls, run: Run, gallery: Gallery, row: int, box: Box | None) -> Asked:
+    def of_item(cls, run: Run, gallery: Gallery, row: int, crop: Crop | None) -> Asked:
         item, class_name = (str(gallery.items[column].iloc[row]) for column in ("id", "class_name"))
         file = loaders.file_of(run, item)
-        if box and not file:
+        if crop and not file:
             st.warning("Its data set isn't on this machine, so the whole item is searched with.")
-        return cls(item, item, f"The query: {class_name}, {item}", class_name, box if file else None, file=file)
+        return cls(item, item, f"The query: {class_name}, {item}", class_name, crop if file else None, file=file)
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,13 @@ def find(run: Run, protocol: str, asked: Asked, shortlist: int) -> Found:
     """Search a run's gallery. Raises LabError: a file is missing or torn, or a picture can't be read."""
     gallery = loaders.gallery(run, protocol)
     row = gallery.index_of(asked.item) if asked.item else None
-    source = asked.data if asked.data is not None else asked.file if asked.box else None
+    source = asked.data if asked.data is not None else asked.file if asked.crop else None
     if source is None:
         assert row is not None
         feature, seconds = np.array(gallery.features[row]), {}
         picture = loaders.picture(run, asked.item)
     else:
-        seen = search_loading.embedded(run, source, asked.box)
+        seen = search_loading.embedded(run, source, asked.crop)
         feature, seconds, picture = seen.feature, seen.seconds, seen.picture
     result = search_loading.search(run, protocol, feature, shortlist, row)
     return Found(run, gallery, asked, feature, result, picture, seconds | result.seconds)
