@@ -9,30 +9,30 @@
 # ---
 
 # %% [markdown]
-# # Hard quadruplets: what the miner picks, and why
+# # Hard quadruplets: which examples the miner picks, and why
 #
-# A network learns to compare by being shown pairs: *these two belong together, those two don't*. A batch of 20 images has
-# 190 pairs, and most teach nothing: the network is right about them already. So a **miner** looks for the pairs that it
-# gets most wrong. This notebook follows a miner through one batch, picture by picture; shows what the loss makes of its
-# picks; and what happens when the hardest pairs are hard because somebody labelled them wrongly.
+# A network learns to compare images from pairs: *these two belong together, those two don't*. A batch of 20 images has
+# 190 pairs, and the network already gets most of them right, so they teach it nothing. A **miner** looks for the pairs
+# that the network gets most wrong. In this notebook you follow a miner through one batch, picture by picture. You then
+# see how the loss uses its picks, and what happens when pairs are hard only because somebody labelled them wrongly.
 #
-# It trains a small model itself, on handwritten digits that come with scikit-learn, and needs no network. Run the cells
-# from top to bottom; all of it takes well under a minute. Questions are marked **Think**; click *Answer* after you have
-# thought.
+# The notebook trains a small model on handwritten digits that come with scikit-learn, so it needs no internet. Run the
+# cells from top to bottom; together they take well under a minute. Questions are marked **Think**. Click *Answer* when
+# you have thought about one.
 
 # %% tags=["parameters"]
 # fmt: off
-dataset = "digits"  # str, emoji, grocery, cub200, cars196, products, digits, or folder:PATH for any root/<class>/<image>.
-data_root = ""  # str, Folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data.
-runs_root = ""  # str, Folder that holds the runs and the trunk's features; empty: $PDDM_LAB_RUNS, else ./runs.
-image_size = 0  # int, Side of the images that the trunk sees, in pixels; 0: 32 for digits, else 128.
+dataset = "digits"  # str, emoji, grocery, cub200, cars196, products, digits, or folder:PATH for your own PATH/<class>/<image>.
+data_root = ""  # str, Folder with the data sets; empty: $PDDM_LAB_DATA, or ./data.
+runs_root = ""  # str, Folder with the runs and the cached trunk features; empty: $PDDM_LAB_RUNS, or ./runs.
+image_size = 0  # int, Side of the images that the trunk sees, in pixels; 0: 32 for digits, 128 otherwise.
 steps = 300  # int, Steps of each training.
 classes_per_batch = 5  # int, Classes in a batch (P).
 images_per_class = 4  # int, Images of each class in a batch (K).
 lr = 0.002  # float, Learning rate.
-wrong = 0.05  # float, Share of the training images that get a wrong label in the last part; above 0, below 1.
+wrong = 0.05  # float, Share of training images that get a wrong label in section 9; between 0 and 1, both excluded.
 seed = 0  # int, Seed of the weights, the batches and the wrong labels.
-run = ""  # str, A finished run whose logged quadruplets to open as well, by name or path; empty: none.
+run = ""  # str, Name or path of a finished run whose mined quadruplets to show in section 10; empty: skip that section.
 # fmt: on
 
 # %%
@@ -58,6 +58,7 @@ from pddm_lab.config import TrainConfig
 from pddm_lab.config import data_root as data_folder
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.model.similarity import Euclidean
+from pddm_lab.runs.log import coded_table
 from pddm_lab.runs.quadruplets import Mined
 from pddm_lab.teaching.small_training import PHASE, SmallTraining, ids_in, pictures, share_with, with_wrong_labels
 from pddm_lab.training.losses import double_header_hinge, embedding_hinge
@@ -73,20 +74,21 @@ data = read_dataset(dataset, data_folder(data_root))
 # %% [markdown]
 # ## 1. A batch
 #
-# A CNN that was trained on photos, the *trunk*, turns each image into some hundreds of numbers. It stays as it is; what
-# learns is a linear layer on top that makes the **feature** $f$ (128 numbers, length 1), and the **PDDM unit** that
-# scores two features: $S(i, j)$, larger means more similar (`pddm.py`; `local_vs_global.ipynb` builds it up).
+# The *trunk*, a CNN trained on photos, turns each image into some hundreds of numbers. It does not change here. What
+# learns is a linear layer on top of it, which produces the **feature** $f$ (128 numbers, length 1), and the **PDDM
+# unit**, which scores two features: $S(i, j)$, where larger means more similar (`model/pddm.py`;
+# `local_vs_global.ipynb` builds it step by step).
 #
-# A batch holds $P$ classes with $K$ images each (`ClassBatches` in `sampler.py`), so that there are pairs of both kinds
-# in it. The model is half way through its training; this is the batch that comes next.
+# A batch holds $P$ classes with $K$ images each (`ClassBatches` in `data/sampler.py`), so it contains both kinds of
+# pairs. The model is half way through its training, and this is its next batch.
 
 # %%
 training = SmallTraining(data, pooled_features(config, [data.path(item) for item in range(len(data))]), config)
-before = {name: training.metrics(name) for name in ("euclidean", "pddm")}
-warm_up = max(1, steps // 2)
-training.train(warm_up)
+untrained = [round(100 * training.metrics(by)["map@r"], 1) for by in ("euclidean", "pddm")]
+half = max(1, steps // 2)
+training.train(half)
 
-items = training.batch(warm_up + 1)
+items = training.batch(half + 1)
 ids = [data.ids[item] for item in items]
 labels = torch.from_numpy(data.labels[items])
 names = [data.class_names[label] for label in labels]
@@ -95,11 +97,11 @@ faces = [images[item] for item in ids]
 cards.image_grid(zip(ids, names, strict=True), images, small=True)
 
 # %% [markdown]
-# ## 2. All its similarities
+# ## 2. All similarities of the batch
 #
-# Each row and each column is an image; the cell is $S$ of the two. Framed squares on the diagonal hold the pairs of one
-# class, the **positive pairs**; all other cells are **negative pairs**. A perfect similarity would paint the framed
-# squares dark and all else light. Look for light cells inside a frame and dark cells outside: those are mistakes.
+# Each row and each column is an image, and a cell shows their $S$. Framed squares on the diagonal hold the pairs of one
+# class, the **positive pairs**. All other cells are **negative pairs**. With a perfect similarity the framed squares are
+# dark and everything else is light. Light cells inside a frame and dark cells outside are mistakes.
 
 # %%
 S = training.model.similarity("pddm")
@@ -113,44 +115,29 @@ figures.batch_matrix(scores.numpy(), names, faces, "pddm", title="S of all pairs
 #
 # $$(i^*, j^*) = \arg\min_{(i, j) \text{ of one class}} S(i, j)$$
 #
-# Of all pairs of one class, the one that the unit finds *least* similar. In plain torch: hide everything else, and take
-# the minimum. Below are the positive pairs from the hardest to the easiest.
+# Of all pairs of one class, this is the pair with the *lowest* score. In plain torch: hide all other cells and take the
+# minimum.
 
 # %%
 same = labels[:, None] == labels
-upper = torch.ones_like(same).triu(1)  # each pair once
-hidden = scores.masked_fill(~(same & upper), torch.inf)
-i, j = (int(end) for end in divmod(int(hidden.argmin()), len(items)))
-
-
-def pair_frame(left, right):
-    """Pairs of the batch as the cards take them."""
-    return pd.DataFrame({
-        "item_a": [ids[n] for n in left], "item_b": [ids[n] for n in right],
-        "class_a": [names[n] for n in left], "class_b": [names[n] for n in right],
-        "positive": [bool(same[a, b]) for a, b in zip(left, right, strict=True)],
-        "pddm": scores[left, right].numpy(),
-    })  # fmt: skip
-
-
-rows, columns = (same & upper).nonzero(as_tuple=True)
-order = scores[rows, columns].argsort()
-shown = torch.cat([order[:5], order[-3:]]) if len(order) > 8 else order
-display(
-    Markdown(
-        f"$i$ = `{ids[i]}`, $j$ = `{ids[j]}`: $S = {scores[i, j]:.2f}$ is the lowest of {len(order)} positive pairs. "
-        "Here are the five hardest and the three easiest:"
-    )
-)
-cards.pair_grid(pair_frame(rows[shown], columns[shown]), images, ["pddm"], chosen=[ids[i], ids[j]])
+pair_cells = same & torch.ones_like(same).triu(1)  # each positive pair once
+i, j = divmod(int(scores.masked_fill(~pair_cells, torch.inf).argmin()), len(items))
+left, right = pair_cells.nonzero(as_tuple=True)
+order = scores[left, right].argsort()
+some = torch.cat([order[:5], order[-3:]]) if len(order) > 8 else order
+shown = [(ids[a], ids[b], names[a], True, float(scores[a, b])) for a, b in zip(left[some], right[some], strict=True)]
+pairs = pd.DataFrame(shown, columns=["item_a", "item_b", "class_a", "positive", "pddm"])
+print(f"i = {ids[i]}, j = {ids[j]}: S = {scores[i, j]:.2f} is the lowest of {len(order)} positive pairs.")
+print("The five hardest pairs and the three easiest:")
+cards.pair_grid(pairs.assign(class_b=pairs["class_a"]), images, ["pddm"], chosen=[ids[i], ids[j]])
 
 # %% [markdown]
 # ## 4. Their hard negatives
 #
 # $$k^* = \arg\max_{k \text{ of another class}} S(i^*, k) \qquad l^* = \arg\max_{l \text{ of another class}} S(j^*, l)$$
 #
-# For each end of that pair, the image of another class that looks *most* like it. Only two rows of the matrix are needed.
-# Here they are, in order.
+# For each end of that pair, the miner takes the image of another class with the *highest* score. It needs only two rows
+# of the matrix. Here they are, sorted.
 
 # %%
 k, l = (int(scores[end].masked_fill(same[end], -torch.inf).argmax()) for end in (i, j))
@@ -160,94 +147,85 @@ for end, letter in ((i, "i"), (j, "j")):
         "id": [ids[n] for n in ranked], "class_name": [names[n] for n in ranked],
         "rank": range(1, len(ranked) + 1), "value": scores[end, ranked].numpy(),
     })  # fmt: skip
-    display(
-        Markdown(
-            f"Negatives of ${letter}$, the {names[end]} `{ids[end]}`; its $S$ with its partner is {scores[i, j]:.2f}:"
-        )
-    )
+    display(Markdown(f"Negatives of ${letter}$, the {names[end]} `{ids[end]}`. Its pair has $S = {scores[i, j]:.2f}$."))
     display(cards.retrieval_grid(table, images, "pddm"))
 
 # %%
 quads = mine(f, labels, S, "batch")
-found = (int(quads.i), int(quads.j), int(quads.k), int(quads.l))
-assert found in ((i, j, k, l), (j, i, l, k))  # the lab's miner finds the same four
-pairs = {"hardest positive i–j": [(i, j)], "hard negatives i–k, j–l": [(i, k), (j, l)]}
-figures.batch_matrix(scores.numpy(), names, faces, "pddm", marks=pairs, title="The quadruplet of the batch")
+# The lab's miner picks the same four images:
+assert (int(quads.i), int(quads.j), int(quads.k), int(quads.l)) in ((i, j, k, l), (j, i, l, k))
+marks = {"hardest positive i–j": [(i, j)], "hard negatives i–k, j–l": [(i, k), (j, l)]}
+figures.batch_matrix(scores.numpy(), names, faces, "pddm", marks=marks, title="The quadruplet of the batch")
 
 # %% [markdown]
-# **Think.** How many scores did the miner need for that? How many are there in a batch of $m$ images? What if $m$ is 1000?
+# **Think.** How many scores did the miner need? How many pairs does a batch of $m$ images have? What if $m$ is 1000?
 #
 # <details><summary>Answer</summary>
 #
-# The positive pairs, $P \cdot K (K - 1) / 2$ (30 for 5 classes of 4), and two rows of negatives, $2 (m - K)$ (32). All
-# pairs are $m (m - 1) / 2$ (190). With $K$ fixed, the first grows like $m$ and the second like $m^2$: with $m = 1000$ and
-# $K = 4$, 3492 against 499 500. That is why the paper mines this way.
+# It needs the positive pairs, $P \cdot K (K - 1) / 2$ (30 for 5 classes of 4), and two rows of negatives, $2 (m - K)$
+# (32). A batch has $m (m - 1) / 2$ pairs (190). With $K$ fixed, the first grows like $m$ and the second like $m^2$: for
+# $m = 1000$ and $K = 4$ it is 3492 against 499 500. This is why the paper mines this way.
 #
 # </details>
 #
 # ## 5. `batch` against `anchor`
 #
-# That one quadruplet is all that `mining="batch"`, the paper's way, takes from a batch. `mining="anchor"` takes one for
-# *every* image: it is $i$ once, $j$ is its own least similar positive, and $k$, $l$ as before. Circles mark each row's
-# hardest positive, crosses its hardest negative.
+# With `mining="batch"`, the paper's way, a batch yields only that one quadruplet. With `mining="anchor"` *every* image
+# yields one: the image is $i$, its own least similar positive is $j$, and $k$ and $l$ are chosen as before. Circles mark
+# each row's hardest positive, crosses its hardest negative.
+
 
 # %%
+def marks_of(quads):
+    """Cells of the matrix to mark: each row's hardest positive and hardest negative."""
+    ends = {"hardest positive of each row": quads.j, "hardest negative of each row": quads.k}
+    return {name: list(zip(quads.i.tolist(), end.tolist(), strict=True)) for name, end in ends.items()}
+
+
 quads = mine(f, labels, S, "anchor")
-for n in range(len(items)):  # the same by a slow loop
-    partners = [m for m in range(len(items)) if same[n, m] and m != n]
-    others = [m for m in range(len(items)) if not same[n, m]]
-    at = quads.i.tolist().index(n)
-    assert quads.j[at] == min(partners, key=lambda m: scores[n, m])
-    assert quads.k[at] == max(others, key=lambda m: scores[n, m])
-marks = {
-    "hardest positive of each row": list(zip(quads.i.tolist(), quads.j.tolist(), strict=True)),
-    "hardest negative of each row": list(zip(quads.i.tolist(), quads.k.tolist(), strict=True)),
-}
-figures.batch_matrix(scores.numpy(), names, faces, "pddm", marks=marks, title=f"{len(quads)} quadruplets by anchor")
+for n in range(len(items)):  # check with a slow loop
+    row, others = quads.i.tolist().index(n), [m for m in range(len(items)) if m != n]
+    assert quads.j[row] == min((m for m in others if same[n, m]), key=lambda m: scores[n, m])
+    assert quads.k[row] == max((m for m in others if not same[n, m]), key=lambda m: scores[n, m])
+title = f"{len(quads)} quadruplets with anchor mining"
+figures.batch_matrix(scores.numpy(), names, faces, "pddm", marks=marks_of(quads), title=title)
 
 # %% [markdown]
-# The three most violated of them as cards: $i$ and $j$ above, below each its hard negative. $S$ and $D$ (the Euclidean
-# distance of the features) stand on the edges.
+# The three quadruplets that violate the margin most: $i$ and $j$ above, and below each its hard negative. The edges show
+# $S$ and $D$, the Euclidean distance of the features.
 
 # %%
-look = training.look(items)
-cut = pd.DataFrame({"phase": PHASE, "step": warm_up + 1, **training.columns(items, look)})
-cut["violation"] = cut[["slack_ik", "slack_jl"]].max(axis="columns")
-hardest = cut.sort_values("violation", ascending=False)
-hardest = hardest[~hardest[["i", "j"]].apply(frozenset, axis="columns").duplicated()].head(3)
-cards.quadruplet_grid(hardest, images)
+step = training.look(items)
+mined = Mined.of(coded_table([{"phase": PHASE, "step": half + 1, **training.columns(items, step)}]))
+cards.quadruplet_grid(mined.most_violated(mined.pick(PHASE), 3), images)
 
 # %% [markdown]
-# ## 6. What would Euclid have picked?
+# ## 6. What would the Euclidean distance pick?
 #
-# Any similarity can mine. The cards above show in small what mining by Euclidean distance takes from the same batch. The
-# paper's argument is that a global distance picks the wrong ones: where a class is wide, its distances are large without
-# being hard, and where classes are dense, small distances are easily overlooked. Here is the same batch by $-D$:
+# Any similarity can mine. The small pictures on the cards above are the picks of the Euclidean distance from the same
+# batch. The paper argues that a global distance picks the wrong ones: the distances within a wide class are large
+# without being hard, and in dense regions hard pairs have small distances that are easy to miss. The same batch by $-D$:
 
 # %%
 D = -Euclidean().matrix(f, f)
 by_distance = mine(f, labels, Euclidean(), "anchor")
-marks = {
-    "hardest positive of each row": list(zip(by_distance.i.tolist(), by_distance.j.tolist(), strict=True)),
-    "hardest negative of each row": list(zip(by_distance.i.tolist(), by_distance.k.tolist(), strict=True)),
-}
-display(figures.batch_matrix(-D.numpy(), names, faces, "euclidean", marks=marks, title="The same batch by distance"))
+display(figures.batch_matrix(-D.numpy(), names, faces, "euclidean", marks=marks_of(by_distance), title="By D"))
 agree = {end: float((getattr(quads, end) == getattr(by_distance, end)).float().mean()) for end in "jk"}
-print(
-    f"Both take the same hardest positive for {100 * agree['j']:.0f} % of the images, the same hardest negative for {100 * agree['k']:.0f} %."
-)
+print(f"Same hardest positive: {100 * agree['j']:.0f} % of the images; negative: {100 * agree['k']:.0f} %.")
 
 # %% [markdown]
-# ## 7. What the loss makes of them
+# ## 7. How the loss uses them
 #
-# The loss (`losses.py`) asks that the positive pair beats each negative one by a margin $\alpha$ (`score_margin`). What
-# stands inside is the **slack**; above 0 the hinge is violated, and only then does it push:
+# The loss (`training/losses.py`) asks that the positive pair beats each negative pair by a margin $\alpha$
+# (`score_margin`). The value inside the maximum is the **slack**. If it is above 0, the hinge is violated, and only then
+# does the network learn from it:
 #
 # $$\underbrace{\alpha + S_{ik} - S_{ij}}_{\text{slack}_{ik}} \qquad
 # E_m = \max(0, \text{slack}_{ik}) + \max(0, \text{slack}_{jl})$$
 # $$E_e = \max(0, \beta + D_{ij} - D_{ik}) + \max(0, \beta + D_{ij} - D_{jl}) \qquad E = E_m + \lambda E_e$$
 #
-# $E_e$ asks the same of the distances (`distance_margin` $\beta$), so that the features learn along. Here for the batch:
+# $E_e$ asks the same of the distances (with `distance_margin` as $\beta$), so that the features learn as well. For this
+# batch:
 
 # %%
 s_ij, s_ik, s_jl = scores[quads.i, quads.j], scores[quads.i, quads.k], scores[quads.j, quads.l]
@@ -259,201 +237,164 @@ E_e = (beta + d_ij - d_ik).clamp(min=0) + (beta + d_ij - d_jl).clamp(min=0)
 E = E_m.mean() + weight * E_e.mean()
 assert torch.allclose(E_m, double_header_hinge(s_ij, s_ik, s_jl, alpha))
 assert torch.allclose(E_e, embedding_hinge(d_ij, d_ik, d_jl, beta))
-assert torch.isclose(E_m.mean(), look.terms["E_m"], atol=1e-3) and torch.isclose(
-    E_e.mean(), look.terms["E_e"], atol=1e-3
-)
+assert torch.isclose(E_m.mean(), step.terms["E_m"], atol=1e-3)
+assert torch.isclose(E_e.mean(), step.terms["E_e"], atol=1e-3)
 violated = float(((slack_ik > 0) | (slack_jl > 0)).float().mean())
-print(
-    f"E_m = {E_m.mean():.3f}, E_e = {E_e.mean():.3f}, E = {E:.3f}; {100 * violated:.0f} % of the quadruplets violate a hinge"
-)
+print(f"E_m = {E_m.mean():.3f}, E_e = {E_e.mean():.3f}, E = {E:.3f}; {100 * violated:.0f} % violate a hinge.")
 
 # %% [markdown]
-# Now let the model train on. As it gets better, the *hardest* of a batch get easier, but the miner always hands over what
-# is still worst: that is why a loss of mined quadruplets falls slowly, and why it needn't reach 0.
+# Now the model trains on. As it improves, the hardest pairs of a batch become easier, but the miner still picks the worst
+# that are left. This is why the loss of mined quadruplets falls slowly and need not reach 0.
 
 # %%
 start = time.perf_counter()
-training.train(steps - warm_up)
-seconds = time.perf_counter() - start
+training.train(steps - half)
+anchor_ms = 1e3 * (time.perf_counter() - start) / max(steps - half, 1)
 mined = training.mined()
 table = hardness.through_training(mined, mined.pick(PHASE), points=40)
-for what, told in {
+for what, heading in {
     "violated": "Quadruplets that violate a hinge:",
     "slack": "Slack, median and the middle 80 %; above 0 the hinge is violated:",
-    "same": "How often Euclidean mining takes the same image:",
+    "same": "How often Euclidean mining picks the same image:",
 }.items():
-    display(Markdown(told))
-    display(figures.hardness(table, what, height=300))
+    display(Markdown(heading), figures.hardness(table, what, height=300))
 
 # %% [markdown]
-# For the first steps nothing seems to happen: the slack stays at $\alpha$. The unit still gives all pairs about the same
-# score, so that every hinge is violated by $\alpha$ and $E_m = 2 \alpha$. It can only leave this plateau once a difference
-# in $S$ is right for *most* of the hard quadruplets; then the slack opens like a fan.
+# In the first steps the slack stays at $\alpha$. The unit still gives all pairs about the same score, so each hinge is
+# violated by $\alpha$, and $E_m = 2 \alpha$. The unit leaves this plateau only when a difference in $S$ is right for
+# *most* of the hard quadruplets. Then the slacks spread out.
 #
-# ## 8. Does it pay to take one from every anchor?
+# ## 8. Is it worth mining a quadruplet for every anchor?
 #
-# The same model, batches and steps, once with each way of mining. **MAP@R** on new images of the training classes: for an
-# image with $R$ right ones in the gallery, how many of the first $R$ results are right, early ones counting more.
+# The same model, batches and steps, once with each kind of mining. **MAP@R** is measured on new images of the training
+# classes: for an image with $R$ right images in the gallery, it counts how many of the first $R$ results are right, and
+# early ones count more.
+
 
 # %%
+def map_at_r(model):
+    """MAP@R of a model by D and by S, in %."""
+    return [round(100 * model.metrics(by)["map@r"], 1) for by in ("euclidean", "pddm")]
+
+
 one = SmallTraining(data, training.pooled, dataclasses.replace(config, mining="batch"))
 start = time.perf_counter()
 one.train(steps)
-one_seconds = time.perf_counter() - start
-results = [
-    ("before training", before, "–", 0),
-    ("`batch`: one quadruplet a step", {name: one.metrics(name) for name in before}, f"{1e3 * one_seconds / steps:.0f}", steps),
-    ("`anchor`: one for every image", {name: training.metrics(name) for name in before},
-     f"{1e3 * seconds / max(steps - warm_up, 1):.0f}", steps * len(items)),
-]  # fmt: skip
-
-
-def results_table(rows, heads):
-    """A table in Markdown: a name, MAP@R by D and by S, and more."""
-    heads = ["", "MAP@R by D, %", "MAP@R by S, %", *heads]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for name, metrics, *more in rows:
-        values = [f"{100 * metrics[by]['map@r']:.1f}" for by in ("euclidean", "pddm")]
-        lines.append(f"| {' | '.join([name, *values, *map(str, more)])} |")
-    return Markdown("\n".join(lines))
-
-
-results_table(results, ["ms a step", "quadruplets learned from, at most"])
+batch_ms = 1e3 * (time.perf_counter() - start) / steps
+table = pd.DataFrame({
+    "before training": [*untrained, "–", 0],
+    "batch: one per step": [*map_at_r(one), round(batch_ms), steps],
+    "anchor: one per image": [*map_at_r(training), round(anchor_ms), steps * len(items)],
+}).transpose()  # fmt: skip
+table.set_axis(["MAP@R by D, %", "MAP@R by S, %", "ms per step", "quadruplets, at most"], axis="columns")
 
 # %% [markdown]
-# **Think.** The hardest pair of a batch is the one with the most to teach. Why does learning from it alone go so slowly?
+# **Think.** The hardest pair of a batch has the most to teach. Why is learning from it alone so slow?
 #
 # <details><summary>Answer</summary>
 #
-# It is one example a step instead of twenty, so the gradient is noisy: each step puts right one odd pair, whatever that
-# does to the others. And the very hardest pairs are often *too* hard: an unreadable scrawl, or a wrong label. That is the
-# next part.
+# It is one example per step instead of twenty, so the gradient is noisy: each step corrects one odd pair, whatever that
+# does to the others. And the hardest pairs are often *too* hard: an illegible digit, or a wrong label (section 9).
 #
 # </details>
 #
 # ## 9. Too hard: wrong labels
 #
-# Suppose somebody labelled in a hurry: a share of the training images (`wrong`) get the label of another class, at random.
-# A wrong label makes an image a *very* hard positive for its supposed classmates, and a very hard negative for its real
-# ones. So the miner, which looks for hard pairs, finds wrong labels more often than chance would.
+# Suppose somebody labelled in a hurry, and a share of the training images (`wrong`) has the label of a random other
+# class. With its wrong label an image is a *very* hard positive for its supposed classmates and a very hard negative for
+# its real ones. A miner looks for hard pairs, so it picks wrong labels more often than chance.
 
 # %%
 bad_labels, is_wrong = with_wrong_labels(data.labels, data.train, wrong, seed)
 bad_ids = [data.ids[item] for item in np.flatnonzero(is_wrong)]
-spoiled = {}
+misled = {}
 for mining in ("anchor", "batch"):
-    spoiled[mining] = SmallTraining(data, training.pooled, dataclasses.replace(config, mining=mining), bad_labels)
-    spoiled[mining].train(steps)
-bad = spoiled["anchor"].mined()
+    misled[mining] = SmallTraining(data, training.pooled, dataclasses.replace(config, mining=mining), bad_labels)
+    misled[mining].train(steps)
+bad = misled["anchor"].mined()
 chance = 1 - (1 - wrong) ** 4
-text = (
-    f"{len(bad_ids)} of {len(data.train)} training images are labelled wrongly ({100 * wrong:.0f} %). Of four images "
-    f"drawn at random, at least one would be wrong {100 * chance:.0f} % of the time. Of the mined quadruplets "
-    f"**{100 * share_with(bad, bad_ids):.0f} %** hold one, and of the hardest tenth **{100 * share_with(bad, bad_ids, 0.1):.0f} %**."
-)
-display(Markdown(text))
-late = bad.ordered(bad.pick(PHASE, steps=(max(1, steps // 2), steps)), "violation")
-worst = bad.frame(late[:400])
-worst = worst[~worst[["i", "j"]].apply(frozenset, axis="columns").duplicated()].head(3)
-display(
-    Markdown(
-        "The most violated quadruplets of the second half. The names below the pictures are the labels as given; compare them with the pictures."
-    )
-)
+display(Markdown(
+    f"{len(bad_ids)} of {len(data.train)} training images have a wrong label ({100 * wrong:.0f} %). Of four random images "
+    f"at least one is wrong {100 * chance:.0f} % of the time. A wrong image is part of **{100 * share_with(bad, bad_ids):.0f} %** "
+    f"of the mined quadruplets and of **{100 * share_with(bad, bad_ids, 0.1):.0f} %** of the hardest tenth."
+))  # fmt: skip
+worst = bad.most_violated(bad.pick(PHASE, steps=(half, steps)), 3)
+display(Markdown("The most violated quadruplets of the second half; compare the given labels with the pictures:"))
 cards.quadruplet_grid(worst, pictures(data, ids_in(worst)))
 
 # %% [markdown]
-# What does it cost? The gallery and the queries below keep their right labels; only the training was misled.
-
+# What do the wrong labels cost? The gallery and the queries keep their right labels. The last column is the standard
+# deviation of the scores in the batch.
 
 # %%
-def spread(model):
-    """How far apart the scores of a batch lie: their standard deviation."""
-    features = model.features(items)
-    return f"{model.model.similarity('pddm').matrix(features, features).std():.3f}"
-
-
 trained = {
-    "`anchor`, right labels": training, f"`anchor`, {100 * wrong:.0f} % wrong": spoiled["anchor"],
-    "`batch`, right labels": one, f"`batch`, {100 * wrong:.0f} % wrong": spoiled["batch"],
+    "anchor, right labels": training, f"anchor, {100 * wrong:.0f} % wrong": misled["anchor"],
+    "batch, right labels": one, f"batch, {100 * wrong:.0f} % wrong": misled["batch"],
 }  # fmt: skip
-measured = [(name, {by: model.metrics(by) for by in before}, spread(model)) for name, model in trained.items()]
-results_table(measured, ["spread of S in the batch"])
+rows = {}
+for name, model in trained.items():
+    g = model.features(items)
+    rows[name] = [*map_at_r(model), f"{model.model.similarity('pddm').matrix(g, g).std():.3f}"]
+pd.DataFrame(rows, index=["MAP@R by D, %", "MAP@R by S, %", "spread of S"]).transpose()
 
 # %% [markdown]
-# With the settings that the notebook comes with, the score suffers most. To spread the scores pays only if most of the
-# *hardest* pairs profit; when too many of them are wrong, every spread makes the loss larger, and the unit stays on the
-# plateau where all pairs score alike: look at the last column. The features themselves still learn by $E_e$. (Much the
-# same keeps `batch` there: one odd pair a step.)
+# With the notebook's own settings the score suffers most. Spreading the scores lowers the loss only if most of the
+# *hardest* pairs improve. If too many are wrong, any spread raises the loss, and the unit stays on the plateau where all
+# pairs score alike: see the last column. The features still learn through $E_e$. (`batch` stays there for a similar reason.)
 #
-# The weakness can be turned to use. A wrongly labelled image is found the least similar by its supposed classmates again
-# and again, while an image of another class lies closer. `hardness.suspects` counts that, with the lower end of an
-# interval as the score, so that little evidence counts little. The first suspects, next to pictures of the class they are
-# labelled as and of the class they are taken for:
+# This weakness is also useful. For its supposed classmates a wrongly labelled image is often the least similar one,
+# while an image of another class is closer. `hardness.suspects` counts how often. Its score is the lower end of an
+# interval, so little evidence gives a low score. The first suspects, with the class of their label and the one nearer:
 
 # %%
 suspects = hardness.suspects(bad, bad.pick(PHASE))
 listed = suspects.head(len(bad_ids))
 if len(listed):
-    right = listed["id"].isin(bad_ids)
-    display(
-        Markdown(
-            f"Of the first {len(listed)} suspects {right.sum()} are indeed wrong (**{100 * right.mean():.0f} %**); by chance it would be {100 * wrong:.0f} %."
-        )
-    )
+    share = 100 * listed["id"].isin(bad_ids).mean()
+    print(f"{share:.0f} % of the first {len(listed)} suspects have a wrong label; by chance {100 * wrong:.0f} %.")
     first = suspects.head(6)
     typical = hardness.examples(bad, bad.pick(PHASE), {*first["class_name"], *first["named"]})
     needed = {*first["id"], *(item for some in typical.values() for item in some)}
     display(cards.suspect_grid(first, pictures(data, needed), typical))
 else:
-    print(f"No image met enough classmates in {steps} steps to be suspected.")
+    print(f"In {steps} steps no image met enough classmates to be a suspect.")
 
 # %% [markdown]
-# **Think.** Would you leave out the hardest pairs, to be safe?
+# **Think.** Would you leave out the hardest pairs to be safe?
 #
 # <details><summary>Answer</summary>
 #
-# That is what *semi-hard* mining does: it takes negatives that are farther than the positive, but within the margin. It
-# is steadier, and it also misses the pairs that could have taught most. Mining one quadruplet per anchor, averaging over
-# all of them, and looking at the suspects by eye is the way this lab goes.
+# *Semi-hard* mining does that: it takes negatives that are farther away than the positive, but within the margin. It is
+# more stable, but it misses the pairs that could teach most. This lab mines one quadruplet per anchor, averages over
+# all of them, and lets you check the suspects by eye.
 #
 # </details>
 #
 # ## 10. The quadruplets of a real run
 #
-# Every training of the lab logs each quadruplet that it mined. With `run` set, here are its hardest ones and the classes
-# that it mixes up.
+# Each training of the lab logs every quadruplet that it mined. Set `run` to see its hardest ones, and the classes that
+# it confuses.
 
 # %%
 if run:
     opened = run_named(run, runs_root)
     log = Mined.of(opened.mined())
-    phase = log.phases[0]
-    of_run = log.pick(phase)
-    display(
-        figures.hardness(
-            hardness.through_training(log, of_run), title=f"{opened.name}: quadruplets that violate a hinge"
-        )
-    )
-    top = log.frame(log.ordered(of_run, "violation")[:400])
-    top = top[~top[["i", "j"]].apply(frozenset, axis="columns").duplicated()].head(6)
-    its_data = read_dataset(
-        opened.config.dataset, data_folder(opened.config.data_root),
-        known_query_share=opened.config.known_query_share, split_seed=opened.config.split_seed,
-    )  # fmt: skip
-    display(cards.quadruplet_grid(top, pictures(its_data, ids_in(top)), similarity=opened.config.similarity))
+    of_run = log.pick(log.phases[0])
+    title = f"{opened.name}: quadruplets that violate a hinge"
+    display(figures.hardness(hardness.through_training(log, of_run), title=title))
+    its_data = read_dataset(opened.config.dataset, data_folder(opened.config.data_root))
+    worst = log.most_violated(of_run, 6)
+    display(cards.quadruplet_grid(worst, pictures(its_data, ids_in(worst)), similarity=opened.config.similarity))
     mixed = hardness.mutual(hardness.confusions(log, of_run)).head(5)
     examples = hardness.mixed_up(log, of_run, list(zip(mixed["a"], mixed["b"], strict=True)))
     needed = {item for pair in examples.values() for some in pair for item in some}
     display(cards.confusion_bars(mixed, pictures(its_data, needed), examples))
 else:
-    display(
-        Markdown("*No run was named: `-p run NAME` shows this part of a run that `pddm-lab train quick` has trained.*")
-    )
+    display(Markdown("*No run is set. Train one with `pddm-lab train quick`, then set `run` to its name.*"))
 
 # %% [markdown]
 # ## Where to go from here
 #
-# * Other pictures: `dataset="emoji"`, or `folder:PATH` for your own.
-# * More classes in a batch make harder negatives: try `classes_per_batch=10` on a data set that has them.
-# * The dashboard's page *Quadruplets* filters a run's quadruplets by class, step and item: `pddm-lab dashboard`.
+# * Use other pictures: `dataset="emoji"`, or `folder:PATH` for your own.
+# * More classes in a batch give harder negatives. Try `classes_per_batch=10` on a data set that has enough classes.
+# * On the dashboard's page *Quadruplets* you can filter a run's quadruplets by class, step and item: `pddm-lab dashboard`.

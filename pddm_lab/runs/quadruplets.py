@@ -199,6 +199,12 @@ class Mined:
         whole = self._orders[order]
         return whole[chosen[whole]]
 
+    def most_violated(self, rows: NDArray[np.intp], count: int) -> pd.DataFrame:
+        """The most violated of some rows as a frame, at most `count`; no positive pair occurs twice."""
+        rows = self.ordered(rows, "violation")
+        pairs = pd.Series(list(map(frozenset, zip(self.ends["i"][rows], self.ends["j"][rows], strict=True))))
+        return self.frame(rows[~pairs.duplicated()][:count])
+
     def same(self, end: str) -> NDArray[np.bool_]:
         """Where Euclidean mining takes the same item as j, or the same negative k for the same i; (quads,)."""
         return (self.ends[end] == self.ends[f"e_{end}"]) & (self.ends["i"] == self.ends["e_i"])
