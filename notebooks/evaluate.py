@@ -43,7 +43,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from pddm_lab import cards, figures
 from pddm_lab.analysis.pairs import pairs_by_density
 from pddm_lab.analysis.query_errors import judge
-from pddm_lab.analysis.thresholds import by_density, nearest_to, threshold_at_fpr
+from pddm_lab.analysis.thresholds import around_threshold, by_density, threshold_at_fpr
 from pddm_lab.applications.feature_spaces import PRETRAINED, gallery_spaces
 from pddm_lab.metrics.class_margins import MARGINS, class_margins
 from pddm_lab.metrics.retrieval import cluster, evaluate
@@ -305,7 +305,7 @@ figures.roc(distributions, title=f"{figures.PROTOCOL_TITLES[protocol]}: what a t
 # %%
 for by in ("euclidean", "pddm"):
     at = threshold_at_fpr(sample, by, 0.01)
-    near = nearest_to(sample, by, at, 2)
+    near = around_threshold(sample, by, at, 2)
     for end in "ab":
         items = gallery.items.iloc[near[end]]
         near = near.assign(**{f"item_{end}": items["id"].to_numpy(), f"class_{end}": items["class_name"].to_numpy()})

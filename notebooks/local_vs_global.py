@@ -49,7 +49,7 @@ from pddm_lab.teaching.point_sets import (
     LAYOUTS,
     PlaneConfig,
     first_anchor,
-    make_scene,
+    make_point_set,
     mesh,
     path,
     spans,
@@ -60,7 +60,7 @@ from pddm_lab.training.losses import double_header_hinge
 from pddm_lab.training.miner import mine
 
 config = PlaneConfig(scene, seed=seed, steps=steps, hidden=hidden)
-points = make_scene(scene, seed)
+points = make_point_set(scene, seed)
 layout = LAYOUTS[scene]
 
 # %% [markdown]
@@ -93,7 +93,7 @@ smallest = min(span.half for span in spans(points))
 figures.plane_rulers(points, {"r small": smallest, "r at 1 %": radius})
 
 # %%
-found = ", ".join(f"{region} **{100 * share:.0f} %**" for region, share in distance["known"].found.items())
+found = ", ".join(f"{region} **{100 * share:.0f} %**" for region, share in distance["known"].tpr_by_region.items())
 display(
     Markdown(
         f"With $r = {radius:.2f}$, which lets 1 % of the negative pairs pass, of the positive pairs D finds: {found}."
@@ -352,12 +352,12 @@ for protocol in ("known", "unseen"):
 #   classes stand upright. It has never been there.
 
 # %%
-cases = [("One density", make_scene("even", seed), seed)]
+cases = [("One density", make_point_set("even", seed), seed)]
 cases += [
-    (f"Two islands, seed {number}", make_scene("islands", number), number) for number in (seed, seed + 1, seed + 2)
+    (f"Two islands, seed {number}", make_point_set("islands", number), number) for number in (seed, seed + 1, seed + 2)
 ]
-cases += [("Diagonals", make_scene("diagonals", seed), seed)]
-cases += [("Two grains, upright never trained", without(make_scene("grains", seed), "upright"), seed)]
+cases += [("Diagonals", make_point_set("diagonals", seed), seed)]
+cases += [("Two grains, upright never trained", without(make_point_set("grains", seed), "upright"), seed)]
 lines = [
     "| | known: D | known: S | unseen: D | unseen: S | R@1 unseen: D | R@1 unseen: S |",
     "|---|---|---|---|---|---|---|",

@@ -49,7 +49,7 @@ def test_a_score_that_means_something_else_in_sparse_regions_is_found_out() -> N
     found = calibrated(made(60_000, (2.0, 0.0), shifts=(-1.0, 0.0, 1.0)), 0.5)
     even = [found.even(third) for third in DENSITIES]
     assert even == sorted(even) and even[2] - even[0] == pytest.approx(2, abs=0.25)
-    said = found.said_at_even
+    said = found.predicted_at_even
     for third, at in zip(DENSITIES, even, strict=True):
         slope, intercept = found.curves["all"]
         assert said[third] == pytest.approx(1 / (1 + math.exp(-(slope * at + intercept))))
@@ -83,7 +83,7 @@ def test_reliability_is_that_of_a_slow_loop() -> None:
         mass = sum(weight[pair] for pair in bins[place])
         mean = sum(weight[pair] * said[pair] for pair in bins[place]) / mass
         share_found = sum(weight[pair] * positive[pair] for pair in bins[place]) / mass
-        assert (found.said[number], found.found[number]) == pytest.approx((mean, share_found))
+        assert (found.predicted[number], found.observed[number]) == pytest.approx((mean, share_found))
         assert found.pairs[number] == len(bins[place])
         error += mass * abs(mean - share_found)
     for pair in range(200):

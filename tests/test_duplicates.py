@@ -12,7 +12,14 @@ from PIL import Image
 
 from pddm_lab.analysis import duplicates
 from pddm_lab.analysis.duplicate_effect import Matches, best_matches, effect
-from pddm_lab.analysis.duplicates import across_splits, confirmed, find_alike, groups_of, print_of, read_pictures
+from pddm_lab.analysis.duplicates import (
+    across_splits,
+    compare_files,
+    find_duplicates,
+    groups_of,
+    print_of,
+    read_pictures,
+)
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.model.similarity import Euclidean
 
@@ -58,7 +65,7 @@ def test_planted_copies_are_found_and_nothing_else(planted: dict[str, Gallery]) 
     told: list[tuple[int, int, str]] = []
     pictures = read_pictures(planted, progress=lambda *at: told.append(at))
     assert told[-1] == (34, 34, "pictures")
-    alike = find_alike(pictures, duplicates.ALIKE, progress=lambda *at: told.append(at))
+    alike = find_duplicates(pictures, duplicates.NEAR_DUPLICATE, progress=lambda *at: told.append(at))
     assert told[-1] == (34 * 33 // 2, 34 * 33 // 2, "pairs")
     found = {(row.a, row.b): (row.kind, row.same_label) for row in alike.pairs.itertuples()}
     assert found == {
@@ -74,13 +81,13 @@ def test_planted_copies_are_found_and_nothing_else(planted: dict[str, Gallery]) 
 
 
 def test_only_identical_ones_are_looked_for_where_asked(planted: dict[str, Gallery]) -> None:
-    pairs = find_alike(read_pictures(planted, prints=False), 1.0).pairs
+    pairs = find_duplicates(read_pictures(planted, prints=False), 1.0).pairs
     assert pairs[["a", "b", "kind"]].to_numpy().tolist() == [[0, 30, "identical"]]
 
 
 def test_likeness_is_that_of_a_slow_loop(planted: dict[str, Gallery]) -> None:
     pictures = read_pictures(planted)
-    pairs = find_alike(pictures, -1.0).pairs
+    pairs = find_duplicates(pictures, -1.0).pairs
     assert len(pairs) == 34 * 33 // 2
     for row in pairs.sample(60, random_state=0).itertuples():
         if row.kind == "identical":
@@ -96,8 +103,8 @@ def test_likeness_is_that_of_a_slow_loop(planted: dict[str, Gallery]) -> None:
 
 def test_the_strongest_pairs_are_kept_where_there_are_too_many(planted: dict[str, Gallery]) -> None:
     pictures = read_pictures(planted)
-    few = find_alike(pictures, 0.0, most=10)
-    every = find_alike(pictures, 0.0)
+    few = find_duplicates(pictures, 0.0, most=10)
+    every = find_duplicates(pictures, 0.0)
     assert len(few.pairs) == 10 and few.left_out == len(every.pairs) - 10
     assert few.pairs["likeness"].tolist() == every.pairs["likeness"].head(10).tolist()
 
@@ -111,7 +118,7 @@ def test_one_plain_colour_is_like_itself_alone() -> None:
     items = pd.DataFrame({"id": list("abcd"), "label": 0, "class_name": "c", "split": "train", "protocol": "known",
                           "row": range(4)})  # fmt: skip
     prints = np.array([print_of(data) for data in buffers])
-    alike = find_alike(duplicates.Pictures(items, prints, [b"1", b"2", b"3", b"4"]))
+    alike = find_duplicates(duplicates.Pictures(items, prints, [b"1", b"2", b"3", b"4"]))
     assert alike.pairs[["a", "b", "kind"]].to_numpy().tolist() == [[0, 1, "near"]]
 
 
@@ -127,11 +134,11 @@ def test_files_confirm_what_thumbnails_say(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
     picture(1).save(tmp_path / "c.bmp")
     picture(2).save(tmp_path / "d.png")
-    assert [confirmed(tmp_path, "a.png", name) for name in ("b.png", "c.bmp", "d.png", "e.png")] == [
+    assert [compare_files(tmp_path, "a.png", name) for name in ("b.png", "c.bmp", "d.png", "e.png")] == [
         "same file", "same pixels", "same thumbnail only", "",
     ]  # fmt: skip
-    assert confirmed("", "a.png", "b.png") == ""
-    assert confirmed(tmp_path / "sub", "../a.png", "../b.png") == ""
+    assert compare_files("", "a.png", "b.png") == ""
+    assert compare_files(tmp_path / "sub", "../a.png", "../b.png") == ""
 
 
 def test_best_matches_give_the_recall_that_the_run_measured(digits_run) -> None:
@@ -154,10 +161,10 @@ def test_the_effect_of_twins_is_that_of_a_slow_loop() -> None:
     found = effect("euclidean", matches, labels, [(0, 1), (4, 0), (4, 1), (2, 5)])
     # Query 5 has nothing to find. 0 finds 1, its twin, and nothing else is left; 2 finds 3 and keeps it; 4 finds 0, a
     # twin, and has nothing left without both.
-    assert (found.queries, found.twinned) == (3, 3)
-    assert (found.recall, found.with_twin) == (1, 1) and np.isnan(found.without_twin)
-    assert (found.removed, found.removed_queries) == (1, 1)
+    assert (found.queries, found.duplicated) == (3, 3)
+    assert (found.recall, found.recall_duplicated) == (1, 1) and np.isnan(found.recall_others)
+    assert (found.recall_removed, found.removed_queries) == (1, 1)
     found = effect("euclidean", matches, labels, [(4, 0)])
-    assert (found.twinned, found.without_twin, found.removed, found.removed_queries) == (1, 1, 1, 3)
+    assert (found.duplicated, found.recall_others, found.recall_removed, found.removed_queries) == (1, 1, 1, 3)
     found = effect("euclidean", matches, labels, [(2, 3), (2, 0)])  # 2's right answer is gone; nothing left to find
-    assert (found.twinned, found.removed_queries) == (2, 2)
+    assert (found.duplicated, found.removed_queries) == (2, 2)

@@ -158,4 +158,4 @@ def test_a_run_of_it_is_like_any_other(digits_run, digits_config, tmp_path) -> N
     assert isinstance(metric, Mahalanobis)
     found = explain_by(pddm, metric, features[0].numpy(), features[1].numpy(), features[2:9].numpy())
     assert len(found.u) == config.dim and 0 <= found.familiarity <= 1
-    assert any("familiar" in sentence for sentence in found.told()) == (found.familiarity < 1)
+    assert any("familiar" in sentence for sentence in found.sentences()) == (found.familiarity < 1)

@@ -9,7 +9,7 @@ from test_calibration import made
 from pddm_lab import cards, figures
 from pddm_lab.analysis.calibration import calibrate
 from pddm_lab.analysis.metric_axioms import Axioms, examine
-from pddm_lab.cards import Cell, Head, Shot, Together
+from pddm_lab.cards import Cell, Head, Tile, TileSet
 from pddm_lab.model.similarity import Cosine, Euclidean
 
 
@@ -40,7 +40,7 @@ def test_reliability_and_chances_are_those_measured() -> None:
     found = calibrate(made(8000, (2.0, -1.0)).rename(columns={"s": "pddm"}), "pddm")
     assert found is not None
     diagram = figures.reliability_diagram({"pddm": found}, "isotonic")
-    assert np.allclose(np.array(diagram.data[0].x, dtype=float), found.maps["isotonic"].said, atol=1e-5)
+    assert np.allclose(np.array(diagram.data[0].x, dtype=float), found.maps["isotonic"].predicted, atol=1e-5)
     assert figures.reliability_diagram({"pddm": found}, log=True).layout.xaxis.type == "log"
     curves = figures.chance_by_density(found)
     assert [trace.name for trace in curves.data] == ["all pairs", "dense", "middle", "sparse"]
@@ -50,8 +50,8 @@ def test_reliability_and_chances_are_those_measured() -> None:
 
 def test_tables_and_cards_escape_what_they_are_given() -> None:
     bad = "<b>x</b>"
-    table = str(cards.audit_table([Head(bad, bad), Head("n")], [[Cell(bad, said=bad), Cell("1 %", "fails", bad, bad)]]))
-    grid = str(cards.together_grid([Together([Shot(bad, bad, bad)] * 2, [bad], True)], {}, chosen=bad))
+    table = str(cards.audit_table([Head(bad, bad), Head("n")], [[Cell(bad, hint=bad), Cell("1 %", "fails", bad, bad)]]))
+    grid = str(cards.tile_sets([TileSet([Tile(bad, bad, bad)] * 2, [bad], True)], {}, chosen=bad))
     for body in (table, grid):
         assert bad not in body and "&lt;b&gt;" in body
     assert 'aria-label="does not hold"' in table

@@ -10,12 +10,12 @@ import torch
 
 from pddm_lab import figures
 from pddm_lab.teaching.plane import Snapshot, inside, measure_distance, score, score_at, train_plane
-from pddm_lab.teaching.point_sets import PlaneConfig, Scene, first_anchor, make_scene, mesh, path, spans, vector
+from pddm_lab.teaching.point_sets import PlaneConfig, PointSet, first_anchor, make_point_set, mesh, path, spans, vector
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[Scene, list[Snapshot]]:
-    scene = make_scene("density")
+def trained() -> tuple[PointSet, list[Snapshot]]:
+    scene = make_point_set("density")
     return scene, list(train_plane(scene, PlaneConfig(steps=12)))
 
 
@@ -43,7 +43,7 @@ def test_contours_of_s_and_circles_of_d_lie_around_the_anchor(trained) -> None:
 
 
 def test_before_there_is_a_unit_only_the_points_are_drawn() -> None:
-    scene = make_scene("even")
+    scene = make_point_set("even")
     figure = figures.plane_neighbourhood(scene, first_anchor(scene), None, 0, 0)
     assert not [one for one in figure.data if one.type == "contour" or one.name == "D accepts"]
 
@@ -85,7 +85,7 @@ def test_measures_through_the_training_are_those_of_the_snapshots(trained) -> No
 
 
 def test_rulers_reach_through_a_class_and_up_to_the_next() -> None:
-    scene = make_scene("islands")
+    scene = make_point_set("islands")
     figure = figures.plane_rulers(scene, {"one": 0.2})
     own, other = figure.data
     found = sorted(spans(scene), key=lambda span: span.half)
@@ -98,7 +98,7 @@ def test_rulers_reach_through_a_class_and_up_to_the_next() -> None:
 
 def test_pairs_are_drawn_with_their_difference_and_their_mean() -> None:
     ends = np.array([[0, 0], [1, 0.5]])
-    figure = figures.plane_pairs(make_scene("even"), {"A": ends, "B": ends[::-1]})
+    figure = figures.plane_pairs(make_point_set("even"), {"A": ends, "B": ends[::-1]})
     legs, _ = (one for one in figure.data if one.name == "u")
     assert (list(legs.x), list(legs.y)) == ([0, 1, 1], [0, 0, 0.5])
     (mean,) = [one for one in figure.data if one.name == "v of A"]

@@ -61,7 +61,7 @@ def test_rank_flow_draws_what_any_similarity_has_among_its_first() -> None:
 
 
 def test_rank_flow_of_an_unknown_class_marks_nothing_wrong() -> None:
-    figure = figures.rank_flow(shortlist(8), NAMES, asked="i2")
+    figure = figures.rank_flow(shortlist(8), NAMES, highlighted="i2")
     assert {line.name for line in figure.data} == {"class of the query unknown"}
     assert [line.line.width for line in figure.data] == [4 if item == "i2" else 2 for item in shortlist(8)["id"]]
     assert len(figures.rank_flow(shortlist(0), NAMES).data) == 0
@@ -82,8 +82,8 @@ def test_ceiling_marks_the_chosen_size() -> None:
     measured = Ceiling(np.linspace(0.1, 0.9, 300), np.linspace(0.3, 1, 300), 10, 10)
     figure = figures.ceiling(measured, 50)
     lines, marks = [line for line in figure.data if line.mode == "lines"], figure.data[1::2]
-    assert [mark.y[0] for mark in marks] == pytest.approx([100 * measured.reached[49], 100 * measured.found[49]])
-    for line, values in zip(lines, (measured.reached, measured.found), strict=True):
+    assert [mark.y[0] for mark in marks] == pytest.approx([100 * measured.reached[49], 100 * measured.recall[49]])
+    for line, values in zip(lines, (measured.reached, measured.recall), strict=True):
         np.testing.assert_allclose(line.y, 100 * values[np.array(line.x) - 1], atol=1e-3)
         assert {1, 300} <= set(line.x)
     assert figures.ceiling(measured, 1000).data[1].x[0] == 300
@@ -111,9 +111,9 @@ def test_dimension_rows_say_what_each_adds(why: Explanation) -> None:
 
 def test_retrieval_tiles_can_be_asked_why() -> None:
     results = pd.DataFrame({"id": ["a", "b"], "class_name": ["x", "y"], "rank": [1, 2], "value": [-0.5, -0.6]})
-    body = cards.retrieval_grid(results.assign(said="PDDM 7"), {}, "euclidean", why=True, asked="b").body
+    body = cards.retrieval_grid(results.assign(note="PDDM 7"), {}, "euclidean", why=True, highlighted="b").body
     assert body.count('data-why="a"') == body.count('data-why="b"') == 1
-    assert body.count(" data-asked") == 1
+    assert body.count(" data-highlighted") == 1
     assert body.count("PDDM 7") == 4  # in each tile's title, and in its picture's words
     assert "data-why" not in cards.retrieval_grid(results, {}, "euclidean").body
 
@@ -128,11 +128,11 @@ def test_extremes_are_the_ends_of_a_sorted_column() -> None:
 
 
 def test_an_explanation_is_told_in_sentences(why: Explanation) -> None:
-    first, second, third = why.told()
+    first, second, third = why.sentences()
     largest = np.sort(why.distance_shares)[::-1].cumsum()
     assert first == f"D is {why.distance:.2f}; {int((largest < 0.5).sum()) + 1} of 6 dimensions hold half of D²."
     taken = f"{'take away' if why.score < why.score_of_equals else 'add'} {abs(why.score - why.score_of_equals):.2f}"
     assert taken in second
     assert f"{abs(why.gain):.2f} {'more' if why.gain >= 0 else 'less'} similar" in third
     same = explain(np.eye(6)[0], np.eye(6)[0], PDDM(6))
-    assert same.told() == ["Both have the same features, so that D is 0."]
+    assert same.sentences() == ["Both have the same features, so that D is 0."]

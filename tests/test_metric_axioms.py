@@ -43,14 +43,14 @@ class OnALine(Similarity):
         return self(queries[:, None], gallery[None])
 
 
-def answers(of: metric_axioms.Axioms) -> dict[str, metric_axioms.Finding]:
-    return {finding.question: finding for finding in of.findings()}
+def answers(of: metric_axioms.Axioms) -> dict[str, metric_axioms.PropertyCheck]:
+    return {finding.name: finding for finding in of.checks()}
 
 
 def test_a_metric_passes_every_question() -> None:
     axioms = examine(Euclidean(), unit_length(60), -1.0, rows=60)
     found = answers(axioms)
-    assert list(found) == list(metric_axioms.QUESTIONS)
+    assert list(found) == list(metric_axioms.PROPERTIES)
     assert all(found[name].holds for name in ("symmetric", "self", "closest", "triangle", "chains"))
     assert found["transitive"].holds is None
     assert axioms.offset == 0
@@ -139,15 +139,15 @@ def test_what_is_drawn_depends_on_the_seed_alone_and_progress_is_told() -> None:
         for seed in (1, 1, 2)
     ]
     assert np.array_equal(runs[0].rows, runs[1].rows) and not np.array_equal(runs[0].rows, runs[2].rows)
-    assert runs[0].findings() == runs[1].findings()
+    assert runs[0].checks() == runs[1].checks()
     assert told[2][:2] == (40, 40)
     with pytest.raises(ValueError, match="three items"):
         examine(Cosine(), unit_length(2), 0.0)
 
 
 def test_findings_become_a_table() -> None:
-    table = metric_axioms.findings_table(examine(Cosine(), unit_length(30), 0.2).findings(), "known")
-    assert len(table) == len(metric_axioms.QUESTIONS)
+    table = metric_axioms.checks_table(examine(Cosine(), unit_length(30), 0.2).checks(), "known")
+    assert len(table) == len(metric_axioms.PROPERTIES)
     assert set(table["protocol"]) == {"known"} and (table["scored"] <= table["of"]).all()
 
 

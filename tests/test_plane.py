@@ -25,23 +25,23 @@ from pddm_lab.teaching.plane import (
     table_of,
     train_plane,
 )
-from pddm_lab.teaching.point_sets import PlaneConfig, Scene, make_scene, mesh, path, vector, without
+from pddm_lab.teaching.point_sets import PlaneConfig, PointSet, make_point_set, mesh, path, vector, without
 
 
-def trained(**choices) -> tuple[Scene, list[Snapshot]]:
+def trained(**choices) -> tuple[PointSet, list[Snapshot]]:
     torch.set_num_threads(1)
     config = PlaneConfig(**choices)
-    scene = make_scene(config.scene, config.seed)
+    scene = make_point_set(config.scene, config.seed)
     return scene, list(train_plane(scene, config))
 
 
 @pytest.fixture(scope="module")
-def density() -> tuple[Scene, list[Snapshot]]:
+def density() -> tuple[PointSet, list[Snapshot]]:
     return trained(scene="density")
 
 
 @pytest.fixture(scope="module")
-def grains() -> tuple[Scene, list[Snapshot]]:
+def grains() -> tuple[PointSet, list[Snapshot]]:
     return trained(scene="grains", steps=250)
 
 
@@ -71,7 +71,7 @@ def test_a_training_can_be_repeated_whatever_else_draws_numbers() -> None:
 
 
 def test_a_training_ends_when_it_is_told_to() -> None:
-    scene, config = make_scene("even"), PlaneConfig(scene="even", steps=50)
+    scene, config = make_point_set("even"), PlaneConfig(scene="even", steps=50)
     asked = iter([False] * 17 + [True])
     snapshots = list(train_plane(scene, config, lambda: next(asked)))
     assert [snapshot.step for snapshot in snapshots[-2:]] == [15, 17]
@@ -81,10 +81,10 @@ def test_s_finds_in_the_sparse_region_what_d_cannot(density) -> None:
     scene, snapshots = density
     s, d = snapshots[-1].known, measure_distance(scene)["known"]
     assert snapshots[-1].loss < 0.05 < snapshots[1].loss
-    assert d.found["dense"] == 1
-    assert d.found["sparse"] < 0.6
-    assert s.found["dense"] > 0.95
-    assert s.found["sparse"] > d.found["sparse"] + 0.3
+    assert d.tpr_by_region["dense"] == 1
+    assert d.tpr_by_region["sparse"] < 0.6
+    assert s.tpr_by_region["dense"] > 0.95
+    assert s.tpr_by_region["sparse"] > d.tpr_by_region["sparse"] + 0.3
     assert s.metrics["tpr@1%fpr"] > d.metrics["tpr@1%fpr"] + 0.15
     assert s.metrics["auc"] > d.metrics["auc"]
 
@@ -149,7 +149,7 @@ def test_measures_are_those_of_a_slow_count(density, protocol: str) -> None:
     negative = [matrix[a, b] for a, b in pairs if labels[a] != labels[b]]
     passed = sum(one > found.threshold + 1e-5 for one in negative)
     assert passed == pytest.approx(ACCEPTED_NEGATIVES * len(negative), abs=2)
-    for region, share in found.found.items():
+    for region, share in found.tpr_by_region.items():
         of_region = [one for one, place in positive if place == region]
         assert share == pytest.approx(sum(one > found.threshold for one in of_region) / len(of_region), abs=0.01)
     above = sum(one > found.threshold for one, _ in positive) / len(positive)
@@ -192,9 +192,9 @@ def test_what_comes_to_each_layer_is_what_the_equations_say() -> None:
 
 
 def test_a_region_without_pairs_is_not_measured(recwarn: pytest.WarningsRecorder) -> None:
-    measured = measure_distance(without(make_scene("grains"), "upright"))
-    assert list(measured["known"].found) == ["lying"]
-    assert list(measured["unseen"].found) == ["lying", "upright"]
+    measured = measure_distance(without(make_point_set("grains"), "upright"))
+    assert list(measured["known"].tpr_by_region) == ["lying"]
+    assert list(measured["unseen"].tpr_by_region) == ["lying", "upright"]
     assert not recwarn
     table = table_of({"euclidean": measured})
     (row,) = table[(table["protocol"] == "known") & (table["metric"] == "recall@1")].to_dict("records")

@@ -14,9 +14,9 @@ from pddm_lab.teaching.point_sets import (
     LAYOUTS,
     TRAIN,
     PlaneConfig,
-    Scene,
+    PointSet,
     first_anchor,
-    make_scene,
+    make_point_set,
     mesh,
     path,
     spans,
@@ -26,11 +26,11 @@ from pddm_lab.teaching.point_sets import (
 
 
 @pytest.fixture(params=LAYOUTS)
-def scene(request: pytest.FixtureRequest) -> Scene:
-    return make_scene(request.param, seed=3)
+def scene(request: pytest.FixtureRequest) -> PointSet:
+    return make_point_set(request.param, seed=3)
 
 
-def test_every_class_is_held_out_in_part_and_some_never_train(scene: Scene) -> None:
+def test_every_class_is_held_out_in_part_and_some_never_train(scene: PointSet) -> None:
     known, unseen = set(scene.held_out("known")), set(scene.held_out("unseen"))
     assert len(known) + len(unseen) + scene.trains.sum() == len(scene.points)
     assert not known & unseen
@@ -44,7 +44,7 @@ def test_every_class_is_held_out_in_part_and_some_never_train(scene: Scene) -> N
     assert set(scene.region_of(np.arange(len(scene.points)))) == set(scene.regions)
 
 
-def test_a_scene_lies_within_what_is_drawn(scene: Scene) -> None:
+def test_a_scene_lies_within_what_is_drawn(scene: PointSet) -> None:
     for axis, (low, high) in enumerate(EXTENT):
         assert low < scene.points[:, axis].min() < scene.points[:, axis].max() < high
         assert low < path(scene)[:, axis].min() <= path(scene)[:, axis].max() < high
@@ -55,13 +55,13 @@ def test_a_scene_lies_within_what_is_drawn(scene: Scene) -> None:
 
 
 def test_a_seed_draws_a_scene_again() -> None:
-    assert (make_scene("density", 1).points == make_scene("density", 1).points).all()
-    assert (make_scene("density", 1).points != make_scene("density", 2).points).any()
-    assert make_scene("density").points.dtype == np.float32
+    assert (make_point_set("density", 1).points == make_point_set("density", 1).points).all()
+    assert (make_point_set("density", 1).points != make_point_set("density", 2).points).any()
+    assert make_point_set("density").points.dtype == np.float32
 
 
 def test_a_wide_class_reaches_further_than_small_classes_lie_apart() -> None:
-    scene = make_scene("density")
+    scene = make_point_set("density")
     region = scene.region_of(np.arange(len(scene.points)))
     away = np.linalg.norm(scene.points[:, None] - scene.points[None], axis=-1)
     same = scene.labels[:, None] == scene.labels[None]
@@ -70,7 +70,7 @@ def test_a_wide_class_reaches_further_than_small_classes_lie_apart() -> None:
     assert within_sparse > 4 * between_dense
 
 
-def test_the_first_anchor_is_held_out_and_of_a_known_class(scene: Scene) -> None:
+def test_the_first_anchor_is_held_out_and_of_a_known_class(scene: PointSet) -> None:
     assert first_anchor(scene) in scene.held_out("known")
 
 
@@ -89,11 +89,11 @@ def test_choices_out_of_range_are_named(wrong: dict) -> None:
 
 def test_an_unknown_scene_is_named() -> None:
     with pytest.raises(ConfigError, match="density, islands, grains"):
-        make_scene("moon")
+        make_point_set("moon")
 
 
 def test_a_region_that_never_trains_keeps_what_it_is_measured_on() -> None:
-    scene = make_scene("grains", 3)
+    scene = make_point_set("grains", 3)
     other = without(scene, "upright")
     assert not (other.trains & (other.region_of(np.arange(len(other.points))) == "upright")).any()
     lying = scene.region_of(np.arange(len(scene.points))) == "lying"
@@ -105,7 +105,7 @@ def test_a_region_that_never_trains_keeps_what_it_is_measured_on() -> None:
 
 
 def test_how_far_a_ruler_must_reach_and_may() -> None:
-    scene = make_scene("islands")
+    scene = make_point_set("islands")
     for span in spans(scene)[::5]:
         own = [point for point, label in zip(scene.points, scene.labels, strict=True) if label == span.label]
         others = [point for point, label in zip(scene.points, scene.labels, strict=True) if label != span.label]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pddm_lab.analysis import query_errors
-from pddm_lab.analysis.pairs import nearest_to, similarity_to
+from pddm_lab.analysis.pairs import most_similar, similarity_to
 from pddm_lab.analysis.query_errors import judge
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.similarity import Euclidean, Similarity, make_similarity
@@ -79,11 +79,11 @@ def test_the_neighbourhood_of_an_anchor_agrees_with_a_loop(name: str) -> None:
     expected = [float(similarity.pairs(anchor[None], torch.from_numpy(other)[None])) for other in FEATURES]
     np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
     ranked = sorted((row for row in range(96) if row != 17), key=lambda row: -values[row])
-    assert nearest_to(values, 17, 12).tolist() == ranked[:12]
+    assert most_similar(values, 17, 12).tolist() == ranked[:12]
 
 
 def test_equally_similar_items_come_by_row_and_no_more_than_there_are() -> None:
     values = np.array([0, 1, 1, 2, 1], np.float32)
-    assert nearest_to(values, 3, 2).tolist() == [1, 2]
-    assert nearest_to(values, 0, 9).tolist() == [3, 1, 2, 4]
-    assert nearest_to(values[:1], 0, 3).tolist() == []
+    assert most_similar(values, 3, 2).tolist() == [1, 2]
+    assert most_similar(values, 0, 9).tolist() == [3, 1, 2, 4]
+    assert most_similar(values[:1], 0, 3).tolist() == []

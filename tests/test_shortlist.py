@@ -29,28 +29,28 @@ def test_ceiling_equals_a_slow_loop(tmp_path: Path, queries: int, longest: int) 
         found.append([len(set(order[:size]) & set(right)) / len(right) for size in sizes])
         reached.append([bool(set(order[:size]) & set(right)) for size in sizes])
     result = ceiling(gallery, longest)
-    np.testing.assert_allclose(result.found, np.mean(found, axis=0))
+    np.testing.assert_allclose(result.recall, np.mean(found, axis=0))
     np.testing.assert_allclose(result.reached, np.mean(reached, axis=0))
     assert (result.queries, result.total) == (len(found), len(found))
-    assert result.at(5) == (result.found[4], result.reached[4])
-    assert result.at(10_000) == (result.found[-1], result.reached[-1])
+    assert result.at(5) == (result.recall[4], result.reached[4])
+    assert result.at(10_000) == (result.recall[-1], result.reached[-1])
 
 
 def test_twins_do_not_stand_in_for_the_query(tmp_path: Path) -> None:
     gallery = make(tmp_path, 10, features=np.ones((10, 4), np.float32))
     result = ceiling(gallery)
-    assert result.found[8] == pytest.approx(1), "all others, whichever the index names first"
+    assert result.recall[8] == pytest.approx(1), "all others, whichever the index names first"
 
 
 def test_of_many_queries_a_seeded_sample_is_measured(tmp_path: Path) -> None:
     gallery = make(tmp_path, 40, features=make_features(40))
     few = ceiling(gallery, most_queries=12, seed=3)
     assert (few.queries, few.total) == (12, 40)
-    np.testing.assert_array_equal(few.found, ceiling(gallery, most_queries=12, seed=3).found)
-    assert np.abs(few.found - ceiling(gallery).found).max() < 0.5
+    np.testing.assert_array_equal(few.recall, ceiling(gallery, most_queries=12, seed=3).recall)
+    assert np.abs(few.recall - ceiling(gallery).recall).max() < 0.5
 
 
 def test_without_a_right_item_there_is_nothing_to_measure(tmp_path: Path) -> None:
     result = ceiling(make(tmp_path, 4, items=make_items(4)))
-    assert (result.queries, result.total, len(result.found)) == (0, 0, 0)
+    assert (result.queries, result.total, len(result.recall)) == (0, 0, 0)
     assert np.isnan(result.at(3)).all()

@@ -11,9 +11,9 @@ import pytest
 from pddm_lab.analysis.thresholds import (
     QUADRANTS,
     _class_weights,
+    around_threshold,
     by_density,
     clearest_first,
-    nearest_to,
     quadrant_of,
     threshold_at_fpr,
     who_is_right,
@@ -47,7 +47,7 @@ def test_the_threshold_is_the_lowest_that_keeps_the_share(share: float) -> None:
 
 def test_the_nearest_either_side() -> None:
     pairs = made_up(decimals=6)
-    found = nearest_to(pairs, "s", 0.3, 4)
+    found = around_threshold(pairs, "s", 0.3, 4)
     assert len(found) == 16 and found["s"].is_monotonic_increasing
     for kind in (True, False):
         values = sorted(pairs.loc[pairs["positive"] == kind, "s"])
@@ -55,8 +55,8 @@ def test_the_nearest_either_side() -> None:
         of_kind = found[found["positive"] == kind]
         assert list(of_kind["s"]) == below[-4:] + above[:4]
         assert list(of_kind["accepted"]) == 4 * [False] + 4 * [True]
-    assert len(nearest_to(pairs, "s", 99, 4)) == 8
-    assert nearest_to(pairs[:0], "s", 0.3, 4).empty
+    assert len(around_threshold(pairs, "s", 99, 4)) == 8
+    assert around_threshold(pairs[:0], "s", 0.3, 4).empty
 
 
 def test_quadrants_and_who_is_right_in_them() -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from pddm_lab.analysis.metric_axioms import Finding
+from pddm_lab.analysis.metric_axioms import PropertyCheck
 from pddm_lab.metrics.density import DENSITIES
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ CALIBRATED = 0.02
 SAME_EVERYWHERE = 0.1
 """Range of the chances said at the even odds of the thirds up to which a similarity counts as meaning the same."""
 MAPS = {"platt": "logistic (Platt)", "isotonic": "isotonic"}
-QUESTIONS: dict[str, tuple[str, str]] = {
+PROPERTIES: dict[str, tuple[str, str]] = {
     "calibrated": (
         "Calibrated",
         f"Expected calibration error: by how much the chance said is off. It holds up to {100 * CALIBRATED:.0f} %.",
@@ -51,9 +51,9 @@ QUESTIONS: dict[str, tuple[str, str]] = {
 class Reliability:
     """Chances said against shares found, on pairs that were not fitted."""
 
-    said: Float[np.ndarray, " bins"]
+    predicted: Float[np.ndarray, " bins"]
     """Mean chance said in each bin; ascending."""
-    found: Float[np.ndarray, " bins"]
+    observed: Float[np.ndarray, " bins"]
     """Share of positive pairs in it."""
     pairs: Int[np.ndarray, " bins"]
     """Pairs in it."""
@@ -93,31 +93,31 @@ class Calibration:
         return -intercept / slope if slope else math.nan
 
     @property
-    def said_at_even(self) -> dict[str, float]:
+    def predicted_at_even(self) -> dict[str, float]:
         """What the map of all pairs says where a pair of a third is as likely positive as negative: 0.5 is right."""
         return {third: float(chance(self.curves["all"], np.array(self.even(third)))) for third in DENSITIES}
 
     @property
     def gap(self) -> float:
-        """The range of `said_at_even`: 0 where it means one chance everywhere; NaN where a third has no even odds."""
-        said = list(self.said_at_even.values())
+        """The range of `predicted_at_even`; NaN if a third has no even odds."""
+        said = list(self.predicted_at_even.values())
         return max(said) - min(said) if np.isfinite(said).all() else math.nan
 
-    def findings(self, by: str = "platt") -> list[Finding]:
-        """Every question answered, in the order of `QUESTIONS`.
+    def checks(self, by: str = "platt") -> list[PropertyCheck]:
+        """Every question answered, in the order of `PROPERTIES`.
 
         Args:
             by: the map, a key of `MAPS`.
         """
-        error, said = self.maps[by].error, self.said_at_even
+        error, said = self.maps[by].error, self.predicted_at_even
         told = ", ".join(f"{100 * chance:.0f} % in the {third} third" for third, chance in said.items())
         calibrated, same = error <= CALIBRATED, self.gap <= SAME_EVERYWHERE
         return [
-            Finding(
+            PropertyCheck(
                 self.similarity, "calibrated", calibrated, error, self.judged, self.total,
                 f"The chances said for pairs of new classes are off by {100 * error:.1f} points on average",
             ),
-            Finding(
+            PropertyCheck(
                 self.similarity, "everywhere", same if np.isfinite(self.gap) else None, self.gap, self.judged,
                 self.total,
                 f"Pairs that are even odds are said to be of one class with {told}" if np.isfinite(self.gap)
@@ -191,24 +191,24 @@ def chance(curve: tuple[float, float], scores: Float[np.ndarray, " pairs"]) -> F
 
 
 def reliability(
-    said: Float[np.ndarray, " pairs"], positive: Bool[np.ndarray, " pairs"], share: float, bins: int = BINS
+    predicted: Float[np.ndarray, " pairs"], positive: Bool[np.ndarray, " pairs"], share: float, bins: int = BINS
 ) -> Reliability:
-    """Compare chances said with what was so.
+    """Compare chances predicted with what was so.
 
     Args:
-        said: of each pair, 0 to 1.
+        predicted: of each pair, 0 to 1.
         positive: whether it is of one class.
         share: of positive pairs, to weight to.
-        bins: each holds as many pairs, by rank of what was said; equal chances are in one bin.
+        bins: each holds as many pairs, by rank of what was predicted; equal chances are in one bin.
     """
     weight = weights(positive, share)
-    edges = np.unique(np.quantile(said, np.linspace(0, 1, bins + 1)))
-    place = np.clip(np.searchsorted(edges, said, side="right") - 1, 0, max(len(edges) - 2, 0))
+    edges = np.unique(np.quantile(predicted, np.linspace(0, 1, bins + 1)))
+    place = np.clip(np.searchsorted(edges, predicted, side="right") - 1, 0, max(len(edges) - 2, 0))
     mass = np.bincount(place, weight)
     held = np.flatnonzero(mass)
-    means = [np.bincount(place, weight * values)[held] / mass[held] for values in (said, positive)]
+    means = [np.bincount(place, weight * values)[held] / mass[held] for values in (predicted, positive)]
     error = float((mass[held] * np.abs(means[0] - means[1])).sum() / mass.sum())
-    brier = float((weight * (said - positive) ** 2).sum() / weight.sum())
+    brier = float((weight * (predicted - positive) ** 2).sum() / weight.sum())
     known = share * (1 - share)
     return Reliability(means[0], means[1], np.bincount(place)[held], error, brier, 1 - brier / known if known else 0.0)
 

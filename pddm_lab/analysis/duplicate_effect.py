@@ -40,7 +40,7 @@ class Matches:
     """Which items of the gallery are searched."""
     best: Int[np.ndarray, "queries shortlist"]
     """Rows of the items found, best first; the query itself last of all."""
-    to_find: Int[np.ndarray, " queries"]
+    relevant: Int[np.ndarray, " queries"]
     """Items of its class that are searched, itself aside."""
 
 
@@ -79,8 +79,8 @@ def best_matches(
         found[start : start + _QUERIES] = searched[order.numpy()]
         if progress:
             progress(min(start + _QUERIES, len(queries)), len(queries), "queries")
-    to_find = of_class.reindex(labels[queries]).fillna(0).to_numpy(dtype=np.int64) - is_searched[queries]
-    return Matches(queries, len(every), is_searched, found, to_find)
+    relevant = of_class.reindex(labels[queries]).fillna(0).to_numpy(dtype=np.int64) - is_searched[queries]
+    return Matches(queries, len(every), is_searched, found, relevant)
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,12 @@ class Effect:
     similarity: str
     queries: int
     """Queries with something to find."""
-    twinned: int
+    duplicated: int
     """Of these: with a twin."""
     recall: float
-    with_twin: float
-    without_twin: float
-    removed: float
+    recall_duplicated: float
+    recall_others: float
+    recall_removed: float
     """Recall@1 of all, were each query's twins taken out of what it searches."""
     removed_queries: int
     """Queries with something left to find then."""
@@ -117,17 +117,17 @@ def effect(
         for query, other in (pair, pair[::-1]):
             if matches.searched[other]:
                 searched_twins.setdefault(int(query), set()).add(int(other))
-    right, twinned, right_then = [], [], []
-    for query, best, to_find in zip(matches.queries.tolist(), matches.best, matches.to_find, strict=True):
-        if to_find <= 0:
+    right, duplicated, right_then = [], [], []
+    for query, best, relevant in zip(matches.queries.tolist(), matches.best, matches.relevant, strict=True):
+        if relevant <= 0:
             continue
         own = searched_twins.get(query, set())
         right.append(labels[best[0]] == labels[query])
-        twinned.append(bool(own))
+        duplicated.append(bool(own))
         others = [row for row in best.tolist() if row not in own and row != query]
-        if others and to_find > sum(labels[row] == labels[query] for row in own):
+        if others and relevant > sum(labels[row] == labels[query] for row in own):
             right_then.append(labels[others[0]] == labels[query])
-    hits, has = np.array(right, dtype=bool), np.array(twinned, dtype=bool)
+    hits, has = np.array(right, dtype=bool), np.array(duplicated, dtype=bool)
     return Effect(
         similarity, len(hits), int(has.sum()), _mean(hits), _mean(hits[has]), _mean(hits[~has]),
         _mean(np.array(right_then, dtype=bool)), len(right_then),

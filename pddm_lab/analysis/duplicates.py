@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 SIDE = 16
 """Pixels a side of a print."""
-LEAST = 0.9
+LEAST_LIKENESS = 0.9
 """Likeness from which on a pair is kept."""
-ALIKE = 0.95
+NEAR_DUPLICATE = 0.95
 """Likeness from which on a pair counts as near-duplicate unless a user chooses otherwise."""
 MOST = 200_000
 """Most pairs that are kept, the most alike ones."""
@@ -74,7 +74,7 @@ class Pictures:
 
 
 @dataclass(frozen=True, eq=False)
-class Alike:
+class DuplicatePairs:
     """Pairs of pictures that are alike."""
 
     pairs: pd.DataFrame
@@ -137,9 +137,9 @@ def print_of(thumb: bytes) -> UInt8[np.ndarray, "side side 3"]:
         return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def find_alike(
-    pictures: Pictures, least: float = LEAST, *, most: int = MOST, progress: Progress | None = None
-) -> Alike:
+def find_duplicates(
+    pictures: Pictures, least: float = LEAST_LIKENESS, *, most: int = MOST, progress: Progress | None = None
+) -> DuplicatePairs:
     """Every pair of pictures of at least a likeness, plain or mirrored: all pairs are compared.
 
     Args:
@@ -186,7 +186,7 @@ def find_alike(
     order = {"by": ["alike", "likeness", "a", "b"], "ascending": [True, False, True, True], "ignore_index": True}
     pairs = kept[0].assign(alike=kept[0]["kind"] != "identical").sort_values(**order).drop(columns="alike")
     same = labels[pairs["a"]] == labels[pairs["b"]] if count else np.empty(0, bool)
-    return Alike(pairs.assign(same_label=same), least, left_out + dropped)
+    return DuplicatePairs(pairs.assign(same_label=same), least, left_out + dropped)
 
 
 def _identical(keys: np.ndarray, most: int) -> tuple[pd.DataFrame, int]:
@@ -217,7 +217,7 @@ def across_splits(items: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         items: with a column split.
-        pairs: of `Alike`.
+        pairs: of `DuplicatePairs`.
     """
     splits = items["split"].to_numpy()
     rank = {name: number for number, name in enumerate(SPLITS)}
@@ -250,7 +250,7 @@ def groups_of(count: int, pairs: pd.DataFrame) -> Int[np.ndarray, " items"]:
     return connected_components(links, directed=False)[1].astype(np.int64)
 
 
-def confirmed(root: str | Path, first: str, second: str) -> str:
+def compare_files(root: str | Path, first: str, second: str) -> str:
     """What the files say of two items whose thumbnails are identical.
 
     Returns:

@@ -76,7 +76,7 @@ class Explanation:
         parts = np.abs(self.score_parts)
         return np.argsort(-(self.distance_shares + parts / max(parts.sum(), 1e-300)), kind="stable")[:count]
 
-    def told(self) -> list[str]:
+    def sentences(self) -> list[str]:
         """What there is to say, in sentences: on D, on S, and on the place."""
         dim, change = len(self.u), self.score - self.score_of_equals
         said = [

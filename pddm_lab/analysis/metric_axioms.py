@@ -44,12 +44,12 @@ Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
-class Finding:
+class PropertyCheck:
     """One property of one similarity: whether it holds, the number that says so, and a sentence."""
 
     similarity: str
-    question: str
-    """A key of the module's `QUESTIONS`."""
+    name: str
+    """A key of the module's `PROPERTIES`."""
     holds: bool | None
     """None: not asked of a metric either."""
     value: float
@@ -60,7 +60,7 @@ class Finding:
     text: str
 
 
-QUESTIONS: dict[str, tuple[str, str]] = {
+PROPERTIES: dict[str, tuple[str, str]] = {
     "symmetric": ("Symmetric", "S(a,b) = S(b,a): the largest difference found, as a share of the spread of S."),
     "self": (
         "Same self-similarity",
@@ -160,8 +160,8 @@ class Axioms:
         """Whether an item has another that is more similar to it than it is itself."""
         return self.closer > 0
 
-    def findings(self) -> list[Finding]:
-        """Every question answered, in the order of `QUESTIONS`."""
+    def checks(self) -> list[PropertyCheck]:
+        """Every question answered, in the order of `PROPERTIES`."""
         n, s, t, c = self.items, self.symmetry, self.triangles, self.chains
         unequal = max(s.pairs_largest, s.matrix_largest) / self.spread
         ranged = float(np.ptp(self.own)) / self.spread
@@ -200,7 +200,7 @@ class Axioms:
                 f"{percent(c.broken, c.chains)} of friends' friends are not accepted themselves",
             ),
         }  # fmt: skip
-        return [Finding(self.similarity, question, *answer) for question, answer in answers.items()]
+        return [PropertyCheck(self.similarity, question, *answer) for question, answer in answers.items()]
 
 
 def percent(part: int, whole: int) -> str:
@@ -354,7 +354,7 @@ def _chains(
     )  # fmt: skip
 
 
-def findings_table(findings: list[Finding], protocol: str) -> pd.DataFrame:
+def checks_table(findings: list[PropertyCheck], protocol: str) -> pd.DataFrame:
     """Findings as a table to take away."""
     import pandas as pd
 
@@ -362,7 +362,7 @@ def findings_table(findings: list[Finding], protocol: str) -> pd.DataFrame:
         {
             "protocol": protocol,
             "similarity": finding.similarity,
-            "question": finding.question,
+            "property": finding.name,
             "holds": finding.holds,
             "value": finding.value,
             "scored": finding.scored,

@@ -150,7 +150,7 @@ def similarity_to(
     return values
 
 
-def nearest_to(values: Float[np.ndarray, " items"], anchor: int, count: int) -> Int[np.ndarray, " nearest"]:
+def most_similar(values: Float[np.ndarray, " items"], anchor: int, count: int) -> Int[np.ndarray, " nearest"]:
     """Rows of the items most similar to the anchor, best first, itself left out; equal ones by row.
 
     Args:

@@ -18,7 +18,7 @@ _CHUNK_QUERIES = 256
 class Ceiling:
     """The most that any order of a shortlist can reach, for shortlists of 1, 2, 3, ... items."""
 
-    found: Float[np.ndarray, " sizes"]
+    recall: Float[np.ndarray, " sizes"]
     """Share of a query's right items that are in the shortlist, the mean over the queries."""
     reached: Float[np.ndarray, " sizes"]
     """Share of the queries with a right item in the shortlist: the highest R@1 there can be."""
@@ -28,14 +28,11 @@ class Ceiling:
     """Queries that have a right item in the gallery."""
 
     def at(self, size: int) -> tuple[float, float]:
-        """`found` and `reached` of a shortlist of this many items; of a larger one than measured, those of the largest.
-
-        NaN where nothing was measured.
-        """
-        if not len(self.found):
+        """`recall` and `reached` of a shortlist of this size, or of the largest measured; NaN if none was."""
+        if not len(self.recall):
             return float("nan"), float("nan")
-        place = min(size, len(self.found)) - 1
-        return float(self.found[place]), float(self.reached[place])
+        place = min(size, len(self.recall)) - 1
+        return float(self.recall[place]), float(self.reached[place])
 
 
 def ceiling(gallery: Gallery, longest: int = 1000, most_queries: int = MOST_QUERIES, seed: int = 0) -> Ceiling:

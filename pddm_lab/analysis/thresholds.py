@@ -54,7 +54,7 @@ def threshold_at_fpr(pairs: pd.DataFrame, similarity: str, share: float) -> floa
     return float(_just_above(negative[len(negative) - 1 - int(share * len(negative) * (1 + 1e-9))]))
 
 
-def nearest_to(pairs: pd.DataFrame, similarity: str, threshold: float, count: int) -> pd.DataFrame:
+def around_threshold(pairs: pd.DataFrame, similarity: str, threshold: float, count: int) -> pd.DataFrame:
     """The pairs just either side of a threshold: up to so many of each kind on each side, least similar first.
 
     Returns:

@@ -4,7 +4,7 @@ A block carries its pictures as data URIs and its style with it: one element on 
 and nothing to load. It takes text and background from where it is put, so that it fits a light and a dark page.
 """
 
-from pddm_lab.cards.audit import Cell, Head, Shot, Together, audit_table, together_grid
+from pddm_lab.cards.audit import Cell, Head, Tile, TileSet, audit_table, tile_sets
 from pddm_lab.cards.classes import class_counts
 from pddm_lab.cards.confusions import confusion_bars, suspect_grid
 from pddm_lab.cards.explanation import Dimension, dimension_rows, explained_pair
@@ -21,8 +21,8 @@ __all__ = [
     "Cell",
     "Dimension",
     "Head",
-    "Shot",
-    "Together",
+    "Tile",
+    "TileSet",
     "audit_table",
     "class_counts",
     "confusion_bars",
@@ -41,5 +41,5 @@ __all__ = [
     "retrieval_grid",
     "stepper",
     "suspect_grid",
-    "together_grid",
+    "tile_sets",
 ]

@@ -16,7 +16,7 @@ class Cell(NamedTuple):
     text: str
     mark: str = ""
     """ "holds", "fails" or nothing."""
-    said: str = ""
+    hint: str = ""
     """What it comes to in a sentence, for who points at it."""
     small: str = ""
     """A second, smaller line."""
@@ -28,7 +28,7 @@ class Head(NamedTuple):
     """A column's title."""
 
     text: str
-    said: str = ""
+    hint: str = ""
     small: str = ""
 
 
@@ -41,7 +41,7 @@ def audit_table(heads: Sequence[Head], rows: Sequence[Sequence[Cell]], *, words:
         words: columns from the left that hold words, and stand to the left; the others hold numbers.
     """
     head = "".join(
-        f'<th scope="col" title="{escaped(one.said)}"{_left(place < words)}>{escaped(one.text)}{_small(one.small)}</th>'
+        f'<th scope="col" title="{escaped(one.hint)}"{_left(place < words)}>{escaped(one.text)}{_small(one.small)}</th>'
         for place, one in enumerate(heads)
     )
     body = "".join(
@@ -60,7 +60,7 @@ def _cell(cell: Cell, first: bool, left: bool) -> str:
     mark = f'<i class="pl-sign pl-{cell.mark}" role="img" aria-label="{means}">{sign}</i> ' if sign else ""
     swatch = f'<span class="pl-swatch" style="background:{escaped(cell.colour)}"></span>' if cell.colour else ""
     tag = 'th scope="row"' if first else "td"
-    said = f' title="{escaped(cell.said)}"' if cell.said else ""
+    said = f' title="{escaped(cell.hint)}"' if cell.hint else ""
     inner = f"{mark}{swatch}{escaped(cell.text)}{_small(cell.small)}"
     return f"<{tag}{said}{_left(left, ' ' in cell.text)}>{inner}</{tag[:2]}>"
 
@@ -74,7 +74,7 @@ def _small(text: str) -> str:
     return f"<small>{escaped(text)}</small>" if text else ""
 
 
-class Shot(NamedTuple):
+class Tile(NamedTuple):
     """One picture of a few that belong together."""
 
     item: str
@@ -83,17 +83,17 @@ class Shot(NamedTuple):
     """What it is to the others: i, j, k, or its split."""
 
 
-class Together(NamedTuple):
+class TileSet(NamedTuple):
     """A few pictures and what is said of them."""
 
-    shots: Sequence[Shot]
+    shots: Sequence[Tile]
     lines: Sequence[str]
     """Short lines below the pictures; the first is the main one."""
     conflict: bool = False
     """Marks what should not be."""
 
 
-def together_grid(cards: Sequence[Together], images: Mapping[str, bytes | None], *, chosen: str = "") -> Block:
+def tile_sets(cards: Sequence[TileSet], images: Mapping[str, bytes | None], *, chosen: str = "") -> Block:
     """Cards of pictures that belong together; each picture can be picked as an item.
 
     Args:
@@ -106,7 +106,7 @@ def together_grid(cards: Sequence[Together], images: Mapping[str, bytes | None],
     return Block(f'<div class="pl-sets" style="--pl-size:{size}">{body}</div>', _STYLE)
 
 
-def _together(card: Together, images: Mapping[str, bytes | None], chosen: str) -> str:
+def _together(card: TileSet, images: Mapping[str, bytes | None], chosen: str) -> str:
     shots = "".join(
         f'<div class="pl-shot{" pl-chosen" if shot.item == chosen else ""}" data-pick="{escaped(shot.item)}" '
         f'role="button" tabindex="0" title="{escaped(_said(shot))} · {escaped(shot.item)}">'
@@ -123,7 +123,7 @@ def _together(card: Together, images: Mapping[str, bytes | None], chosen: str) -
     )
 
 
-def _said(shot: Shot) -> str:
+def _said(shot: Tile) -> str:
     return f"{shot.class_name}, {shot.role}" if shot.role else shot.class_name
 
 

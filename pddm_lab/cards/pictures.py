@@ -19,19 +19,19 @@ def retrieval_grid(
     *,
     right_class: str | None = None,
     why: bool = False,
-    asked: str = "",
+    highlighted: str = "",
 ) -> Block:
     """A ranked list of pictures, best first.
 
     Args:
         results: id, class_name, rank (from 1), value (of the similarity, larger = more similar); optional rank_change
-            (places won against the other ranking, NaN where that one doesn't hold the item), said (more words for
+            (places won against the other ranking, NaN where that one doesn't hold the item), note (more words for
             the tile's title).
         images: picture bytes by item id.
         similarity: the one that ranked.
         right_class: the query's class, to mark right and wrong; None where it is unknown.
         why: each tile also has a mark that asks why it is here; a page takes its `data-why`.
-        asked: id of the item that was asked about, to mark.
+        highlighted: id of an item to mark.
     """
     mark_of_value = f'<i style="color:{style_of(similarity).colour}">{symbol(similarity)}</i>'
     values = shown(similarity, results["value"].to_numpy(dtype=float))
@@ -42,7 +42,7 @@ def retrieval_grid(
             verdict
         ]
         said = f"Rank {int(row['rank'])}: {row['class_name']}" + (f", {verdict} class" if verdict else "")
-        said += f", {row['said']}" if row.get("said") else ""
+        said += f", {row['note']}" if row.get("note") else ""
         over = f'<span class="pl-rank">{int(row["rank"])}</span>{mark}'
         over += f'<span class="pl-why" data-why="{escaped(row["id"])}" aria-hidden="true">why?</span>' if why else ""
         below = (
@@ -50,7 +50,7 @@ def retrieval_grid(
             f"{_change(row.get('rank_change'))}</div>"
         )
         tiles.append(
-            _tile(row["id"], row["class_name"], images, said, verdict or "plain", over, below, row["id"] == asked)
+            _tile(row["id"], row["class_name"], images, said, verdict or "plain", over, below, row["id"] == highlighted)
         )
     return Block(f'<div class="pl-tiles{" pl-asking" if why else ""}">{"".join(tiles)}</div>', _STYLE)
 
@@ -80,12 +80,13 @@ def _tile(
     look: str,
     over: str = "",
     below: str = "",
-    asked: bool = False,
+    highlighted: bool = False,
 ) -> str:
     """One picture with its class name; `data-pick` lets a page take a click on it as choosing the item."""
     return (
-        f'<div class="pl-tile pl-{look}" data-pick="{escaped(item)}" role="button" tabindex="0"{" data-asked" * asked} '
-        f'title="{escaped(said)} · {escaped(item)}"><div class="pl-frame">{picture(images.get(item), said)}{over}</div>'
+        f'<div class="pl-tile pl-{look}" data-pick="{escaped(item)}" role="button" tabindex="0"'
+        f'{" data-highlighted" * highlighted} title="{escaped(said)} · {escaped(item)}">'
+        f'<div class="pl-frame">{picture(images.get(item), said)}{over}</div>'
         f'<div class="pl-name">{escaped(class_name)}</div>{below}</div>'
     )
 
@@ -118,10 +119,10 @@ _STYLE = """
 .pl-mark.pl-good{background:#17875A}.pl-mark.pl-bad{background:#C4382F}
 .pl-why{position:absolute;right:5px;bottom:5px;font-size:11px;line-height:1;padding:3px 5px;border-radius:5px;
  background:rgba(20,26,36,.86);color:#fff;opacity:0}
-.pl-tile:hover .pl-why,.pl-tile:focus .pl-why,[data-asked] .pl-why{opacity:1}
+.pl-tile:hover .pl-why,.pl-tile:focus .pl-why,[data-highlighted] .pl-why{opacity:1}
 .pl-why:hover{background:#2F78D0}
 @media (hover:none){.pl-why{opacity:1}}
-[data-asked] .pl-frame,.pl-linked .pl-frame{border-radius:6px;
+[data-highlighted] .pl-frame,.pl-linked .pl-frame{border-radius:6px;
  box-shadow:0 0 0 2px var(--pl-page,#fff),0 0 0 4px #2F78D0}
 .pl-asking .pl-rank,.pl-asking .pl-why{left:4px;top:4px;padding:2px 4px;font-size:10.5px}
 .pl-asking .pl-why{left:auto;top:auto;right:4px;bottom:4px}

@@ -102,9 +102,9 @@ def reliability_diagram(
     low = 1.0
     for name in in_order(calibrations):
         style, found = style_of(name), calibrations[name].maps[by]
-        low = min(low, *(float(part[part > 0].min(initial=1.0)) for part in (found.said, found.found)))
+        low = min(low, *(float(part[part > 0].min(initial=1.0)) for part in (found.predicted, found.observed)))
         figure.add_scatter(
-            x=found.said.round(6), y=found.found.round(6), name=style.title, mode="lines+markers",
+            x=found.predicted.round(6), y=found.observed.round(6), name=style.title, mode="lines+markers",
             line={"color": style.colour, "width": 2, "dash": style.dash},
             marker={"symbol": style.symbol, "size": 7, "color": style.colour}, customdata=found.pairs,
             hovertemplate=f"{style.title}: said %{{x:.3g}}, found %{{y:.3g}} of %{{customdata:,}} pairs<extra></extra>",

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from pddm_lab.figures.maps import class_colour
 from pddm_lab.figures.style import DASHES, METRICS, NEGATIVE, RING, new_figure, style_of, translucent
-from pddm_lab.teaching.point_sets import EXTENT, LAYOUTS, Scene, mesh, path, spans
+from pddm_lab.teaching.point_sets import EXTENT, LAYOUTS, PointSet, mesh, path, spans
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -26,7 +26,7 @@ _LEVELS = 9
 
 
 def plane_neighbourhood(
-    scene: Scene, anchor: int, scores: Float[np.ndarray, "rows columns"] | None, threshold: float, radius: float,
+    scene: PointSet, anchor: int, scores: Float[np.ndarray, "rows columns"] | None, threshold: float, radius: float,
     *, pair: Float[np.ndarray, "2 2"] | None = None, hover: Sequence[str] = (),
     title: str = "", height: int = 380,
 ) -> go.Figure:  # fmt: skip
@@ -63,7 +63,7 @@ def plane_neighbourhood(
 
 
 def plane_everywhere(
-    scene: Scene, scores: Float[np.ndarray, "rows columns"], threshold: float, *,
+    scene: PointSet, scores: Float[np.ndarray, "rows columns"], threshold: float, *,
     pair: Float[np.ndarray, "2 2"] | None = None, hover: Sequence[str] = (),
     title: str = "", height: int = 380,
 ) -> go.Figure:  # fmt: skip
@@ -89,7 +89,7 @@ def plane_everywhere(
 
 
 def plane_along(
-    scene: Scene, scores: Float[np.ndarray, " places"], threshold: float, distance: float, radius: float, at: float,
+    scene: PointSet, scores: Float[np.ndarray, " places"], threshold: float, distance: float, radius: float, at: float,
     *, title: str = "", height: int = 280,
 ) -> go.Figure:  # fmt: skip
     """S and D of one difference while its mean moves along the scene's path.
@@ -171,7 +171,7 @@ def plane_steps(
     return figure.update_yaxes(title=known.heading, range=[0, 1.04 * scale])
 
 
-def plane_rulers(scene: Scene, radii: Mapping[str, float], *, title: str = "", height: int = 460) -> go.Figure:
+def plane_rulers(scene: PointSet, radii: Mapping[str, float], *, title: str = "", height: int = 460) -> go.Figure:
     """For each class how far a ruler must reach, to half of its pairs, and how far it mustn't, to the next class.
 
     A radius suits a class where it lies between its two bars; one ruler suits all if it does so everywhere.
@@ -209,7 +209,7 @@ def plane_rulers(scene: Scene, radii: Mapping[str, float], *, title: str = "", h
 
 
 def plane_pairs(
-    scene: Scene, pairs: Mapping[str, Float[np.ndarray, "2 2"]], *, title: str = "", height: int = 380
+    scene: PointSet, pairs: Mapping[str, Float[np.ndarray, "2 2"]], *, title: str = "", height: int = 380
 ) -> go.Figure:
     """Pairs of places on the plane: their ends, what they differ by along each axis (u), and their mean (v).
 
@@ -274,7 +274,7 @@ def plane_unit(steps: Inside, weights: Float[np.ndarray, " hidden"], names: Sequ
 
 
 def plane_through(
-    scene: Scene, anchor: int, steps: Sequence[Snapshot], radius: float, *, title: str = "", height: int = 560
+    scene: PointSet, anchor: int, steps: Sequence[Snapshot], radius: float, *, title: str = "", height: int = 560
 ) -> go.Figure:
     """What S accepts around an anchor at some steps of a training, two to a row, beside the circle of D.
 
@@ -335,7 +335,7 @@ def _circles(figure: go.Figure, x: float, y: float, radii: Sequence[float], line
     )  # fmt: skip
 
 
-def _points(figure: go.Figure, scene: Scene, hover: Sequence[str]) -> None:
+def _points(figure: go.Figure, scene: PointSet, hover: Sequence[str]) -> None:
     """Points by what they are for: small where they train, open where their class never does."""
     for name, chosen, size, opacity, suffix, edge in (
         ("trains", scene.trains, 4, 0.45, "", 0),  # an edge would double the time that a browser draws them in
@@ -374,6 +374,6 @@ def _framed(figure: go.Figure) -> go.Figure:
     return figure.update_layout(hovermode="closest", dragmode=False, clickmode="event+select", margin=top)
 
 
-def _ends(scene: Scene) -> list[int]:
+def _ends(scene: PointSet) -> list[int]:
     """The points nearest to either end of the path."""
     return [int(np.linalg.norm(scene.points - end, axis=1).argmin()) for end in path(scene, 2)]

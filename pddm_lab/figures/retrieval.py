@@ -24,7 +24,7 @@ _TAIL = 1.1  # rows that each doubling of a rank takes below the first ranks
 
 def rank_flow(
     shortlist: pd.DataFrame, similarities: Sequence[str], *, right_class: str | None = None,
-    images: Mapping[str, bytes | None] | None = None, top: int = 12, asked: str = "", title: str = "",
+    images: Mapping[str, bytes | None] | None = None, top: int = 12, highlighted: str = "", title: str = "",
     height: int | None = None,
 ) -> go.Figure:  # fmt: skip
     """An axis per similarity and a line per item, from its rank by one to its rank by the next.
@@ -37,7 +37,7 @@ def rank_flow(
         right_class: the query's class; lines of other classes are dashed. None where it is unknown.
         images: picture bytes by item id, drawn at the first ranks.
         top: how many of the first.
-        asked: id of an item to bring out.
+        highlighted: id of an item to draw stronger.
     """
     ranks = shortlist[[f"{name}_rank" for name in similarities]].to_numpy()
     drawn = (ranks <= top).any(axis=1)
@@ -51,7 +51,7 @@ def rank_flow(
     for (item, class_name), places, at in zip(items.itertuples(index=False), ranks, heights, strict=True):
         kind, colour, dash = _kind_of(class_name, right_class)
         where = ", ".join(f"{one} {rank}" for one, rank in zip(titles, places, strict=True))
-        brought_out = item == asked
+        brought_out = item == highlighted
         line = {"color": translucent(colour, 1 if brought_out else 0.6), "width": 4 if brought_out else 2, "dash": dash}
         lines.append(
             {"type": "scatter", "x": list(range(len(titles))), "y": at.tolist(), "mode": "lines+markers", "name": kind,
@@ -111,12 +111,12 @@ def ceiling(measured: Ceiling, shortlist: int, *, title: str = "", height: int =
         measured: as `pddm_lab.analysis.shortlist.ceiling` measures it.
         shortlist: the size to mark.
     """
-    figure, count = new_figure(title, height), len(measured.found)
+    figure, count = new_figure(title, height), len(measured.recall)
     shown = np.unique(np.geomspace(1, max(count, 1), 120).round().astype(int)) if count else np.empty(0, int)
     colour = style_of("euclidean").colour
     for name, values, dash, symbol in (
         ("queries with a right item in it", measured.reached, "dash", "square"),
-        ("right items in it", measured.found, "solid", "circle"),
+        ("right items in it", measured.recall, "solid", "circle"),
     ):
         figure.add_scatter(
             x=shown, y=(100 * values[shown - 1]).round(3), name=name, mode="lines", hovertemplate="%{y:.1f} %",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pddm_lab.metrics.separation import separation
 from pddm_lab.model.pddm import PDDM
 from pddm_lab.model.similarity import Euclidean, PDDMSimilarity, Similarity
-from pddm_lab.teaching.point_sets import PlaneConfig, Scene
+from pddm_lab.teaching.point_sets import PlaneConfig, PointSet
 from pddm_lab.training.losses import double_header_hinge
 from pddm_lab.training.miner import mine
 
@@ -42,7 +42,7 @@ class Measured:
     """As for a run: recall@1, auc, tpr@1%fpr, ..."""
     threshold: float
     """The least similarity of a pair that is accepted when `ACCEPTED_NEGATIVES` of the negative ones pass."""
-    found: dict[str, float]
+    tpr_by_region: dict[str, float]
     """By region that has some: the share of its positive pairs that the threshold accepts."""
 
 
@@ -64,7 +64,9 @@ def snapshot_steps(steps: int) -> list[int]:
     return sorted({0, *np.geomspace(1, steps, SNAPSHOTS).round().astype(int).tolist()})
 
 
-def train_plane(scene: Scene, config: PlaneConfig, stopped: Callable[[], bool] = lambda: False) -> Iterator[Snapshot]:
+def train_plane(
+    scene: PointSet, config: PlaneConfig, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[Snapshot]:
     """Train a unit on the points of a scene that train; a snapshot is given out as soon as its step is done.
 
     The same scene and choices give the same snapshots, whatever else draws random numbers meanwhile.
@@ -120,7 +122,7 @@ def _new_unit(config: PlaneConfig, random: torch.Generator) -> PDDM:
     return unit
 
 
-def measure(similarity: Similarity, scene: Scene, protocol: str) -> Measured:
+def measure(similarity: Similarity, scene: PointSet, protocol: str) -> Measured:
     """Measure a similarity on the held-out points of a protocol: each is searched among the others, as in a gallery.
 
     Args:
@@ -147,7 +149,7 @@ def measure(similarity: Similarity, scene: Scene, protocol: str) -> Measured:
     return Measured(metrics, threshold, found)
 
 
-def measure_distance(scene: Scene) -> dict[str, Measured]:
+def measure_distance(scene: PointSet) -> dict[str, Measured]:
     """The Euclidean distance by protocol; its similarity is -D, and so is the threshold."""
     return {protocol: measure(Euclidean(), scene, protocol) for protocol in ("known", "unseen")}
 
@@ -234,7 +236,7 @@ class Accepted:
     """of how many."""
 
 
-def accepted(scene: Scene, anchor: int, similarities: Float[np.ndarray, " items"], threshold: float) -> Accepted:
+def accepted(scene: PointSet, anchor: int, similarities: Float[np.ndarray, " items"], threshold: float) -> Accepted:
     """Count what lies above a threshold.
 
     Args:

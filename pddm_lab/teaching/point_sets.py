@@ -26,7 +26,7 @@ Classes: TypeAlias = list[tuple[str, bool, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class PointSet:
     """Points of several classes, some of which never train."""
 
     name: str
@@ -68,7 +68,7 @@ class Layout:
     """Where the first anchor is looked for."""
 
 
-def make_scene(name: str, seed: int = 0) -> Scene:
+def make_point_set(name: str, seed: int = 0) -> PointSet:
     """Draw a scene.
 
     Args:
@@ -83,7 +83,7 @@ def make_scene(name: str, seed: int = 0) -> Scene:
     classes = LAYOUTS[name].classes(np.random.default_rng(seed), TRAIN + HELD_OUT)
     drawn = [points[:HELD_OUT] if never else points for _, never, points in classes]
     sizes = [len(points) for points in drawn]
-    return Scene(
+    return PointSet(
         name,
         np.concatenate(drawn).astype(np.float32),
         labels=np.repeat(np.arange(len(classes)), sizes),
@@ -93,11 +93,11 @@ def make_scene(name: str, seed: int = 0) -> Scene:
     )
 
 
-def without(scene: Scene, region: str) -> Scene:
+def without(scene: PointSet, region: str) -> PointSet:
     """The scene with a region whose classes never train: of these only the points that measure are left."""
     never = scene.region_of(np.arange(len(scene.points))) == region
     kept = ~(never & scene.trains)
-    return Scene(
+    return PointSet(
         scene.name, scene.points[kept], scene.labels[kept], scene.trains[kept], (scene.unseen | never)[kept],
         scene.regions,
     )  # fmt: skip
@@ -114,7 +114,7 @@ class Span(NamedTuple):
     """The smallest distance of one of its points to a point of another class."""
 
 
-def spans(scene: Scene) -> list[Span]:
+def spans(scene: PointSet) -> list[Span]:
     """How wide each class is, and how near the next one lies."""
     away = np.linalg.norm(scene.points[:, None] - scene.points, axis=-1)
     found = []
@@ -126,7 +126,7 @@ def spans(scene: Scene) -> list[Span]:
     return found
 
 
-def first_anchor(scene: Scene) -> int:
+def first_anchor(scene: PointSet) -> int:
     """The held-out point of a known class that lies nearest to where the scene is best looked at first."""
     rows = scene.held_out("known")
     away = np.linalg.norm(scene.points[rows] - np.array(LAYOUTS[scene.name].anchor), axis=1)
@@ -146,7 +146,7 @@ def vector(length: float, angle: float) -> Float[np.ndarray, " 2"]:
     return length * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
 
 
-def path(scene: Scene, places: int = 101) -> Float[np.ndarray, "places 2"]:
+def path(scene: PointSet, places: int = 101) -> Float[np.ndarray, "places 2"]:
     """Where the mean of a pair is moved: from one region of the scene to the other, in even steps."""
     start, end = np.array(LAYOUTS[scene.name].path)
     return start + np.linspace(0, 1, places)[:, None] * (end - start)

@@ -106,7 +106,7 @@ def test_calibration_is_that_of_the_pairs_drawn(open_page, with_digits: Path) ->
         assert found is not None
         assert float(row[1].lstrip("✓✕ ")) == pytest.approx(100 * found.maps["isotonic"].error, abs=0.051)
         assert float(row[2]) == pytest.approx(found.maps["isotonic"].brier, abs=1e-4)
-        said = [f"{100 * value:.0f}" for value in found.said_at_even.values()]
+        said = [f"{100 * value:.0f}" for value in found.predicted_at_even.values()]
         assert row[6].lstrip("✓✕ ") == " · ".join(said)
         assert f"Fitted on {found.fitted:,} pairs of {found.classes[0]} classes" in texts(app)
     gallery_share = open_page("audit", run="digits", view="calibration", prior="gallery", protocol="known")
@@ -176,14 +176,14 @@ def test_licences_are_counted_by_split_and_exported(open_page, with_digits: Path
 def test_findings_export_with_a_manifest(with_digits: Path) -> None:
     from shared.export import packed
 
-    from pddm_lab.analysis.metric_axioms import examine, findings_table
+    from pddm_lab.analysis.metric_axioms import checks_table, examine
     from pddm_lab.model.similarity import Euclidean
 
     run = Run.open(with_digits / "digits")
-    findings = examine(Euclidean(), run.gallery("known").features, -0.5, rows=50).findings()
-    archive = zipfile.ZipFile(io.BytesIO(packed("findings", findings_table(findings, "known"), "parquet", run, {})))
+    findings = examine(Euclidean(), run.gallery("known").features, -0.5, rows=50).checks()
+    archive = zipfile.ZipFile(io.BytesIO(packed("findings", checks_table(findings, "known"), "parquet", run, {})))
     table = pd.read_parquet(io.BytesIO(archive.read("findings.parquet")))
-    assert table["question"].tolist() == [finding.question for finding in findings]
+    assert table["property"].tolist() == [finding.name for finding in findings]
     assert json.loads(archive.read("manifest.json"))["rows"] == len(findings)
 
 

@@ -71,7 +71,7 @@ def test_the_tables_hold_what_was_measured(open_page, training) -> None:
         for name, *cells in table:
             metrics = both[name].metrics
             assert cells == [METRICS[one].format(metrics[one]) for one in ("recall@1", "auc", "tpr@1%fpr")]
-    share = training.distance["known"].found["sparse"]
+    share = training.distance["known"].tpr_by_region["sparse"]
     assert f"sparse **{100 * share:.0f}\u00a0%**" in texts(app)
 
 

@@ -141,7 +141,7 @@ def test_search_explains_a_pair(open_page, with_digits: Path, digits_run, scored
     ends = re.findall('data-pick="([^"]+)"', shown(app, "dimensions").split("<tr>")[2])
     order = np.argsort(gallery.features[:, int(first)], kind="stable")
     assert ends == gallery.items["id"].iloc[[*order[:3], *order[::-1][:3]]].tolist()
-    assert blocks(app, "found_pddm").count(" data-asked") == 1
+    assert blocks(app, "found_pddm").count(" data-highlighted") == 1
     app.button(key="next_result").click().run()
     assert app.query_params["why"] != other
 

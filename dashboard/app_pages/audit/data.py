@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pddm_lab.analysis.calibration import Calibration
     from pddm_lab.analysis.duplicate_effect import Matches
-    from pddm_lab.analysis.duplicates import Alike, Pictures
+    from pddm_lab.analysis.duplicates import DuplicatePairs, Pictures
     from pddm_lab.analysis.metric_axioms import Axioms
 
 Report = Callable[[float, str], None]
@@ -162,14 +162,14 @@ def listed(run: Run) -> pd.DataFrame:
     return items_of(galleries(run))
 
 
-def alike(run: Run, near: bool) -> Alike:
+def alike(run: Run, near: bool) -> DuplicatePairs:
     """Pictures of a run that are alike, or identical only."""
     of = pictures(run, near)
 
-    def compute(report: Report) -> Alike:
-        from pddm_lab.analysis.duplicates import LEAST, find_alike
+    def compute(report: Report) -> DuplicatePairs:
+        from pddm_lab.analysis.duplicates import LEAST_LIKENESS, find_duplicates
 
-        return find_alike(of, LEAST if near else 1.0, progress=_ticker(report, 0, 1, ""))
+        return find_duplicates(of, LEAST_LIKENESS if near else 1.0, progress=_ticker(report, 0, 1, ""))
 
     return _once("alike", (*_keys(run), near), "Comparing every picture with every other", compute)
 

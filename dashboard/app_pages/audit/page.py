@@ -52,19 +52,19 @@ def axioms(run: Run) -> None:
         shell.nothing("Too few items", f"The gallery has {len(gallery)}; triangles take three.")
     found = data.axioms(run, protocol, int(rows))
     calibrated = data.calibrations(run, protocol, 0.5)
-    from pddm_lab.analysis.calibration import QUESTIONS as WORTH
-    from pddm_lab.analysis.metric_axioms import QUESTIONS, findings_table
+    from pddm_lab.analysis.calibration import PROPERTIES as WORTH
+    from pddm_lab.analysis.metric_axioms import PROPERTIES, checks_table
 
     findings = {
-        name: one.findings() + (worth.findings() if (worth := calibrated[name]) else []) for name, one in found.items()
+        name: one.checks() + (worth.checks() if (worth := calibrated[name]) else []) for name, one in found.items()
     }
     trained = _trained(run)
     st.markdown("\n".join(f"- {line}" for line in similarities.headline(findings, trained)))
-    st.html(cards.audit_table(*similarities.answer_table(findings, QUESTIONS | WORTH)))
+    st.html(cards.audit_table(*similarities.answer_table(findings, PROPERTIES | WORTH)))
     st.caption(f"{PROTOCOL_TITLES[protocol]}. Measured on {similarities.looked_at(found[trained])}")
     with export:
         exporting.export(
-            "findings", lambda: findings_table([one for each in findings.values() for one in each], protocol), run,
+            "findings", lambda: checks_table([one for each in findings.values() for one in each], protocol), run,
             {"view": "axioms", "protocol": protocol, "compared": int(rows)}, key="axioms",
         )  # fmt: skip
 
@@ -185,17 +185,17 @@ def calibration(run: Run) -> None:
         "would be one. A pair's third is that of the mean local radius of both items."
     )
     with export:
-        from pddm_lab.analysis.metric_axioms import findings_table
+        from pddm_lab.analysis.metric_axioms import checks_table
 
         exporting.export(
-            "findings", lambda: findings_table([one for each in found.values() for one in each.findings(by)], protocol),
+            "findings", lambda: checks_table([one for each in found.values() for one in each.checks(by)], protocol),
             run, {"view": "calibration", "protocol": protocol, "share": share, "map": by}, key="calibration",
         )  # fmt: skip
 
 
 def duplicates(run: Run) -> None:
     """Pictures that are there twice, and what they do to Recall@1."""
-    from pddm_lab.analysis.duplicates import ALIKE, KINDS, LEAST, across_splits, groups_of
+    from pddm_lab.analysis.duplicates import KINDS, LEAST_LIKENESS, NEAR_DUPLICATE, across_splits, groups_of
     from pddm_lab.data.licences import sources
 
     items = data.listed(run)
@@ -205,8 +205,8 @@ def duplicates(run: Run) -> None:
             help=f"Compares {len(items):,} pictures with one another: this takes minutes, and can be stopped.",
         )  # fmt: skip
         least = st.slider(
-            "How alike", LEAST, 1.0, ALIKE, step=0.005, format="%.3f", key="alike", bind="query-params", width=300,
-            disabled=not near,
+            "How alike", LEAST_LIKENESS, 1.0, NEAR_DUPLICATE, step=0.005, format="%.3f", key="alike",
+            bind="query-params", width=300, disabled=not near,
             help="1: the same pixels. 0.95 finds copies that were encoded anew, halved in size, or cut by 1 % a side; "
             "cut by 5 % a side, copies fall to about 0.88.",
         )  # fmt: skip
@@ -259,7 +259,7 @@ def duplicates(run: Run) -> None:
 
 def _sheet(run: Run, items: pd.DataFrame, chosen: pd.DataFrame) -> None:
     """A page of pairs as pictures."""
-    from pddm_lab.analysis.duplicates import confirmed
+    from pddm_lab.analysis.duplicates import compare_files
 
     sheets = -(-len(chosen) // PICTURES)
     sheet = min(st.pagination(sheets, key="sheet", bind="query-params"), sheets) if sheets > 1 else 1
@@ -267,7 +267,7 @@ def _sheet(run: Run, items: pd.DataFrame, chosen: pd.DataFrame) -> None:
     names = items["id"]
     root = str(run.info["dataset"].get("root") or "")
     same = {
-        (int(row.a), int(row.b)): confirmed(root, str(names.iloc[row.a]), str(names.iloc[row.b]))
+        (int(row.a), int(row.b)): compare_files(root, str(names.iloc[row.a]), str(names.iloc[row.b]))
         for row in here[here["kind"] == "identical"].itertuples()
     }
     _examples(
@@ -322,7 +322,7 @@ def licences(run: Run) -> None:
     st.code(attribution(table), language=None, wrap_lines=True)
 
 
-def _examples(run: Run, examples: list[cards.Together], key: str, told: str, none: str) -> None:
+def _examples(run: Run, examples: list[cards.TileSet], key: str, told: str, none: str) -> None:
     """Cards of examples, what they show, and the picture chosen among them."""
     if not examples:
         st.caption(f":material/check: {none}")
@@ -330,7 +330,7 @@ def _examples(run: Run, examples: list[cards.Together], key: str, told: str, non
     st.caption(told)
     asked = st.query_params.get("item", "")
     names = {shot.item: shot.class_name for card in examples for shot in card.shots}
-    picture_grid.pictures(cards.together_grid(examples, loaders.pictures(run, names), chosen=asked), f"examples_{key}")
+    picture_grid.pictures(cards.tile_sets(examples, loaders.pictures(run, names), chosen=asked), f"examples_{key}")
     if asked in names:
         _chosen(run, asked, names[asked])
 

@@ -10,7 +10,7 @@ import pandas as pd
 from app_pages.audit.similarities import listed, minus, name_cell, shot
 
 from pddm_lab.analysis.duplicates import KINDS, SPLITS
-from pddm_lab.cards import Cell, Head, Together
+from pddm_lab.cards import Cell, Head, TileSet
 from pddm_lab.data.licences import licence_of
 
 if TYPE_CHECKING:
@@ -99,20 +99,18 @@ def effect_table(effects: Sequence[Effect]) -> tuple[list[Head], list[list[Cell]
 
     rows = []
     for effect in effects:
-        change = 100 * (effect.removed - effect.recall)
+        change = 100 * (effect.recall_removed - effect.recall)
         rows.append([
-            name_cell(effect.similarity), Cell(f"{effect.queries:,}"), Cell(f"{effect.twinned:,}"),
-            Cell(text(effect.recall)), Cell(text(effect.with_twin)), Cell(text(effect.without_twin)),
-            Cell(text(effect.removed), small="" if effect.removed_queries == effect.queries
+            name_cell(effect.similarity), Cell(f"{effect.queries:,}"), Cell(f"{effect.duplicated:,}"),
+            Cell(text(effect.recall)), Cell(text(effect.recall_duplicated)), Cell(text(effect.recall_others)),
+            Cell(text(effect.recall_removed), small="" if effect.removed_queries == effect.queries
                  else f"of {effect.removed_queries:,} queries"),
             Cell(minus(f"{change:+.1f}") if np.isfinite(change) else "–"),
         ])  # fmt: skip
     return heads, rows
 
 
-def twin_cards(
-    items: pd.DataFrame, pairs: pd.DataFrame, confirmations: Mapping[tuple[int, int], str]
-) -> list[Together]:
+def twin_cards(items: pd.DataFrame, pairs: pd.DataFrame, confirmations: Mapping[tuple[int, int], str]) -> list[TileSet]:
     """Pairs of pictures side by side, with what they are and where."""
     cards = []
     for row in pairs.itertuples():
@@ -122,7 +120,7 @@ def twin_cards(
         elif row.kind != "identical":
             told += f", likeness {row.likeness:.3f}" if row.likeness < 0.9995 else ", likeness above 0.999"
         shots = [shot(items, at, SPLITS[str(items["split"].iloc[at])]) for at in (int(row.a), int(row.b))]
-        cards.append(Together(shots, [told, *([] if row.same_label else ["labels differ"])], not row.same_label))
+        cards.append(TileSet(shots, [told, *([] if row.same_label else ["labels differ"])], not row.same_label))
     return cards
 
 
@@ -145,7 +143,7 @@ def licence_table(table: pd.DataFrame) -> tuple[list[Head], list[list[Cell]]]:
         told = [words[field].get(getattr(licence, field), ("not stated", "")) for field in PERMITS]
         rows.append([
             Cell(str(row["source"]) or "unknown"), Cell(str(row["author"]) or "–"),
-            Cell(licence.name, said=licence.note),
+            Cell(licence.name, hint=licence.note),
             *(Cell(*one, licence.note) for one in told), Cell(f"{row['items']:,}"),
             *(Cell(f"{row[name]:,}" if row[name] else "–") for name in splits),
         ])  # fmt: skip

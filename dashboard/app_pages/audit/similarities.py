@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pddm_lab.cards import Cell, Head, Shot, Together
+from pddm_lab.cards import Cell, Head, Tile, TileSet
 from pddm_lab.figures import shown, style_of
 
 if TYPE_CHECKING:
     from pddm_lab.analysis.calibration import Calibration
-    from pddm_lab.analysis.metric_axioms import Axioms, Finding
+    from pddm_lab.analysis.metric_axioms import Axioms, PropertyCheck
 
 SHOWN = 12
 """Cards of examples on a page."""
@@ -26,42 +26,42 @@ def name_cell(similarity: str, small: str = "") -> Cell:
 
 
 def answer_table(
-    findings: Mapping[str, Sequence[Finding]], questions: Mapping[str, tuple[str, str]]
+    findings: Mapping[str, Sequence[PropertyCheck]], questions: Mapping[str, tuple[str, str]]
 ) -> tuple[list[Head], list[list[Cell]]]:
     """A row per similarity, a column per question: heads and cells."""
     heads = [Head("Similarity")] + [Head(title, said) for title, said in questions.values()]
     rows = []
     for name, found in findings.items():
-        answers = {finding.question: finding for finding in found}
+        answers = {finding.name: finding for finding in found}
         rows.append([name_cell(name), *(_answer(answers.get(question)) for question in questions)])
     return heads, rows
 
 
-def _answer(finding: Finding | None) -> Cell:
+def _answer(finding: PropertyCheck | None) -> Cell:
     if finding is None:
-        return Cell("–", said="Too few pairs.")
+        return Cell("–", hint="Too few pairs.")
     mark = "" if finding.holds is None else "holds" if finding.holds else "fails"
     return Cell(value_text(finding), mark, f"{finding.text} ({finding.scored:,} of {finding.total:,} looked at).")
 
 
-def value_text(finding: Finding) -> str:
+def value_text(finding: PropertyCheck) -> str:
     """A finding's number with its unit."""
     if not np.isfinite(finding.value):
         return "–"
-    if finding.question == "self":
+    if finding.name == "self":
         return f"{finding.value:.2f} spreads" if finding.value >= 0.005 else "one value"
-    if finding.question == "symmetric":
+    if finding.name == "symmetric":
         return "exact" if finding.value == 0 else "rounding" if finding.holds else f"{finding.value:.2g} spreads"
-    if finding.question == "calibrated":
+    if finding.name == "calibrated":
         return f"{100 * finding.value:.1f} points"
-    if finding.question == "everywhere":
+    if finding.name == "everywhere":
         return f"{100 * finding.value:.0f} points"
     from pddm_lab.analysis.metric_axioms import percent
 
     return percent(round(finding.value * finding.scored), finding.scored) if finding.value else "0 %"
 
 
-def headline(findings: Mapping[str, Sequence[Finding]], trained: str) -> list[str]:
+def headline(findings: Mapping[str, Sequence[PropertyCheck]], trained: str) -> list[str]:
     """What the axioms come to, in a few sentences: the trained similarity first, then the others by how they differ."""
     title = style_of(trained).title
     broken = _broken(findings[trained])
@@ -70,7 +70,7 @@ def headline(findings: Mapping[str, Sequence[Finding]], trained: str) -> list[st
         if broken
         else [f"**{title}** breaks no axiom of a metric on what was looked at."]
     )
-    symmetric = next(finding for finding in findings[trained] if finding.question == "symmetric")
+    symmetric = next(finding for finding in findings[trained] if finding.name == "symmetric")
     sentences[0] += f" {symmetric.text}." if symmetric.holds else ""
     others = [name for name in findings if name != trained]
     kept = [style_of(name).title for name in others if not _broken(findings[name])]
@@ -83,9 +83,9 @@ def headline(findings: Mapping[str, Sequence[Finding]], trained: str) -> list[st
     return sentences
 
 
-def _broken(findings: Sequence[Finding]) -> list[Finding]:
+def _broken(findings: Sequence[PropertyCheck]) -> list[PropertyCheck]:
     """The axioms that don't hold; calibration is no axiom."""
-    return [one for one in findings if one.holds is False and one.question not in ("calibrated", "everywhere")]
+    return [one for one in findings if one.holds is False and one.name not in ("calibrated", "everywhere")]
 
 
 def minus(text: str) -> str:
@@ -150,7 +150,7 @@ def chain_table(axioms: Mapping[str, Axioms]) -> tuple[list[Head], list[list[Cel
     return heads, rows
 
 
-def closer_cards(axioms: Axioms, items: pd.DataFrame) -> list[Together]:
+def closer_cards(axioms: Axioms, items: pd.DataFrame) -> list[TileSet]:
     """Items that another item is more similar to than they are themselves, the furthest beaten first."""
     own = axioms.own[axioms.rows]
     beaten = np.flatnonzero(axioms.beaten)
@@ -164,13 +164,13 @@ def closer_cards(axioms: Axioms, items: pd.DataFrame) -> list[Together]:
             f"{others:,} other{'s are' if others > 1 else ' is'} closer to i than i",
         ]
         both = [shot(items, i, f"S(i,i) = {own[at]:.2f}"), shot(items, j, f"S(i,j) = {axioms.rival_score[at]:.2f}")]
-        cards.append(Together(both, lines, bool(items["label"].iloc[i] != items["label"].iloc[j])))
+        cards.append(TileSet(both, lines, bool(items["label"].iloc[i] != items["label"].iloc[j])))
     return cards
 
 
 def triple_cards(
     axioms: Axioms, rows: np.ndarray, scores: np.ndarray, items: pd.DataFrame, threshold: float | None = None
-) -> list[Together]:
+) -> list[TileSet]:
     """Triples i, j, k as pictures with their similarities; with a threshold, chains whose ends are not accepted."""
     name, offset = axioms.similarity, axioms.offset
     letter = style_of(name).letter
@@ -185,24 +185,24 @@ def triple_cards(
             first = f"i ~ j ~ k, but {letter}(i,k) = {ik:.2f} where {at:.2f} is asked"
             way = f"{letter}(i,j) {ij:.2f} · {letter}(j,k) {jk:.2f}"
         cards.append(
-            Together(
+            TileSet(
                 [shot(items, row, role) for row, role in zip((i, j, k), "ijk", strict=True)], [minus(first), minus(way)]
             )
         )
     return cards
 
 
-def shot(items: pd.DataFrame, row: int, role: str = "") -> Shot:
+def shot(items: pd.DataFrame, row: int, role: str = "") -> Tile:
     """An item as a picture of a card."""
-    return Shot(str(items["id"].iloc[row]), str(items["class_name"].iloc[row]), role)
+    return Tile(str(items["id"].iloc[row]), str(items["class_name"].iloc[row]), role)
 
 
 def calibration_table(calibrations: Mapping[str, Calibration], by: str) -> tuple[list[Head], list[list[Cell]]]:
     """Errors of the chances said, overall and in each third by density, and where each third's even odds lie."""
-    from pddm_lab.analysis.calibration import QUESTIONS
+    from pddm_lab.analysis.calibration import PROPERTIES
     from pddm_lab.metrics.density import DENSITIES
 
-    (calibrated, calibrated_said), (everywhere, everywhere_said) = QUESTIONS.values()
+    (calibrated, calibrated_said), (everywhere, everywhere_said) = PROPERTIES.values()
     heads = [
         Head("Similarity"), Head(calibrated, calibrated_said, "expected error, points"),
         Head("Brier score", "Mean squared error of the chance said."),
@@ -213,11 +213,11 @@ def calibration_table(calibrations: Mapping[str, Calibration], by: str) -> tuple
     ]  # fmt: skip
     rows = []
     for name, found in calibrations.items():
-        first, second = found.findings(by)
+        first, second = found.checks(by)
         reliability = found.maps[by]
         errors = [f"{100 * found.thirds[third].error:.1f}" if third in found.thirds else "–" for third in DENSITIES]
         even = [float(shown(name, np.array(found.even(third)))) for third in DENSITIES]
-        said = found.said_at_even
+        said = found.predicted_at_even
         mark = {True: "holds", False: "fails", None: ""}
         rows.append([
             name_cell(name), Cell(f"{100 * reliability.error:.1f}", mark[first.holds], first.text + "."),
@@ -240,7 +240,7 @@ def calibration_headline(calibrations: Mapping[str, Calibration], by: str, train
     ]  # fmt: skip
     gaps = {name: found.gap for name, found in calibrations.items() if np.isfinite(found.gap)}
     if trained in gaps:
-        said = {third: f"{100 * chance:.0f} %" for third, chance in own.said_at_even.items()}
+        said = {third: f"{100 * chance:.0f} %" for third, chance in own.predicted_at_even.items()}
         steadiest = min(gaps, key=gaps.__getitem__)
         sentences.append(
             "One value doesn't mean one chance: pairs that are truly even odds are said to be "

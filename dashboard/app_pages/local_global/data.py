@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from pddm_lab.teaching.point_sets import PlaneConfig, make_scene, mesh
+from pddm_lab.teaching.point_sets import PlaneConfig, make_point_set, mesh
 
 if TYPE_CHECKING:
     from pddm_lab.teaching.plane import Accepted, Measured, Snapshot
@@ -23,7 +23,7 @@ class PlaneTraining:
 
     def __init__(self, config: PlaneConfig) -> None:
         self.config = config
-        self.scene = make_scene(config.scene, config.seed)
+        self.scene = make_point_set(config.scene, config.seed)
         self.snapshots: list[Snapshot] = []
         self.distance: dict[str, Measured] = {}
         self.seconds = 0.0

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 from app_pages.local_global.data import AnchorView, PlaneTraining
 
-from pddm_lab.teaching.point_sets import LAYOUTS, Scene
+from pddm_lab.teaching.point_sets import LAYOUTS, PointSet
 
 UNIT = (
     (r"u = \lvert a - b \rvert", "u = (a - b).abs()", "How far apart a and b are on each axis; the same if swapped."),
@@ -50,7 +50,7 @@ LEGENDS = {
 """How to read the plane, by what it shows."""
 
 
-def hover(scene: Scene, anchor: int, scores: np.ndarray) -> list[str]:
+def hover(scene: PointSet, anchor: int, scores: np.ndarray) -> list[str]:
     """A line per point: its class, and its S and D to the anchor."""
     distances = np.linalg.norm(scene.points - scene.points[anchor], axis=1)
     return [
@@ -75,7 +75,7 @@ def accepted_places(view: AnchorView, scores: np.ndarray, difference: np.ndarray
     return {"S": f"accepts this difference on {share:.0f} % of the plane", "D": f"accepts it {by_d}"}
 
 
-def counts(scene: Scene, protocol: str) -> str:
+def counts(scene: PointSet, protocol: str) -> str:
     """How many points and classes a protocol measures on."""
     rows = scene.held_out(protocol)
     return f"{len(rows)} held-out points, {len(np.unique(scene.labels[rows]))} classes"
@@ -127,7 +127,7 @@ def paragraphs(training: PlaneTraining) -> tuple[str, str, str, str]:
     """What D does, what S adds, where S fails, and how the plane differs from the lab."""
     snapshot, distance, layout = training.snapshots[-1], training.distance, LAYOUTS[training.config.scene]
     by_d, by_s = (
-        ", ".join(f"{region} **{100 * share:.0f} %**" for region, share in measured.found.items())
+        ", ".join(f"{region} **{100 * share:.0f} %**" for region, share in measured.tpr_by_region.items())
         for measured in (distance["known"], snapshot.known)
     )
     unseen_s, unseen_d = (100 * one.metrics["tpr@1%fpr"] for one in (snapshot.unseen, distance["unseen"]))

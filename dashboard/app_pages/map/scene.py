@@ -16,7 +16,7 @@ from app_pages.map.lasso import Lasso
 from shared import loaders
 
 from pddm_lab import figures
-from pddm_lab.analysis.pairs import nearest_to
+from pddm_lab.analysis.pairs import most_similar
 from pddm_lab.figures import Colouring, class_colour, shown, style_of
 from pddm_lab.figures.maps import Key
 from pddm_lab.gallery.gallery import Gallery
@@ -77,7 +77,7 @@ class Map:
 
     def nearest(self, anchor: int, by: str, count: int) -> np.ndarray:
         """Rows of the page most similar to an anchor, best first."""
-        return nearest_to(self.similarity(anchor, by), anchor, count)
+        return most_similar(self.similarity(anchor, by), anchor, count)
 
     def query_errors(self, by: str) -> pd.DataFrame:
         """`data.query_errors` with a row of the page for each query."""
@@ -258,7 +258,7 @@ def neighbourhoods(scene: Scene) -> pd.DataFrame:
     anchor, tables = scene.anchor, []
     for of, choice in zip(scene.maps, scene.choices, strict=True):
         values = of.similarity(anchor, choice.by)
-        tables.append((values, nearest_to(values, anchor, choice.near)))
+        tables.append((values, most_similar(values, anchor, choice.near)))
     rows = np.union1d(*(near for _, near in tables))
     found = scene.items.iloc[rows][["id", "class_name"]].reset_index(drop=True)
     found.insert(0, "row", rows)

@@ -131,7 +131,7 @@ def _ranking(found: Found, name: str, count: int, about: str, beside: str) -> No
     ranks = table.set_index("row").loc[frame["row"], [f"{other}_rank" for other in others]].to_numpy()
     said = [", ".join(f"{figures.style_of(o).title} {rank}" for o, rank in zip(others, line, strict=True))
             for line in ranks]  # fmt: skip
-    frame = frame.assign(said=said)
+    frame = frame.assign(note=said)
     if name == "euclidean":
         frame = frame.drop(columns="rank_change")
     picture_grid.pictures(
@@ -141,7 +141,7 @@ def _ranking(found: Found, name: str, count: int, about: str, beside: str) -> No
             name,
             right_class=right_class,
             why=True,
-            asked=about,
+            highlighted=about,
         ),
         f"found_{name}_{beside}".rstrip("_"),
         on_why=lambda item: ask_why(item, beside),
@@ -208,7 +208,7 @@ def flow(found: list[Found], protocol: str, shortlist: int) -> None:
             right_class=one.asked.class_name,
             images=loaders.thumbs(one.gallery, first["row"]),
             top=top,
-            asked=st.query_params.get("why", ""),
+            highlighted=st.query_params.get("why", ""),
             title=one.run.name if len(found) > 1 else "",
         )
         key = f"flow_{one.run.name}"
@@ -295,7 +295,7 @@ def why(found: list[Found], protocol: str, shortlist: int) -> None:
         picture_grid.pictures(block, "pair", reveal=f"{wanted} {name}" if wanted else "")
         st.html(cards.facts(_ranks(one.result, row)))
     with middle:
-        st.markdown("\n".join(f"* {sentence}" for sentence in explained.told()))
+        st.markdown("\n".join(f"* {sentence}" for sentence in explained.sentences()))
     with right:
         st.plotly_chart(
             figures.elsewhere(explained),

@@ -11,7 +11,7 @@ from app_pages.similarity.text import as_exported, with_items
 from shared import export, loaders, picture_grid, shell
 
 from pddm_lab import cards, figures
-from pddm_lab.analysis.thresholds import nearest_to
+from pddm_lab.analysis.thresholds import around_threshold
 from pddm_lab.figures import METRICS, PROTOCOL_TITLES
 from pddm_lab.runs.run import Run
 
@@ -119,7 +119,7 @@ def _around(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[s
             lambda: as_exported(
                 with_items(
                     loaders.gallery(run, protocol),
-                    nearest_to(data.pairs_where(run, protocol, where), name, thresholds[name], EXPORTED_PER_SIDE),
+                    around_threshold(data.pairs_where(run, protocol, where), name, thresholds[name], EXPORTED_PER_SIDE),
                 )
             ),
             run,
@@ -130,7 +130,7 @@ def _around(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[s
         if len(runs) > 1:
             st.markdown(f"**{shell.plain(one.name)}**")
         gallery, at = loaders.gallery(one, protocol), matched(run, one, protocol, name, thresholds[name])
-        near = with_items(gallery, nearest_to(data.pairs_where(one, protocol, where), name, at, PER_SIDE))
+        near = with_items(gallery, around_threshold(data.pairs_where(one, protocol, where), name, at, PER_SIDE))
         images = loaders.thumbs(gallery, {*near["a"], *near["b"]})
         for kind, title, told in (
             (True, "Positive pairs", "missed on the left of the threshold, found on its right"),
