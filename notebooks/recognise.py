@@ -46,7 +46,7 @@ from IPython.display import Markdown, display
 
 from pddm_lab import cards
 from pddm_lab.applications import tables
-from pddm_lab.applications.class_scaling import CLASSES, embedding_seconds, growth
+from pddm_lab.applications.class_scaling import CLASSES, class_costs, embedding_seconds
 from pddm_lab.applications.feature_spaces import gallery_spaces
 from pddm_lab.applications.few_shot import METHODS, Episodes, by_mean, by_score, classifier, keep, of_run, summary
 from pddm_lab.figures import PROTOCOL_TITLES, applications
@@ -191,8 +191,8 @@ pd.DataFrame(
 
 # %%
 model = load_model(of)
-costs = growth(model, [count for count in CLASSES if count <= most_classes])
-applications.growth(costs, title="What classes cost")
+costs = class_costs(model, [count for count in CLASSES if count <= most_classes])
+applications.class_scaling(costs, title="What classes cost")
 
 # %%
 display(
@@ -231,7 +231,7 @@ for name in of.protocols():
 # ## Where to go from here
 #
 #     pddm-lab recognise demo --shots 1 5 --episodes 100     # the tables above, in a terminal
-#     pddm-lab growth demo                                   # what classes cost
+#     pddm-lab class-scaling demo                            # what classes cost
 #     pddm-lab gallery add demo new-products                 # new classes for a run's gallery: new-products/<class>/<image>
 #
 # `notebooks/transfer.ipynb` asks what the features are worth on another data set.

@@ -11,29 +11,28 @@ import numpy as np
 import pytest
 
 from pddm_lab.bench import dashboard, synthetic
-from pddm_lab.bench.report import Measure, machine, show, table
+from pddm_lab.bench.report import Measure, machine
+from pddm_lab.commands.bench import show
 from pddm_lab.runs.run import Run
 
 
 def test_a_measure_is_judged_by_its_target() -> None:
-    assert Measure("a", 0.5, "s", 0.5).verdict == "reached"
-    assert Measure("a", 0.51, "s", 0.5).verdict == "not reached"
-    assert Measure("a", math.nan, "s", 0.5).verdict == "not reached"
+    assert Measure("a", 0.5, "s", 0.5).verdict == "met"
+    assert Measure("a", 0.51, "s", 0.5).verdict == "missed"
+    assert Measure("a", math.nan, "s", 0.5).verdict == "missed"
     assert Measure("a", 9.0, "s").verdict == ""
-    head, row = table([Measure("reruns", 0.12345, "s", 1.0, "9 reruns")]).splitlines()
-    assert head.split() == ["what", "measured", "target", "over"]
-    assert row.split() == ["reruns", "0.123", "s", "<=", "1", "s", "reached", "9", "reruns"]
+    assert Measure("reruns", 0.12345, "s", 1.0, "9 reruns").row() == ("reruns", "0.123 s", "<= 1 s", "met", "9 reruns")
 
 
-def test_what_was_measured_is_shown_with_the_machine_and_kept(tmp_path: Path, capsys) -> None:
+def test_measurements_are_shown_with_the_machine_and_written_as_json(tmp_path: Path, capsys) -> None:
     facts = machine()
     assert facts["cores"] >= 1 and facts["torch"]
-    file = tmp_path / "found.json"
+    file = tmp_path / "measures.json"
     show("dashboard", [Measure("memory", 1200.0, "MB", 1500.0), Measure("rerun", math.nan, "s", 1.0)], facts, str(file))
-    said = capsys.readouterr().out
-    assert "1,200 MB" in said and "Not reached: rerun." in said and f"torch {facts['torch']}" in said
+    output = capsys.readouterr().out
+    assert "1,200 MB" in output and "Missed: rerun." in output and f"torch {facts['torch']}" in output
     kept = json.loads(file.read_text())
-    assert [one["verdict"] for one in kept["measures"]] == ["reached", "not reached"]
+    assert [one["verdict"] for one in kept["measures"]] == ["met", "missed"]
     assert kept["measures"][1]["value"] is None and kept["machine"]["cores"] == facts["cores"]
 
 

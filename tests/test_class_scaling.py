@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pddm_lab.applications.class_scaling import embedding_seconds, growth, sizes
+from pddm_lab.applications.class_scaling import class_costs, embedding_seconds, sizes
 from pddm_lab.config import TrainConfig
 from pddm_lab.model.embedding import MetricModel
 
@@ -25,9 +25,9 @@ def test_sizes_by_hand(model: MetricModel) -> None:
     assert found["gallery_bytes"] == 1000 * 3 * 16 * 4
 
 
-def test_growth_is_measured_for_each_number_of_classes(model: MetricModel) -> None:
+def test_costs_are_measured_for_each_number_of_classes(model: MetricModel) -> None:
     seen: list[tuple[int, int, str]] = []
-    table = growth(model, (10, 300), images=2, progress=lambda *report: seen.append(report))
+    table = class_costs(model, (10, 300), images=2, progress=lambda *report: seen.append(report))
     assert table["classes"].tolist() == [10, 300]
     assert table["lab_parameters"].nunique() == 1, "the lab's model doesn't change with the classes"
     assert table["classifier_parameters"].diff().tolist()[1] == 290 * 513
@@ -38,7 +38,7 @@ def test_growth_is_measured_for_each_number_of_classes(model: MetricModel) -> No
 
 def test_a_long_pass_is_a_product(model: MetricModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pddm_lab.applications.class_scaling.PASS_LIMIT", 0.0)
-    (row,) = growth(model, (500,), images=2).to_dict("records")
+    (row,) = class_costs(model, (500,), images=2).to_dict("records")
     assert not row["pass_measured"]
     assert row["pass_seconds"] == pytest.approx(8 * row["step_seconds"])  # 501 classes x 2 images in batches of 128
 

@@ -17,6 +17,7 @@ import pytest
 from nbformat.sign import NotebookNotary
 
 from pddm_lab import cli
+from pddm_lab.commands import training
 from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.errors import ConfigError, LabError, RunError
 from pddm_lab.runs.run import Run
@@ -52,7 +53,8 @@ def test_help_answers_at_once() -> None:
 
 
 def test_importing_the_command_line_imports_nothing_heavy() -> None:
-    code = "import pddm_lab.cli, sys; print({'torch', 'pandas', 'numpy', 'papermill', 'streamlit'} & set(sys.modules))"
+    heavy = {"torch", "pandas", "numpy", "papermill", "streamlit", "tqdm"}
+    code = f"import pddm_lab.cli, sys; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
 
 
@@ -67,10 +69,10 @@ def test_every_choice_is_a_flag_of_every_preset(preset: str, capsys: pytest.Capt
 
 
 def test_flags_change_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[TrainConfig] = []
+    configs: list[TrainConfig] = []
 
     def catch(config: TrainConfig) -> None:
-        asked.append(config)
+        configs.append(config)
         raise RunError("enough")
 
     monkeypatch.setattr(notebook, "train_in_notebook", catch)
@@ -78,15 +80,15 @@ def test_flags_change_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.main(
             ["train", "finetune", "--dataset", "folder:/some where", "--steps", "3", "--refit", "none", "--lr", "0.5"]
         )
-    assert type(asked[0]) is TrainConfig
-    assert parameters(asked[0]) == {
+    assert type(configs[0]) is TrainConfig
+    assert parameters(configs[0]) == {
         "preset": "finetune", "dataset": "folder:/some where", "steps": 3, "refit": "none", "lr": 0.5
     }  # fmt: skip
-    assert TrainConfig.from_parameters(parameters(asked[0])) == asked[0]
+    assert TrainConfig.from_parameters(parameters(configs[0])) == configs[0]
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (("train", "quick", "--stpes", "3"), "--steps"),
         (("train", "quikc"), "quick"),
@@ -95,24 +97,24 @@ def test_flags_change_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
         (("train", "quick", "--preset", "paper"), "--preset"),
     ],
 )
-def test_a_mistyped_flag_is_named(argv: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said in fails(capsys, *argv)
+def test_a_mistyped_flag_is_named(argv: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in fails(capsys, *argv)
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (("train", "quick", "--steps", "0"), "--steps expects 1 or more"),
         (("train", "quick", "--dataset", "digits", "--run-name", "a/b"), "--run-name"),
         (("data", "fetch", "digts"), "Did you mean 'digits'?"),
-        (("resume", "nothing"), "nothing is no run"),
-        (("dashboard", "nothing"), "nothing is no run"),
-        (("screenshots", "nothing"), "nothing is no run"),
+        (("resume", "nothing"), "nothing"),
+        (("dashboard", "nothing"), "nothing"),
+        (("screenshots", "nothing"), "nothing"),
     ],
 )
-def test_an_error_is_one_line(argv: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_one_line(argv: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     error = fails(capsys, *argv)
-    assert said in error
+    assert message in error
     assert error.startswith("pddm-lab: ")
     assert error.count("\n") == 1
 
@@ -135,13 +137,13 @@ def test_runs_are_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     run = Run.create(TrainConfig(run_name="one", dataset="digits"), {"name": "digits"}, "cpu", "32")
     run.set_metrics("unseen", "euclidean", {"recall@1": 0.5, "map@r": 0.25})
     run.update(status="failed", reason="The disk is full.")
-    (tmp_path / "runs" / "torn").mkdir()
-    (tmp_path / "runs" / "torn" / "run.json").write_text("{")
+    (tmp_path / "runs" / "damaged").mkdir()
+    (tmp_path / "runs" / "damaged" / "run.json").write_text("{")
     cli.main(["runs"])
     out = capsys.readouterr().out
     assert "50.0 / 25.0" in out
     assert "one failed: The disk is full." in out
-    assert "torn can't be read" in out
+    assert "damaged can't be read" in out
     assert "not a number" not in out
 
 
@@ -180,7 +182,7 @@ def test_the_demo_ends_with_a_finished_run(
         run = Run.create(TrainConfig(run_name=name), {"name": "emoji"}, "cpu", "32")
         run.update(status="failed" if status == "broken" else status)
         broken += [run.path] if status == "broken" else []
-    monkeypatch.setattr(cli, "fetch", lambda name, data_root: done.append(("fetch", name)))
+    monkeypatch.setattr(training, "fetch", lambda name, data_root: done.append(("fetch", name)))
     monkeypatch.setattr(notebook, "train_in_notebook", train)
     monkeypatch.setattr(notebook, "resume_in_notebook", resume)
     if before.get("demo") == "running":
@@ -231,10 +233,10 @@ def test_a_finished_training_keeps_its_notebook(stand_in, tmp_path: Path, capfd:
     )  # fmt: skip
     run = train(run_name="{one}".strip("{}"), notes='it\'s "quoted"', seed=3)
     assert (run.name, run.config.seed, run.config.notes) == ("one", 3, 'it\'s "quoted"')
-    said = capfd.readouterr()
-    assert "begun" in said.out
-    assert sys.executable in said.out
-    assert "20%" in said.err
+    output = capfd.readouterr()
+    assert "begun" in output.out
+    assert sys.executable in output.out
+    assert "20%" in output.err
     kept = nbformat.read(run.path / "notebook.ipynb", as_version=4)
     outputs = "".join(str(output.get("text", "")) for cell in kept.cells for output in cell.get("outputs", []))
     assert "100%" in outputs
@@ -271,8 +273,8 @@ def test_a_kernel_that_dies_fails_its_run(stand_in, tmp_path: Path) -> None:  # 
     assert (run.path / "notebook.ipynb").is_file()
 
 
-@pytest.mark.parametrize(("patient", "told"), [(True, signal.SIGINT), (True, signal.SIGTERM), (False, signal.SIGINT)])
-def test_ctrl_c_stops_and_so_does_who_ends_the_process(stand_in, tmp_path: Path, patient: bool, told: int) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(("patient", "sent"), [(True, signal.SIGINT), (True, signal.SIGTERM), (False, signal.SIGINT)])
+def test_ctrl_c_and_a_terminating_signal_stop_the_training(stand_in, tmp_path: Path, patient: bool, sent: int) -> None:  # type: ignore[no-untyped-def]
     wait = "while not run.stop_requested(): time.sleep(.05)\nrun.update(status='stopped', reason='On request.')"
     stand_in(_BEGIN, "import time\n" + (wait if patient else "time.sleep(60)"))
     file = tmp_path / "runs" / "one" / "run.json"
@@ -282,7 +284,7 @@ def test_ctrl_c_stops_and_so_does_who_ends_the_process(stand_in, tmp_path: Path,
             time.sleep(0.05)
         for _ in range(1 if patient else 2):
             time.sleep(0.5)
-            os.kill(os.getpid(), told)
+            os.kill(os.getpid(), sent)
 
     threading.Thread(target=press, daemon=True).start()
     start = time.monotonic()
@@ -293,7 +295,7 @@ def test_ctrl_c_stops_and_so_does_who_ends_the_process(stand_in, tmp_path: Path,
     assert (file.parent / "notebook.ipynb").is_file()
 
 
-def test_going_on_with_a_run_executes_its_notebook_anew(stand_in, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_resuming_a_run_executes_its_notebook_again(stand_in, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     stand_in(
         "from pddm_lab.training.notebook import config_of\nconfig = config_of(globals())\n"
         "from pddm_lab.runs.run import Run\n"
@@ -315,13 +317,13 @@ def test_going_on_with_a_run_executes_its_notebook_anew(stand_in, tmp_path: Path
         resume_in_notebook(path)
 
 
-def test_who_cannot_go_on_keeps_the_notebook_of_before(stand_in, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_that_cannot_resume_keeps_its_old_notebook(stand_in, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     run = Run.create(TrainConfig(dataset="none", run_name="one"), {"name": "none"}, "cpu", "32")
-    (run.path / "notebook.ipynb").write_text("of before")
+    (run.path / "notebook.ipynb").write_text("the old one")
     run.update(pid=os.getppid(), process_started=psutil.Process(os.getppid()).create_time())
     with pytest.raises(RunError, match="is being trained"):
         resume_in_notebook(run.path)
-    assert (run.path / "notebook.ipynb").read_text() == "of before"
+    assert (run.path / "notebook.ipynb").read_text() == "the old one"
 
 
 def test_runs_of_one_second_get_names_of_their_own(tmp_path: Path) -> None:

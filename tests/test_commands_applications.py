@@ -1,4 +1,4 @@
-"""`pddm-lab recognise`, `transfer` and `growth` on a run of digits."""
+"""`pddm-lab recognise`, `transfer` and `class-scaling` on a run of digits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from pddm_lab import cli
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def output(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     cli.main(list(words))
     return capsys.readouterr().out
 
@@ -18,8 +18,8 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_recognise(digits_run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     csv = tmp_path / "episodes.csv"
     words = ("--shots", "1", "5", "--ways", "3", "--episodes", "2", "--protocol", "unseen", "--csv", str(csv))
-    out = told(capsys, "recognise", str(digits_run.path), *words)
-    assert "unseen: accuracy in %, 3 classes an episode, mean of 2 episodes" in out
+    out = output(capsys, "recognise", str(digits_run.path), *words)
+    assert "unseen: accuracy in % among 3 classes, mean of 2 episodes" in out
     assert "known" not in out
     assert "1 shot " in out and "5 shots" in out
     assert out.count("nearest class mean") == 2
@@ -28,7 +28,7 @@ def test_recognise(digits_run, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_transfer(digits_run, few_pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     roots = ("--runs-root", str(digits_run.path.parent))
-    out = told(capsys, "transfer", digits_run.name, "--to", f"folder:{few_pictures}", *roots)
+    out = output(capsys, "transfer", digits_run.name, "--to", f"folder:{few_pictures}", *roots)
     lines = [line.split() for line in out.splitlines()]
     assert [line[:2] for line in lines if line[:1] in (["pretrained"], [digits_run.name])] == [
         ["pretrained", "euclidean"], [digits_run.name, "euclidean"], [digits_run.name, "pddm"],
@@ -49,12 +49,12 @@ def test_where_there_is_no_imagenet(digits_run, tmp_path: Path, capsys: pytest.C
     assert line.startswith("pddm-lab: There is no ImageNet in")
 
 
-def test_growth(digits_run, capsys: pytest.CaptureFixture[str]) -> None:
-    out = told(capsys, "growth", str(digits_run.path), "--most", "100", "--images", "2")
+def test_class_scaling(digits_run, capsys: pytest.CaptureFixture[str]) -> None:
+    out = output(capsys, "class-scaling", str(digits_run.path), "--most", "100", "--images", "2")
     assert [line.split()[0] for line in out.splitlines() if line[:1].isdigit()] == ["10", "100"]
     assert "14.5 MB" in out and "each on this machine" in out
     with pytest.raises(SystemExit):
-        cli.main(["growth", str(digits_run.path), "--most", "5"])
+        cli.main(["class-scaling", str(digits_run.path), "--most", "5"])
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pddm_lab import cli
+from pddm_lab.commands.data import fetch_if_missing
 from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.data.sources import imagenet
@@ -106,4 +106,4 @@ def test_a_training_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )  # fmt: skip
     assert material.inputs.shape[0] == 30
     assert [protocol.name for protocol in material.protocols] == ["unseen", "known"]
-    cli._fetch_if_missing("imagenet:zero-shot", str(tmp_path))
+    fetch_if_missing("imagenet:zero-shot", str(tmp_path))

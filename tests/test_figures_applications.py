@@ -1,4 +1,4 @@
-"""Charts of recognition, growth and transfer hold the numbers that they are given."""
+"""Charts of recognition, class scaling and transfer hold the numbers that they are given."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def test_few_shot_curves_have_intervals_and_a_dash_per_space() -> None:
     assert {trace.name for trace in figure.data if trace.x[0] is None} == {"demo", "pretrained"}
 
 
-def test_growth_shows_sizes_and_seconds() -> None:
+def test_class_scaling_shows_sizes_and_seconds() -> None:
     seconds = ("add_gallery_seconds", "enlarge_seconds", "pass_seconds")
     table = pd.DataFrame(
         {"classes": [10, 100], "lab_bytes": 100, "gallery_bytes": [1, 10], "classifier_bytes": [50, 500]}
     )
-    figure = applications.growth(table.assign(**{name: [n + 1.0, n + 2.0] for n, name in enumerate(seconds)}))
+    figure = applications.class_scaling(table.assign(**{name: [n + 1.0, n + 2.0] for n, name in enumerate(seconds)}))
     of = {trace.name: list(trace.y) for trace in figure.data}
     assert of["lab: model and gallery"] == [101, 110]
     assert of["classifier: and a pass of training"] == [5, 7]

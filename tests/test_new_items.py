@@ -61,10 +61,10 @@ def test_pictures_of_a_folder_become_items(run: Run, folder: Path, capsys: pytes
     said = capsys.readouterr().out
     classes = before.items["class_name"].iloc[:2].nunique() + 1
     assert f"Added 3 items of {classes} classes, 1 of them new. " in said
-    assert f"The gallery unseen has {len(before) + 3:,} items." in said
-    assert "Passed over 1 picture:" in said
+    assert f"The unseen gallery has {len(before) + 3:,} items." in said
+    assert "Skipped 1 picture:" in said
     assert "broken.png is not a readable picture" in said
-    assert "`pddm-lab gallery map digits --protocol unseen` draws it anew" in said
+    assert "Redraw it with `pddm-lab gallery map digits --protocol unseen`." in said
     after = Gallery.open(before.path, verify=True)
     assert after.map is None
     name = before.items["class_name"].iloc[0]
@@ -87,7 +87,7 @@ def test_items_get_new_pictures(run: Run, tmp_path: Path, capsys: pytest.Capture
     file.parent.mkdir(parents=True)
     shutil.copy(Path(run.info["dataset"]["root"]) / before.items["id"].iloc[9], file)
     gallery("update", "digits", tmp_path / "new")
-    assert f"Updated 1 item. The gallery unseen has {len(before):,} items." in capsys.readouterr().out
+    assert f"Updated 1 item. The unseen gallery has {len(before):,} items." in capsys.readouterr().out
     after = Gallery.open(before.path, verify=True)
     row = after.index_of(item)
     np.testing.assert_allclose(after.features[row], before.features[9], atol=1e-5)
@@ -98,14 +98,14 @@ def test_items_get_new_pictures(run: Run, tmp_path: Path, capsys: pytest.Capture
     assert after.thumb(row) == before.thumb(9)
 
 
-def test_items_are_removed_and_the_map_is_drawn_anew(
+def test_items_are_removed_and_the_map_is_redrawn(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(umap_layout, "_umap", lambda of, *_: of[:, :2])
     before = run.gallery("known")
     ids = before.items["id"].iloc[[0, 5]].tolist()
     gallery("remove", "digits", *ids, "--protocol", "known")
-    assert f"Removed 2 items. The gallery known has {len(before) - 2:,} items." in capsys.readouterr().out
+    assert f"Removed 2 items. The known gallery has {len(before) - 2:,} items." in capsys.readouterr().out
     gallery("map", "digits", "--protocol", "known")
     assert f"Drew the map of {len(before) - 2:,} items of known (UMAP)." in capsys.readouterr().out
     after = Gallery.open(before.path, verify=True)
@@ -139,5 +139,5 @@ def test_errors_are_one_sentence_and_change_nothing(
     assert "already: update it" in fails(capsys, "add", "digits", tmp_path / "again")
     run.claim()
     run.update(status="running")
-    assert "still at work" in fails(capsys, "remove", "digits", before.items["id"].iloc[0])
+    assert "still running" in fails(capsys, "remove", "digits", before.items["id"].iloc[0])
     assert Gallery.open(before.path, verify=True).manifest == before.manifest

@@ -30,7 +30,7 @@ _BATCH = 128
 _ROUNDS = 5
 
 
-def growth(
+def class_costs(
     model: MetricModel, classes: Sequence[int] = CLASSES, *, images: int = 5, seed: int = 0,
     progress: Progress | None = None,
 ) -> pd.DataFrame:  # fmt: skip

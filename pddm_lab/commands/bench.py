@@ -1,138 +1,147 @@
-"""The command line's `bench`: each benchmark prints a table and keeps it as JSON where asked."""
+"""The commands `bench ...`: each benchmark prints a table of measurements, and writes it as JSON if asked."""
 
 from __future__ import annotations
 
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from tyro.conf import arg
+
+from pddm_lab.commands.terminal import print_table
+
+if TYPE_CHECKING:
+    from pddm_lab.bench.report import Measure
 
 bench = tyro.extras.SubcommandApp()
+_Cores = Annotated[int, arg(help="Processor cores to use; 0: all there are.")]
+_Json = Annotated[str, arg(help="File to write the measurements to.")]
 
 
 @bench.command
 def dashboard(
-    items: int = 10_000,
-    sessions: int = 20,
-    memory_items: int = 100_000,
-    cores: int = 2,
-    folder: str = "",
-    json: str = "",
-) -> None:
-    """Measure the dashboard against its targets; what needs a browser needs Chromium on the PATH.
+    items: int = 10_000, sessions: int = 20, memory_items: int = 100_000, folder: str = "", cores: _Cores = 2,
+    json: _Json = "",
+) -> None:  # fmt: skip
+    """Measure the dashboard against its targets. Browser measurements need Chromium on the PATH.
 
     Args:
-        items: of the gallery that pages, reruns and sessions are measured with.
-        sessions: at once.
-        memory_items: of the gallery that memory is measured with; 0: leave that out.
-        cores: processor cores that server, browser and sessions share; 0: all there are.
-        folder: keeps the run that is made for it, to measure again sooner; empty: a temporary one.
-        json: file that the measures go to as well.
+        items: Items in the gallery for pages, reruns and sessions.
+        sessions: Simultaneous sessions.
+        memory_items: Items in the gallery for measuring memory; 0: leave that out.
+        folder: Folder to keep the benchmark's run in, so that measuring again is faster; empty: a temporary one.
     """
     _limit_cores(cores)
     from pddm_lab.bench.dashboard import measure
-    from pddm_lab.bench.report import machine, show
 
     with tempfile.TemporaryDirectory() as temporary:
-        place = Path(folder).expanduser() if folder else Path(temporary)
-        facts = machine()  # before, so that the load is what others made of it
-        show("dashboard", measure(place, items, sessions, memory_items, _say), facts, json)
+        kept = Path(folder).expanduser() if folder else Path(temporary)
+        _run("dashboard", json, measure, kept, items, sessions, memory_items)
 
 
 @bench.command
-def scoring(items: int = 4096, cores: int = 2, json: str = "") -> None:
-    """Measure how fast S scores all pairs, beside a large matrix product.
+def scoring(items: int = 4096, cores: _Cores = 2, json: _Json = "") -> None:
+    """Measure how fast S scores all pairs, compared with a large matrix product.
 
     Args:
-        items: of either set.
-        cores: processor cores to use; 0: all there are.
-        json: file that the measures go to as well.
+        items: Items in each of the two sets.
     """
     _limit_cores(cores)
-    from pddm_lab.bench.report import machine, show
     from pddm_lab.bench.scoring import measure
 
-    facts = machine()
-    show("scoring", measure(items, _say), facts, json)
+    _run("scoring", json, measure, items)
 
 
 @bench.command
-def mining(largest: int = 8192, cores: int = 2, json: str = "") -> None:
-    """Measure how mining grows with the batch, beside pytorch-metric-learning's miners.
+def mining(largest: int = 8192, cores: _Cores = 2, json: _Json = "") -> None:
+    """Measure how mining scales with the batch, compared with pytorch-metric-learning's miners.
 
     Args:
-        largest: items of the largest batch.
-        cores: processor cores to use; 0: all there are.
-        json: file that the measures go to as well.
+        largest: Items in the largest batch.
     """
     _limit_cores(cores)
     from pddm_lab.bench.mining import SIZES, measure
-    from pddm_lab.bench.report import machine, show
 
-    facts = machine()
-    show("mining", measure([size for size in SIZES if size <= largest], _say), facts, json)
+    _run("mining", json, measure, [size for size in SIZES if size <= largest])
 
 
 @bench.command
-def evaluate(items: int = 6000, many: int = 60_000, cores: int = 2, json: str = "") -> None:
-    """Measure how long measuring takes: Euclidean and PDDM, all pairs and within a shortlist.
+def evaluate(items: int = 6000, many: int = 60_000, cores: _Cores = 2, json: _Json = "") -> None:
+    """Measure how long an evaluation takes: Euclidean and PDDM, over all pairs and within a shortlist.
 
     Args:
-        items: whose pairs are all scored.
-        many: items of which PDDM ranks a shortlist; 0: leave that out.
-        cores: processor cores to use; 0: all there are.
-        json: file that the measures go to as well.
+        items: Items whose pairs are all scored.
+        many: Items for which PDDM ranks a shortlist; 0: leave that out.
     """
     _limit_cores(cores)
     from pddm_lab.bench.evaluation import measure
-    from pddm_lab.bench.report import machine, show
 
-    facts = machine()
-    show("evaluate", measure(items, many, _say), facts, json)
+    _run("evaluate", json, measure, items, many)
 
 
 @bench.command
-def train(images: int = 1500, cores: int = 2, json: str = "") -> None:
-    """Measure training steps beside a library's, loading, feature extraction, and how long the lab takes to start.
+def train(images: int = 1500, cores: _Cores = 2, json: _Json = "") -> None:
+    """Measure training steps compared with a library's, loading, feature extraction, and the lab's start-up time.
 
     Args:
-        images: picture files, made for it.
-        cores: processor cores to use; 0: all there are.
-        json: file that the measures go to as well.
+        images: Picture files to generate and extract features of.
     """
     _limit_cores(cores)
-    from pddm_lab.bench.report import machine, show
     from pddm_lab.bench.training import measure
 
-    facts = machine()
-    show("train", measure(images, _say), facts, json)
+    _run("train", json, measure, images)
 
 
 @bench.command
-def search(items: int = 1_000_000, cores: int = 2, json: str = "") -> None:
-    """Measure how soon a large gallery opens, is searched, re-ranked and changed.
+def search(items: int = 1_000_000, cores: _Cores = 2, json: _Json = "") -> None:
+    """Measure how fast a large gallery opens, is searched, re-ranked and changed.
 
     Args:
-        items: of the gallery.
-        cores: processor cores to use; 0: all there are.
-        json: file that the measures go to as well.
+        items: Items in the gallery.
     """
     _limit_cores(cores)
-    from pddm_lab.bench.report import machine, show
     from pddm_lab.bench.search import measure
 
-    facts = machine()
     with tempfile.TemporaryDirectory() as temporary:
-        show("search", measure(Path(temporary), items, _say), facts, json)
+        _run("search", json, measure, Path(temporary), items)
 
 
-def _say(what: str) -> None:
+def _run(name: str, json: str, measure: Callable[..., list[Measure]], *arguments: Any) -> None:
+    from pddm_lab.bench.report import machine
+
+    facts = machine()  # before measuring, so that the load average is that of other processes
+    show(name, measure(*arguments, _log), facts, json)
+
+
+def show(name: str, measures: list[Measure], facts: dict[str, Any], json: str = "") -> None:
+    """Print a benchmark's table with the facts of the machine below it, and write all of it as JSON if asked.
+
+    Args:
+        name: of the benchmark.
+        measures: to show.
+        facts: of the machine, as `pddm_lab.bench.report.machine` returns them.
+        json: file to write to; empty: none.
+    """
+    from pddm_lab.bench.report import HEAD, write_json
+
+    print_table(HEAD, [measure.row() for measure in measures])
+    missed = [measure.what for measure in measures if measure.verdict == "missed"]
+    print(f"\n{'Missed: ' + '; '.join(missed) if missed else 'All targets were met'}.")
+    print(", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items()))
+    if json:
+        write_json(Path(json), name, measures, facts)
+        print(f"Written to {json}")
+
+
+def _log(what: str) -> None:
     print(f"... {what}", file=sys.stderr, flush=True)
 
 
 def _limit_cores(cores: int) -> None:
-    """Keep this process and all that it starts to so many cores, where the system can."""
+    """Limit this process and its children to so many cores, where the system supports it."""
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])

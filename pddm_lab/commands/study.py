@@ -1,4 +1,4 @@
-"""The command line's `compare`: carry out a study, go on with one, and write its tables."""
+"""The command `compare`: carry out or resume a study, and write its tables."""
 
 from __future__ import annotations
 
@@ -9,42 +9,33 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
+from pddm_lab.commands.data import fetch_if_missing
+from pddm_lab.commands.terminal import DataRoot, RunsRoot
 from pddm_lab.errors import ConfigError, RunError
 
 
 def compare(
-    name: str = "main",
-    part: str = "all",
-    datasets: tuple[str, ...] = ("emoji", "grocery", "digits"),
+    name: str = "main", part: str = "all", datasets: tuple[str, ...] = ("emoji", "grocery", "digits"),
     ablation_datasets: tuple[str, ...] = ("emoji", "grocery"),
-    methods: Annotated[tuple[str, ...], arg(metavar="NAMES")] = (),
-    configurations: int = 6,
-    seeds: int = 5,
-    ablation_seeds: int = 3,
-    steps: int = 400,
-    processes: int = 0,
-    tables_only: bool = False,
-    out: str = "",
-    data_root: str = "",
-    runs_root: str = "",
-) -> None:
-    """Compare every method on the same features, batches and budget, and write the tables; goes on where it stopped.
+    methods: Annotated[tuple[str, ...], arg(metavar="NAMES")] = (), configurations: int = 6, seeds: int = 5,
+    ablation_seeds: int = 3, steps: int = 400, processes: int = 0, tables_only: bool = False, out: str = "",
+    data_root: DataRoot = "", runs_root: RunsRoot = "",
+) -> None:  # fmt: skip
+    """Compare all methods on the same features, batches and budget, and write the tables. Resumes where it stopped.
 
     Args:
-        name: of the study, a folder under studies in the runs' root.
+        name: Name of the study: a folder under studies in the runs' root.
         part: methods, ablation, or all.
-        datasets: to compare the methods on.
-        ablation_datasets: to take PDDM apart on.
-        methods: to compare, by name; empty: all.
-        configurations: that each method searches, at most 6.
-        seeds: trainings that each method is measured by.
-        ablation_seeds: the same for each variant of the ablation; the presets themselves have as many as methods.
-        steps: the most a configuration trains while it is searched.
-        processes: that compute at once, one thread each; 0: one per core.
-        tables_only: write the tables of what there is, and compute nothing.
-        out: folder the tables go to; empty: tables in the study's folder.
-        data_root: folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data.
-        runs_root: folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
+        datasets: Data sets to compare the methods on.
+        ablation_datasets: Data sets of the ablation.
+        methods: Methods to compare, by name; empty: all.
+        configurations: Configurations to search for each method, at most 6.
+        seeds: Trainings that each method is measured by.
+        ablation_seeds: Trainings per variant of the ablation. Presets get as many as methods do.
+        steps: Most steps to train a configuration in the search.
+        processes: Processes that compute at once, one thread each; 0: one per core.
+        tables_only: Compute nothing; write the tables of what is finished.
+        out: Folder for the tables; empty: tables in the study's folder.
     """
     from pddm_lab import config
     from pddm_lab.study.cells import Study
@@ -65,32 +56,22 @@ def compare(
     if tables_only:
         study = Study(config.runs_root(runs_root) / "studies" / name)
     else:
-        _fetch_missing({task.arguments["config"].dataset for task in plan.tasks()}, data_root)
+        for dataset in sorted({task.arguments["config"].dataset for task in plan.tasks()}):
+            fetch_if_missing(dataset, data_root)
         try:
             study, outcome = carry_out(plan, name, runs_root, processes or _cores())
         except KeyboardInterrupt:
-            print("\nWhat is finished is kept; the same command goes on.", file=sys.stderr)
+            print("\nFinished cells are kept. The same command resumes the study.", file=sys.stderr)
             raise
         failures = outcome.failures
-        print(f"{outcome.computed} cells computed in {outcome.seconds / 60:.1f} min, {outcome.found} were there.")
+        print(f"{outcome.computed} cells computed in {outcome.seconds / 60:.1f} min, {outcome.found} existed already.")
     folder = Path(out).expanduser() if out else study.path / "tables"
     for path in write_tables(study, folder):
         print(path)
     if failures:
         key, reason = next(iter(failures.items()))
-        raise RunError(f"{len(failures)} cells failed, first {key}: {reason} The same command tries them again.")
+        raise RunError(f"{len(failures)} cells failed, the first is {key}: {reason} The same command retries them.")
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _fetch_missing(datasets: set[str], data_root: str) -> None:
-    from pddm_lab.config import data_root as folder
-    from pddm_lab.data.dataset import SOURCES
-
-    for name in sorted(datasets):
-        source = SOURCES.get(name)
-        if source and not source.automatic and not source.is_present(folder(data_root)):
-            print(f"{name} is not in {folder(data_root)} yet and is fetched first: {source.size}", file=sys.stderr)
-            source.fetch(folder(data_root), None)

@@ -62,11 +62,11 @@ def few_shot(
     return figure.update_yaxes(title=f"accuracy, % ({PROTOCOL_TITLES.get(protocol, protocol).lower()})")
 
 
-def growth(table: pd.DataFrame, *, title: str = "", height: int = 400) -> go.Figure:
+def class_scaling(table: pd.DataFrame, *, title: str = "", height: int = 400) -> go.Figure:
     """What classes cost, on logarithmic axes: bytes on the left, seconds to add one class on the right.
 
     Args:
-        table: as `pddm_lab.applications.class_scaling.growth` returns it.
+        table: as `pddm_lab.applications.class_scaling.class_costs` returns it.
     """
     figure = make_subplots(1, 2, horizontal_spacing=0.1, subplot_titles=["size", "one more class"])
     lines = (

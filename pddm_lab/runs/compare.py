@@ -55,6 +55,16 @@ def list_runs(root: str | Path = "") -> list[Run | BrokenRun]:
     return [run for _, _, run in sorted(found, key=lambda entry: entry[:2], reverse=True)]
 
 
+def find_run(name: str, root: str | Path = "") -> Run:
+    """The run of a name under a root (empty: the default one), or in the folder that `name` is the path of.
+
+    Raises:
+        RunError: it is missing, damaged or foreign.
+    """
+    path = Path(name).expanduser()
+    return Run.open(path if (path / "run.json").is_file() else runs_root(str(root)) / name)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Several runs side by side."""

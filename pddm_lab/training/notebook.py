@@ -26,7 +26,7 @@ from pddm_lab import errors
 from pddm_lab.config import PRESETS, TrainConfig, runs_root
 from pddm_lab.errors import ConfigError, LabError, RunError, unknown_name
 from pddm_lab.files import shipped
-from pddm_lab.runs.compare import list_runs
+from pddm_lab.runs.compare import find_run, list_runs
 from pddm_lab.runs.folder_name import exists_already, folder_name
 from pddm_lab.runs.run import Run
 
@@ -106,14 +106,13 @@ def run_named(name: str, root: str = "") -> Run:
         RunError: there is no such run, or it isn't finished; with the command to run.
     """
     if name:
-        path = Path(name)
-        run = Run.open(path if (path / "run.json").is_file() else runs_root(root) / name)
+        run = find_run(name, root)
         if run.status != "finished":
             raise RunError(f"{run.name} is {run.status}: {run.reason or 'wait until it is finished.'}")
         return run
-    for run in list_runs(root):
-        if isinstance(run, Run) and run.status == "finished":
-            return run
+    for newest in list_runs(root):
+        if isinstance(newest, Run) and newest.status == "finished":
+            return newest
     raise RunError(f"There is no finished run in {runs_root(root)}: train one with `pddm-lab train quick`.")
 
 

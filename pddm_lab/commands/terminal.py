@@ -1,0 +1,50 @@
+"""What the commands share: arguments that mean the same everywhere, tables, and progress bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pddm_lab.progress import Progress
+
+RunName = Positional[Annotated[str, arg(metavar="RUN", help="Name of the run, or path to its folder.")]]
+AnyRun = Positional[Annotated[str, arg(metavar="RUN")]]
+"""A run that may be left out; the command says which it takes then."""
+RunsRoot = Annotated[str, arg(help="Folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.")]
+DataRoot = Annotated[str, arg(help="Folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data.")]
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under their column names, left-aligned."""
+    lines = [head, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A progress bar on standard error, fed by (done, total, what)."""
+    from tqdm import tqdm
+
+    with tqdm(leave=False, delay=0.3) as bar:
+
+        def report(done: int, total: int, what: str) -> None:
+            bar.total = total
+            bar.set_description(what, refresh=False)
+            bar.update(done - bar.n)
+
+        yield report
+
+
+def write_csv(table: pd.DataFrame, csv: str) -> None:
+    """Write a table to a file; an empty name writes nothing."""
+    if csv:
+        table.to_csv(Path(csv).expanduser(), index=False)

@@ -1,0 +1,155 @@
+"""The commands `train`, `resume`, `runs` and `demo`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import Fixed, Suppress, arg
+
+from pddm_lab import config
+from pddm_lab.commands.dashboard import serve as serve_dashboard
+from pddm_lab.commands.data import fetch, fetch_if_missing
+from pddm_lab.commands.terminal import DataRoot, RunName, RunsRoot, print_table
+from pddm_lab.config import PRESET_SUMMARIES, PRESETS, TrainConfig
+from pddm_lab.errors import LabError, RunError
+
+if TYPE_CHECKING:
+    from pddm_lab.runs.run import Run
+
+DEMO_DATASET = "emoji"
+DEMO_RUN = "demo"
+_METRICS = {"R@1 %": ("recall@1", 100.0), "MAP@R %": ("map@r", 100.0), "AUC": ("auc", 1.0)}
+"""Column -> metric and its scale."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _TrainFlags(TrainConfig):
+    preset: Annotated[str, Suppress, Fixed] = "quick"  # the name of the subcommand is the preset
+
+
+if TYPE_CHECKING:
+    _Preset = TrainConfig
+else:
+    _Preset = tyro.extras.subcommand_type_from_defaults(
+        {name: _TrainFlags(**preset.to_dict()) for name, preset in PRESETS.items()}, PRESET_SUMMARIES
+    )
+
+
+def train(choices: Annotated[_Preset, arg(name="")]) -> None:
+    """Train a run: fetch its data if missing, execute the training notebook, and keep the notebook with the run."""
+    from pddm_lab.runs.folder_name import folder_name
+    from pddm_lab.training.notebook import train_in_notebook
+
+    chosen = TrainConfig(**choices.to_dict())
+    folder_name(chosen, datetime.now(UTC))  # reject a bad name before fetching anything
+    fetch_if_missing(chosen.dataset, chosen.data_root)
+    _print_results(train_in_notebook(chosen))
+
+
+def resume(run: RunName, runs_root: RunsRoot = "") -> None:
+    """Resume a run that stopped, failed or was interrupted. Its notebook is executed again."""
+    from pddm_lab.runs.compare import find_run
+    from pddm_lab.training.notebook import resume_in_notebook
+
+    _print_results(resume_in_notebook(find_run(run, runs_root).path))
+
+
+def runs(runs_root: RunsRoot = "") -> None:
+    """List the runs, newest first, with their final metrics."""
+    from pddm_lab.runs.compare import BrokenRun, list_runs
+
+    listed = list_runs(runs_root)
+    rows = [_run_row(run) for run in listed if not isinstance(run, BrokenRun)]
+    if rows:
+        print_table(("run", "status", "step", "dataset", "preset", "unseen R@1 / MAP@R", "known R@1 / MAP@R"), rows)
+        print("\nR@1 and MAP@R in %, ranked by Euclidean distance, then by the trained similarity.")
+        print("For more: pddm-lab dashboard")
+    for run in listed:
+        if isinstance(run, BrokenRun):
+            print(f"{run.name} can't be read: {run.reason}")
+            continue
+        if run.reason:
+            print(f"{run.name} {run.status}: {run.reason}")
+        if run.notes.strip():
+            print(f"{run.name} notes: {' '.join(run.notes.split())[:200]}")
+    if not listed:
+        print(f"There are no runs in {config.runs_root(runs_root)} yet. Train one: pddm-lab train quick")
+
+
+def demo(serve: bool = False, port: int = 8501, data_root: DataRoot = "", runs_root: RunsRoot = "") -> None:
+    """Fetch the demo data and train a first run on it. What is already there is kept.
+
+    Args:
+        serve: Serve the dashboard afterwards, with that run open.
+        port: Port of the web page.
+    """
+    fetch(DEMO_DATASET, data_root)
+    run = _demo_run(data_root, runs_root)
+    _print_results(run)
+    if serve:
+        serve_dashboard(run.name, port, runs_root, data_root)
+
+
+def _demo_run(data_root: str, runs_root: str) -> Run:
+    """The demo run: an existing one that is finished, else resumed if possible, retrained otherwise."""
+    from pddm_lab.runs.run import Run
+    from pddm_lab.training.notebook import resume_in_notebook, train_in_notebook
+
+    folder = config.runs_root(runs_root)
+    for number in range(1, 100):
+        name = DEMO_RUN if number == 1 else f"{DEMO_RUN}-{number}"
+        if not (folder / name).exists():
+            return train_in_notebook(
+                TrainConfig(dataset=DEMO_DATASET, run_name=name, data_root=data_root, runs_root=runs_root)
+            )
+        try:
+            run = Run.open(folder / name)
+            if run.status in ("finished", "running"):
+                return run
+            print(f"Resuming the run {name}, which is {run.status}: {run.reason}", file=sys.stderr)
+            return resume_in_notebook(run.path)
+        except LabError as error:
+            print(f"Keeping the run {name} as it is and training another: {error}", file=sys.stderr)
+    raise RunError(f"{folder} has 99 demo runs and none is finished. Delete some, or choose another --runs-root.")
+
+
+def _print_results(run: Run) -> None:
+    """Print the metrics of a run and what to do next.
+
+    Raises:
+        RunError: it isn't finished.
+    """
+    if run.status != "finished":
+        hint = "" if run.status == "running" else f" To resume it: `pddm-lab resume {run.name}`."
+        raise RunError(f"{run.name} is {run.status}{': ' * bool(run.reason)}{run.reason or '.'}{hint}")
+    rows = [
+        (protocol, similarity, *(_number(values.get(name), scale) for name, scale in _METRICS.values()))
+        for protocol, similarities in run.info["metrics"].items()
+        for similarity, values in similarities.items()
+    ]
+    print(f"\nRun: {run.path}")
+    print_table(("protocol", "similarity", *_METRICS), rows)
+    print(f"\nTo look at it: pddm-lab dashboard {run.name}")
+
+
+def _number(value: float | None, scale: float) -> str:
+    return "-" if value is None else f"{scale * value:.1f}" if scale > 1 else f"{value:.3f}"
+
+
+def _run_row(run: Run) -> tuple[str, ...]:
+    step = f"{run.info.get('phase', '')} {run.info.get('step', '')}".strip()
+    metrics = _summary(run, "unseen"), _summary(run, "known")
+    return (run.name, run.status, step, run.config.dataset, run.config.preset, *metrics)
+
+
+def _summary(run: Run, protocol: str) -> str:
+    values: dict[str, Any] = run.info["metrics"].get(protocol, {})
+    names = [name for name in dict.fromkeys(("euclidean", run.config.similarity)) if name in values]
+    pairs = (
+        f"{_number(values[name].get('recall@1'), 100)} / {_number(values[name].get('map@r'), 100)}" for name in names
+    )
+    return ", ".join(pairs) or "-"
