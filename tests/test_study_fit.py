@@ -10,9 +10,7 @@ import pytest
 import torch
 from pixel_study import pixels
 
-from pddm_lab.analysis.thresholds import rates_by_density, sampled
 from pddm_lab.errors import ConfigError, DataError
-from pddm_lab.model.similarity import Euclidean
 from pddm_lab.study.fit import fit
 from pddm_lab.study.material import Material, class_folds
 from pddm_lab.study.methods import ABLATIONS, CONFIGURATIONS, FACTORS, METHODS
@@ -105,26 +103,3 @@ def test_a_fold_is_not_trained_on(material: Material) -> None:
         fitted_on = material.fit_items(fold)
         assert not set(labels[fitted_on]) & set(labels[held_out])
         assert set(fitted_on) | set(held_out) == set(material.dataset.train)
-
-
-@pytest.mark.parametrize("leave_one_out", [True, False])
-def test_sampled_pairs_are_all_the_positive_ones(leave_one_out: bool) -> None:
-    query = np.array([0, 1, 0, 2, 1])
-    gallery = query if leave_one_out else np.array([1, 1, 0, 3])
-    (a, b), (c, d) = sampled(query, gallery, leave_one_out)
-    every = {(i, j) for i in range(5) for j in range(len(gallery)) if query[i] == gallery[j]}
-    expected = {(i, j) for i, j in every if i < j} if leave_one_out else every
-    assert sorted(zip(a.tolist(), b.tolist(), strict=True)) == sorted(expected)
-    assert len(c) and (query[c] != gallery[d]).all()
-
-
-def test_one_threshold_misses_the_sparse_pairs() -> None:
-    """Two tight classes beside two wide ones: a global threshold accepts the tight ones' pairs alone."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(4), 30)
-    spread = np.where(labels < 2, 0.05, 1.0)[:, None]
-    centres = np.eye(4)[labels] * 3
-    features = torch.from_numpy((centres + spread * rng.normal(size=(120, 4))).astype(np.float32))
-    found = rates_by_density(Euclidean(), features, features, labels, labels, True)
-    assert found["tpr_dense"] == 1.0 and found["tpr_sparse"] < 0.6
-    assert found["fpr_dense"] <= 0.05

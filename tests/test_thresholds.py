@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from pddm_lab.analysis.thresholds import (
     QUADRANTS,
@@ -15,11 +16,13 @@ from pddm_lab.analysis.thresholds import (
     by_density,
     clearest_first,
     quadrant_of,
+    rates_by_density,
     threshold_at_fpr,
     who_is_right,
 )
-from pddm_lab.metrics.density import DENSITIES
+from pddm_lab.metrics.density import DENSITIES, local_radius
 from pddm_lab.metrics.intervals import percentile_interval
+from pddm_lab.model.similarity import Euclidean
 
 
 def made_up(count: int = 600, classes: int = 7, seed: int = 0, decimals: int = 2) -> pd.DataFrame:
@@ -178,3 +181,39 @@ def test_what_is_not_there_is_nan(some) -> None:
         assert math.isnan(row.fpr) == (not row.negatives)
         assert math.isnan(row.tpr) == (not row.positives or pairs["positive"].all())
         assert math.isnan(row.own) == (not row.negatives)
+
+
+def test_one_threshold_misses_the_sparse_pairs() -> None:
+    """Two tight classes beside two wide ones: a global threshold accepts the tight ones' pairs alone."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 30)
+    spread = np.where(labels < 2, 0.05, 1.0)[:, None]
+    centres = np.eye(4)[labels] * 3
+    features = torch.from_numpy((centres + spread * rng.normal(size=(120, 4))).astype(np.float32))
+    found = rates_by_density(Euclidean(), features, features, labels, labels, True)
+    assert found["tpr_dense"] == 1.0 and found["tpr_sparse"] < 0.6
+    assert found["fpr_dense"] <= 0.05
+
+
+@pytest.mark.parametrize("leave_one_out", [True, False])
+def test_rates_of_an_embedding_are_those_of_a_slow_loop(leave_one_out: bool) -> None:
+    rng = np.random.default_rng(2)
+    query, query_labels = rng.normal(size=(40, 3)).astype(np.float32), rng.integers(0, 4, 40)
+    gallery, labels = (query, query_labels) if leave_one_out else (query[::-1] + np.float32(0.1), query_labels[::-1])
+    radius = local_radius(query if leave_one_out else np.concatenate([query, gallery]))
+    places: dict[bool, list[float]] = {True: [], False: []}
+    scores: dict[bool, list[float]] = {True: [], False: []}
+    for i in range(40):
+        for j in range(i + 1 if leave_one_out else 0, 40):
+            kind = bool(query_labels[i] == labels[j])
+            places[kind].append((radius[i] + radius[j if leave_one_out else 40 + j]) / 2)
+            scores[kind].append(-np.linalg.norm(query[i].astype(float) - gallery[j]))
+    highest = sorted(scores[False])[len(scores[False]) - 1 - len(scores[False]) // 100]
+    bounds = np.quantile(np.array(places[True]), [1 / 3, 2 / 3])
+    ends = torch.from_numpy(query), torch.from_numpy(gallery.copy())
+    rates = rates_by_density(Euclidean(), *ends, query_labels, labels, leave_one_out)
+    for rate, kind in (("tpr", True), ("fpr", False)):
+        for third, name in enumerate(DENSITIES):
+            passed = [score > highest + 1e-6 for score, place in zip(scores[kind], places[kind], strict=True)
+                      if (place > bounds).sum() == third]  # fmt: skip
+            assert rates[f"{rate}_{name}"] == pytest.approx(np.mean(passed))

@@ -1,7 +1,8 @@
-"""Single pairs of a gallery: a sample that is the same for every run on the same items, and their similarities.
+"""Pairs of a gallery's items: how many there are, a sample of them with their similarities, and one item's pairs.
 
-A gallery's histograms know how many pairs lie where; these know which. So they can be shown as pictures, drawn by two
-similarities at once, and parted by how densely their items lie.
+A gallery's histograms know how many pairs have which similarity; a sample knows which pairs. These can be shown as
+pictures, plotted by two similarities at once, and grouped by how densely their items lie. The sample is the same for
+every run on the same items. All pairs of one item, the anchor, show what surrounds it.
 """
 
 from __future__ import annotations
@@ -14,39 +15,109 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from pddm_lab.metrics.density import density_of, local_radius
+
 if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
     from pddm_lab.metrics.separation import Distribution
     from pddm_lab.model.similarity import Similarity
 
-_AT_ONCE = 1 << 14  # features copied at a time: 8 MB of 128 dimensions
 SCORED_AT_A_TIME = 1 << 14
-"""Pairs whose features are gathered at a time: bounds the memory."""
+"""Pairs whose features are gathered at a time: 8 MB of 128 dimensions."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """How many pairs a protocol has, and how every similarity distributes them."""
+
+    distributions: Mapping[str, Distribution]
+    queries: int
+    searched: int
+    positives: int
+    """All positive pairs, also if only a sample was scored."""
+    negatives: int
+
+    @staticmethod
+    def of(gallery: Gallery) -> Pairs:
+        """Count a gallery's pairs: query and searched item, or each unordered pair once if all items are both."""
+        roles, labels = gallery.items["role"], gallery.items["label"].to_numpy()
+        queries, searched = labels[roles != "gallery"], labels[roles != "query"]
+        classes = int(labels.max()) + 1 if len(labels) else 0
+        of_query, of_searched = (np.bincount(part, minlength=classes).astype(np.int64) for part in (queries, searched))
+        if (roles == "both").all():
+            positives = int((of_query * (of_query - 1)).sum()) // 2
+            total = len(labels) * (len(labels) - 1) // 2
+        else:
+            positives, total = int((of_query * of_searched).sum()), len(queries) * len(searched)
+        return Pairs(gallery.distributions, len(queries), len(searched), positives, total - positives)
+
+    def rates(self, similarity: str, threshold: float) -> tuple[float, float, float]:
+        """(true-positive rate, false-positive rate, precision) of accepting pairs of at least a threshold.
+
+        The precision is that of all pairs, scaled up if a sample was scored; NaN if no pair is accepted.
+        """
+        tpr, fpr = self.distributions[similarity].rates_at(threshold)
+        accepted = tpr * self.positives + fpr * self.negatives
+        return tpr, fpr, tpr * self.positives / accepted if accepted else float("nan")
+
+    @property
+    def size(self) -> str:
+        """Queries and searched items in words."""
+        if self.queries == self.searched:
+            return f"{self.queries:,} items, each searched among the others"
+        return f"{self.queries:,} queries in {self.searched:,} items"
+
+    @property
+    def counted(self) -> str:
+        """Pairs in words, and how many of them were scored."""
+        scored = next(iter(self.distributions.values())).pairs_scored
+        total = self.positives + self.negatives
+        sampled = "" if scored >= total else f", of which {scored:,} were scored"
+        return f"{self.positives:,} positive and {self.negatives:,} negative pairs{sampled}"
 
 
 def sample_pairs(gallery: Gallery, count: int, seed: int = 0) -> pd.DataFrame:
-    """Pairs of a query and an item it searches, at random: half of them positive, half negative where there are enough.
+    """Random pairs of a query and an item it searches: half positive and half negative, if there are enough.
 
-    An unordered pair comes once, an item never with itself. The sample follows from the item ids, labels and roles
-    alone: two runs on the same items get the same pairs, in whatever order their galleries hold them.
+    No pair is drawn twice, also not in the other order, and no item with itself. The sample depends only on the items'
+    ids, labels and roles: two runs on the same items get the same pairs, in whatever order their galleries hold them.
 
     Args:
         gallery: whose items to pair.
-        count: pairs; where there are too few of one kind, the other fills up, and all come where there are no more.
+        count: pairs; if there are too few of one kind, the other fills up; all pairs if there are no more.
+        seed: of the sample.
+
+    Returns:
+        As `draw_pairs`.
+    """
+    by_id = np.argsort(gallery.items["id"].to_numpy().astype(str), kind="stable")
+    labels, roles = (gallery.items[name].to_numpy()[by_id] for name in ("label", "role"))
+    pairs = draw_pairs(labels, roles, count, count, seed)
+    positive, negative = pairs[pairs["positive"]], pairs[~pairs["positive"]]
+    positives = min(max(count // 2, count - len(negative)), len(positive))
+    pairs = pd.concat([positive[:positives], negative[: count - positives]], ignore_index=True)
+    return pairs.assign(a=by_id[pairs["a"]], b=by_id[pairs["b"]])
+
+
+def draw_pairs(
+    labels: Int[np.ndarray, " items"], roles: np.ndarray, positives: int, negatives: int, seed: int = 0
+) -> pd.DataFrame:
+    """Up to so many distinct pairs of each kind; all if there are no more.
+
+    Args:
+        labels: class of each item.
+        roles: query, gallery or both, of each item.
+        positives: positive pairs.
+        negatives: negative pairs.
         seed: of the sample.
 
     Returns:
         a (row of the query), b (row of the searched item), positive; positive pairs first, each kind in random order.
     """
-    items = gallery.items
-    by_id = np.argsort(items["id"].to_numpy().astype(str), kind="stable")
-    slots = _Slots.of(items["label"].to_numpy()[by_id], items["role"].to_numpy().astype(str)[by_id])
-    rng = np.random.default_rng(seed)
-    positive, negative = (slots.draw(count, kind, rng) for kind in (True, False))
-    positives = min(max(count // 2, count - len(negative)), len(positive))
-    both = np.concatenate([positive[:positives], negative[: count - positives]])
-    rows = by_id[both]
-    return pd.DataFrame({"a": rows[:, 0], "b": rows[:, 1], "positive": np.arange(len(rows)) < positives})
+    slots, rng = _Slots(labels, roles.astype(str)), np.random.default_rng(seed)
+    kinds = [slots.draw(count, kind, rng) for kind, count in ((True, positives), (False, negatives))]
+    rows = np.concatenate(kinds)
+    return pd.DataFrame({"a": rows[:, 0], "b": rows[:, 1], "positive": np.arange(len(rows)) < len(kinds[0])})
 
 
 def score_pairs(
@@ -74,14 +145,12 @@ def score_pairs(
 def pairs_by_density(
     gallery: Gallery, similarities: Mapping[str, Similarity], count: int, seed: int = 0
 ) -> pd.DataFrame:
-    """`sample_pairs` with the columns of `score_pairs`, and what `verdicts.by_density` asks for.
+    """`sample_pairs` with the columns of `score_pairs`, and those that `thresholds.by_density` needs.
 
     Returns:
         Further columns: label_a, label_b, and density, the third of the mean local radius of both items as an index
         into `DENSITIES`.
     """
-    from pddm_lab.metrics.density import density_of, local_radius
-
     pairs = score_pairs(gallery.features, sample_pairs(gallery, count, seed), similarities)
     radii = local_radius(gallery.features)
     labels = gallery.items["label"].to_numpy()
@@ -89,33 +158,67 @@ def pairs_by_density(
     return pairs.assign(label_a=labels[a], label_b=labels[b], density=density_of((radii[a] + radii[b]) / 2))
 
 
-class _Slots:
-    """Every pair of a query and a searched item has a number, so that a sample of numbers is a sample of pairs.
+def similarity_to(
+    features: Float[np.ndarray, "items dim"], anchor: int, similarity: Similarity
+) -> Float[np.ndarray, " items"]:
+    """The similarity of every item to the anchor, the anchor included; larger = more similar.
 
-    Positive pairs and negative pairs are numbered apart, query by query; the searched items lie sorted by label, so
-    that those of one class, and all the others, are ranges.
+    Args:
+        features: of all items; may be memory-mapped.
+        anchor: its row.
+        similarity: on the CPU.
+    """
+    import torch
+
+    centre = torch.from_numpy(np.array(features[anchor], dtype=np.float32))
+    values = np.empty(len(features), np.float32)
+    for at in range(0, len(features), SCORED_AT_A_TIME):
+        part = torch.from_numpy(np.array(features[at : at + SCORED_AT_A_TIME], dtype=np.float32))
+        values[at : at + SCORED_AT_A_TIME] = similarity.pairs(centre.expand_as(part), part).numpy()
+    return values
+
+
+def most_similar(values: Float[np.ndarray, " items"], anchor: int, count: int) -> Int[np.ndarray, " nearest"]:
+    """Rows of the items most similar to the anchor, best first, without the anchor; ties by row.
+
+    Args:
+        values: of every item, as `similarity_to` gives them.
+        anchor: its row.
+        count: at most.
+    """
+    others = np.where(np.arange(len(values)) == anchor, -np.inf, values)
+    count = max(min(count, len(values) - 1), 0)
+    if not count:
+        return np.empty(0, np.int64)
+    bound = np.partition(others, -count)[-count]
+    able = np.flatnonzero(others >= bound)
+    return able[np.argsort(-others[able], kind="stable")][:count]
+
+
+class _Slots:
+    """Numbers every pair of a query and a searched item, so that a sample of numbers is a sample of pairs.
+
+    Positive and negative pairs are numbered separately, query by query. The searched items are sorted by label, so that
+    those of one class, and all the others, are ranges.
     """
 
-    def __init__(self, labels: np.ndarray, queries: np.ndarray, searched: np.ndarray, both: np.ndarray) -> None:
-        self.both, self.queries = both, queries
+    def __init__(self, labels: np.ndarray, roles: np.ndarray) -> None:
+        self.both, self.queries = roles == "both", np.flatnonzero(roles != "gallery")
+        searched = np.flatnonzero(roles != "query")
         self.searched = searched[np.argsort(labels[searched], kind="stable")]
         kept = labels[self.searched]
-        self.first = kept.searchsorted(labels[queries], "left")
-        self.alike = kept.searchsorted(labels[queries], "right") - self.first
+        self.first = kept.searchsorted(labels[self.queries], "left")
+        self.alike = kept.searchsorted(labels[self.queries], "right") - self.first
         place = np.full(len(labels), len(labels))
         place[self.searched] = np.arange(len(self.searched))
-        self.itself = place[queries] - self.first  # beyond its class where the query isn't searched itself
-
-    @classmethod
-    def of(cls, labels: np.ndarray, roles: np.ndarray) -> _Slots:
-        return cls(labels, np.flatnonzero(roles != "gallery"), np.flatnonzero(roles != "query"), roles == "both")
+        self.itself = place[self.queries] - self.first  # beyond its class where the query isn't searched itself
 
     def draw(self, count: int, positive: bool, rng: np.random.Generator) -> Int[np.ndarray, "pairs 2"]:
-        """Up to so many distinct pairs of one kind, (pairs, 2), in random order; all where there are no more."""
+        """Up to `count` distinct pairs of one kind, (pairs, 2), in random order; all pairs if there are no more."""
         per_query = self.alike - (self.itself < self.alike) if positive else len(self.searched) - self.alike
         ends = per_query.cumsum()
         total = int(ends[-1]) if len(ends) else 0
-        # Of two items that are both queries and searched the pair has two numbers, and one of them is dropped.
+        # A pair of items that are both queries and searched has two numbers; one of them is dropped.
         enough = 4 * count + 64
         slots = np.arange(total) if total <= 2 * enough else np.unique(rng.integers(total, size=enough))
         slots = rng.permutation(slots)
@@ -128,90 +231,3 @@ class _Slots:
         a, b = self.queries[query], self.searched[at]
         once = ~(self.both[a] & self.both[b]) | (a < b)
         return np.column_stack([a[once], b[once]])[:count]
-
-
-def similarity_to(
-    features: Float[np.ndarray, "items dim"], anchor: int, similarity: Similarity
-) -> Float[np.ndarray, " items"]:
-    """The similarity of every item to the anchor, larger = more similar; the anchor's own included.
-
-    Args:
-        features: of all items; may be memory-mapped.
-        anchor: its row.
-        similarity: on the CPU.
-    """
-    import torch
-
-    centre = torch.from_numpy(np.array(features[anchor], dtype=np.float32))
-    values = np.empty(len(features), np.float32)
-    for at in range(0, len(features), _AT_ONCE):
-        part = torch.from_numpy(np.array(features[at : at + _AT_ONCE], dtype=np.float32))
-        values[at : at + _AT_ONCE] = similarity.pairs(centre.expand_as(part), part).numpy()
-    return values
-
-
-def most_similar(values: Float[np.ndarray, " items"], anchor: int, count: int) -> Int[np.ndarray, " nearest"]:
-    """Rows of the items most similar to the anchor, best first, itself left out; equal ones by row.
-
-    Args:
-        values: of every item, as `similarity_to` gives them.
-        anchor: its row.
-        count: how many; fewer come where there are fewer.
-    """
-    others = np.where(np.arange(len(values)) == anchor, -np.inf, values)
-    count = max(min(count, len(values) - 1), 0)
-    if not count:
-        return np.empty(0, np.int64)
-    bound = np.partition(others, -count)[-count]
-    able = np.flatnonzero(others >= bound)
-    return able[np.argsort(-others[able], kind="stable")][:count]
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The pairs of one protocol by every similarity."""
-
-    distributions: Mapping[str, Distribution]
-    queries: int
-    searched: int
-    positives: int
-    """Positive pairs there are, also where only a sample was scored."""
-    negatives: int
-
-    @staticmethod
-    def of(gallery: Gallery) -> Pairs:
-        """Count a gallery's pairs: query and searched item, or each unordered pair once where these are the same."""
-        roles, labels = gallery.items["role"], gallery.items["label"].to_numpy()
-        queries, searched = labels[roles != "gallery"], labels[roles != "query"]
-        classes = int(labels.max()) + 1 if len(labels) else 0
-        of_query, of_searched = (np.bincount(part, minlength=classes).astype(np.int64) for part in (queries, searched))
-        if (roles == "both").all():
-            positives = int((of_query * (of_query - 1)).sum()) // 2
-            total = len(labels) * (len(labels) - 1) // 2
-        else:
-            positives, total = int((of_query * of_searched).sum()), len(queries) * len(searched)
-        return Pairs(gallery.distributions, len(queries), len(searched), positives, total - positives)
-
-    def rates(self, similarity: str, threshold: float) -> tuple[float, float, float]:
-        """(true-positive rate, false-positive rate, precision) of accepting pairs of at least a threshold.
-
-        The precision is that of all pairs, scaled up where a sample was scored; NaN where no pair passes.
-        """
-        tpr, fpr = self.distributions[similarity].rates_at(threshold)
-        accepted = tpr * self.positives + fpr * self.negatives
-        return tpr, fpr, tpr * self.positives / accepted if accepted else float("nan")
-
-    @property
-    def size(self) -> str:
-        """Queries and searched items in words."""
-        if self.queries == self.searched:
-            return f"{self.queries:,} items, each searched among the others"
-        return f"{self.queries:,} queries in {self.searched:,} items"
-
-    @property
-    def counted(self) -> str:
-        """Pairs in words, and how many of them were scored."""
-        scored = next(iter(self.distributions.values())).pairs_scored
-        total = self.positives + self.negatives
-        sampled = "" if scored >= total else f", of which {scored:,} were scored"
-        return f"{self.positives:,} positive and {self.negatives:,} negative pairs{sampled}"

@@ -1,16 +1,14 @@
-"""What thresholds do to single pairs: which lie at one, on which two disagree, and whether one holds everywhere.
+"""What thresholds do to single pairs: which lie near one, where two disagree, and whether one suits every density.
 
 The last is the paper's claim: a threshold on a global distance that works where items lie densely fails where they lie
-sparsely. Here pairs are parted by density, and one threshold for all is measured within each part.
+sparsely. Here pairs are grouped into thirds by density, and one threshold for all is measured within each third.
 
-A pair is accepted where its similarity is at least the threshold. Intervals are of 95 % and come from drawing the
-*classes* anew: pairs share items, and items of a class are alike, so that to count pairs as if each stood alone would
-promise too much.
+A pair is accepted if its similarity is at least the threshold. 95 % intervals come from resampling the *classes*: pairs
+share items, and items of a class are alike, so treating pairs as independent would make the intervals too narrow.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,8 +16,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from pddm_lab.metrics.density import DENSITIES, local_radius
+from pddm_lab.analysis.pairs import draw_pairs, score_pairs
+from pddm_lab.metrics.density import DENSITIES, density_of, local_radius
 from pddm_lab.metrics.intervals import percentile_interval
+from pddm_lab.metrics.separation import highest_rejected
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 QUADRANTS = ("neither", "x", "y", "both")
 """Which of two similarities accept a pair."""
 DRAWS = 200
-"""Times that the classes are drawn anew for an interval."""
+"""Resamples of the classes for an interval."""
 FALSE_POSITIVES = 0.01
-"""Share of all negative pairs that the one threshold accepts, at most."""
+"""Largest share of the negative pairs that a threshold accepts, unless another is chosen."""
 MOST_PAIRS = 100_000
-"""Of either kind; beyond, a sample, the same for every similarity and every method."""
+"""Pairs of either kind that a study measures; of more, a sample that is the same for every similarity and method."""
 
 
 class Share(NamedTuple):
-    """A share of pairs and its 95 % interval; NaN where there are none."""
+    """A share of pairs and its 95 % interval; NaN without pairs."""
 
     value: float
     low: float
@@ -51,35 +51,35 @@ def threshold_at_fpr(pairs: pd.DataFrame, similarity: str, share: float) -> floa
     negative = np.sort(pairs[similarity].to_numpy()[~pairs["positive"].to_numpy()])
     if not len(negative):
         return float("nan")
-    return float(_just_above(negative[len(negative) - 1 - int(share * len(negative) * (1 + 1e-9))]))
+    return float(_just_above(highest_rejected(negative, share)))
 
 
 def around_threshold(pairs: pd.DataFrame, similarity: str, threshold: float, count: int) -> pd.DataFrame:
-    """The pairs just either side of a threshold: up to so many of each kind on each side, least similar first.
+    """The pairs nearest to a threshold: up to `count` of each kind on each side, least similar first.
 
     Returns:
         Rows of `pairs` with `accepted`.
     """
     values, positive = pairs[similarity].to_numpy(), pairs["positive"].to_numpy()
     accepted, away = values >= threshold, np.abs(values - threshold)
-    found = []
+    chosen = []
     for kind, side in ((True, True), (True, False), (False, True), (False, False)):
         rows = np.flatnonzero((positive == kind) & (accepted == side))
         few = min(count, len(rows))
-        found.append(rows[np.argpartition(away[rows], few - 1)[:few]] if few else rows)
-    rows = np.concatenate(found)
+        chosen.append(rows[np.argpartition(away[rows], few - 1)[:few]] if few else rows)
+    rows = np.concatenate(chosen)
     return pairs.iloc[rows].assign(accepted=accepted[rows]).sort_values(similarity, kind="stable")
 
 
 def quadrant_of(pairs: pd.DataFrame, x: str, y: str, at_x: float, at_y: float) -> Int[np.ndarray, " pairs"]:
-    """Which of two similarities accept each pair at their thresholds, an index into `QUADRANTS`."""
+    """Which of two similarities accept each pair at their thresholds: an index into `QUADRANTS`."""
     return (pairs[x].to_numpy() >= at_x) + 2 * (pairs[y].to_numpy() >= at_y)
 
 
 def clearest_first(pairs: pd.DataFrame, x: str, y: str, at_x: float, at_y: float) -> Int[np.ndarray, " pairs"]:
-    """The order of pairs in which those come first that lie far from both thresholds: by the lesser margin.
+    """The order of pairs by the smaller of their margins to both thresholds, the largest first.
 
-    Margins are measured in standard deviations of each similarity, so that its unit doesn't tell.
+    Margins are measured in standard deviations of each similarity, so that its unit doesn't matter.
     """
     margins = [
         np.abs(values - at) / (values.std() or 1.0)
@@ -89,15 +89,15 @@ def clearest_first(pairs: pd.DataFrame, x: str, y: str, at_x: float, at_y: float
 
 
 def who_is_right(pairs: pd.DataFrame, quadrant: Int[np.ndarray, " pairs"]) -> dict[bool, Share]:
-    """Where x and y disagree, how often y is the one that is right: among positive (True) and negative (False) pairs.
+    """How often y is right where x and y disagree, among positive (True) and negative (False) pairs.
 
-    On a positive pair the one that accepts is right, on a negative pair the one that rejects.
+    Accepting a positive pair is right, and so is rejecting a negative one.
 
     Args:
         pairs: positive, label_a, label_b.
         quadrant: as `quadrant_of` gives it.
     """
-    found, disagree = {}, (quadrant == QUADRANTS.index("x")) | (quadrant == QUADRANTS.index("y"))
+    shares, disagree = {}, (quadrant == QUADRANTS.index("x")) | (quadrant == QUADRANTS.index("y"))
     codes, classes = _codes(pairs)
     for positive in (True, False):
         rows = disagree & (pairs["positive"].to_numpy() == positive)
@@ -105,41 +105,42 @@ def who_is_right(pairs: pd.DataFrame, quadrant: Int[np.ndarray, " pairs"]) -> di
         kind = _Kind(right, np.zeros(len(right), int), codes[:, rows], positive)
         drawn = [kind.weight(weights, slice(None)) for weights in _class_weights(classes)]
         low, high = percentile_interval(np.array([_ratio(weight @ right, weight.sum()) for weight in drawn]))
-        found[positive] = Share(float(_ratio(right.sum(), len(right))), float(low), float(high), len(right))
-    return found
+        shares[positive] = Share(float(_ratio(right.sum(), len(right))), float(low), float(high), len(right))
+    return shares
 
 
 @dataclass(frozen=True, eq=False)
 class ByDensity:
-    """One threshold for all pairs, and what it does to those whose items lie densely, in the middle, and sparsely."""
+    """One threshold for all pairs, and its rates in each third of them by density."""
 
     threshold: float
-    """The lowest that accepts at most the asked share of all negative pairs."""
+    """The lowest that accepts at most the given share of all negative pairs."""
     tpr: float
     """Of all positive pairs, at the threshold."""
     fpr: float
     """Of all negative pairs, at the threshold."""
     table: pd.DataFrame
-    """A row per third: density, positives, negatives; tpr and fpr at the one threshold; own, the threshold that the
-    third would need for the asked share of its negative pairs, and own_tpr at it. Each rate and threshold with its
-    interval, _low and _high."""
+    """A row per third: density, positives, negatives; tpr and fpr at the one threshold; own, the threshold that accepts
+    the given share of the third's own negative pairs, and own_tpr at it. Rates and thresholds have an interval,
+    _low and _high."""
     draws: dict[str, Float[np.ndarray, "draws thirds"]]
-    """tpr, fpr, own, own_tpr by draw of the classes. The draws are those of every similarity of the same pairs."""
+    """tpr, fpr, own, own_tpr by resample of the classes: the same resamples for every similarity of the same pairs."""
 
     def gap(self, rate: str) -> Float[np.ndarray, " draws"]:
         """The dense third's rate minus the sparse third's, by draw."""
         return self.draws[rate][:, 0] - self.draws[rate][:, -1]
 
 
-def by_density(pairs: pd.DataFrame, similarity: str, share: float = 0.01) -> ByDensity:
+def by_density(pairs: pd.DataFrame, similarity: str, share: float = FALSE_POSITIVES, draws: int = DRAWS) -> ByDensity:
     """Measure one threshold for all pairs within each third of them by density.
 
     Args:
         pairs: positive, label_a, label_b, density (an index into `DENSITIES`), and the similarity.
         share: of the negative pairs, what a threshold may accept; below 1.
+        draws: resamples of the classes for the intervals, which are NaN without any.
     """
     codes, classes = _codes(pairs)
-    weights = np.concatenate([np.ones((1, classes)), _class_weights(classes)])  # first as counted, then as drawn
+    weights = np.concatenate([np.ones((1, classes)), _class_weights(classes, draws)])  # as counted, then as drawn
     values, density, is_positive = (pairs[name].to_numpy() for name in (similarity, "density", "positive"))
     order = np.argsort(-values, kind="stable")
     positive, negative = (
@@ -159,19 +160,57 @@ def by_density(pairs: pd.DataFrame, similarity: str, share: float = 0.01) -> ByD
     table = pd.DataFrame(
         {"density": DENSITIES} | {name: (kind.density == thirds).sum(axis=1) for name, kind in counts.items()}
     )
-    for name, found in rates.items():
-        low, high = percentile_interval(found[1:])
-        table = table.assign(**{name: found[0], f"{name}_low": low, f"{name}_high": high})
+    for name, by_draw in rates.items():
+        low, high = percentile_interval(by_draw[1:])
+        table = table.assign(**{name: by_draw[0], f"{name}_low": low, f"{name}_high": high})
     tpr, fpr = (float(_ratio((kind.values > at[0]).sum(), len(kind.values))) for kind in (positive, negative))
-    draws = {name: found[1:] for name, found in rates.items()}
-    return ByDensity(float(_just_above(at[0])), tpr, fpr, table, draws)
+    resampled = {name: by_draw[1:] for name, by_draw in rates.items()}
+    return ByDensity(float(_just_above(at[0])), tpr, fpr, table, resampled)
+
+
+def rates_by_density(
+    similarity: Similarity,
+    query: Float[Tensor, "queries dim"],
+    gallery: Float[Tensor, "items dim"],
+    query_labels: Int[np.ndarray, " queries"],
+    gallery_labels: Int[np.ndarray, " items"],
+    leave_one_out: bool,
+) -> dict[str, float]:
+    """True and false-positive rates of each third at the threshold of 1 % false positives over all pairs.
+
+    The thirds hold as many positive pairs each.
+
+    Args:
+        similarity: larger is more similar.
+        query: features.
+        gallery: features; not used if `leave_one_out`.
+        query_labels: class of each query.
+        gallery_labels: class of each item.
+        leave_one_out: query and gallery are the same items.
+
+    Returns:
+        tpr_dense, tpr_middle, tpr_sparse, fpr_dense, fpr_middle, fpr_sparse; NaN without such pairs.
+    """
+    if leave_one_out:
+        features, labels, roles = query.numpy(), query_labels, np.repeat("both", len(query))
+    else:
+        features = np.concatenate([query.numpy(), gallery.numpy()])
+        labels = np.concatenate([query_labels, gallery_labels])
+        roles = np.repeat(["query", "gallery"], [len(query), len(gallery)])
+    pairs = score_pairs(features, draw_pairs(labels, roles, MOST_PAIRS, MOST_PAIRS), {"score": similarity})
+    radius, a, b = local_radius(features), pairs["a"].to_numpy(), pairs["b"].to_numpy()
+    place = (radius[a] + radius[b]) / 2
+    density = density_of(place, among=place[pairs["positive"]])
+    pairs = pairs.assign(label_a=labels[a], label_b=labels[b], density=density)
+    table = by_density(pairs, "score", draws=0).table
+    return {f"{rate}_{row['density']}": row[rate] for rate in ("tpr", "fpr") for row in table.to_dict("records")}
 
 
 @dataclass(frozen=True, eq=False)
 class _Kind:
-    """The positive or the negative pairs by falling similarity, to be weighed by how often their classes are drawn.
+    """The positive or the negative pairs, most similar first, weighted by how often their classes are drawn.
 
-    A class that is drawn twice brings its positive pairs twice, and its negative ones as often as both classes tell.
+    A positive pair counts as often as its class is drawn, a negative one as often as the product for its two classes.
     """
 
     values: np.ndarray
@@ -186,53 +225,53 @@ class _Kind:
         return _Kind(self.values[rows], self.density[rows], self.codes[:, rows], self.positive)
 
     def weight(self, of_class: np.ndarray, rows: slice) -> np.ndarray:
-        """Of some pairs, (pairs,)."""
+        """The weight of some pairs, (pairs,)."""
         a, b = self.codes[:, rows]
         return of_class[a] if self.positive else of_class[a] * of_class[b]
 
     def sums(self, weights: np.ndarray, rows: slice) -> np.ndarray:
-        """Of some pairs the weight in each third, (draws, thirds)."""
+        """The weight of some pairs in each third, (draws, thirds)."""
         from scipy.sparse import coo_array
 
         (a, b), density, classes = self.codes[:, rows], self.density[rows], weights.shape[1]
-        found = np.zeros((len(weights), len(DENSITIES)))
+        sums = np.zeros((len(weights), len(DENSITIES)))
         for third in range(len(DENSITIES)):
             of = density == third
             if self.positive:
-                found[:, third] = weights @ np.bincount(a[of], minlength=classes)
+                sums[:, third] = weights @ np.bincount(a[of], minlength=classes)
             else:
                 pairs = coo_array((np.ones(of.sum()), (a[of], b[of])), shape=(classes, classes)).tocsr()
-                found[:, third] = (weights * (pairs @ weights.T).T).sum(axis=1)
-        return found
+                sums[:, third] = (weights * (pairs @ weights.T).T).sum(axis=1)
+        return sums
 
     def accepted(self, weights: np.ndarray, above: np.ndarray) -> np.ndarray:
-        """The share of each third's weight that lies above a value of each draw, (draws, thirds)."""
+        """The share of each third's weight above one value per draw, (draws, thirds)."""
         if np.isnan(above).all():
             return np.full((len(weights), len(DENSITIES)), np.nan)
         counts = len(self.values) - self.values[::-1].searchsorted(above, "right")  # NaN is above all
         always = int(counts[~np.isnan(above)].min())
-        found = self.sums(weights, slice(always))
+        sums = self.sums(weights, slice(always))
         for draw, count in enumerate(counts):
             rows = slice(always, count)
-            found[draw] += np.bincount(self.density[rows], self.weight(weights[draw], rows), len(DENSITIES))
-        found[np.isnan(above)] = np.nan
-        return _ratio(found, self.sums(weights, slice(None)))
+            sums[draw] += np.bincount(self.density[rows], self.weight(weights[draw], rows), len(DENSITIES))
+        sums[np.isnan(above)] = np.nan
+        return _ratio(sums, self.sums(weights, slice(None)))
 
     def highest_rejected(self, weights: np.ndarray, share: float) -> np.ndarray:
-        """The value that a threshold has to stay above to accept at most a share of a draw's weight, (draws,)."""
-        found = np.full(len(weights), np.nan)
-        looked_at = int(2 * share * len(self.values)) + 64  # the top alone, as long as it holds the share
+        """The value that a threshold must exceed to accept at most a share of each draw's weight, (draws,)."""
+        highest = np.full(len(weights), np.nan)
+        looked_at = int(2 * share * len(self.values)) + 64  # only the top, as long as it holds the share
         for draw, total in enumerate(self.sums(weights, slice(None)).sum(axis=1) if len(self.values) else ()):
             while total:
                 above = self.weight(weights[draw], slice(looked_at)).cumsum()
                 if above[-1] > share * total * (1 + 1e-9):
-                    found[draw] = self.values[above.searchsorted(share * total * (1 + 1e-9), "right")]
+                    highest[draw] = self.values[above.searchsorted(share * total * (1 + 1e-9), "right")]
                     break
                 looked_at *= 2
-        return found
+        return highest
 
 
-def _just_above(value: np.ndarray) -> np.ndarray:
+def _just_above(value: np.ndarray | np.floating) -> np.ndarray:
     return np.nextafter(np.asarray(value, np.float32), np.float32(np.inf))
 
 
@@ -242,81 +281,13 @@ def _codes(pairs: pd.DataFrame) -> tuple[Int[np.ndarray, "2 pairs"], int]:
     return codes.reshape(2, -1), len(labels)
 
 
-def _class_weights(classes: int) -> Float[np.ndarray, "draws classes"]:
-    """How often each class is drawn when as many as there are, are drawn with replacement; `DRAWS` times."""
+def _class_weights(classes: int, draws: int = DRAWS) -> Float[np.ndarray, "draws classes"]:
+    """How often each resample holds each class: as many classes are drawn as there are, with replacement."""
     if not classes:
-        return np.empty((DRAWS, 0))
-    return np.random.default_rng(0).multinomial(classes, np.full(classes, 1 / classes), size=DRAWS).astype(float)
+        return np.empty((draws, 0))
+    return np.random.default_rng(0).multinomial(classes, np.full(classes, 1 / classes), size=draws).astype(float)
 
 
 def _ratio(part: np.ndarray | float, whole: np.ndarray | float) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(part / whole, dtype=float)
-
-
-def rates_by_density(
-    similarity: Similarity,
-    query: Float[Tensor, "queries dim"],
-    gallery: Float[Tensor, "items dim"],
-    query_labels: Int[np.ndarray, " queries"],
-    gallery_labels: Int[np.ndarray, " items"],
-    leave_one_out: bool,
-) -> dict[str, float]:
-    """True and false-positive rates of each third at the threshold of 1 % false positives over all pairs.
-
-    Args:
-        similarity: larger is more similar.
-        query: features.
-        gallery: features; those of the query, where one is left out.
-        query_labels: class of each query.
-        gallery_labels: class of each item.
-        leave_one_out: query and gallery are the same items.
-
-    Returns:
-        tpr_dense, tpr_middle, tpr_sparse, fpr_dense, fpr_middle, fpr_sparse; NaN where there are no such pairs.
-    """
-    import torch
-
-    every = query if leave_one_out else torch.cat([query, gallery])
-    radius = local_radius(every.numpy())
-    of_query, of_gallery = (radius, radius) if leave_one_out else np.split(radius, [len(query)])
-    found = {f"{rate}_{third}": math.nan for rate in ("tpr", "fpr") for third in DENSITIES}
-    scores, places = [], []
-    for a, b in sampled(query_labels, gallery_labels, leave_one_out):
-        scores.append(similarity.pairs(query[torch.from_numpy(a)], gallery[torch.from_numpy(b)]).numpy())
-        places.append((of_query[a] + of_gallery[b]) / 2)
-    if not len(scores[0]) or not len(scores[1]):
-        return found
-    negative = np.sort(scores[1])
-    highest_rejected = negative[len(negative) - 1 - int(FALSE_POSITIVES * len(negative))]
-    bounds = np.quantile(places[0], [1 / 3, 2 / 3])
-    for rate, values, place in zip(("tpr", "fpr"), scores, places, strict=True):
-        thirds = np.searchsorted(bounds, place, side="left")
-        for number, third in enumerate(DENSITIES):
-            if (thirds == number).any():
-                found[f"{rate}_{third}"] = float((values[thirds == number] > highest_rejected).mean())
-    return found
-
-
-def sampled(
-    query_labels: Int[np.ndarray, " queries"], gallery_labels: Int[np.ndarray, " items"], leave_one_out: bool
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Positive pairs, and negative ones, as rows of queries and of gallery items; no pair of an item with itself.
-
-    Drawn with replacement, seeded, where there are more than `MOST_PAIRS`.
-    """
-    rng = np.random.default_rng(0)
-    order = np.argsort(gallery_labels, kind="stable")
-    ordered = gallery_labels[order]
-    first, last = (ordered.searchsorted(query_labels, side) for side in ("left", "right"))
-    ends = (last - first).cumsum()
-    count = int(ends[-1]) if len(ends) else 0
-    # A drawn number is a place in the list of all positive pairs, query by query.
-    slots = np.arange(count) if count <= MOST_PAIRS else rng.integers(count, size=2 * MOST_PAIRS)
-    a = ends.searchsorted(slots, "right")
-    b = order[slots - (ends - (last - first))[a] + first[a]]
-    once = a < b if leave_one_out else np.ones(len(a), bool)
-    positive = (a[once][:MOST_PAIRS], b[once][:MOST_PAIRS])
-    a, b = (rng.integers(size, size=MOST_PAIRS) for size in (len(query_labels), len(gallery_labels)))
-    differ = query_labels[a] != gallery_labels[b]
-    return positive, (a[differ], b[differ])

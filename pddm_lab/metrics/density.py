@@ -88,7 +88,15 @@ def shared(
     return np.concatenate([np.empty(0), *parts]).astype(np.float32)
 
 
-def density_of(radius: Float[np.ndarray, " items"]) -> Int[np.ndarray, " items"]:
-    """The third that each item's local radius lies in, an index into `DENSITIES`: 0 is the densest."""
-    bounds = np.quantile(radius, [1 / 3, 2 / 3]) if len(radius) else np.zeros(2)
+def density_of(
+    radius: Float[np.ndarray, " items"], among: Float[np.ndarray, " others"] | None = None
+) -> Int[np.ndarray, " items"]:
+    """The third that each local radius lies in, an index into `DENSITIES`: 0 is the densest.
+
+    Args:
+        radius: of items, or of pairs.
+        among: the radii that the thirds hold equally many of; None: `radius` itself.
+    """
+    among = radius if among is None else among
+    bounds = np.quantile(among, [1 / 3, 2 / 3]) if len(among) else np.zeros(2)
     return np.searchsorted(bounds, radius, side="left").astype(np.int64)

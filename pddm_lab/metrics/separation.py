@@ -80,13 +80,22 @@ def separation(
     not_above = negative.searchsorted(positive, "right").sum(dtype=np.int64)
     (positive_mean, positive_variance), (negative_mean, negative_variance) = _moments(positive), _moments(negative)
     apart, spread = positive_mean - negative_mean, math.sqrt((positive_variance + negative_variance) / 2)
-    highest_rejected = negative[len(negative) - 1 - len(negative) // 100]
     return {
         "auc": float(below + not_above) / 2 / len(positive) / len(negative),
         "eer": _equal_error_rate(positive, negative),
         "dprime": apart / spread if spread else math.copysign(math.inf, apart) if apart else 0.0,
-        "tpr@1%fpr": 1 - float(positive.searchsorted(highest_rejected, "right")) / len(positive),
+        "tpr@1%fpr": 1 - float(positive.searchsorted(highest_rejected(negative, 0.01), "right")) / len(positive),
     }
+
+
+def highest_rejected(negative: Float[np.ndarray, " negatives"], share: float) -> np.floating:
+    """The similarity that a threshold must exceed to accept at most a share (below 1) of the negative pairs.
+
+    Args:
+        negative: similarities of negative pairs, ascending; at least one.
+        share: of them.
+    """
+    return negative[len(negative) - 1 - int(share * len(negative) * (1 + 1e-9))]
 
 
 def _moments(values: np.ndarray) -> tuple[float, float]:

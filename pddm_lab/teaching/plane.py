@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pddm_lab.metrics.separation import separation
+from pddm_lab.metrics.separation import highest_rejected, separation
 from pddm_lab.model.pddm import PDDM
 from pddm_lab.model.similarity import Euclidean, PDDMSimilarity, Similarity
 from pddm_lab.teaching.point_sets import PlaneConfig, PointSet
@@ -136,7 +136,7 @@ def measure(similarity: Similarity, scene: PointSet, protocol: str) -> Measured:
     first, second = np.triu_indices(len(rows), 1)
     scores, positive = matrix[first, second], labels[first] == labels[second]
     negative = np.sort(scores[~positive])
-    threshold = float(negative[len(negative) - 1 - int(len(negative) * ACCEPTED_NEGATIVES)])
+    threshold = float(highest_rejected(negative, ACCEPTED_NEGATIVES))
     metrics = separation(np.sort(scores[positive]), negative)
     np.fill_diagonal(matrix, -np.inf)
     metrics["recall@1"] = float((labels[matrix.argmax(1)] == labels).mean())
