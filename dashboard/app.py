@@ -1,9 +1,11 @@
-"""The dashboard: `streamlit run dashboard/app.py`. Pages are scripts in app_pages/, what they share is in shell.py."""
+"""The dashboard: `streamlit run dashboard/app.py`. Each page is a folder in app_pages/ and a line of `PAGES`."""
 
 from pathlib import Path
 
 import streamlit as st
 from shared import loaders, shell
+
+from pddm_lab.dashboard_server import PAGES
 
 HERE = Path(__file__).parent
 
@@ -12,60 +14,14 @@ st.set_page_config(page_title="PDDM Lab", page_icon=str(HERE / "logo.svg"), layo
 st.logo(str(HERE / "logo-name.svg"), size="large", icon_image=str(HERE / "logo.svg"))
 st.html(HERE / "style.css")
 
-PAGES = [
+pages = [
     st.Page(
-        "app_pages/runs/page.py",
-        title="Runs",
-        url_path="runs",
-        icon=":material/monitoring:",
-        default=True,
-        help="Every training: its state, its metrics beside others', its curves. Start and stop one here.",
-    ),
-    st.Page(
-        "app_pages/similarity/page.py",
-        title="Similarity",
-        url_path="similarity",
-        icon=":material/bar_chart:",
-        help="How well a similarity parts pairs of one class from pairs of two, and what a threshold on it costs.",
-    ),
-    st.Page(
-        "app_pages/quadruplets/page.py",
-        title="Quadruplets",
-        url_path="quadruplets",
-        icon=":material/view_module:",
-        help="The hard quadruplets that training mined, as pictures with their scores and distances.",
-    ),
-    st.Page(
-        "app_pages/search/page.py",
-        title="Search",
-        url_path="search",
-        icon=":material/image_search:",
-        help="Pick or upload an image and see what two similarities find, side by side.",
-    ),
-    st.Page(
-        "app_pages/map/page.py",
-        title="Map",
-        url_path="map",
-        icon=":material/scatter_plot:",
-        help="The gallery in two dimensions: its classes, its mistakes, and the neighbourhood of any item.",
-    ),
-    st.Page(
-        "app_pages/local_global/page.py",
-        title="Local vs global",
-        url_path="local_global",
-        icon=":material/school:",
-        help="A plane of points on which a unit trains in seconds: what S can say and D can't.",
-    ),
-    st.Page(
-        "app_pages/audit/page.py",
-        title="Audit",
-        url_path="audit",
-        icon=":material/fact_check:",
-        help="What a similarity is not, what its values are worth, pictures that are there twice, and licences.",
-    ),
-]
-
-page = st.navigation(PAGES)
+        f"app_pages/{name}/page.py", title=page.title, url_path=name, icon=f":material/{page.icon}:",
+        default=name == next(iter(PAGES)), help=page.help,
+    )
+    for name, page in PAGES.items()
+]  # fmt: skip
+open_page = st.navigation(pages)
 shell.sidebar()
-page.run()
+open_page.run()
 loaders.warm_up()

@@ -1,4 +1,4 @@
-"""The dashboard as a process of its own, and pictures of its pages taken with a browser that nobody sees."""
+"""The dashboard's pages, the dashboard as a separate process, and screenshots taken with a headless browser."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,16 +26,62 @@ if TYPE_CHECKING:
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER_ARGS = ("--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
                 "--disable-component-update", "--disable-sync")  # fmt: skip
-"""How a browser is started that nobody sees, and that fetches nothing by itself."""
-PAGES = ("runs", "similarity", "quadruplets", "search", "map", "local_global", "audit")
+"""Options of a browser without a window that downloads nothing by itself."""
 THEMES = ("light", "dark")
 _START_SECONDS = 60.0
 _PAGE_SECONDS = 60.0
-_DRAW_SECONDS = 1.0  # a chart draws itself after the script has ended
+_DRAW_SECONDS = 1.0  # charts are drawn after the script has ended
+
+
+@dataclass(frozen=True)
+class PageSpec:
+    """A page of the dashboard as the navigation shows it."""
+
+    title: str
+    icon: str
+    """Name of a Material symbol."""
+    help: str
+
+
+PAGES: dict[str, PageSpec] = {
+    "runs": PageSpec(
+        "Runs", "monitoring", "Every run: its status, metrics and curves beside those of others. Start training here."
+    ),
+    "similarity": PageSpec(
+        "Similarity", "bar_chart", "How well a similarity separates positive from negative pairs, at any threshold."
+    ),
+    "quadruplets": PageSpec(
+        "Quadruplets", "view_module", "The hard quadruplets mined in training, with their scores and distances."
+    ),
+    "search": PageSpec("Search", "image_search", "Pick or upload an image and compare the results of similarities."),
+    "map": PageSpec(
+        "Map", "scatter_plot", "The gallery in two dimensions: its classes, its errors, the neighbourhood of any item."
+    ),
+    "local_global": PageSpec(
+        "Local vs global",
+        "school",
+        "A PDDM unit trains on points of a plane in seconds: what S can do and D can't.",
+    ),
+    "audit": PageSpec(
+        "Audit", "fact_check", "Metric axioms, calibrated probabilities, near-duplicate pictures, and licences."
+    ),
+}
+"""All pages in the order of the navigation; each name is its folder in dashboard/app_pages and its path in the URL."""
+
+
+def page_url(address: str, page: str, run: str) -> str:
+    """The URL of a page with a run open; the first page has no path of its own.
+
+    Args:
+        address: of the server, without a slash at the end.
+        page: a name from `PAGES`.
+        run: name of the run.
+    """
+    return f"{address}/{'' if page == next(iter(PAGES)) else page}?run={run}"
 
 
 def dashboard_command(port: int) -> list[str]:
-    """The command that serves the dashboard, with this interpreter's streamlit."""
+    """The command that serves the dashboard, with the streamlit of this interpreter."""
     return [
         sys.executable, "-m", "streamlit", "run", str(shipped("dashboard/serve.py")), "--server.port", str(port),
         "--server.headless", "true", "--browser.gatherUsageStats", "false",
@@ -42,7 +89,7 @@ def dashboard_command(port: int) -> list[str]:
 
 
 def find_browser() -> str | None:
-    """Path of a Chromium or Chrome of this machine; None where it has none."""
+    """Path of Chromium or Chrome on this machine; None if it has neither."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
@@ -54,10 +101,10 @@ def served_dashboard(runs: Path) -> Iterator[str]:
         runs: folder that holds the runs.
 
     Yields:
-        Its address, without a slash at the end.
+        The server's address, without a slash at the end.
 
     Raises:
-        RunError: the server ended, or did not answer within a minute; with what it said last.
+        RunError: the server ended, or did not respond within a minute; with the end of its log.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -72,7 +119,9 @@ def served_dashboard(runs: Path) -> Iterator[str]:
             while not _is_healthy(port):
                 if server.poll() is not None or time.monotonic() > end:
                     log.seek(0)
-                    raise RunError(f"The dashboard did not start. It said: {log.read()[-2000:].strip() or 'nothing'}")
+                    raise RunError(
+                        f"The dashboard did not start. Its log ends: {log.read()[-2000:].strip() or '(empty)'}"
+                    )
                 time.sleep(0.1)
             yield f"http://127.0.0.1:{port}"
         finally:
@@ -82,26 +131,26 @@ def served_dashboard(runs: Path) -> Iterator[str]:
 
 def _is_healthy(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1) as answer:
-            return answer.status == 200
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1) as response:
+            return response.status == 200
     except OSError:
         return False
 
 
 def take_screenshots(
-    run: Run, folder: Path, pages: Sequence[str] = PAGES, themes: Sequence[str] = THEMES, width: int = 1280,
+    run: Run, folder: Path, pages: Iterable[str] = tuple(PAGES), themes: Sequence[str] = THEMES, width: int = 1280,
     height: int = 800, full: bool = False,
 ) -> list[Path]:  # fmt: skip
-    """Pictures of the dashboard's pages with a run open.
+    """Take screenshots of the dashboard's pages with a run open.
 
     Args:
         run: the run to show.
-        folder: where <page>.png and, in the dark theme, <page>-dark.png go; made where it is missing.
-        pages: which.
+        folder: for <page>.png and, in the dark theme, <page>-dark.png; created if missing.
+        pages: names from `PAGES`.
         themes: light, dark, or both.
         width: of the window, in pixels.
         height: of the window, in pixels.
-        full: the whole page, however long, rather than what a window of that height shows.
+        full: take the whole page, however long, instead of the window's height.
 
     Raises:
         RunError: no browser, no playwright, or a page that shows an error or isn't drawn within a minute.
@@ -120,14 +169,14 @@ def take_screenshots(
         for theme in themes:
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)  # type: ignore[arg-type]
             for name in pages:
-                page.goto(f"{address}/{name.removeprefix(PAGES[0])}?run={run.name}")  # the first page is at /
+                page.goto(page_url(address, name, run.name))
                 try:
-                    settle(page)
+                    wait_until_drawn(page)
                 except TimeoutError as error:
                     raise RunError(f"The page {name} was not drawn within {_PAGE_SECONDS:.0f} s.") from error
                 if page.get_by_test_id("stException").count():
-                    said = page.get_by_test_id("stException").inner_text()
-                    raise RunError(f"The page {name} shows an error: {said}")
+                    message = page.get_by_test_id("stException").inner_text()
+                    raise RunError(f"The page {name} shows an error: {message}")
                 if full:
                     _make_tall(page, height)
                 taken.append(folder / (f"{name}.png" if theme == "light" else f"{name}-{theme}.png"))
@@ -138,25 +187,25 @@ def take_screenshots(
 
 
 def _make_tall(page: Page, height: int) -> None:
-    """Make the window as tall as what the page scrolls; what then comes into view may draw itself, and add to it."""
+    """Make the window as tall as the page; elements that come into view may then be drawn and add to its height."""
     assert page.viewport_size
     for _ in range(3):
         wanted = int(page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight"))
         if wanted <= page.viewport_size["height"]:
             return
         page.set_viewport_size({"width": page.viewport_size["width"], "height": max(wanted, height)})
-        settle(page)
+        wait_until_drawn(page)
 
 
 def browser_args() -> list[str]:
-    """`BROWSER_ARGS`, and what root needs: Chromium has no sandbox for it and refuses to start with one."""
+    """`BROWSER_ARGS`, without the sandbox for root, since Chromium refuses to start with it."""
     as_root = hasattr(os, "geteuid") and os.geteuid() == 0
     return [*BROWSER_ARGS, *(["--no-sandbox"] if as_root else [])]
 
 
-def settle(page: Page) -> None:
-    """Wait until a page of the dashboard is drawn: its script has run, and charts had a moment."""
+def wait_until_drawn(page: Page) -> None:
+    """Wait until a page of the dashboard is drawn: its script has ended, and its charts had a moment."""
     page.wait_for_selector("[data-test-script-state='notRunning']", timeout=_PAGE_SECONDS * 1000)
-    page.wait_for_selector(".st-key-plane_stop", state="detached", timeout=_PAGE_SECONDS * 1000)  # a unit that trains
+    page.wait_for_selector(".st-key-plane_stop", state="detached", timeout=_PAGE_SECONDS * 1000)  # training
     page.wait_for_selector("[data-testid='stSkeleton']", state="detached", timeout=_PAGE_SECONDS * 1000)
     page.wait_for_timeout(_DRAW_SECONDS * 1000)

@@ -19,7 +19,7 @@ import psutil
 from pddm_lab.bench import pages
 from pddm_lab.bench.report import Measure
 from pddm_lab.bench.synthetic import make_run, write_galleries
-from pddm_lab.dashboard_server import PAGES, find_browser, served_dashboard
+from pddm_lab.dashboard_server import PAGES, find_browser, page_url, served_dashboard
 from pddm_lab.errors import RunError
 from pddm_lab.files import shipped
 from pddm_lab.runs.run import Run
@@ -100,7 +100,7 @@ def _in_a_browser(address: str, run: Run, folder: Path, say: Say) -> list[Measur
     visible: list[float] = []
     errors: list[str] = []
     for page in PAGES:
-        url = _url(address, run, page)
+        url = page_url(address, page, run.name)
         say(f"{page} in a browser")
         loads, seconds = pages.Loads(page), list[float]()
         try:
@@ -138,7 +138,7 @@ def _uploads(address: str, run: Run, folder: Path, count: int) -> tuple[list[flo
     """Seconds and errors of searches with pictures of one's own."""
     pictures = sorted((folder / "pictures").glob("class */*.jpg"))[::7][:count]
     try:
-        return pages.uploads(_url(address, run, "search") + "&query=upload", pictures)
+        return pages.uploads(page_url(address, "search", run.name) + "&query=upload", pictures)
     except RunError as error:
         return [], [str(error)]
 
@@ -211,10 +211,6 @@ def _median(seconds: Sequence[float]) -> tuple[float, str]:
 
 def _percentile(seconds: Sequence[float], share: float) -> float:
     return float(np.percentile(seconds, share)) if seconds else math.nan
-
-
-def _url(address: str, run: Run, page: str) -> str:
-    return f"{address}/{page.removeprefix(PAGES[0])}?run={run.name}"
 
 
 def _server() -> psutil.Process:

@@ -1,4 +1,4 @@
-"""What a page says, read back by the tests, and what the pages are."""
+"""What a page shows, read back by the tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import re
 
 import numpy as np
 
-PAGES = ("runs", "similarity", "quadruplets", "search", "map", "local_global", "audit")
+from pddm_lab.dashboard_server import PAGES
+
 OF_A_RUN = tuple(page for page in PAGES if page != "local_global")
 """Pages that have nothing to show without a run."""
 DATA = {"name": "digits", "fingerprint": "-", "items": 1797, "classes": 10, "skipped": [], "licence": "CC-BY-4.0",

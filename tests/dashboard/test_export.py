@@ -1,4 +1,4 @@
-"""An exported table reads back as it was, beside a manifest that names its run, data and settings."""
+"""An exported table reads back unchanged, with a manifest of its run, data and settings."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def test_a_table_reads_back(digits_run, kind: str) -> None:
     assert archive.namelist() == [f"results.{kind}", "manifest.json"]
     back = READERS[kind](io.BytesIO(archive.read(f"results.{kind}")))
     pd.testing.assert_frame_equal(back, TABLE.reset_index(drop=True), check_dtype=False)
-    told = json.loads(archive.read("manifest.json"))
-    assert told["rows"] == 2 and told["columns"] == ["id", "distance", "rank"]
-    assert told["settings"] == {"protocol": "unseen"}
-    assert told["runs"][0]["name"] == digits_run.name
-    assert told["runs"][0]["notes"] == digits_run.notes
-    assert told["runs"][0]["config"] == digits_run.config.to_dict()
-    assert told["runs"][0]["data"]["fingerprint"] == digits_run.info["dataset"]["fingerprint"]
+    manifest = json.loads(archive.read("manifest.json"))
+    assert manifest["rows"] == 2 and manifest["columns"] == ["id", "distance", "rank"]
+    assert manifest["settings"] == {"protocol": "unseen"}
+    assert manifest["runs"][0]["name"] == digits_run.name
+    assert manifest["runs"][0]["notes"] == digits_run.notes
+    assert manifest["runs"][0]["config"] == digits_run.config.to_dict()
+    assert manifest["runs"][0]["data"]["fingerprint"] == digits_run.info["dataset"]["fingerprint"]
 
 
-def test_an_unknown_kind_is_refused(digits_run) -> None:
+def test_an_unknown_format_is_refused(digits_run) -> None:
     with pytest.raises(ConfigError, match="csv, json, parquet"):
         packed("results", TABLE, "xlsx", digits_run, {})

@@ -22,7 +22,7 @@ def test_without_a_run_each_page_says_what_to_do(open_page, page: str) -> None:
         assert app.button(key="new_start").label == "Start training"
         assert app.radio(key="new_preset").options == ["quick", "lab", "finetune", "paper"]
     else:
-        assert "No run yet" in texts(app)
+        assert "No runs yet" in texts(app)
 
 
 def test_a_broken_run_is_listed_with_its_reason(open_page, with_digits: Path) -> None:

@@ -8,14 +8,14 @@ from urllib.parse import urlparse
 
 from walking import go, metric, query
 
-from pddm_lab.dashboard_server import settle
+from pddm_lab.dashboard_server import wait_until_drawn
 from pddm_lab.figures import METRICS
 
 
 def test_a_person_looks_through_the_pages_and_follows_a_link(page, address: str, digits_run) -> None:
     measured = digits_run.info["metrics"]["unseen"]["pddm"]
     page.goto(f"{address}/?run=digits")
-    settle(page)
+    wait_until_drawn(page)
     row = page.locator(".pl-table").first.locator("tr").filter(has_text="PDDM")
     expected = [METRICS[name].format(measured[name]) for name in METRICS if name in measured]
     assert [text for text in row.locator("td").all_inner_texts() if text != "–"] == expected
@@ -29,13 +29,13 @@ def test_a_person_looks_through_the_pages_and_follows_a_link(page, address: str,
     page.wait_for_function(
         "before => document.querySelector('[data-testid=stMetricValue]').innerText != before", arg=before
     )
-    settle(page)
+    wait_until_drawn(page)
     after, link = metric(page, "TPR"), page.url
     assert after == "100.0 %"
     assert float(query(page)["left_euclidean"]) == float(slider.get_attribute("max"))
     page.goto("about:blank")
     page.goto(link)
-    settle(page)
+    wait_until_drawn(page)
     assert metric(page, "TPR") == after
 
 

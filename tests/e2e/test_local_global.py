@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from walking import metric, query
 
-from pddm_lab.dashboard_server import settle
+from pddm_lab.dashboard_server import wait_until_drawn
 from pddm_lab.teaching.plane import accepted, score, score_at, train_plane
 from pddm_lab.teaching.point_sets import PlaneConfig, make_point_set, mesh, path, vector
 
@@ -35,7 +35,7 @@ def test_a_person_clicks_an_anchor_moves_the_mean_and_hands_on_the_link(page, ad
     last = list(train_plane(scene, PlaneConfig(seed=1, steps=120)))[-1]
     page.goto(f"{address}/local_global?run=digits&seed=1&train_steps=120")
     page.get_by_role("button", name="Train again").wait_for(timeout=90_000)  # the server loads torch first
-    settle(page)
+    wait_until_drawn(page)
 
     # A point of a dense class, drawn apart from its neighbours.
     rows = np.flatnonzero(~scene.trains & (scene.region_of(np.arange(len(scene.points))) == "dense"))
@@ -46,7 +46,7 @@ def test_a_person_clicks_an_anchor_moves_the_mean_and_hands_on_the_link(page, ad
     page.mouse.click(*page.evaluate(PLACE, scene.points[anchor].tolist()))
     page.wait_for_function(f"before => JSON.stringify(({CONTOUR})()) != JSON.stringify(before)", arg=before)
     assert query(page)["anchor_density"] == str(anchor)
-    settle(page)
+    wait_until_drawn(page)
     drawn = page.evaluate(CONTOUR)
     s = score(last.unit, scene.points[anchor], mesh()[2])
     assert drawn == pytest.approx(s.ravel()[:500].tolist(), abs=1e-3)
@@ -72,7 +72,7 @@ def test_a_person_clicks_an_anchor_moves_the_mean_and_hands_on_the_link(page, ad
     page.goto("about:blank")
     page.goto(link)
     page.get_by_role("button", name="Train again").wait_for()
-    settle(page)
+    wait_until_drawn(page)
     assert (metric(page, "S of the pair"), accepted_counts(page), page.evaluate(CONTOUR)) == view
     assert query(page)["anchor_density"] == str(anchor)
 
@@ -91,4 +91,4 @@ def _await_another(page, value: str, choice: str) -> None:
     read = "document.querySelector('[data-testid=stMetricValue]').innerText"
     chosen = "new RegExp('[?&]' + choice + '(&|$)').test(location.search)"
     page.wait_for_function(f"([value, choice]) => {read} != value && {chosen}", arg=[value, choice])
-    settle(page)
+    wait_until_drawn(page)

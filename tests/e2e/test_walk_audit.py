@@ -7,12 +7,12 @@ import re
 import numpy as np
 from walking import go, query
 
-from pddm_lab.dashboard_server import settle
+from pddm_lab.dashboard_server import wait_until_drawn
 
 
 def test_a_person_audits_a_run(page, address: str, digits_run) -> None:
     page.goto(f"{address}/?run=digits")
-    settle(page)
+    wait_until_drawn(page)
     go(page, "Audit")
     table = page.locator(".pl-audit").first
     table.wait_for()
@@ -28,7 +28,7 @@ def test_a_person_audits_a_run(page, address: str, digits_run) -> None:
 
     page.get_by_role("radio", name="Friends of friends").click()
     page.locator(".pl-set").first.wait_for()
-    settle(page)
+    wait_until_drawn(page)
     assert query(page)["look"] == "chains"
     pictures = page.locator(".pl-set img")
     assert all(pictures.evaluate_all("all => all.map(one => one.naturalWidth > 0 && one.alt != '')"))
@@ -44,11 +44,11 @@ def test_a_person_audits_a_run(page, address: str, digits_run) -> None:
     page.locator(".pl-chosen").first.wait_for()
     page.get_by_role("link", name="Search with it").click()
     page.get_by_role("heading", name="Search", exact=True).wait_for()
-    settle(page)
+    wait_until_drawn(page)
     assert query(page)["item"] == picked
 
     page.goto(f"{address}/audit?run=digits&view=duplicates&alike=0.9")
-    settle(page)
+    wait_until_drawn(page)
     page.locator(".pl-audit").first.wait_for()
     shown = page.get_by_text(re.compile(r"pictures have a twin|None of the"))
     before = shown.first.inner_text()
@@ -56,11 +56,11 @@ def test_a_person_audits_a_run(page, address: str, digits_run) -> None:
     slider.focus()
     slider.press("End")
     page.wait_for_function("old => !document.body.innerText.includes(old)", arg=before)
-    settle(page)
+    wait_until_drawn(page)
     assert float(query(page)["alike"]) == 1
 
     page.get_by_role("radio", name="Calibration").click()
-    settle(page)
+    wait_until_drawn(page)
     assert page.get_by_test_id("stPlotlyChart").count() == 2
     errors = page.locator(".pl-audit tbody tr td:nth-child(2)").all_inner_texts()
     assert len(errors) == 4 and all(np.isfinite(float(text.split()[-1])) for text in errors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from walking import query
 
-from pddm_lab.dashboard_server import settle
+from pddm_lab.dashboard_server import wait_until_drawn
 
 
 def test_a_person_points_draws_a_lasso_follows_the_link_and_presses_keys(page, address: str, digits_run) -> None:
@@ -16,7 +16,7 @@ def test_a_person_points_draws_a_lasso_follows_the_link_and_presses_keys(page, a
     page.goto(f"{address}/map?run=digits&protocol=known")
     stage = page.locator(f".stage[data-drawn='{len(gallery)}']")
     stage.wait_for()
-    settle(page)
+    wait_until_drawn(page)
     painted = (
         "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(part => part)"
     )
@@ -41,7 +41,7 @@ def test_a_person_points_draws_a_lasso_follows_the_link_and_presses_keys(page, a
     page.mouse.up()
     page.keyboard.up("Shift")
     page.get_by_text("inside the lasso").wait_for()
-    settle(page)
+    wait_until_drawn(page)
     told = page.get_by_text("inside the lasso").inner_text()
     found = inside(query(page)["lasso"], places)
     assert row in found
@@ -62,7 +62,7 @@ def test_a_person_points_draws_a_lasso_follows_the_link_and_presses_keys(page, a
     page.keyboard.press("Enter")
     page.wait_for_function("item => decodeURIComponent(location.search).includes(item)", arg=picked)
     page.wait_for_function("() => location.search.includes('view=')")
-    settle(page)
+    wait_until_drawn(page)
     page.get_by_text(picked, exact=True).wait_for()
     view = stage.get_attribute("data-view")
 
@@ -72,7 +72,7 @@ def test_a_person_points_draws_a_lasso_follows_the_link_and_presses_keys(page, a
     page.goto(link)
     stage.wait_for()
     page.get_by_text("inside the lasso").wait_for()
-    settle(page)
+    wait_until_drawn(page)
     assert page.get_by_text("inside the lasso").inner_text() == told
     np.testing.assert_allclose(numbers(stage.get_attribute("data-view")), numbers(view), atol=1)
     page.get_by_text(picked, exact=True).wait_for()

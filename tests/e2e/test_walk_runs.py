@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from walking import query
 
-from pddm_lab.dashboard_server import served_dashboard, settle
+from pddm_lab.dashboard_server import served_dashboard, wait_until_drawn
 from pddm_lab.runs.compare import list_runs
 from pddm_lab.runs.run import Run
 
@@ -51,24 +51,24 @@ def first_value(page, similarity: str) -> str:
 
 def test_a_person_ticks_runs_averages_seeds_and_writes_a_note(page, address: str, root: Path) -> None:
     page.goto(f"{address}/?run=digits")
-    settle(page)
+    wait_until_drawn(page)
     names = [run.name for run in list_runs(root)]
     grid = page.get_by_test_id("stDataFrame").first.bounding_box()
     page.mouse.click(grid["x"] + 18, grid["y"] + 36 + 33 * names.index("other") + 16)
     page.wait_for_function("location.search.includes('beside=other')")
-    settle(page)
+    wait_until_drawn(page)
     assert page.locator(".pl-table").first.locator(".pl-run").all_inner_texts()[::4] == ["digits", "other"]
 
     page.get_by_text("mean ± deviation").click()
     page.wait_for_function("location.search.includes('seeds=mean')")
-    settle(page)
+    wait_until_drawn(page)
     values = [100 * Run.open(root / name).info["metrics"]["unseen"]["pddm"]["recall@1"] for name in ("digits", "other")]
     expected = f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
     assert first_value(page, "PDDM") == expected
     link = page.url
     page.goto("about:blank")
     page.goto(link)
-    settle(page)
+    wait_until_drawn(page)
     assert first_value(page, "PDDM") == expected
     assert query(page)["run"] == "digits"
 
@@ -84,7 +84,7 @@ def test_a_person_ticks_runs_averages_seeds_and_writes_a_note(page, address: str
 
 def test_a_training_is_started_and_stopped_while_its_features_are_computed(page, address: str, root: Path) -> None:
     page.goto(address)
-    settle(page)
+    wait_until_drawn(page)
     page.get_by_role("button", name="Train a run").click()
     form = page.get_by_role("dialog")
     form.locator(".st-key-new_data").get_by_role("combobox").click()

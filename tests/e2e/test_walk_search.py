@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from walking import query
 
-from pddm_lab.dashboard_server import settle
+from pddm_lab.dashboard_server import wait_until_drawn
 
 PASTE = """
 ([name, data]) => {
@@ -25,7 +25,7 @@ def test_a_person_searches_by_picking_by_key_and_asks_why(page, address: str, di
     gallery = digits_run.gallery("known")
     queries = gallery.items.loc[gallery.rows("query"), "id"].tolist()
     page.goto(f"{address}/search?run=digits&protocol=known&item={queries[0]}")
-    settle(page)
+    wait_until_drawn(page)
     results = page.locator(".pl-tile:has(.pl-rank)")
     assert results.count() == 36
     shown = results.evaluate_all("all => all.map(one => one.dataset.pick)")
@@ -39,7 +39,7 @@ def test_a_person_searches_by_picking_by_key_and_asks_why(page, address: str, di
     assert set(linked) == {shown[2]} and len(linked) == shown.count(shown[2]), "the same item in every column"
     results.nth(2).press("w")
     page.wait_for_function("location.search.includes('view=why')")
-    settle(page)
+    wait_until_drawn(page)
     assert query(page)["why"] == shown[2]
     distance = float(np.linalg.norm(gallery.features[row] - gallery.features[nearest[0][2]]))
     assert page.get_by_text(f"D is {distance:.2f}; ").count() == 1
@@ -47,18 +47,18 @@ def test_a_person_searches_by_picking_by_key_and_asks_why(page, address: str, di
     link = page.url
     page.goto("about:blank")
     page.goto(link)
-    settle(page)
+    wait_until_drawn(page)
     assert page.get_by_text(f"D is {distance:.2f}; ").count() == 1
 
     page.keyboard.press("n")
     page.wait_for_function("item => decodeURIComponent(location.search).includes(item)", arg=queries[1])
-    settle(page)
+    wait_until_drawn(page)
     assert "why" not in query(page)
     other = page.locator(".pl-small .pl-tile").nth(2)
     picked = other.get_attribute("data-pick")
     other.press("Enter")
     page.wait_for_function("item => decodeURIComponent(location.search).includes(item)", arg=picked)
-    settle(page)
+    wait_until_drawn(page)
     assert page.get_by_text(picked, exact=True).count() == 1
 
 
@@ -68,17 +68,17 @@ def test_a_person_searches_with_pictures_of_their_own_and_with_parts(
     gallery, root = digits_run.gallery("known"), Path(digits_run.info["dataset"]["root"])
     wanted, pasted = (str(gallery.items.loc[gallery.rows("gallery")[at], "id"]) for at in (7, 30))
     page.goto(f"{address}/search?run=digits&protocol=known&query=upload")
-    settle(page)
+    wait_until_drawn(page)
     page.locator("input[type=file]").set_input_files(root / wanted)
     page.get_by_text("Its class is unknown").wait_for()
-    settle(page)
+    wait_until_drawn(page)
     nearest = page.locator(".pl-tile:has(.pl-rank)").first
     assert nearest.get_attribute("data-pick") == wanted
     assert re.search(r"D 0\.0\d", nearest.inner_text())
 
     page.evaluate(PASTE, ["clip.png", base64.b64encode((root / pasted).read_bytes()).decode()])
     page.get_by_text("clip.png").wait_for()
-    settle(page)
+    wait_until_drawn(page)
     assert nearest.get_attribute("data-pick") == pasted
 
     area = page.locator(".area").bounding_box()
@@ -86,13 +86,13 @@ def test_a_person_searches_with_pictures_of_their_own_and_with_parts(
         at = (area["x"] + share * area["width"], area["y"] + share * area["height"])
         page.mouse.move(*at) if event == "move" else getattr(page.mouse, event)()
     page.wait_for_function("location.search.includes('crop=')")
-    settle(page)
+    wait_until_drawn(page)
     box = [float(edge) for edge in query(page)["crop"].split(",")]
     np.testing.assert_allclose(box, [0.2, 0.2, 0.8, 0.8], atol=0.02)
     assert not re.search(r"D 0\.00", nearest.inner_text())
     page.locator(".area").press("Escape")
     page.wait_for_function("!location.search.includes('crop=')")
-    settle(page)
+    wait_until_drawn(page)
     assert nearest.get_attribute("data-pick") == pasted
 
     broken = tmp_path / "broken.png"

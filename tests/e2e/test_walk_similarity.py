@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from walking import metric, query
 
-from pddm_lab.dashboard_server import settle
+from pddm_lab.dashboard_server import wait_until_drawn
 
 
 def picked(page) -> list[str]:
@@ -29,7 +29,7 @@ def test_a_person_finds_pairs_on_which_two_similarities_disagree(page, address: 
 
     # A threshold, dragged by key: its rates move, and the pairs either side of it are those that the files have there.
     page.goto(f"{address}/similarity?run=digits&protocol=known")
-    settle(page)
+    wait_until_drawn(page)
     before = metric(page, "TPR")
     slider = page.get_by_role("slider").first
     slider.focus()
@@ -38,7 +38,7 @@ def test_a_person_finds_pairs_on_which_two_similarities_disagree(page, address: 
     page.wait_for_function(
         "before => document.querySelector('[data-testid=stMetricValue]').innerText != before", arg=before
     )
-    settle(page)
+    wait_until_drawn(page)
     threshold = float(query(page)["left_euclidean"])
     assert threshold == float(slider.input_value())
     strips = page.locator(".pl-strip")
@@ -54,11 +54,11 @@ def test_a_person_finds_pairs_on_which_two_similarities_disagree(page, address: 
     # One against the other: the quadrants, as the plot's thresholds have it.
     page.get_by_role("radio", name="One against the other").click()
     page.locator(".pl-quadrants").wait_for()
-    settle(page)
+    wait_until_drawn(page)
     assert float(query(page)["left_euclidean"]) == threshold, "the threshold holds in every view"
     page.get_by_role("radio", name="Only Euclidean accepts").click()
     page.wait_for_function("location.search.includes('quadrant=x')")
-    settle(page)
+    wait_until_drawn(page)
     count = int(page.locator(".pl-quadrant").nth(3).locator("b").nth(0).inner_text().replace(",", ""))
     count += int(page.locator(".pl-quadrant").nth(3).locator("b").nth(1).inner_text().replace(",", ""))
     assert page.get_by_text(f"{count:,} of ").count() == 1
@@ -78,14 +78,14 @@ def test_a_person_finds_pairs_on_which_two_similarities_disagree(page, address: 
     assert set(pair) == set(taken.loc[0, ["item_a", "item_b"]])
     card.press("Enter")
     page.wait_for_function("location.search.includes('pair=')")
-    settle(page)
+    wait_until_drawn(page)
     assert picked(page) == pair
     shown = page.locator(".pl-facts").filter(has_text="Mahalanobis").inner_text()
     assert f"{distance(pair):.3f} · accepted" in shown
     link = page.url
     page.goto("about:blank")
     page.goto(link)
-    settle(page)
+    wait_until_drawn(page)
     assert page.locator(".pl-facts").filter(has_text="Mahalanobis").inner_text() == shown
     assert page.locator(".legendtext", has_text="picked pair").count() == 1
 
@@ -93,18 +93,18 @@ def test_a_person_finds_pairs_on_which_two_similarities_disagree(page, address: 
     page.locator(".js-plotly-plot path.point").nth(700).click(force=True)
     page.wait_for_function("old => !location.search.includes(encodeURIComponent(old))", arg=f"{pair[0]}&pair={pair[1]}")
     page.wait_for_function("old => location.href != old", arg=link)
-    settle(page)
+    wait_until_drawn(page)
     other = picked(page)
     assert len(other) == 2 and set(other) != set(pair)
     page.get_by_test_id("stMain").get_by_test_id("stPageLink-NavLink").first.click()
     page.get_by_role("heading", name="Search", exact=True).wait_for()
-    settle(page)
+    wait_until_drawn(page)
     assert query(page)["item"] == other[0] and query(page)["protocol"] == "known"
 
 
 def test_a_person_reads_what_density_does_to_a_threshold(page, address: str, digits_run) -> None:
     page.goto(f"{address}/similarity?run=digits&view=density")
-    settle(page)
+    wait_until_drawn(page)
     said = page.get_by_test_id("stMain").inner_text()
     assert said.count("Euclidean: ") == said.count("PDDM: ") == 2
     table = page.locator(".pl-thirds").first
@@ -113,5 +113,5 @@ def test_a_person_reads_what_density_does_to_a_threshold(page, address: str, dig
     assert sparse and f"and {sparse[1]} % in the sparse one" in said
     page.get_by_role("radio", name="ROC").click()
     page.wait_for_function("location.search.includes('curves=roc')")
-    settle(page)
+    wait_until_drawn(page)
     assert page.locator(".legendtext", has_text="dense").count() == 4

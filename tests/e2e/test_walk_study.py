@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from walking import query
 
-from pddm_lab.dashboard_server import served_dashboard, settle
+from pddm_lab.dashboard_server import served_dashboard, wait_until_drawn
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +31,14 @@ def address(root: Path) -> Iterator[str]:
 
 def test_a_person_opens_a_study_at_work(page, address: str, root: Path, small_study) -> None:
     page.goto(address)
-    settle(page)
+    wait_until_drawn(page)
     page.get_by_test_id("stButtonGroup").get_by_text("Study", exact=True).click()
     page.wait_for_function("location.search.includes('view=study')")
-    settle(page)
+    wait_until_drawn(page)
     page.get_by_text("16 of 17 cells").wait_for()
     page.get_by_text("Known classes").click()
     page.wait_for_function("location.search.includes('protocol=known')")
-    settle(page)
+    wait_until_drawn(page)
     page.get_by_role("heading", name="Methods side by side: MAP@R on digits, known classes").wait_for()
     chart = page.locator(".st-key-study_methods")
     assert "best baseline" in chart.inner_text()
@@ -50,7 +50,7 @@ def test_a_person_opens_a_study_at_work(page, address: str, root: Path, small_st
     link = page.url
     page.goto("about:blank")
     page.goto(link)
-    settle(page)
+    wait_until_drawn(page)
     assert query(page) | {"methods": ""} == {"view": "study", "protocol": "known", "methods": ""}
 
     page.get_by_role("button", name="Export").first.click()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, urlparse
 
-from pddm_lab.dashboard_server import settle
+from pddm_lab.dashboard_server import wait_until_drawn
 
 
 def query(page) -> dict[str, str]:
@@ -16,7 +16,7 @@ def go(page, name: str) -> None:
     """Follow the navigation to a page."""
     page.get_by_test_id("stSidebarNav").get_by_role("link", name=name).click()
     page.get_by_role("heading", name=name, exact=True).wait_for()
-    settle(page)
+    wait_until_drawn(page)
     assert page.get_by_test_id("stException").count() == 0
 
 
