@@ -1,8 +1,8 @@
-"""People at the dashboard, without browsers: sessions that open its pages, use what controls they find, and are timed.
+"""A load test without browsers: sessions open the dashboard's pages, use the controls there, and are timed.
 
-A session speaks the server's own protocol, as a browser does: it asks for a rerun with the state of its widgets and
-waits until the script has finished. What there is to use on a page it reads from what the page sends, so that a new
-page needs nothing here. `python sessions.py JSON` prints one JSON object per rerun; see `Plan` for the argument.
+A session speaks the server's protocol as a browser does: it requests a rerun with the state of its widgets and waits
+until the script has finished. It reads a page's controls from what the server sends, so a new page needs no change
+here. `python load_test.py JSON` prints one JSON object per rerun; see `Plan` for the argument.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-LEFT_ALONE = ("Run",)
-"""Labels of controls that would lead away from what is measured."""
-_GIVE_UP_SECONDS = 120.0
+UNUSED = ("Run",)
+"""Labels of controls that would switch to another run."""
+_TIMEOUT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Plan:
     """As in the URL; the first is the one at /."""
     sessions: int = 1
     reruns: int = 20
-    """On each page of each session, its opening not counted."""
+    """On each page of each session, not counting its opening."""
     think: float = 0.0
     """Mean of the pause after each rerun, in seconds; exponentially distributed."""
     mixed: bool = False
-    """Change the page after one to four reruns, in an order of each session's own, rather than page after page."""
+    """Change pages after one to four reruns, each session in its own order, instead of finishing page after page."""
     seed: int = 0
 
 
@@ -56,27 +56,27 @@ class Rerun:
     session: int
     page: str
     what: str
-    """What was used, "open" for opening the page."""
+    """The control used; "open" for opening the page."""
     seconds: float
-    """Until the server said that the script had finished."""
+    """Until the server reported that the script had finished."""
     bytes: int
-    """That the server sent."""
+    """Sent by the server."""
     error: str = ""
 
 
 @dataclass
 class Control:
-    """Something on a page to use: its next state is one of several."""
+    """A control on a page, with a choice of its next state."""
 
     label: str
     fragment: str
     next: Callable[[random.Random], WidgetState | str]
-    """A widget's state, or an item's id to choose."""
+    """Draws a widget's state, or the id of an item to pick."""
 
 
 @dataclass
 class Session:
-    """One connection, with what a browser remembers of it."""
+    """One connection, with the state that a browser keeps for it."""
 
     number: int
     plan: Plan
@@ -88,18 +88,18 @@ class Session:
     controls: dict[str, Control] = field(default_factory=dict)
 
     async def open(self, page: str) -> Rerun:
-        """Go to a page; what was chosen on another is forgotten, as in a browser that follows a link."""
+        """Go to a page and forget the choices on others, as a browser does when it follows a link."""
         self.page, self.query = page, f"run={self.plan.run}"
         self.states.clear()
         self.controls.clear()
         return await self._rerun("open", "")
 
     async def use(self, rng: random.Random) -> Rerun:
-        """Use a control of the page; a page without any is run again."""
-        found = [control for control in self.controls.values() if control.label not in LEFT_ALONE]
-        if not found:
+        """Use one of the page's controls; a page without controls is run again."""
+        controls = [control for control in self.controls.values() if control.label not in UNUSED]
+        if not controls:
             return await self._rerun("run again", "")
-        control = rng.choice(found)
+        control = rng.choice(controls)
         chosen = control.next(rng)
         if isinstance(chosen, str):
             parts = [part for part in self.query.split("&") if not part.startswith("item=")]
@@ -109,33 +109,28 @@ class Session:
         return await self._rerun(control.label, control.fragment)
 
     async def _rerun(self, what: str, fragment: str) -> Rerun:
-        asked = BackMsg()
-        state = asked.rerun_script
+        request = BackMsg()
+        state = request.rerun_script
         state.query_string, state.page_name, state.fragment_id = self.query, self._page_name, fragment
         state.page_script_hash = self.hashes.get(self._page_name, "")
         state.widget_states.widgets.extend(self.states.values())
         if not fragment:
             self.controls.clear()
-        start, came, error = time.perf_counter(), 0, ""
+        start, received, error = time.perf_counter(), 0, ""
         try:
-            async with asyncio.timeout(_GIVE_UP_SECONDS):
-                await self.socket.send(asked.SerializeToString())
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                await self.socket.send(request.SerializeToString())
                 while True:
                     data = await self.socket.recv()
                     assert isinstance(data, bytes)
-                    came += len(data)
+                    received += len(data)
                     message = ForwardMsg.FromString(data)
                     kind = message.WhichOneof("type")
                     if kind == "delta":
                         error = self._take(message.delta) or error
-                    elif kind == "new_session":
-                        self.hashes = {
-                            page.url_pathname: page.page_script_hash for page in message.new_session.app_pages
-                        }
-                    elif kind == "navigation":
-                        self.hashes = {
-                            page.url_pathname: page.page_script_hash for page in message.navigation.app_pages
-                        }
+                    elif kind in ("new_session", "navigation"):
+                        pages = getattr(message, kind).app_pages
+                        self.hashes = {page.url_pathname: page.page_script_hash for page in pages}
                     elif kind == "page_info_changed":
                         self.query = message.page_info_changed.query_string
                     elif kind == "page_not_found":
@@ -143,15 +138,15 @@ class Session:
                     elif kind == "script_finished" and message.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
                         break
         except TimeoutError:
-            error = f"not finished after {_GIVE_UP_SECONDS:.0f} s"
-        return Rerun(self.number, self.page, what, time.perf_counter() - start, came, error)
+            error = f"not finished after {_TIMEOUT_SECONDS:.0f} s"
+        return Rerun(self.number, self.page, what, time.perf_counter() - start, received, error)
 
     @property
     def _page_name(self) -> str:
         return "" if self.page == self.plan.pages[0] else self.page
 
     def _take(self, delta: Delta) -> str:
-        """Keep what can be used in a new element; returns the error that it shows, if it does."""
+        """Keep a new element if it is a control; returns the error that it shows, or an empty string."""
         if delta.WhichOneof("type") != "new_element":
             return ""
         kind = delta.new_element.WhichOneof("type")
@@ -182,7 +177,7 @@ def _of_options(element: Any, options: list[str], many: bool) -> Callable[[rando
 def _slider(element: Any) -> Callable[[random.Random], WidgetState]:
     def choose(rng: random.Random) -> WidgetState:
         state = WidgetState(id=element.id)
-        if element.options:  # a slider over words
+        if element.options:  # a slider over texts
             places = sorted(rng.randrange(len(element.options)) for _ in element.default)
             state.string_array_value.data.extend(element.options[place] for place in places)
             return state
@@ -214,9 +209,9 @@ _NEXT: dict[str, Callable[[Any], Callable[[random.Random], WidgetState] | None]]
 }
 
 
-async def attend(number: int, plan: Plan) -> list[Rerun]:
-    """One session from its connection to its end."""
-    rng, done = random.Random(plan.seed * 1000 + number), []
+async def run_session(number: int, plan: Plan) -> list[Rerun]:
+    """One session from connection to end."""
+    rng, reruns = random.Random(plan.seed * 1000 + number), []
     url = f"{plan.address.replace('http', 'ws', 1)}/_stcore/stream"
     try:
         async with connect(url, subprotocols=["streamlit"], origin=plan.address, max_size=None) as socket:  # type: ignore[list-item, arg-type]
@@ -225,16 +220,16 @@ async def attend(number: int, plan: Plan) -> list[Rerun]:
             order = rng.sample(plan.pages, len(plan.pages)) if plan.mixed else list(plan.pages)
             while any(left.values()):
                 for page in [page for page in order if left[page]]:
-                    done.append(await session.open(page))
+                    reruns.append(await session.open(page))
                     await _think(rng, plan)
                     count = min(left[page], rng.randint(1, 4)) if plan.mixed else left[page]
                     left[page] -= count
                     for _ in range(count):
-                        done.append(await session.use(rng))
+                        reruns.append(await session.use(rng))
                         await _think(rng, plan)
     except (WebSocketException, OSError) as error:
-        done.append(Rerun(number, "", "connection", 0.0, 0, f"{type(error).__name__}: {error}"))
-    return done
+        reruns.append(Rerun(number, "", "connection", 0.0, 0, f"{type(error).__name__}: {error}"))
+    return reruns
 
 
 async def _think(rng: random.Random, plan: Plan) -> None:
@@ -243,8 +238,8 @@ async def _think(rng: random.Random, plan: Plan) -> None:
 
 
 async def main(plan: Plan) -> None:
-    """All sessions at once; their reruns as JSON lines."""
-    for reruns in await asyncio.gather(*(attend(number, plan) for number in range(plan.sessions))):
+    """Run all sessions at once and print their reruns as JSON lines."""
+    for reruns in await asyncio.gather(*(run_session(number, plan) for number in range(plan.sessions))):
         for rerun in reruns:
             print(json.dumps(asdict(rerun)))
 

@@ -1,4 +1,4 @@
-"""A button that downloads a table as CSV, JSON or Parquet, in a zip beside a manifest of what it was made from."""
+"""A button that downloads a table as CSV, JSON or Parquet, in a zip with a manifest of the runs and settings."""
 
 from __future__ import annotations
 
@@ -18,29 +18,27 @@ from pddm_lab.files import plain
 from pddm_lab.runs.run import Run
 
 KINDS = ("csv", "json", "parquet")
-MadeFrom = Run | list[Run] | Mapping[str, Any]
-"""Runs; of a study what its study.json says."""
+Source = Run | list[Run] | Mapping[str, Any]
+"""The runs that a table was made from, or the content of a study's study.json."""
 
 
-def export(
-    name: str, table: Callable[[], pd.DataFrame], runs: MadeFrom, settings: dict[str, Any], key: str = ""
-) -> None:
-    """A menu of formats; the table is made when one of them is chosen.
+def export(name: str, table: Callable[[], pd.DataFrame], runs: Source, settings: dict[str, Any], key: str = "") -> None:
+    """A menu of formats; choosing one makes the table and downloads it.
 
     Args:
-        name: of the table, which names the file.
-        table: makes it.
+        name: of the table and its file.
+        table: makes the table.
         runs: what it is made from.
         settings: the choices that led to it, for the manifest.
-        key: tells apart menus of one name on a page.
+        key: distinguishes menus of the same name on a page.
     """
     first = runs[0] if isinstance(runs, list) else runs
     owner, what = (first["name"], "study") if isinstance(first, Mapping) else (first.name, "run")
-    with st.popover("Export", icon=":material/download:", help=f"Take the {name} away, with a manifest of the {what}."):
+    with st.popover("Export", icon=":material/download:", help=f"Download the {name}, with details of the {what}."):
         for kind in KINDS:
             st.download_button(
                 kind.upper() if kind != "parquet" else "Parquet",
-                partial(_pack, name, table, kind, runs, settings),
+                partial(lambda kind: packed(name, table(), kind, runs, settings), kind),
                 file_name=f"{owner}-{name}-{kind}.zip",
                 mime="application/zip",
                 key=f"export_{key or name}_{kind}",
@@ -49,25 +47,21 @@ def export(
             )
 
 
-def _pack(name: str, table: Callable[[], pd.DataFrame], kind: str, runs: MadeFrom, settings: dict[str, Any]) -> bytes:
-    return packed(name, table(), kind, runs, settings)
-
-
-def packed(name: str, table: pd.DataFrame, kind: str, runs: MadeFrom, settings: Mapping[str, Any]) -> bytes:
+def packed(name: str, table: pd.DataFrame, kind: str, runs: Source, settings: Mapping[str, Any]) -> bytes:
     """A zip with <name>.<kind> and manifest.json.
 
     Args:
-        name: of the table, a file's name without its ending.
-        table: its columns; the index is left out.
+        name: of the table: a file name without extension.
+        table: the table; its index is left out.
         kind: csv, json (a list of objects) or parquet.
-        runs: what it was made from; of a study what its study.json says.
+        runs: what it was made from.
         settings: the choices that led to it: filters, thresholds, the protocol.
 
     Raises:
         ConfigError: an unknown kind.
     """
     if kind not in KINDS:
-        raise ConfigError(f"Unknown kind of table {kind!r}. Expected one of {', '.join(KINDS)}.")
+        raise ConfigError(f"Unknown format {kind!r}; expected one of {', '.join(KINDS)}.")
     buffer = io.BytesIO()
     if kind == "csv":
         table.to_csv(buffer, index=False)
@@ -75,16 +69,16 @@ def packed(name: str, table: pd.DataFrame, kind: str, runs: MadeFrom, settings: 
         table.to_json(buffer, orient="records", force_ascii=False, indent=1)
     else:
         table.to_parquet(buffer, index=False)
-    told = manifest(runs, settings) | {"table": f"{name}.{kind}", "rows": len(table), "columns": list(table.columns)}
+    details = manifest(runs, settings) | {"table": f"{name}.{kind}", "rows": len(table), "columns": list(table.columns)}
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(f"{name}.{kind}", buffer.getvalue())
-        archive.writestr("manifest.json", json.dumps(told, indent=1, ensure_ascii=False))
+        archive.writestr("manifest.json", json.dumps(details, indent=1, ensure_ascii=False))
     return out.getvalue()
 
 
-def manifest(runs: MadeFrom, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a table was made from: when, the runs with their choices and data, and the settings, as JSON values."""
+def manifest(runs: Source, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """When a table was made, from which runs (their configurations and data), and the settings, as JSON values."""
     made = datetime.now(UTC).isoformat(timespec="seconds")
     if isinstance(runs, Mapping):
         return plain({"made": made, "study": dict(runs), "settings": dict(settings)})

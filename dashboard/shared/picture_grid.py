@@ -1,7 +1,7 @@
-"""Pictures that can be clicked, or reached with Tab and chosen with Enter: one element however many there are.
+"""Pictures that can be chosen by click or keyboard, as one element however many there are.
 
-An inline component without a build step. The HTML comes from pddm_lab.cards, which escapes all it is given. Pointing at
-a picture brings out the same item wherever else on the page it is shown.
+An inline component without a build step. The HTML comes from pddm_lab.cards, which escapes its input. Pointing at a
+picture highlights the same item elsewhere on the page.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from pddm_lab.cards import Block
 _PICTURES = st.components.v2.component(
     "pddm_lab_pictures",
     html='<div class="pictures"></div>',
-    css="""
-.pictures { --pl-page: var(--st-background-color); scroll-margin-top: 11rem; }
-""",
+    css=".pictures { --pl-page: var(--st-background-color); scroll-margin-top: 11rem; }",
     js="""
 const SAME = "pddm-lab-pointed-at"
 const listening = new WeakMap()
@@ -38,7 +36,7 @@ export default function (component) {
   root.onclick = (event) => {
     const why = event.target.closest("[data-why]")
     const tile = event.target.closest("[data-pick]")
-    if (why) setTriggerValue("asked", why.dataset.why)
+    if (why) setTriggerValue("explained", why.dataset.why)
     else if (tile) setTriggerValue("picked", tile.dataset.pick)
   }
   root.onkeydown = (event) => {
@@ -49,7 +47,7 @@ export default function (component) {
     const why = event.key.toLowerCase() === "w" && tile.querySelector("[data-why]")
     if (step) tiles()[tiles().indexOf(tile) + step]?.focus()
     if (picks) setTriggerValue("picked", tile.dataset.pick)
-    if (why) setTriggerValue("asked", why.dataset.why)
+    if (why) setTriggerValue("explained", why.dataset.why)
     if (step || picks || why) {
       event.preventDefault()
       event.stopPropagation()
@@ -71,34 +69,30 @@ export default function (component) {
 
 
 def pictures(
-    block: Block,
-    key: str,
-    on_why: Callable[[str], None] | None = None,
-    reveal: str = "",
+    block: Block, key: str, on_why: Callable[[str], None] | None = None, reveal: str = "",
     on_pick: Callable[[str], None] | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Show a block of cards; choosing a picture makes its item the page's `item` in the URL.
 
     Args:
-        on_pick: called with what was chosen, instead.
         on_why: called with the id of an item when its "why?" is clicked, or W is pressed on it.
-        reveal: where this changed since the block was shown last, the page scrolls to it, unless all of it is in view.
+        reveal: when this changes, the page scrolls to the block unless all of it is in view.
+        on_pick: called with the chosen picture instead.
     """
 
-    def keep() -> None:
-        picked = st.session_state[key].picked
-        if picked:
+    def pick() -> None:
+        if picked := st.session_state[key].picked:
             (on_pick or show_item)(picked)
 
-    def ask() -> None:
-        if on_why and st.session_state[key].asked:
-            on_why(st.session_state[key].asked)
+    def explain() -> None:
+        if on_why and (item := st.session_state[key].explained):
+            on_why(item)
 
-    _PICTURES(data={"html": str(block), "reveal": reveal}, key=key, on_picked_change=keep, on_asked_change=ask)
+    _PICTURES(data={"html": str(block), "reveal": reveal}, key=key, on_picked_change=pick, on_explained_change=explain)
 
 
 def show_item(item: str) -> None:
-    """Make an item the page's own; what was chosen about another goes with it."""
+    """Make an item the page's own, and clear the choices made for another."""
     st.query_params["item"] = item
-    for of_another in ("query", "crop", "why"):  # an upload, and what a box or a question was about
+    for of_another in ("query", "crop", "why"):
         st.query_params.pop(of_another, None)

@@ -1,4 +1,4 @@
-"""What every page shares: the choice of a run, its facts and licences in the sidebar, headings, and empty states."""
+"""What every page shares: the choice of a run, its facts and licence in the sidebar, headings and choices."""
 
 from __future__ import annotations
 
@@ -24,20 +24,24 @@ STATUS_ICONS = {
 }
 
 
+def _openable() -> list[Run]:
+    return [run for run in loaders.list_runs() if isinstance(run, Run)]
+
+
 def sidebar() -> None:
-    """The run to look at (kept in the URL), what it is, and whose pictures it shows."""
-    found = [run for run in loaders.list_runs() if isinstance(run, Run)]
+    """The choice of a run (kept in the URL), its facts, and the licence of its pictures."""
+    runs = _openable()
     with st.sidebar:
-        if not found:
-            st.caption("No run yet. The Runs page trains one.")
+        if not runs:
+            st.caption("No runs yet. Train one on the Runs page.")
             return
-        names = [run.name for run in found]
-        asked = st.query_params.get("run")
-        if asked in names:
-            st.session_state["run"] = asked
+        names = [run.name for run in runs]
+        linked = st.query_params.get("run")
+        if linked in names:
+            st.session_state["run"] = linked
         elif st.session_state.get("run") not in names:
             st.session_state["run"] = names[0]
-        status = {run.name: run.status for run in found}
+        status = {run.name: run.status for run in runs}
         st.selectbox(
             "Run",
             names,
@@ -45,10 +49,10 @@ def sidebar() -> None:
             on_change=_keep_run_in_url,
             format_func=lambda name: name if status[name] == "finished" else f"{name} · {status[name]}",
         )
-        st.session_state["asked_run"] = asked if asked and asked not in names else ""
-        if asked != st.session_state["run"]:  # writing sends the whole URL, and may cross a choice on its way here
+        st.session_state["missing_run"] = linked if linked and linked not in names else ""
+        if linked != st.session_state["run"]:  # a write sends the whole URL, and may overtake a choice made meanwhile
             st.query_params["run"] = st.session_state["run"]
-        _facts(found[names.index(st.session_state["run"])])
+        _facts(runs[names.index(st.session_state["run"])])
 
 
 def _keep_run_in_url() -> None:
@@ -59,11 +63,11 @@ def _facts(run: Run) -> None:
     data = run.info["dataset"]
     skipped = len(data["skipped"]) if isinstance(data.get("skipped"), list) else int(data.get("skipped") or 0)
     facts = {
-        "Data": f"{data['name']}",
+        "Data": str(data["name"]),
         "Items": f"{data['items']:,} in {data['classes']:,} classes" + (f", {skipped} skipped" if skipped else ""),
         "Training": f"{run.config.preset}, {style_of(run.config.similarity).title}, d = {run.config.dim}",
         "Trunk": run.config.trunk,
-        "Time": f"{duration(spent(run))} on {run.info.get('device', 'an unknown device')}",
+        "Time": f"{duration(seconds_spent(run))} on {run.info.get('device', 'an unknown device')}",
     }
     st.html(cards.facts(facts))
     st.caption(f"**Pictures:** {data.get('licence') or 'licence unknown'}")
@@ -73,31 +77,31 @@ def _facts(run: Run) -> None:
 
 
 def heading(title: str, text: str) -> None:
-    """A page's title and one line on what it shows; tells when a link named a run that isn't here."""
+    """A page's title and one line on what it shows, with a warning if the link named a run that doesn't exist."""
     st.title(title, anchor=False)
     st.caption(text)
-    if missing := st.session_state.get("asked_run"):
+    if missing := st.session_state.get("missing_run"):
         broken = [run.reason for run in loaders.list_runs() if isinstance(run, BrokenRun) and run.name == missing]
-        why = broken[0] if broken else f"The link names the run “{plain(missing)}”, which isn't here."
+        why = broken[0] if broken else f"The run “{plain(missing)}” named in the link doesn't exist."
         st.warning(f"{why} Showing {st.session_state['run']} instead.", icon=":material/link_off:")
 
 
 def chosen_run() -> Run | None:
-    """The run chosen in the sidebar; None where there is no run at all."""
+    """The run chosen in the sidebar; None if there are no runs."""
     name = st.session_state.get("run")
-    return next((run for run in loaders.list_runs() if isinstance(run, Run) and run.name == name), None)
+    return next((run for run in _openable() if run.name == name), None)
 
 
 def run_or_stop() -> Run:
-    """The chosen run; without one the page ends here with a way on."""
+    """The chosen run; without one the page ends here and says what to do."""
     run = chosen_run()
     if run is None:
-        nothing("No run yet", "Train one on the Runs page: it takes about a minute.", ":material/model_training:")
+        nothing("No runs yet", "Train one on the Runs page: it takes about a minute.", ":material/model_training:")
     return run
 
 
 def nothing(title: str, text: str, icon: str = ":material/hourglass_empty:") -> NoReturn:
-    """An empty state: what is missing, why, and the way on. Ends the page."""
+    """An empty state: what is missing, why, and what to do. Ends the page."""
     with st.container(border=True, horizontal_alignment="center"):
         st.space("small")
         st.markdown(f"### {icon} {title}", text_alignment="center")
@@ -108,26 +112,26 @@ def nothing(title: str, text: str, icon: str = ":material/hourglass_empty:") -> 
 
 
 def without(run: Run, what: str) -> NoReturn:
-    """The empty state of a page whose part of the run isn't there yet, or never will be."""
+    """The empty state of a page that needs a part of the run which is missing, for now or for good."""
     if run.status == "running":
         phase = PHASE_TITLES.get(run.info["phase"], run.info["phase"]).lower()
-        nothing("Still training", f"{run.name} has no {what} yet. It is {phase}; the Runs page shows its progress.")
+        nothing("Still training", f"{run.name} has no {what} yet. Current phase: {phase}. See its progress on Runs.")
     if run.reason:
         nothing(f"{run.name}: {run.status}", f"It has no {what}. {run.reason}", STATUS_ICONS.get(run.status, ""))
-    nothing(f"No {what}", f"{run.name} is {run.status} and left no {what}.")
+    nothing(f"No {what}", f"{run.name} is {run.status} and has no {what}.")
 
 
 def choice(
     widget: Callable[..., Any], label: str, titles: Mapping[str, str], key: str, default: str = "", **options: Any
 ) -> str:
-    """One of a few choices, in the URL by its name rather than, as Streamlit's own binding would have it, by its title.
+    """One of a few choices, in the URL by its name (Streamlit's own binding would write its title).
 
-    The URL is what holds: it opens a link's view, survives a change of page, and goes back and forth with the browser.
+    The URL is decisive, so that links, changes of page and the browser's back button work.
 
     Args:
         widget: st.segmented_control or st.selectbox.
-        titles: names and what they are called on the page.
-        default: a name; empty: the first. It is not written to the URL.
+        titles: what each name is called on the page.
+        default: a name, which is not written to the URL; empty for the first.
     """
     default = default if default in titles else next(iter(titles))
 
@@ -137,15 +141,15 @@ def choice(
         else:
             st.query_params[key] = st.session_state[key]
 
-    asked = st.query_params.get(key)
-    st.session_state[key] = asked if asked in titles else default
+    linked = st.query_params.get(key)
+    st.session_state[key] = linked if linked in titles else default
     if widget is st.segmented_control:
         options["required"] = True
     return str(widget(label, list(titles), key=key, on_change=keep, format_func=lambda name: titles[name], **options))
 
 
 def protocol_picker(run: Run) -> str:
-    """A choice among the protocols the run has galleries for."""
+    """A choice among the protocols for which the run has galleries."""
     protocols = run.protocols()
     if not protocols:
         without(run, "gallery")
@@ -154,44 +158,39 @@ def protocol_picker(run: Run) -> str:
         "Protocol",
         {name: PROTOCOL_TITLES[name] for name in protocols},
         "protocol",
-        help="Unseen: classes that never trained. Known: new photos of classes that did.",
+        help="Unseen: classes that were not trained on. Known: new photos of classes that were.",
     )
 
 
 def second_run(run: Run, protocol: str, **options: Any) -> Run | None:
-    """A choice of another run to open beside this one, in the URL as `with`; None where none is chosen.
+    """A choice of another run to show beside this one, in the URL as `with`; None if none is chosen.
 
-    Offered are the runs that have a gallery of the protocol with the same items, so that a selection means the same in
-    both.
+    It offers runs that have a gallery of the protocol with the same items, so that a selection applies to both.
     """
-    same = [
-        other.name
-        for other in loaders.list_runs()
-        if isinstance(other, Run)
-        and other.name != run.name
-        and protocol in other.protocols()
-        and measured_alike([run, other])
-    ]
-    if not same:
+    others = {
+        other.name: other
+        for other in _openable()
+        if other.name != run.name and protocol in other.protocols() and measured_alike([run, other])
+    }
+    if not others:
         return None
-    titles = {"": "no other run", **{name: name for name in same}}
-    name = choice(st.selectbox, "Beside it", titles, "with", **options)
-    return next((other for other in loaders.list_runs() if isinstance(other, Run) and other.name == name), None)
+    titles = {"": "no other run", **{name: name for name in others}}
+    return others.get(choice(st.selectbox, "Compare with", titles, "with", **options))
 
 
 def plain(text: str) -> str:
-    """A stranger's text (from a link, an upload) as words alone: as Markdown it could fetch a picture from anywhere."""
+    """Text from outside (a link, an upload) with Markdown escaped: it could load a picture from anywhere otherwise."""
     return re.sub(r"([^\w\s])", r"\\\1", text)
 
 
-def spent(run: Run) -> float:
-    """Seconds spent on a run; of one at work also those since its last sign of life."""
+def seconds_spent(run: Run) -> float:
+    """Seconds spent on a run; for a running one including those since its last heartbeat."""
     since = time.time() - float(run.info.get("heartbeat") or time.time())
     return run.seconds + (max(since, 0.0) if run.status == "running" else 0.0)
 
 
 def duration(seconds: float) -> str:
-    """Seconds for reading: 48 s, 3 min 20 s, 2 h 5 min."""
+    """Seconds in words: 48 s, 3 min 20 s, 2 h 5 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

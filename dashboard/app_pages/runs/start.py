@@ -146,7 +146,7 @@ def _show_running(run: Run, launch: launches.Launch | None) -> None:
     step = min(tables.last_step(run, metrics), total)
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            st.markdown(f"**{run.name}** :gray[· {shell.duration(shell.spent(run))} so far]")
+            st.markdown(f"**{run.name}** :gray[· {shell.duration(shell.seconds_spent(run))} so far]")
             asked = run.stop_requested()
             st.button(
                 "Stopping" if asked else "Stop", key=f"stop_{run.name}", icon=":material/stop_circle:",
