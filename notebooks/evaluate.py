@@ -11,22 +11,22 @@
 # %% [markdown]
 # # How good is it? Measure a run
 #
-# This notebook opens a finished run and measures it as the lab does. Each number is worked out once by hand, for one query
-# with its pictures in sight, before it is taken over all of them:
+# This notebook opens a finished run and measures it as the lab does. It computes each number first by hand, for one query
+# whose pictures you can see, and then for all queries:
 #
 # 1. what a search finds: Recall@K, R-precision, MAP@R;
-# 2. whether items of one class lie together: NMI;
-# 3. how well *same* and *different* come apart: distributions, a threshold, and the same by local density;
+# 2. whether items of a class form clusters: NMI;
+# 3. how well *same* and *different* can be separated: distributions, a threshold, and both by local density;
 # 4. what training did to the space: distances within and between classes, before and after.
 #
-# It needs a run: `pddm-lab train quick` trains one in two minutes, and the newest one is opened where none is named.
+# It needs a run. `pddm-lab train quick` trains one in two minutes. If you don't name a run, the newest one is opened.
 
 # %% tags=["parameters"]
 # fmt: off
-run = ""  # str, A finished run, by name or path; empty: the newest one.
-runs_root = ""  # str, Folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
-pairs = 20000  # int, Pairs that are looked at one by one.
-seed = 0  # int, Seed of which query and which pairs are looked at.
+run = ""  # str, Name or path of a finished run; empty: the newest one.
+runs_root = ""  # str, Folder with the runs; empty: $PDDM_LAB_RUNS, or ./runs.
+pairs = 20000  # int, Number of pairs to draw for sections 5 and 6.
+seed = 0  # int, Seed for the choice of the query and of the pairs.
 # fmt: on
 
 # %%
@@ -50,20 +50,19 @@ from pddm_lab.metrics.retrieval import cluster, evaluate
 from pddm_lab.model.similarity import Euclidean
 from pddm_lab.runs.model import load_similarities
 
-of = run_named(run, runs_root)
-similarities = load_similarities(of)
-galleries = {name: of.gallery(name) for name in of.protocols()}
-display(
-    Markdown(
-        f"The run **{of.name}**: {of.config.dataset}, preset {of.config.preset}, trained by {figures.style_of(of.config.similarity).title}."
-    )
-)
+opened = run_named(run, runs_root)
+similarities = load_similarities(opened)
+galleries = {name: opened.gallery(name) for name in opened.protocols()}
+choices = opened.config
+title = figures.style_of(choices.similarity).title
+display(Markdown(f"The run **{opened.name}**: {choices.dataset}, preset {choices.preset}, trained with {title}."))
 
 # %% [markdown]
-# ## 1. What is asked: two protocols
+# ## 1. Two protocols
 #
-# A *query* is searched for in a *gallery*. **Unseen classes**: classes that training never met, where each item is
-# searched among all others. **Known classes**: new images of the training classes, searched among the training images.
+# A search compares a *query* with the items of a *gallery*. **Unseen classes**: classes that were not in the training
+# data; each item is a query, and all others are the gallery. **Known classes**: the queries are new images of the
+# training classes, and the gallery holds the training images.
 
 # %%
 rows = {name: {role: gallery.rows(role) for role in ("query", "gallery")} for name, gallery in galleries.items()}
@@ -78,61 +77,55 @@ pd.DataFrame({
 # %% [markdown]
 # ## 2. One query by hand
 #
-# Here is a query for which the search neither finds everything nor nothing, and what the Euclidean distance $D$ finds for
-# it. $R$ is how many right items there are to find.
+# Here is a query with some right and some wrong results, ranked by the Euclidean distance $D$. $R$ is the number of right
+# items in the gallery.
 
 # %%
 protocol, gallery = next(iter(galleries.items()))
 labels = gallery.items["label"].to_numpy()
 queries, searched = rows[protocol]["query"], rows[protocol]["gallery"]
 judged = judge(gallery.features, labels, queries, searched)
-to_find = np.array([(labels[searched] == labels[row]).sum() - (row in searched) for row in judged["row"]])
-earned = judged["ap"] * to_find
-some = (earned % 1).between(0.1, 0.9)  # right ones after a wrong one,
-some &= (to_find >= 3) & (to_find <= max(12, np.quantile(to_find, 0.1)))  # and not too many of them to look at
+right_items = np.array([(labels[searched] == labels[row]).sum() - (row in searched) for row in judged["row"]])
+some = (judged["ap"] * right_items % 1).between(0.1, 0.9)  # a right result after a wrong one,
+some &= (right_items >= 3) & (right_items <= max(12, np.quantile(right_items, 0.1)))  # and not too many to show
 candidates = judged[some] if some.any() else judged
-query = int(
-    candidates.iloc[(candidates["ap"] - 0.5).abs().argsort(kind="stable").iloc[min(seed, len(candidates) - 1)]]["row"]
-)
+order = (candidates["ap"] - 0.5).abs().argsort(kind="stable")
+query = int(candidates["row"].iloc[order.iloc[min(seed, len(candidates) - 1)]])
 
-others = searched[searched != query]  # an item doesn't find itself
+others = searched[searched != query]  # an item is never its own result
 D = np.linalg.norm(gallery.features[others] - gallery.features[query], axis=1)
 order = np.argsort(D, kind="stable")
 hits = labels[others[order]] == labels[query]
 R = int(hits.sum())
 
 
+def thumbs(rows):
+    """Pictures of some items of the gallery, by id."""
+    return {gallery.items["id"].iloc[row]: gallery.thumb(row) for row in rows}
+
+
 def show(rows, **more):
-    """Pictures of some items of the gallery."""
-    found = gallery.items.iloc[rows]
-    thumbs = {item: gallery.thumb(row) for item, row in zip(found["id"], rows, strict=True)}
-    return cards.image_grid(list(zip(found["id"], found["class_name"], strict=True)), thumbs, **more)
+    """Some items of the gallery with their classes."""
+    items = gallery.items.iloc[rows]
+    return cards.image_grid(list(zip(items["id"], items["class_name"], strict=True)), thumbs(rows), **more)
 
 
 class_name = gallery.items["class_name"].iloc[query]
-display(Markdown(f"The query, **{class_name}**; there are $R = {R}$ others of its class:"), show([query]))
+display(Markdown(f"The query, **{class_name}**. Its class has $R = {R}$ other items:"), show([query]))
 first = others[order][: max(R, 8)]
-results = gallery.items.iloc[first][["id", "class_name"]].assign(
-    rank=range(1, len(first) + 1), value=-D[order][: len(first)]
-)
-display(
-    cards.retrieval_grid(
-        results,
-        {item: gallery.thumb(row) for item, row in zip(results["id"], first, strict=True)},
-        "euclidean",
-        right_class=class_name,
-    )
-)
+results = gallery.items.iloc[first][["id", "class_name"]]
+results = results.assign(rank=range(1, len(first) + 1), value=-D[order][: len(first)])
+display(cards.retrieval_grid(results, thumbs(first), "euclidean", right_class=class_name))
 
 # %% [markdown]
-# ### Recall@K: is there a right one among the first K?
+# ### Recall@K: is there a right result among the first K?
 
 # %%
 recall = {k: float(hits[:k].any()) for k in (1, 2, 4, 8)}
 print(", ".join(f"Recall@{k} = {value:.0f}" for k, value in recall.items()))
 
 # %% [markdown]
-# ### R-precision: how many of the first R are right?
+# ### R-precision: how many of the first R results are right?
 #
 # $$\text{R-precision} = \frac{1}{R} \sum_{n=1}^{R} \text{right}_n$$
 
@@ -145,8 +138,8 @@ print(f"{hits[:R].sum()} of the first {R} are right: R-precision = {r_precision:
 #
 # $$\text{AP@R} = \frac{1}{R} \sum_{n=1}^{R} \text{right}_n \cdot P(n) \qquad P(n) = \text{share of right ones among the first } n$$
 #
-# Each right result earns the precision at its place: 1 if all before it were right, too, less if not. MAP@R is the mean
-# over all queries.
+# Each right result counts with the precision at its place: 1 if all results before it are right too, and less otherwise.
+# MAP@R is the mean over all queries.
 
 # %%
 places = np.arange(1, R + 1)
@@ -161,7 +154,7 @@ display(
 print(f"AP@R = {earned.sum():.3f} / {R} = {average_precision:.3f}")
 
 # %% [markdown]
-# The lab's own code for this one query says the same (`evaluate.py`):
+# The lab's own code gives the same numbers for this query (`metrics/retrieval.py`):
 
 # %%
 f = torch.from_numpy(np.array(gallery.features))
@@ -170,85 +163,88 @@ assert np.isclose(alone["r_precision"], r_precision) and np.isclose(alone["map@r
 assert all(alone[f"recall@{k}"] == value for k, value in recall.items())
 
 # %% [markdown]
-# **Think.** A query with $R = 1$ finds its one right item at the second place. What are Recall@1, Recall@2, R-precision and
+# **Think.** A query has one right item ($R = 1$), and it is the second result. What are Recall@1, Recall@2, R-precision and
 # AP@R? Why does the lab choose its training steps by MAP@R and not by Recall@1?
 #
 # <details><summary>Answer</summary>
 #
-# Recall@1 is 0, Recall@2 is 1, and both others are 0: with $R = 1$ only the first place counts. Recall@1 asks for one right
-# item and ignores all others of the class. Two spaces with the same Recall@1 can be very different in how well they keep
-# classes together, and MAP@R sees that (Musgrave et al., *A Metric Learning Reality Check*, ECCV 2020).
+# Recall@1 is 0, Recall@2 is 1, and the other two are 0: with $R = 1$ only the first place counts. Recall@1 needs one right
+# item and ignores the rest of the class. Two spaces with the same Recall@1 can keep classes together very differently,
+# and MAP@R measures that (Musgrave et al., *A Metric Learning Reality Check*, ECCV 2020).
 #
 # </details>
 #
 # ## 3. All queries
 #
 # Both protocols, and every similarity of the run on the same features: the Euclidean distance, the cosine, a learned
-# Mahalanobis distance (one ruler for all places), and PDDM's score $S$ (a ruler that knows the place).
+# Mahalanobis distance (one ruler for all places), and PDDM's score $S$ (a ruler that depends on the place).
 
 # %%
 measured = {}
 for name, one in galleries.items():
     features, classes = torch.from_numpy(np.array(one.features)), one.items["label"].to_numpy()
-    asked, held = rows[name]["query"], rows[name]["gallery"]
+    q, g = rows[name]["query"], rows[name]["gallery"]
     for by, similarity in similarities.items():
         measured[name, by] = evaluate(
-            similarity, features[asked], features[held], classes[asked], classes[held], np.array_equal(asked, held),
-            nmi=by == "euclidean",
-        )  # fmt: skip
+            similarity, features[q], features[g], classes[q], classes[g], np.array_equal(q, g), nmi=by == "euclidean"
+        )
 table = pd.DataFrame(
-    [(of.name, *key, metric, value) for key, found in measured.items() for metric, value in found.metrics.items()],
+    [
+        (opened.name, *key, metric, value)
+        for key, result in measured.items()
+        for metric, value in result.metrics.items()
+    ],
     columns=["run", "protocol", "similarity", "metric", "value"],
 )
 for name in galleries:
     display(Markdown(f"**{figures.PROTOCOL_TITLES[name]}**"), cards.metrics_table(table, name))
 
 # %%
-kept = of.info["metrics"]
-differ = max(abs(found.metrics["map@r"] - kept[name][by]["map@r"]) for (name, by), found in measured.items())
+kept = opened.info["metrics"]
+differ = max(abs(result.metrics["map@r"] - kept[name][by]["map@r"]) for (name, by), result in measured.items())
 print(f"The run's own record differs by at most {100 * differ:.2f} points of MAP@R.")
 figures.comparison(table, ("recall@1", "r_precision", "map@r"))
 
 # %% [markdown]
-# Euclid and cosine rank features of length 1 alike. Compare PDDM with both distances, in both protocols: a similarity that
-# has learned places can be ahead where classes are known and behind where they aren't. How much is chance? MAP@R is a mean
-# over queries, and its standard error says how far another draw of queries would move it:
+# The Euclidean distance and the cosine rank features of length 1 alike. Compare PDDM with both distances, under both
+# protocols: a similarity that has learned places can be ahead on known classes and behind on unseen ones. How much of it
+# is chance? MAP@R is a mean over queries. Its standard error says how much another sample of queries would change it:
 
 # %%
-for (name, by), found in measured.items():
+for (name, by), result in measured.items():
     if by in ("euclidean", "pddm"):
-        print(
-            f"{figures.PROTOCOL_TITLES[name]:15} {figures.style_of(by).title:10} MAP@R {100 * found.metrics['map@r']:.1f} ± {100 * found.map_at_r_error:.1f} %, {found.queries} queries"
-        )
+        value = f"{100 * result.metrics['map@r']:.1f} ± {100 * result.map_at_r_error:.1f} %"
+        title = f"{figures.PROTOCOL_TITLES[name]:15} {figures.style_of(by).title:10}"
+        print(f"{title} MAP@R {value}, {result.queries} queries")
 
 # %% [markdown]
-# That is still one training: another seed gives other numbers. `pddm-lab train --seed 1` trains one more, and the
-# dashboard's page *Runs* averages seeds.
+# This is still a single training; another seed gives other numbers. `pddm-lab train quick --seed 1` trains a second one,
+# and the dashboard's page *Runs* averages over seeds.
 #
 # ## 4. Do classes form clusters? NMI
 #
-# Forget the labels, and let *k-means* part the features into as many clusters as there are classes. If the space is good,
-# a cluster is a class. This is the cluster that holds the query:
+# Ignore the labels and let *k-means* divide the features into as many clusters as there are classes. In a good space each
+# cluster is a class. This is the query's cluster:
 
 # %%
 whole = searched if np.array_equal(queries, searched) else np.concatenate([searched, queries])
 count = len(np.unique(labels[whole]))
 clusters = cluster(f[whole], count)
 members = whole[clusters == clusters[np.flatnonzero(whole == query)[0]]]
-print(
-    f"{count} clusters; this one has {len(members)} items of {len(np.unique(labels[members]))} classes, and {(labels[members] == labels[query]).sum()} of the query's class of {(labels[whole] == labels[query]).sum()}."
-)
+print(f"{count} clusters. This one has {len(members)} items of {len(np.unique(labels[members]))} classes.")
+own, own_total = (labels[members] == labels[query]).sum(), (labels[whole] == labels[query]).sum()
+print(f"It holds {own} of the {own_total} items of the query's class.")
 show(members[:24], chosen=gallery.items["id"].iloc[query])
 
 # %% [markdown]
-# The **normalised mutual information** puts that into one number for all clusters. Count in a table how many items of class
-# $c$ are in cluster $k$, and divide by their number: $p(c, k)$. Then
+# The **normalised mutual information** summarises this for all clusters in one number. Count how many items of class $c$
+# are in cluster $k$, and divide by the number of items: $p(c, k)$. Then
 #
 # $$I = \sum_{c, k} p(c, k) \log \frac{p(c, k)}{p(c)\, p(k)} \qquad H(c) = -\sum_c p(c) \log p(c) \qquad
 # \text{NMI} = \frac{I}{(H(c) + H(k)) / 2}$$
 #
-# 1 if clusters are the classes, 0 if they know nothing of them. Beware: with many small classes it is high for chance's
-# sake alone, so compare it only on the same data.
+# It is 1 if the clusters are the classes, and 0 if they are independent of them. Beware: with many small classes it is
+# high by chance alone, so compare it only on the same data.
 
 # %%
 p = pd.crosstab(labels[whole], clusters).to_numpy() / len(whole)
@@ -260,64 +256,61 @@ nmi = information / ((H_c + H_k) / 2)
 assert np.isclose(nmi, normalized_mutual_info_score(labels[whole], clusters))
 assert np.isclose(nmi, measured[protocol, "euclidean"].metrics["nmi"])
 shuffled = normalized_mutual_info_score(labels[whole], np.random.default_rng(seed).permutation(clusters))
-print(
-    f"I = {information:.3f}, H(c) = {H_c:.3f}, H(k) = {H_k:.3f}: NMI = {nmi:.3f}. With the clusters shuffled it would be {shuffled:.3f}."
-)
+print(f"I = {information:.3f}, H(c) = {H_c:.3f}, H(k) = {H_k:.3f}: NMI = {nmi:.3f}.")
+print(f"With shuffled clusters it would be {shuffled:.3f}.")
 
 # %% [markdown]
 # ## 5. Same or different?
 #
-# Now all *pairs*: those of one class (**positive**) and of two (**negative**). A good similarity keeps the two humps apart.
-# The line is the threshold that lets 1 % of the negative pairs pass.
+# Now consider all *pairs*: pairs of one class (**positive**) and of two classes (**negative**). With a good similarity the
+# two distributions overlap little. The line is the threshold that lets 1 % of the negative pairs pass.
 
 # %%
 for name in galleries:
     for by in ("euclidean", "pddm"):
-        found = measured[name, by]
-        at = found.distribution.threshold_at_fpr(0.01)
-        tpr, fpr = found.distribution.rates_at(at)
-        title = figures.style_of(by).title
-        display(
-            Markdown(
-                f"**{figures.PROTOCOL_TITLES[name]}, {title}**: at {figures.shown(by, np.array(at)):.3f} it accepts {100 * tpr:.1f} % of the positive and {100 * fpr:.1f} % of the negative pairs."
-            )
-        )
-        display(figures.distributions(found.distribution, by, threshold=at))
+        distribution = measured[name, by].distribution
+        threshold = distribution.threshold_at_fpr(0.01)
+        tpr, fpr = distribution.rates_at(threshold)
+        display(Markdown(
+            f"**{figures.PROTOCOL_TITLES[name]}, {figures.style_of(by).title}**: the threshold "
+            f"{figures.shown(by, np.array(threshold)):.3f} accepts {100 * tpr:.1f} % of the positive pairs and "
+            f"{100 * fpr:.1f} % of the negative pairs."
+        ))  # fmt: skip
+        display(figures.distributions(distribution, by, threshold=threshold))
 
 # %% [markdown]
-# By hand, on a sample of pairs: the **ROC AUC** is the chance that a positive pair is more similar than a negative one.
-# Take every positive pair with every negative pair, and count how often it wins.
+# The **ROC AUC** is the chance that a positive pair is more similar than a negative one. By hand, on a sample of pairs:
+# compare every positive pair with every negative pair, and count how often the positive one wins.
 
 # %%
 sample = pairs_by_density(gallery, similarities, pairs, seed)
 positive, negative = (sample.loc[sample["positive"] == kind, "pddm"].to_numpy()[:2000] for kind in (True, False))
 wins = (positive[:, None] > negative).mean() + (positive[:, None] == negative).mean() / 2
-print(
-    f"{wins:.3f} of {len(positive) * len(negative):,} duels; over all pairs it is {measured[protocol, 'pddm'].metrics['auc']:.3f}"
-)
+print(f"It wins {wins:.3f} of {len(positive) * len(negative):,} comparisons.")
+print(f"Over all pairs the AUC is {measured[protocol, 'pddm'].metrics['auc']:.3f}.")
 distributions = {by: measured[protocol, by].distribution for by in similarities}
-figures.roc(distributions, title=f"{figures.PROTOCOL_TITLES[protocol]}: what a threshold finds, and what it lets pass")
+figures.roc(distributions, title=f"{figures.PROTOCOL_TITLES[protocol]}: TPR and FPR of every threshold")
 
 # %% [markdown]
-# The pairs just either side of the threshold. Solid edges join positive pairs, dashed ones negative pairs; an error is a
-# solid edge on the left or a dashed one on the right.
+# The pairs closest to the threshold on either side. Solid edges join positive pairs, dashed edges negative pairs. An error
+# is a solid edge on the left or a dashed edge on the right.
 
 # %%
 for by in ("euclidean", "pddm"):
-    at = threshold_at_fpr(sample, by, 0.01)
-    near = around_threshold(sample, by, at, 2)
+    threshold = threshold_at_fpr(sample, by, 0.01)
+    near = around_threshold(sample, by, threshold, 2)
     for end in "ab":
         items = gallery.items.iloc[near[end]]
         near = near.assign(**{f"item_{end}": items["id"].to_numpy(), f"class_{end}": items["class_name"].to_numpy()})
-    thumbs = {gallery.items["id"].iloc[row]: gallery.thumb(row) for row in {*near["a"], *near["b"]}}
-    display(Markdown(figures.style_of(by).title), cards.pair_strip(near, thumbs, by, at))
+    images = thumbs({*near["a"], *near["b"]})
+    display(Markdown(figures.style_of(by).title), cards.pair_strip(near, images, by, threshold))
 
 # %% [markdown]
 # ## 6. One threshold, everywhere?
 #
-# The paper's claim: a threshold on a global distance that works where items lie densely fails where they lie sparsely, and
-# a local similarity mends that. Here pairs are parted into thirds by how densely their items lie, and one threshold for
-# all is tried in each third. Is PDDM's line flatter? Do the intervals (95 %, by drawing classes anew) overlap?
+# The paper claims: a threshold on a global distance that works in dense places fails in sparse ones, and a local similarity
+# corrects this. Here the pairs are grouped into thirds by the density around their items, and one threshold for all pairs
+# is tested in each third. Is PDDM's line flatter? Do the intervals (95 %, bootstrap over classes) overlap?
 
 # %%
 for name, one in galleries.items():
@@ -329,49 +322,48 @@ for name, one in galleries.items():
 # %% [markdown]
 # ## 7. What training did to the space: a large margin
 #
-# Before training, an image's feature is what the pretrained trunk makes of it, scaled to length 1 like the run's own.
-# Training should pull classes together and push them apart. A space may also grow as a whole, so that *intra* grows, too:
-# compare the *ratio*, the *overlap* and the clusters, which no scale can move.
+# Before training, an image's feature is the output of the pretrained trunk, scaled to length 1 like the run's own features.
+# Training should make distances within classes smaller and distances between classes larger. It can also stretch the
+# whole space, and then *intra* grows as well. So compare the *ratio*, the *overlap* and the clusters, which do not depend
+# on the scale.
 
 # %%
-pd.Series(MARGINS, name="what it says").to_frame().style.set_properties(**{"text-align": "left"})
+pd.Series(MARGINS, name="meaning").to_frame().style.set_properties(**{"text-align": "left"})
 
 # %%
 for name, one in galleries.items():
-    spaces = gallery_spaces(of, one)
+    spaces = gallery_spaces(opened, one)
     classes = one.items["label"].to_numpy()
     display(Markdown(f"**{figures.PROTOCOL_TITLES[name]}**"))
     if len(spaces) == 1:
-        display(Markdown("The pictures themselves aren't here any more, so there is nothing to compare with."))
-    display(
-        class_margins({space.name: space.features for space in spaces}, classes)
-        .round(3)
-        .set_index("space")
-        .drop(columns=["items", "classes"])
-    )
-    asked, held = rows[name]["query"], rows[name]["gallery"]
+        display(
+            Markdown(
+                "The image files are no longer on this machine, so there are no pretrained features to compare with."
+            )
+        )
+    margins = class_margins({space.name: space.features for space in spaces}, classes)
+    display(margins.round(3).set_index("space").drop(columns=["items", "classes"]))
+    q, g = rows[name]["query"], rows[name]["gallery"]
     for space in spaces:
-        found = measured[name, "euclidean"]
+        result, x = measured[name, "euclidean"], space.features
         if space.name == PRETRAINED:
-            found = evaluate(
-                Euclidean(), space.features[asked], space.features[held], classes[asked], classes[held], np.array_equal(asked, held),
-            )  # fmt: skip
-        values = found.metrics
+            result = evaluate(Euclidean(), x[q], x[g], classes[q], classes[g], np.array_equal(q, g))
+        values = result.metrics
         title = f"{space.name}: MAP@R {100 * values['map@r']:.1f} %, ROC AUC {values['auc']:.3f}"
-        display(Markdown(title), figures.distributions(found.distribution, "euclidean"))
+        display(Markdown(title), figures.distributions(result.distribution, "euclidean"))
 
 # %% [markdown]
 # **Think.** Known classes usually gain more from training than unseen ones. Why, and is that a fault?
 #
 # <details><summary>Answer</summary>
 #
-# Training saw the known classes and pulled exactly them together. What carries over to unseen classes is what it learned of
-# *which differences matter*. A gap is normal; a space whose unseen classes gain nothing has only learned its classes by
-# heart.
+# Training saw the known classes and pulled exactly these together. What transfers to unseen classes is what it learned
+# about *which differences matter*. A gap is normal. If the unseen classes gain nothing, training has only memorised its
+# own classes.
 #
 # </details>
 #
 # ## Where to go from here
 #
-# * The dashboard's pages *Similarity*, *Map* and *Audit* show the same run with more to try: `pddm-lab dashboard`.
-# * `local_vs_global.ipynb` explains PDDM's score, `hard_quadruplets.ipynb` what it learned from.
+# * The dashboard's pages *Similarity*, *Map* and *Audit* show the same run interactively: `pddm-lab dashboard`.
+# * `local_vs_global.ipynb` explains PDDM's score, and `hard_quadruplets.ipynb` the examples that it learns from.
