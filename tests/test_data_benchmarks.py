@@ -171,7 +171,7 @@ def _error(list_items, data_root: Path, counts: tuple[int, int]) -> str:
 def test_cub_lists_that_do_not_fit(tmp_path: Path) -> None:
     root = make_cub(tmp_path)
     (root / "image_class_labels.txt").write_text("1 1\n2 1\n")
-    assert "image_class_labels.txt does not fit" in _error(cub200.list_items, tmp_path, (16, 4))
+    assert "image_class_labels.txt does not match" in _error(cub200.list_items, tmp_path, (16, 4))
     (root / "classes.txt").unlink()
     assert "not laid out as CUB-200-2011" in _error(cub200.list_items, tmp_path, (16, 4))
     assert "classes.txt is missing" in _error(cub200.list_items, tmp_path, (16, 4))
@@ -180,7 +180,7 @@ def test_cub_lists_that_do_not_fit(tmp_path: Path) -> None:
 def test_cars_wrong_layouts(tmp_path: Path) -> None:
     root = make_cars(tmp_path, "devkit")
     (root / "cars_test_annos_withlabels.mat").unlink()
-    assert "is not laid out as Cars196: expected cars_annos.mat" in _error(cars196.list_items, tmp_path, (12, 4))
+    assert "does not have a layout of Cars196: expected cars_annos.mat" in _error(cars196.list_items, tmp_path, (12, 4))
     (root / "devkit" / "cars_test_annos_withlabels.mat").write_bytes(b"nothing of MATLAB's")
     assert "Expected a MATLAB file with annotations" in _error(cars196.list_items, tmp_path, (12, 4))
     savemat(root / "devkit" / "cars_test_annos_withlabels.mat", {"something": 1})

@@ -1,4 +1,4 @@
-"""Reading: unreadable images are left out and listed, protocols are disjoint, answers are remembered."""
+"""Reading: unreadable images are skipped and listed, protocols are disjoint, results are cached."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_class_with_one_image_stays_in_the_gallery_and_out_of_training(picture
     assert item in data.known.gallery
     assert item not in data.train
     assert item not in data.known.query
-    assert any("1 class has one image" in note for note in data.notes)
+    assert any("1 class has only one image" in note for note in data.notes)
 
 
 def _known_classes(data: Dataset) -> set[str]:
@@ -80,8 +80,8 @@ def test_unreadable_images_are_skipped_counted_and_listed(pictures: Path) -> Non
     (pictures / "b" / "3.png").write_bytes((pictures / "b" / "3.png").read_bytes()[:2000])
     data = read(pictures)
     assert [skipped.id for skipped in data.skipped] == ["a/0.png", "b/3.png"]
-    assert "not a readable picture" in data.skipped[0].reason
-    assert "cut short" in data.skipped[1].reason
+    assert "not a picture the lab can read" in data.skipped[0].reason
+    assert "damaged or incomplete" in data.skipped[1].reason
     assert len(data) == len(before) - 2
     assert "a/0.png" not in data.ids
     assert any(note.startswith("2 of 49 images cannot be read") for note in data.notes)
@@ -104,13 +104,13 @@ def test_nothing_readable_is_one_clear_error(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "pictures", {"a": 2, "b": 2})
     for path in root.glob("*/*.png"):
         path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"Of 4 images of .* none can be read; a/0.png"):
+    with pytest.raises(DataError, match=r"None of the 4 images of .* can be read. The first is a/0.png"):
         read(root)
 
 
 def test_too_little_to_train_on_is_one_clear_error(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "pictures", {"a": 1, "b": 1, "c": 5})
-    with pytest.raises(DataError, match="leaves 1 class to train on"):
+    with pytest.raises(DataError, match="has 1 class to train on"):
         read(root)
 
 
@@ -202,7 +202,7 @@ def test_a_data_root_that_cannot_be_written_is_one_clear_error(tmp_path: Path, n
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "digits"])
 def test_a_missing_data_set_says_how_to_get_it(tmp_path: Path, name: str) -> None:
     assert not SOURCES[name].is_present(tmp_path)
-    with pytest.raises(DataError, match=rf"There is no .*pddm-lab data fetch {name}.*PDDM_LAB_DATA"):
+    with pytest.raises(DataError, match=rf"(There is no|is not at) .*pddm-lab data fetch {name}.*PDDM_LAB_DATA"):
         read_dataset(name, tmp_path)
 
 

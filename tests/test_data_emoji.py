@@ -203,7 +203,7 @@ def test_a_complete_folder_is_left_alone(registry: Registry, tmp_path: Path) -> 
     assert registry.asked == []
 
 
-@pytest.mark.parametrize("damage", ["picture", "size", "index", "torn", "pins"])
+@pytest.mark.parametrize("damage", ["picture", "size", "index", "truncated", "pins"])
 def test_a_half_written_folder_is_made_anew(registry: Registry, tmp_path: Path, damage: str) -> None:
     root = registry.fetch(tmp_path)
     index = json.loads((root / "index.json").read_text())
@@ -213,14 +213,14 @@ def test_a_half_written_folder_is_made_anew(registry: Registry, tmp_path: Path, 
         (root / "cup" / "noto.png").write_bytes(b"half")
     elif damage == "index":
         (root / "index.json").unlink()
-    elif damage == "torn":
+    elif damage == "truncated":
         (root / "index.json").write_text(json.dumps(index)[:50])
     else:
         (root / "index.json").write_text(json.dumps(index | {"packages": {}}))
     (root / "cup" / "emojione.png").touch()
-    if damage in ("index", "torn"):
+    if damage in ("index", "truncated"):
         assert not emoji.is_present(tmp_path)
-        with pytest.raises(DataError, match=r"was not finished: it has no valid index.json.*pddm-lab data fetch emoji"):
+        with pytest.raises(DataError, match=r"is incomplete: it has no valid index.json.*pddm-lab data fetch emoji"):
             read_dataset("emoji", tmp_path)
     registry.fetch(tmp_path)
     assert len(read_dataset("emoji", tmp_path)) == 17
@@ -233,7 +233,7 @@ def test_a_folder_of_somebody_elses_is_never_replaced(registry: Registry, tmp_pa
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
     with pytest.raises(
-        DataError, match=r"holds files that were not fetched, such as cup/drawing\.png.*move the folder"
+        DataError, match=r"holds files that the lab did not write, such as cup/drawing\.png.*move the folder"
     ):
         registry.fetch(tmp_path)
     assert mine.read_bytes() == b"mine"

@@ -28,7 +28,7 @@ def test_items_and_classes_are_in_alphabetical_order(tmp_path: Path) -> None:
     assert listing.ids[5:7] == ["pear/1.png", "pear/Z.PNG"]
     assert listing.labels.tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3]
     assert listing.trains.sum() == 2
-    assert listing.notes == ["1 folders without an image are passed over, first empty."]
+    assert listing.notes == ["1 folders without images are skipped; the first is empty."]
 
 
 def test_fewer_than_four_classes_all_train(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_fewer_than_four_classes_all_train(tmp_path: Path) -> None:
     assert data.unseen is None
     assert data.known is not None
     assert len(np.unique(data.labels[data.train])) == 3
-    assert any("all of them train" in note for note in data.notes)
+    assert any("are used for training" in note for note in data.notes)
 
 
 def test_what_is_no_folder_of_classes_is_one_clear_error(tmp_path: Path) -> None:
@@ -46,13 +46,15 @@ def test_what_is_no_folder_of_classes_is_one_clear_error(tmp_path: Path) -> None
             read_dataset(f"folder:{root}", tmp_path)
         return str(caught.value)
 
-    assert f"There is no folder {tmp_path / 'none'}: expected ROOT/<class>/<image>" in message(tmp_path / "none")
+    assert f"The folder {tmp_path / 'none'} does not exist: expected FOLDER/<class>/<image>" in message(
+        tmp_path / "none"
+    )
     (tmp_path / "empty").mkdir()
-    assert "has no folders in it" in message(tmp_path / "empty")
+    assert "has no folders: expected" in message(tmp_path / "empty")
     loose = make_folder(tmp_path / "loose", {"a": 2}) / "a"
-    assert "has 2 images that lie in no class folder" in message(loose)
+    assert "has 2 images outside of class folders" in message(loose)
     assert "has only one class with images (a)" in message(tmp_path / "loose")
     (tmp_path / "hollow" / "a").mkdir(parents=True)
     assert "has 1 folders, none with images in it" in message(tmp_path / "hollow")
-    assert "There is no folder" in message(tmp_path / "loose" / "a" / "0.png")
+    assert "does not exist" in message(tmp_path / "loose" / "a" / "0.png")
     assert "expected" in message("")

@@ -88,7 +88,9 @@ def test_wrong_layouts_are_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Cannot read .*val\.txt"):
         read_dataset("grocery", tmp_path)
     (root / "val.txt").unlink()
-    with pytest.raises(DataError, match=r"not laid out as the Grocery Store data set: .* and val\.txt is missing"):
+    with pytest.raises(
+        DataError, match=r"does not have the layout of the Grocery Store data set: .* but val\.txt is missing"
+    ):
         read_dataset("grocery", tmp_path)
 
 

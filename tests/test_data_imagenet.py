@@ -47,8 +47,8 @@ def test_zero_shot_without_lists_in_each_layout(tmp_path: Path, folder: str, inn
     assert len(unseen) == 2, "a fifth of the classes"
     assert not unseen & set(data.labels[data.train])
     assert data.known is not None
-    assert "have met the classes that are unseen" in data.notes[0]
-    assert "trains on 8 of 10" in data.notes[1]
+    assert "were trained on the unseen classes too" in data.notes[0]
+    assert "chooses 8 of 10 to train" in data.notes[1]
     other = read_dataset("imagenet:zero-shot", tmp_path, split_seed=1)
     assert other.unseen is not None and set(other.labels[other.unseen.query]) != unseen
 
@@ -61,7 +61,7 @@ def test_transfer_measures_all_classes_but_those_trained_on(tmp_path: Path) -> N
     data = read_dataset("imagenet:transfer", tmp_path)
     assert set(data.labels[data.train]) == set(range(4))
     assert data.unseen is not None and set(data.labels[data.unseen.query]) == set(range(4, 10))
-    assert "1 classes of the lists are not here, first n99999999." in data.notes
+    assert "1 classes of the lists are missing here, such as n99999999." in data.notes
     (root / "test_classes.txt").write_text(f"{WNIDS[7]} some words\n{WNIDS[8]}\n")
     data = read_dataset("imagenet:transfer", tmp_path)
     assert len(data.class_names) == 6
@@ -79,16 +79,16 @@ def test_bad_lists(tmp_path: Path) -> None:
     root = make_imagenet(tmp_path)
     for name in imagenet.LISTS:
         (root / name).write_text("\n".join(WNIDS[:5]))
-    with pytest.raises(DataError, match=f"share 5 classes, first {WNIDS[0]}: expected none"):
+    with pytest.raises(DataError, match=f"share 5 classes, such as {WNIDS[0]}. Expected none"):
         read_dataset("imagenet:zero-shot", tmp_path)
     (root / "test_classes.txt").write_text("n99999999\n")
-    with pytest.raises(DataError, match="to measure on none is here"):
+    with pytest.raises(DataError, match="has none of the classes to train on, or none to measure on"):
         read_dataset("imagenet:zero-shot", tmp_path)
 
 
 def test_where_there_is_none_one_message_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not imagenet.is_present(tmp_path)
-    with pytest.raises(DataError, match=r"There is no ImageNet in .*<wnid>/<image>.*image-net.org.*PDDM_LAB_DATA"):
+    with pytest.raises(DataError, match=r"ImageNet is not in .*<wnid>/<image>.*image-net.org.*PDDM_LAB_DATA"):
         read_dataset("imagenet:zero-shot", tmp_path)
     with pytest.raises(DataError, match="Expected imagenet:zero-shot or imagenet:transfer"):
         read_dataset("imagenet:10k", tmp_path)

@@ -115,8 +115,8 @@ def test_truncated(tmp_path: Path, suffix: str) -> None:
     whole = _photo(path)
     assert why_unreadable(path) == ""
     path.write_bytes(whole[: len(whole) // 2])
-    assert "broken or cut short" in why_unreadable(path)
-    with pytest.raises(DataError, match=r"a\.\w+ is broken or cut short"):
+    assert "damaged or incomplete" in why_unreadable(path)
+    with pytest.raises(DataError, match=r"a\.\w+ is damaged or incomplete"):
         open_image(path)
 
 
@@ -125,8 +125,8 @@ def test_missing_empty_and_foreign_files(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "folder.png").mkdir()
     assert why_unreadable(tmp_path / "none.png") == "the file is missing."
-    assert "not a readable picture" in why_unreadable(tmp_path / "empty.png")
-    assert "not a readable picture" in why_unreadable(tmp_path / "text.png")
+    assert "not a picture the lab can read" in why_unreadable(tmp_path / "empty.png")
+    assert "not a picture the lab can read" in why_unreadable(tmp_path / "text.png")
     assert why_unreadable(tmp_path / "folder.png")
 
 
@@ -145,25 +145,27 @@ def _bomb(side: int) -> bytes:
 @pytest.mark.parametrize("side", [9_001, 60_000])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_bombs_are_refused_before_decoding(side: int) -> None:
-    with pytest.raises(DataError, match="at most 80 million are read"):
+    with pytest.raises(DataError, match="at most 80 million pixels"):
         verify(_bomb(side))
 
 
 def test_formats_that_start_programs_are_not_tried() -> None:
-    with pytest.raises(DataError, match="not a readable picture"):
+    with pytest.raises(DataError, match="not a picture the lab can read"):
         verify(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
 
 
 def test_verify_takes_bytes_and_paths(tmp_path: Path) -> None:
     whole = _photo(tmp_path / "photo.png")
     assert np.array_equal(np.asarray(verify(whole)), np.asarray(verify(tmp_path / "photo.png")))
-    with pytest.raises(DataError, match=r"^The uploaded file has 0 MB; a picture of at most 0 MB was expected\.$"):
+    with pytest.raises(
+        DataError, match=r"^The uploaded file has 0 MB\. Expected at most 0 MB: choose a smaller picture\.$"
+    ):
         verify(whole, max_bytes=10)
     with pytest.raises(DataError, match=r"^photo.png has"):
         verify(tmp_path / "photo.png", max_bytes=10)
     with pytest.raises(DataError, match=r"none\.png is missing"):
         verify(tmp_path / "none.png")
-    with pytest.raises(DataError, match="The uploaded file is broken or cut short"):
+    with pytest.raises(DataError, match="The uploaded file is damaged or incomplete"):
         verify(whole[:3000])
 
 

@@ -63,7 +63,7 @@ def test_pictures_of_a_folder_become_items(run: Run, folder: Path, capsys: pytes
     assert f"Added 3 items of {classes} classes, 1 of them new. " in said
     assert f"The unseen gallery has {len(before) + 3:,} items." in said
     assert "Skipped 1 picture:" in said
-    assert "broken.png is not a readable picture" in said
+    assert "broken.png is not a picture the lab can read" in said
     assert "Redraw it with `pddm-lab gallery map digits --protocol unseen`." in said
     after = Gallery.open(before.path, verify=True)
     assert after.map is None

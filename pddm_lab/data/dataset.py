@@ -1,11 +1,16 @@
-"""A data set as the lab uses it: items known to decode, their classes, and the two protocols they are judged under."""
+"""A data set as the lab uses it: readable items, their classes, and the two protocols that measure retrieval.
+
+To add a data set, write a file in sources/ that defines `SOURCE`, and add its name to `SOURCES`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,25 +20,29 @@ from PIL import Image
 
 from pddm_lab.data.images import open_image, why_unreadable
 from pddm_lab.data.source import Source
-from pddm_lab.data.sources import cars196, cub200, digits, emoji, folder, grocery, imagenet, products
+from pddm_lab.data.sources import folder, imagenet
 from pddm_lab.data.splits import hold_out_queries, without_lone_items
 from pddm_lab.errors import DataError
+from pddm_lab.files import replacing
 from pddm_lab.progress import Progress
 
 SOURCES: dict[str, Source] = {
-    module.SOURCE.name: module.SOURCE for module in (emoji, grocery, cub200, cars196, products, digits)
+    name: importlib.import_module(f"pddm_lab.data.sources.{name}").SOURCE
+    for name in ("emoji", "grocery", "cub200", "cars196", "products", "digits")
 }
-"""The data sets known by name, the demo first. Also read: `folder:PATH`, `imagenet:zero-shot`, `imagenet:transfer`."""
+"""The data sets known by name, the demo first."""
+PREFIXES: dict[str, Callable[[str], Source]] = {"folder": folder.source, "imagenet": imagenet.source}
+"""Data sets named PREFIX:ARGUMENT: `folder:PATH`, `imagenet:zero-shot`, `imagenet:transfer`."""
 
 _CHUNK = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Protocol:
-    """Which items are queries, and which are searched. Equal arrays: each item is searched among all the others."""
+    """Which items are queries and which are searched. If both are equal, each item is searched among all the others."""
 
     name: str
-    """"unseen" (classes that training never met) or "known" (new photos of the training classes)."""
+    """"unseen" (classes not used for training) or "known" (new photos of the training classes)."""
     query: np.ndarray
     """(queries,) int64 item indices."""
     gallery: np.ndarray
@@ -55,7 +64,7 @@ class Skipped:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Items with labels, and their split."""
+    """Items with labels and their split."""
 
     name: str
     root: Path
@@ -65,16 +74,16 @@ class Dataset:
     """(items,) int64 class indices."""
     class_names: list[str]
     train: np.ndarray
-    """Item indices that are trained on."""
+    """Indices of the training items."""
     unseen: Protocol | None
-    """Retrieval among classes that training never met."""
+    """Retrieval among classes not used for training."""
     known: Protocol | None
-    """Retrieval of new photos of the training classes; None where no query was held out."""
+    """Retrieval of new photos of the training classes; None if no queries were held out."""
     skipped: list[Skipped]
     licence: str
     attribution: str
     notes: list[str] = field(default_factory=list)
-    """What a user should know of this reading, one sentence each."""
+    """What a user should know about the data as read, one sentence each."""
     sizes: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64), repr=False)
     """(items,) int64 file sizes in bytes."""
 
@@ -89,12 +98,12 @@ class Dataset:
         """An item's picture, RGB.
 
         Raises:
-            DataError: the file changed since the data set was read and can no longer be decoded.
+            DataError: the file has changed since the data set was read and can no longer be decoded.
         """
         return open_image(self.path(item))
 
     def fingerprint(self) -> str:
-        """sha256 of ids, labels and file sizes: equal for equal data, wherever it lies."""
+        """SHA-256 of ids, labels and file sizes; it does not depend on where the data is stored."""
         digest = hashlib.sha256()
         for item_id, label, size in zip(self.ids, self.labels.tolist(), self.sizes.tolist(), strict=True):
             digest.update(f"{item_id}\t{label}\t{size}\n".encode())
@@ -110,22 +119,22 @@ def read_dataset(
     check_cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Read a data set by name, leave out what cannot be decoded, and split it by classes.
+    """Read a data set by name, skip images that cannot be decoded, and split it by classes.
 
     Args:
-        name: one of `SOURCES`, `folder:PATH`, `imagenet:zero-shot` or `imagenet:transfer`.
-        data_root: folder that holds the data sets under their usual names; unused by `folder:PATH`.
-        known_query_share: share of each training class held out as queries of the known classes, where the data set
-            names none; 0 to 0.5.
+        name: a name in `SOURCES`, or one that starts with a prefix in `PREFIXES`.
+        data_root: folder that holds the data sets under their usual names; not used for `folder:PATH`.
+        known_query_share: share of each training class held out as queries of the known classes, 0 to 0.5; not used if
+            the data set has its own queries.
         split_seed: seed of the split by classes and of the held-out queries.
-        check_cache: folder that remembers which files decode, by id, size and time; None checks every file again.
-        progress: called with (done, total, what) while files are checked.
+        check_cache: folder that stores which files can be decoded, by id, size and time; None checks every file again.
+        progress: called while files are checked.
 
     Raises:
-        DataError: unknown name, missing or wrongly laid out data, no readable image, or nothing to train on.
+        DataError: unknown name, missing data, unexpected layout, no readable images, or too few training classes.
     """
     data_root = Path(data_root)
-    source = _source(name)
+    source = source_of(name)
     if source.automatic and not source.is_present(data_root):
         source.fetch(data_root, progress)
     listing = source.list_items(data_root, split_seed)
@@ -134,12 +143,16 @@ def read_dataset(
     kept = np.array([not reason for reason in reasons], dtype=bool)
     skipped = [Skipped(i, reason) for i, reason in zip(listing.ids, reasons, strict=True) if reason]
     if not kept.any():
-        why = f"can be read; {skipped[0].id}: {skipped[0].reason}" if skipped else "is listed."
-        raise DataError(f"Of {len(kept)} images of {name} in {listing.root} none {why}")
+        if not skipped:
+            raise DataError(f"{name} lists no images in {listing.root}: expected at least two classes with two each.")
+        raise DataError(
+            f"None of the {len(kept)} images of {name} in {listing.root} can be read. "
+            f"The first is {skipped[0].id}: {skipped[0].reason}"
+        )
     notes = list(listing.notes)
     if skipped:
         first = f"{skipped[0].id}: {skipped[0].reason}"
-        notes.append(f"{len(skipped)} of {len(kept)} images cannot be read and are left out, first {first}")
+        notes.append(f"{len(skipped)} of {len(kept)} images cannot be read and are skipped; the first is {first}")
     classes, labels = np.unique(listing.labels[kept], return_inverse=True)
     train, unseen, known = _split(
         labels, listing.trains[classes], None if listing.queries is None else listing.queries[kept],
@@ -147,11 +160,11 @@ def read_dataset(
     )  # fmt: skip
     lone = int((np.bincount(labels) == 1).sum())
     if lone:
-        notes.append(f"{lone} {'class has' if lone == 1 else 'classes have'} one image: never trained on.")
+        notes.append(f"{lone} {'class has' if lone == 1 else 'classes have'} only one image and cannot be trained on.")
     if (trained := len(np.unique(labels[train]))) < 2:
         raise DataError(
-            f"{name} leaves {trained} {'class' if trained == 1 else 'classes'} to train on: expected at least two "
-            f"classes with two readable images each in the training half of {listing.root}."
+            f"{name} has {trained} {'class' if trained == 1 else 'classes'} to train on. Expected at least two classes "
+            f"with two readable images each in the training half of {listing.root}: add images, or choose another."
         )
     return Dataset(
         name=name, root=listing.root, ids=[i for i, keep in zip(listing.ids, kept, strict=True) if keep],
@@ -161,11 +174,15 @@ def read_dataset(
     )  # fmt: skip
 
 
-def _source(name: str) -> Source:
-    if name.startswith("folder:"):
-        return folder.source(name.removeprefix("folder:"))
-    if name.startswith(imagenet.PREFIX):
-        return imagenet.source(name.removeprefix(imagenet.PREFIX))
+def source_of(name: str) -> Source:
+    """The source of a data set.
+
+    Raises:
+        DataError: unknown name.
+    """
+    prefix, colon, argument = name.partition(":")
+    if colon and prefix in PREFIXES:
+        return PREFIXES[prefix](argument)
     if name not in SOURCES:
         raise DataError(f"Unknown data set {name!r}. Expected one of {', '.join(SOURCES)}, or folder:PATH.")
     return SOURCES[name]
@@ -174,7 +191,7 @@ def _source(name: str) -> Source:
 def _split(
     labels: np.ndarray, trains: np.ndarray, queries: np.ndarray | None, share: float, seed: int
 ) -> tuple[np.ndarray, Protocol | None, Protocol | None]:
-    """(train items, unseen, known); without queries of its own, unseen is leave-one-out and known is held out."""
+    """(train items, unseen, known); `queries` is None if the data set has none: then unseen is leave-one-out."""
     items = np.arange(len(labels), dtype=np.int64)
     is_known = trains[labels]
     if queries is None:
@@ -194,16 +211,16 @@ def _split(
 def check_images(
     root: Path, ids: list[str], cache_file: Path | None = None, progress: Progress | None = None
 ) -> tuple[list[str], np.ndarray]:
-    """Decode every file once, on a pool of threads (decoders release the interpreter).
+    """Decode every file once, in threads (decoders release the interpreter).
 
     Args:
         root: folder the ids are relative to.
         ids: files to check.
-        cache_file: JSON that remembers answers by id, size and time of change; written where it can be.
-        progress: called with (done, total, what).
+        cache_file: JSON that keeps results by id, size and modification time; not written on a read-only disk.
+        progress: called as files are done.
 
     Returns:
-        (why each file cannot be read, "" where it can; (files,) int64 sizes in bytes, 0 where missing).
+        (why each file cannot be read, "" if it can; (files,) int64 sizes in bytes, 0 if missing).
     """
     stats = [_size_and_time(os.path.join(root, item_id)) for item_id in ids]
     cached = _read_cache(cache_file)
@@ -218,9 +235,9 @@ def check_images(
         chunks = [open_items[start : start + _CHUNK] for start in range(0, len(open_items), _CHUNK)]
         done = 0
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            answers = pool.map(lambda chunk: [why_unreadable(root / ids[item]) for item in chunk], chunks)
-            for chunk, answer in zip(chunks, answers, strict=True):
-                reasons.update(zip(chunk, answer, strict=True))
+            results = pool.map(lambda chunk: [why_unreadable(root / ids[item]) for item in chunk], chunks)
+            for chunk, result in zip(chunks, results, strict=True):
+                reasons.update(zip(chunk, result, strict=True))
                 done += len(chunk)
                 if progress:
                     progress(done, len(open_items), "checking images")
@@ -241,7 +258,7 @@ def _size_and_time(path: str) -> tuple[int, int] | None:
 def _read_cache(cache_file: Path | None) -> dict[str, list]:
     try:
         entries = json.loads(cache_file.read_bytes()) if cache_file else {}
-    except (OSError, ValueError):  # absent or torn: check again
+    except (OSError, ValueError):  # missing or damaged: check again
         return {}
     if not isinstance(entries, dict):
         return {}
@@ -251,11 +268,10 @@ def _read_cache(cache_file: Path | None) -> dict[str, list]:
 def _write_cache(cache_file: Path | None, entries: dict[str, list]) -> None:
     if cache_file is None:
         return
-    with contextlib.suppress(OSError):  # a read-only or full disk only costs the next reader time
+    with contextlib.suppress(OSError):  # on a read-only or full disk the files are checked again next time
         cache_file.parent.mkdir(parents=True, exist_ok=True)
-        partial = cache_file.with_name(f"{cache_file.name}.{os.getpid()}")
-        partial.write_text(json.dumps(entries))
-        partial.replace(cache_file)
+        with replacing(cache_file) as temporary:
+            temporary.write_text(json.dumps(entries))
 
 
 def _short_hash(text: str) -> str:

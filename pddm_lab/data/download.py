@@ -1,4 +1,4 @@
-"""Download the official archives, where there is a network."""
+"""Download the official archives."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _TIMEOUT_SECONDS = 60
 def download_with_reader(
     reader: Callable[[], Reader], target: Path, by_hand: str, progress: Progress | None, inner: str = ""
 ) -> None:
-    """Let a library's reader download a data set into a temporary folder that then becomes `target`.
+    """Let a library's reader download a data set into a temporary folder, which then becomes `target`.
 
     Args:
-        reader: gives the data set class; called late, since importing it is slow.
+        reader: returns the data set class; only called for a download, since importing it is slow.
         target: folder of the data set.
-        by_hand: how to get the data set without this, one sentence.
-        progress: called with (done, total, what).
-        inner: folder inside the archive that is the data set's own.
+        by_hand: how to get the data set by hand, one sentence.
+        progress: called at the start and at the end.
+        inner: folder of the data set inside the archive.
 
     Raises:
-        DataError: no network, a moved or broken archive, or a folder that cannot be written.
+        DataError: no network, a moved or damaged archive, or a folder that cannot be written.
     """
     with staged_folder(target) as folder:
         if progress:
             progress(0, 1, f"downloading {target.name}")
         try:
             reader()(root=str(folder), download=True)
-        except Exception as error:  # the reader lets through whatever the network, the archive or the disk raises
+        except Exception as error:  # the reader passes on whatever the network, the archive or the disk raises
             raise _cannot_download(target, error, by_hand) from error
         if inner:
             _lift(folder / inner, folder)
@@ -48,11 +48,7 @@ def download_with_reader(
 
 
 def download_zip(url: str, target: Path, by_hand: str, progress: Progress | None) -> None:
-    """Download a zip file whose one folder becomes `target`.
-
-    Raises:
-        DataError: no network, a moved or broken archive, or a folder that cannot be written.
-    """
+    """Download a zip file; the folder in it becomes `target`. Raises as `download_with_reader` does."""
     with staged_folder(target) as folder:
         try:
             with tempfile.TemporaryFile(dir=folder) as archive:
@@ -65,14 +61,14 @@ def download_zip(url: str, target: Path, by_hand: str, progress: Progress | None
                 zipfile.ZipFile(archive).extractall(folder)
             inner = next((path for path in folder.iterdir() if path.is_dir()), None)
             if inner is None:
-                raise zipfile.BadZipFile("there is no folder in the archive")
+                raise zipfile.BadZipFile("the archive has no folder")
         except (OSError, zipfile.BadZipFile) as error:
             raise _cannot_download(target, error, by_hand) from error
         _lift(inner, folder)
 
 
 def _lift(inner: Path, folder: Path) -> None:
-    """Move everything in `inner` up into `folder`; `inner` may hold a folder of its own name."""
+    """Move everything in `inner` up into `folder`; `inner` may contain a folder of its own name."""
     aside = inner.rename(inner.with_name(f".{inner.name}-inner"))
     for entry in list(aside.iterdir()):
         shutil.move(entry, folder / entry.name)
@@ -81,4 +77,4 @@ def _lift(inner: Path, folder: Path) -> None:
 
 def _cannot_download(target: Path, error: Exception, by_hand: str) -> DataError:
     reason = f"{type(error).__name__}: {error}"
-    return DataError(f"Cannot download {target.name} ({reason}). Expected a network that reaches its host. {by_hand}")
+    return DataError(f"Cannot download {target.name} ({reason}). Expected a network connection to its host. {by_hand}")

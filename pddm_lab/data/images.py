@@ -1,6 +1,6 @@
-"""Any image file -> RGB: grey, palette, 16-bit and CMYK converted, alpha laid on white, EXIF orientation applied.
+"""Any image file -> RGB: converts grey, palette, 16-bit and CMYK, puts alpha on white, applies the EXIF orientation.
 
-Files come from strangers (a user's folder, an upload): formats, bytes and pixels are bounded before decoding.
+Files are not trusted (a user's folder, an upload): formats, bytes and pixels are limited before decoding.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from PIL import Image
 from pddm_lab.errors import DataError
 
 PIXEL_CAP = 80_000_000
-"""Most pixels that are decoded: beyond any photo in the data sets, and below what exhausts a small machine's memory."""
+"""Largest number of pixels: more than any photo in the data sets, and few enough for the memory of a small machine."""
 UPLOAD_BYTES = 18_000_000
-"""Largest upload, in bytes: written as text (base64) it fits the 25 MB that the dashboard's server takes at once."""
+"""Largest upload, in bytes: encoded as base64 it fits into the 25 MB that the dashboard's server accepts at once."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""Formats that are tried; none of them starts another program, as EPS would."""
+"""Accepted formats; none of them starts another program, as EPS would."""
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 
 _ORIENTATION = 0x0112
@@ -33,21 +33,20 @@ def open_image(path: Path | str) -> Image.Image:
     """An image file as a loaded RGB image, upright, alpha on white.
 
     Raises:
-        DataError: the file is missing, is no image, is cut short, or has more than `PIXEL_CAP` pixels.
+        DataError: the file is missing, is not an image, is damaged, or has more than `PIXEL_CAP` pixels.
     """
-    image = _decode(Path(path), f"{path}")
-    return _to_rgb(image)
+    return _to_rgb(_decode(Path(path), f"{path}"))
 
 
 def verify(source: bytes | Path | str, *, max_bytes: int = UPLOAD_BYTES) -> Image.Image:
-    """An uploaded picture as RGB, or one sentence for the person who uploaded it.
+    """An uploaded picture as RGB; an error is one sentence for the person who uploaded it.
 
     Args:
         source: the file's bytes, or its path.
-        max_bytes: largest file accepted.
+        max_bytes: size limit.
 
     Raises:
-        DataError: too many bytes or pixels, no image, or cut short.
+        DataError: too many bytes or pixels, not an image, or damaged.
     """
     if isinstance(source, bytes):
         size, name = len(source), "The uploaded file"
@@ -55,14 +54,16 @@ def verify(source: bytes | Path | str, *, max_bytes: int = UPLOAD_BYTES) -> Imag
         source = Path(source)
         size, name = (source.stat().st_size if source.is_file() else 0), source.name
     if size > max_bytes:
-        raise DataError(f"{name} has {size / 1e6:.0f} MB; a picture of at most {max_bytes / 1e6:.0f} MB was expected.")
+        raise DataError(
+            f"{name} has {size / 1e6:.0f} MB. Expected at most {max_bytes / 1e6:.0f} MB: choose a smaller picture."
+        )
     return _to_rgb(_decode(source, name))
 
 
 def why_unreadable(path: Path | str) -> str:
-    """Decode a file without keeping it; "" when it is readable, else the reason.
+    """Why a file cannot be decoded; "" if it can.
 
-    JPEGs are decoded at an eighth of their size: all bytes are read, at a third of the time.
+    JPEGs are decoded at an eighth of their size: that reads all bytes in a third of the time.
     """
     try:
         _decode(Path(path), "the file", draft=True)
@@ -85,21 +86,21 @@ def _decode(source: bytes | Path, name: str, draft: bool = False) -> Image.Image
     except FileNotFoundError as error:
         raise DataError(f"{name} is missing.") from error
     except Image.DecompressionBombError as error:
-        raise DataError(_too_large(name, "far more")) from error
+        raise DataError(_too_large(name, "far too many pixels")) from error
     except Image.UnidentifiedImageError as error:
-        raise DataError(f"{name} is not a readable picture; {', '.join(FORMATS)} were expected.") from error
-    except Exception as error:  # decoders raise nearly anything on broken bytes (SyntaxError, struct.error, ...)
-        raise DataError(f"{name} is broken or cut short ({error}).") from error
+        raise DataError(f"{name} is not a picture the lab can read. Expected {', '.join(FORMATS)}.") from error
+    except Exception as error:  # decoders raise nearly anything on damaged bytes (SyntaxError, struct.error, ...)
+        raise DataError(f"{name} is damaged or incomplete ({error}).") from error
 
 
 def _too_large(name: str, what: str) -> str:
-    return f"{name} has {what}; at most {PIXEL_CAP // 1_000_000} million are read."
+    return f"{name} has {what}. Expected at most {PIXEL_CAP // 1_000_000} million pixels: choose a smaller picture."
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a broken EXIF block says nothing about the pixels
+    except Exception:  # a damaged EXIF block does not affect the pixels
         orientation = 1
     if image.mode[0] in "IF" and image.mode != "La":  # 16- and 32-bit grey: PIL would clip at 255
         image = _scale_to_byte(image)
@@ -113,7 +114,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _scale_to_byte(image: Image.Image) -> Image.Image:
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    if image.mode == "F":  # floats have no agreed range: spread what is there
+    if image.mode == "F":  # floats have no standard range: scale from minimum to maximum
         low, high = float(values.min()), float(values.max())
         values = (values - low) * (255 / (high - low) if high > low else 0)
     elif image.mode.startswith("I;16") or values.max() > 255:

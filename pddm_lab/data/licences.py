@@ -1,29 +1,29 @@
-"""Whose pictures a run shows, under which licence, and what that permits: in the sources' own names, item by item.
+"""Where the pictures of a run come from, under which licence, and what that licence permits.
 
-What a licence permits is told in its own terms, in short, and binds nobody: the licence's text does.
+The lab only summarises each licence. The text of the licence is what counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import pandas as pd
 
 from pddm_lab.data.dataset import SOURCES
-from pddm_lab.data.sources.emoji_sets import LICENCE_URLS, STYLE_SETS
+from pddm_lab.data.source import Credit
+from pddm_lab.data.sources.emoji_sets import LICENCE_URLS
 
 UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Licence:
-    """What one licence says of using the pictures. None: it doesn't say, or nobody told this lab."""
+    """What one licence says about using the pictures. None: not stated, or not known to the lab."""
 
     name: str
-    """SPDX identifier, or the source's own words."""
+    """SPDX identifier, or the source's own wording."""
     url: str = ""
     commercial: bool | None = None
     """Commercial use is permitted."""
@@ -34,66 +34,61 @@ class Licence:
     share_alike: bool | None = None
     """Changed versions must be shared under the same licence."""
     note: str = ""
-    """What else must be heeded, in one sentence."""
+    """Further conditions, in one sentence."""
 
 
 LICENCES = {
     licence.name: licence
     for licence in (
-        Licence("MIT", LICENCE_URLS["MIT"], True, True, True, False, "Its text and copyright line go with every copy."),
+        Licence("MIT", LICENCE_URLS["MIT"], True, True, True, False, "Include its text and copyright with every copy."),
         Licence(
             "Apache-2.0", LICENCE_URLS["Apache-2.0"], True, True, True, False,
-            "Its text and notices go with every copy; changed files say that they were changed.",
+            "Include its text and notices with every copy; mark changed files as changed.",
         ),
         Licence(
             "CC-BY-4.0", LICENCE_URLS["CC-BY-4.0"], True, True, True, False,
-            "Name the author, link the licence, say what was changed.",
+            "Name the author, link to the licence, and say what you changed.",
         ),
         Licence(
             "CC-BY-SA-4.0", LICENCE_URLS["CC-BY-SA-4.0"], True, True, True, True,
-            "As CC-BY-4.0, and what is made from the pictures is shared under this licence or a compatible one.",
+            "As CC-BY-4.0; share what you make from the pictures under this licence or a compatible one.",
         ),
         Licence(
             "non-commercial research and education; the photos belong to their photographers", "", False, None, True,
-            None, "The photographers keep their rights: nothing says that the photos may be passed on.",
+            None, "The photographers keep their rights; permission to redistribute the photos is not stated.",
         ),
-        Licence("non-commercial research", "", False, None, True, None, "Nothing is said of passing the photos on."),
+        Licence("non-commercial research", "", False, None, True, None, "Redistribution is not mentioned."),
         Licence(
             "research; the photos belong to their sellers", "", None, None, True, None,
-            "The sellers keep their rights: nothing says that the photos may be passed on.",
+            "The sellers keep their rights; permission to redistribute the photos is not stated.",
         ),
-        Licence(UNKNOWN, note="Nobody told this lab: whoever put the pictures together has to know."),
+        Licence(UNKNOWN, note="The lab does not know: ask whoever collected the pictures."),
     )
 }  # fmt: skip
-"""Every licence of the data sets that the lab knows by name."""
+"""Every licence of the data sets known by name."""
 
 
 def licence_of(name: str) -> Licence:
-    """A licence by its name; of one the lab knows nothing about, its name alone."""
-    return LICENCES.get(name, Licence(name, note="This lab knows no more of it than its name."))
+    """A licence by its name; only the name is filled in if the lab does not know it."""
+    return LICENCES.get(name, Licence(name, note="The lab knows only the name of this licence."))
 
 
 def sources(dataset: Mapping[str, Any], ids: Iterable[str]) -> pd.DataFrame:
-    """Where each item is from: source, author, licence, url, in the order of the ids.
+    """Where each item comes from: source, author, licence, url, in the order of the ids.
 
     Args:
-        dataset: what run.json says of the data set: name, licence, attribution.
-        ids: of items; of the emoji data set the file's name is its drawing style.
+        dataset: name, licence and attribution of the data set, as in run.json.
+        ids: of items.
     """
-    ids = list(ids)
-    if dataset.get("name") == "emoji":
-        of = {style.style: style for style in STYLE_SETS}
-        found = [of.get(PurePosixPath(item).stem) for item in ids]
-        rows = [
-            (style.title, style.author, style.licence, style.url) if style else ("", "", UNKNOWN, "") for style in found
-        ]
+    name = str(dataset.get("name", ""))
+    source = SOURCES.get(name)
+    if source and source.credit:
+        rows = [source.credit(item) or Credit("", "", UNKNOWN, "") for item in ids]
     else:
-        own = str(dataset.get("name", "")).startswith("folder:")
-        licence = UNKNOWN if own or not dataset.get("licence") else str(dataset["licence"])
-        known = SOURCES.get(str(dataset.get("name", "")))
-        title = known.title if known else str(dataset.get("name", "")).removeprefix("folder:")
-        rows = [(title, str(dataset.get("attribution") or ""), licence, "")] * len(ids)
-    return pd.DataFrame(rows, columns=["source", "author", "licence", "url"])
+        licence = UNKNOWN if name.startswith("folder:") else str(dataset.get("licence") or UNKNOWN)
+        title = source.title if source else name.removeprefix("folder:")
+        rows = [Credit(title, str(dataset.get("attribution") or ""), licence, "")] * len(list(ids))
+    return pd.DataFrame(rows, columns=Credit._fields)
 
 
 def counted(items: pd.DataFrame, of: pd.DataFrame) -> pd.DataFrame:
@@ -103,21 +98,18 @@ def counted(items: pd.DataFrame, of: pd.DataFrame) -> pd.DataFrame:
         items: with a column split.
         of: the same items' `sources`.
     """
-    keys = ["source", "author", "licence", "url"]
+    keys = [*Credit._fields]
     every = of.assign(split=items["split"].to_numpy(), items=1)
     table = every.pivot_table(index=keys, columns="split", values="items", aggfunc="sum", fill_value=0, sort=False)
     splits = list(dict.fromkeys(items["split"]))
     table = table.reindex(columns=splits, fill_value=0).astype(int)
     table.insert(0, "items", table.sum(axis=1))
-    return (
-        table.reset_index()
-        .sort_values("items", ascending=False, kind="stable", ignore_index=True)
-        .rename_axis(columns=None)
-    )
+    table = table.reset_index().rename_axis(columns=None)
+    return table.sort_values("items", ascending=False, kind="stable", ignore_index=True)
 
 
 def attribution(table: pd.DataFrame) -> str:
-    """A text to put beside pictures that are shown or passed on, a line per source and one of links.
+    """The text to show with the pictures: a line per source and a line of links.
 
     Args:
         table: source, author, licence, url.

@@ -1,4 +1,4 @@
-"""Batches of P classes x K images, each a pure function of (seed, step): resuming a run needs no sampler state."""
+"""Batches of P classes x K images. Each is a pure function of (seed, step), so resuming needs no sampler state."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pddm_lab.errors import DataError
 
 
 class ClassBatches:
-    """Random batches of a constant number of items, several of each class, no item twice.
+    """Random batches of constant size with several items per class and no item twice.
 
-    A class with fewer than K images gives all it has and further classes fill the batch; where the classes run out,
-    they give more images each. A class with one image takes no part. The batch has P * K items, or all there are.
+    A class with fewer than K images contributes all of them, and further classes fill the batch. If there are too few
+    classes, each contributes more images. Classes with one image are left out. A batch has P * K items, or all items.
 
     Attributes:
         batch_size: items in every batch.
@@ -24,18 +24,18 @@ class ClassBatches:
         """Args:
             labels: (all items,) class of each item.
             items: item indices to draw from.
-            classes_per_batch: P, as long as each class has K images.
+            classes_per_batch: P, if each class has K images.
             images_per_class: K.
             seed: seed of all batches.
 
         Raises:
-            DataError: fewer than two classes with two images, so that no quadruplet can be formed.
+            DataError: fewer than two classes with two images, so that there is no quadruplet.
         """
         self._members = list(by_class(labels, without_lone_items(labels, items)).values())
         self._counts = np.array([len(members) for members in self._members], dtype=np.int64)
         if len(self._members) < 2:
             raise DataError(
-                f"Training needs at least two classes with two images each, and {len(self._members)} came. "
+                f"Training needs at least two classes with two images each; there are {len(self._members)}. "
                 "Add images, or choose another data set."
             )
         self._seed = seed

@@ -1,4 +1,4 @@
-"""What a source of images offers: where it lies, what is in it, how to fetch it. One file per source lies beside."""
+"""What every source of images provides: its folder, its items, and how to fetch it. The sources are in sources/."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,12 +17,12 @@ from pddm_lab.errors import DataError
 from pddm_lab.progress import Progress
 
 _STALE_SECONDS = 24 * 3600
-"""A temporary folder untouched for so long belongs to no running download."""
+"""A temporary folder that has not changed for this long is left over from a download that was interrupted."""
 
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """What a source finds on disk, before any image is opened."""
+    """Items of a source on disk, before any image is opened."""
 
     root: Path
     ids: list[str]
@@ -30,56 +31,66 @@ class Listing:
     """(items,) int64 class indices."""
     class_names: list[str]
     trains: np.ndarray
-    """(classes,) bool: the classes that train; the others are the unseen classes."""
+    """(classes,) bool: the training classes; the others are the unseen classes."""
     queries: np.ndarray | None = None
-    """(items,) bool: the data set's own query photos; None where it names none."""
+    """(items,) bool: the data set's own query photos; None if it has none."""
     notes: list[str] = field(default_factory=list)
+
+
+class Credit(NamedTuple):
+    """Where an item comes from."""
+
+    source: str
+    author: str
+    licence: str
+    url: str
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set the lab knows by name."""
+    """A data set known by name."""
 
     name: str
     title: str
     folder_name: str
-    """Usual name of its folder inside the data root."""
+    """Usual name of its folder in the data root."""
     size: str
-    """What fetching costs, in words."""
+    """Size of the download and of the data set, as text."""
     licence: str
     attribution: str
     list_items: Callable[[Path, int], Listing]
-    """(data root, split seed) -> Listing; DataError when the data set is missing or laid out otherwise."""
+    """(data root, split seed) -> Listing; raises DataError if the data set is missing or has another layout."""
     is_present: Callable[[Path], bool]
-    """data root -> whether the data set lies there."""
+    """data root -> whether the data set is there."""
     fetch: Callable[[Path, Progress | None], Path]
-    """(data root, progress) -> folder of the data set; does nothing where it is complete; DataError when it cannot."""
+    """(data root, progress) -> folder of the data set; keeps a complete one, raises DataError if it cannot fetch."""
     automatic: bool = False
-    """Needs no network: reading fetches it."""
+    """Needs no network: it is fetched when it is read."""
+    credit: Callable[[str], Credit | None] | None = None
+    """Item id -> where it comes from, None if unknown; only for a data set whose items differ in author or licence."""
 
 
 def how_to_get(name: str, data_root: Path) -> str:
-    """The sentence that ends every error about missing data."""
+    """How to get a data set: the last sentence of every error about missing data."""
     return f"Run `pddm-lab data fetch {name}`, or point PDDM_LAB_DATA (now {data_root}) at the folder that holds it."
 
 
 @contextmanager
 def staged_folder(target: Path, owns: Callable[[str], object] = lambda _name: False) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its place when the block succeeds: nobody meets half a data set.
+    """A temporary folder beside `target` that replaces it if the block succeeds: no reader sees half a data set.
 
     Args:
-        target: folder to write, or to write anew.
-        owns: whether a file found in `target` (path relative to it, "/" separated) is one the lab writes there, which
-            may be replaced.
+        target: folder to write or replace.
+        owns: whether a file in `target` (relative path, "/" separated) was written by the lab and may be replaced.
 
     Raises:
-        DataError: the folder cannot be written, or holds files of somebody else's.
+        DataError: the folder cannot be written, or holds files that the lab did not write.
     """
     foreign = (path.relative_to(target).as_posix() for path in sorted(target.rglob("*")) if not path.is_dir())
     if (name := next((name for name in foreign if not owns(name)), None)) is not None:
         raise DataError(
-            f"{target} is not a complete copy, and holds files that were not fetched, such as {name}. Expected nothing "
-            "there, so that nothing is lost: move the folder away, or choose another data root."
+            f"{target} is not a complete copy, and it holds files that the lab did not write, such as {name}. They "
+            "would be lost: move the folder away, or choose another data root."
         )
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     try:
@@ -92,8 +103,8 @@ def staged_folder(target: Path, owns: Callable[[str], object] = lambda _name: Fa
         _replace_folder(partial, target)
     except OSError as error:
         raise DataError(
-            f"Cannot write {target} ({error.strerror or error}). Expected a writable data root with room: pass "
-            "--data-root or set PDDM_LAB_DATA."
+            f"Cannot write {target} ({error.strerror or error}). Expected a writable data root with enough space: "
+            "pass --data-root or set PDDM_LAB_DATA."
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -110,7 +121,7 @@ def _replace_folder(new: Path, target: Path) -> None:
 
 
 def check_layout(root: Path, needed: Sequence[str], title: str, advice: str) -> None:
-    """Raise one DataError unless every file or folder of an official layout is there.
+    """Raise a DataError unless every file or folder of an official layout exists.
 
     Args:
         root: folder of the data set.
@@ -122,30 +133,30 @@ def check_layout(root: Path, needed: Sequence[str], title: str, advice: str) -> 
     if not missing:
         return
     if not root.is_dir():
-        raise DataError(f"There is no {title} at {root}: expected a folder with {', '.join(needed)}. {advice}")
+        raise DataError(f"{title} is not at {root}: expected a folder with {', '.join(needed)}. {advice}")
     raise DataError(
-        f"{root} is not laid out as {title}: expected {', '.join(needed)}, and {', '.join(missing)} "
+        f"{root} does not have the layout of {title}: expected {', '.join(needed)}, but {', '.join(missing)} "
         f"{'is' if len(missing) == 1 else 'are'} missing. {advice}"
     )
 
 
 def check_counts(listing: Listing, items: int, classes: int, title: str, advice: str) -> Listing:
-    """The listing itself, when it has the published number of items and classes.
+    """The listing itself, if it has the published number of items and classes.
 
     Raises:
-        DataError: it has others.
+        DataError: it has other numbers.
     """
-    found = len(listing.ids), len(listing.class_names)
-    if found != (items, classes):
+    counts = len(listing.ids), len(listing.class_names)
+    if counts != (items, classes):
         raise DataError(
-            f"{listing.root} lists {found[0]} images of {found[1]} classes; {title} has {items} of {classes}. The copy "
-            f"is incomplete or another data set. {advice}"
+            f"{listing.root} lists {counts[0]} images of {counts[1]} classes; {title} has {items} of {classes}. "
+            f"The copy is incomplete or a different data set. {advice}"
         )
     return listing
 
 
 def read_rows(path: Path, columns: int, *, separator: str | None = None, header: bool = False) -> list[list[str]]:
-    """Rows of a small text table; blank lines are passed over.
+    """Rows of a small text table; blank lines are skipped.
 
     Args:
         path: a text file.
@@ -154,7 +165,7 @@ def read_rows(path: Path, columns: int, *, separator: str | None = None, header:
         header: whether the first line names the columns.
 
     Raises:
-        DataError: a line with fewer columns, or a file that is no text.
+        DataError: a line with fewer columns, or a file that is not text.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -172,8 +183,8 @@ def read_rows(path: Path, columns: int, *, separator: str | None = None, header:
 
 
 def as_ints(cells: Sequence[str], path: Path) -> np.ndarray:
-    """A column of whole numbers, int64; DataError naming the file when one is none."""
+    """A column of whole numbers, int64; raises a DataError that names the file if a cell is something else."""
     try:
         return np.array([int(cell) for cell in cells], dtype=np.int64)
     except ValueError as error:
-        raise DataError(f"{path}: expected whole numbers in its columns of ids ({error}).") from error
+        raise DataError(f"{path}: expected whole numbers in the id columns ({error}).") from error

@@ -10,15 +10,15 @@ import numpy as np
 
 
 def halves_by_hash(class_names: Sequence[str], seed: int, share: float = 0.5) -> np.ndarray:
-    """Split classes in halves, or other shares, by a seeded hash of their names.
+    """Split classes by a seeded hash of their names.
 
     Args:
         class_names: the classes.
         seed: of the hash.
-        share: of the classes that train, rounded up.
+        share: share of the training classes, rounded up.
 
     Returns:
-        (classes,) bool, True for those that train.
+        (classes,) bool, True for the training classes.
     """
     digests = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in class_names]
     order = sorted(range(len(class_names)), key=digests.__getitem__)
@@ -28,11 +28,11 @@ def halves_by_hash(class_names: Sequence[str], seed: int, share: float = 0.5) ->
 
 
 def hold_out_queries(labels: np.ndarray, items: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hold out a share of each class as queries: at least one where two others remain, none where they would not.
+    """Hold out a share of each class as queries: at least one if two other items remain, else none.
 
     Args:
         labels: (all items,) class of each item.
-        items: item indices to divide.
+        items: item indices to split.
         share: 0 to 0.5; 0 holds out nothing.
 
     Returns:
@@ -48,10 +48,9 @@ def hold_out_queries(labels: np.ndarray, items: np.ndarray, share: float, seed: 
 
 
 def hold_out_classes(labels: np.ndarray, train: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Take whole classes out of the training items, to choose the best step on.
+    """Hold out whole classes of the training items, to choose the best step.
 
-    At least two classes are taken, so that there is something to confuse, and at least two stay; where that cannot be,
-    or share is 0, none is taken.
+    At least two classes are held out and at least two remain. If that is impossible, or share is 0, none is held out.
 
     Returns:
         (fit, validation), both sorted item indices, without a class in common.
@@ -66,13 +65,13 @@ def hold_out_classes(labels: np.ndarray, train: np.ndarray, share: float, seed: 
 
 
 def without_lone_items(labels: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """The items whose class has another item: one image alone makes no positive pair."""
+    """The items whose class has another item: a single image has no positive pair."""
     classes, counts = np.unique(labels[items], return_counts=True)
     return items[np.isin(labels[items], classes[counts > 1])]
 
 
 def by_class(labels: np.ndarray, items: np.ndarray) -> dict[int, np.ndarray]:
-    """Class -> its item indices, sorted; classes in rising order."""
+    """Class -> its item indices, sorted; classes in ascending order."""
     items = np.sort(items)
     order = items[np.argsort(labels[items], kind="stable")]
     classes, starts = np.unique(labels[order], return_index=True)

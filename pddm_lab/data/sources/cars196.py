@@ -1,4 +1,4 @@
-"""`cars196`: Stanford Cars; the first 98 classes train, the last 98 are unseen. Three layouts are about, all are read:
+"""`cars196`: Stanford Cars; the first 98 classes are for training, the last 98 unseen. There are three layouts:
 
 cars_annos.mat + car_ims/                                          one list (metric learning's usual copy)
 devkit/ + cars_train/ + cars_test/                                 the official kit, with cars_test_annos_withlabels.mat
@@ -33,7 +33,7 @@ _Items = tuple[list[str], list[int], list[str]]
 
 
 def fetch(data_root: Path, progress: Progress | None = None) -> Path:
-    """Download and unpack a copy by pytorch-metric-learning's reader, unless one is there.
+    """Download a copy with pytorch-metric-learning's reader, unless there is one.
 
     Raises:
         DataError: no network, or a data root that cannot be written.
@@ -51,7 +51,7 @@ def _reader() -> Reader:
 
 
 def is_present(data_root: Path) -> bool:
-    """Whether one of the three layouts lies there."""
+    """Whether there is a copy in one of the three layouts."""
     return _layout(_root(data_root)) is not None
 
 
@@ -61,15 +61,15 @@ def list_items(data_root: Path, split_seed: int = 0, counts: tuple[int, int] | N
     Args:
         data_root: folder that holds cars196 (or stanford_cars).
         split_seed: unused.
-        counts: (items, classes) to insist on; None: the published ones.
+        counts: expected (items, classes); None: the published ones.
 
     Raises:
-        DataError: the data set is missing, laid out otherwise or incomplete.
+        DataError: the data set is missing, incomplete, or has another layout.
     """
     root, advice = _root(data_root), how_to_get("cars196", data_root)
     read = _layout(root)
     if read is None:
-        state = f"{root} is not laid out as {_TITLE}" if root.is_dir() else f"There is no {_TITLE} at {root}"
+        state = f"{root} does not have a layout of {_TITLE}" if root.is_dir() else f"{_TITLE} is not at {root}"
         raise DataError(f"{state}: expected {_LAYOUTS}. {advice}")
     ids, classes, names = read(root)
     labels = np.array(classes, dtype=np.int64) - 1
@@ -103,15 +103,12 @@ def _test_labels(root: Path) -> Path | None:
 def _read_one_list(root: Path) -> _Items:
     content = _load_mat(root / "cars_annos.mat", "annotations", "class_names")
     rows = content["annotations"]
-    return (
-        [str(row["relative_im_path"]) for row in rows],
-        [int(row["class"]) for row in rows],
-        _strings(content["class_names"]),
-    )
+    ids, classes = [str(row["relative_im_path"]) for row in rows], [int(row["class"]) for row in rows]
+    return ids, classes, [*map(str, content["class_names"])]
 
 
 def _read_devkit(root: Path) -> _Items:
-    names = _strings(_load_mat(root / "devkit" / "cars_meta.mat", "class_names")["class_names"])
+    names = [*map(str, _load_mat(root / "devkit" / "cars_meta.mat", "class_names")["class_names"])]
     ids: list[str] = []
     classes: list[int] = []
     for folder, path in (("cars_train", root / "devkit" / "cars_train_annos.mat"), ("cars_test", _test_labels(root))):
@@ -131,7 +128,7 @@ def _read_csv(root: Path) -> _Items:
         rows = read_rows(path, 6, separator=",")
         labels = as_ints([row[5] for row in rows], path).tolist()
         if labels and not 1 <= min(labels) <= max(labels) <= len(names):
-            raise DataError(f"{path}: expected classes from 1 to {len(names)}, as names.csv has.")
+            raise DataError(f"{path}: expected classes from 1 to {len(names)}, as in names.csv.")
         ids += [
             f"car_data/car_data/{split}/{names[label - 1]}/{row[0]}" for row, label in zip(rows, labels, strict=True)
         ]
@@ -144,7 +141,7 @@ def _load_mat(path: Path, *needed: str) -> dict[str, Any]:
 
     try:
         content = loadmat(str(path), squeeze_me=True)
-    except Exception as error:  # scipy raises nearly anything on a broken file
+    except Exception as error:  # scipy raises nearly anything on a damaged file
         raise DataError(f"Cannot read {path} ({error}). Expected a MATLAB file with {', '.join(needed)}.") from error
     if missing := [name for name in needed if name not in content]:
         raise DataError(
@@ -153,18 +150,9 @@ def _load_mat(path: Path, *needed: str) -> dict[str, Any]:
     return {name: np.atleast_1d(content[name]) for name in needed}
 
 
-def _strings(values: np.ndarray) -> list[str]:
-    return [str(value) for value in values]
-
-
 SOURCE = Source(
-    name="cars196",
-    title="Stanford Cars 196",
-    folder_name=FOLDER,
-    size="1.9 GB to download; 16 185 photos of 196 car models",
-    licence="non-commercial research",
+    name="cars196", title="Stanford Cars 196", folder_name=FOLDER,
+    size="1.9 GB to download; 16 185 photos of 196 car models", licence="non-commercial research",
     attribution="J. Krause, M. Stark, J. Deng, L. Fei-Fei, 3D Object Representations for Fine-Grained Categorization.",
-    list_items=list_items,
-    is_present=is_present,
-    fetch=fetch,
-)
+    list_items=list_items, is_present=is_present, fetch=fetch,
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""`cub200`: Caltech-UCSD Birds-200-2011 in its official layout; the first 100 classes train, the others are unseen."""
+"""`cub200`: Caltech-UCSD Birds-200-2011 in its official layout; the first 100 classes are for training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NEEDED = ("images.txt", "image_class_labels.txt", "classes.txt", "images")
 
 
 def fetch(data_root: Path, progress: Progress | None = None) -> Path:
-    """Download and unpack the official archive by pytorch-metric-learning's reader, unless it is there.
+    """Download the official archive with pytorch-metric-learning's reader, unless it is there.
 
     Raises:
         DataError: no network, or a data root that cannot be written.
@@ -38,7 +38,7 @@ def _reader() -> Reader:
 
 
 def is_present(data_root: Path) -> bool:
-    """Whether the lists and the images' folder lie there."""
+    """Whether the lists and the folder of images are there."""
     return all((data_root / FOLDER / name).exists() for name in _NEEDED)
 
 
@@ -48,10 +48,10 @@ def list_items(data_root: Path, split_seed: int = 0, counts: tuple[int, int] | N
     Args:
         data_root: folder that holds CUB_200_2011.
         split_seed: unused.
-        counts: (items, classes) to insist on; None: the published ones.
+        counts: expected (items, classes); None: the published ones.
 
     Raises:
-        DataError: the data set is missing, laid out otherwise or incomplete.
+        DataError: the data set is missing, incomplete, or has another layout.
     """
     root, advice = data_root / FOLDER, how_to_get("cub200", data_root)
     check_layout(root, _NEEDED, _TITLE, advice)
@@ -61,7 +61,7 @@ def list_items(data_root: Path, split_seed: int = 0, counts: tuple[int, int] | N
     class_ids = as_ints([row[0] for row in classes], root / "classes.txt")
     image_classes = as_ints([row[1] for row in label_rows], root / "image_class_labels.txt")
     if [row[0] for row in label_rows] != list(images) or not np.isin(image_classes, class_ids).all():
-        raise DataError(f"{root}: image_class_labels.txt does not fit images.txt and classes.txt. {advice}")
+        raise DataError(f"{root}: image_class_labels.txt does not match images.txt and classes.txt. {advice}")
     listing = Listing(
         root=root,
         ids=[f"images/{path}" for path in images.values()],
@@ -73,13 +73,9 @@ def list_items(data_root: Path, split_seed: int = 0, counts: tuple[int, int] | N
 
 
 SOURCE = Source(
-    name="cub200",
-    title="CUB-200-2011 birds",
-    folder_name=FOLDER,
+    name="cub200", title="CUB-200-2011 birds", folder_name=FOLDER,
     size="1.1 GB to download; 11 788 photos of 200 birds",
     licence="non-commercial research and education; the photos belong to their photographers",
     attribution="C. Wah, S. Branson, P. Welinder, P. Perona, S. Belongie, The CUB-200-2011 Dataset, Caltech, 2011.",
-    list_items=list_items,
-    is_present=is_present,
-    fetch=fetch,
-)
+    list_items=list_items, is_present=is_present, fetch=fetch,
+)  # fmt: skip

@@ -18,7 +18,7 @@ ITEMS = 1797
 
 
 def fetch(data_root: Path, progress: Progress | None = None) -> Path:
-    """Write each digit as `digits/<digit>/<number>.png`; a complete folder is left alone.
+    """Write each digit as `digits/<digit>/<number>.png`, unless the folder is complete.
 
     Raises:
         DataError: the data root cannot be written.
@@ -31,17 +31,16 @@ def fetch(data_root: Path, progress: Progress | None = None) -> Path:
     digits = load_digits()
     with staged_folder(target, owns=re.compile(r"\d/\d{4}\.png").fullmatch) as folder:
         for number, (pixels, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
+            image = Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8))
             (folder / str(digit)).mkdir(exist_ok=True)
-            Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8)).save(
-                folder / str(digit) / f"{number:04}.png"
-            )
+            image.save(folder / str(digit) / f"{number:04}.png")
             if progress:
                 progress(number + 1, ITEMS, "writing digits")
     return target
 
 
 def is_present(data_root: Path) -> bool:
-    """Whether all digits lie there."""
+    """Whether all digits are there."""
     return sum(1 for _ in (data_root / FOLDER).glob("*/*.png")) == ITEMS
 
 
@@ -50,26 +49,16 @@ def list_items(data_root: Path, split_seed: int = 0) -> Listing:
     root = data_root / FOLDER
     paths = sorted(root.glob("*/*.png"), key=lambda path: path.name)
     if not paths:
-        raise DataError(f"No digits at {root}: expected <digit>/<number>.png. {how_to_get('digits', data_root)}")
+        raise DataError(f"{root} has no digits: expected <digit>/<number>.png. {how_to_get('digits', data_root)}")
     names = [str(digit) for digit in range(10)]
-    return Listing(
-        root=root,
-        ids=[f"{path.parent.name}/{path.name}" for path in paths],
-        labels=np.array([int(path.parent.name) for path in paths], dtype=np.int64),
-        class_names=names,
-        trains=halves_by_hash(names, split_seed),
-    )
+    ids = [f"{path.parent.name}/{path.name}" for path in paths]
+    labels = np.array([int(path.parent.name) for path in paths], dtype=np.int64)
+    return Listing(root, ids, labels, names, halves_by_hash(names, split_seed))
 
 
 SOURCE = Source(
-    name="digits",
-    title="Handwritten digits",
-    folder_name=FOLDER,
+    name="digits", title="Handwritten digits", folder_name=FOLDER, licence="CC-BY-4.0",
     size="no download; 1797 images of 8 x 8 pixels, ships with scikit-learn",
-    licence="CC-BY-4.0",
-    attribution="E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI; by way of scikit-learn.",
-    list_items=list_items,
-    is_present=is_present,
-    fetch=fetch,
-    automatic=True,
-)
+    attribution="E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI; via scikit-learn.",
+    list_items=list_items, is_present=is_present, fetch=fetch, automatic=True,
+)  # fmt: skip

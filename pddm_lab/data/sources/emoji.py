@@ -1,6 +1,6 @@
 """`emoji`, the demo: over 1200 pictograms, each in up to eight drawing styles, rendered at 128 px on white.
 
-On disk: emoji/<class>/<style>.png, emoji/index.json (what was written, last of all), emoji/LICENSES.md.
+On disk: emoji/<class>/<style>.png, emoji/index.json (the list of files, written last), emoji/LICENSES.md.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from pddm_lab.data.source import Listing, Source, how_to_get, staged_folder
+from pddm_lab.data.source import Credit, Listing, Source, how_to_get, staged_folder
 from pddm_lab.data.sources.emoji_sets import (
     LICENCE_URLS,
     STYLE_SETS,
@@ -34,7 +34,7 @@ from pddm_lab.progress import Progress
 
 FOLDER = "emoji"
 SIDE = 128
-"""Pixels a side."""
+"""Side of a picture, in pixels."""
 INDEX = "index.json"
 LICENCES = "LICENSES.md"
 _VERSION = 1
@@ -51,7 +51,7 @@ def fetch(
 ) -> Path:
     """Download the sets, check them against their published sha512, and render every class.
 
-    A complete folder is left alone, a half-written one is made anew; downloads that are intact are taken up again.
+    A complete folder is kept, an incomplete one is replaced. Intact downloads are used again.
 
     Args:
         data_root: folder that holds the data sets.
@@ -88,7 +88,7 @@ def fetch(
 
 
 def is_present(data_root: Path) -> bool:
-    """Whether a finished folder lies there."""
+    """Whether there is a finished folder."""
     return _read_index(data_root / FOLDER) is not None
 
 
@@ -96,17 +96,23 @@ def list_items(data_root: Path, split_seed: int = 0) -> Listing:
     """Items by class, then style; a seeded hash of the class name splits the classes in halves.
 
     Raises:
-        DataError: the data set is not there, or was not finished.
+        DataError: the data set is missing or incomplete.
     """
     root = data_root / FOLDER
     index = _read_index(root)
     if index is None:
-        state = f"{root} was not finished: it has no valid {INDEX}" if root.exists() else f"There is no {root}"
+        state = f"{root} is incomplete: it has no valid {INDEX}" if root.exists() else f"There is no {root}"
         raise DataError(f"{state}. {how_to_get('emoji', data_root)}")
     names = list(index["items"])
     ids = [f"{name}/{style}.png" for name, styles in index["items"].items() for style in styles]
     labels = np.repeat(np.arange(len(names), dtype=np.int64), [len(styles) for styles in index["items"].values()])
     return Listing(root, ids, labels, names, halves_by_hash(names, split_seed))
+
+
+def credit(item: str) -> Credit | None:
+    """Where an item comes from: the name of its file is its style."""
+    sets = (s for s in STYLE_SETS if s.style == PurePosixPath(item).stem)
+    return next((Credit(s.title, s.author, s.licence, s.url) for s in sets), None)
 
 
 def _download(downloads: Path, sets: Sequence[StyleSet], pack: Pack, progress: Progress | None) -> dict[str, IconSet]:
@@ -122,8 +128,8 @@ def _download(downloads: Path, sets: Sequence[StyleSet], pack: Pack, progress: P
         tarball = downloads / tarball_name(style_set.spec)
         if not is_intact(tarball, style_set.integrity):
             raise DataError(
-                f"The package {style_set.spec} is not the published one: expected {style_set.integrity}. It was "
-                "discarded; try again, and check what stands between this machine and npm's registry if it stays."
+                f"The package {style_set.spec} is not the published one: expected {style_set.integrity}. Try again. If "
+                "the error persists, check what lies between this machine and npm's registry, such as a proxy."
             )
         with tarfile.open(tarball) as archive:
             member = archive.extractfile("package/icons.json")
@@ -136,10 +142,10 @@ def _download(downloads: Path, sets: Sequence[StyleSet], pack: Pack, progress: P
 def _drop_repeated(
     folder: Path, classes: Mapping[str, Mapping[str, Picture]], styles_needed: int
 ) -> tuple[dict[str, dict[str, int]], int, int]:
-    """Keep one of equal pictures in a class, and the classes that still have enough.
+    """Keep one of several equal pictures in a class, and the classes that still have enough styles.
 
     Returns:
-        (class -> style -> bytes, pictures dropped as repeated, pictures that two classes share).
+        (class -> style -> bytes, repeated pictures that were dropped, pictures that two classes share).
     """
     items: dict[str, dict[str, int]] = {}
     seen_in: Counter[bytes] = Counter()
@@ -182,7 +188,7 @@ def _read_index(root: Path) -> dict[str, Any] | None:
 
 
 def _is_complete(root: Path, sets: Sequence[StyleSet]) -> bool:
-    """Whether every picture of the index is there in its size, made from these very packages."""
+    """Whether every picture of the index exists with its size and comes from these packages."""
     index = _read_index(root)
     if index is None or index.get("packages") != _pins(sets):
         return False
@@ -204,19 +210,15 @@ def _licences(sets: Sequence[StyleSet]) -> str:
     return (
         "# Artwork\n\n"
         f"Each picture <class>/<style>.png is the style's SVG, rendered at {SIDE} x {SIDE} pixels on white.\n"
-        "It stays under the licence of its style.\n\n"
+        "It is under the licence of its style.\n\n"
         "| style | set | author | licence | package |\n|---|---|---|---|---|\n" + rows + "\n"
     )
 
 
 SOURCE = Source(
-    name="emoji",
-    title="Emoji in eight drawing styles",
-    folder_name=FOLDER,
+    name="emoji", title="Emoji in eight drawing styles", folder_name=FOLDER,
     size="14 MB to download, about 40 MB on disk",
     licence="Apache-2.0, CC-BY-4.0, CC-BY-SA-4.0 and MIT, by style; see LICENSES.md beside the data",
     attribution="Artwork: " + "; ".join(f"{s.title} by {s.author} ({s.licence})" for s in STYLE_SETS) + ".",
-    list_items=list_items,
-    is_present=is_present,
-    fetch=fetch,
-)
+    list_items=list_items, is_present=is_present, fetch=fetch, credit=credit,
+)  # fmt: skip

@@ -1,8 +1,8 @@
 """The eight drawing styles of the emoji data set, and how their pictures become classes.
 
-A class is a pictogram: its slug without hyphens, since the sets disagree on hyphens. Skin tones are left out. Names
-that one set uses for one picture are one class, unless another set draws them apart: "bear" and "bear-face" are one,
-"man running" and "person running" are not, since newer sets tell them apart.
+A class is a pictogram, named by its slug without hyphens, since the sets use hyphens differently. Skin tones are left
+out. Names that one set uses for one picture are one class, unless another set draws them differently: "bear" and
+"bear-face" are one class, "man running" and "person running" are two, since newer sets distinguish them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class StyleSet:
 
     @property
     def spec(self) -> str:
-        """What `npm pack` is asked for."""
+        """The package, as `npm pack` expects it."""
         return f"@iconify-json/{self.style}@{self.version}"
 
 
@@ -91,7 +91,7 @@ IconSet = Mapping[str, Any]
 """A parsed icons.json: icons (slug -> body, width, height, hidden), aliases (slug -> parent, hFlip), width, height."""
 
 HOMONYMS = frozenset({"cricket"})
-"""Slugs that name another thing as one set's alias (the game) than as the others' icon (the insect): no alias there."""
+"""Slugs that mean one thing as an alias in one set (the game) and another as an icon in the others (the insect)."""
 
 _SHORT_TONE = re.compile(r"-(medium-light|medium-dark|light|medium|dark)$")
 
@@ -107,10 +107,10 @@ class Picture(NamedTuple):
 def group_into_classes(
     sets: Mapping[str, IconSet], styles_needed: int = STYLES_NEEDED
 ) -> dict[str, dict[str, Picture]]:
-    """Class name -> style -> its picture. Each picture is in one class at most, each class has one picture a style.
+    """Class name -> style -> its picture. A picture is in one class at most; a class has one picture per style.
 
-    A picture whose names belong to different classes goes to the one of its own slug, or to one that still lacks styles
-    when that one has enough. Retired ("hidden") drawings only fill gaps.
+    A picture whose names belong to several classes goes to the class of its own slug, or, if that has enough styles, to
+    a class that lacks some. Retired ("hidden") drawings only fill gaps.
 
     Args:
         sets: style -> icon set.
@@ -123,9 +123,7 @@ def group_into_classes(
     assignments = []
     for style, named in names_of.items():
         for picture, names in named.items():
-            groups = sorted(
-                {group_of[name] for name in names}, key=lambda group: (names[0] not in group, sorted(group))
-            )
+            groups = sorted({group_of[n] for n in names}, key=lambda group: (names[0] not in group, sorted(group)))
             assignments.append((_is_hidden(sets[style], picture), len(groups) > 1, style, picture, groups))
     drawn: dict[frozenset[str], dict[str, Picture]] = defaultdict(dict)
     for _, _, style, picture, groups in sorted(assignments, key=lambda a: (a[0], a[1], a[2], a[3])):
@@ -142,7 +140,7 @@ def group_into_classes(
 
 
 def svg_text(icons: IconSet, picture: Picture) -> str:
-    """The picture as a whole SVG file: square, with what is not centred."""
+    """The picture as a complete SVG file: square, with the drawing centred."""
     icon = icons["icons"][picture.slug]
     left, top = (icon.get(edge, icons.get(edge, 0)) for edge in ("left", "top"))
     width, height = (icon.get(size, icons.get(size, 16)) for size in ("width", "height"))
@@ -156,7 +154,7 @@ def svg_text(icons: IconSet, picture: Picture) -> str:
 
 
 def _pictures_by_name(icons: IconSet) -> dict[str, Picture]:
-    """Name without hyphens -> picture, skin tones left out; equal drawings count as one picture."""
+    """Name without hyphens -> picture, without skin tones; equal drawings count as one picture."""
     slugs = {*icons["icons"], *icons.get("aliases", {})}
     first_with: dict[tuple[str, bool], Picture] = {}
     named = {}
@@ -171,7 +169,7 @@ def _pictures_by_name(icons: IconSet) -> dict[str, Picture]:
 
 
 def _resolve(icons: IconSet, slug: str) -> Picture | None:
-    """Follow aliases to a drawing; None where one leads nowhere or turns the picture otherwise than by a mirror."""
+    """Follow aliases to a drawing; None if an alias leads nowhere or changes the picture other than by mirroring it."""
     mirrored = False
     for _ in range(len(icons.get("aliases", {})) + 1):
         if slug in icons["icons"]:
@@ -185,7 +183,7 @@ def _resolve(icons: IconSet, slug: str) -> Picture | None:
 
 
 def _has_skin_tone(slug: str, slugs: set[str]) -> bool:
-    base = _SHORT_TONE.sub("", slug)  # one set says "-dark" where the others say "-dark-skin-tone"
+    base = _SHORT_TONE.sub("", slug)  # one set uses "-dark" for the others' "-dark-skin-tone"
     return "skin-tone" in slug or (base != slug and f"{base}-medium-dark" in slugs)
 
 

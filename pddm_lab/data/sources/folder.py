@@ -13,16 +13,16 @@ from pddm_lab.data.splits import halves_by_hash
 from pddm_lab.errors import DataError
 from pddm_lab.progress import Progress
 
-_LAYOUT = "expected ROOT/<class>/<image>, one folder per class with at least two images each"
+_LAYOUT = "expected FOLDER/<class>/<image>, a folder per class with at least two images each"
 
 
 def source(path: str) -> Source:
-    """A folder of pictures as a source; it has nothing to fetch."""
+    """A folder of pictures as a source; there is nothing to fetch."""
     root = Path(path).expanduser()
 
     def fetch(_data_root: Path, _progress: Progress | None = None) -> Path:
         if not root.is_dir():
-            raise DataError(f"There is no folder {root}: {_LAYOUT}.")
+            raise DataError(f"The folder {root} does not exist: {_LAYOUT}.")
         return root
 
     return Source(
@@ -33,15 +33,15 @@ def source(path: str) -> Source:
 
 
 def list_folder(root: Path, split_seed: int = 0) -> Listing:
-    """Items and classes in alphabetical order; hidden folders, other files and empty classes are passed over.
+    """Items and classes in alphabetical order; hidden folders, other files and empty classes are skipped.
 
-    With fewer than four classes all of them train, since a half would leave nothing to confuse: none is unseen then.
+    With fewer than four classes all of them are training classes, since half of them would be too few to train on.
 
     Raises:
-        DataError: no such folder, no class in it, or images without a class.
+        DataError: the folder does not exist, or has fewer than two classes.
     """
     if not root.is_dir():
-        raise DataError(f"There is no folder {root or '(empty path)'}: {_LAYOUT}.")
+        raise DataError(f"The folder {root} does not exist: {_LAYOUT}.")
     ids: list[str] = []
     labels: list[int] = []
     names: list[str] = []
@@ -55,24 +55,24 @@ def list_folder(root: Path, split_seed: int = 0) -> Listing:
         labels += [len(names)] * len(files)
         names.append(class_name)
     if len(names) < 2:
-        raise DataError(f"{root} has {_found(root, names, empty)}: {_LAYOUT}, and at least two classes.")
-    notes = [f"{len(empty)} folders without an image are passed over, first {empty[0]}."] if empty else []
+        raise DataError(f"{root} has {_contents(root, names, empty)}: {_LAYOUT}, and at least two classes.")
+    notes = [f"{len(empty)} folders without images are skipped; the first is {empty[0]}."] if empty else []
     trains = halves_by_hash(names, split_seed)
     if len(names) < 4:
         trains[:] = True
-        notes.append(f"With {len(names)} classes all of them train; four or more would leave half of them unseen.")
+        notes.append(f"All {len(names)} classes are used for training; with four or more, half would be unseen.")
     return Listing(root, ids, np.array(labels, dtype=np.int64), names, trains, notes=notes)
 
 
 def image_names(folder: Path) -> list[str]:
-    """Names of the images in a folder, in alphabetical order; hidden and other files are passed over."""
+    """Names of the images in a folder, in alphabetical order; hidden and other files are skipped."""
     names = (entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name[0] != ".")
     return sorted(name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES)
 
 
-def _found(root: Path, names: list[str], empty: list[str]) -> str:
+def _contents(root: Path, names: list[str], empty: list[str]) -> str:
     if names:
         return f"only one class with images ({names[0]})"
     if loose := image_names(root):
-        return f"{len(loose)} images that lie in no class folder"
-    return f"{len(empty)} folders, none with images in it" if empty else "no folders in it"
+        return f"{len(loose)} images outside of class folders"
+    return f"{len(empty)} folders, all without images" if empty else "no folders"

@@ -36,7 +36,7 @@ def fetch(data_root: Path, progress: Progress | None = None) -> Path:
 
 
 def is_present(data_root: Path) -> bool:
-    """Whether the lists lie there."""
+    """Whether the lists are there."""
     return all((_root(data_root) / name).is_file() for name in ("classes.csv", *_LISTS))
 
 
@@ -44,7 +44,7 @@ def list_items(data_root: Path, split_seed: int = 0) -> Listing:
     """Items of train, val and test in the order of the lists; the split is the data set's own, whatever the seed.
 
     Raises:
-        DataError: the data set is missing or laid out otherwise.
+        DataError: the data set is missing or has another layout.
     """
     root = _root(data_root)
     check_layout(root, ("classes.csv", *_LISTS), _TITLE, how_to_get("grocery", data_root))
@@ -64,20 +64,14 @@ def list_items(data_root: Path, split_seed: int = 0) -> Listing:
     listed, labels = np.unique(np.concatenate(class_ids), return_inverse=True)
     if unnamed := set(listed.tolist()) - set(names):
         raise DataError(
-            f"{classes} does not name the class ids {sorted(unnamed)[:5]} that the lists use: expected all."
+            f"{classes} does not name the class ids {sorted(unnamed)[:5]}: expected every id that the lists use."
         )
-    return Listing(
-        root=root,
-        ids=ids,
-        labels=labels.astype(np.int64),
-        class_names=[names[class_id] for class_id in listed.tolist()],
-        trains=listed % 2 == 0,
-        queries=np.array(queries, dtype=bool),
-    )
+    class_names = [names[class_id] for class_id in listed.tolist()]
+    return Listing(root, ids, labels.astype(np.int64), class_names, listed % 2 == 0, np.array(queries, dtype=bool))
 
 
 def iconic_images(data_root: Path) -> dict[str, Path]:
-    """Class name -> its iconic product picture, where the copy holds it."""
+    """Class name -> its iconic product picture, if the copy has it."""
     root = _root(data_root)
     paths = {
         row[0]: root / row[4].split(",")[0].lstrip("/")
@@ -87,10 +81,10 @@ def iconic_images(data_root: Path) -> dict[str, Path]:
 
 
 def coarse_classes(data_root: Path) -> dict[str, str]:
-    """Class name -> the coarse class it belongs to, such as Apple for Golden-Delicious; the official one.
+    """Class name -> its official coarse class, such as Apple for Golden-Delicious.
 
     Raises:
-        DataError: no such table, or one of other columns.
+        DataError: no such table, or a table with other columns.
     """
     table = _root(data_root) / "classes.csv"
     return {row[0]: row[2] for row in read_rows(table, 5, separator=",", header=True)}
@@ -102,16 +96,11 @@ def _root(data_root: Path) -> Path:
 
 
 SOURCE = Source(
-    name="grocery",
-    title="Grocery Store",
-    folder_name=FOLDER,
-    size="about 120 MB to download; 5421 photos of 81 products",
-    licence="MIT",
+    name="grocery", title="Grocery Store", folder_name=FOLDER,
+    size="about 120 MB to download; 5421 photos of 81 products", licence="MIT",
     attribution=(
         "M. Klasson, C. Zhang, H. Kjellström, A Hierarchical Grocery Store Image Dataset with Visual and Semantic "
         "Labels, WACV 2019."
     ),
-    list_items=list_items,
-    is_present=is_present,
-    fetch=fetch,
-)
+    list_items=list_items, is_present=is_present, fetch=fetch,
+)  # fmt: skip

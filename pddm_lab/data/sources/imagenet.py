@@ -1,13 +1,13 @@
-"""`imagenet:zero-shot` and `imagenet:transfer`: protocols in the style of the paper's, on any ImageNet that lies here.
+"""`imagenet:zero-shot` and `imagenet:transfer`: protocols like the paper's, on any ImageNet in the data root.
 
 imagenet/[train/]<wnid>/<image>      a folder per class, as the archives unpack (ILSVRC also: Data/CLS-LOC/train)
-imagenet/train_classes.txt           optional: a wnid a line, the classes to train on
-imagenet/test_classes.txt            optional: the classes to measure on; none of them may be trained on
+imagenet/train_classes.txt           optional: a wnid per line, the classes to train on
+imagenet/test_classes.txt            optional: the classes to measure on; none of them may be a training class
 imagenet/words.txt                   optional, official: wnid and names
 
-Zero-shot (ImageNet-2010 style): classes of one ImageNet that training never met; without lists a seeded hash of the
-wnid takes 200 of 1000. Transfer (ImageNet-10K style): train on one list of classes, such as ILSVRC's 1000, and measure
-on all other classes there are. The paper's own lists aren't at hand, so these are its protocols, not its numbers.
+Zero-shot (ImageNet-2010 style): measures on classes of the same ImageNet that are not used for training; without lists
+a seeded hash of the wnid chooses 200 of 1000. Transfer (ImageNet-10K style): trains on one list of classes, such as
+ILSVRC's 1000, and measures on all others. The paper's own lists are not available, so its numbers do not compare.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ PROTOCOLS = ("zero-shot", "transfer")
 FOLDERS = ("imagenet", "ImageNet", "ILSVRC2010", "ILSVRC2012", "ILSVRC")
 """Usual folder names inside the data root, the first one preferred."""
 UNSEEN_SHARE = 0.2
-"""Of the classes, where zero-shot has no lists: the usual 200 of 1000."""
+"""Share of the classes for zero-shot without lists: the usual 200 of 1000."""
 LISTS = ("train_classes.txt", "test_classes.txt")
 _INNER = ("", "train", "Data/CLS-LOC/train")
 _LEAK = (
-    "Weights pretrained on ImageNet have met the classes that are unseen here: pass --weights none, or weights that "
-    "were trained on the training classes alone."
+    "Weights pretrained on ImageNet were trained on the unseen classes too: pass --weights none, or weights that were "
+    "trained on the training classes only."
 )
 
 
 def source(protocol: str) -> Source:
-    """An ImageNet protocol as a source; there is nothing to fetch: ImageNet is handed out to people who register.
+    """An ImageNet protocol as a source; there is nothing to fetch, since ImageNet needs a registration.
 
     Raises:
         DataError: no such protocol.
@@ -61,7 +61,7 @@ def source(protocol: str) -> Source:
 
 
 def is_present(data_root: Path) -> bool:
-    """Whether a folder with classes in it lies there."""
+    """Whether there is a folder with classes."""
     try:
         find(data_root)
     except DataError:
@@ -80,9 +80,8 @@ def find(data_root: Path) -> tuple[Path, Path]:
             if _wnids(data_root / name / inner):
                 return data_root / name, data_root / name / inner
     raise DataError(
-        f"There is no ImageNet in {data_root}: expected {FOLDERS[0]}/<wnid>/<image> or "
-        f"{FOLDERS[0]}/train/<wnid>/<image>, with wnids such as n01440764. Get it from image-net.org, and point "
-        "PDDM_LAB_DATA at the folder that holds it."
+        f"ImageNet is not in {data_root}: expected {FOLDERS[0]}/<wnid>/<image> or {FOLDERS[0]}/train/<wnid>/<image>, "
+        "with wnids such as n01440764. Get it from image-net.org, and point PDDM_LAB_DATA at the folder that holds it."
     )
 
 
@@ -92,10 +91,10 @@ def list_items(data_root: Path, protocol: str, split_seed: int = 0) -> Listing:
     Args:
         data_root: folder that holds imagenet.
         protocol: zero-shot or transfer.
-        split_seed: of the split, where zero-shot has no lists.
+        split_seed: of the split for zero-shot without lists.
 
     Raises:
-        DataError: no ImageNet, no list where one is needed, lists that share classes or name none that is here.
+        DataError: no ImageNet, a list is missing, or the lists share classes or name none of the classes here.
     """
     top, root = find(data_root)
     wnids = _wnids(root)
@@ -103,26 +102,28 @@ def list_items(data_root: Path, protocol: str, split_seed: int = 0) -> Listing:
     notes = [_LEAK]
     if train is None and protocol == "transfer":
         raise DataError(
-            f"{PREFIX}transfer trains on a list of classes and {top / LISTS[0]} is missing: expected a wnid a line, "
-            "such as the 1000 of ILSVRC. All other classes are then measured, or those of test_classes.txt."
+            f"{PREFIX}transfer trains on a list of classes, but {top / LISTS[0]} is missing: expected a wnid per line, "
+            "such as the 1000 of ILSVRC. All other classes, or those of test_classes.txt, are then measured."
         )
     if train is None and test is None:
         trains = halves_by_hash(wnids, split_seed, 1 - UNSEEN_SHARE)
         train = {wnid for wnid, is_trained in zip(wnids, trains, strict=True) if is_trained}
-        notes.append(f"No lists of classes: a seeded hash of the wnid trains on {len(train)} of {len(wnids)}.")
+        notes.append(
+            f"Without lists of classes, a seeded hash of the wnid chooses {len(train)} of {len(wnids)} to train."
+        )
     train = set(wnids) - (test or set()) if train is None else train
     test = set(wnids) - train if test is None else test
     if both := train & test:
         raise DataError(
-            f"{top}: {LISTS[0]} and {LISTS[1]} share {len(both)} classes, first {min(both)}: expected none."
+            f"{top}: {LISTS[0]} and {LISTS[1]} share {len(both)} classes, such as {min(both)}. Expected none."
         )
     used = [wnid for wnid in wnids if wnid in train or wnid in test]
     if not (train & set(used) and test & set(used)):
         raise DataError(
-            f"{root}: of the classes to train on or to measure on none is here. Check {' and '.join(LISTS)}."
+            f"{root} has none of the classes to train on, or none to measure on. Check {' and '.join(LISTS)}."
         )
     if missing := (train | test) - set(used):
-        notes.append(f"{len(missing)} classes of the lists are not here, first {min(missing)}.")
+        notes.append(f"{len(missing)} classes of the lists are missing here, such as {min(missing)}.")
     names = _names(top / "words.txt")
     files = [image_names(root / wnid) for wnid in used]
     inner = root.relative_to(top).as_posix()
@@ -149,6 +150,6 @@ def _read_list(path: Path) -> set[str] | None:
 
 
 def _names(path: Path) -> dict[str, str]:
-    """Wnid -> its first name with the wnid, since names come twice ("crane")."""
+    """Wnid -> its first name with the wnid, since two classes can have the same name ("crane")."""
     rows = read_rows(path, 2, separator="\t") if path.is_file() else []
     return {wnid: f"{names.split(',')[0]} ({wnid})" for wnid, names in rows}

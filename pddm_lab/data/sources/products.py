@@ -1,4 +1,4 @@
-"""`products`: Stanford Online Products in its official layout; Ebay_train.txt trains, Ebay_test.txt is unseen."""
+"""`products`: Stanford Online Products in its official layout; Ebay_train.txt lists the training classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LISTS = ("Ebay_train.txt", "Ebay_test.txt")
 
 
 def fetch(data_root: Path, progress: Progress | None = None) -> Path:
-    """Download and unpack the official archive by pytorch-metric-learning's reader, unless it is there.
+    """Download the official archive with pytorch-metric-learning's reader, unless it is there.
 
     Raises:
         DataError: no network, or a data root that cannot be written.
@@ -38,20 +38,20 @@ def _reader() -> Reader:
 
 
 def is_present(data_root: Path) -> bool:
-    """Whether both lists lie there."""
+    """Whether both lists are there."""
     return all((data_root / FOLDER / name).is_file() for name in _LISTS)
 
 
 def list_items(data_root: Path, split_seed: int = 0, counts: tuple[int, int] | None = None) -> Listing:
-    """Items in the order of the lists; a class is named by its kind of product and its number.
+    """Items in the order of the lists; a class name is a kind of product and a number.
 
     Args:
         data_root: folder that holds Stanford_Online_Products.
         split_seed: unused: the split is the published one.
-        counts: (items, classes) to insist on; None: the published ones.
+        counts: expected (items, classes); None: the published ones.
 
     Raises:
-        DataError: the data set is missing, laid out otherwise or incomplete.
+        DataError: the data set is missing, incomplete, or has another layout.
     """
     root, advice = data_root / FOLDER, how_to_get("products", data_root)
     check_layout(root, _LISTS, _TITLE, advice)
@@ -77,16 +77,12 @@ def list_items(data_root: Path, split_seed: int = 0, counts: tuple[int, int] | N
 
 
 SOURCE = Source(
-    name="products",
-    title="Stanford Online Products",
-    folder_name=FOLDER,
+    name="products", title=_TITLE, folder_name=FOLDER,
     size="2.9 GB to download; 120 053 photos of 22 634 products",
     licence="research; the photos belong to their sellers",
     attribution=(
         "H. O. Song, Y. Xiang, S. Jegelka, S. Savarese, Deep Metric Learning via Lifted Structured Feature Embedding, "
         "CVPR 2016."
     ),
-    list_items=list_items,
-    is_present=is_present,
-    fetch=fetch,
-)
+    list_items=list_items, is_present=is_present, fetch=fetch,
+)  # fmt: skip

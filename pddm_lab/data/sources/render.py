@@ -1,7 +1,7 @@
 """SVG -> PNG on all cores.
 
-The renderer holds the interpreter, so threads gain nothing. A worker is this very file run as a script: that works from
-a notebook, a server's thread or a test alike, where forking or re-importing the main program would not.
+The renderer holds the interpreter, so threads gain nothing. A worker runs this file as a script. Unlike forking or
+importing the main program again, that works from a notebook, a server's thread and a test.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def render_svgs(jobs: Sequence[tuple[Path, str]], side: int, progress: Progress 
     Args:
         jobs: (path of the PNG, text of the SVG).
         side: pixels.
-        progress: called with (done, total, what), always from the caller's thread.
+        progress: called from the caller's thread as pictures are done.
 
     Raises:
         DataError: a picture cannot be rendered or written.
@@ -50,9 +50,7 @@ def _run_worker(jobs: Sequence[tuple[Path, str]], side: int) -> int:
     )
     if done.returncode:
         why = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
-        raise DataError(
-            f"Cannot render pictures with resvg-py ({why}). Check the free space on the disk, then try again."
-        )
+        raise DataError(f"Cannot render pictures with resvg-py ({why}). Check the free disk space, then try again.")
     return len(jobs)
 
 
