@@ -173,7 +173,7 @@ def test_cub_lists_that_do_not_fit(tmp_path: Path) -> None:
     (root / "image_class_labels.txt").write_text("1 1\n2 1\n")
     assert "image_class_labels.txt does not match" in _error(cub200.list_items, tmp_path, (16, 4))
     (root / "classes.txt").unlink()
-    assert "not laid out as CUB-200-2011" in _error(cub200.list_items, tmp_path, (16, 4))
+    assert "does not have the layout of CUB-200-2011" in _error(cub200.list_items, tmp_path, (16, 4))
     assert "classes.txt is missing" in _error(cub200.list_items, tmp_path, (16, 4))
 
 

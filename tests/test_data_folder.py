@@ -55,6 +55,6 @@ def test_what_is_no_folder_of_classes_is_one_clear_error(tmp_path: Path) -> None
     assert "has 2 images outside of class folders" in message(loose)
     assert "has only one class with images (a)" in message(tmp_path / "loose")
     (tmp_path / "hollow" / "a").mkdir(parents=True)
-    assert "has 1 folders, none with images in it" in message(tmp_path / "hollow")
+    assert "has 1 folders, all without images" in message(tmp_path / "hollow")
     assert "does not exist" in message(tmp_path / "loose" / "a" / "0.png")
     assert "expected" in message("")
