@@ -58,7 +58,7 @@ unit_hidden = None  # int, Width of the PDDM unit's layers; 0: the same as dim, 
 unit_dropout = None  # float, Dropout after each layer of the PDDM unit; 0 to 1. [0.0]
 unit_normalize = None  # bool, L2-normalise u and v before the PDDM unit's first layers (one text does; measured worse). [False]
 unit_position = None  # bool, Let the PDDM unit see the place v of a pair; without it S is one learned global measure of the difference u. [True]
-unit_global = None  # float, What g starts at in S = W_s c + b_s - g D, where the unit corrects the distance; 0: no D, as in the paper. [0.0; lab 1.0]
+unit_global = None  # float, Initial g of the score W_s c + b_s - g D, in which the unit corrects the distance; 0: no D, as in the paper. [0.0; lab 1.0]
 unit_detached = None  # bool, Let the unit learn on detached features, so that E_m leaves the embedding as E_e makes it. [False; lab True]
 familiarity = None  # float, Cosine to the nearest training class at which the unit and the pretrained features correct D by half; 0: off. [0.0; lab 0.55]
 mining = None  # str, anchor: a hard quadruplet for every item of a batch. batch: the paper's one hardest quadruplet of a batch. ['anchor'; paper 'batch']
@@ -89,7 +89,7 @@ device = None  # str, auto: cuda where there is one, else cpu. ['auto']
 devices = None  # int, Processes, one device each; more than one trains with DDP (gloo on CPUs, nccl on GPUs). [1]
 precision = None  # str, auto: bf16 on a GPU that has it, fp16 on an older one; on a CPU 32, or bf16 for a frozen trunk if fast. ['auto']
 workers = None  # int, Processes that load images; -1: one per core but one, at most 8. [-1]
-resume = None  # bool, Go on with the run `run_name`, which stopped, rather than begin one. [False]
+resume = None  # bool, Resume the stopped run `run_name` instead of starting a new one. [False]
 # fmt: on
 
 # %%

@@ -75,7 +75,7 @@ class TrainConfig:
     unit_position: bool = True
     """Let the PDDM unit see the place v of a pair; without it S is one learned global measure of the difference u."""
     unit_global: float = 0.0
-    """What g starts at in S = W_s c + b_s - g D, where the unit corrects the distance; 0: no D, as in the paper."""
+    """Initial g of the score W_s c + b_s - g D, in which the unit corrects the distance; 0: no D, as in the paper."""
     unit_detached: bool = False
     """Let the unit learn on detached features, so that E_m leaves the embedding as E_e makes it."""
     familiarity: float = 0.0

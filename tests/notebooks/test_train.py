@@ -1,4 +1,4 @@
-"""The training notebook: in step with the configuration and with its pair, and it runs as papermill's users expect."""
+"""The training notebook matches the configuration and its pair, and runs as users of papermill expect."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 import jupytext
 import nbformat
 import pytest
+
+from papermill.translators import PythonTranslator
 
 from pddm_lab import config
 from pddm_lab.config import PRESETS, TrainConfig
@@ -33,16 +35,15 @@ def field_docs() -> dict[str, str]:
 
 
 def parameters_cell() -> str:
-    """What the cell of parameters is to say: each field, its type, its meaning, and what the presets make of it."""
+    """The expected cell of parameters: each field with its type, its meaning and the presets' values."""
     lines, docs = [], field_docs()
     for field in dataclasses.fields(TrainConfig):
         quick, *others = (getattr(preset, field.name) for preset in PRESETS.values())
-        kind = "str" if str(field.type).startswith(("Literal", "SimilarityName")) else field.type
         value = repr(quick).replace("'", '"') if field.name in ("preset", "dataset") else "None"
         differ = [f"{name} {other!r}" for name, other in zip(list(PRESETS)[1:], others, strict=True) if other != quick]
         default = f" [{'; '.join([repr(quick), *differ])}]" if value == "None" and quick != "" else ""
-        lines.append(f"{field.name} = {value}  # {kind}, {docs[field.name]}{default}")
-    lines.append("resume = None  # bool, Go on with the run `run_name`, which stopped, rather than begin one. [False]")
+        lines.append(f"{field.name} = {value}  # {type(quick).__name__}, {docs[field.name]}{default}")
+    lines.append("resume = None  # bool, Resume the stopped run `run_name` instead of starting a new one. [False]")
     return "\n".join(["# fmt: off", *lines, "# fmt: on"])
 
 
@@ -72,9 +73,21 @@ def test_the_parameters_are_the_configuration() -> None:
     assert cell.source == parameters_cell()
 
 
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_papermill_understands_every_parameter(path: Path) -> None:
+    (cell,) = [
+        cell for cell in nbformat.read(path, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])
+    ]
+    lines = [line for line in ast.parse(cell.source).body if isinstance(line, ast.Assign | ast.AnnAssign)]
+    names = [ast.unparse(line.targets[0] if isinstance(line, ast.Assign) else line.target) for line in lines]
+    parsed = PythonTranslator.inspect(cell)
+    assert [parameter.name for parameter in parsed] == names
+    assert all(parameter.help for parameter in parsed)
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory that is not the repository, with data and runs of its own."""
+    """A working directory outside the repository, with its own data and runs."""
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
     for name in ("PDDM_LAB_DATA", "PDDM_LAB_RUNS"):
         monkeypatch.delenv(name, raising=False)
@@ -93,7 +106,7 @@ def program(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_training_from_the_command_line_is_the_notebook(elsewhere: Path) -> None:
+def test_training_from_the_command_line_executes_the_notebook(elsewhere: Path) -> None:
     done = program(
         "pddm-lab", "train", "quick", "--dataset", "digits", "--steps", "20", "--eval-every", "10", "--resize", "32",
         "--image-size", "32", "--run-name", "one",
@@ -131,7 +144,7 @@ def test_papermill_fails_on_an_unknown_parameter(elsewhere: Path) -> None:
     assert not (elsewhere / "runs").exists()
 
 
-if __name__ == "__main__":  # `make notebooks`: write the cell of parameters anew
+if __name__ == "__main__":  # `make notebooks`: write the cell of parameters again
     source = (NOTEBOOKS / "train.py").read_text(encoding="utf-8")
     before, _, rest = source.partition("# fmt: off\n")
     (NOTEBOOKS / "train.py").write_text(
