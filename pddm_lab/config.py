@@ -8,19 +8,62 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from pddm_lab.errors import ConfigError
 from pddm_lab.similarities import SIMILARITIES, SimilarityName
+from pddm_lab.validation import validated
 
+LARGEST = 10**9
+"""No count and no seed may be larger."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss that can train the embedding; what computes it is in training/objectives.py."""
+
+    title: str
+    options: Mapping[str, float] = field(default_factory=dict)
+    """Name -> default. `loss_lr_scale` is the learning rate of the loss's own weights, as a multiple of lr."""
+
+    @property
+    def is_rival(self) -> bool:
+        """A loss of pytorch-metric-learning; PDDM's own have their options among the fields of `TrainConfig`."""
+        return bool(self.options)
+
+
+LOSSES: dict[str, Loss] = {
+    "quadruplet": Loss("PDDM+Quadruplet"),
+    "triplet": Loss("PDDM+Triplet"),
+    "contrastive": Loss("Contrastive", {"pos_margin": 0.0, "neg_margin": 1.0}),
+    "triplet-hard": Loss("Triplet, batch-hard", {"margin": 0.2}),
+    "triplet-semihard": Loss("Triplet, semi-hard", {"margin": 0.2}),
+    "lifted": Loss("Lifted structure (generalised)", {"neg_margin": 1.0, "pos_margin": 0.0}),
+    "npairs": Loss("N-pairs", {"length_weight": 0.002}),
+    "margin": Loss("Margin", {"margin": 0.2, "beta": 1.2, "loss_lr_scale": 10.0}),
+    "multi-similarity": Loss("Multi-similarity", {"alpha": 2.0, "beta": 50.0, "base": 0.5}),
+    "proxy-nca": Loss("Proxy-NCA", {"softmax_scale": 9.0, "loss_lr_scale": 30.0}),
+    "proxy-anchor": Loss("Proxy-Anchor", {"margin": 0.1, "alpha": 32.0, "loss_lr_scale": 30.0}),
+    "arcface": Loss("ArcFace", {"margin": 28.6, "scale": 64.0, "loss_lr_scale": 30.0}),
+    "classifier": Loss("Classifier's features", {"smoothing": 0.0, "loss_lr_scale": 30.0}),
+}
 if TYPE_CHECKING:
+    LossName = str
     _NameOrNone = str
 else:
+    LossName = Literal[tuple(LOSSES)]
     _NameOrNone = Literal[("", *SIMILARITIES)]
+_Count = Annotated[int, Field(ge=1, le=LARGEST)]
+_CountOrNone = Annotated[int, Field(ge=0, le=LARGEST)]
+_NotNegative = Annotated[float, Field(ge=0)]
+_UpToHalf = Annotated[float, Field(ge=0, le=0.5)]
 
 
 @dataclass(frozen=True)
@@ -40,153 +83,143 @@ class TrainConfig:
     """Folder name of the run; empty: dataset, preset and time."""
     notes: str = ""
     """Free text kept with the run."""
-    known_query_share: float = 0.2
+    known_query_share: _UpToHalf = 0.2
     """Share of each training class held out as queries of the known classes, where a data set names none; 0 to 0.5."""
-    val_class_share: float = 0.2
+    val_class_share: _UpToHalf = 0.2
     """Share of the training classes set apart to choose the best step on; 0 to 0.5, 0 keeps the last step."""
-    split_seed: int = 0
+    split_seed: _CountOrNone = 0
     """Seed of the class splits; apart from `seed`, so that several seeds share their splits."""
 
     trunk: str = "efficientnet_lite0"
     """efficientnet_lite0, googlenet, or any torchvision classification model by name."""
     weights: str = "imagenet"
     """imagenet, none, or the path of a .pth or .safetensors state dict of the trunk."""
-    resize: int = 128
+    resize: _Count = 128
     """Shorter side an image is scaled to before the crop, in pixels."""
-    image_size: int = 128
+    image_size: _Count = 128
     """Side of the square crop the trunk sees, in pixels: centred to evaluate, random with a mirror to train."""
     freeze_trunk: bool = True
     """Train on features of the pretrained trunk, computed once and kept on disk by content."""
-    views: int = 4
+    views: _Count = 4
     """With freeze_trunk, versions of each training image to train on: its centre, and random crops with a mirror."""
-    pool_power: float = 0.5
+    pool_power: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Power of the trunk's pooled features before the head: 0.5 takes signed square roots, 1 leaves them."""
-    dim: int = 128
+    dim: _Count = 128
     """Embedding dimensions (d)."""
 
     similarity: SimilarityName = "pddm"
-    """The similarity that the loss trains."""
-    unit_hidden: int = 0
+    """The similarity that PDDM's losses train; with a rival's loss, the one that mines the quadruplets shown."""
+    unit_hidden: _CountOrNone = 0
     """Width of the PDDM unit's layers; 0: the same as dim, as in the paper."""
-    unit_dropout: float = 0.0
+    unit_dropout: Annotated[float, Field(ge=0, le=0.95)] = 0.0
     """Dropout after each layer of the PDDM unit; 0 to 1."""
     unit_normalize: bool = False
     """L2-normalise u and v before the PDDM unit's first layers (one text does; measured worse)."""
     unit_position: bool = True
     """Let the PDDM unit see the place v of a pair; without it S is one learned global measure of the difference u."""
-    unit_global: float = 0.0
+    unit_global: _NotNegative = 0.0
     """Initial g of the score W_s c + b_s - g D, in which the unit corrects the distance; 0: no D, as in the paper."""
     unit_detached: bool = False
     """Let the unit learn on detached features, so that E_m leaves the embedding as E_e makes it."""
-    familiarity: float = 0.0
+    familiarity: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Cosine to the nearest training class at which the unit and the pretrained features correct D by half; 0: off."""
 
     mining: Literal["anchor", "batch"] = "anchor"
     """anchor: a hard quadruplet for every item of a batch. batch: the paper's one hardest quadruplet of a batch."""
     mining_similarity: _NameOrNone = ""
     """The similarity that mines; empty: the one that is trained."""
-    loss: Literal["quadruplet", "triplet"] = "quadruplet"
-    """quadruplet: PDDM+Quadruplet (both hinges). triplet: PDDM+Triplet (i, j, k only)."""
-    score_margin: float = 0.5
+    loss: LossName = "quadruplet"
+    """What trains the embedding: quadruplet or triplet (PDDM's), or a rival's loss, beside which S learns detached."""
+    loss_options: str = ""
+    """Options of a rival's loss in place of its defaults, as name=value pairs with commas between them."""
+    score_margin: _NotNegative = 0.5
     """Margin between scores of the hard positive and each hard negative (alpha), in score units."""
-    distance_margin: float = 1.0
+    distance_margin: _NotNegative = 1.0
     """Margin between distances of the embedding (beta), in units of D, or of its square with squared_distance."""
-    embedding_weight: float = 0.5
+    embedding_weight: _NotNegative = 0.5
     """Weight of the embedding's own hinge E_e beside E_m (lambda)."""
     squared_distance: bool = False
     """Use the squared Euclidean distance in E_e; no source settles it."""
 
-    steps: int = 500
+    steps: _Count = 500
     """Training steps (batches)."""
-    classes_per_batch: int = 32
+    classes_per_batch: Annotated[int, Field(ge=2, le=LARGEST)] = 32
     """Classes in a batch (P)."""
-    images_per_class: int = 4
+    images_per_class: Annotated[int, Field(ge=2, le=LARGEST)] = 4
     """Images of each class in a batch (K)."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """adamw, or sgd with momentum 0.9."""
-    lr: float = 5e-4
+    lr: _NotNegative = 5e-4
     """Learning rate of the embedding head and the similarities."""
-    trunk_lr_scale: float = 0.1
+    trunk_lr_scale: _NotNegative = 0.1
     """The trunk's learning rate as a share of lr; unused with freeze_trunk."""
-    weight_decay: float = 5e-4
+    weight_decay: _NotNegative = 5e-4
     """Weight decay (gamma)."""
     schedule: Literal["constant", "cosine", "step"] = "constant"
     """Learning rate after the warm-up: constant, cosine to 0, or step: divided by 10 at 1/2 and 3/4 of the steps."""
-    warmup_steps: int = 0
+    warmup_steps: _CountOrNone = 0
     """Steps in which the learning rate rises linearly from 0."""
-    clip_norm: float = 0.0
+    clip_norm: _NotNegative = 0.0
     """Largest L2 norm of the gradient; 0: no clipping."""
-    average: float = 0.99
+    average: Annotated[float, Field(ge=0, le=0.9999)] = 0.99
     """Decay per step of the moving average of the weights, which a run measures and keeps; 0: the last weights."""
-    eval_every: int = 50
+    eval_every: _Count = 50
     """Steps between measurements on the validation classes."""
     selection: SimilarityName = "euclidean"
     """The similarity whose MAP@R on the validation classes chooses the best step."""
-    selection_tolerance: float = 1.0
+    selection_tolerance: _NotNegative = 1.0
     """Standard errors a step may lie below the best and still be as good; the latest such is chosen; 0: the best."""
     refit: Literal["passes", "steps", "none"] = "passes"
     """Then train again on all training classes: for as many passes over them, as many steps, or not at all."""
 
-    seed: int = 0
+    seed: _CountOrNone = 0
     """Seed of the weights, the batches and the augmentation."""
     deterministic: bool = False
     """Ask torch for deterministic algorithms only (slower on a GPU)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where there is one, else cpu."""
-    devices: int = 1
+    devices: _Count = 1
     """Processes, one device each; more than one trains with DDP (gloo on CPUs, nccl on GPUs)."""
     precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
     """auto: bf16 on a GPU that has it, fp16 on an older one; on a CPU 32, or bf16 for a frozen trunk if fast."""
-    workers: int = -1
+    workers: Annotated[int, Field(ge=-1, le=LARGEST)] = -1
     """Processes that load images; -1: one per core but one, at most 8."""
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
-            options, value = get_args(hint), getattr(self, name)
-            if options and value not in options:
-                raise ConfigError(f"{_flag(name)} expects one of {', '.join(map(repr, options))}, got {value!r}.")
-            if hint is float and isinstance(value, int) and not isinstance(value, bool):
-                object.__setattr__(self, name, float(value))
-            elif (not options and not isinstance(value, hint)) or (hint is int and isinstance(value, bool)):
-                raise ConfigError(f"{_flag(name)} expects {hint.__name__}, got {value!r} ({type(value).__name__}).")
-        for name in ("steps", "eval_every", "dim", "image_size", "resize", "devices", "views"):
-            self._at_least(name, 1)
-        for name in ("warmup_steps", "clip_norm", "unit_hidden", "unit_global", "weight_decay", "lr", "trunk_lr_scale"):
-            self._at_least(name, 0)
-        for name in (
-            "score_margin",
-            "distance_margin",
-            "embedding_weight",
-            "selection_tolerance",
-            "seed",
-            "split_seed",
-        ):
-            self._at_least(name, 0)
-        self._at_least("workers", -1)
-        shares = {"known_query_share": 0.5, "val_class_share": 0.5, "unit_dropout": 0.95, "average": 0.9999}
-        for name, high in shares.items():
-            if not 0 <= getattr(self, name) <= high:
-                raise ConfigError(f"{_flag(name)} expects a number from 0 to {high}, got {getattr(self, name)}.")
-        if not 0 < self.pool_power <= 1:
-            raise ConfigError(f"--pool-power expects a number above 0, at most 1, got {self.pool_power}.")
-        if self.images_per_class < 2 or self.classes_per_batch < 2:
-            raise ConfigError("--images-per-class and --classes-per-batch expect 2 or more: a batch holds pairs.")
+        values = validated(self)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)  # an int where a float belongs has become one
         if self.unit_global and self.unit_normalize:
             raise ConfigError("--unit-global expects --no-unit-normalize: D is the length of u as it is.")
         if self.unit_detached and not (self.similarity == "pddm" and self.embedding_weight):
             raise ConfigError(
-                "--unit-detached expects --similarity pddm, and --embedding-weight above 0, since E_e alone moves f."
+                "--unit-detached expects --similarity pddm and --embedding-weight above 0: only E_e trains f."
             )
-        if not 0 <= self.familiarity < 1:
-            raise ConfigError(f"--familiarity expects a number from 0 to below 1, got {self.familiarity}.")
         if self.familiarity and not (self.unit_global and self.freeze_trunk):
             raise ConfigError("--familiarity expects --unit-global above 0 and --freeze-trunk: S fades into -g D.")
         if self.resize < self.image_size:
             raise ConfigError(f"--resize expects --image-size ({self.image_size}) or more, got {self.resize}.")
+        self.options_of_loss()
 
-    def _at_least(self, name: str, low: int) -> None:
-        if getattr(self, name) < low:
-            raise ConfigError(f"{_flag(name)} expects {low} or more, got {getattr(self, name)}.")
+    def options_of_loss(self) -> dict[str, float]:
+        """The options of the loss: its defaults, with those that `loss_options` names replaced.
+
+        Raises:
+            ConfigError: an option that the loss doesn't have, or a value that is no finite number.
+        """
+        options = dict(LOSSES[self.loss].options)
+        for pair in filter(None, (part.strip() for part in self.loss_options.split(","))):
+            name, _, value = (part.strip() for part in pair.partition("="))
+            if name not in options:
+                known = ", ".join(options) or "none"
+                raise ConfigError(f"--loss-options expects options of {self.loss} ({known}), got {pair!r}.")
+            try:
+                options[name] = float(value)
+            except ValueError:
+                options[name] = math.nan
+            if not math.isfinite(options[name]):
+                raise ConfigError(f"--loss-options expects a finite number as {name}, got {value!r}.")
+        return options
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> TrainConfig:
@@ -212,10 +245,6 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
         return dataclasses.asdict(self)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 PRESETS: dict[str, TrainConfig] = {

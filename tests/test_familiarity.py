@@ -26,7 +26,7 @@ from pddm_lab.model.similarity import Mahalanobis
 from pddm_lab.runs.model import load_model, load_similarities
 from pddm_lab.study.methods import LAB
 from pddm_lab.training.losses import embedding_hinge
-from pddm_lab.training.objectives import Learner
+from pddm_lab.training.objectives import Objective
 from pddm_lab.training.trainer import train
 
 
@@ -123,9 +123,9 @@ def test_a_detached_unit_leaves_the_embedding_to_its_own_hinge(digits_config) ->
     for detached in (True, False):
         torch.manual_seed(1)
         config = dataclasses.replace(digits_config, unit_detached=detached, unit_global=1.0)
-        learner = Learner(MetricModel(config, weights="none"), config, [])
+        objective = Objective(MetricModel(config, weights="none"), config, 4, [])
         seen = features.clone().requires_grad_()
-        step = learner._step(seen, labels)
+        step = objective._step(seen, labels, None)
         step.loss.backward()
         i, j, k, l = step.quadruplets
         gradients.append(seen.grad)

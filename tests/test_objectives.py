@@ -1,11 +1,14 @@
+import math
+
 import pytest
 import reference
 import torch
 
-from pddm_lab.config import TrainConfig
+from pddm_lab.config import LOSSES, TrainConfig
+from pddm_lab.errors import ConfigError
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.similarities import LEARNED, SIMILARITIES
-from pddm_lab.training.objectives import VALUE_NAMES, Learner
+from pddm_lab.training.objectives import RIVALS, VALUE_NAMES, Objective
 
 LABELS = torch.arange(6).repeat_interleave(3)
 
@@ -18,7 +21,7 @@ def pooled():
 def learner(**choices):
     torch.manual_seed(0)
     config = TrainConfig.from_parameters({"trunk": "resnet18", "weights": "none", "dim": 8, **choices})
-    return Learner(MetricModel(config), config)
+    return Objective(MetricModel(config), config, 8)
 
 
 @pytest.mark.parametrize("squared", [False, True])
@@ -118,3 +121,59 @@ def test_features_have_unit_length_and_images_go_through_the_trunk():
     torch.testing.assert_close(step_of.model.embedding(images).norm(dim=1), torch.ones(6))
     step_of(images, LABELS[:6]).loss.backward()
     assert dict(step_of.model.named_parameters())["embedding.trunk.network.conv1.weight"].grad.abs().sum() > 0
+
+
+def test_every_rival_is_registered_once():
+    assert set(RIVALS) == {name for name, loss in LOSSES.items() if loss.is_rival}
+
+
+@pytest.mark.parametrize("loss", RIVALS)
+def test_a_rivals_loss_moves_the_embedding_and_similarities_learn_beside_it(pooled, loss):
+    step_of = learner(loss=loss)
+    step = step_of(pooled, LABELS)
+    step.loss.backward()
+    head = step_of.model.embedding.head.weight
+    for name in LEARNED:
+        assert all(p.grad is not None for p in step_of.model.similarity(name).parameters())
+    again = learner(loss=loss)
+    alone = again.rival(again.model.embedding.project_head(pooled), LABELS)
+    alone.backward()
+    assert step.terms["loss"].item() == pytest.approx(alone.item())
+    assert set(step.terms) == {"loss", "mahalanobis_loss", "pddm_loss"} and step.quadruplets.shape == (4, 18)
+    torch.testing.assert_close(head.grad, again.model.embedding.head.weight.grad)
+    assert head.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("loss", RIVALS)
+def test_a_rival_without_similarities_mines_nothing(pooled, loss):
+    torch.manual_seed(0)
+    config = TrainConfig(trunk="resnet18", weights="none", dim=8, loss=loss)
+    alone = Objective(MetricModel(config), config, 6, learning=())
+    step = alone(pooled, LABELS)
+    assert step.quadruplets.shape == step.euclidean.shape == (4, 0) and set(step.terms) == {"loss"}
+    moved = {id(p) for group in alone.groups() for p in group["params"]}
+    assert not moved & {id(p) for p in alone.model.learned.parameters()}
+    assert {id(p) for p in alone.rival.parameters()} <= moved  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("loss", ["proxy-nca", "proxy-anchor", "arcface", "classifier", "margin"])
+def test_weights_of_a_loss_learn_at_their_own_rate_and_do_not_decay(loss):
+    step_of = learner(loss=loss, lr=1e-3)
+    own = step_of.groups()[-1]
+    assert own["base_lr"] == pytest.approx(1e-3 * LOSSES[loss].options["loss_lr_scale"]) and own["weight_decay"] == 0
+    assert [id(p) for p in own["params"]] == [id(p) for p in step_of.rival.parameters()] != []
+
+
+def test_options_of_a_loss_replace_its_defaults():
+    arcface = learner(loss="arcface", loss_options="scale=16, loss_lr_scale=2").rival
+    assert arcface.loss.scale == 16 and arcface.lr_scale == 2
+    assert arcface.loss.margin == pytest.approx(math.radians(28.6))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [("scael=1", "scael"), ("scale=nan", "finite number"), ("scale", "finite number"), ("scale=x", "finite number")],
+)
+def test_a_bad_option_of_a_loss_names_the_flag(options, message):
+    with pytest.raises(ConfigError, match=f"--loss-options.*{message}"):
+        TrainConfig(loss="arcface", loss_options=options)

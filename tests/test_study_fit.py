@@ -76,9 +76,9 @@ def test_bad_settings_are_told(material: Material) -> None:
     train = material.dataset.train
     with pytest.raises(ConfigError, match="pool_power can't differ"):
         fit(material, METHODS["pddm"], {"pool_power": 1.0}, train, 1)
-    with pytest.raises(ConfigError, match="pddm has no setting marign"):
+    with pytest.raises(ConfigError, match=r"options of quadruplet .*marign"):
         fit(material, METHODS["pddm"], {"marign": 1.0}, train, 1)
-    with pytest.raises(ConfigError, match="contrastive doesn't take these settings"):
+    with pytest.raises(ConfigError, match=r"options of contrastive .*marign"):
         fit(material, METHODS["contrastive"], {"marign": 1.0}, train, 1)
     with pytest.raises(ConfigError, match="frozen"):
         Material.load(dataclasses.replace(material.config, freeze_trunk=False))

@@ -16,7 +16,8 @@ from pddm_lab.runs.compare import list_runs
 from pddm_lab.runs.model import load_model, load_similarities
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import SIMILARITIES
-from pddm_lab.training.loop import Training, learning_rate_factor, resolve_device
+from pddm_lab.training.loop import learning_rate_factor, resolve_device
+from pddm_lab.training.phases import RunTraining
 from pddm_lab.training.trainer import resume, train
 
 
@@ -89,16 +90,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config, monkeypatch, stop_aft
     config = dataclasses.replace(config, unit_dropout=0.2, val_class_share=0.4)
     whole = train(config, progress=False)
     broken = dataclasses.replace(config, run_name="broken")
-    log = Training._log
+    log = RunTraining._log
     done: list[bool] = []
 
-    def pull_the_plug(self, phase, step, *rest):
-        log(self, phase, step, *rest)
-        if (phase, step) == stop_after and not done:
+    def pull_the_plug(self, phase, loop, result):
+        log(self, phase, loop, result)
+        if (phase, loop.step) == stop_after and not done:
             done.append(True)
             raise RuntimeError("power cut")
 
-    monkeypatch.setattr(Training, "_log", pull_the_plug)
+    monkeypatch.setattr(RunTraining, "_log", pull_the_plug)
     with pytest.raises(RuntimeError, match="power cut"):
         train(broken, progress=False)
     failed = Run.open(f"{config.runs_root}/broken")

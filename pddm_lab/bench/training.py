@@ -21,7 +21,7 @@ from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.features import AUTOCAST, INFERENCE_BATCH, ImageFiles, image_loader, prepare, run_network
 from pddm_lab.training.loop import resolve_device
-from pddm_lab.training.objectives import Learner
+from pddm_lab.training.objectives import Objective
 
 BATCH = 64
 HEAVY = ("streamlit", "umap", "plotly", "torch", "faiss")
@@ -51,7 +51,7 @@ def measure(images: int, say: Say) -> list[Measure]:
 
 
 def _steps(config: TrainConfig) -> list[Measure]:
-    """A step of the lab's learner beside triplets mined by distance, on one head each, all with the same optimiser."""
+    """A step of PDDM's objective beside triplets mined by distance, on one head each, all with the same optimiser."""
     from pytorch_metric_learning.losses import TripletMarginLoss
     from pytorch_metric_learning.miners import BatchHardMiner
 
@@ -59,9 +59,10 @@ def _steps(config: TrainConfig) -> list[Measure]:
 
     def lab(*companions: str) -> Callable[[], object]:
         model = MetricModel(config, weights="none")
-        learner, pooled = Learner(model, config, companions), torch.rand(BATCH, model.embedding.trunk.dim)
+        objective = Objective(model, config, BATCH // 4, companions)
+        pooled = torch.rand(BATCH, model.embedding.trunk.dim)
         return _step([*model.embedding.head.parameters(), *model.learned.parameters()],
-                     lambda: learner(pooled, labels).loss)  # fmt: skip
+                     lambda: objective(pooled, labels).loss)  # fmt: skip
 
     def library() -> Callable[[], object]:
         embedding = MetricModel(config, weights="none").embedding
@@ -136,11 +137,11 @@ def _loading(config: TrainConfig, paths: list[Path], steps: int = 8) -> Measure:
     """What a step of fine-tuning waits for its images."""
     device, _ = resolve_device(config)
     model = MetricModel(config, weights="none").train()
-    learner = Learner(model, config)
+    objective = Objective(model, config, BATCH // 4)
     labels = clustered(BATCH, 4, 1.0)[1]
 
     def step(images: Tensor) -> None:
-        learner(images, labels).loss.backward()
+        objective(images, labels).loss.backward()
         model.zero_grad(set_to_none=True)
 
     files = ImageFiles(paths, config.resize, config.image_size)

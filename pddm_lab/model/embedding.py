@@ -51,6 +51,10 @@ class EmbeddingNet(nn.Module):
         features = F.normalize(self.head(inputs), dim=-1)
         return features if self.pretrained is None else joined(features, self.pretrained(inputs))
 
+    def project_head(self, pooled: Float[Tensor, "n trunk_dim"]) -> Float[Tensor, "n dim"]:
+        """What the head returns for the trunk's pooled features, before it is scaled to unit length."""
+        return self.head(signed_power(pooled, self.power))
+
     def fit_pretrained(self, pooled: Float[Tensor, "items trunk_dim"]) -> None:
         """Before training: see the training items' pooled features, where features carry what the trunk says."""
         if self.pretrained is not None:

@@ -128,7 +128,7 @@ def step_cost(method: Method) -> float:
     if method.objective == "joint":
         mines = method.fixed.get("mining", "anchor") == "anchor" and method.fixed.get("mining_similarity", "pddm")
         return 28.0 if mines == "pddm" and "pddm" in method.ranks else 11.0
-    return {"margin": 18.0, "triplet_semihard": 11.0, "proxy_anchor": 8.0}.get(method.objective, 6.0)
+    return {"margin": 18.0, "triplet_semihard": 11.0, "proxy_anchor": 8.0}.get(method.name, 6.0)
 
 
 def compare(

@@ -1,12 +1,10 @@
 """Train one method on some items of a material, and watch MAP@R on classes it doesn't train on.
 
-The loop is that of a run (training.py) without files: the same batches, views, seeds of dropout, learning rates and
-moving average. The seconds on a curve are those of the training steps alone.
+The loop is that of a run (training/loop.py). The seconds on a curve are those of the training steps alone.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import time
@@ -19,15 +17,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pddm_lab.data.sampler import ClassBatches
 from pddm_lab.errors import LabError
 from pddm_lab.metrics.retrieval import average_precisions
 from pddm_lab.model.embedding import MetricModel, signed_power
 from pddm_lab.model.similarity import Similarity, make_similarity
+from pddm_lab.similarities import LEARNED
 from pddm_lab.study.material import Material
 from pddm_lab.study.methods import Method
-from pddm_lab.study.objectives import Objective
-from pddm_lab.training.loop import learning_rate_factor
+from pddm_lab.training.loop import Loop, view_inputs
 
 EVAL_EVERY = 50
 """Steps between measurements."""
@@ -58,27 +55,31 @@ class Fitting:
         self, material: Material, method: Method, settings: Mapping[str, Any], items: Int[np.ndarray, " items"],
         steps: int, seed: int = 0,
     ) -> None:  # fmt: skip
-        self.material, self.method, self.settings, self.seed = material, method, settings, seed
+        self.material, self.method, self.settings, self.items = material, method, settings, items
         self.curve: list[dict[str, Any]] = []
-        self.step, self.seconds = 0, 0.0
-        self._losses: list[float] = []
-        self.model: MetricModel | None = None
+        self.seconds = 0.0
+        self.loop: Loop | None = None
         if not method.trains:
             self._features = _untrained(material, method, settings, items)
             return
-        labels, train = material.dataset.labels, material.dataset.train
-        classes, numbers = np.unique(labels[items], return_inverse=True)
+        # The inputs have their power taken already.
+        config = dataclasses.replace(method.config(material, settings, seed), steps=max(steps, 1), pool_power=1.0)
         torch.manual_seed(seed)
-        self._objective = method.build(material, settings, seed, len(classes))
-        self._config = dataclasses.replace(self._objective.config, steps=max(steps, 1))
-        self._optimizer = _optimizer(self._objective)
-        self._batches = ClassBatches(labels, items, self._config.classes_per_batch, self._config.images_per_class, seed)
-        self._number_of, self._row_of = np.full((2, len(labels)), -1)
-        self._number_of[items] = numbers
-        self._row_of[train] = np.arange(len(train))
-        self._objective.model.embedding.fit_pretrained(material.inputs[torch.from_numpy(items)])
-        self._items = items
-        self.model = copy.deepcopy(self._objective.model).eval().requires_grad_(False)
+        model = MetricModel(config, trunk=material.stand_in())
+        model.embedding.fit_pretrained(material.inputs[torch.from_numpy(items)])
+        inputs = view_inputs(material.views, material.dataset.train, seed)
+        learning = [name for name in LEARNED if name in method.ranks]
+        self.loop = Loop(model, config, material.dataset.labels, items, inputs, learning)
+
+    @property
+    def model(self) -> MetricModel | None:
+        """The model with the moving average of the weights; None for a method that doesn't train."""
+        return self.loop.kept if self.loop else None
+
+    @property
+    def step(self) -> int:
+        """Steps taken so far."""
+        return self.loop.step if self.loop else 0
 
     def advance(self, to: int, validation: Int[np.ndarray, " validation"] | None = None) -> dict[str, Any]:
         """Train up to a step, and add a row to the curve.
@@ -90,41 +91,21 @@ class Fitting:
         Raises:
             DivergedError: its loss is no number any more.
         """
-        begun = time.perf_counter()
-        while self.model is not None and self.step < to:
-            self.step += 1
-            self._losses.append(self._take_step(self.model))
-        self.seconds += time.perf_counter() - begun
-        if self.model is not None and self._config.familiarity:
-            labels = torch.from_numpy(self.material.dataset.labels[self._items])
-            self.model.remember_classes(self.embed(self._items), labels)
-        loss = float(np.mean(self._losses)) if self._losses else None
+        start, losses = time.perf_counter(), []
+        while self.loop and self.loop.step < to:
+            losses.append(float(self.loop.take_step().loss.detach()))
+        self.seconds += time.perf_counter() - start
+        if self.loop and self.loop.config.familiarity:
+            labels = torch.from_numpy(self.material.dataset.labels[self.items])
+            self.loop.kept.remember_classes(self.embed(self.items), labels)
+        loss = float(np.mean(losses)) if losses else None
         if loss is not None and not math.isfinite(loss):
             raise DivergedError(f"{self.method.name} diverged by step {self.step} with {dict(self.settings)}.")
         row: dict[str, Any] = {"step": self.step, "seconds": self.seconds, "loss": loss}
         if validation is not None:
             row |= _measured(self, validation)
-        self._losses = []
         self.curve.append(row)
         return row
-
-    def _take_step(self, kept: MetricModel) -> float:
-        """As a run takes it: batch, views, dropout and learning rate depend on the seed and the step alone."""
-        batch = self._batches.batch(self.step)
-        view = np.random.default_rng([self.seed, self.step]).integers(len(self.material.views), size=len(batch))
-        inputs = self.material.views[torch.from_numpy(view), torch.from_numpy(self._row_of[batch])]
-        torch.manual_seed(self.seed * 1_000_003 + self.step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = group["base_lr"] * learning_rate_factor(self._config, self.step)
-        self._objective.train()
-        loss = self._objective(inputs, torch.from_numpy(self._number_of[batch]))
-        loss.backward()
-        if self._config.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self._objective.parameters(), self._config.clip_norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        _follow(kept, self._objective.model, self._config.average, self.step)
-        return float(loss.detach())
 
     @torch.no_grad()
     def embed(self, items: Int[np.ndarray, " items"]) -> Float[Tensor, "items dim"]:
@@ -179,22 +160,6 @@ def fit(
 def measured_steps(method: Method, steps: int, eval_every: int) -> list[int]:
     """The steps at which a curve has a row."""
     return [*range(eval_every, steps, eval_every), steps] if method.trains else [0]
-
-
-def _optimizer(objective: Objective) -> torch.optim.Optimizer:
-    config = objective.config
-    groups = [{"lr": config.lr, **group} for group in objective.groups()]
-    groups = [group | {"base_lr": group["lr"]} for group in groups]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-
-
-@torch.no_grad()
-def _follow(kept: MetricModel, model: MetricModel, decay: float, step: int) -> None:
-    """Move the weights that are kept towards the model's, as a run does."""
-    decay = min(decay, (1 + step) / (10 + step)) if decay else 0.0
-    torch._foreach_lerp_([*kept.parameters()], [p.detach() for p in model.parameters()], 1 - decay)
 
 
 def _untrained(

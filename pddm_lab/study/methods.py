@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pddm_lab.config import PRESETS, TrainConfig
+from pddm_lab.config import LOSSES, PRESETS, TrainConfig
 from pddm_lab.errors import ConfigError
-from pddm_lab.similarities import LEARNED, SimilarityName
+from pddm_lab.similarities import SimilarityName
 from pddm_lab.study.material import SHARED, Material
-from pddm_lab.study.objectives import LIBRARY, Joint, Objective, library_objective
 
 CONFIGURATIONS = 6
 """Each method searches this many."""
@@ -39,7 +38,7 @@ class Method:
     family: str
     """pddm; mined: PDDM's loss on quadruplets that another similarity mines; baseline; untrained."""
     objective: str
-    """joint: the lab's own, by `TrainConfig`; one of `objectives.LIBRARY`; or one of `UNTRAINED`."""
+    """joint: PDDM's, as the settings say; a rival of `config.LOSSES`; or one of `UNTRAINED`."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Settings that are not searched."""
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -63,8 +62,13 @@ class Method:
     def config(self, material: Material, settings: Mapping[str, Any], seed: int = 0) -> TrainConfig:
         """The configuration that settings amount to on a material.
 
+        Args:
+            material: what it is to train on.
+            settings: one of `configurations`: fields of `TrainConfig`, and options of the loss.
+            seed: of the training.
+
         Raises:
-            ConfigError: a setting that makes another material, or a bad value.
+            ConfigError: a setting that makes another material, one that the method doesn't have, or a bad value.
         """
         if foreign := sorted(set(settings) & set(SHARED)):
             raise ConfigError(f"{', '.join(foreign)} can't differ between the methods of a study.")
@@ -72,30 +76,10 @@ class Method:
         preset = PRESETS[material.config.preset].to_dict()
         changed = {name: value for name, value in base.items() if name in SHARED or value != preset[name]}
         own = {name: value for name, value in settings.items() if name in _FIELDS}
-        return TrainConfig.from_parameters({**changed, "selection": self.selection, **own, "seed": seed})
-
-    def build(self, material: Material, settings: Mapping[str, Any], seed: int, classes: int) -> Objective:
-        """The untrained objective, its weights drawn from torch's generator.
-
-        Args:
-            material: what it is to train on.
-            settings: one of `configurations`.
-            seed: of the training.
-            classes: how many it trains on.
-
-        Raises:
-            ConfigError: a setting that the method doesn't have.
-        """
-        config = self.config(material, settings, seed)
-        options = {name: value for name, value in settings.items() if name not in _FIELDS}
-        if self.objective in LIBRARY:
-            try:
-                return library_objective(self.objective, config, material.stand_in(), classes, options)
-            except (TypeError, KeyError) as error:
-                raise ConfigError(f"{self.name} doesn't take these settings: {error}.") from error
-        if options:
-            raise ConfigError(f"{self.name} has no setting {', '.join(sorted(options))}.")
-        return Joint(config, material.stand_in(), [name for name in LEARNED if name in self.ranks])
+        options = ",".join(f"{name}={value}" for name, value in settings.items() if name not in _FIELDS)
+        loss = {"loss": self.objective} if self.objective in LOSSES else {}
+        of_method = {"selection": self.selection, "loss_options": options, **loss, **own, "seed": seed}
+        return TrainConfig.from_parameters(changed | of_method)
 
 
 def _pddm(name: str, title: str, family: str = "pddm", **fixed: Any) -> Method:
@@ -107,7 +91,7 @@ def _baseline(
     objective: str, title: str, *, fixed: Mapping[str, Any] | None = None, rates: tuple[float, ...] = LEARNING_RATES,
     **grid: tuple[Any, ...],
 ) -> Method:  # fmt: skip
-    return Method(objective, title, "baseline", objective, fixed or {}, {"lr": rates, **grid})
+    return Method(objective.replace("-", "_"), title, "baseline", objective, fixed or {}, {"lr": rates, **grid})
 
 
 def _proxy(objective: str, title: str, fixed: Mapping[str, Any] | None = None, **grid: tuple[Any, ...]) -> Method:
@@ -136,14 +120,14 @@ METHODS: dict[str, Method] = {
             {"lr": LEARNING_RATES, "score_margin": (0.5, 0.2)}, ("euclidean", "mahalanobis"), "mahalanobis",
         ),
         _baseline("contrastive", "Contrastive", neg_margin=(1.0, 0.5)),
-        _baseline("triplet_hard", "Triplet, batch-hard", margin=(0.2, 0.5)),
-        _baseline("triplet_semihard", "Triplet, semi-hard", margin=(0.2, 0.1)),
+        _baseline("triplet-hard", "Triplet, batch-hard", margin=(0.2, 0.5)),
+        _baseline("triplet-semihard", "Triplet, semi-hard", margin=(0.2, 0.1)),
         _baseline("lifted", "Lifted structure (generalised)", rates=HIGHER_RATES, neg_margin=(1.0, 10.0)),
         _baseline("npairs", "N-pairs", rates=HIGHER_RATES, length_weight=(0.002, 0.02)),
         _baseline("margin", "Margin", fixed={"margin": 0.2, "loss_lr_scale": 10.0}, beta=(1.2, 0.6)),
-        _baseline("multi_similarity", "Multi-similarity", fixed={"alpha": 2, "beta": 50}, base=(0.5, 0.8)),
-        _proxy("proxy_nca", "Proxy-NCA", softmax_scale=(9.0, 30.0)),
-        _proxy("proxy_anchor", "Proxy-Anchor", {"margin": 0.1}, alpha=(32.0, 16.0)),
+        _baseline("multi-similarity", "Multi-similarity", fixed={"alpha": 2, "beta": 50}, base=(0.5, 0.8)),
+        _proxy("proxy-nca", "Proxy-NCA", softmax_scale=(9.0, 30.0)),
+        _proxy("proxy-anchor", "Proxy-Anchor", {"margin": 0.1}, alpha=(32.0, 16.0)),
         _proxy("arcface", "ArcFace", {"margin": 28.6}, scale=(64.0, 16.0)),
         _proxy("classifier", "Classifier's features", smoothing=(0.0, 0.1)),
         Method("pretrained", "Pretrained features", "untrained", "pretrained",

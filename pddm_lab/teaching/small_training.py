@@ -1,6 +1,6 @@
 """A small training in memory, for teaching: a head and the similarities learn on a frozen trunk's features in seconds.
 
-Batches, miner, objective and model are those of a run; nothing is chosen on validation classes, and nothing is kept.
+The loop, the miner and the model are those of a run; nothing is chosen on validation classes, and nothing is saved.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Dataset
-from pddm_lab.data.sampler import ClassBatches
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.runs.log import coded_table, quadruplet_columns
 from pddm_lab.runs.quadruplets import Mined
-from pddm_lab.training.objectives import Learner, Step
+from pddm_lab.training.loop import Loop, view_inputs
+from pddm_lab.training.objectives import Step
 
 PHASE = "refit"
 """What the log of a small training calls its only phase: it trains on all training classes, as a refit does."""
@@ -53,18 +53,14 @@ class SmallTraining:
         torch.manual_seed(self.config.seed)
         self.model = MetricModel(self.config)
         self.model.embedding.trunk.requires_grad_(False)
-        self._learner = Learner(self.model, self.config)
-        self._batches = ClassBatches(
-            self.labels, self.dataset.train, self.config.classes_per_batch, self.config.images_per_class,
-            self.config.seed,
-        )  # fmt: skip
-        weights = [*self.model.embedding.head.parameters(), *self.model.learned.parameters()]
-        self._optimiser = torch.optim.AdamW(weights, lr=self.config.lr, weight_decay=self.config.weight_decay)
+        train = self.dataset.train
+        inputs = view_inputs(self.pooled[torch.from_numpy(train)][None], train, self.config.seed)
+        self._loop = Loop(self.model, self.config, self.labels, train, inputs)
         self._mined: list[dict] = []
 
     def batch(self, step: int) -> Int[np.ndarray, " items"]:
         """Items of the batch of a step, those of a class next to each other."""
-        return self._batches.batch(step)
+        return self._loop.batch(step)
 
     def features(self, items: Int[np.ndarray, " items"]) -> Float[Tensor, "items dim"]:
         """Unit-length features of some items by the model as it is now."""
@@ -73,9 +69,8 @@ class SmallTraining:
 
     def look(self, items: Int[np.ndarray, " items"]) -> Step:
         """What a step would make of a batch; nothing is learned."""
-        assert self.labels is not None
         with torch.no_grad():
-            return self._learner(self.pooled[torch.from_numpy(items)], torch.from_numpy(self.labels[items]))
+            return self._loop.objective(self.pooled[torch.from_numpy(items)], self._loop.numbered(items))
 
     def columns(self, items: Int[np.ndarray, " items"], result: Step) -> dict[str, np.ndarray]:
         """A batch's quadruplets as columns of a run's log."""
@@ -89,15 +84,11 @@ class SmallTraining:
 
     def train(self, steps: int) -> None:
         """Go on for so many steps."""
-        assert self.labels is not None
-        for step in range(len(self.losses) + 1, len(self.losses) + 1 + steps):
-            items = self.batch(step)
-            result = self._learner(self.pooled[torch.from_numpy(items)], torch.from_numpy(self.labels[items]))
-            self._optimiser.zero_grad()
-            result.loss.backward()
-            self._optimiser.step()
+        for _ in range(steps):
+            result = self._loop.take_step()
             self.losses.append(float(result.loss.detach()))
-            self._mined.append({"phase": PHASE, "step": step, **self.columns(items, result)})
+            step = self._loop.step
+            self._mined.append({"phase": PHASE, "step": step, **self.columns(self.batch(step), result)})
 
     def mined(self) -> Mined:
         """All quadruplets so far."""

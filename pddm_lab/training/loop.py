@@ -1,11 +1,8 @@
-"""The loop of a training, as one process runs it: choose the best step, train again on all classes, then measure.
+"""The training loop: one for runs, for the study and for teaching.
 
-A training has phases. `select` leaves some training classes out and finds the step at which they are retrieved best;
-`refit` starts again and trains on all training classes for as many passes; `evaluate` and `gallery` measure the result
-under both protocols and keep it. The test classes are looked at once, in `evaluate`.
-
-With several processes every rank embeds its part of a batch and sees the features of all: two processes compute what
-one would.
+A step follows from the configuration, the weights and the step's number alone: batches, views, dropout and learning
+rate need no state to resume, and are the same on every rank. With several processes every rank embeds its part of a
+batch and sees the features of all, so that two processes compute what one would.
 """
 
 from __future__ import annotations
@@ -13,41 +10,35 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from lightning_fabric import Fabric
 from torch import Tensor
-from tqdm import tqdm
 
-from pddm_lab.config import TrainConfig, runs_root
-from pddm_lab.data.dataset import Dataset
+from pddm_lab.config import TrainConfig
 from pddm_lab.data.sampler import ClassBatches
-from pddm_lab.data.splits import hold_out_classes
 from pddm_lab.errors import ConfigError
-from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.embedding import MetricModel
-from pddm_lab.model.features import ImageFiles, image_loader, trunk_features
-from pddm_lab.progress import Progress, Stopped, progress_bars
-from pddm_lab.runs.log import quadruplet_columns
-from pddm_lab.runs.model import load_model
-from pddm_lab.runs.run import Run
-from pddm_lab.training.finish import Embedder, finish, paths_of
-from pddm_lab.training.objectives import Learner, Step
+from pddm_lab.model.features import ImageFiles, image_loader
+from pddm_lab.similarities import LEARNED
+from pddm_lab.training.objectives import Objective, Step
 
-FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+Part = tuple[int, np.ndarray, np.ndarray]
+"""A step, the items of its whole batch, and the places in it that belong to this process."""
+Inputs = Callable[[Iterable[Part]], Iterator[Tensor]]
+"""Yields what the model sees of each part: uint8 images, or the frozen trunk's features."""
 
 
 def resolve_device(config: TrainConfig) -> tuple[torch.device, str]:
-    """The device and the precision that a configuration comes to on this machine.
+    """The device and the precision that a configuration means on this machine.
 
     Raises:
-        ConfigError: cuda was asked for and there is none, or fp16 on a CPU.
+        ConfigError: cuda is required and there is none, or fp16 is to run on a CPU.
     """
     has_cuda = torch.cuda.is_available()
     if config.device == "cuda" and not has_cuda:
@@ -75,245 +66,134 @@ def learning_rate_factor(config: TrainConfig, step: int) -> float:
     return 1.0
 
 
-class Training:
-    """One process's part in a training; rank 0 measures and writes the run."""
+def view_inputs(views: Float[Tensor, "views train trunk_dim"], train: Int[np.ndarray, " train"], seed: int) -> Inputs:
+    """Inputs from the frozen trunk's features: of each item in a batch one of its views, at random.
 
-    def __init__(self, run: Run, dataset: Dataset, progress: bool) -> None:
-        self.run, self.config, self.dataset = run, run.config, dataset
-        device, self.precision = resolve_device(self.config)
-        self.fabric = Fabric(
-            accelerator=device.type, devices=self.config.devices, strategy="ddp" if self.config.devices > 1 else "auto",
-            # A frozen trunk's features are computed beforehand; what then trains is small and stays in 32 bits.
-            precision="32-true" if self.config.freeze_trunk else FABRIC_PRECISION[self.precision],  # type: ignore[arg-type]
-        )  # fmt: skip
-        self.fabric.launch()
-        self.rank, self.ranks = self.fabric.global_rank, self.fabric.world_size
-        self.writes = self.fabric.is_global_zero
-        self.shown = progress and self.writes
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS can't be deterministic
-        torch.use_deterministic_algorithms(self.config.deterministic)
-        self.stopped = False
-        self.ids = np.array(dataset.ids, dtype=object)
-        self.class_of = np.array(dataset.class_names, dtype=object)[dataset.labels]
+    Args:
+        views: features of the training items, on the device that trains.
+        train: the training items, in the order of `views`.
+        seed: of the choice.
+    """
+    row_of = {int(item): row for row, item in enumerate(train)}
 
-    def carry_out(self) -> None:
-        """All that the run's checkpoint says isn't done yet, or until someone asks to stop."""
-        try:
-            self._carry_out()
-        except Stopped:
-            self.stopped = True
-        if self.stopped and self.writes:
-            self.run.flush()
-            self.run.update(status="stopped", reason="Stopped on request.")
+    def inputs(parts: Iterable[Part]) -> Iterator[Tensor]:
+        for step, batch, own in parts:
+            view = np.random.default_rng([seed, step]).integers(len(views), size=len(batch))[own]
+            row = np.array([row_of[int(item)] for item in batch[own]])
+            yield views[torch.from_numpy(view).to(views.device), torch.from_numpy(row).to(views.device)]
 
-    def _carry_out(self) -> None:
-        config, labels = self.config, self.dataset.labels
-        checkpoint = self.run.load_checkpoint() if (self.run.path / "last.ckpt").is_file() else {}
-        if self.writes:
-            self.run.truncate_after(checkpoint.get("phase", "select"), checkpoint.get("step", -1))
-        model = self._new_model()
-        pooled = None
-        if config.freeze_trunk:
-            pooled = self._pooled_features(model, range(len(self.dataset)))
-            others = [self._pooled_features(model, self.dataset.train, view) for view in range(1, config.views)]
-            self.views = torch.stack([pooled[torch.from_numpy(self.dataset.train)], *others])
-        self.embed = Embedder(
-            self.dataset, pooled, resize=config.resize, size=config.image_size, device=self.fabric.device,
-            precision=self.precision, workers=config.workers,
-        )  # fmt: skip
-        fit, validation = hold_out_classes(labels, self.dataset.train, config.val_class_share, config.split_seed)
-        steps = config.steps
-        if len(validation):
-            if checkpoint.get("phase") == "refit":
-                steps = checkpoint["best_step"]
-            else:
-                steps = self._fit("select", model, fit, validation, steps, checkpoint)
-                checkpoint = {}
-                if config.refit == "passes":
-                    steps = round(steps * len(self.dataset.train) / len(fit))
-        if not self.stopped and (config.refit != "none" or not len(validation)):
-            self._fit("refit", self._new_model(), self.dataset.train, validation[:0], steps, checkpoint)
-        if self.writes and not self.stopped:
-            finish(self.run, load_model(self.run).to(self.fabric.device), self.embed, self._bars)
+    return inputs
 
-    def _new_model(self) -> MetricModel:
-        """The model at step 0: the same for every phase and rank."""
-        torch.manual_seed(self.config.seed)
-        model = MetricModel(self.config)
-        model.embedding.trunk.requires_grad_(not self.config.freeze_trunk)
-        return model.to(self.fabric.device)
 
-    def _pooled_features(
-        self, model: MetricModel, items: Iterable[int], view: int = 0
-    ) -> Float[Tensor, "items trunk_dim"]:
-        config, what = self.config, f"trunk features, view {view + 1}/{self.config.views}"
-        # Rank 0 computes what is missing; the others then find it. Who is stopped must still reach the others' barrier.
-        with self.fabric.rank_zero_first(), suppress(Stopped), self._bars(what) as report:
-            features = trunk_features(
-                model.embedding.trunk, [self.dataset.path(item) for item in items],
-                runs_root(config.runs_root) / ".features",
-                resize=config.resize, size=config.image_size, device=self.fabric.device, precision=self.precision,
-                workers=config.workers, progress=report, view=view,
-            )  # fmt: skip
-        if self.fabric.broadcast(self.writes and self.run.stop_requested()):
-            raise Stopped
-        return torch.from_numpy(features).to(self.fabric.device)
+def image_inputs(paths: Sequence[Path], config: TrainConfig, device: torch.device) -> Inputs:
+    """Inputs from image files: a random crop of each, decoded by worker processes, for `config.steps` steps."""
+    images = ImageFiles(paths, config.resize, config.image_size, config.seed)
 
-    @contextmanager
-    def _bars(self, what: str) -> Iterator[Progress]:
-        """A progress bar that raises `Stopped` once someone asks for it."""
-        with progress_bars(self.shown)(what) as report:
+    def inputs(parts: Iterable[Part]) -> Iterator[Tensor]:
+        needed = itertools.takewhile(lambda part: part[0] <= config.steps, parts)
+        keys = ([(step, int(item), int(item)) for item in batch[own]] for step, batch, own in needed)
+        for images_of_batch in image_loader(images, keys, config.workers, device):
+            yield images_of_batch.to(device, non_blocking=True)
 
-            def watched(done: int, total: int, of: str) -> None:
-                report(done, total, of)
-                if self.run.stop_requested():
-                    raise Stopped
+    return inputs
 
-            yield watched
 
-    def _fit(
-        self, phase: str, model: MetricModel, items: np.ndarray, validation: np.ndarray, steps: int,
-        checkpoint: dict[str, Any],
-    ) -> int:  # fmt: skip
-        """Train a model on items, from its first step or from a checkpoint; returns its best step."""
-        config, run = self.config, self.run
-        if self.embed.pooled is not None:
-            model.embedding.fit_pretrained(self.embed.pooled[torch.from_numpy(items)])
-        learner, kept = Learner(model, config), copy.deepcopy(model)
-        wrapped, optimizer = self.fabric.setup(learner, self._optimizer(model))
-        progress = {"step": 0, "best_step": 0 if len(validation) else steps, "best_value": -math.inf, "error": 0.0}
-        if checkpoint:
-            progress = {key: checkpoint[key] for key in progress}
-            model.load_state_dict(checkpoint["model"])
-            kept.load_state_dict(checkpoint["kept"])
-            optimizer.load_state_dict(checkpoint["optimizer"])
-        if self.writes:
-            run.update(phase=phase, step=progress["step"], steps_total=steps)
-        if len(validation) and not checkpoint:
-            self._validate(phase, 0, kept, validation)
-        batches = ClassBatches(
-            self.dataset.labels, items, config.classes_per_batch, config.images_per_class, config.seed
-        )
-        bar = tqdm(
-            total=steps, initial=progress["step"], desc=phase, unit="step", disable=not self.shown, mininterval=0.5
-        )
-        for step, inputs, labels in self._inputs(batches, int(progress["step"]), steps):
-            # Seeded by the step, dropout needs no state to resume, and is the same on every rank.
-            torch.manual_seed(config.seed * 1_000_003 + step)
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * learning_rate_factor(config, step)
-            learner.train()
-            model.embedding.trunk.train(not config.freeze_trunk)
-            result: Step = wrapped(inputs, labels)
-            self.fabric.backward(result.loss)
-            if config.clip_norm:
-                result.terms["grad_norm"] = self.fabric.clip_gradients(
-                    learner.trained, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
-                )  # type: ignore[assignment]
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if self.writes:
-                self._log(phase, step, batches.batch(step), result, optimizer.param_groups[0]["lr"])
-            bar.update()
-            progress["step"] = step
-            self.stopped = self.fabric.broadcast(self.writes and run.stop_requested())
-            _average(kept, model, config.average, step)
-            if step % config.eval_every == 0 or step == steps:
-                if config.familiarity:
-                    kept.remember_classes(self.embed(kept, items), torch.from_numpy(self.dataset.labels[items]))
-                if len(validation):
-                    value, error = self._validate(phase, step, kept, validation)
-                    bar.set_postfix_str(f"validation MAP@R {100 * value:.1f} %")
-                    if value > progress["best_value"]:
-                        progress |= {"best_value": value, "error": error}
-                    # Known classes gain from longer training, which these classes can't see: among the steps that they
-                    # can't tell from the best one, the latest is taken.
-                    if value >= progress["best_value"] - config.selection_tolerance * progress["error"]:
-                        progress["best_step"] = step
-                        self._save_model(kept, step)
-                self._save_checkpoint(phase, progress, model, kept, optimizer)
-            elif self.stopped:
-                self._save_checkpoint(phase, progress, model, kept, optimizer)
-            if self.stopped:
-                break
-        bar.close()
-        if not len(validation) and not self.stopped:
-            self._save_model(kept, steps)
-        return int(progress["best_step"])
+class Loop:
+    """A model in training on some items, step by step, with the moving average of its weights.
 
-    def _inputs(self, batches: ClassBatches, start: int, steps: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """This rank's part of every batch: step, images or pooled features, labels."""
-        config, device = self.config, self.fabric.device
-        labels = torch.from_numpy(self.dataset.labels).to(device)
-        numbers = range(start + 1, steps + 1)
-        if self.embed.pooled is not None:
-            row_of = {int(item): row for row, item in enumerate(self.dataset.train)}
-            for step in numbers:
-                whole = batches.batch(step)
-                view = np.random.default_rng([config.seed, step]).integers(config.views, size=len(whole))
-                row = np.array([row_of[int(item)] for item in whole])
-                mine = np.array_split(np.arange(len(whole)), self.ranks)[self.rank]
-                chosen = self.views[torch.from_numpy(view[mine]).to(device), torch.from_numpy(row[mine]).to(device)]
-                yield step, chosen, labels[torch.from_numpy(whole[mine]).to(device)]
-            return
-        images = ImageFiles(paths_of(self.dataset), config.resize, config.image_size, config.seed)
-        keys = ([(step, int(item), int(item)) for item in self._part(batches, step)] for step in numbers)
-        for step, batch in zip(numbers, image_loader(images, keys, config.workers, device), strict=True):
-            part = torch.from_numpy(self._part(batches, step)).to(device)
-            yield step, batch.to(device, non_blocking=True), labels[part]
+    Args:
+        model: at step 0, on the device; it learns.
+        config: the choices; `steps` is where a schedule of the learning rate ends.
+        labels: (all items,) class of each item.
+        items: that train.
+        inputs: `view_inputs` or `image_inputs`.
+        learning: the learned similarities that train, see `Objective`.
+        fabric: launched, where there are several processes or mixed precision; None for one process on the CPU.
+    """
 
-    def _part(self, batches: ClassBatches, step: int) -> np.ndarray:
-        return np.array_split(batches.batch(step), self.ranks)[self.rank]
+    def __init__(
+        self, model: MetricModel, config: TrainConfig, labels: Int[np.ndarray, " items"],
+        items: Int[np.ndarray, " train"], inputs: Inputs, learning: Sequence[str] = LEARNED,
+        fabric: Fabric | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.config, self.step = model, config, 0
+        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        classes, numbers = np.unique(labels[items], return_inverse=True)
+        self._number_of = torch.full((len(labels),), -1)
+        self._number_of[torch.from_numpy(items)] = torch.from_numpy(numbers)
+        self.objective = Objective(model, config, len(classes), learning)
+        self.kept = copy.deepcopy(model).eval()
+        """The model with the moving average of the weights: what is measured and saved."""
+        self._wrapped, self._optimizer = self.fabric.setup(self.objective, _optimizer(self.objective))
+        self._batches = ClassBatches(labels, items, config.classes_per_batch, config.images_per_class, config.seed)
+        self._inputs: Iterator[Tensor] | None = None
+        self._source = inputs
 
-    def _optimizer(self, model: MetricModel) -> torch.optim.Optimizer:
+    @property
+    def lr(self) -> float:
+        """The learning rate of the head at the last step."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def batch(self, step: int) -> Int[np.ndarray, " batch"]:
+        """Items of the batch of a step, those of a class next to each other."""
+        return self._batches.batch(step)
+
+    def numbered(self, items: Int[np.ndarray, " some"]) -> Int[Tensor, " some"]:
+        """Classes of training items as the loss numbers them, 0 to classes - 1."""
+        return self._number_of[torch.from_numpy(items)]
+
+    def take_step(self) -> Step:
+        """Train on the next batch."""
         config = self.config
-        groups: list[dict[str, Any]] = [
-            {"params": [*model.embedding.head.parameters(), *model.learned.parameters()], "base_lr": config.lr}
-        ]
-        if not config.freeze_trunk:
-            trunk = list(model.embedding.trunk.parameters())
-            groups.append({"params": trunk, "base_lr": config.lr * config.trunk_lr_scale})
-        if config.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
-        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        if self._inputs is None:
+            self._inputs = self._source(self._parts(self.step + 1))
+        self.step += 1
+        inputs = next(self._inputs)
+        labels = self.numbered(self.batch(self.step)[self._own()]).to(inputs.device)
+        torch.manual_seed(config.seed * 1_000_003 + self.step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["base_lr"] * learning_rate_factor(config, self.step)
+        self.objective.train()
+        self.model.embedding.trunk.train(not config.freeze_trunk)
+        result: Step = self._wrapped(inputs, labels)
+        self.fabric.backward(result.loss)
+        if config.clip_norm:
+            result.terms["grad_norm"] = self.fabric.clip_gradients(
+                self.objective.trained, self._optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
+            )  # type: ignore[assignment]
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        _average(self.kept, self.model, config.average, self.step)
+        return result
 
-    def _log(self, phase: str, step: int, items: np.ndarray, result: Step, lr: float) -> None:
-        terms = {name: float(value) for name, value in result.terms.items()}
-        count = result.quadruplets.shape[1]
-        self.run.log_metrics(
-            step, phase, "train", self.config.similarity, terms | {"lr": lr, "quadruplets": float(count)}
-        )
-        mined = quadruplet_columns(
-            self.ids[items], self.class_of[items], (result.quadruplets.cpu().numpy(), result.values.cpu().numpy()),
-            (result.euclidean.cpu().numpy(), result.euclidean_values.cpu().numpy()),
-        )  # fmt: skip
-        self.run.log_quadruplets({"phase": phase, "step": np.full(count, step), **mined})
+    def _parts(self, first: int) -> Iterator[Part]:
+        for step in itertools.count(first):
+            yield step, self.batch(step), self._own()
 
-    def _validate(self, phase: str, step: int, model: MetricModel, validation: np.ndarray) -> tuple[float, float]:
-        """MAP@R of the validation classes by the similarity that selects, and its standard error; rank 0 measures."""
-        value, error = 0.0, 0.0
-        if self.writes:
-            features, labels = self.embed(model, validation), self.dataset.labels[validation]
-            for name in dict.fromkeys((self.config.selection, "euclidean", self.config.similarity)):
-                found = evaluate(model.similarity(name), features, features, labels, labels, True)
-                self.run.log_metrics(step, phase, "validation", name, found.metrics)
-                if name == self.config.selection:
-                    value, error = found.metrics["map@r"], found.map_at_r_error if found.queries > 1 else 0.0
-        return self.fabric.broadcast((value, error))
+    def _own(self) -> Int[np.ndarray, " part"]:
+        places = np.arange(self._batches.batch_size)
+        return np.array_split(places, self.fabric.world_size)[self.fabric.global_rank]
 
-    def _save_checkpoint(
-        self, phase: str, progress: dict[str, Any], model: MetricModel, kept: MetricModel, optimizer: Any
-    ) -> None:
-        if self.writes:
-            state = {"model": model.state_dict(), "kept": kept.state_dict(), "optimizer": optimizer.state_dict()}
-            self.run.save_checkpoint({"phase": phase, **progress, **state})
-            self.run.update(step=progress["step"])
-            if phase == "select" or self.run.info["best_step"] is None:
-                self.run.update(best_step=progress["best_step"])
+    def state_dict(self) -> dict[str, Any]:
+        """All that training needs to continue after `step`."""
+        state = {"model": self.model, "kept": self.kept, "optimizer": self._optimizer, "rival": self.objective.rival}
+        return {"step": self.step, **{name: one.state_dict() for name, one in state.items() if one is not None}}
 
-    def _save_model(self, model: MetricModel, step: int) -> None:
-        if self.writes:
-            self.run.save_model(model.state_dict(), {"step": step, "config": self.config.to_dict()})
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue after the step at which `state_dict` was called."""
+        self.step = int(state["step"])
+        self.model.load_state_dict(state["model"])
+        self.kept.load_state_dict(state["kept"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self.objective.rival:
+            self.objective.rival.load_state_dict(state["rival"])
+
+
+def _optimizer(objective: Objective) -> torch.optim.Optimizer:
+    config, groups = objective.config, objective.groups()
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 @torch.no_grad()

@@ -1,20 +1,24 @@
-"""One step's computation: a batch to its joint objective, the terms for the log, and the quadruplets it came from.
+"""What a training minimises: a batch to its loss, the terms for the log, and the quadruplets mined from it.
 
-The similarity that a run trains shapes the embedding. The other learned similarities ride along: they mine and learn
-their own quadruplets on detached features, so that every run can compare all of them, and leave the embedding as it is.
+PDDM's own losses train the embedding through the similarity that a run asks for. A rival's loss, from
+pytorch-metric-learning, trains the embedding alone. The other learned similarities mine and learn their own quadruplets
+on detached features: every run can compare all of them, and they leave the embedding as it is.
+
+A rival's loss is a line in `config.LOSSES` (its name, title and options) and a line in `RIVALS` here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed.nn
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pddm_lab.config import TrainConfig
+from pddm_lab.config import LOSSES, TrainConfig
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.similarity import Euclidean, Similarity
 from pddm_lab.similarities import LEARNED
@@ -44,39 +48,69 @@ VALUE_NAMES = ("s_ij", "s_ik", "s_jl", "d_ij", "d_ik", "d_jl", "slack_ik", "slac
 """The rows of `Step.values`; the first six are those of `Step.euclidean_values`."""
 
 
-class Learner(nn.Module):
-    """The model with its objective; `forward` takes one process's part of a batch.
+class Objective(nn.Module):
+    """A model with the loss that trains it; `forward` takes one process's part of a batch.
 
     Args:
         model: what learns.
-        config: the objective's choices.
-        companions: the similarities that learn beside the trained one; one that nobody looks at only costs time.
+        config: the choices of the loss.
+        classes: how many classes train; their labels are 0 to classes - 1.
+        learning: the learned similarities that train; one that nobody looks at only costs time. PDDM's losses always
+            train the one they are asked for.
     """
 
-    def __init__(self, model: MetricModel, config: TrainConfig, companions: Sequence[str] = LEARNED) -> None:
+    def __init__(
+        self, model: MetricModel, config: TrainConfig, classes: int, learning: Sequence[str] = LEARNED
+    ) -> None:
         super().__init__()
         self.model = model
         self.config = config
-        self.companions = [name for name in companions if name != config.similarity]
+        self.rival = RivalLoss(config, classes) if LOSSES[config.loss].is_rival else None
+        self.companions = [name for name in learning if name != config.similarity]
+        self.mines = self.rival is None or bool(learning)
         self.trained = nn.ModuleList([model.embedding])
         """What the main loss moves; the rest learns on detached features."""
-        if config.similarity in LEARNED:
+        if self.rival is not None:
+            self.trained.append(self.rival)
+        elif config.similarity in LEARNED:
             self.trained.append(model.similarity(config.similarity))
 
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameters for the optimiser, each group with its own learning rate as `base_lr`."""
+        config, embedding = self.config, self.model.embedding
+        heads = [*embedding.head.parameters(), *(self.model.learned.parameters() if self.mines else ())]
+        groups: list[dict[str, Any]] = [{"params": heads, "base_lr": config.lr}]
+        if not config.freeze_trunk:
+            groups.append({"params": [*embedding.trunk.parameters()], "base_lr": config.lr * config.trunk_lr_scale})
+        if self.rival is not None and (own := [*self.rival.parameters()]):
+            # Proxies and class weights don't decay: they are compared by direction.
+            groups.append({"params": own, "base_lr": config.lr * self.rival.lr_scale, "weight_decay": 0.0})
+        return groups
+
     def forward(self, inputs: Tensor, labels: Int[Tensor, " part"]) -> Step:
-        """Mine the whole batch and compute the objective.
+        """Mine the whole batch and compute the loss.
 
         Args:
             inputs: uint8 images (part, 3, side, side), or the frozen trunk's features (part, trunk_dim).
             labels: classes of the items, (part,).
         """
         embedding = self.model.embedding
-        features = embedding.project(inputs) if self.config.freeze_trunk else embedding(inputs)
-        features, labels = gather(features), gather(labels)
-        with torch.autocast(features.device.type, enabled=False):
-            return self._step(features, labels)
+        pooled = inputs if self.config.freeze_trunk else embedding.trunk(inputs)
+        # Under mixed precision the trunk alone runs in 16 bits: distances of unit vectors need all 32.
+        with torch.autocast(pooled.device.type, enabled=False):
+            if self.rival is None:
+                return self._step(gather(embedding.project(pooled)), gather(labels), None)
+            rival = self.rival(gather(embedding.project_head(pooled)), gather(labels))
+            if not self.mines:
+                return _only(rival)
+            with torch.no_grad():
+                features = gather(embedding.project(pooled))
+            return self._step(features, gather(labels), rival)
 
-    def _step(self, features: Float[Tensor, "items dim"], labels: Int[Tensor, " items"]) -> Step:
+    def _step(
+        self, features: Float[Tensor, "items dim"], labels: Int[Tensor, " items"], rival: Float[Tensor, ""] | None
+    ) -> Step:
+        """The step of PDDM's losses; beside a rival's loss the similarity learns on features without gradients."""
         config, similarity = self.config, self.model.similarity(self.config.similarity)
         miner = self.model.similarity(config.mining_similarity or config.similarity)
         mined_by = self._miner(features.detach(), labels)
@@ -85,13 +119,16 @@ class Learner(nn.Module):
         seen = (left.detach(), right.detach()) if config.unit_detached else (left, right)
         scores, distances = similarity(*seen).view(3, -1), -Euclidean()(left, right).view(3, -1)
         hinged = distances.square() if config.squared_distance else distances
-        if config.loss == "quadruplet":
-            e_m = double_header_hinge(scores[0], scores[1], scores[2], config.score_margin)
-            e_e = embedding_hinge(hinged[0], hinged[1], hinged[2], config.distance_margin)
-        else:
+        if config.loss == "triplet":
             e_m = score_hinge(scores[0], scores[1], config.score_margin)
             e_e = distance_hinge(hinged[0], hinged[1], config.distance_margin)
+        else:
+            e_m = double_header_hinge(scores[0], scores[1], scores[2], config.score_margin)
+            e_e = embedding_hinge(hinged[0], hinged[1], hinged[2], config.distance_margin)
         loss, terms = joint_objective(e_m, e_e, config.embedding_weight)
+        if rival is not None:
+            loss = rival + e_m.sum() / max(len(quads), 1)
+            terms = {"loss": rival.detach(), f"{config.similarity}_loss": terms["E_m"]}
         for name in self.companions:
             companion = self._companion_loss(self.model.similarity(name), features.detach(), mined_by)
             loss = loss + companion
@@ -135,6 +172,118 @@ class Learner(nn.Module):
         quads = mined_by(similarity)
         s_ij, s_ik, s_jl = pair_values(similarity, features, quads)
         return double_header_hinge(s_ij, s_ik, s_jl, self.config.score_margin).sum() / max(len(quads), 1)
+
+
+def _only(loss: Float[Tensor, ""]) -> Step:
+    """The step of a loss beside which nothing is mined."""
+    ends, values = loss.new_empty(4, 0, dtype=torch.long), loss.new_empty(8, 0)
+    return Step(loss, {"loss": loss.detach()}, ends, values, ends, values[:6])
+
+
+class RivalLoss(nn.Module):
+    """A loss of pytorch-metric-learning on the embedding, with a miner of that library where it has one.
+
+    Args:
+        config: names the loss and its options.
+        classes: how many classes train.
+    """
+
+    def __init__(self, config: TrainConfig, classes: int) -> None:
+        super().__init__()
+        options = config.options_of_loss()
+        self.lr_scale = options.pop("loss_lr_scale", 1.0)
+        sizes = {"num_classes": classes, "embedding_size": config.dim}
+        self.loss, self.miner, self.unit_length = RIVALS[config.loss](options, sizes)
+
+    def forward(self, heads: Float[Tensor, "items dim"], labels: Int[Tensor, " items"]) -> Float[Tensor, ""]:
+        """The loss of a batch, from what the embedding's head returns."""
+        features = F.normalize(heads, dim=-1) if self.unit_length else heads
+        return self.loss(features, labels, self.miner(features.detach(), labels) if self.miner else None)
+
+
+class Classifier(nn.Module):
+    """Softmax cross-entropy of a linear layer on the embedding, called as a loss of the library is."""
+
+    def __init__(self, num_classes: int, embedding_size: int, smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.layer = nn.Linear(embedding_size, num_classes)
+        self.smoothing = smoothing
+
+    def forward(self, features: Tensor, labels: Tensor, _mined: None = None) -> Float[Tensor, ""]:
+        """Cross-entropy with label smoothing."""
+        return F.cross_entropy(self.layer(features), labels, label_smoothing=self.smoothing)
+
+
+class Rival(NamedTuple):
+    """What a rival's loss consists of."""
+
+    loss: nn.Module
+    """Called with features, labels and what the miner returned."""
+    miner: nn.Module | None = None
+    """Called with features and labels; None for every pair or triplet."""
+    unit_length: bool = True
+    """Whether the loss sees features of unit length, as they are compared, or as the head returns them."""
+
+
+def _lifted(options: dict[str, float], _sizes: Mapping[str, int]) -> Rival:
+    from pytorch_metric_learning import distances, losses
+
+    # On features of unit length its sum of exponentials weighs all negatives alike: it comes without, as published.
+    distance = distances.LpDistance(normalize_embeddings=False)
+    return Rival(losses.GeneralizedLiftedStructureLoss(distance=distance, **options), unit_length=False)
+
+
+def _npairs(options: dict[str, float], _sizes: Mapping[str, int]) -> Rival:
+    from pytorch_metric_learning import distances, losses, regularizers
+
+    # Dot products of features of unit length can't tell 32 classes apart; the authors bound the length softly.
+    loss = losses.NPairsLoss(
+        distance=distances.DotProductSimilarity(normalize_embeddings=False),
+        embedding_regularizer=regularizers.LpRegularizer(power=2), embedding_reg_weight=options["length_weight"],
+    )  # fmt: skip
+    return Rival(loss, unit_length=False)
+
+
+def _margin(options: dict[str, float], _sizes: Mapping[str, int]) -> Rival:
+    from pytorch_metric_learning import losses, miners
+
+    miner = miners.DistanceWeightedMiner(cutoff=0.5, nonzero_loss_cutoff=1.4)
+    return Rival(losses.MarginLoss(learn_beta=True, **options), miner)
+
+
+def _semihard(options: dict[str, float], _sizes: Mapping[str, int]) -> Rival:
+    from pytorch_metric_learning import losses, miners
+
+    miner = miners.TripletMarginMiner(margin=options["margin"], type_of_triplets="semihard")
+    return Rival(losses.TripletMarginLoss(**options), miner)
+
+
+def _library(loss: str, miner: str = "", sized: bool = False, **miner_options: float) -> Callable[..., Rival]:
+    """A loss and a miner of pytorch-metric-learning by their names there; `sized` where it has weights per class."""
+
+    def build(options: dict[str, float], sizes: Mapping[str, int]) -> Rival:
+        from pytorch_metric_learning import losses, miners
+
+        mining = getattr(miners, miner)(**miner_options) if miner else None
+        return Rival(getattr(losses, loss)(**options, **(sizes if sized else {})), mining)
+
+    return build
+
+
+RIVALS: dict[str, Callable[[dict[str, float], dict[str, int]], Rival]] = {
+    "contrastive": _library("ContrastiveLoss"),
+    "triplet-hard": _library("TripletMarginLoss", "BatchHardMiner"),
+    "triplet-semihard": _semihard,
+    "lifted": _lifted,
+    "npairs": _npairs,
+    "margin": _margin,
+    "multi-similarity": _library("MultiSimilarityLoss", "MultiSimilarityMiner", epsilon=0.1),
+    "proxy-nca": _library("ProxyNCALoss", sized=True),
+    "proxy-anchor": _library("ProxyAnchorLoss", sized=True),
+    "arcface": _library("ArcFaceLoss", sized=True),
+    "classifier": lambda options, sizes: Rival(Classifier(**sizes, smoothing=options["smoothing"]), unit_length=False),
+}
+"""Builds each rival's loss from its options and from the number of classes and dimensions."""
 
 
 def pair_values(

@@ -16,7 +16,8 @@ from pddm_lab.data.dataset import Dataset, read_dataset
 from pddm_lab.errors import ConfigError, LabError, RunError
 from pddm_lab.model.features import default_workers
 from pddm_lab.runs.run import Run
-from pddm_lab.training.loop import Training, resolve_device
+from pddm_lab.training.loop import resolve_device
+from pddm_lab.training.phases import RunTraining
 
 
 def train(config: TrainConfig, progress: bool = True) -> Run:
@@ -85,7 +86,7 @@ def _carry_out(run: Run, dataset: Dataset, progress: bool) -> Run:
         if run.config.devices > 1:
             _train_in_processes(run, progress)
         else:
-            Training(run, dataset, progress).carry_out()
+            RunTraining(run, dataset, progress).carry_out()
     return Run.open(run.path)
 
 
@@ -126,7 +127,7 @@ def _process_main(run_path: str, progress: str) -> None:
     if is_first:
         run.claim(from_parent=True)
     with _keeping_the_outcome(run) if is_first else nullcontext():
-        Training(run, _read(run.config), progress == "1").carry_out()
+        RunTraining(run, _read(run.config), progress == "1").carry_out()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,217 @@
+"""A run's training, as one process carries it out: choose the best step, train again on all classes, then measure.
+
+`select` leaves some training classes out and finds the step at which they are retrieved best; `refit` starts again and
+trains on all training classes for as many passes; `evaluate` and `gallery` measure the result under both protocols and
+keep it. The test classes are looked at once, in `evaluate`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor
+from tqdm import tqdm
+
+from pddm_lab.config import runs_root
+from pddm_lab.data.dataset import Dataset
+from pddm_lab.data.splits import hold_out_classes
+from pddm_lab.metrics.retrieval import evaluate
+from pddm_lab.model.embedding import MetricModel
+from pddm_lab.model.features import trunk_features
+from pddm_lab.progress import Progress, Stopped, progress_bars
+from pddm_lab.runs.log import quadruplet_columns
+from pddm_lab.runs.model import load_model
+from pddm_lab.runs.run import Run
+from pddm_lab.training.finish import Embedder, finish, paths_of
+from pddm_lab.training.loop import Loop, image_inputs, resolve_device, view_inputs
+from pddm_lab.training.objectives import Step
+
+FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+class RunTraining:
+    """One process's part in a training; rank 0 measures and writes the run."""
+
+    def __init__(self, run: Run, dataset: Dataset, progress: bool) -> None:
+        self.run, self.config, self.dataset = run, run.config, dataset
+        device, self.precision = resolve_device(self.config)
+        self.fabric = Fabric(
+            accelerator=device.type, devices=self.config.devices, strategy="ddp" if self.config.devices > 1 else "auto",
+            # A frozen trunk's features are computed beforehand; what then trains is small and stays in 32 bits.
+            precision="32-true" if self.config.freeze_trunk else FABRIC_PRECISION[self.precision],  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.fabric.launch()
+        self.rank, self.ranks = self.fabric.global_rank, self.fabric.world_size
+        self.writes = self.fabric.is_global_zero
+        self.shown = progress and self.writes
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS can't be deterministic
+        torch.use_deterministic_algorithms(self.config.deterministic)
+        self.stopped = False
+        self.ids = np.array(dataset.ids, dtype=object)
+        self.class_of = np.array(dataset.class_names, dtype=object)[dataset.labels]
+
+    def carry_out(self) -> None:
+        """All that the run's checkpoint says isn't done yet, or until someone asks to stop."""
+        try:
+            self._carry_out()
+        except Stopped:
+            self.stopped = True
+        if self.stopped and self.writes:
+            self.run.flush()
+            self.run.update(status="stopped", reason="Stopped on request.")
+
+    def _carry_out(self) -> None:
+        config, labels = self.config, self.dataset.labels
+        checkpoint = self.run.load_checkpoint() if (self.run.path / "last.ckpt").is_file() else {}
+        if self.writes:
+            self.run.truncate_after(checkpoint.get("phase", "select"), checkpoint.get("step", -1))
+        model = self._new_model()
+        pooled = None
+        if config.freeze_trunk:
+            pooled = self._pooled_features(model, range(len(self.dataset)))
+            others = [self._pooled_features(model, self.dataset.train, view) for view in range(1, config.views)]
+            self.views = torch.stack([pooled[torch.from_numpy(self.dataset.train)], *others])
+        self.embed = Embedder(
+            self.dataset, pooled, resize=config.resize, size=config.image_size, device=self.fabric.device,
+            precision=self.precision, workers=config.workers,
+        )  # fmt: skip
+        fit, validation = hold_out_classes(labels, self.dataset.train, config.val_class_share, config.split_seed)
+        steps = config.steps
+        if len(validation):
+            if checkpoint.get("phase") == "refit":
+                steps = checkpoint["best_step"]
+            else:
+                steps = self._fit("select", model, fit, validation, steps, checkpoint)
+                checkpoint = {}
+                if config.refit == "passes":
+                    steps = round(steps * len(self.dataset.train) / len(fit))
+        if not self.stopped and (config.refit != "none" or not len(validation)):
+            self._fit("refit", self._new_model(), self.dataset.train, validation[:0], steps, checkpoint)
+        if self.writes and not self.stopped:
+            finish(self.run, load_model(self.run).to(self.fabric.device), self.embed, self._bars)
+
+    def _new_model(self) -> MetricModel:
+        """The model at step 0: the same for every phase and rank."""
+        torch.manual_seed(self.config.seed)
+        model = MetricModel(self.config)
+        model.embedding.trunk.requires_grad_(not self.config.freeze_trunk)
+        return model.to(self.fabric.device)
+
+    def _pooled_features(
+        self, model: MetricModel, items: Iterable[int], view: int = 0
+    ) -> Float[Tensor, "items trunk_dim"]:
+        config, what = self.config, f"trunk features, view {view + 1}/{self.config.views}"
+        # Rank 0 computes what is missing; the others then find it. Who is stopped must still reach the others' barrier.
+        with self.fabric.rank_zero_first(), suppress(Stopped), self._bars(what) as report:
+            features = trunk_features(
+                model.embedding.trunk, [self.dataset.path(item) for item in items],
+                runs_root(config.runs_root) / ".features",
+                resize=config.resize, size=config.image_size, device=self.fabric.device, precision=self.precision,
+                workers=config.workers, progress=report, view=view,
+            )  # fmt: skip
+        if self.fabric.broadcast(self.writes and self.run.stop_requested()):
+            raise Stopped
+        return torch.from_numpy(features).to(self.fabric.device)
+
+    @contextmanager
+    def _bars(self, what: str) -> Iterator[Progress]:
+        """A progress bar that raises `Stopped` once someone asks for it."""
+        with progress_bars(self.shown)(what) as report:
+
+            def watched(done: int, total: int, of: str) -> None:
+                report(done, total, of)
+                if self.run.stop_requested():
+                    raise Stopped
+
+            yield watched
+
+    def _fit(
+        self, phase: str, model: MetricModel, items: np.ndarray, validation: np.ndarray, steps: int,
+        checkpoint: dict[str, Any],
+    ) -> int:  # fmt: skip
+        """Train a model on items, from its first step or from a checkpoint; returns its best step."""
+        config, run = self.config, self.run
+        if self.embed.pooled is None:
+            inputs = image_inputs(paths_of(self.dataset), replace(config, steps=steps), self.fabric.device)
+        else:
+            model.embedding.fit_pretrained(self.embed.pooled[torch.from_numpy(items)])
+            inputs = view_inputs(self.views, self.dataset.train, config.seed)
+        loop = Loop(model, config, self.dataset.labels, items, inputs, fabric=self.fabric)
+        best = {"best_step": 0 if len(validation) else steps, "best_value": -math.inf, "error": 0.0}
+        if checkpoint:
+            best = {key: checkpoint[key] for key in best}
+            loop.load_state_dict(checkpoint)
+        if self.writes:
+            run.update(phase=phase, step=loop.step, steps_total=steps)
+        if len(validation) and not checkpoint:
+            self._validate(phase, 0, loop.kept, validation)
+        bar = tqdm(total=steps, initial=loop.step, desc=phase, unit="step", disable=not self.shown, mininterval=0.5)
+        while loop.step < steps and not self.stopped:
+            result = loop.take_step()
+            if self.writes:
+                self._log(phase, loop, result)
+            bar.update()
+            self.stopped = self.fabric.broadcast(self.writes and run.stop_requested())
+            measures = loop.step % config.eval_every == 0 or loop.step == steps
+            if measures and config.familiarity:
+                loop.kept.remember_classes(self.embed(loop.kept, items), torch.from_numpy(self.dataset.labels[items]))
+            if measures and len(validation):
+                value, error = self._validate(phase, loop.step, loop.kept, validation)
+                bar.set_postfix_str(f"validation MAP@R {100 * value:.1f} %")
+                if value > best["best_value"]:
+                    best |= {"best_value": value, "error": error}
+                # Known classes gain from longer training, which these classes can't see: of the steps that they can't
+                # tell from the best one, the latest is taken.
+                if value >= best["best_value"] - config.selection_tolerance * best["error"]:
+                    best["best_step"] = loop.step
+                    self._save_model(loop.kept, loop.step)
+            if measures or self.stopped:
+                self._save_checkpoint(phase, best, loop)
+        bar.close()
+        if not len(validation) and not self.stopped:
+            self._save_model(loop.kept, steps)
+        return int(best["best_step"])
+
+    def _log(self, phase: str, loop: Loop, result: Step) -> None:
+        terms = {name: float(value) for name, value in result.terms.items()}
+        count, items, config = result.quadruplets.shape[1], loop.batch(loop.step), self.config
+        self.run.log_metrics(
+            loop.step, phase, "train", config.similarity, terms | {"lr": loop.lr, "quadruplets": float(count)}
+        )
+        mined = quadruplet_columns(
+            self.ids[items], self.class_of[items], (result.quadruplets.cpu().numpy(), result.values.cpu().numpy()),
+            (result.euclidean.cpu().numpy(), result.euclidean_values.cpu().numpy()),
+        )  # fmt: skip
+        self.run.log_quadruplets({"phase": phase, "step": np.full(count, loop.step), **mined})
+
+    def _validate(self, phase: str, step: int, model: MetricModel, validation: np.ndarray) -> tuple[float, float]:
+        """MAP@R of the validation classes by the similarity that selects, and its standard error; rank 0 measures."""
+        value, error = 0.0, 0.0
+        if self.writes:
+            features, labels = self.embed(model, validation), self.dataset.labels[validation]
+            for name in dict.fromkeys((self.config.selection, "euclidean", self.config.similarity)):
+                found = evaluate(model.similarity(name), features, features, labels, labels, True)
+                self.run.log_metrics(step, phase, "validation", name, found.metrics)
+                if name == self.config.selection:
+                    value, error = found.metrics["map@r"], found.map_at_r_error if found.queries > 1 else 0.0
+        return self.fabric.broadcast((value, error))
+
+    def _save_checkpoint(self, phase: str, best: dict[str, Any], loop: Loop) -> None:
+        if self.writes:
+            self.run.save_checkpoint({"phase": phase, **best, **loop.state_dict()})
+            self.run.update(step=loop.step)
+            if phase == "select" or self.run.info["best_step"] is None:
+                self.run.update(best_step=best["best_step"])
+
+    def _save_model(self, model: MetricModel, step: int) -> None:
+        if self.writes:
+            self.run.save_model(model.state_dict(), {"step": step, "config": self.config.to_dict()})

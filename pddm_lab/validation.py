@@ -1,0 +1,64 @@
+"""Choices checked by pydantic, with messages that name the flag: what was expected, what came."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from pddm_lab.errors import ConfigError
+
+
+def validated(choices: Any) -> dict[str, Any]:
+    """The values of a dataclass's fields, checked against their types and the ranges beside them.
+
+    Args:
+        choices: an instance; `Annotated[int, pydantic.Field(ge=1)]` as the type of a field states a range.
+
+    Raises:
+        ConfigError: a value of another type, out of range, or not finite; it names the field as a flag.
+    """
+    model = _model_of(type(choices))  # type: ignore[arg-type]
+    try:
+        return dict(model(**{field.name: getattr(choices, field.name) for field in dataclasses.fields(choices)}))
+    except ValidationError as error:
+        raise ConfigError(_message(model, error.errors()[0])) from None  # type: ignore[arg-type]
+
+
+def flag(name: str) -> str:
+    """A field as a flag of the command line."""
+    return "--" + name.replace("_", "-")
+
+
+@functools.cache
+def _model_of(kind: type) -> type[BaseModel]:
+    hints = get_type_hints(kind, include_extras=True)
+    fields: dict[str, Any] = {field.name: (hints[field.name], ...) for field in dataclasses.fields(kind)}
+    return create_model(kind.__name__, __config__=ConfigDict(strict=True, allow_inf_nan=False), **fields)
+
+
+def _message(model: type[BaseModel], error: dict[str, Any]) -> str:
+    name, value, problem = str(error["loc"][0]), error["input"], error["type"]
+    kind = model.model_fields[name].annotation
+    if problem == "literal_error":
+        expected = f"one of {error['ctx']['expected'].replace(' or ', ', ')}"
+    elif problem in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
+        expected = _range(model.model_fields[name].metadata)
+    elif problem == "finite_number" or (kind is float and isinstance(value, int) and not isinstance(value, bool)):
+        expected = "a finite number"  # an int of hundreds of digits is too large for a float
+    else:
+        return f"{flag(name)} expects {getattr(kind, '__name__', kind)}, got {value!r} ({type(value).__name__})."
+    shown = repr(value) if not isinstance(value, int) or abs(value) < 1e16 else "a number of more than 16 digits"
+    return f"{flag(name)} expects {expected}, got {shown}."
+
+
+def _range(metadata: list[Any]) -> str:
+    """The bounds of a field in words."""
+    names = ("ge", "gt", "le", "lt")
+    bounds = {name: getattr(bound, name) for bound in metadata for name in names if hasattr(bound, name)}
+    low = f"{bounds['ge']} or more" if "ge" in bounds else f"more than {bounds['gt']}"
+    if "lt" in bounds:
+        return f"{low}, but less than {bounds['lt']}"
+    return f"{low}, at most {bounds['le']}" if bounds.get("le", 10**9) < 10**9 else low
