@@ -1,4 +1,4 @@
-"""What a study's finished cells say, as frames for a page; a cell that can't be read is named and left out."""
+"""The results in a study's finished cells, as frames for a page; unreadable cells are listed and left out."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ from pddm_lab.study.tables import MEASURES, published
 PARTS = ("methods", "ablation")
 """The parts a page shows."""
 AHEAD = 2
-"""A method is passed over when one so many places after it has been measured: those between may still be at work."""
+"""A method counts as skipped once a method this many places later is measured: those between may still be running."""
 Cells = dict[str, tuple[int, dict[str, Any]]]
-"""Cells that were read before, by key: when the file changed, and what it says."""
+"""Cells that have been read, by key: when the file changed, and its contents."""
 
 
 class Reading(Study):
-    """A study for reading while somebody writes it.
+    """A study to read while another process writes it.
 
     Args:
         path: the study's folder.
-        before: cells that were read before; what is read now is added.
+        cells_read: cells that have been read before; newly read ones are added.
 
     Raises:
-        RunError: study.json is missing, torn or foreign.
+        RunError: study.json is missing, damaged or not written by this lab.
     """
 
-    def __init__(self, path: str | Path, before: Cells | None = None) -> None:
+    def __init__(self, path: str | Path, cells_read: Cells | None = None) -> None:
         super().__init__(path)
         self.broken: dict[str, str] = {}
-        """Cells that can't be read, and why."""
+        """Cells that can't be read, with the reason."""
         self.changed = (self.path / "study.json").stat().st_mtime
         """When the newest of its files was written, in seconds since 1970."""
-        before = {} if before is None else before
+        cells_read = {} if cells_read is None else cells_read
         for file in sorted((self.path / "cells").glob("[!.]*.json")):
             try:
                 stamp = file.stat().st_mtime_ns
-                if file.stem not in before or before[file.stem][0] != stamp:
+                if file.stem not in cells_read or cells_read[file.stem][0] != stamp:
                     cell = self.cell(file.stem)
                     _check(cell)
-                    before[file.stem] = stamp, cell
-                self._kept[file.stem] = before[file.stem][1]
+                    cells_read[file.stem] = stamp, cell
+                self._kept[file.stem] = cells_read[file.stem][1]
                 self.changed = max(self.changed, stamp / 1e9)
             except (RunError, OSError) as error:
                 self.broken[file.stem] = str(error)
             except (AttributeError, KeyError, TypeError, ValueError, IndexError):
-                self.broken[file.stem] = f"{file} is foreign: no such cell is written by a study. Delete it."
+                self.broken[file.stem] = f"{file} was not written by a study of this lab. Delete it."
             if file.stem in self.broken:
                 self._kept.pop(file.stem, None)
 
@@ -64,7 +64,7 @@ class Reading(Study):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the cells were made with, by part."""
+        """The settings of the cells, by part."""
         return self.info["settings"]
 
 
@@ -77,7 +77,7 @@ def _rows(cell: Mapping[str, Any]) -> Iterator[tuple]:
 
 
 def _check(cell: Mapping[str, Any]) -> None:
-    """Raises where a cell lacks what the statistics take from it."""
+    """Raises where a cell lacks something that the statistics need."""
     for _ in _rows(cell):
         pass
     if cell["part"] == "search":
@@ -90,84 +90,79 @@ def _check(cell: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the cells of a study come to; shared between sessions, not to be changed."""
+    """The results of a study; shared between sessions, not to be changed."""
 
     study: Reading
     table: pd.DataFrame
     """part, dataset, method, seed, protocol, similarity, metric, value."""
     chosen: dict[str, pd.DataFrame]
-    """What the search chose, by part."""
+    """The settings that the search chose, by part."""
 
     @classmethod
     def of(cls, study: Reading) -> Findings:
-        """Everything that doesn't depend on what a page is asked to show."""
+        """Everything that doesn't depend on the choices on a page."""
         rows = [row for cell in study.cells() for row in _rows(cell)]
         chosen = {part: searched(study, part) for part in PARTS}
         return cls(study, pd.DataFrame(rows, columns=COLUMNS), chosen)
 
     def datasets(self) -> list[str]:
-        """Data sets that have a cell, in the order in which the study took them up."""
-        there = dict.fromkeys(self.table.loc[self.table["part"].isin(["search", *PARTS]), "dataset"])
-        order = [name for name in self.study.settings.get("data", {}) if name in there]
-        return [*order, *(name for name in there if name not in order)]
+        """Data sets that have a cell, in the study's order."""
+        measured = dict.fromkeys(self.table.loc[self.table["part"].isin(["search", *PARTS]), "dataset"])
+        return [name for name in dict.fromkeys([*self.study.settings.get("data", {}), *measured]) if name in measured]
 
     def measured(self, dataset: str) -> pd.DataFrame:
         """The final measurements on a data set."""
         return self.table[(self.table["dataset"] == dataset) & self.table["part"].isin(PARTS)]
 
     def metrics(self, dataset: str) -> list[str]:
-        """Metrics that were measured on a data set, in the order of all tables."""
-        there = set(self.measured(dataset)["metric"])
-        return [name for name in dict.fromkeys([*METRICS, *MEASURES]) if name in there]
+        """The metrics measured on a data set, in the order of all tables."""
+        measured = set(self.measured(dataset)["metric"])
+        return [name for name in dict.fromkeys([*METRICS, *MEASURES]) if name in measured]
 
     def baseline(self, dataset: str) -> pd.Series | None:
-        """The best baseline, by the classes held out of training; None where none was searched yet."""
+        """The best baseline on the classes held out of training; None where none has been searched yet."""
         try:
             return best_baseline(self.chosen["methods"], dataset)
         except RunError:
             return None
 
     def _values(self, part: str, dataset: str, protocol: str, metric: str) -> pd.DataFrame:
-        found = self.table
-        return found[
-            (found["part"] == part) & (found["dataset"] == dataset) & (found["protocol"] == protocol)
-            & (found["metric"] == metric) & found["value"].notna()
-        ]  # fmt: skip
+        wanted = {"part": part, "dataset": dataset, "protocol": protocol, "metric": metric}
+        return self.table[(self.table[list(wanted)] == pd.Series(wanted)).all(axis=1) & self.table["value"].notna()]
 
     def seeds(self, dataset: str, protocol: str, metric: str) -> pd.DataFrame:
-        """Each seed of each ranking: name, similarity, seed, value."""
-        found = self._values("methods", dataset, protocol, metric)
-        return found.assign(name=found["method"].map(title_of))[["name", "similarity", "seed", "value"]]
+        """The value of each method, similarity and seed: name, similarity, seed, value."""
+        values = self._values("methods", dataset, protocol, metric)
+        return values.assign(name=values["method"].map(title_of))[["name", "similarity", "seed", "value"]]
 
     def results(self, dataset: str, protocol: str, metric: str) -> pd.DataFrame:
-        """Every ranking of every method, best first.
+        """Every method, ranked by each of its similarities, best first.
 
         Returns:
             method, name, similarity, value (mean over seeds), half (of its 95 % interval), seeds, difference (to the
             best baseline), difference_half, p (corrected by Holm), baseline (whether it is the best one), settings.
         """
         values = self._values("methods", dataset, protocol, metric)
-        found = summary(values, "methods")
+        table, best = summary(values, "methods"), self.baseline(dataset)
         keys = ["method", "similarity"]
-        if self.baseline(dataset) is not None:
+        if best is not None:
             against = versus(values, self.chosen["methods"], (metric,))
             against = against.rename(columns={"half": "difference_half", "p": "uncorrected", "holm": "p"})
-            found = found.merge(against[[*keys, "difference", "difference_half", "p"]], on=keys, how="left")
+            table = table.merge(against[[*keys, "difference", "difference_half", "p"]], on=keys, how="left")
+            is_best = (table["method"] == best["method"]) & (table["similarity"] == best["similarity"])
         else:
-            found = found.assign(difference=float("nan"), difference_half=float("nan"), p=float("nan"))
-        best = self.baseline(dataset)
-        is_best = [best is not None and row == (best["method"], best["similarity"]) for row in _pairs(found)]
+            table, is_best = table.assign(difference=float("nan"), difference_half=float("nan"), p=float("nan")), False
         settings = {
             cell["method"]: settings_text(cell["settings"])
             for cell in self.study.cells("methods") if cell["dataset"] == dataset
         }  # fmt: skip
-        found = found.assign(
-            name=found["method"].map(title_of), baseline=is_best, settings=found["method"].map(settings)
+        table = table.assign(
+            name=table["method"].map(title_of), baseline=is_best, settings=table["method"].map(settings)
         )
-        falling = metric_of(metric).larger_is_better
-        found = found.sort_values("value", ascending=not falling, kind="stable", ignore_index=True)
-        columns = ["name", *keys[1:], "value", "half", "seeds", "difference", "difference_half", "p", "baseline"]
-        return found[["method", *columns, "settings"]]
+        ascending = not metric_of(metric).larger_is_better
+        table = table.sort_values("value", ascending=ascending, kind="stable", ignore_index=True)
+        columns = ["value", "half", "seeds", "difference", "difference_half", "p", "baseline", "settings"]
+        return table[["method", "name", "similarity", *columns]]
 
     def ablation(self, dataset: str, protocol: str, metric: str) -> pd.DataFrame:
         """Each variant's difference to the default, seed by seed.
@@ -175,9 +170,9 @@ class Findings:
         Returns:
             factor, name, similarity, value (the difference), half, seeds, p; in the plan's order.
         """
-        found = self._values("ablation", dataset, protocol, metric)
         rows = []
-        for similarity, group in found.groupby("similarity", sort=False):
+        values = self._values("ablation", dataset, protocol, metric)
+        for similarity, group in values.groupby("similarity", sort=False):
             by_seed = group.pivot_table(index="seed", columns="method", values="value")
             if "default" not in by_seed:
                 continue
@@ -185,24 +180,22 @@ class Findings:
                 both = by_seed[[name, "default"]].dropna()
                 if len(both):
                     variant = ABLATIONS.get(name)
-                    told = (variant.factor, variant.method.title) if variant else ("other", name)
+                    title = (variant.factor, variant.method.title) if variant else ("other", name)
                     difference, half, p = paired(both[name].tolist(), both["default"].tolist())
-                    rows.append((*told, similarity, difference, half, len(both), p))
-        found = pd.DataFrame(rows, columns=["factor", "name", "similarity", "value", "half", "seeds", "p"])
+                    rows.append((*title, similarity, difference, half, len(both), p))
         order = [(variant.factor, variant.method.title) for variant in ABLATIONS.values()]
-        place = {row: number for number, row in enumerate(order)}
-        at = [place.get(row, len(order)) for row in zip(found["factor"], found["name"], strict=True)]
-        return found.iloc[sorted(range(len(found)), key=lambda row: at[row])].reset_index(drop=True)
+        rows.sort(key=lambda row: order.index(row[:2]) if row[:2] in order else len(order))
+        return pd.DataFrame(rows, columns=["factor", "name", "similarity", "value", "half", "seeds", "p"])
 
     def default(self, dataset: str, protocol: str, metric: str) -> pd.DataFrame:
-        """What the ablation's default came to: similarity, value, half, seeds."""
-        found = self._values("ablation", dataset, protocol, metric)
-        return summary(found[found["method"] == "default"], "ablation")[["similarity", "value", "half", "seeds"]]
+        """Results of the ablation's default: similarity, value, half, seeds."""
+        values = self._values("ablation", dataset, protocol, metric)
+        return summary(values[values["method"] == "default"], "ablation")[["similarity", "value", "half", "seeds"]]
 
     def learning(self, dataset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The curves on held-out classes, as `statistics.curves` has them, and how fast each method was.
+        """The curves on held-out classes, from `statistics.curves`, and how fast each method was.
 
-        The second is empty where no baseline was searched yet.
+        The second is empty where no baseline has been searched yet.
         """
         own = self.chosen["methods"]
         own = own[own["dataset"] == dataset]
@@ -210,30 +203,26 @@ class Findings:
         return log, convergence(self.study, own) if self.baseline(dataset) is not None else pd.DataFrame()
 
     def published(self, dataset: str) -> pd.DataFrame:
-        """Published Recall@K beside what was measured here; empty where nothing is published."""
+        """Published Recall@K beside this study's; empty where nothing is published."""
         return published(summary(self.table[self.table["dataset"] == dataset], "methods"), dataset)
 
 
-def _pairs(found: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    return zip(found["method"], found["similarity"], strict=True)
-
-
 def title_of(method: str) -> str:
-    """What a method is called."""
+    """A method's title; its name where it isn't known."""
     return METHODS[method].title if method in METHODS else method
 
 
 def metric_of(name: str) -> Metric:
-    """How a metric is written, also one that only studies measure."""
+    """A metric's title and format, also of those that only studies measure."""
     if name in METRICS or name not in MEASURES:
         return METRICS.get(name) or Metric(name, "", "", 3)
     heading, scale, digits = MEASURES[name]
-    told = "Positive pairs found at one threshold, among the pairs that lie so densely."
-    return Metric(heading, "%" if scale == 100 else "", told, digits)
+    help_text = "Share of the positive pairs of this density that are accepted at one threshold."
+    return Metric(heading, "%" if scale == 100 else "", help_text, digits)
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:
-    """Settings in words, as short as they can be."""
+    """Settings as a short text."""
     return ", ".join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings.items()
     )
@@ -241,17 +230,17 @@ def settings_text(settings: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a study is, by what it set out to do in study.json."""
+    """How many of the cells planned in study.json are finished."""
 
     table: pd.DataFrame
-    """part, dataset, searched, searches, trained, trainings: cells that are there, and that are planned."""
+    """part, dataset, searched, searches, trained, trainings: cells that are finished, and that are planned."""
     done: int
     planned: int
-    """Seeds are planned for every method as for the one that has most; of an ablation, the presets have their own."""
-    passed: list[str]
-    """Methods that others overtook, and that have no torn cell: what is missing of them likely failed."""
+    """Every method is planned as many seeds as the one with most has; presets in an ablation are counted apart."""
+    skipped: list[str]
+    """Methods that the study went past, without a damaged cell: their missing cells probably failed."""
     waiting: list[str]
-    """Data sets and parts that no cell is there of."""
+    """Data sets and parts without a cell."""
 
     @property
     def complete(self) -> bool:
@@ -259,7 +248,7 @@ class Progress:
 
 
 def progress(study: Reading) -> Progress:
-    """How far a study is: its cells by part and data set, and which methods were passed over."""
+    """Count the cells of a study by part and data set, and list the methods that were skipped."""
     there: dict[tuple[str, str], dict[str, tuple[set[str], set[int]]]] = {}
     for cell in study.cells():
         part = next((name for name in PARTS if cell["key"].startswith(f"search-{name}-")), cell["part"])
@@ -269,7 +258,7 @@ def progress(study: Reading) -> Progress:
                 searched_.add(cell["key"])
             else:
                 seeds.add(cell["seed"])
-    rows, passed, diverged = [], list[str](), _diverged(study)
+    rows, skipped, diverged = [], list[str](), _diverged(study)
     for (part, dataset), methods in sorted(there.items(), key=lambda item: (PARTS.index(item[0][0]), item[0][1])):
         plan = study.settings.get(part, {}).get("configurations", {})
         most: dict[bool, int] = {}
@@ -283,24 +272,24 @@ def progress(study: Reading) -> Progress:
         }
         counts = {name: (len(methods[name][0]), len(methods[name][1])) if name in methods else (0, 0) for name in plan}
         searches, trainings = (sum(want[at] for want in wanted.values()) for at in (0, 1))
-        found, trained = (sum(min(counts[name][at], wanted[name][at]) for name in plan) for at in (0, 1))
-        rows.append((part, dataset, found, searches, trained, trainings))
+        searched_cells, trained = (sum(min(counts[name][at], wanted[name][at]) for name in plan) for at in (0, 1))
+        rows.append((part, dataset, searched_cells, searches, trained, trainings))
         last = max((place for place, name in enumerate(plan) if counts[name][1]), default=-1)
         for name in list(plan)[: max(last - AHEAD + 1, 0)]:
-            torn = any(f"-{dataset}-{name}-" in key for key in study.broken)
-            if not torn and any(has < want for has, want in zip(counts[name], wanted[name], strict=True)):
+            damaged = any(f"-{dataset}-{name}-" in key for key in study.broken)
+            if not damaged and any(has < want for has, want in zip(counts[name], wanted[name], strict=True)):
                 why = " (every configuration diverged)" if (part, dataset, name) in diverged else ""
-                passed.append(f"{title_of(name) if part == 'methods' else name} on {dataset}{why}")
+                skipped.append(f"{title_of(name) if part == 'methods' else name} on {dataset}{why}")
     table = pd.DataFrame(rows, columns=["part", "dataset", "searched", "searches", "trained", "trainings"])
-    begun = {dataset for _, dataset in there}
-    waiting = [name for name in study.settings.get("data", {}) if name not in begun]
+    started = {dataset for _, dataset in there}
+    waiting = [name for name in study.settings.get("data", {}) if name not in started]
     waiting += [part for part in PARTS if part in study.settings and part not in set(table["part"])]
     done, planned = table["searched"] + table["trained"], table["searches"] + table["trainings"]
-    return Progress(table, int(done.sum()), int(planned.sum()), passed, waiting)
+    return Progress(table, int(done.sum()), int(planned.sum()), skipped, waiting)
 
 
 def _diverged(study: Reading) -> set[tuple[str, str, str]]:
-    """Part, data set and method of the searches of which no configuration came to its first measurement."""
+    """Part, data set and method of the searches in which no configuration reached its first measurement."""
     curves: dict[tuple[str, str, str], bool] = {}
     for cell in study.cells("search"):
         key = (cell["key"].split("-")[1], cell["dataset"], cell["method"])

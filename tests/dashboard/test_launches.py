@@ -1,21 +1,24 @@
-"""Trainings started from the dashboard: the command, what their output says, and what stays when one never begins."""
+"""Trainings started from the dashboard: the command, their output, and what is left when one never starts."""
 
 from __future__ import annotations
 
 import os
 import time
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from app_pages.runs import launches
+from app_pages.runs.tables import option_title
 
+from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.errors import ConfigError, RunError
 
 
-def launch(folder: Path, said: str = "", pid: int = 2**22 - 1) -> launches.Launch:
+def launch(folder: Path, output: str = "", pid: int = 2**22 - 1) -> launches.Launch:
     folder.mkdir(parents=True, exist_ok=True)
     one = launches.Launch("some", pid, 0.0, folder)
-    one.log.write_bytes(said.encode())
+    one.log.write_bytes(output.encode())
     return one
 
 
@@ -32,9 +35,9 @@ def test_of_a_progress_bar_only_its_last_state_is_kept(tmp_path: Path) -> None:
     assert one.progress() == ("trunk features", 192, 1797)
 
 
-@pytest.mark.parametrize("said", ["", "Run: here\n", "embed unseen: 0it [00:00, ?it/s]"])
-def test_output_without_a_bar_has_no_progress(tmp_path: Path, said: str) -> None:
-    assert launch(tmp_path, said).progress() is None
+@pytest.mark.parametrize("output", ["", "Run: here\n", "embed unseen: 0it [00:00, ?it/s]"])
+def test_output_without_a_bar_has_no_progress(tmp_path: Path, output: str) -> None:
+    assert launch(tmp_path, output).progress() is None
 
 
 def test_a_process_that_is_gone_or_whose_number_another_has_is_not_alive(tmp_path: Path) -> None:
@@ -57,19 +60,30 @@ def test_a_wrong_choice_or_a_taken_name_starts_nothing(runs_folder: Path) -> Non
     assert launches.launches() == []
 
 
+def test_the_form_offers_every_loss_and_similarity_of_the_configuration(runs_folder: Path, open_page) -> None:
+    app = open_page("runs")
+    for field in ("loss", "similarity"):
+        values = get_args(get_type_hints(TrainConfig)[field])
+        box = app.selectbox(key=f"new_{field}_quick")
+        assert box.options == [option_title(field, value) for value in values] and len(set(box.options)) == len(values)
+        assert box.value == getattr(PRESETS["quick"], field)
+
+
 def test_a_half_written_record_is_left_for_later(runs_folder: Path) -> None:
     (runs_folder / ".launches").mkdir()
     (runs_folder / ".launches" / "a.json").write_text('{"name": "a", ')
     assert launches.launches() == []
 
 
-def test_a_training_that_never_begins_says_why_on_the_page(runs_folder: Path, open_page, tmp_path: Path) -> None:
+def test_a_training_that_never_starts_shows_the_reason_on_the_page(
+    runs_folder: Path, open_page, tmp_path: Path
+) -> None:
     app = open_page("runs")
     app.selectbox(key="new_data").select("folder").run()
     app.text_input(key="new_folder").set_value(str(tmp_path / "nothing here")).run()
     app.button(key="new_start").click().run()
     assert not app.exception
-    assert "is getting ready" in app.markdown[0].value
+    assert "is starting" in app.markdown[0].value
     started = launches.launches()[0]
     end = time.monotonic() + 60
     while started.alive and time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""The Runs page against the files of real runs: metrics, curves, comparisons, trainings at work."""
+"""The Runs page against the files of real runs: metrics, curves, comparisons, trainings in progress."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_runs_draws_the_logged_curves(open_page, with_digits: Path) -> None:
 def test_runs_compares_runs_from_a_link(open_page, with_digits: Path) -> None:
     finished_like(with_digits / "digits", with_digits / "other", score_margin=0.7)
     app = open_page("runs", run="digits", beside="other")
-    assert table(app, "choice").to_dict("records") == [{"choice": "score_margin", "digits": "0.5", "other": "0.7"}]
+    assert table(app, "setting").to_dict("records") == [{"setting": "score_margin", "digits": "0.5", "other": "0.7"}]
     assert "Final metrics of 2 runs" in texts(app)
     body = next(block.value for block in app.html if "pl-opens" in block.value.split("</style>")[1])
     assert [row[0] for row in rows_of(body)] == ["digits", "", "", "", "other", "", "", ""]
@@ -94,7 +94,7 @@ def test_runs_of_several_seeds_are_averaged(open_page, with_digits: Path) -> Non
     assert "±" not in "".join(block.value for block in app.html)
 
 
-def test_notes_are_kept_and_nobodys_are_lost(open_page, with_digits: Path) -> None:
+def test_notes_are_kept_and_none_are_lost(open_page, with_digits: Path) -> None:
     run = Run.open(with_digits / "digits")
     app = open_page("runs", run="digits")
     app.text_area[0].set_value("margins are too small").run()
@@ -121,7 +121,7 @@ def finished_like(source: Path, target: Path, **changes: object) -> Run:
     return run
 
 
-def test_an_interrupted_run_says_how_to_go_on(open_page, runs_folder: Path) -> None:
+def test_an_interrupted_run_says_how_to_resume_it(open_page, runs_folder: Path) -> None:
     config = TrainConfig.from_parameters({"dataset": "digits", "run_name": "gone", "runs_root": str(runs_folder)})
     Run.create(config, DATA, "cpu", "32").update(pid=2**22 - 1)
     assert "pddm-lab resume gone" in texts(open_page("runs"))
@@ -145,7 +145,7 @@ def test_a_run_in_training_shows_its_progress_and_stops_on_request(open_page, ru
     assert "Still training" in texts(open_page("similarity"))
 
 
-def test_a_stopped_run_is_gone_on_with_from_the_page(open_page, runs_folder: Path, monkeypatch) -> None:
+def test_a_stopped_run_is_resumed_from_the_page(open_page, runs_folder: Path, monkeypatch) -> None:
     config = TrainConfig.from_parameters({"dataset": "digits", "run_name": "halt", "runs_root": str(runs_folder)})
     run = Run.create(config, DATA, "cpu", "32")
     run.update(status="stopped", reason="Stopped on request.")
@@ -167,7 +167,7 @@ def test_a_stopped_run_is_gone_on_with_from_the_page(open_page, runs_folder: Pat
     assert "Stopped on request." in texts(app)
     app.button(key="resume_halt").click().run()
     assert started == [["resume", "halt"]]
-    assert "is getting ready" in texts(app)
+    assert "is starting" in texts(app)
     run.claim()  # what the process does once it has read the data
     app.run()
-    assert "is getting ready" not in texts(app) and app.progress[0].value == 0
+    assert "is starting" not in texts(app) and app.progress[0].value == 0

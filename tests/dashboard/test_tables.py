@@ -53,8 +53,8 @@ def test_a_scale_holds_all_values_in_round_steps(ends: tuple[float, float]) -> N
     assert round(scale.low, scale.decimals) == scale.low
 
 
-def test_choices_that_differ_from_the_preset_leave_out_where_a_run_lies() -> None:
+def test_settings_that_differ_from_the_preset_leave_out_where_a_run_lies() -> None:
     config = TrainConfig.from_parameters({"preset": "quick", "steps": 7, "runs_root": "/somewhere", "run_name": "a"})
     changed = tables.changed_from_preset(config)
-    assert changed["choice"].tolist() == ["steps"]
+    assert changed["setting"].tolist() == ["steps"]
     assert changed["this run"].tolist() == ["7"]

@@ -20,7 +20,7 @@ from pddm_lab.runs.run import Run
 
 @pytest.fixture(scope="module")
 def root(digits_run, data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A runs' root with the run on digits, and one of another seed that came to somewhat less."""
+    """A runs' root with the run on digits, and one of another seed that scored somewhat lower."""
     folder = tmp_path_factory.mktemp("seeds")
     for name in ("digits", "other"):
         shutil.copytree(digits_run.path, folder / name)
@@ -40,8 +40,8 @@ def root(digits_run, data_root: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def address(root: Path) -> Iterator[str]:
-    with served_dashboard(root) as found:
-        yield found
+    with served_dashboard(root) as address:
+        yield address
 
 
 def first_value(page, similarity: str) -> str:
@@ -89,20 +89,20 @@ def test_a_training_is_started_and_stopped_while_its_features_are_computed(page,
     form = page.get_by_role("dialog")
     form.locator(".st-key-new_data").get_by_role("combobox").click()
     page.get_by_role("option", name="igits").click()
-    form.get_by_text("More choices").click()
+    form.get_by_text("More settings").click()
     form.get_by_label("Name").fill("halted")
     form.get_by_label("Name").press("Tab")
     form.get_by_role("button", name="Start training").click()
-    page.get_by_text("is getting ready").wait_for(timeout=60_000)
+    page.get_by_text("is starting").wait_for(timeout=60_000)
     page.get_by_text("Trunk features").wait_for(timeout=120_000)
     page.get_by_role("button", name="Stop", exact=True).click()
-    asked = time.monotonic()
+    clicked = time.monotonic()
     run = Run.open(root / "halted")
-    while run.status == "running" and time.monotonic() < asked + 60:
+    while run.status == "running" and time.monotonic() < clicked + 60:
         time.sleep(0.2)
         run = Run.open(root / "halted")
     assert (run.status, run.reason, run.info["step"]) == ("stopped", "Stopped on request.", 0)
-    assert time.monotonic() - asked < 15
+    assert time.monotonic() - clicked < 15
     page.goto(f"{address}/?run=halted")
     page.get_by_text("Stopped on request.").wait_for()
-    page.get_by_role("button", name="Go on").wait_for()
+    page.get_by_role("button", name="Resume").wait_for()

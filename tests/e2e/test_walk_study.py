@@ -1,4 +1,4 @@
-"""The Runs page's study as a person uses it: open it, choose, tick methods, take a table away, see it go on."""
+"""The Runs page's study as a person uses it: open it, choose, tick methods, download a table, see it grow."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def root(small_study, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(root: Path) -> Iterator[str]:
-    with served_dashboard(root) as found:
-        yield found
+    with served_dashboard(root) as address:
+        yield address
 
 
-def test_a_person_opens_a_study_at_work(page, address: str, root: Path, small_study) -> None:
+def test_a_person_opens_an_unfinished_study(page, address: str, root: Path, small_study) -> None:
     page.goto(address)
     wait_until_drawn(page)
     page.get_by_test_id("stButtonGroup").get_by_text("Study", exact=True).click()
@@ -57,9 +57,9 @@ def test_a_person_opens_a_study_at_work(page, address: str, root: Path, small_st
     with page.expect_download() as caught:
         page.get_by_role("button", name="JSON").click()
     with zipfile.ZipFile(caught.value.path()) as archive:
-        rows, told = (json.loads(archive.read(name)) for name in ("methods.json", "manifest.json"))
+        rows, manifest = (json.loads(archive.read(name)) for name in ("methods.json", "manifest.json"))
     assert {row["name"] for row in rows} >= {"PDDM+Quadruplet", "Pretrained features"}
-    assert told["study"]["name"] == "small" and told["settings"]["protocol"] == "known"
+    assert manifest["study"]["name"] == "small" and manifest["settings"]["protocol"] == "known"
     page.keyboard.press("Escape")
 
     name = "methods-digits-multi_similarity-1.json"

@@ -1,7 +1,7 @@
-"""Trainings that the dashboard started: each a process of its own, which outlives the page, the session and the server.
+"""Trainings started from the dashboard: each is a separate process that outlives the page, the session and the server.
 
-A launch leaves two files in <runs>/.launches/: <run>.json (its process) and <run>.log (what it said). From its first
-step on the run's own folder tells how it goes; the log is for what comes before, and for why there never was a run.
+A launch writes two files to <runs>/.launches/: <run>.json (its process) and <run>.log (its output). The log shows what
+happens before the run's folder exists, and why a run never started.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 @dataclass(frozen=True)
 class Launch:
-    """One training that the dashboard started."""
+    """One training started from the dashboard."""
 
     name: str
     pid: int
@@ -41,19 +41,19 @@ class Launch:
 
     @property
     def log(self) -> Path:
-        """Where its output goes."""
+        """The file with its output."""
         return self.folder / f"{self.name}.log"
 
     @property
     def alive(self) -> bool:
-        """Whether its process still runs."""
+        """Whether its process is still running."""
         child = _children.get(self.pid)
         if child is not None and child.poll() is not None:
             return False
         return is_running(self.pid, self.process_started, tolerance=5)
 
     def lines(self, count: int = 8) -> list[str]:
-        """The last lines of its output, of a progress bar only its last state."""
+        """The last lines of its output; of a progress bar only the last state."""
         try:
             text = self.log.read_bytes()[-20_000:].decode(errors="replace")
         except OSError:
@@ -62,35 +62,35 @@ class Launch:
         return [line for line in lines if line][-count:]
 
     def progress(self) -> tuple[str, int, int] | None:
-        """(what, done, total) of the progress bar its output ends in; None where it ends in something else."""
-        found = _BAR.match((self.lines(1) or [""])[-1])
-        return (found["what"], int(found["done"]), int(found["total"])) if found else None
+        """(what, done, total) of the progress bar at the end of its output; None where there is none."""
+        bar = _BAR.match((self.lines(1) or [""])[-1])
+        return (bar["what"], int(bar["done"]), int(bar["total"])) if bar else None
 
-    def began(self, run: Run) -> bool:
-        """Whether this launch has come to train the run, so that the run's folder tells how it goes."""
+    def has_started(self, run: Run) -> bool:
+        """Whether this launch trains the run, so that the run's folder shows its progress."""
         return float(run.info.get("process_started") or 0) >= self.process_started
 
-    def end(self) -> None:
-        """End the process before it has a run to stop, and leave nothing of it."""
+    def cancel(self) -> None:
+        """End the process before its run exists, and remove its files."""
         with contextlib.suppress(psutil.Error):
             if self.alive:
                 psutil.Process(self.pid).terminate()
         self.forget()
 
     def forget(self) -> None:
-        """Remove its files; the run's own folder stays."""
+        """Remove its files; the run's folder stays."""
         for file in (self.folder / f"{self.name}.json", self.log):
             file.unlink(missing_ok=True)
 
 
 def start(parameters: Mapping[str, Any]) -> Launch:
-    """Start `pddm-lab train` with these choices.
+    """Start `pddm-lab train` with these settings.
 
     Args:
         parameters: preset, and any field of TrainConfig that differs from it.
 
     Raises:
-        ConfigError: a choice that is unknown or out of range.
+        ConfigError: a setting that is unknown or out of range.
         RunError: a run of that name exists.
     """
     config = TrainConfig.from_parameters(parameters)
@@ -98,25 +98,25 @@ def start(parameters: Mapping[str, Any]) -> Launch:
     name = folder_name(config, datetime.now(UTC))
     if (root / name).exists():
         raise exists_already(root / name)
-    chosen = {field: value for field, value in parameters.items() if field not in ("preset", "run_name")}
-    return _launch(root, name, ["train", config.preset, *flags(chosen | {"run_name": name})])
+    settings = {field: value for field, value in parameters.items() if field not in ("preset", "run_name")}
+    return _launch(root, name, ["train", config.preset, *flags(settings | {"run_name": name})])
 
 
 def resume(run: Run) -> Launch:
     """Start `pddm-lab resume` for a run.
 
     Raises:
-        RunError: it is finished, or at work.
+        RunError: it is finished, or running.
     """
     run.check_resumable()
     return _launch(run.path.parent.resolve(), run.name, ["resume", run.name])
 
 
 def _launch(root: Path, name: str, words: list[str]) -> Launch:
-    """Start a command of the lab for the run of a name; its output goes to the launch's log."""
+    """Start a command of the lab for a run; its output goes to the launch's log."""
     folder = root / ".launches"
     folder.mkdir(parents=True, exist_ok=True)
-    # The roots as they are here, absolute: the process must find the same folders wherever it starts.
+    # Absolute roots, so that the process finds the same folders wherever it starts.
     environment = os.environ | {
         "PDDM_LAB_RUNS": str(root), "PDDM_LAB_DATA": str(data_root().resolve()),
         "COLUMNS": "100", "PYTHONUNBUFFERED": "1",
@@ -138,7 +138,7 @@ def _launch(root: Path, name: str, words: list[str]) -> Launch:
 
 
 def flags(parameters: Mapping[str, Any]) -> list[str]:
-    """Choices as the command line takes them."""
+    """Settings as flags of the command line."""
     words = []
     for name, value in parameters.items():
         flag = name.replace("_", "-")
@@ -147,12 +147,12 @@ def flags(parameters: Mapping[str, Any]) -> list[str]:
 
 
 def launches() -> list[Launch]:
-    """The launches that left their files, newest first."""
+    """All launches whose files are there, newest first."""
     folder = runs_root().resolve() / ".launches"
-    found = []
+    result = []
     for file in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
-            found.append(Launch(**json.loads(file.read_text(encoding="utf-8")), folder=folder))
+            result.append(Launch(**json.loads(file.read_text(encoding="utf-8")), folder=folder))
         except (OSError, ValueError, TypeError):
-            continue  # half-written by another session; the next look finds it whole
-    return found
+            continue  # half-written by another session: read it next time
+    return result

@@ -1,4 +1,4 @@
-"""Widgets around trainings: choose one and start it, watch those that run."""
+"""Start a training, watch those that are running, and resume those that stopped."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from pddm_lab.errors import LabError
 from pddm_lab.figures import METRICS, PHASE_TITLES, style_of
 from pddm_lab.runs.log import PHASES
 from pddm_lab.runs.run import Run
-from pddm_lab.similarities import SIMILARITIES
 
 OWN_FOLDER = "folder"
 
 
 def choose_and_start() -> bool:
-    """A form for a new training. Returns whether one was started."""
+    """A form that starts a new training. Returns whether one was started."""
     left, right = st.columns([5, 6], gap="medium")
     with left:
         preset = st.radio(
@@ -32,70 +31,78 @@ def choose_and_start() -> bool:
             "Data",
             [*SOURCES, OWN_FOLDER],
             key="new_data",
-            format_func=lambda name: SOURCES[name].title if name in SOURCES else "A folder of your own",
+            format_func=lambda name: SOURCES[name].title if name in SOURCES else "Your own folder",
         )
         if data == OWN_FOLDER:
             path = st.text_input("Folder", key="new_folder", placeholder="/path/with/one/folder/per/class")
-            st.caption("One folder of images per class: `<folder>/<class>/<image>`. Nothing leaves this machine.")
+            st.caption("One subfolder per class: `<folder>/<class>/<image>`. The images stay on this machine.")
         else:
             source = SOURCES[data]
-            there = "It is here." if source.is_present(data_root()) else f"Will be fetched first: {source.size}."
-            st.caption(f"{there} Licence: {source.licence}.")
-    with st.expander("More choices", type="compact"), st.container(horizontal=True):
-        similarity = st.selectbox(
-            "Similarity to train", ["pddm", *(name for name in SIMILARITIES if name != "pddm")],
-            key="new_similarity", width=200, format_func=lambda name: style_of(name).title,
-        )  # fmt: skip
+            here = source.is_present(data_root())
+            present = "Already downloaded." if here else f"Will be downloaded first: {source.size}."
+            st.caption(f"{present} Licence: {source.licence}.")
+    with st.expander("More settings", type="compact"), st.container(horizontal=True):
+        loss, similarity = _option("Loss", "loss", preset), _option("Similarity to train", "similarity", preset)
         steps = st.number_input("Steps", 1, 1_000_000, PRESETS[preset].steps, key=f"new_steps_{preset}", width=160)
         seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="new_seed", width=140)
-        name = st.text_input("Name", key="new_name", placeholder="made from data, preset and time", width=280)
+        name = st.text_input("Name", key="new_name", placeholder="default: data, preset and time", width=280)
     if not st.button("Start training", type="primary", icon=":material/play_arrow:", key="new_start"):
         return False
     if data == OWN_FOLDER and not path.strip():
-        st.error("Name the folder that holds the images, with one folder per class in it.")
+        st.error("Enter the folder that holds the images, with one subfolder per class.")
         return False
-    chosen = {
+    parameters = {
         "preset": preset, "dataset": f"folder:{Path(path.strip()).expanduser()}" if data == OWN_FOLDER else data,
-        "run_name": name.strip(), "similarity": similarity, "steps": int(steps), "seed": int(seed),
+        "run_name": name.strip(), "loss": loss, "similarity": similarity, "steps": int(steps), "seed": int(seed),
     }  # fmt: skip
     try:
-        launches.start(chosen)
+        launches.start(parameters)
     except LabError as error:
         st.error(str(error))
         return False
     return True
 
 
+def _option(label: str, field: str, preset: str) -> str:
+    """A choice among the values that a field of TrainConfig allows, starting from the preset's."""
+    options = tables.options(field)
+    default = options.index(getattr(PRESETS[preset], field))
+    return st.selectbox(
+        label, options, default, key=f"new_{field}_{preset}", width=220,
+        format_func=lambda name: tables.option_title(field, name),
+    )  # fmt: skip
+
+
 @st.dialog("Train a run", width="large", icon=":material/model_training:")
 def dialog() -> None:
-    """The form, over the page."""
+    """The form in a dialog."""
     if choose_and_start():
         st.rerun()
 
 
-def _at_work() -> tuple[list[Run], list[launches.Launch]]:
-    """The runs in training, and the launches that have no run yet."""
+def _in_progress() -> tuple[list[Run], list[launches.Launch]]:
+    """The runs that are training, and the launches that have no run yet."""
     runs = {run.name: run for run in loaders.list_runs()}
     waiting = []
     for launch in launches.launches():
         run = runs.get(launch.name)
-        if run is None or (isinstance(run, Run) and not launch.began(run)):
+        if run is None or (isinstance(run, Run) and not launch.has_started(run)):
             waiting.append(launch)
         elif not launch.alive:
-            launch.forget()  # from here on the run tells its own story
+            launch.forget()  # the run's folder says how it ended
     return [run for run in runs.values() if isinstance(run, Run) and run.status == "running"], waiting
 
 
 def _state(running: list[Run], waiting: list[launches.Launch]) -> list[tuple[str, bool]]:
-    """What a page has to be drawn anew for when it changes: who is at work, and who of them is a run already."""
+    """What the page must be redrawn for when it changes: the names in progress, and whether each is a run yet."""
     return sorted([(run.name, True) for run in running] + [(launch.name, False) for launch in waiting if launch.alive])
 
 
 def watch() -> bool:
-    """What is in training now, renewed every two seconds for as long as anything is. Returns whether anything is."""
-    running, waiting = _at_work()
+    """The trainings in progress, updated every two seconds. Returns whether there are any."""
+    running, waiting = _in_progress()
     state = _state(running, waiting)
-    st.session_state["at_work"] = state
+    st.session_state["in_progress"] = state
     if state:
         _watch_live()
     else:
@@ -105,9 +112,9 @@ def watch() -> bool:
 
 @st.fragment(run_every=2)
 def _watch_live() -> None:
-    running, waiting = _at_work()
-    if _state(running, waiting) != st.session_state["at_work"]:
-        st.rerun()  # one began, ended or turned into a run: the whole page has news
+    running, waiting = _in_progress()
+    if _state(running, waiting) != st.session_state["in_progress"]:
+        st.rerun()  # one started, ended or became a run: the whole page changes
     _show(running, waiting)
 
 
@@ -124,19 +131,19 @@ def _show_launch(launch: launches.Launch) -> None:
     with st.container(border=True):
         if launch.alive:
             with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-                st.markdown(f"**{launch.name}** :gray[is getting ready]")
-                st.button("Cancel", key=f"cancel_{launch.name}", icon=":material/close:", on_click=launch.end)
-            st.html(stepper(["Getting ready", *(PHASE_TITLES[phase] for phase in PHASES[:-1])], 0))
+                st.markdown(f"**{launch.name}** :gray[is starting]")
+                st.button("Cancel", key=f"cancel_{launch.name}", icon=":material/close:", on_click=launch.cancel)
+            st.html(stepper(["Starting", *(PHASE_TITLES[phase] for phase in PHASES[:-1])], 0))
             if bar := launch.progress():
                 _bar(*bar)
             else:
-                st.caption(lines[-1] if lines else "Starting Python.")
+                st.caption(lines[-1] if lines else "Starting Python")
             return
-        reason = lines[-1] if lines else "It ended without a word."
+        reason = lines[-1] if lines else "The process ended without output."
         st.error(reason, title=f"{launch.name} did not start", icon=":material/error:")
         with st.container(horizontal=True, vertical_alignment="center"):
             st.button("Dismiss", key=f"dismiss_{launch.name}", on_click=launch.forget, icon=":material/close:")
-            with st.expander("What it said", type="compact"):
+            with st.expander("Output", type="compact"):
                 st.code("\n".join(lines), language=None, wrap_lines=True)
 
 
@@ -147,14 +154,14 @@ def _show_running(run: Run, launch: launches.Launch | None) -> None:
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown(f"**{run.name}** :gray[· {shell.duration(shell.seconds_spent(run))} so far]")
-            asked = run.stop_requested()
+            stopping = run.stop_requested()
             st.button(
-                "Stopping" if asked else "Stop", key=f"stop_{run.name}", icon=":material/stop_circle:",
-                disabled=asked, on_click=run.request_stop, help="Ends within seconds; what is done is kept.",
+                "Stopping" if stopping else "Stop", key=f"stop_{run.name}", icon=":material/stop_circle:",
+                disabled=stopping, on_click=run.request_stop, help="Stops within seconds. You can resume it later.",
             )  # fmt: skip
         st.html(stepper([PHASE_TITLES[name] for name in PHASES[:-1]], PHASES.index(phase)))
         bar = launch.progress() if launch else None
-        if bar and (step == 0 or phase not in ("select", "refit")):  # beside the steps, only its output counts
+        if bar and (step == 0 or phase not in ("select", "refit")):  # only the output shows work that isn't a step
             _bar(*bar)
         elif phase in ("select", "refit"):
             _bar(PHASE_TITLES[phase] + ", step", step, total)
@@ -172,9 +179,9 @@ def _bar(what: str, done: int, total: int) -> None:
     st.progress(min(done / max(total, 1), 1.0), text=f"{what[:1].upper()}{what[1:]} {done:,} of {total:,}")
 
 
-def go_on(run: Run) -> None:
-    """A button that goes on with a run which stopped, failed or was interrupted."""
-    if st.button("Go on", key=f"resume_{run.name}", icon=":material/resume:", help=f"`pddm-lab resume {run.name}`"):
+def resume_button(run: Run) -> None:
+    """A button that resumes a run which stopped, failed or was interrupted."""
+    if st.button("Resume", key=f"resume_{run.name}", icon=":material/resume:", help=f"`pddm-lab resume {run.name}`"):
         try:
             launches.resume(run)
         except LabError as error:

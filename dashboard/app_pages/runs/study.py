@@ -1,4 +1,4 @@
-"""Widgets around a study: its methods side by side, a table, how fast they learn, the ablation, and how far it is."""
+"""A study on the Runs page: its progress, its methods compared, how fast they learn, and the ablation."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 from app_pages.runs import study_data
+from app_pages.runs.views import heading
 from shared import shell
-from shared.export import export
+from shared.chart import chart
 
 from pddm_lab import figures
 from pddm_lab.figures import PROTOCOL_TITLES, style_of
@@ -21,294 +22,277 @@ if TYPE_CHECKING:
 
 VIEWS = {"runs": "Runs", "study": "Study"}
 ABOUT = {
-    "runs": "Every training, its metrics under both protocols, and how it got there.",
-    "study": "Methods on the same features, batches and budget: what they come to over seeds, and how fast.",
+    "runs": "Every training with its metrics under both protocols and its learning curves.",
+    "study": "Methods on the same features, batches and budget: their results over seeds, and how fast they learn.",
 }
-"""What the page shows in each view."""
-AT_WORK = 900
-"""Seconds without a new cell after which a study that isn't complete counts as stopped."""
-FRESH = 5
-"""Seconds after which a page looks for new cells while a study is at work."""
-NAMED = 6
-"""Methods whose curves can be told apart by colour."""
+"""The page's description in each view."""
+STOPPED_AFTER = 900
+"""Seconds without a new cell after which an unfinished study counts as stopped."""
+REFRESH = 5
+"""Seconds between two checks for new cells while a study is running."""
+COLOURED = 6
+"""How many curves can have a colour of their own."""
+AGAINST = "Paired difference to the best baseline, in the metric's unit (in points where that is %)."
 
 
-def view(known: dict[str, Path]) -> str:
+def view(studies: dict[str, Path]) -> str:
     """A switch between the runs and the studies, where there is a study."""
-    if not known:
+    if not studies:
         return "runs"
     return shell.choice(st.segmented_control, "Show", VIEWS, "view", label_visibility="collapsed")
 
 
-def page(known: dict[str, Path]) -> None:
-    """A study: which one, how far it is, and what it found; renewed by itself while cells are added."""
+def page(studies: dict[str, Path]) -> None:
+    """One study with its results, updated while cells are added."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = shell.choice(st.selectbox, "Study", {name: name for name in known}, "study", width=200)
-        if (asked := st.query_params.get("study", name)) not in known:
-            st.caption(f":material/link_off: The link names the study {shell.plain(asked)}: no such study is here.")
-        if isinstance(found := study_data.findings(known[name]), Exception):
-            st.error(str(found), title=f"{name} can't be read", icon=":material/broken_image:")
+        name = shell.choice(st.selectbox, "Study", {name: name for name in studies}, "study", width=200)
+        if (in_link := st.query_params.get("study", name)) not in studies:
+            st.caption(f":material/link_off: The link names the study {shell.plain(in_link)}, which isn't here.")
+        if isinstance(findings := study_data.findings(studies[name]), Exception):
+            st.error(str(findings), title=f"Can't read {name}", icon=":material/broken_image:")
             return
-        datasets = found.datasets()
+        datasets = findings.datasets()
         dataset = protocol = metric = ""
         if datasets:
             dataset = shell.choice(st.selectbox, "Data", {one: one for one in datasets}, "data", width=140)
-            measured = found.measured(dataset)
+            measured = findings.measured(dataset)
             names = [one for one in PROTOCOLS if (measured["protocol"] == one).any()] or list(PROTOCOLS)
-            told = "Unseen: classes that never trained. Known: new photos of classes that did."
+            help_text = "Unseen: classes not used in training. Known: new photos of the training classes."
             protocol = shell.choice(
-                st.segmented_control, "Protocol", {one: PROTOCOL_TITLES[one] for one in names}, "protocol", help=told
+                st.segmented_control,
+                "Protocol",
+                {one: PROTOCOL_TITLES[one] for one in names},
+                "protocol",
+                help=help_text,
             )
-            titles = {one: study_data.metric_of(one).title for one in found.metrics(dataset) or ["map@r"]}
+            titles = {one: study_data.metric_of(one).title for one in findings.metrics(dataset) or ["map@r"]}
             metric = shell.choice(st.selectbox, "Metric", titles, "metric", "map@r", width=160)
-    _broken(found)
-    _how_far(found, known[name])
+    _broken(findings)
+    _show_progress(findings, studies[name])
     if dataset:
-        _methods(found, dataset, protocol, metric)
-        _published(found, dataset)
-        _learning(found, dataset)
-        _ablation(found, dataset, protocol, metric)
-        _made_with(found)
+        _methods(findings, dataset, protocol, metric)
+        _published(findings, dataset)
+        _learning(findings, dataset)
+        _ablation(findings, dataset, protocol, metric)
+        _made_with(findings)
 
 
-def _broken(found: Findings) -> None:
-    if broken := found.study.broken:
-        many = f"{len(broken)} cells of this study" if len(broken) > 1 else "One cell of this study"
+def _broken(findings: Findings) -> None:
+    if broken := findings.study.broken:
+        cells = f"{len(broken)} cells" if len(broken) > 1 else "one cell"
         st.warning(
-            next(iter(broken.values())), title=f"{many} can't be read", icon=":material/broken_image:"
-        )  # fmt: skip
+            next(iter(broken.values())), title=f"Can't read {cells} of this study", icon=":material/broken_image:"
+        )
 
 
-def _how_far(found: Findings, path: Path) -> None:
-    """How many cells are there of those that are planned; while a study is at work, looked up again and again."""
-    at_work = not study_data.progress(found).complete and time.time() - found.study.changed < AT_WORK
-    st.fragment(_progress, run_every=FRESH if at_work else None)(found, path)
+def _show_progress(findings: Findings, path: Path) -> None:
+    """How many of the planned cells are finished, updated while the study is running."""
+    running = not study_data.progress(findings).complete and time.time() - findings.study.changed < STOPPED_AFTER
+    st.fragment(_progress, run_every=REFRESH if running else None)(findings, path)
 
 
-def _progress(found: Findings, path: Path) -> None:
+def _progress(findings: Findings, path: Path) -> None:
     now = study_data.findings(path)
     if isinstance(now, Exception):
         return
-    if now.study.changed != found.study.changed and now is not found:
+    if now.study.changed != findings.study.changed and now is not findings:
         st.rerun()
-    told, ago = study_data.progress(now), max(time.time() - now.study.changed, 0)
+    progress, ago = study_data.progress(now), max(time.time() - now.study.changed, 0)
     command = f"`pddm-lab compare --name {path.name}`"
-    if told.complete and told.planned:
+    if progress.complete and progress.planned:
         return
-    if not told.planned:
-        st.info(f"No cell is finished yet; {command} computes them.", icon=":material/hourglass_empty:")
+    if not progress.planned:
+        st.info(f"No cell is finished yet. {command} computes them.", icon=":material/hourglass_empty:")
         return
-    state, begun = f"the last one {shell.duration(ago)} ago", " of what was begun" if told.waiting else ""
+    started = " of the parts started" if progress.waiting else ""
     with st.container(border=True):
         st.progress(
-            min(told.done / told.planned, 1.0), f"**{told.done} of {told.planned} cells** are finished{begun}, {state}"
+            min(progress.done / progress.planned, 1.0),
+            f"**{progress.done} of {progress.planned} cells**{started} are finished, the last one "
+            f"{shell.duration(ago)} ago",
         )
         lines = [
             f"{row.dataset}, {row.part}: {row.searched} of {row.searches} searches, "
             f"{row.trained} of {row.trainings} trainings"
-            for row in told.table.itertuples()
+            for row in progress.table.itertuples()
         ]
-        st.caption(" · ".join([*lines, *(f"{name}: to come" for name in told.waiting)]))
-        if told.passed:
+        st.caption(" · ".join([*lines, *(f"{name}: not started" for name in progress.waiting)]))
+        if progress.skipped:
+            methods = ", ".join(progress.skipped)
             st.caption(
-                f":material/error: Passed over, so likely failed: {', '.join(told.passed)}. {command} tries again and "
-                "says why."
+                f":material/error: Skipped, so probably failed: {methods}. {command} retries and shows the error."
             )
-        elif ago > AT_WORK:
-            st.caption(f"Nothing is computed at present; {command} goes on, with the choices it was begun with.")
+        elif ago > STOPPED_AFTER:
+            st.caption(f"The study isn't running. {command} resumes it with the same settings.")
 
 
-def _methods(found: Findings, dataset: str, protocol: str, metric: str) -> None:
-    """The dots and the table."""
-    results, known = found.results(dataset, protocol, metric), study_data.metric_of(metric)
-    best, where = found.baseline(dataset), f"{dataset}, {PROTOCOL_TITLES[protocol].lower()}"
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.subheader(f"Methods side by side: {known.title} on {where}", anchor=False, width="content")
-        if len(results):
-            settings = {"data": dataset, "protocol": protocol, "metric": metric}
-            export("methods", lambda: results, study_data.manifest(found), settings, "study_methods")
+def _methods(findings: Findings, dataset: str, protocol: str, metric: str) -> None:
+    """The chart and the table of all methods."""
+    results, spec = findings.results(dataset, protocol, metric), study_data.metric_of(metric)
+    best, where = findings.baseline(dataset), f"{dataset}, {PROTOCOL_TITLES[protocol].lower()}"
+    settings = {"data": dataset, "protocol": protocol, "metric": metric}
+    title = f"Methods side by side: {spec.title} on {where}"
+    heading(title, "methods", results, study_data.manifest(findings), settings, "study_methods")
     if results.empty:
-        begun = len(found.chosen["methods"]) and (found.chosen["methods"]["dataset"] == dataset).any()
+        started = len(findings.chosen["methods"]) and (findings.chosen["methods"]["dataset"] == dataset).any()
         st.caption(
-            "No method is measured yet: one is as soon as its settings have been searched."
-            if begun
+            "No method is measured yet. The study searches the settings of each method first."
+            if started
             else f"This study compares no methods on {dataset}."
         )
         return
-    st.plotly_chart(
-        study_data.side_by_side(results, found.seeds(dataset, protocol, metric), metric),
-        key="study_methods",
-        config={"displayModeBar": False},
-        alt=f"{known.title} of every method on {where}: mean, 95 % interval and each seed, a marker per ranking",
-    )
-    scale = 100 if known.unit == "%" else 1
+    figure = study_data.side_by_side(results, findings.seeds(dataset, protocol, metric), metric)
+    alt = f"{spec.title} of every method on {where}: mean, 95 % interval and each seed, a marker per similarity"
+    chart(figure, "study_methods", alt)
+    scale = 100 if spec.unit == "%" else 1
     shares = ["value", "half", "difference", "difference_half"]
     table = results.assign(**{name: scale * results[name] for name in shares})
     table["similarity"] = [style_of(name).title for name in table["similarity"]]
     table["name"] = [f"{name} ★" if best else name for name, best in zip(table["name"], table["baseline"], strict=True)]
     table["p"] = [None if p != p else f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in table["p"]]
-    number, digits = st.column_config.NumberColumn, f"%.{known.digits}f"
+    number, digits = st.column_config.NumberColumn, f"%.{spec.digits}f"
     st.dataframe(
         table[["name", "similarity", *shares, "p", "seeds", "settings"]],
         hide_index=True,
         key="study_table",
         placeholder="–",
         height=min(36 + 35 * len(table), 421),
-        alt=f"{known.title} of every ranking with its difference to the best baseline",
+        alt=f"{spec.title} of every method and similarity, with the difference to the best baseline",
         column_config={
             "name": st.column_config.TextColumn("Method", width=238, pinned=True),
             "similarity": st.column_config.TextColumn("Ranked by", width=96),
-            "value": number(known.heading, format=digits, width=72 if len(known.heading) < 9 else 124),
+            "value": number(spec.heading, format=digits, width=72 if len(spec.heading) < 9 else 124),
             "half": number("±", format=digits, width=48, help="Half of the 95 % t interval over seeds."),
-            "difference": number("Against ★", format=digits.replace("%", "%+"), width=84, help=_AGAINST),
+            "difference": number("Against ★", format=digits.replace("%", "%+"), width=84, help=AGAINST),
             "difference_half": number("± ", format=digits, width=48, help="Half of the difference's 95 % interval."),
             "p": st.column_config.TextColumn(
-                "p, Holm", width=70, help="Of the paired t test, corrected by Holm for all rankings here."
+                "p, Holm", width=70, help="Paired t test, with Holm's correction for all rows of this table."
             ),
             "seeds": number("Seeds", format="%d", width=56),
-            "settings": st.column_config.TextColumn("Settings that its search chose", width=330),
+            "settings": st.column_config.TextColumn("Settings chosen by the search", width=330),
         },
     )
-    marked = (
-        f"★ is the best baseline: {_title(results, best['method'])} has the highest MAP@R on classes held out of "
-        "training. "
-        if best is not None
-        else "No baseline has been searched yet, so nothing is compared with one. "
-    )
+    baseline = "No baseline has been searched yet, so there is nothing to compare with."
+    if best is not None:
+        name = study_data.title_of(best["method"])
+        baseline = f"★ is the best baseline: {name} has the highest MAP@R on classes held out of training."
     st.caption(
-        f"{marked}± is half of the 95 % t interval over seeds, which share the splits; differences are paired by seed. "
-        "A hollow marker has no interval."
+        f"{baseline} ± is half of the 95 % t interval over seeds. All seeds have the same splits, and differences are "
+        "paired by seed. A hollow marker has no interval."
     )
 
 
-_AGAINST = "Paired difference to the best baseline, in the metric's own unit (points where that is %)."
-
-
-def _title(results: pd.DataFrame, method: str) -> str:
-    found = results.loc[results["method"] == method, "name"]
-    return str(found.iloc[0]) if len(found) else method
-
-
-def _published(found: Findings, dataset: str) -> None:
-    """The published numbers of a benchmark, beside what came out here."""
-    table = found.published(dataset)
+def _published(findings: Findings, dataset: str) -> None:
+    """Published numbers of a benchmark, beside this study's."""
+    table = findings.published(dataset)
     if table.empty:
         return
-    st.subheader(f"Beside published numbers: Recall@K on {dataset}", anchor=False)
+    st.subheader(f"Published numbers beside this study's: Recall@K on {dataset}", anchor=False)
     st.dataframe(
         table, hide_index=True, key="study_published", placeholder="", alt="Published Recall at K beside this study's",
         column_config={"method": st.column_config.TextColumn("Method", pinned=True, width=190)},
     )  # fmt: skip
     st.caption(
-        "In %, unseen classes. Published rows train a whole GoogLeNet, or the network that is named; rows here train a "
-        "head on a frozen trunk, by the method that comes nearest. PDDM is ranked by S."
+        "In %, on unseen classes. The published methods train a whole GoogLeNet, or the network named in the row. This "
+        "study trains a head on a frozen trunk, by the most similar method. PDDM is ranked by S."
     )
 
 
-def _learning(found: Findings, dataset: str) -> None:
-    """MAP@R on held-out classes through training, and when each method came to what the best baseline ends at."""
-    log, reached = found.learning(dataset)
+def _learning(findings: Findings, dataset: str) -> None:
+    """MAP@R on held-out classes through training, and when each method reached the best baseline's final value."""
+    log, reached = findings.learning(dataset)
     if log.empty:
         return
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.subheader("How fast they learn: MAP@R on held-out classes", anchor=False, width="content")
-        export("convergence", lambda: log, study_data.manifest(found), {"data": dataset}, "study_curves")
-    named = study_data.names_of(log)
+    title, manifest = "How fast they learn: MAP@R on held-out classes", study_data.manifest(findings)
+    heading(title, "convergence", log, manifest, {"data": dataset}, "study_curves")
+    titles = study_data.titles_of(log)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        ticked = _ticked(named, study_data.shown_at_first(found, dataset))
-        x = shell.choice(st.segmented_control, "Along", {"step": "steps", "seconds": "seconds"}, "along")
+        ticked = _ticked(titles, study_data.default_methods(findings, dataset))
+        x = shell.choice(st.segmented_control, "By", {"step": "steps", "seconds": "seconds"}, "along")
     target = None if reached.empty else float(reached["target"].iloc[0])
-    st.plotly_chart(
-        figures.learning(log, {name: named[name] for name in ticked}, target=target, x=x, height=360),
-        key="study_learning",
-        config={"displayModeBar": False},
-        alt=f"MAP at R on classes held out of training by {x}, a line per ticked method, the others in grey",
-    )
+    figure = figures.learning(log, {name: titles[name] for name in ticked}, target=target, x=x, height=360)
+    alt = f"MAP at R on classes held out of training by {x}, a line per chosen method, the others in grey"
+    chart(figure, "study_learning", alt)
     if len(reached):
-        _how_fast(reached[reached["method"].isin(ticked)], named, target or 0.0)
+        _how_fast(reached[reached["method"].isin(ticked)], titles, target or 0.0)
 
 
-def _ticked(named: dict[str, str], first: list[str]) -> list[str]:
-    """The methods whose curves have colours, in the URL as `methods`."""
+def _ticked(titles: dict[str, str], default: list[str]) -> list[str]:
+    """A choice of the methods whose curves have colours, in the URL as `methods`."""
     key = "study_ticked"
 
     def keep() -> None:
-        if st.session_state[key] == first:
+        if st.session_state[key] == default:
             st.query_params.pop("methods", None)
         else:
             st.query_params["methods"] = st.session_state[key] or [""]
 
-    asked = [name for name in st.query_params.get_all("methods") if name in named][:NAMED]
-    st.session_state[key] = asked if "methods" in st.query_params else first
+    in_url = [name for name in st.query_params.get_all("methods") if name in titles][:COLOURED]
+    st.session_state[key] = in_url if "methods" in st.query_params else default
     return st.multiselect(
-        "Methods", list(named), key=key, on_change=keep, format_func=lambda name: named[name], max_selections=NAMED
+        "Methods", list(titles), key=key, on_change=keep, format_func=titles.__getitem__, max_selections=COLOURED
     )
 
 
-def _how_fast(reached: pd.DataFrame, named: dict[str, str], target: float) -> None:
-    table = reached.assign(method=reached["method"].map(named), best=100 * reached["best"])
-    number, wanted = st.column_config.NumberColumn, f"{100 * target:.1f} %"
+def _how_fast(reached: pd.DataFrame, titles: dict[str, str], target: float) -> None:
+    table = reached.assign(method=reached["method"].map(titles), best=100 * reached["best"])
+    number, target_text = st.column_config.NumberColumn, f"{100 * target:.1f} %"
     if len(table):
         st.dataframe(
             table[["method", "best", "share_step", "share_seconds", "target_step", "target_seconds"]],
             hide_index=True,
             key="study_fast",
             placeholder="not reached",
-            alt=f"Steps and seconds until 99 % of each method's best MAP at R, and until {wanted}",
+            alt=f"Steps and seconds until 99 % of each method's best MAP at R, and until {target_text}",
             column_config={
                 "method": st.column_config.TextColumn("Method", width=238),
                 "best": number("Best MAP@R, %", format="%.1f"),
                 "share_step": number("99 % of it at step", format="%d"),
                 "share_seconds": number("after, s", format="%.2f"),
-                "target_step": number(f"{wanted} at step", format="%d"),
+                "target_step": number(f"{target_text} at step", format="%d"),
                 "target_seconds": number("after, s ", format="%.2f"),
             },
         )
     st.caption(
-        f"{wanted} is what the best baseline ends at. Each method has the settings that its search chose; values are "
-        "means over folds of the training classes. Seconds are of training alone, on one core."
+        f"{target_text} is the final value of the best baseline. Each method has the settings chosen by its search. "
+        "Values are means over folds of the training classes. Seconds are of training alone, on one core."
     )
 
 
-def _ablation(found: Findings, dataset: str, protocol: str, metric: str) -> None:
-    """What each of PDDM's choices is worth."""
-    table, known = found.ablation(dataset, protocol, metric), study_data.metric_of(metric)
+def _ablation(findings: Findings, dataset: str, protocol: str, metric: str) -> None:
+    """The effect of each of PDDM's settings."""
+    table, spec = findings.ablation(dataset, protocol, metric), study_data.metric_of(metric)
     if table.empty:
-        planned = found.study.settings.get("ablation")
-        if planned and (found.chosen["ablation"]["dataset"] == dataset).any():
-            st.subheader("What each choice is worth", anchor=False)
-            st.caption("No variant is measured yet: each is compared with the default as soon as both are.")
+        planned = findings.study.settings.get("ablation")
+        if planned and (findings.chosen["ablation"]["dataset"] == dataset).any():
+            st.subheader("Ablation", anchor=False)
+            st.caption("No variant is measured yet. Each will be compared with the default.")
         return
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.subheader("What each choice is worth: one change to PDDM at a time", anchor=False, width="content")
-        settings = {"data": dataset, "protocol": protocol, "metric": metric}
-        export("ablation", lambda: table, study_data.manifest(found), settings, "study_ablation")
-    st.plotly_chart(
-        figures.differences(table, known, against="the default"),
-        key="study_ablation",
-        config={"displayModeBar": False},
-        alt=f"Difference of each variant to PDDM's default in {known.title}, with 95 % intervals, a marker per ranking",
-    )
+    settings = {"data": dataset, "protocol": protocol, "metric": metric}
+    title, manifest = "Ablation: one change to PDDM at a time", study_data.manifest(findings)
+    heading(title, "ablation", table, manifest, settings, "study_ablation")
+    alt = f"Difference of each variant to PDDM's default in {spec.title}, with 95 % intervals, a marker per similarity"
+    chart(figures.differences(table, spec, against="the default"), "study_ablation", alt)
     values = ", ".join(
-        f"{known.format(row.value)} by {style_of(str(row.similarity)).title}"
-        for row in found.default(dataset, protocol, metric).itertuples()
+        f"{spec.format(row.value)} by {style_of(str(row.similarity)).title}"
+        for row in findings.default(dataset, protocol, metric).itertuples()
     )
-    unit = f" in {known.unit}" if known.unit else ""
+    unit = f" in {spec.unit}" if spec.unit else ""
     st.caption(
-        f"The default's {known.title}{unit}: {values}. Differences are paired by seed; bars are 95 % t intervals."
+        f"The default's {spec.title}{unit}: {values}. Differences are paired by seed; bars are 95 % t intervals."
     )
 
 
-def _made_with(found: Findings) -> None:
-    """What all cells share."""
-    info, seconds = found.study.info, sum(cell["seconds"] for cell in found.study.cells())
-    parts = found.study.settings
+def _made_with(findings: Findings) -> None:
+    """What all cells have in common."""
+    info, seconds = findings.study.info, sum(cell["seconds"] for cell in findings.study.cells())
+    parts = findings.study.settings
     settings: dict[str, Any] = next((parts[part] for part in ("methods", "ablation") if part in parts), {})
     searched = max((len(group) for group in settings.get("configurations", {}).values()), default=0)
     cores = (info.get("machine") or {}).get("cores", "?")
     st.caption(
-        f"Begun on {str(info['created'])[:10]} on a machine with {cores} cores; its cells took "
-        f"{shell.duration(seconds)} of one core. Every method has the same frozen features, head and batches, up to "
-        f"{settings.get('steps', '?')} steps, and {searched} configuration{'s' * (searched != 1)} searched on "
-        f"{settings.get('folds', '?')} folds of the training classes."
+        f"Started on {str(info['created'])[:10]} on a machine with {cores} cores. The cells took "
+        f"{shell.duration(seconds)} on one core. Every method has the same frozen features, head and batches, and "
+        f"up to {settings.get('steps', '?')} steps. {searched} configuration{'s' * (searched != 1)} of each method "
+        f"{'were' if searched != 1 else 'was'} searched on {settings.get('folds', '?')} folds of the training classes."
     )

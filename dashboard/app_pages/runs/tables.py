@@ -1,9 +1,9 @@
-"""Runs as rows: what the pages list and compare, without a page."""
+"""Runs and their settings as table rows, without a page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pandas as pd
 
@@ -11,10 +11,11 @@ from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.figures import style_of
 from pddm_lab.runs.compare import WHERE
 from pddm_lab.runs.run import PROTOCOLS, Run
+from pddm_lab.similarities import SIMILARITIES
 
 
 def overview(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row per run: its state, and its first metrics by D and by the similarity it trained, in %."""
+    """One row per run: its status, and Recall@1 in % by D and by the similarity it trained."""
     rows = []
     for run in runs:
         row: dict[str, Any] = {
@@ -38,18 +39,28 @@ def overview(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def changed_from_preset(config: TrainConfig) -> pd.DataFrame:
-    """The choices that differ from the run's preset: field, preset's value, this run's value."""
+    """The settings that differ from the run's preset: field, preset's value, this run's value."""
     preset = PRESETS.get(config.preset, TrainConfig()).to_dict()
     rows = [
         (name, str(preset[name]), str(value))
         for name, value in config.to_dict().items()
         if name not in WHERE and value != preset[name]
     ]
-    return pd.DataFrame(rows, columns=["choice", f"preset {config.preset}", "this run"])
+    return pd.DataFrame(rows, columns=["setting", f"preset {config.preset}", "this run"])
+
+
+def options(field: str) -> list[str]:
+    """The values that a field of TrainConfig allows, where it is one of a few."""
+    return list(get_args(get_type_hints(TrainConfig)[field]))
+
+
+def option_title(field: str, value: str) -> str:
+    """The title of an allowed value."""
+    return SIMILARITIES[value].title if value in SIMILARITIES else value.replace("_", " ").capitalize()
 
 
 def last_step(run: Run, metrics: pd.DataFrame) -> int:
-    """The latest step of the run's phase: the log is ahead of run.json between two measurements."""
+    """The latest step of the run's phase, from the log too: run.json is updated only at measurements."""
     logged = metrics.loc[(metrics["phase"] == run.info["phase"]) & (metrics["protocol"] == "train"), "step"]
     return max(int(run.info.get("step") or 0), int(logged.max()) if len(logged) else 0)
 
