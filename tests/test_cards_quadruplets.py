@@ -10,6 +10,7 @@ from mining import mined_frame, write
 from pddm_lab import cards, figures
 from pddm_lab.analysis import hardness
 from pddm_lab.runs.quadruplets import Mined
+from pddm_lab.similarities import SIMILARITIES
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_hardness_draws_shares_in_percent_and_quantiles_as_bands(mined: Mined) -
         name = {"slack": "slack_ik", "s": "s_ij", "d": "d_ij"}[what]
         np.testing.assert_allclose(bands[1].y, table[f"{name}_50"], atol=1e-5)
         np.testing.assert_allclose(bands[0].y[: len(table)], table[f"{name}_90"], atol=1e-5)
-    assert figures.hardness(table, "s").data[1].line.color == figures.SIMILARITIES["pddm"].colour
+    assert figures.hardness(table, "s").data[1].line.color == SIMILARITIES["pddm"].colour
     assert len(figures.hardness(hardness.through_training(mined, mined.pick("refit")[:0]), "slack").data) == 4
 
 
@@ -58,14 +59,14 @@ def test_a_card_says_why_each_picture_is_there() -> None:
     assert "the least similar positive pair of the batch, by Mahalanobis" in batch
 
 
-def test_a_card_shows_what_euclidean_mining_takes_instead() -> None:
+def test_a_card_shows_what_euclidean_mining_chooses_instead() -> None:
     row = mined_frame(2).iloc[0].to_dict()
     other = row | {"e_i": row["i"], "e_j": row["j"], "e_k": "<other>.png", "e_l": row["l"], "e_d_ik": 0.125}
     body = cards.quadruplet_card(other, {}).body
     assert body.count("the same") == 2 and "k′" in body
     assert "&lt;other&gt;.png; D 0.12 and S" in body and "<other>" not in body
     same = row | {f"e_{end}": row[end] for end in "ijkl"}
-    assert "takes the same four" in cards.quadruplet_card(same, {}).body
+    assert "chooses the same four" in cards.quadruplet_card(same, {}).body
     assert "i′" in cards.quadruplet_card(other | {"e_i": "another.png"}, {}).body
     assert "pl-instead" not in cards.quadruplet_card(row | {"e_i": None}, {}).body
 
@@ -88,7 +89,7 @@ def test_suspects_stand_beside_both_classes(mined: Mined) -> None:
     assert body.count('class="pl-suspect') - 1 == len(table)
     assert '"pl-rank">13<' in body
     first = table.iloc[0]
-    assert f"{first['against']} of {first['met']} classmates speak against it, most often for {first['named']}" in body
+    assert f"{first['against']} of {first['met']} classmates contradict the label, most often for {first['named']}" in body
     assert ("pl-strong" in body) == (first["score"] >= 0.5)
 
 

@@ -115,7 +115,7 @@ def test_pair_cards_name_both_items_and_what_joins_them() -> None:
 def test_a_strip_lies_either_side_of_its_threshold() -> None:
     body = cards.pair_strip(carded(), {}, "euclidean", -0.6).body
     assert body.index("pl-negative") < body.index("D = 0.600") < body.index("pl-positive")
-    assert "no such pair was scored" in cards.pair_strip(carded()[:1], {}, "euclidean", -0.6).body
+    assert "no such pair in the sample" in cards.pair_strip(carded()[:1], {}, "euclidean", -0.6).body
 
 
 def test_tables_of_quadrants_and_thirds() -> None:

@@ -207,7 +207,7 @@ def test_rates_of_an_embedding_are_those_of_a_slow_loop(leave_one_out: bool) -> 
         for j in range(i + 1 if leave_one_out else 0, 40):
             kind = bool(query_labels[i] == labels[j])
             places[kind].append((radius[i] + radius[j if leave_one_out else 40 + j]) / 2)
-            scores[kind].append(-np.linalg.norm(query[i].astype(float) - gallery[j]))
+            scores[kind].append(-float(np.linalg.norm(query[i].astype(float) - gallery[j])))
     highest = sorted(scores[False])[len(scores[False]) - 1 - len(scores[False]) // 100]
     bounds = np.quantile(np.array(places[True]), [1 / 3, 2 / 3])
     ends = torch.from_numpy(query), torch.from_numpy(gallery.copy())

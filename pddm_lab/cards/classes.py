@@ -1,10 +1,10 @@
-"""How many items of each class a selection holds, as bars in the map's colours."""
+"""How many items of each class a selection contains, as bars in the map's colours."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pddm_lab.cards.html import Block, escaped
+from pddm_lab.cards.html import Block, escaped, swatch
 
 
 def class_counts(classes: Sequence[tuple[str, int, int]], colours: Sequence[str], most: int = 12) -> Block:
@@ -13,12 +13,12 @@ def class_counts(classes: Sequence[tuple[str, int, int]], colours: Sequence[str]
     Args:
         classes: (name, items in the selection, items there are) of each class.
         colours: of each class, as CSS.
-        most: classes that are shown; of the others it says how many there are.
+        most: classes shown; the others are counted in one line.
     """
     largest = max((count for _, count, _ in classes), default=1)
     rows = "".join(
         f'<tr title="{escaped(name)}: {count:,} of its {total:,} items"><th scope="row">'
-        f'<span class="pl-swatch" style="background:{colour}"></span>{escaped(name)}</th>'
+        f"{swatch(colour)}{escaped(name)}</th>"
         f'<td class="pl-count">{count:,} <small>of {total:,}</small></td>'
         f'<td class="pl-barred"><i style="width:{100 * count / largest:.1f}%;background:{colour}"></i></td></tr>'
         for (name, count, total), colour in list(zip(classes, colours, strict=True))[:most]
@@ -36,6 +36,5 @@ _STYLE = """
 .pl-classes .pl-count{width:26%;text-align:right;white-space:nowrap}
 .pl-classes small{opacity:.66;font-size:11px}
 .pl-classes .pl-barred i{display:block;height:8px;border-radius:4px;min-width:2px}
-.pl-classes .pl-swatch{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:7px}
 .pl-others{font-size:12px;opacity:.72;margin-top:4px}
 """

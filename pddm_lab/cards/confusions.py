@@ -1,4 +1,4 @@
-"""Classes that are confused, and items whose label looks wrong, as pictures with their counts."""
+"""Classes that are confused with each other, and items whose label looks wrong, as pictures with counts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from pddm_lab.cards.html import Block, escaped, number, picture
+from pddm_lab.cards.html import Block, escaped, number, pickable, picture
 
 SUSPICIOUS = 0.5
-"""From this score on more than half of the classmates met speak against an item, beyond chance."""
+"""From this score on, significantly more than half of the classmates met contradict an item's label."""
 
 
 def confusion_bars(
@@ -21,10 +21,10 @@ def confusion_bars(
     *,
     chosen: Sequence[str] = (),
 ) -> Block:
-    """Pairs of classes as bars, with pictures of both; a page takes a click on one as choosing it.
+    """Pairs of classes as bars with pictures of both; a page lets users click one to choose it.
 
     Args:
-        pairs: a, b, count, violated, a_to_b, b_to_a, as `hardness.mutual` returns it; all rows are shown.
+        pairs: a, b, count, violated, a_to_b, b_to_a, as `hardness.mutual` returns it.
         images: picture bytes by item id.
         examples: item ids of a and of b by pair.
         chosen: two classes whose bar is marked.
@@ -33,7 +33,7 @@ def confusion_bars(
     rows = []
     for row in pairs.to_dict("records"):
         a, b, count, violated = row["a"], row["b"], int(row["count"]), int(row["violated"])
-        said = (
+        hint = (
             f"{a} and {b}: {count:,} hard negatives, {violated:,} of them violate their hinge; "
             f"{int(row['a_to_b']):,} of {b} for {a}, {int(row['b_to_a']):,} of {a} for {b}"
         )
@@ -42,9 +42,9 @@ def confusion_bars(
             for name, items in zip((a, b), examples.get((a, b), ((), ())), strict=True)
         ]
         marked = " pl-chosen" if {a, b} == set(chosen) else ""
-        pick = escaped(json.dumps([a, b], ensure_ascii=False))
+        pick = pickable(json.dumps([a, b], ensure_ascii=False), hint)
         rows.append(
-            f'<div class="pl-mixed{marked}" data-pick="{pick}" role="button" tabindex="0" title="{escaped(said)}">'
+            f'<div class="pl-mixed{marked}" {pick}>'
             f'{sides[0]}<div class="pl-between"><div class="pl-both"><span>{escaped(a)}</span>'
             f'<span>{escaped(b)}</span></div><div class="pl-bar"><i style="width:{100 * count / largest:.1f}%">'
             f'<b style="width:{100 * violated / max(count, 1):.1f}%"></b></i></div>'
@@ -63,15 +63,15 @@ def suspect_grid(
     first: int = 1,
     met: str = "classmates",
 ) -> Block:
-    """Items whose label looks wrong: each beside pictures of the class it is labelled and of the class it is taken for.
+    """Items whose label looks wrong, each beside pictures of its class and of the class it is most similar to.
 
     Args:
-        suspects: as `pddm_lab.analysis.hardness.suspects` returns it; all rows are shown.
+        suspects: as `pddm_lab.analysis.hardness.suspects` returns it.
         images: picture bytes by item id.
         examples: item ids by class.
         chosen: id of the one to mark.
         first: rank of the first row.
-        met: what `met` counts.
+        met: what the column `met` counts.
     """
     cards = "".join(
         _suspect(row, images, examples, rank, row["id"] == chosen, met)
@@ -89,7 +89,7 @@ def _suspect(
     met: str,
 ) -> str:
     against, named = f"{int(row['against']):,} of {int(row['met']):,} {met}", str(row["named"])
-    said = f"{rank}: {row['id']}, labelled {row['class_name']}; {against} speak against it, most often for {named}"
+    hint = f"{rank}: {row['id']}, labelled {row['class_name']}; {against} contradict the label, most often for {named}"
 
     def of_class(word: str, name: str, share: str = "") -> str:
         shown = "".join(picture(images.get(item), name) for item in examples.get(name, ()) if item != row["id"])
@@ -101,8 +101,8 @@ def _suspect(
     share = f" <small>{100 * row['named_share']:.0f} %</small>"
     marks = (" pl-chosen" if chosen else "") + (" pl-strong" if row["score"] >= SUSPICIOUS else "")
     return (
-        f'<div class="pl-suspect{marks}" data-pick="{escaped(row["id"])}" role="button" tabindex="0" '
-        f'title="{escaped(said)}"><div class="pl-frame">{picture(images.get(row["id"]), said)}'
+        f'<div class="pl-suspect{marks}" {pickable(row["id"], hint)}><div class="pl-frame">'
+        f"{picture(images.get(row['id']), hint)}"
         f'<span class="pl-rank">{rank}</span></div><div class="pl-classes-of">'
         f"{of_class('labelled', str(row['class_name']))}{of_class('nearer to', named, share)}</div>"
         f'<div class="pl-told"><span class="pl-score" title="lower end of the 95 % interval of the share">'
@@ -112,10 +112,9 @@ def _suspect(
 
 _STYLE = """
 .pl-mixes{display:flex;flex-direction:column;gap:6px}
-.pl-mixed{display:grid;grid-template-columns:auto minmax(0,1fr) auto;gap:12px;align-items:center;cursor:pointer;
- border:1px solid rgba(138,147,163,.28);border-radius:9px;padding:7px 9px;outline-offset:2px}
+.pl-mixed{display:grid;grid-template-columns:auto minmax(0,1fr) auto;gap:12px;align-items:center;
+ border:1px solid rgba(138,147,163,.28);border-radius:9px;padding:7px 9px}
 .pl-mixed:hover,.pl-suspect:hover{border-color:#6B7686}
-.pl-mixed:focus-visible,.pl-suspect:focus-visible{outline:2px solid #2F78D0}
 .pl-mixed.pl-chosen,.pl-suspect.pl-chosen{outline:2px solid #F2B705}
 .pl-side-of,.pl-thumbs{display:flex;gap:4px}
 .pl-side-of img,.pl-side-of .pl-none,.pl-thumbs img,.pl-thumbs .pl-none{width:40px;height:40px;object-fit:cover;
@@ -129,8 +128,8 @@ _STYLE = """
 .pl-told{display:flex;justify-content:space-between;gap:8px;font-size:11.5px;opacity:.85;
  font-variant-numeric:tabular-nums;white-space:nowrap}
 .pl-suspects{display:grid;grid-template-columns:repeat(auto-fill,minmax(max(288px,24%),1fr));gap:12px}
-.pl-suspect{display:grid;grid-template-columns:104px minmax(0,1fr);gap:6px 12px;cursor:pointer;border-radius:10px;
- border:1px solid rgba(138,147,163,.32);padding:10px;outline-offset:2px;align-content:start}
+.pl-suspect{display:grid;grid-template-columns:104px minmax(0,1fr);gap:6px 12px;border-radius:10px;
+ border:1px solid rgba(138,147,163,.32);padding:10px;align-content:start}
 .pl-suspect .pl-frame{position:relative}
 .pl-suspect .pl-frame img,.pl-suspect .pl-frame .pl-none{width:104px;height:104px}
 .pl-suspect.pl-strong .pl-frame img{border:3px dashed #C4382F}

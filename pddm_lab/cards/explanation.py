@@ -1,4 +1,4 @@
-"""A pair taken apart: its two pictures, and the dimensions that weigh most with the items at either end of each."""
+"""A pair explained: its two pictures, and its most important dimensions with the items at both ends of each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pddm_lab.cards.html import Block, digits_of, escaped, number, picture
+from pddm_lab.cards.html import Block, digits_of, escaped, number, pickable, picture, table
 from pddm_lab.figures import style_of
 
 if TYPE_CHECKING:
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dimension:
-    """One dimension of the features, as a row shows it."""
+    """One dimension of the features, for a row."""
 
     number: int
     low: float
-    """The lowest value of it in the gallery."""
+    """Its lowest value in the gallery."""
     high: float
     """The highest."""
     a: float
@@ -27,9 +27,9 @@ class Dimension:
     b: float
     """The result's value."""
     least: Sequence[tuple[str, str]]
-    """(id, class name) of the items with the least of it."""
+    """(id, class name) of the items with the lowest values."""
     most: Sequence[tuple[str, str]]
-    """Of those with the most of it."""
+    """(id, class name) of the items with the highest values."""
 
 
 def explained_pair(a: tuple[str, str], b: tuple[str, str], images: Mapping[str, bytes | None]) -> Block:
@@ -49,15 +49,15 @@ def explained_pair(a: tuple[str, str], b: tuple[str, str], images: Mapping[str, 
 
 
 def dimension_rows(why: Explanation, dimensions: Sequence[Dimension], images: Mapping[str, bytes | None]) -> Block:
-    """The dimensions that weigh most, a row each: where the pair lies between the gallery's ends, what it adds.
+    """The most important dimensions, a row each: where the pair lies in the gallery's range, and what it contributes.
 
-    On the track between the ends the gap of the two marks is u, and their middle is v. To the left of the last line
-    grows the share of D², to its right what the dimension adds to S: below 0 it makes the pair less similar.
+    On the track the distance between both marks is u, and their middle is v. The bars to the left of the last line show
+    the share of D², those to its right the contribution to S: below 0 it makes the pair less similar.
 
     Args:
         why: the pair.
         dimensions: rows, in order.
-        images: picture bytes by item id; a page takes a click on one as choosing the item.
+        images: picture bytes by item id; a page lets users click one to choose the item.
     """
     shares, parts = why.distance_shares, why.score_parts
     most_share = max((shares[one.number] for one in dimensions), default=0) or 1
@@ -85,31 +85,27 @@ def dimension_rows(why: Explanation, dimensions: Sequence[Dimension], images: Ma
         ("v", "The mean (f_i + f_j) / 2 in this dimension"),
         *([("of D<sub>M</sub>²", "Share of the squared Mahalanobis distance")] * (why.mahalanobis_shares is not None)),
         ("of D²", "Share of the squared Euclidean distance"),
-        ("to S", "What the difference in this dimension adds to S, by integrated gradients from an identical pair"),
+        ("to S", "Contribution of this dimension's difference to S, by integrated gradients from an identical pair"),
     ]
-    head = "".join(f'<th scope="col" title="{said}">{name}</th>' for name, said in heads)
-    return Block(
-        f'<div class="pl-scroll"><table class="pl-dims"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>",
-        _STYLE,
-    )
+    head = "".join(f'<th scope="col" title="{hint}">{name}</th>' for name, hint in heads)
+    return Block(table("pl-dims", head, rows), _STYLE)
 
 
 def _strip(items: Sequence[tuple[str, str]], images: Mapping[str, bytes | None], which: str) -> str:
     return "".join(
-        f'<span class="pl-bit" data-pick="{escaped(item)}" role="button" tabindex="0" '
-        f'title="{escaped(class_name)} · {escaped(item)}">{picture(images.get(item), f"{which}: {class_name}")}</span>'
+        f'<span class="pl-bit" {pickable(item, f"{class_name} · {item}")}>'
+        f"{picture(images.get(item), f'{which}: {class_name}')}</span>"
         for item, class_name in items
     )
 
 
 def _track(one: Dimension) -> str:
-    """A line from the gallery's lowest to its highest value, with a mark for the query and one for the result."""
+    """A line from the gallery's lowest to its highest value, with marks for query and result."""
     span = (one.high - one.low) or 1.0
     a, b = (min(max(100 * (value - one.low) / span, 0), 100) for value in (one.a, one.b))
-    said = f"query {number(one.a)}, result {number(one.b)}, gallery {number(one.low)} to {number(one.high)}"
+    hint = f"query {number(one.a)}, result {number(one.b)}, gallery {number(one.low)} to {number(one.high)}"
     return (
-        f'<div class="pl-track" role="img" aria-label="{said}" title="{said}">'
+        f'<div class="pl-track" role="img" aria-label="{hint}" title="{hint}">'
         f'<i style="left:{min(a, b):.1f}%;width:{abs(a - b):.1f}%"></i>'
         f'<b style="left:{a:.1f}%"></b><b class="pl-hollow" style="left:{b:.1f}%"></b></div>'
     )
@@ -132,7 +128,6 @@ _STYLE = """
 .pl-pair img,.pl-pair .pl-none{width:100%;aspect-ratio:1;object-fit:cover;border-radius:6px;
  display:block;box-sizing:border-box;border:1px solid rgba(138,147,163,.28)}
 .pl-pair figcaption{font-size:12.5px;line-height:1.35;margin-top:4px;overflow-wrap:anywhere}
-.pl-scroll{overflow-x:auto}
 .pl-dims{border-collapse:collapse;width:100%;font-size:12.5px;font-variant-numeric:tabular-nums;margin:0}
 .pl-dims th,.pl-dims td{padding:4px 6px;border:0;border-top:1px solid rgba(138,147,163,.25);text-align:right;
  font-weight:400;white-space:nowrap}
@@ -140,12 +135,10 @@ _STYLE = """
 .pl-dims th:nth-child(-n+4),.pl-dims td:nth-child(-n+4){text-align:left}
 .pl-dims th:nth-child(3){text-align:center}
 .pl-dims th:last-child{text-align:left}
-.pl-bit{display:inline-block;width:34px;height:34px;margin-right:3px;cursor:pointer;border-radius:5px;
+.pl-bit{display:inline-block;width:34px;height:34px;margin-right:3px;border-radius:5px;
  vertical-align:middle}
 .pl-bit img,.pl-bit .pl-none{width:34px;height:34px;object-fit:cover;background:#fff;border-radius:5px;display:block;
  box-sizing:border-box;border:1px solid rgba(138,147,163,.28);font-size:0}
-.pl-bit:focus-visible{outline:2px solid #2F78D0}
-.pl-bit:hover img{border-color:#6B7686}
 .pl-end{width:1%}
 .pl-where{min-width:90px}
 .pl-track{position:relative;height:12px;margin:0 7px}

@@ -1,4 +1,4 @@
-"""A piece of HTML that carries its pictures and its style with it, and what every kind of card is written with."""
+"""A piece of HTML with its pictures and its style in it, and the parts that all cards are made of."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from pddm_lab.figures.style import RIGHT, WRONG, style_of
-
-__all__ = ["RIGHT", "WRONG", "Block", "digits_of", "escaped", "number", "picture", "symbol"]
+from pddm_lab.figures.style import style_of
 
 
 @dataclass(frozen=True)
 class Block:
-    """A piece of HTML. Notebooks show it by itself; `st.html` takes it as it is."""
+    """A piece of HTML, displayed by notebooks and by `st.html`."""
 
     body: str
     style: str = ""
-    """Its own CSS rules, beside those that all blocks share."""
+    """CSS rules, in addition to those that all blocks share."""
 
     def _repr_html_(self) -> str:
         return f"<style>{_SHARED}{self.style}</style>{self.body}"
@@ -36,24 +34,41 @@ def symbol(similarity: str) -> str:
 
 
 def picture(data: bytes | None, alt: str) -> str:
-    """An <img> with the picture in it; a quiet placeholder where there is none.
+    """An <img> with the picture in it, or a placeholder if there is none.
 
     Args:
         data: JPEG, PNG, WebP or GIF bytes.
-        alt: what a person who can't see it is told.
+        alt: its description.
     """
     if not data:
         return f'<span class="pl-none" role="img" aria-label="{escaped(alt)}, picture missing">no picture</span>'
-    kind = (
-        "png"
-        if data[:4] == b"\x89PNG"
-        else "gif"
-        if data[:3] == b"GIF"
-        else "webp"
-        if data[8:12] == b"WEBP"
-        else "jpeg"
-    )
+    known = {"png": data[1:4] == b"PNG", "gif": data[:3] == b"GIF", "webp": data[8:12] == b"WEBP"}
+    kind = next((name for name, matches in known.items() if matches), "jpeg")
     return f'<img alt="{escaped(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+
+
+def pickable(item: str, title: str) -> str:
+    """The attributes of an element that a page lets users click to choose an item."""
+    return f'data-pick="{escaped(item)}" role="button" tabindex="0" title="{escaped(title)}"'
+
+
+def swatch(colour: str) -> str:
+    """A small square of a colour."""
+    return f'<span class="pl-swatch" style="background:{escaped(colour)}"></span>'
+
+
+def table(kind: str, heads: str, rows: Iterable[str]) -> str:
+    """A table that scrolls sideways if it is too wide.
+
+    Args:
+        kind: CSS classes.
+        heads: <th> cells.
+        rows: <tr> elements.
+    """
+    return (
+        f'<div class="pl-scroll"><table class="{kind}"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def number(value: Any, digits: int = 2) -> str:
@@ -62,7 +77,7 @@ def number(value: Any, digits: int = 2) -> str:
 
 
 def digits_of(values: Iterable[float]) -> int:
-    """Decimals that tell values apart: two, and more where all of them are close together."""
+    """Decimals needed to distinguish values: two, or more if all of them are close together."""
     numbers = np.array([value for value in values if np.isfinite(value)])
     spread = float(np.ptp(numbers)) if len(numbers) else 0.0
     return int(np.clip(np.ceil(1 - np.log10(spread)), 2, 5)) if spread else 2
@@ -73,6 +88,11 @@ def escaped(value: Any) -> str:
 
 
 _SHARED = """
+.pl-scroll{overflow-x:auto}
+.pl-swatch{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:8px}
+[data-pick]{cursor:pointer;outline-offset:2px}
+[data-pick]:focus-visible{outline:2px solid #2F78D0}
+[data-pick]:hover img{border-color:#6B7686}
 .pl-corner img,.pl-frame img,.pl-none{object-fit:cover;background:#fff;border-radius:6px;display:block;
  box-sizing:border-box;border:1px solid rgba(138,147,163,.28)}
 .pl-none{display:grid;place-items:center;font-size:11px;color:#6B7686;width:100%;aspect-ratio:1}

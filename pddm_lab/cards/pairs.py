@@ -1,4 +1,4 @@
-"""Pairs of items as two pictures joined by an edge with their similarities on it, and what thresholds make of them."""
+"""Pairs of items as two pictures with their similarities on the edge between them, and what thresholds do to pairs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 import pandas as pd
 
 from pddm_lab.analysis.thresholds import QUADRANTS, ByDensity
-from pddm_lab.cards.html import Block, digits_of, escaped, number, picture, symbol
+from pddm_lab.cards.html import Block, digits_of, escaped, number, pickable, picture, swatch, symbol, table
 from pddm_lab.figures import shown, style_of
 
 
 def pair_grid(
     pairs: pd.DataFrame, images: Mapping[str, bytes | None], similarities: Sequence[str], *, chosen: Sequence[str] = ()
 ) -> Block:
-    """Pairs as cards, as many to a row as fit. The edge of a positive pair is solid, that of a negative one dashed.
+    """Pairs as cards in a grid. The edge of a positive pair is solid, that of a negative pair dashed.
 
     Args:
         pairs: item_a, item_b, class_a, class_b, positive, and each similarity, larger = more similar.
         images: picture bytes by item id.
-        similarities: whose values stand on the edge.
+        similarities: whose values are shown on the edge.
         chosen: both ids of the pair to mark.
     """
     return Block(f'<div class="pl-pairs">{_cards(pairs, images, similarities, chosen)}</div>', _STYLE)
@@ -32,12 +32,12 @@ def pair_strip(
     pairs: pd.DataFrame, images: Mapping[str, bytes | None], similarity: str, threshold: float, *,
     chosen: Sequence[str] = (),
 ) -> Block:  # fmt: skip
-    """The pairs just either side of a threshold in one row: to its left those it rejects, to its right those accepted.
+    """The pairs nearest to a threshold in one row: rejected pairs on the left, accepted pairs on the right.
 
     Args:
         pairs: as for `pair_grid`, with `accepted`, least similar first.
         images: picture bytes by item id.
-        similarity: the one with the threshold.
+        similarity: whose threshold it is.
         threshold: a similarity, not a distance.
         chosen: both ids of the pair to mark.
     """
@@ -47,7 +47,7 @@ def pair_strip(
     rejected, accepted = (
         f'<div class="pl-side" style="--pl-count:{len(side)}">{_cards(side, images, [similarity], chosen)}</div>'
         if len(side)
-        else '<div class="pl-side pl-empty">no such pair was scored</div>'
+        else '<div class="pl-side pl-empty">no such pair in the sample</div>'
         for side in sides
     )
     line = (
@@ -58,7 +58,7 @@ def pair_strip(
 
 
 def quadrant_table(counts: pd.DataFrame, x: str, y: str) -> Block:
-    """How many pairs of each kind either similarity accepts, laid out as the joint plot is.
+    """How many pairs of each kind either similarity accepts, in the layout of the joint plot.
 
     Args:
         counts: a row per quadrant (an index of `QUADRANTS`), columns positive and negative.
@@ -68,13 +68,13 @@ def quadrant_table(counts: pd.DataFrame, x: str, y: str) -> Block:
     totals = counts.sum()
 
     def cell(quadrant: str) -> str:
-        told = []
+        lines = []
         for kind in ("positive", "negative"):
             count, total = int(counts.loc[quadrant, kind]), int(totals[kind])
             share = f"{100 * count / total:.1f} %" if total else "–"
-            told.append(f'<span class="pl-count"><b>{count:,}</b> {kind} <small>{share}</small></span>')
+            lines.append(f'<span class="pl-count"><b>{count:,}</b> {kind} <small>{share}</small></span>')
         differs = " pl-differs" if quadrant in ("x", "y") else ""
-        return f'<td class="pl-quadrant{differs}">{"".join(told)}</td>'
+        return f'<td class="pl-quadrant{differs}">{"".join(lines)}</td>'
 
     x_title, y_title = escaped(style_of(x).title), escaped(style_of(y).title)
     assert set(counts.index) == set(QUADRANTS)
@@ -88,18 +88,17 @@ def quadrant_table(counts: pd.DataFrame, x: str, y: str) -> Block:
 
 
 def density_table(results: Mapping[str, ByDensity]) -> Block:
-    """One threshold by density: rates with 95 % intervals of each third, and the threshold that each would need."""
+    """One threshold by density: each third's rates with 95 % intervals, and the threshold that it would need."""
     rows: list[str] = []
     for name, result in results.items():
-        style, table = style_of(name), result.table
-        digits = max(2, digits_of(table["own"]) + 1)
-        swatch = f'<span class="pl-swatch" style="background:{style.colour}"></span>'
+        style, thirds = style_of(name), result.table
+        digits = max(2, digits_of(thirds["own"]) + 1)
         at = number(shown(name, np.array(result.threshold)), digits)
         rows.append(
-            f'<tr class="pl-opens"><th scope="rowgroup" colspan="5">{swatch}{escaped(style.title)}, one threshold: '
-            f"{symbol(name)} = {at}</th></tr>"
+            f'<tr class="pl-opens"><th scope="rowgroup" colspan="5">{swatch(style.colour)}{escaped(style.title)}, '
+            f"one threshold: {symbol(name)} = {at}</th></tr>"
         )
-        for row in table.to_dict("records"):
+        for row in thirds.to_dict("records"):
             own = number(shown(name, np.array(row["own"])), digits) if np.isfinite(row["own"]) else "–"
             cells = (_rate(row, "tpr", 1), _rate(row, "fpr", 2), own, _rate(row, "own_tpr", 1))
             rows.append(
@@ -112,11 +111,7 @@ def density_table(results: Mapping[str, ByDensity]) -> Block:
         "TPR then, %<small>95 % interval</small>",
     )  # fmt: skip
     head = "".join(f'<th scope="col">{title}</th>' for title in titles)
-    return Block(
-        f'<div class="pl-scroll"><table class="pl-table pl-thirds"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>",
-        _STYLE,
-    )
+    return Block(table("pl-table pl-thirds", head, rows), _STYLE)
 
 
 def _rate(row: Mapping[str, Any], name: str, digits: int) -> str:
@@ -139,7 +134,7 @@ def _card(row: Mapping[str, Any], images: Mapping[str, bytes | None], digits: Ma
         (style_of(name), symbol(name), number(shown(name, np.array(row[name])), decimals))
         for name, decimals in digits.items()
     ]
-    said = f"A {kind} pair: {row['class_a']} and {row['class_b']}, " + ", ".join(
+    hint = f"A {kind} pair: {row['class_a']} and {row['class_b']}, " + ", ".join(
         f"{style.title} {value}" for style, _, value in values
     )
     on_edge = "".join(
@@ -151,11 +146,9 @@ def _card(row: Mapping[str, Any], images: Mapping[str, bytes | None], digits: Ma
         for end in "ab"
     ]
     marked = " pl-chosen" if chosen == {row["item_a"], row["item_b"]} else ""
-    pick = escaped(json.dumps([row["item_a"], row["item_b"]], ensure_ascii=False))
-    return (
-        f'<div class="pl-pair pl-{kind}{marked}" data-pick="{pick}" role="button" tabindex="0" '
-        f'title="{escaped(said)}">{ends[0]}<div class="pl-edge">{on_edge}</div>{ends[1]}</div>'
-    )
+    pick = pickable(json.dumps([row["item_a"], row["item_b"]], ensure_ascii=False), hint)
+    edge = f'<div class="pl-edge">{on_edge}</div>'
+    return f'<div class="pl-pair pl-{kind}{marked}" {pick}>{ends[0]}{edge}{ends[1]}</div>'
 
 
 _STYLE = """
@@ -168,10 +161,9 @@ _STYLE = """
 .pl-line span{position:absolute;top:50%;left:-1px;transform:translate(-50%,-50%) rotate(180deg);
  writing-mode:vertical-rl;font-size:11.5px;white-space:nowrap;padding:6px 2px;border-radius:6px;
  background:var(--pl-colour);color:#fff;font-variant-numeric:tabular-nums}
-.pl-pair{min-width:0;cursor:pointer;border-radius:8px;outline-offset:3px;border:1px solid rgba(138,147,163,.28);
+.pl-pair{min-width:0;border-radius:8px;outline-offset:3px;border:1px solid rgba(138,147,163,.28);
  padding:6px}
 .pl-pair:hover{border-color:#6B7686}
-.pl-pair:focus-visible{outline:2px solid #2F78D0}
 .pl-pair.pl-chosen{outline:2px solid #F2B705}
 .pl-pair .pl-frame img,.pl-pair .pl-frame .pl-none{width:100%;aspect-ratio:1;height:auto;border:0}
 .pl-pair .pl-name{font-size:11.5px}
@@ -186,7 +178,6 @@ _STYLE = """
 .pl-quadrant.pl-differs{background:rgba(138,147,163,.13)}
 .pl-count{display:block;font-size:12.5px;white-space:nowrap}
 .pl-count small{opacity:.7;font-size:11.5px}
-.pl-scroll{overflow-x:auto}
 .pl-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px;margin:0}
 .pl-thirds th,.pl-thirds td{padding:4px 6px;text-align:right;border:0;border-top:1px solid rgba(138,147,163,.25);
  font-weight:400;white-space:nowrap;vertical-align:top}
@@ -194,5 +185,4 @@ _STYLE = """
 .pl-thirds th[scope=row],.pl-thirds th[scope=rowgroup],.pl-thirds th:first-child{text-align:left}
 .pl-thirds small{display:block;font-size:11px;opacity:.75}
 .pl-thirds .pl-opens th{border-top:2px solid rgba(138,147,163,.5);padding-top:8px}
-.pl-swatch{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:8px}
 """

@@ -8,50 +8,39 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pddm_lab.cards.html import Block, digits_of, escaped, number, picture, symbol
+from pddm_lab.cards.html import Block, digits_of, escaped, number, pickable, picture, symbol
 from pddm_lab.figures import shown, style_of
 
 
 def retrieval_grid(
-    results: pd.DataFrame,
-    images: Mapping[str, bytes | None],
-    similarity: str,
-    *,
-    right_class: str | None = None,
-    why: bool = False,
-    highlighted: str = "",
-) -> Block:
+    results: pd.DataFrame, images: Mapping[str, bytes | None], similarity: str, *, right_class: str | None = None,
+    why: bool = False, highlighted: str = "",
+) -> Block:  # fmt: skip
     """A ranked list of pictures, best first.
 
     Args:
         results: id, class_name, rank (from 1), value (of the similarity, larger = more similar); optional rank_change
-            (places won against the other ranking, NaN where that one doesn't hold the item), note (more words for
-            the tile's title).
+            (places gained against the other ranking, NaN if that one lacks the item), note (added to the tile's title).
         images: picture bytes by item id.
         similarity: the one that ranked.
-        right_class: the query's class, to mark right and wrong; None where it is unknown.
-        why: each tile also has a mark that asks why it is here; a page takes its `data-why`.
+        right_class: the query's class, to mark right and wrong results; None if it is unknown.
+        why: add a button to each tile that asks why it is here; a page reads its `data-why`.
         highlighted: id of an item to mark.
     """
     mark_of_value = f'<i style="color:{style_of(similarity).colour}">{symbol(similarity)}</i>'
     values = shown(similarity, results["value"].to_numpy(dtype=float))
     tiles, digits = [], digits_of(values)
     for row, value in zip(results.to_dict("records"), values, strict=True):
-        verdict = "" if right_class is None else "right" if row["class_name"] == right_class else "wrong"
-        mark = {"right": '<b class="pl-mark pl-good">✓</b>', "wrong": '<b class="pl-mark pl-bad">✕</b>', "": ""}[
-            verdict
-        ]
-        said = f"Rank {int(row['rank'])}: {row['class_name']}" + (f", {verdict} class" if verdict else "")
-        said += f", {row['note']}" if row.get("note") else ""
-        over = f'<span class="pl-rank">{int(row["rank"])}</span>{mark}'
+        look = "plain" if right_class is None else "right" if row["class_name"] == right_class else "wrong"
+        notes = [f"{look} class" if right_class is not None else "", row.get("note")]
+        hint = ", ".join(filter(None, [f"Rank {int(row['rank'])}: {row['class_name']}", *notes]))
+        over = f'<span class="pl-rank">{int(row["rank"])}</span>{_MARKS[look]}'
         over += f'<span class="pl-why" data-why="{escaped(row["id"])}" aria-hidden="true">why?</span>' if why else ""
         below = (
             f'<div class="pl-value"><span>{mark_of_value} {number(value, digits)}</span>'
             f"{_change(row.get('rank_change'))}</div>"
         )
-        tiles.append(
-            _tile(row["id"], row["class_name"], images, said, verdict or "plain", over, below, row["id"] == highlighted)
-        )
+        tiles.append(_tile(row["id"], row["class_name"], images, hint, look, over, below, row["id"] == highlighted))
     return Block(f'<div class="pl-tiles{" pl-asking" if why else ""}">{"".join(tiles)}</div>', _STYLE)
 
 
@@ -73,26 +62,19 @@ def image_grid(
 
 
 def _tile(
-    item: str,
-    class_name: str,
-    images: Mapping[str, bytes | None],
-    said: str,
-    look: str,
-    over: str = "",
-    below: str = "",
-    highlighted: bool = False,
-) -> str:
-    """One picture with its class name; `data-pick` lets a page take a click on it as choosing the item."""
+    item: str, class_name: str, images: Mapping[str, bytes | None], hint: str, look: str, over: str = "",
+    below: str = "", highlighted: bool = False,
+) -> str:  # fmt: skip
+    """One picture with its class name."""
     return (
-        f'<div class="pl-tile pl-{look}" data-pick="{escaped(item)}" role="button" tabindex="0"'
-        f'{" data-highlighted" * highlighted} title="{escaped(said)} · {escaped(item)}">'
-        f'<div class="pl-frame">{picture(images.get(item), said)}{over}</div>'
+        f'<div class="pl-tile pl-{look}" {pickable(item, f"{hint} · {item}")}{" data-highlighted" * highlighted}>'
+        f'<div class="pl-frame">{picture(images.get(item), hint)}{over}</div>'
         f'<div class="pl-name">{escaped(class_name)}</div>{below}</div>'
     )
 
 
 def _change(change: Any) -> str:
-    """Places won or lost against the other ranking."""
+    """Places gained or lost against the other ranking."""
     if change is None or not np.isfinite(change):
         return ""
     if not change:
@@ -102,15 +84,14 @@ def _change(change: Any) -> str:
     return f'<span class="pl-change" title="{places} places {words} than in the other ranking">{arrow}{places}</span>'
 
 
+_MARKS = {"right": '<b class="pl-mark pl-good">✓</b>', "wrong": '<b class="pl-mark pl-bad">✕</b>', "plain": ""}
 _STYLE = """
 .pl-tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(clamp(76px,6vw,116px),1fr));gap:10px}
 .pl-asking{grid-template-columns:repeat(auto-fill,minmax(clamp(66px,5.1vw,116px),1fr));gap:9px}
 .pl-small{grid-template-columns:repeat(auto-fill,minmax(66px,1fr));gap:8px}
-.pl-tile{min-width:0;cursor:pointer;border-radius:8px;outline-offset:2px}
+.pl-tile{min-width:0;border-radius:8px}
 .pl-frame{position:relative}
 .pl-frame img,.pl-frame .pl-none{width:100%;aspect-ratio:1;height:auto}
-.pl-tile:hover img{border-color:#6B7686}
-.pl-tile:focus-visible{outline:2px solid #2F78D0}
 .pl-right img{border:3px solid #17875A}
 .pl-wrong img{border:3px dashed #C4382F}
 .pl-chosen img{border:3px solid #6B7686}

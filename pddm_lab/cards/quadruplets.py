@@ -1,4 +1,4 @@
-"""Mined quadruplets as squares of four pictures with their scores and distances on the edges, and why each is there."""
+"""Mined quadruplets as squares of four pictures, with scores and distances on the edges and the reason for each."""
 
 from __future__ import annotations
 
@@ -8,42 +8,34 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pddm_lab.cards.html import Block, digits_of, escaped, number, picture
+from pddm_lab.cards.html import Block, digits_of, escaped, number, pickable, picture
 from pddm_lab.figures import style_of
 
 
 def quadruplet_card(
-    quadruplet: Mapping[str, Any],
-    images: Mapping[str, bytes | None],
-    *,
-    similarity: str = "pddm",
-    mined_by: str = "",
-    margin: float | None = None,
-) -> Block:
+    quadruplet: Mapping[str, Any], images: Mapping[str, bytes | None], *, similarity: str = "pddm",
+    mined_by: str = "", margin: float | None = None,
+) -> Block:  # fmt: skip
     """One mined quadruplet as a square: i and j of one class above, their hard negatives k and l below.
 
     Args:
-        quadruplet: a row of quadruplets.parquet. Where it has the columns of what Euclidean mining would have taken
+        quadruplet: a row of quadruplets.parquet. If it has columns of what Euclidean mining would have chosen
             (e_j, ...), those pictures follow below.
         images: picture bytes by item id.
         similarity: the trained one, whose scores S are.
         mined_by: the similarity that mined it; empty for the trained one.
-        margin: of the scores; given, the card also says why each picture is there. That needs `positives` in the row:
-            how many positives i had in its batch, NaN where the batch gave one quadruplet in all, as
-            `pddm_lab.runs.compare.quadruplets.Mined.positives` tells.
+        margin: of the scores; if given, the card explains why each picture was chosen. The row then needs `positives`:
+            how many positives i had in its batch, NaN if the batch gave one quadruplet in all
+            (`pddm_lab.runs.quadruplets.Mined.positives`).
     """
     return Block(_quadruplet(quadruplet, images, similarity, mined_by or similarity, margin), _STYLE)
 
 
 def quadruplet_grid(
-    quadruplets: pd.DataFrame,
-    images: Mapping[str, bytes | None],
-    *,
-    similarity: str = "pddm",
-    mined_by: str = "",
+    quadruplets: pd.DataFrame, images: Mapping[str, bytes | None], *, similarity: str = "pddm", mined_by: str = "",
     margin: float | None = None,
-) -> Block:
-    """Many quadruplets, as many to a row as fit; see `quadruplet_card`."""
+) -> Block:  # fmt: skip
+    """Many quadruplets in a grid; see `quadruplet_card`."""
     cards = "".join(
         _quadruplet(row, images, similarity, mined_by or similarity, margin) for row in quadruplets.to_dict("records")
     )
@@ -58,10 +50,9 @@ def _quadruplet(
     digits = digits_of([row["s_ij"], row["s_ik"], row["s_jl"]])
 
     def corner(letter: str) -> str:
-        said = f"{letter}: {classes[letter]}, {row[letter]}"
+        hint = f"{letter}: {classes[letter]}, {row[letter]}"
         return (
-            f'<div class="pl-corner" data-pick="{escaped(row[letter])}" role="button" tabindex="0" '
-            f'title="{escaped(said)}">{picture(images.get(str(row[letter])), said)}'
+            f'<div class="pl-corner" {pickable(row[letter], hint)}>{picture(images.get(str(row[letter])), hint)}'
             f'<span class="pl-rank">{letter}</span><div class="pl-name">{escaped(classes[letter])}</div></div>'
         )
 
@@ -76,8 +67,8 @@ def _quadruplet(
     def hinge(pair: str) -> str:
         slack, name = row[f"slack_{pair}"], f"{pair[0]}–{pair[1]}"
         mark = f"✕ {name} by {number(slack)}" if slack > 0 else f"✓ {name} holds"
-        said = f"Hinge {name}: margin + S {name} − S i–j = {number(slack)}; above 0 it is violated"
-        return f'<div class="pl-hinge {"pl-bad" if slack > 0 else "pl-good"}" title="{escaped(said)}">{mark}</div>'
+        hint = f"Hinge {name}: margin + S {name} − S i–j = {number(slack)}; above 0 it is violated"
+        return f'<div class="pl-hinge {"pl-bad" if slack > 0 else "pl-good"}" title="{escaped(hint)}">{mark}</div>'
 
     return (
         f'<figure class="pl-quad"><figcaption>step {int(row["step"]):,}</figcaption><div class="pl-square">'
@@ -88,12 +79,12 @@ def _quadruplet(
 
 
 def _instead(row: Mapping[str, Any], images: Mapping[str, bytes | None], colour: str, digits: int) -> str:
-    """What Euclidean mining would have taken from the same batch; nothing where that wasn't kept."""
+    """What Euclidean mining would have chosen from the same batch; empty if that was not logged."""
     if not isinstance(row.get("e_i"), str):
         return ""
     letters = "jkl" if row["e_i"] == row["i"] else "ijkl"
     if all(row[f"e_{letter}"] == row[letter] for letter in letters):
-        return '<div class="pl-instead"><span>Euclidean mining takes the same four.</span></div>'
+        return '<div class="pl-instead"><span>Euclidean mining chooses the same four.</span></div>'
     pairs = {"i": "ij", "j": "ij", "k": "ik", "l": "jl"}
     classes = {"i": row["e_class_i"], "j": row["e_class_i"], "k": row["e_class_k"], "l": row["e_class_l"]}
     cells = []
@@ -104,40 +95,40 @@ def _instead(row: Mapping[str, Any], images: Mapping[str, bytes | None], colour:
             continue
         distance, score = number(row[f"e_d_{pair}"]), number(row[f"e_s_{pair}"], min(digits, 3))
         end = {"i": "j′", "j": "i", "k": "i", "l": "j′"}[letter]
-        said = f"{letter}′ of Euclidean mining: {classes[letter]}, {item}; D {distance} and S {score} to its {end}"
+        hint = f"{letter}′ of Euclidean mining: {classes[letter]}, {item}; D {distance} and S {score} to its {end}"
         cells.append(
-            f'<div class="pl-other" title="{escaped(said)}">{picture(images.get(item), said)}<div><b>{letter}′</b> '
+            f'<div class="pl-other" title="{escaped(hint)}">{picture(images.get(item), hint)}<div><b>{letter}′</b> '
             f'<i class="pl-d">D</i> {distance}<br><i style="color:{colour}">S</i> {score}</div></div>'
         )
     many = ' class="pl-four"' if len(cells) == 4 else ""
-    return f'<div class="pl-instead"><span>Euclidean mining takes</span><div{many}>{"".join(cells)}</div></div>'
+    return f'<div class="pl-instead"><span>Euclidean mining chooses</span><div{many}>{"".join(cells)}</div></div>'
 
 
 def _reasons(row: Mapping[str, Any], mined_by: str, margin: float | None, digits: int) -> str:
     if margin is None:
         return ""
-    alike = f"by {style_of(mined_by).title}"
+    by = f"by {style_of(mined_by).title}"
     positives = row["positives"]
     s_ij, s_ik, s_jl = (number(row[name], digits) for name in ("s_ij", "s_ik", "s_jl"))
     if np.isfinite(positives):
         of = f"{int(positives)} positives" if positives > 1 else "one positive"
-        first = "the anchor: every item of a batch is one once"
-        second = f"{'the least similar of' if positives > 1 else 'its'} {of} in the batch, {alike}"
+        first = "the anchor: every item of a batch is the anchor once"
+        second = f"{'the least similar of' if positives > 1 else 'its'} {of} in the batch, {by}"
     else:
-        first = f"with j the least similar positive pair of the batch, {alike}"
+        first = f"i and j are the least similar positive pair of the batch, {by}"
         second = "the other end of that pair"
 
     def negative(end: str, slack: float, score: str) -> str:
         terms = [f"({term})" if term.startswith("−") else term for term in (score, s_ij)]
-        verdict = "above 0, violated" if slack > 0 else "not above 0, it holds"
+        state = "above 0, violated" if slack > 0 else "not above 0, it holds"
         value = f"{margin:g} + {terms[0]} − {terms[1]} = {number(slack, digits)}"
-        return f"the negative of {end} most like it, {alike}. Its hinge: {value}, {verdict}"
+        return f"the negative most similar to {end}, {by}. Its hinge: {value}, {state}"
 
     lines = {
         "i": first, "j": second, "k": negative("i", row["slack_ik"], s_ik), "l": negative("j", row["slack_jl"], s_jl),
     }  # fmt: skip
-    told = "".join(f"<dt>{letter}</dt><dd>{escaped(line)}</dd>" for letter, line in lines.items())
-    return f'<details class="pl-why"><summary>Why these four</summary><dl>{told}</dl></details>'
+    reasons = "".join(f"<dt>{letter}</dt><dd>{escaped(line)}</dd>" for letter, line in lines.items())
+    return f'<details class="pl-why"><summary>Why these four</summary><dl>{reasons}</dl></details>'
 
 
 _STYLE = """
@@ -145,10 +136,7 @@ _STYLE = """
 .pl-quad{margin:0;padding:10px 14px 12px;border:1px solid rgba(138,147,163,.32);border-radius:10px}
 .pl-quad figcaption{font-size:12px;opacity:.72;margin-bottom:6px;font-variant-numeric:tabular-nums}
 .pl-square{display:grid;grid-template-columns:92px minmax(78px,1fr) 92px;align-items:start}
-.pl-corner{width:92px;position:relative;border-radius:6px;outline-offset:2px}
-.pl-corner[data-pick]{cursor:pointer}
-.pl-corner:hover img{border-color:#6B7686}
-.pl-corner:focus-visible{outline:2px solid #2F78D0}
+.pl-corner{width:92px;position:relative;border-radius:6px}
 .pl-corner img,.pl-corner .pl-none{width:92px;height:92px}
 .pl-corner .pl-name{display:-webkit-box;-webkit-line-clamp:2;-webkit-box-orient:vertical;white-space:normal;
  overflow-wrap:anywhere;line-height:1.25;min-height:2.5em}

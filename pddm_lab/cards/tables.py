@@ -1,4 +1,4 @@
-"""Metrics as a table, the steps of a longer work, and short facts."""
+"""Metrics as a table, the steps of a process, and short facts."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from pddm_lab.cards.html import Block, escaped
+from pddm_lab.cards.html import Block, escaped, swatch, table
 from pddm_lab.figures import METRICS, in_order, style_of
 
 
 def metrics_table(
-    table: pd.DataFrame, protocol: str, *, metrics: Sequence[str] = tuple(METRICS), best_of_each: bool = False
+    measured: pd.DataFrame, protocol: str, *, metrics: Sequence[str] = tuple(METRICS), best_of_each: bool = False
 ) -> Block:
     """Final metrics of one protocol: a row per run and similarity, a column per metric with its unit, the best in bold.
 
     Args:
-        table: run, protocol, similarity, metric, value; with `std` and `seeds`, as `runs.spread` gives them, each value
-            is a mean over seeds, followed by its standard deviation where there are several.
-        protocol: the rows to take.
+        measured: run, protocol, similarity, metric, value; with `std` and `seeds`, each value is a mean over seeds,
+            followed by its standard deviation if there are several.
+        protocol: the rows to use.
         metrics: columns; those without a value are left out.
-        best_of_each: the best of each run in bold rather than of all: for runs that were measured on different items.
+        best_of_each: mark the best of each run rather than of all, for runs measured on different items.
     """
-    table = table[table["protocol"] == protocol]
-    names = list(zip(table["run"], table["similarity"], table["metric"], strict=True))
-    values = dict(zip(names, table["value"], strict=True))
-    spread = dict(zip(names, table["std"], strict=True)) if "std" in table else {}
-    seeds = table.groupby("run")["seeds"].max() if spread else {}
+    measured = measured[measured["protocol"] == protocol]
+    names = list(zip(measured["run"], measured["similarity"], measured["metric"], strict=True))
+    values = dict(zip(names, measured["value"], strict=True))
+    spread = dict(zip(names, measured["std"], strict=True)) if "std" in measured else {}
+    seeds = measured.groupby("run")["seeds"].max() if spread else {}
     columns = [metric for metric in metrics if any(name == metric for _, _, name in names)]
     runs = list(dict.fromkeys(run for run, _, _ in names))
     rows: list[str] = []
@@ -46,23 +46,19 @@ def metrics_table(
             if len(runs) > 1 or spread:
                 many = f"<small>mean of {seeds[run]} seeds</small>" if spread and seeds[run] > 1 else ""
                 first = f'<th scope="row" class="pl-run">{"" if number else escaped(run) + many}</th>'
-            swatch = f'<span class="pl-swatch" style="background:{style.colour}"></span>'
             opens = ' class="pl-opens"' if not number and rows else ""
-            rows.append(f'<tr{opens}>{first}<th scope="row">{swatch}{escaped(style.title)}</th>{"".join(cells)}</tr>')
+            title = f'<th scope="row">{swatch(style.colour)}{escaped(style.title)}</th>'
+            rows.append(f"<tr{opens}>{first}{title}{''.join(cells)}</tr>")
     heads = "".join(f'<th scope="col" title="{escaped(METRICS[name].help)}">{_heading(name)}</th>' for name in columns)
     corner = ("<th></th>" if len(runs) > 1 or spread else "") + '<th scope="col" class="pl-first">ranked by</th>'
-    return Block(
-        f'<div class="pl-scroll"><table class="pl-table"><thead><tr>{corner}{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>",
-        _STYLE,
-    )
+    return Block(table("pl-table", corner + heads, rows), _STYLE)
 
 
-def _best(found: Mapping[tuple[str, str, str], float], metrics: Sequence[str]) -> dict[str, str]:
-    """The best value of each metric that more than one row has, as it is written."""
+def _best(measured: Mapping[tuple[str, str, str], float], metrics: Sequence[str]) -> dict[str, str]:
+    """The best value of each metric that more than one row has, as text."""
     best = {}
     for metric in metrics:
-        values = [value for (_, _, name), value in found.items() if name == metric and np.isfinite(value)]
+        values = [value for (_, _, name), value in measured.items() if name == metric and np.isfinite(value)]
         if len(values) > 1:
             known = METRICS[metric]
             best[metric] = known.format(max(values) if known.larger_is_better else min(values))
@@ -75,13 +71,13 @@ def _heading(metric: str) -> str:
 
 
 def stepper(steps: Sequence[str], at: int) -> Block:
-    """Steps of a longer work in a row: those done, the one at hand, those to come."""
-    words = ("done", "now", "to come")
+    """The steps of a process in a row: done, current, to come."""
+    states = ("done", "now", "to come")
     items = []
     for number, step in enumerate(steps):
         state = 0 if number < at else 1 if number == at else 2
         current = ' aria-current="step"' if state == 1 else ""
-        items.append(f'<li class="pl-step-{state}"{current} title="{words[state]}">{escaped(step)}</li>')
+        items.append(f'<li class="pl-step-{state}"{current} title="{states[state]}">{escaped(step)}</li>')
     return Block(f'<ol class="pl-steps">{"".join(items)}</ol>', _STYLE)
 
 
@@ -92,7 +88,6 @@ def facts(pairs: Mapping[str, str]) -> Block:
 
 
 _STYLE = """
-.pl-scroll{overflow-x:auto}
 .pl-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px;margin:0}
 .pl-table th,.pl-table td{padding:6px 10px;text-align:right;border:0;border-top:1px solid rgba(138,147,163,.25);
  font-weight:400;white-space:nowrap}
@@ -115,5 +110,4 @@ _STYLE = """
 .pl-step-0{opacity:.75}.pl-step-0::before{background:currentColor}
 .pl-step-1{font-weight:650}.pl-step-1::before{background:linear-gradient(90deg,currentColor 50%,transparent 50%)}
 .pl-step-2{opacity:.5}
-.pl-swatch{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:8px}
 """
