@@ -89,7 +89,8 @@ def test_suspects_stand_beside_both_classes(mined: Mined) -> None:
     assert body.count('class="pl-suspect') - 1 == len(table)
     assert '"pl-rank">13<' in body
     first = table.iloc[0]
-    assert f"{first['against']} of {first['met']} classmates contradict the label, most often for {first['named']}" in body
+    against = f"{first['against']} of {first['met']} classmates contradict the label"
+    assert f"{against}, most often for {first['named']}" in body
     assert ("pl-strong" in body) == (first["score"] >= 0.5)
 
 

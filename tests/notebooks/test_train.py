@@ -13,7 +13,6 @@ from pathlib import Path
 import jupytext
 import nbformat
 import pytest
-
 from papermill.translators import PythonTranslator
 
 from pddm_lab import config

@@ -329,7 +329,7 @@ def _examples(run: Run, examples: list[cards.TileSet], key: str, told: str, none
         return
     st.caption(told)
     asked = st.query_params.get("item", "")
-    names = {shot.item: shot.class_name for card in examples for shot in card.shots}
+    names = {shot.item: shot.class_name for card in examples for shot in card.tiles}
     picture_grid.pictures(cards.tile_sets(examples, loaders.pictures(run, names), chosen=asked), f"examples_{key}")
     if asked in names:
         _chosen(run, asked, names[asked])
