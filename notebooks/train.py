@@ -12,24 +12,24 @@
 # # Train a similarity, and look at what it learned
 #
 # Two photos of the same thing can look less alike than two photos of different things. **Metric learning** trains a
-# network to say how similar two images are, so that images of one class end up close together, even for classes it has
-# never seen. This notebook trains one such network, a *run*, and looks at it from all sides: how the training went,
-# which images it found hard, how well it tells same from different, and what it finds when you search with an image.
+# network that measures how similar two images are, so that images of one class end up close together, even for classes
+# it has never seen. This notebook trains such a network and shows the result, a *run*: how the training went, which
+# images were hard, how well it separates same from different, and what a search with an image returns.
 #
-# It compares two ways to say "similar":
+# It compares two measures of similarity:
 #
 # * the **Euclidean distance** $D(i, j) = \lVert f_i - f_j \rVert$ between two feature vectors: one ruler for the whole
 #   space;
-# * the **PDDM score** $S(i, j)$, a small network that also sees *where* in the space the two vectors lie, and can use
-#   another ruler there (Huang, Loy and Tang, *Local Similarity-Aware Deep Feature Embedding*, NIPS 2016).
+# * the **PDDM score** $S(i, j)$, a small network that also sees *where* in the space the two vectors lie, and can use a
+#   different ruler there (Huang, Loy and Tang, *Local Similarity-Aware Deep Feature Embedding*, NIPS 2016).
 #
 # Run the cells from top to bottom. With the preset `quick` the training takes about a minute on a laptop.
 
 # %% [markdown]
 # ## What to train
 #
-# Every choice of a training is here; `None` stands for the preset's own value, which is in square brackets. Change some
-# and run the notebook again, or leave it as it is and pass them from outside:
+# These are all settings of a training. `None` means the preset's own value, which is shown in square brackets. Change some
+# of them and run the notebook again, or leave the notebook unchanged and pass them on the command line:
 #
 #     pddm-lab train quick --dataset emoji --steps 300
 #     papermill notebooks/train.ipynb out.ipynb -p dataset emoji -p steps 300
@@ -115,18 +115,18 @@ from pddm_lab.training.notebook import config_of
 
 config = config_of(globals())
 if Path("train.ipynb").is_file() and Path("../pddm_lab").is_dir():
-    os.chdir("..")  # opened in Jupyter, a notebook starts in its own folder; data and runs lie in the repository's
-plotly.io.renderers.default = "plotly_mimetype"  # figures as data: small, and drawn without a network
+    os.chdir("..")  # Jupyter starts in notebooks/; data and runs are in the repository's root
+plotly.io.renderers.default = "plotly_mimetype"  # figures as data: small, and they need no internet
 
 # %% [markdown]
 # ## The data
 #
-# An **item** is an image with a class. The classes are split in two: the network trains on one half and never meets the
-# other. Two **protocols** then ask how well the search works. In each, a *query* is searched for in a *gallery*:
+# An **item** is an image with a class. The classes are split in two: the network trains on one half and never sees the
+# other. Two **protocols** measure how well the search works. In each, a *query* is compared with a *gallery*:
 #
-# * **unseen**: among classes that training never met. That is the case of a shop whose range changes, and the one that
-#   counts most;
-# * **known**: new images of the classes that were trained on.
+# * **unseen**: all images are of classes that were not in the training data. This is the situation of a shop whose range
+#   changes, and the more important one;
+# * **known**: the queries are new images of the training classes.
 
 # %%
 data = read_dataset(
@@ -173,37 +173,38 @@ def show_classes(items, classes=4, each=6):
     display(cards.image_grid(named, pictures_of(item_id for item_id, _ in named)))
 
 
-display(Markdown("Some classes to train on"))
+display(Markdown("Some training classes"))
 show_classes(data.train)
 if data.unseen:
-    display(Markdown("Some classes that training won't see"))
+    display(Markdown("Some classes that are not in the training data"))
     show_classes(data.unseen.gallery)
 
 # %% [markdown]
 # ## The model
 #
-# A convolutional network, the *trunk*, turns an image into some hundreds of numbers; a linear layer makes $d$ of them
-# (`dim`), which are scaled to length 1. That is the image's **feature vector** $f$ (`EmbeddingNet` in `model.py`).
+# A convolutional network, the *trunk*, turns an image into some hundreds of numbers. A linear layer reduces them to $d$
+# numbers (`dim`), which are scaled to length 1. This is the image's **feature vector** $f$ (`EmbeddingNet` in
+# `model/embedding.py`).
 #
-# The **PDDM unit** (`pddm.py`) scores a pair of feature vectors. It looks at how they differ, $u$, and at where they
-# lie, $v$:
+# The **PDDM unit** (`model/pddm.py`) scores a pair of feature vectors. Its inputs are their difference $u$ and their
+# place $v$:
 #
 # $$u = |f_i - f_j| \qquad v = \tfrac{1}{2}(f_i + f_j)$$
 # $$u' = \frac{\max(0, W_u u + b_u)}{\lVert\cdot\rVert} \qquad v' = \frac{\max(0, W_v v + b_v)}{\lVert\cdot\rVert} \qquad
 # c = \max(0, W_c [u'; v'] + b_c) \qquad S(i, j) = W_s c + b_s$$
 #
-# A larger $S$ is more similar. Without $v$ it could only measure differences the same way everywhere; with $v$ it can
-# weigh them differently in different regions.
+# A larger $S$ means more similar. Without $v$ the unit would measure differences the same way everywhere. With $v$ it can
+# weight them differently in different regions.
 #
 # ## What it learns from
 #
-# A batch holds $P$ classes with $K$ images each (`classes_per_batch`, `images_per_class`). Most pairs in it are easy
-# and teach nothing, so the **miner** (`miner.py`) looks for hard ones. A **quadruplet** $(i, j, k, l)$ is a pair of one
-# class that scores *low*, $i$ and $j$, and the images of other classes that score *highest* with each end, $k$ with $i$
-# and $l$ with $j$.
+# A batch holds $P$ classes with $K$ images each (`classes_per_batch`, `images_per_class`). Most of its pairs are easy and
+# teach nothing, so the **miner** (`training/miner.py`) looks for hard ones. A **quadruplet** $(i, j, k, l)$ consists of a
+# pair of one class with a *low* score, $i$ and $j$, and for each end the image of another class with the *highest* score:
+# $k$ for $i$, and $l$ for $j$.
 #
-# The **loss** (`losses.py`) asks that the pair of one class beats both of the others by a margin, $\alpha$ for scores
-# (`score_margin`), $\beta$ for distances (`distance_margin`):
+# The **loss** (`training/losses.py`) asks that the pair of one class beats both other pairs by a margin: $\alpha$ for
+# scores (`score_margin`) and $\beta$ for distances (`distance_margin`):
 #
 # $$E_m = \max(0, \alpha + S_{ik} - S_{ij}) + \max(0, \alpha + S_{jl} - S_{ij})$$
 # $$E_e = \max(0, \beta + D_{ij} - D_{ik}) + \max(0, \beta + D_{ij} - D_{jl})$$
@@ -211,23 +212,23 @@ if data.unseen:
 #
 # ## Training
 #
-# First some of the training classes are put aside, as *validation classes*, and the network trains on the rest
-# (`select`). They show after how many steps it does best on classes it hasn't met. Then it starts again and trains on
-# all training classes for as many passes over them (`refit`). The unseen classes are looked at only once, at the end.
+# First some training classes are set aside as *validation classes*, and the network trains on the rest (phase `select`).
+# They show after how many steps it is best on classes that it was not trained on. Then it starts again and trains on all
+# training classes for the same number of passes over them (phase `refit`). The unseen classes are used only once, at the
+# end.
 
 # %%
 run = trainer.resume(runs_folder(config.runs_root) / config.run_name) if resume else trainer.train(config)
 if run.status != "finished":
-    raise RunError(f"{run.name} is {run.status}: {run.reason} `pddm-lab resume {run.name}` goes on with it.")
-display(Markdown(f"The run is kept in `{run.path}`."))
+    raise RunError(f"{run.name} is {run.status}: {run.reason} Resume it with `pddm-lab resume {run.name}`.")
+display(Markdown(f"The run is in `{run.path}`."))
 
 # %% [markdown]
 # ## How it went
 #
-# The loss falls while the pairs that the miner finds are still hard: as the network gets better, so does the miner. The
-# curve that matters is the one beside it: **MAP@R** on the validation classes. For a query with $R$ right items in the
-# gallery, it looks at the first $R$ results; they are all right at 100 %, and right ones count more when they come
-# early.
+# The loss falls slowly, because the miner keeps picking the hardest pairs that are left. The second curve matters more:
+# **MAP@R** on the validation classes. For a query with $R$ right items in the gallery, it counts the right items among the
+# first $R$ results, and early ones count more. It is 100 % if all of them are right.
 
 # %%
 metrics = run.metrics()
@@ -238,73 +239,67 @@ figures.losses(first_phase, title="Loss of the training batches")
 if (metrics["protocol"] == "validation").any():
     display(figures.curves(metrics, "map@r", title=f"Validation classes; best at step {run.info['best_step']}"))
 else:
-    display(Markdown("No validation classes were put aside (`val_class_share` is 0)."))
+    display(Markdown("There are no validation classes (`val_class_share` is 0)."))
 
 # %% [markdown]
 # ## The hardest quadruplets
 #
-# Every quadruplet that was mined is kept. Its **slack** is the value inside a hinge of the loss, such as $\alpha +
-# S_{ik} - S_{ij}$: above 0 the hinge is violated, and the network learns from it. Below are the most violated ones of
-# the first and of the last steps. At the end they are often the ones a person would also find hard, or labels one could
-# argue about. Small pictures are those that mining by Euclidean distance would have taken from the same batch instead.
+# The run logs every mined quadruplet. Its **slack** is the value inside a hinge of the loss, such as $\alpha + S_{ik} -
+# S_{ij}$. If it is above 0, the hinge is violated, and the network learns from it. Below are the most violated quadruplets
+# of the first and of the last steps. The late ones are often hard for a person too, or their labels are debatable. The
+# small pictures show what mining by Euclidean distance would pick from the same batch.
 
 # %%
-quadruplets, mined = run.quadruplets(), Mined.of(run.mined())
-table = through_training(mined, mined.pick(mined.phases[0]))
-figures.hardness(table, title="How many of the mined quadruplets violate their hinges")
+mined = Mined.of(run.mined())
+phase = mined.phases[0]
+table = through_training(mined, mined.pick(phase))
+figures.hardness(table, title="Mined quadruplets that violate a hinge")
+
 
 # %%
-slacks = quadruplets[["slack_ik", "slack_jl"]]
-hardest = quadruplets.assign(violation=slacks.max(axis="columns")).sort_values("violation", ascending=False)
-hardest = hardest[hardest["phase"] == hardest["phase"].iloc[0]]
-
-
-def show_hardest(steps, title, count=6):
-    """The most violated quadruplets of some steps, no pair twice."""
-    of_steps = hardest[hardest["step"].between(*steps)]
-    pairs = of_steps[["i", "j"]].apply(frozenset, axis="columns")
-    chosen = of_steps[~pairs.duplicated()].head(count)
-    ids = pd.concat([chosen[end] for end in (*"ijkl", "e_i", "e_j", "e_k", "e_l")]).dropna()
-    display(Markdown(title))
+def show_hardest(first, last):
+    """The most violated quadruplets of some steps, no positive pair twice."""
+    chosen = mined.most_violated(mined.pick(phase, (first, last)), 6)
+    ids = pd.concat([chosen[end] for end in (*"ijkl", "e_i", "e_j", "e_k", "e_l") if end in chosen]).dropna()
+    display(Markdown(f"Steps {first} to {last}"))
     display(cards.quadruplet_grid(chosen, pictures_of(ids), similarity=config.similarity))
 
 
-last, tenth = int(hardest["step"].max()), max(1, int(hardest["step"].max()) // 10)
-show_hardest((1, tenth), f"Steps 1 to {tenth}")
-show_hardest((last - tenth + 1, last), f"Steps {last - tenth + 1} to {last}")
+first, last = mined.span(phase)
+tenth = max(1, last // 10)
+show_hardest(first, tenth)
+show_hardest(last - tenth + 1, last)
 
 # %% [markdown]
 # ## Same or different?
 #
-# Take every pair of a query and a gallery item. A pair of one class is *positive*, any other *negative*. A good
-# similarity keeps the two apart: the less the two humps overlap, the better. **ROC AUC** is the chance that a positive
-# pair is more similar than a negative one.
+# Consider every pair of a query and a gallery item. A pair of one class is *positive*, any other pair is *negative*. With a
+# good similarity the two distributions overlap little. **ROC AUC** is the chance that a positive pair is more similar than
+# a negative one.
 
 # %%
 compared = list(dict.fromkeys(["euclidean", config.similarity]))
 galleries = {name: run.gallery(name) for name in run.protocols()}
 for protocol, gallery in galleries.items():
-    spreads = gallery.distributions
     for name in compared:
-        title = (
-            f"{figures.PROTOCOL_TITLES[protocol]}: {figures.style_of(name).title}, ROC AUC {spreads[name].auc():.3f}"
-        )
-        display(figures.distributions(spreads[name], name, title=title))
+        pairs = gallery.distributions[name]
+        title = f"{figures.PROTOCOL_TITLES[protocol]}: {figures.style_of(name).title}, ROC AUC {pairs.auc():.3f}"
+        display(figures.distributions(pairs, name, title=title))
 
 # %% [markdown]
 # ## Searching
 #
-# A query is compared with the gallery by Euclidean distance, which an index answers at once; that gives a *shortlist*.
-# The trained similarity then puts the shortlist in its own order: it *re-ranks* it. Right classes have a full frame and
-# a tick, wrong ones a dashed frame and a cross, and the arrows say how many places an item won or lost.
+# A search first finds the nearest items by Euclidean distance, which an index does very fast. These are the *shortlist*. The
+# trained similarity then *re-ranks* the shortlist. Right results have a solid frame and a tick, wrong ones a dashed frame
+# and a cross. An arrow shows by how many places an item moved up or down.
 
 # %%
 protocol, gallery = next(iter(galleries.items()))
 reranker = load_model(run).similarity(config.similarity)
 queries = gallery.items.iloc[gallery.rows("query")].sample(frac=1, random_state=config.seed)
 for row, query in queries.drop_duplicates("class_name").head(4).iterrows():
-    found = gallery.search_by(gallery.features[row], [reranker], shortlist=50, exclude=row)
-    ranked = {ranker: found.ranked(ranker, 8) for ranker in compared}
+    response = gallery.search_by(gallery.features[row], [reranker], shortlist=50, exclude=row)
+    ranked = {ranker: response.ranked(ranker, 8) for ranker in compared}
     display(Markdown(f"**{query['class_name']}**, {figures.PROTOCOL_TITLES[protocol].lower()}"))
     display(cards.image_grid([(query["id"], query["class_name"])], {query["id"]: gallery.thumb(row)}))
     for ranker, results in ranked.items():
@@ -315,10 +310,10 @@ for row, query in queries.drop_duplicates("class_name").head(4).iterrows():
 # %% [markdown]
 # ## The result in numbers
 #
-# **R@1** is the share of queries whose first result is right, **MAP@R** looks at as many results as there are right
-# items. **TPR at 1 % FPR** is the share of positive pairs that a threshold finds which lets one negative pair in a
-# hundred pass. Read both tables: a similarity that can tell positions apart can be far ahead on classes it knows, and
-# behind on classes it has never met.
+# **R@1** is the share of queries whose first result is right. **MAP@R** considers as many results as there are right items.
+# **TPR at 1 % FPR** is the share of positive pairs that are accepted by a threshold which lets 1 % of the negative pairs
+# pass. Read both tables: a similarity that depends on the place can be far ahead on known classes and behind on unseen
+# ones.
 
 # %%
 table = compare_runs([run]).metrics
@@ -329,9 +324,9 @@ for protocol in run.protocols():
 # %% [markdown]
 # ## Where to go from here
 #
-# The dashboard shows the same run with more to try: `pddm-lab dashboard` opens it in the browser. Drag the threshold
-# through the distributions, filter the quadruplets by class, search with an image of your own.
+# `pddm-lab dashboard` shows the same run in the browser. There you can drag the threshold through the distributions, filter
+# the quadruplets by class, and search with an image of your own.
 #
-# Things to change above: `mining="batch"` takes one quadruplet a batch, as the paper does; `similarity="mahalanobis"`
-# trains one learned ruler in place of the local one; `unit_dropout=0.3` with `unit_hidden=256` keeps the unit from
-# memorising places; `freeze_trunk=False`, or the preset `finetune`, trains the trunk as well.
+# Settings to try above: `mining="batch"` takes one quadruplet per batch, as in the paper; `similarity="mahalanobis"`
+# trains one learned ruler instead of the local one; `unit_dropout=0.3` with `unit_hidden=256` makes it harder for the unit
+# to memorise places; `freeze_trunk=False`, or the preset `finetune`, trains the trunk as well.
