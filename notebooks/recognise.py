@@ -11,28 +11,27 @@
 # %% [markdown]
 # # Recognise things without a classifier
 #
-# A network that names things usually ends in a *classifier*: a layer with one line of weights per class. It knows the
-# classes it was trained on and no other. A shop that sells a new product tomorrow must make the layer larger and train
-# again.
+# A network that names things usually ends in a *classifier*: a layer with one row of weights per class. It knows only the
+# classes that it was trained on. A shop that sells a new product tomorrow must enlarge the layer and train again.
 #
-# Metric learning leaves that layer out. The network turns a picture into a **feature**, a list of numbers, so that
-# pictures of one class lie close together. To know a class it then takes a few pictures of it, kept as features in a
-# **gallery**, and a plain method that compares. Nothing is trained, and classes come and go at once.
+# Metric learning does without that layer. The network turns a picture into a **feature**, a list of numbers, so that
+# pictures of one class are close together. To recognise a class, it needs a few pictures of it, stored as features in a
+# **gallery**, and a simple method that compares features. Nothing is trained, and you can add or remove a class at once.
 #
-# This notebook takes a finished run and asks: how well does that work with 1, 2, 5 or 10 pictures of each class, for
-# classes the network was trained on and for classes it has never met? What does it cost when there are 100 000 classes?
-# And how far apart does training push the classes?
+# This notebook takes a finished run and measures three things. How well does this work with 1, 2, 5 or 10 pictures per
+# class, for trained classes and for classes the network has never seen? What does it cost with 100 000 classes? And how
+# far apart does training push the classes?
 
 # %% tags=["parameters"]
 # fmt: off
-run = ""  # str, A finished run, by name or path; empty: the newest one.
-runs_root = ""  # str, Folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
-shots = [1, 2, 5, 10]  # list, Pictures of each class to learn from.
-ways = 20  # int, Classes to tell apart in an episode; 0: all.
-episodes = 20  # int, Episodes of each protocol; 100 halve the intervals.
-most_classes = 100000  # int, Largest number of classes whose cost is measured: 100 000 take about 15 seconds and 2 GB.
+run = ""  # str, Name or path of a finished run; empty: the newest one.
+runs_root = ""  # str, Folder with the runs; empty: $PDDM_LAB_RUNS, or ./runs.
+shots = [1, 2, 5, 10]  # list, Numbers of pictures per class to learn from.
+ways = 20  # int, Classes in an episode; 0: all.
+episodes = 20  # int, Episodes per protocol; 100 episodes halve the intervals.
+most_classes = 100000  # int, Largest number of classes to measure the cost of; 100 000 take about 15 seconds and 2 GB.
 seed = 0  # int, Seed of the episodes.
-study = ""  # str, Name of a study to keep the numbers in, beside its methods; empty: keep none.
+study = ""  # str, Name of a study to save the numbers in; empty: do not save them.
 # fmt: on
 
 # %%
@@ -55,24 +54,24 @@ from pddm_lab.runs.model import load_model
 from pddm_lab.study.cells import Study
 
 pd.set_option("display.max_colwidth", None)
-of = run_named(run, runs_root)
-protocol = of.protocols()[0]
-gallery = of.gallery(protocol)
-spaces = gallery_spaces(of, gallery)
+opened = run_named(run, runs_root)
+protocol = opened.protocols()[0]
+gallery = opened.gallery(protocol)
+spaces = gallery_spaces(opened, gallery)
 labels = gallery.items["label"].to_numpy()
 names = dict(zip(labels.tolist(), gallery.items["class_name"], strict=True))
 display(Markdown(
-    f"The run **{of.name}** was trained on {of.config.dataset}. Its gallery of *{PROTOCOL_TITLES[protocol].lower()}* holds "
+    f"The run **{opened.name}** was trained on {opened.config.dataset}. Its gallery of *{PROTOCOL_TITLES[protocol].lower()}* holds "
     f"{len(gallery)} pictures of {len(names)} classes."
 ))  # fmt: skip
 if len(spaces) == 1:
-    display(Markdown("The pictures themselves aren't here any more, so the pretrained features are left out."))
+    display(Markdown("The image files are no longer on this machine, so the pretrained features are left out."))
 
 # %% [markdown]
 # ## One episode
 #
-# An **episode** is a small test. It draws some classes, some pictures of each to learn from, the *shots*, and other
-# pictures to recognise. Here are five classes with up to five shots, one line a class.
+# An **episode** is a small test. It draws some classes, some pictures of each to learn from (the *shots*), and other
+# pictures to recognise. Here are five classes with up to five shots, one row per class.
 
 # %%
 drawn = Episodes(labels, gallery.rows("gallery"), gallery.rows("query"), shots=shots, ways=5, seed=seed)
@@ -92,55 +91,55 @@ for line in example.support:
 # %% [markdown]
 # Each method sees only the features of these pictures:
 #
-# * **k-NN** looks for the nearest pictures by Euclidean distance; they vote (scikit-learn);
-# * **linear SVM** looks for the flat boundary with the widest gap between classes (scikit-learn);
-# * **naive Bayes** fits a bell curve to every dimension of every class (scikit-learn);
-# * **nearest class mean** keeps one point a class, the mean of its pictures;
-# * **k-NN by S** lets the PDDM score rank the nearest pictures before they vote.
+# * **k-NN** finds the nearest pictures by Euclidean distance, and they vote (scikit-learn);
+# * **linear SVM** finds the flat boundary with the widest gap between classes (scikit-learn);
+# * **naive Bayes** fits a normal distribution to every dimension of every class (scikit-learn);
+# * **nearest class mean** keeps one point per class, the mean of its pictures;
+# * **k-NN by S** lets the PDDM score re-rank the nearest pictures before they vote.
 #
-# And this is what they say to three pictures of the same classes:
+# This is what they predict for three pictures of the same classes:
 
 # %%
 support, own = example.support.ravel(), spaces[-1]
 points, known = own.features[torch.from_numpy(support)], labels[support]
-asked = pd.Series(example.query, index=labels[example.query]).groupby(level=0).first()
-asked = asked.sample(min(3, len(asked)), random_state=seed).to_numpy(copy=True)
-queries = own.features[torch.from_numpy(asked)]
-answers = {
+tests = pd.Series(example.query, index=labels[example.query]).groupby(level=0).first()
+tests = tests.sample(min(3, len(tests)), random_state=seed).to_numpy(copy=True)
+queries = own.features[torch.from_numpy(tests)]
+predicted = {
     METHODS[method]: classifier(method).fit(points.numpy(), known).predict(queries.numpy())
     for method in ("knn", "svm", "bayes")
 }
-answers[METHODS["mean"]] = by_mean(queries, points, known)
-answers[METHODS["pddm"]] = by_score(own.similarities["pddm"], queries, points, known)
-show(asked)
+predicted[METHODS["mean"]] = by_mean(queries, points, known)
+predicted[METHODS["pddm"]] = by_score(own.similarities["pddm"], queries, points, known)
+show(tests)
 pd.DataFrame(
-    {name: [names[int(label)] for label in found] for name, found in answers.items()},
-    index=pd.Index([f"picture {n + 1}: {names[int(label)]}" for n, label in enumerate(labels[asked])], name="it shows"),
+    {name: [names[int(label)] for label in classes] for name, classes in predicted.items()},
+    index=[f"picture {n + 1}, {names[int(label)]}" for n, label in enumerate(labels[tests])],
 ).transpose()
 
 # %% [markdown]
 # ## Many episodes
 #
-# One episode is luck. Below is the mean over many, with a 95 % interval: how far other draws of classes and pictures
-# would move it. All methods and both feature spaces meet the same episodes. *pretrained* are the features of the same
-# network before metric learning: what one gets for free.
+# The result of one episode depends on luck. Below is the mean over many episodes, with a 95 % interval that says how much
+# other draws of classes and pictures would change it. All methods and both feature spaces get the same episodes.
+# *pretrained* are the features of the same network before metric learning, which cost nothing.
 #
-# A number of shots is left out where most classes have too few pictures, and all shots use the same classes.
+# A number of shots is left out if most classes have too few pictures for it. All numbers of shots use the same classes.
 
 # %%
-table = of_run(of, episodes, shots=shots, ways=ways, seed=seed)
+table = of_run(opened, episodes, shots=shots, ways=ways, seed=seed)
 means = summary(table)
-for name in of.protocols():
+for name in opened.protocols():
     display(applications.few_shot(means, name, METHODS, title=PROTOCOL_TITLES[name]))
 
 # %%
-for name in of.protocols():
+for name in opened.protocols():
     part = means[means["protocol"] == name]
     text = [f"{100 * a:.1f} ± {100 * (high - a):.1f}" for a, high in zip(part["accuracy"], part["high"], strict=True)]
-    title = (
-        f"**{PROTOCOL_TITLES[name]}**: accuracy in %, {part['ways'].iloc[0]} classes an episode, {episodes} episodes"
+    ways_used = part["ways"].iloc[0]
+    display(
+        Markdown(f"**{PROTOCOL_TITLES[name]}**: accuracy in %, {ways_used} classes per episode, {episodes} episodes")
     )
-    display(Markdown(title))
     wide = part.assign(text=text, method=part["method"].map(METHODS))
     display(wide.pivot(index=["space", "method"], columns="shots", values="text").fillna(""))
 
@@ -148,33 +147,30 @@ for name in of.protocols():
 if study:
     settings = {"shots": list(shots), "ways": ways, "episodes": episodes, "seed": seed}
     kept = Study.create(study, runs_root)
-    keep(kept, of.config.dataset, table, of.config.seed, settings)
+    keep(kept, opened.config.dataset, table, opened.config.seed, settings)
     pages = tables.write(kept)
-    display(Markdown(f"Kept in the study `{study}`, as tables in `{pages[0].parent}`."))
+    display(Markdown(f"Saved in the study `{study}`; its tables are in `{pages[0].parent}`."))
 
 # %% [markdown]
-# What to look for: does training help unseen classes as much as known ones? From how many shots on does a class mean do
-# as well as a trained SVM? And does the local score S help to recognise, or does one ruler for all do?
+# What to look for: does training help unseen classes as much as known ones? How many shots does a class mean need to be as
+# good as a trained SVM? And does the local score S help, or is one ruler for all places enough?
 
 # %% [markdown]
 # ## A new class arrives
 #
-# Take one of the classes away. Its pictures are then taken for something else, all of them. Now add its few shots to the
-# gallery: no training, no new weights, and it is recognised. How well the *other* classes are recognised hardly changes.
+# Remove one of the classes. All its pictures are then taken for something else. Now add its few shots to the gallery. It is
+# recognised without training and without new weights, and the accuracy of the *other* classes hardly changes.
 
 # %%
-newcomer = int(labels[example.support[0, 0]])
-is_new, asks_new = known == newcomer, labels[example.query] == newcomer
+new = int(labels[example.support[0, 0]])
+is_new, is_new_query = known == new, labels[example.query] == new
 every = own.features[torch.from_numpy(example.query)]
-before = by_mean(every, points[torch.from_numpy(~is_new)], known[~is_new])
-after = by_mean(every, points, known)
-truth = labels[example.query]
+without = by_mean(every, points[torch.from_numpy(~is_new)], known[~is_new]) == labels[example.query]
+with_it = by_mean(every, points, known) == labels[example.query]
 pd.DataFrame(
     {
-        f"pictures of {names[newcomer]}": [
-            f"{100 * (found == truth)[asks_new].mean():.0f} %" for found in (before, after)
-        ],
-        "pictures of the others": [f"{100 * (found == truth)[~asks_new].mean():.0f} %" for found in (before, after)],
+        f"pictures of {names[new]}": [f"{100 * right[is_new_query].mean():.0f} %" for right in (without, with_it)],
+        "pictures of the others": [f"{100 * right[~is_new_query].mean():.0f} %" for right in (without, with_it)],
     },
     index=["without it", f"with {example.support.shape[1]} pictures of it"],
 )
@@ -182,31 +178,29 @@ pd.DataFrame(
 # %% [markdown]
 # ## What a hundred thousand classes cost
 #
-# The lab's model has the same size for 10 classes and for 100 000: what grows is the gallery, which is data. A softmax
-# classifier on the same trunk grows by a line of weights per class. One more class costs the lab a few features put into
-# its index; it costs the classifier a larger layer, and training, for the new line must win against all others. Both are
-# measured here on arrays of their real sizes. Only a pass over all pictures that would take more than some seconds is
-# computed, from the measured seconds of one step; the table says so. On top, either way, new pictures go through the
-# network once.
+# The lab's model has the same size for 10 and for 100 000 classes. Only the gallery grows, and that is data. A softmax
+# classifier on the same trunk grows by a row of weights per class. For one more class the lab adds a few features to its
+# index. The classifier needs a larger layer and more training, because the new row must win against all others. Both
+# costs are measured here on arrays of their real sizes. The only exception is a pass over all pictures that would take
+# more than a few seconds: it is computed from the time of one step, and the table says so. Either way, each new picture
+# also goes through the network once.
 
 # %%
-model = load_model(of)
+model = load_model(opened)
 costs = class_costs(model, [count for count in CLASSES if count <= most_classes])
 applications.class_scaling(costs, title="What classes cost")
 
 # %%
-display(
-    Markdown(f"One picture through the network: {1000 * embedding_seconds(model, of.config):.1f} ms on this machine.")
-)
+print(f"One picture takes {1000 * embedding_seconds(model, opened.config):.1f} ms in the network on this machine.")
 pd.DataFrame({
     "lab's parameters": costs["lab_parameters"].map("{:,}".format),
     "classifier's parameters": costs["classifier_parameters"].map("{:,}".format),
     "lab's model, MB": (costs["lab_bytes"] / 1e6).map("{:,.1f}".format),
-    "its gallery, 5 pictures a class, MB": (costs["gallery_bytes"] / 1e6).map("{:,.1f}".format),
+    "its gallery, 5 pictures per class, MB": (costs["gallery_bytes"] / 1e6).map("{:,.1f}".format),
     "classifier, MB": (costs["classifier_bytes"] / 1e6).map("{:,.1f}".format),
     "add a class: lab, s": costs["add_gallery_seconds"].map("{:.1e}".format),
-    "larger layer, s": costs["enlarge_seconds"].map("{:.1e}".format),
-    "and one pass of training, s": [
+    "add a class: larger layer, s": costs["enlarge_seconds"].map("{:.1e}".format),
+    "and one training pass, s": [
         f"{seconds:,.3g}{'' if measured else ' (computed)'}"
         for seconds, measured in zip(costs["pass_seconds"], costs["pass_measured"], strict=True)
     ],
@@ -217,15 +211,17 @@ pd.DataFrame({
 # %% [markdown]
 # ## How far apart are the classes?
 #
-# "Large margin" means: little distance within a class, much between classes. Before training and after it, on the same
-# pictures (Euclidean distance of features of length 1, which lie between 0 and 2):
+# "Large margin" means small distances within a class and large distances between classes. Before and after training, on
+# the same pictures (Euclidean distances of features of length 1, which are between 0 and 2):
 
 # %%
-for name in of.protocols():
-    here = of.gallery(name)
-    found = class_margins({s.name: s.features for s in gallery_spaces(of, here)}, here.items["label"].to_numpy(), seed)
-    display(Markdown(f"**{PROTOCOL_TITLES[name]}**, {found['items'][0]} pictures of {found['classes'][0]} classes"))
-    display(found.set_index("space")[list(MARGINS)].T.map("{:.3f}".format).assign(meaning=pd.Series(MARGINS)))
+for name in opened.protocols():
+    here = opened.gallery(name)
+    margins = class_margins(
+        {s.name: s.features for s in gallery_spaces(opened, here)}, here.items["label"].to_numpy(), seed
+    )
+    display(Markdown(f"**{PROTOCOL_TITLES[name]}**, {margins['items'][0]} pictures of {margins['classes'][0]} classes"))
+    display(margins.set_index("space")[list(MARGINS)].T.map("{:.3f}".format).assign(meaning=pd.Series(MARGINS)))
 
 # %% [markdown]
 # ## Where to go from here
@@ -234,4 +230,4 @@ for name in of.protocols():
 #     pddm-lab class-scaling demo                            # what classes cost
 #     pddm-lab gallery add demo new-products                 # new classes for a run's gallery: new-products/<class>/<image>
 #
-# `notebooks/transfer.ipynb` asks what the features are worth on another data set.
+# `notebooks/transfer.ipynb` measures how useful the features are on another data set.

@@ -1,4 +1,4 @@
-"""Recognise: on a small run it shows all it promises, in seconds."""
+"""Recognise: it shows every result on a small run, in seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pddm_lab.study.cells import table
 FIGURE = "application/vnd.plotly.v1+json"
 
 
-def told(notebook: nbformat.NotebookNode) -> str:
+def text_of(notebook: nbformat.NotebookNode) -> str:
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.get("name") == "stderr"]
     texts = []
@@ -30,15 +30,15 @@ def test_it_recognises_with_a_run(execute, small_run: Run, tmp_path: Path) -> No
         "recognise", run=str(small_run.path), shots=[1, 2], ways=3, episodes=3, most_classes=1000, study="beyond",
         runs_root=str(tmp_path),
     )  # fmt: skip
-    text = told(notebook)
+    text = text_of(notebook)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert len([output for output in outputs if FIGURE in output.get("data", {})]) == 3
     assert len([output for output in outputs if "data:image/jpeg" in output.get("data", {}).get("text/html", "")]) == 6
     assert all(title in text for title in METHODS.values())
     assert "The run **small** was trained on folder:" in text
-    assert "accuracy in %, 3 classes an episode, 3 episodes" in text
+    assert "accuracy in %, 3 classes per episode, 3 episodes" in text
     assert "without it" in text and "0 %" in text
-    assert "3,617,409" in text, "the lab's parameters, whatever the classes"
+    assert "3,617,409" in text, "the lab's parameters, independent of the classes"
     kept = table(tmp_path / "studies" / "beyond")
     assert set(kept["part"]) == {"recognition"} and {"accuracy@1", "half@2"} < set(kept["metric"])
     assert "| 3-shot |" not in (tmp_path / "studies" / "beyond" / "tables" / "recognise.md").read_text()
