@@ -1,4 +1,4 @@
-"""Every page on a gallery whose items came and went since its run was measured."""
+"""Every page on a gallery whose items have changed since its run was evaluated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pddm_lab.gallery.gallery import Gallery
 
 @pytest.fixture
 def changed(with_digits: Path) -> Gallery:
-    """The gallery of unseen items without some, and with others; one of them under an id of its own."""
+    """The gallery of unseen items with some removed and others added; one of these repeats an item under a new id."""
     gallery = Gallery.open(with_digits / "digits" / "gallery" / "unseen")
     some = gallery.items.iloc[[2, 3]].assign(id=["new/a.png", "new/b.png"])
     thumbs = [gallery.thumb(2), gallery.thumb(3)]
@@ -26,20 +26,20 @@ def changed(with_digits: Path) -> Gallery:
 @pytest.mark.parametrize("page", OF_A_RUN)
 def test_a_page_opens(page: str, changed: Gallery, open_page) -> None:
     app = open_page(page, run="digits", protocol="unseen")
-    assert ("`pddm-lab gallery map digits --protocol unseen` draws it anew" in texts(app)) == (page == "map")
+    assert ("Redraw the map: `pddm-lab gallery map digits --protocol unseen`" in texts(app)) == (page == "map")
 
 
-def test_what_came_is_searched_and_what_went_is_not(changed: Gallery, digits_run, open_page) -> None:
-    query, gone = digits_run.gallery("unseen").items["id"].iloc[[3, 2]]
+def test_added_items_are_searched_and_removed_ones_are_not(changed: Gallery, digits_run, open_page) -> None:
+    query, removed = digits_run.gallery("unseen").items["id"].iloc[[3, 2]]
     app = open_page("search", run="digits", protocol="unseen", item=query)
-    found = re.findall('data-pick="([^"]+)"', blocks(app, "found_euclidean"))
-    assert found[0] == "new/b.png", "the same picture, under an id of its own"
+    results = re.findall('data-pick="([^"]+)"', blocks(app, "results_euclidean"))
+    assert results[0] == "new/b.png", "the same picture under a new id"
     app = open_page("search", run="digits", protocol="unseen", item="new/a.png")
-    found = re.findall('data-pick="([^"]+)"', blocks(app, "found_euclidean"))
-    assert found
-    assert gone not in found
-    said = texts(open_page("search", run="digits", protocol="unseen", item=gone))
-    assert "which isn't in this gallery" in said
+    results = re.findall('data-pick="([^"]+)"', blocks(app, "results_euclidean"))
+    assert results
+    assert removed not in results
+    text = texts(open_page("search", run="digits", protocol="unseen", item=removed))
+    assert "isn't in this gallery" in text
 
 
 def test_an_open_dashboard_sees_the_change(with_digits: Path, open_page) -> None:

@@ -40,7 +40,7 @@ def scored(digits_run):
 
 
 def own_picture(app, data: bytes, name: str = "mine.png"):
-    """Give the page a person's own picture, as its component would."""
+    """Upload a picture to the page, as its component would."""
     from app_pages.search.own_picture import Own
 
     app.session_state["own"] = Own(name, data)
@@ -52,8 +52,8 @@ def shown(app, key: str) -> str:
 
 
 def charts(app, key: str) -> dict:
-    (found,) = [one for one in app.get("plotly_chart") if one.key == key]
-    return json.loads(found.proto.spec)
+    (chart,) = [one for one in app.get("plotly_chart") if one.key == key]
+    return json.loads(chart.proto.spec)
 
 
 def test_search_ranks_the_shortlist_by_three_similarities(open_page, with_digits: Path, scored) -> None:
@@ -64,20 +64,21 @@ def test_search_ranks_the_shortlist_by_three_similarities(open_page, with_digits
     for name in RANKED_BY:
         order = np.argsort(-values[name], kind="stable")
         ranks[name] = order.argsort() + 1
-        found = tiles(blocks(app, f"found_{name}"))
-        assert [one for one, *_ in found] == list(gallery.items.loc[nearest[order[:12]], "id"])
+        results = tiles(blocks(app, f"results_{name}"))
+        assert [one for one, *_ in results] == list(gallery.items.loc[nearest[order[:12]], "id"])
         sign = 1 if name == "pddm" else -1
-        np.testing.assert_allclose([value for _, _, value, _ in found], sign * values[name][order[:12]], atol=0.006)
-        assert [right for *_, right in found] == [one == label for _, one, _, _ in found]
-        assert f"· {sum(right for *_, right in found)} of 12 right" in texts(app)
+        np.testing.assert_allclose([value for _, _, value, _ in results], sign * values[name][order[:12]], atol=0.006)
+        assert [right for *_, right in results] == [one == label for _, one, _, _ in results]
+        assert f"· {sum(right for *_, right in results)} of 12 right" in texts(app)
     changes = ranks["euclidean"] - ranks["pddm"]
     best = np.argsort(-values["pddm"], kind="stable")[:12]
-    marks = re.findall(r'class="pl-change"[^>]*>(\D)(\d*)<', shown(app, "found_pddm"))
+    marks = re.findall(r'class="pl-change"[^>]*>(\D)(\d*)<', shown(app, "results_pddm"))
     assert [{"▲": 1, "▼": -1, "=": 0}[mark] * int(places or 0) for mark, places in marks] == changes[best].tolist()
-    assert "pl-change" not in shown(app, "found_euclidean")
+    assert "pl-change" not in shown(app, "results_euclidean")
     rank = ranks["mahalanobis"][best[0]]
     assert (
-        f"Euclidean {ranks['euclidean'][best[0]]}, Mahalanobis {rank}" in shown(app, "found_pddm").split("pl-frame")[0]
+        f"Euclidean {ranks['euclidean'][best[0]]}, Mahalanobis {rank}"
+        in shown(app, "results_pddm").split("pl-frame")[0]
     )
     facts = "".join(one.proto.body for one in app.get("html"))
     right = int((gallery.items.loc[nearest, "class_name"] == label).sum())
@@ -95,7 +96,7 @@ def test_search_ranks_the_shortlist_by_three_similarities(open_page, with_digits
         assert (y[places > 12] > 12).all()
 
 
-def test_search_steps_through_queries_and_finds_by_name(open_page, with_digits: Path, digits_run) -> None:
+def test_search_steps_through_queries_and_looks_them_up_by_name(open_page, with_digits: Path, digits_run) -> None:
     gallery = digits_run.gallery("known")
     queries = gallery.items.loc[gallery.rows("query"), "id"].tolist()
     app = open_page("search", run="digits", protocol="known", crop="0.1,0.1,0.9,0.9", why=queries[3])
@@ -111,11 +112,11 @@ def test_search_steps_through_queries_and_finds_by_name(open_page, with_digits: 
     assert "No query has “nothing has this name”" in texts(app)
 
 
-def test_search_tells_of_an_item_that_is_not_here(open_page, with_digits: Path) -> None:
+def test_search_warns_of_an_item_or_a_crop_that_is_invalid(open_page, with_digits: Path) -> None:
     app = open_page("search", run="digits", item="9/none.png", crop="1,2", why="9/none.png", view="why")
-    assert "which isn't in this gallery" in texts(app)
-    assert "The link's crop is none" in texts(app)
-    assert "The link asks why of “9\\/none\\.png”, which isn't in this gallery" in texts(app)
+    assert "in this link isn't in this gallery" in texts(app)
+    assert "The crop in this link is invalid; searching with the whole picture." in texts(app)
+    assert "The item “9\\/none\\.png” to explain isn't in this gallery" in texts(app)
 
 
 def test_search_explains_a_pair(open_page, with_digits: Path, digits_run, scored) -> None:
@@ -127,21 +128,21 @@ def test_search_explains_a_pair(open_page, with_digits: Path, digits_run, scored
     app = open_page("search", run="digits", protocol="known", item=item, shortlist="20", view="why", why=other)
     unit = load_similarities(digits_run)["pddm"].unit  # type: ignore[attr-defined]
     why = explain(gallery.features[row], gallery.features[nearest[4]], unit)  # type: ignore[arg-type]
-    said = texts(app).replace("−", "-")
-    assert f"D is {-values['euclidean'][4]:.2f};" in said
-    assert f"S is {values['pddm'][4]:.2f}. An identical pair in this place would have {why.score_of_equals:.2f}" in said
+    text = texts(app).replace("−", "-")
+    assert f"D is {-values['euclidean'][4]:.2f};" in text
+    assert f"S is {values['pddm'][4]:.2f}. An identical pair in this place would have {why.score_of_equals:.2f}" in text
     rows = re.findall(r'<tr><th scope="row">(\d+)</th>.*?</tr>', shown(app, "dimensions"))
     assert [int(one) for one in rows] == why.strongest(10).tolist()
-    told = re.findall(r"</i>([−+\d.]+)( %)?</div>", shown(app, "dimensions"))
-    shares = [float(value) for value, unit_ in told if unit_]
-    parts = [float(value.replace("−", "-")) for value, unit_ in told if not unit_]
+    cells = re.findall(r"</i>([−+\d.]+)( %)?</div>", shown(app, "dimensions"))
+    shares = [float(value) for value, unit_ in cells if unit_]
+    parts = [float(value.replace("−", "-")) for value, unit_ in cells if not unit_]
     np.testing.assert_allclose(shares, 100 * why.distance_shares[why.strongest(10)], atol=0.06)
     np.testing.assert_allclose(parts, why.score_parts[why.strongest(10)], atol=0.006)
     first = rows[0]
     ends = re.findall('data-pick="([^"]+)"', shown(app, "dimensions").split("<tr>")[2])
     order = np.argsort(gallery.features[:, int(first)], kind="stable")
     assert ends == gallery.items["id"].iloc[[*order[:3], *order[::-1][:3]]].tolist()
-    assert blocks(app, "found_pddm").count(" data-highlighted") == 1
+    assert blocks(app, "results_pddm").count(" data-highlighted") == 1
     app.button(key="next_result").click().run()
     assert app.query_params["why"] != other
 
@@ -151,44 +152,44 @@ def test_search_measures_the_shortlists_ceiling(open_page, with_digits: Path, di
 
     app = open_page("search", run="digits", protocol="known", view="ceiling", shortlist="50")
     measured = ceiling(digits_run.gallery("known"))
-    found, reached = measured.at(50)
-    assert f"**{100 * found:.1f} %** of the right items" in texts(app)
+    held, reached = measured.at(50)
+    assert f"**{100 * held:.1f} %** of these" in texts(app)
     assert f"**{100 * reached:.1f} %** of the queries" in texts(app)
-    assert f"{measured.total:,} queries that have any" in texts(app)
+    assert f"{measured.total:,} queries that have right items" in texts(app)
     marked = [trace for trace in charts(app, "ceiling_digits")["data"] if trace["mode"] == "markers"]
-    assert sorted(float(numbers(trace["y"])[0]) for trace in marked) == pytest.approx([100 * found, 100 * reached])
+    assert sorted(float(numbers(trace["y"])[0]) for trace in marked) == pytest.approx([100 * held, 100 * reached])
 
 
 def test_two_runs_search_with_one_item(open_page, with_digits: Path, digits_run) -> None:
-    shutil.copytree(digits_run.path, with_digits / "twin", copy_function=link)
-    info = json.loads((with_digits / "twin" / "run.json").read_text())
-    (with_digits / "twin" / "run.json").unlink()
-    (with_digits / "twin" / "run.json").write_text(json.dumps(info | {"name": "twin"}))
+    shutil.copytree(digits_run.path, with_digits / "other", copy_function=link)
+    info = json.loads((with_digits / "other" / "run.json").read_text())
+    (with_digits / "other" / "run.json").unlink()
+    (with_digits / "other" / "run.json").write_text(json.dumps(info | {"name": "other"}))
     item = str(digits_run.gallery("known").items["id"].iloc[digits_run.gallery("known").rows("query")[9]])
-    link_ = {"run": "digits", "protocol": "known", "item": item, "with": "twin"}
+    link_ = {"run": "digits", "protocol": "known", "item": item, "with": "other"}
     app = open_page("search", **link_)
     for name in RANKED_BY:
-        assert tiles(blocks(app, f"found_{name}")) == tiles(blocks(app, f"found_{name}_twin"))
-    app = open_page("search", **link_, view="why", of="twin")
-    assert app.get_by_key("of").value == "twin"
+        assert tiles(blocks(app, f"results_{name}")) == tiles(blocks(app, f"results_{name}_other"))
+    app = open_page("search", **link_, view="why", of="other")
+    assert app.get_by_key("of").value == "other"
 
 
-def test_search_finds_a_picture_of_ones_own(open_page, with_digits: Path, digits_run) -> None:
+def test_an_uploaded_picture_finds_its_own_item_first(open_page, with_digits: Path, digits_run) -> None:
     gallery = digits_run.gallery("known")
     item = str(gallery.items.loc[gallery.rows("gallery")[3], "id"])
     data = (Path(digits_run.info["dataset"]["root"]) / item).read_bytes()
     app = own_picture(open_page("search", run="digits", protocol="known", query="upload"), data)
     assert not app.exception
-    name, _, distance, _ = tiles(blocks(app, "found_euclidean"))[0]
+    name, _, distance, _ = tiles(blocks(app, "results_euclidean"))[0]
     assert (name, distance) == (item, 0.0)
-    assert "✓" not in shown(app, "found_euclidean")
+    assert "✓" not in shown(app, "results_euclidean")
     assert re.search(r"read [\d.]+ ms · embed [\d.]+ ms", texts(app))
     app.query_params["crop"] = "0.2,0.1,0.9,0.8"
-    cropped = tiles(blocks(app.run(), "found_euclidean"))
+    cropped = tiles(blocks(app.run(), "results_euclidean"))
     assert cropped[0][2] > 0
 
 
-def test_a_part_of_an_item_is_embedded_anew(open_page, with_digits: Path, digits_run) -> None:
+def test_a_crop_of_an_item_is_embedded_again(open_page, with_digits: Path, digits_run) -> None:
     from pddm_lab.runs.model import ImageEmbedder, load_model
 
     gallery = digits_run.gallery("known")
@@ -198,9 +199,9 @@ def test_a_part_of_an_item_is_embedded_anew(open_page, with_digits: Path, digits
     with Image.open(Path(digits_run.info["dataset"]["root"]) / item) as image:
         part = image.convert("RGB").crop((round(0.25 * image.width), 0, image.width, round(0.75 * image.height)))
     feature = ImageEmbedder(digits_run, load_model(digits_run))(part)
-    found, distances = gallery.search(feature[None], 12, exclude=row)
-    result = tiles(blocks(app, "found_euclidean"))
-    assert [name for name, *_ in result] == gallery.items["id"].iloc[found[0]].tolist()
+    rows, distances = gallery.search(feature[None], 12, exclude=row)
+    result = tiles(blocks(app, "results_euclidean"))
+    assert [name for name, *_ in result] == gallery.items["id"].iloc[rows[0]].tolist()
     np.testing.assert_allclose([value for _, _, value, _ in result], distances[0], atol=0.006)
     assert [right for *_, right in result] == [one == label for _, one, _, _ in result]
 
@@ -223,13 +224,12 @@ def test_a_turned_photo_is_shown_upright(open_page, with_digits: Path) -> None:
     assert not app.error
 
 
-def test_results_are_taken_away_as_they_are_shown(open_page, with_digits: Path, digits_run, scored) -> None:
+def test_results_are_exported_as_they_are_shown(open_page, with_digits: Path, digits_run, scored) -> None:
     from app_pages.search import views
 
     gallery, row, nearest, values = scored
-    asked = views.Asked.of_item(digits_run, gallery, row, None)
-    found = [views.find(digits_run, "known", asked, 20)]
-    table = views.results(found)
+    query = views.Query.of_item(digits_run, gallery, row, None)
+    table = views.results_table([views.search(digits_run, "known", query, 20)])
     assert table["id"].tolist() == gallery.items["id"].iloc[nearest].tolist()
     assert set(table["query"]) == {gallery.items["id"].iloc[row]}
     for name in RANKED_BY:
@@ -239,7 +239,7 @@ def test_results_are_taken_away_as_they_are_shown(open_page, with_digits: Path, 
     with zipfile.ZipFile(io.BytesIO(packed("results", table, "json", digits_run, settings))) as pack:
         assert pd.DataFrame(json.loads(pack.read("results.json")))["id"].tolist() == table["id"].tolist()
         assert json.loads(pack.read("manifest.json"))["settings"]["crop"] == [0.1, 0.2, 0.3, 0.4]
-    assert table["right"].tolist() == (gallery.items["class_name"].iloc[nearest] == asked.class_name).tolist()
+    assert table["right"].tolist() == (gallery.items["class_name"].iloc[nearest] == query.class_name).tolist()
 
 
 def test_without_a_model_the_page_says_so_in_one_sentence(open_page, with_digits: Path) -> None:
@@ -264,9 +264,9 @@ def test_without_a_model_the_page_says_so_in_one_sentence(open_page, with_digits
         ("", None),
     ],
 )
-def test_boxes_from_links(text: str, expected) -> None:
-    from app_pages.search import own_picture as picturing
+def test_crops_from_links(text: str, expected) -> None:
+    from app_pages.search.own_picture import read_crop, write_crop
 
-    assert picturing.read_crop(text) == expected
+    assert read_crop(text) == expected
     if expected:
-        assert picturing.read_crop(picturing.write_crop(expected)) == expected
+        assert read_crop(write_crop(expected)) == expected

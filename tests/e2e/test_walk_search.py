@@ -103,4 +103,4 @@ def test_a_person_searches_with_pictures_of_their_own_and_with_parts(
     large = tmp_path / "large.png"
     large.write_bytes(bytes(18_000_001))
     page.locator("input[type=file]").set_input_files(large)
-    page.get_by_text("large.png has 19 MB; a picture of at most 18 MB was expected.").wait_for()
+    page.get_by_text("large.png has 19 MB; expected a picture of at most 18 MB.").wait_for()

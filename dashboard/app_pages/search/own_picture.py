@@ -1,6 +1,6 @@
-"""A person's own picture, chosen, dropped or pasted; and a crop drawn on a picture to search with that part alone.
+"""Components to choose, drop or paste a picture, and to draw a crop on one and search with that part alone.
 
-Inline components without a build step. What they send is checked here and by `pddm_lab.data.images.verify`.
+Inline components without a build step. Their input is checked here and by `pddm_lab.data.images.verify`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ SMALLEST_SIDE = 0.02
 
 @dataclass(frozen=True)
 class Own:
-    """A person's own picture."""
+    """An uploaded picture."""
 
     name: str
     data: bytes
 
 
 def read_crop(text: str) -> Crop | None:
-    """A crop from a link; None where it is none."""
+    """The crop in a link; None if it is invalid."""
     try:
         left, top, right, bottom = (float(part) for part in text.split(","))
     except ValueError:
@@ -41,16 +41,17 @@ def read_crop(text: str) -> Crop | None:
 
 
 def write_crop(crop: Crop) -> str:
-    """A crop for a link."""
+    """A crop as text for a link."""
     return ",".join(f"{edge:.3f}".rstrip("0").rstrip(".") for edge in crop)
 
 
 def own_picture(key: str, on_picture: Callable[[Own], None], small: bool = False) -> None:
-    """A place to choose, drop or paste a picture; a paste anywhere on the page will do.
+    """An area to choose or drop a picture; one can also be pasted anywhere on the page.
 
     Args:
-        on_picture: called with it.
-        small: one line rather than an inviting area.
+        key: of the component.
+        on_picture: called with the picture.
+        small: one line instead of a large area.
     """
 
     def take() -> None:
@@ -59,11 +60,11 @@ def own_picture(key: str, on_picture: Callable[[Own], None], small: bool = False
             try:
                 data = base64.b64decode(sent["data"], validate=True)
             except binascii.Error:
-                data = b""  # which verification calls no readable picture
+                data = b""  # verification rejects it
             on_picture(Own(str(sent["name"]), data))
 
-    _OWN(data={"most": UPLOAD_BYTES, "small": small, "accept": ",".join(sorted(SUFFIXES))}, key=key,
-         on_picture_change=take)  # fmt: skip
+    options = {"most": UPLOAD_BYTES, "small": small, "accept": ",".join(sorted(SUFFIXES))}
+    _OWN(data=options, key=key, on_picture_change=take)
 
 
 def cropper(image: bytes, alt: str, crop: Crop | None, key: str, on_crop: Callable[[Crop | None], None]) -> None:
@@ -71,9 +72,10 @@ def cropper(image: bytes, alt: str, crop: Crop | None, key: str, on_crop: Callab
 
     Args:
         image: JPEG.
-        alt: what it shows.
-        crop: the present crop.
-        on_crop: called with the new crop, or None where it was cleared.
+        alt: description of the picture.
+        crop: the current crop.
+        key: of the component.
+        on_crop: called with the new crop, or None if it was cleared.
     """
 
     def take() -> None:
@@ -93,7 +95,7 @@ _OWN = st.components.v2.component(
   <div class="more"></div>
   <input type="file" hidden aria-hidden="true" tabindex="-1" />
 </div>
-<div class="said" role="alert"></div>
+<div class="message" role="alert"></div>
 """,
     css="""
 .zone { border: 1.5px dashed var(--st-border-color); border-radius: var(--st-base-radius); cursor: pointer;
@@ -103,8 +105,8 @@ _OWN = st.components.v2.component(
 .more { opacity: 0.7; font-size: 0.85rem; margin-top: 0.35rem; }
 .small { padding: 0.4rem 0.5rem; font-size: 0.8rem; }
 .small .more { display: none; }
-.said { font-size: 0.85rem; color: var(--st-red-text-color); margin-top: 0.3rem; }
-.said:empty { display: none; }
+.message { font-size: 0.85rem; color: var(--st-red-text-color); margin-top: 0.3rem; }
+.message:empty { display: none; }
 """,
     js="""
 const listening = new WeakMap()
@@ -113,7 +115,7 @@ export default function (component) {
   const { data, parentElement, setTriggerValue } = component
   const zone = parentElement.querySelector(".zone")
   const input = zone.querySelector("input")
-  const said = parentElement.querySelector(".said")
+  const message = parentElement.querySelector(".message")
   zone.classList.toggle("small", data.small)
   zone.setAttribute("aria-label", zone.querySelector(".lead").textContent)
   zone.querySelector(".more").textContent =
@@ -122,15 +124,15 @@ export default function (component) {
   input.accept = data.accept
 
   const take = (file) => {
-    said.textContent = ""
+    message.textContent = ""
     if (!file) return
     if (file.size > data.most) {
       const size = Math.ceil(file.size / 1e6)
-      said.textContent = `${file.name} has ${size} MB; a picture of at most ${data.most / 1e6} MB was expected.`
+      message.textContent = `${file.name} has ${size} MB; expected a picture of at most ${data.most / 1e6} MB.`
       return
     }
     const reader = new FileReader()
-    reader.onerror = () => { said.textContent = `${file.name} could not be read.` }
+    reader.onerror = () => { message.textContent = `${file.name} could not be read.` }
     reader.onload = () =>
       setTriggerValue("picture", { name: file.name || "pasted picture", data: reader.result.split(",")[1] ?? "" })
     reader.readAsDataURL(file)
@@ -149,20 +151,20 @@ export default function (component) {
     event.preventDefault()
     zone.classList.remove("over")
     take(event.dataTransfer.files[0])
-    if (!event.dataTransfer.files.length) said.textContent = "That is no file: save the picture, then drop it here."
+    if (!event.dataTransfer.files.length) message.textContent = "Not a file: save the picture, then drop it here."
   }
   const paste = (event) => {
     const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"))
     if (file) {
       event.preventDefault()
       take(file)
-    } else if (parentElement.activeElement === zone) said.textContent = "The clipboard holds no picture."
+    } else if (parentElement.activeElement === zone) message.textContent = "The clipboard contains no picture."
   }
-  const forget = () => document.removeEventListener("paste", listening.get(zone))
-  forget()
+  const stop = () => document.removeEventListener("paste", listening.get(zone))
+  stop()
   listening.set(zone, paste)
   document.addEventListener("paste", paste)
-  return forget
+  return stop
 }
 """,
 )
@@ -196,16 +198,16 @@ export default function (component) {
   const { data, parentElement, setTriggerValue } = component
   const [area, image, frame, hint, clear] = [".area", "img", ".crop", ".hint", "button"]
     .map((name) => parentElement.querySelector(name))
-  // No higher than a screen has room for, and without bars beside it: a crop is a share of the picture itself.
+  // Limit the height without bars at the sides, since a crop is a share of the picture itself.
   image.onload = () => {
     area.style.width = `min(100%, ${(20 * image.naturalWidth) / image.naturalHeight}rem)`
   }
   if (image.src !== data.source) image.src = data.source
   image.alt = data.alt
-  area.setAttribute("aria-label", `${data.alt}. Draw a crop to search with a part of it: Enter begins one, ` +
-    "the arrow keys move it, with Shift they resize it, Escape clears it.")
+  area.setAttribute("aria-label", `${data.alt}. Draw a crop to search with a part of it: Enter starts one, ` +
+    "the arrow keys move it, Shift + arrow keys resize it, Escape clears it.")
   let crop = data.crop
-  let held = null
+  let drag = null
 
   const show = () => {
     frame.hidden = clear.hidden = !crop
@@ -237,21 +239,21 @@ export default function (component) {
   area.onpointerdown = (event) => {
     if (event.button) return
     const [x, y] = place(event)
-    held = { x, y, before: crop, moves: event.target === frame }
-    try { area.setPointerCapture(event.pointerId) } catch { /* a pointer that is gone already */ }
+    drag = { x, y, before: crop, moves: event.target === frame }
+    try { area.setPointerCapture(event.pointerId) } catch { /* the pointer has already gone */ }
   }
   area.onpointermove = (event) => {
-    if (!held) return
+    if (!drag) return
     const [x, y] = place(event)
-    if (held.moves) crop = moved(held.before, x - held.x, y - held.y)
-    else crop = [Math.min(x, held.x), Math.min(y, held.y), Math.max(x, held.x), Math.max(y, held.y)]
+    if (drag.moves) crop = moved(drag.before, x - drag.x, y - drag.y)
+    else crop = [Math.min(x, drag.x), Math.min(y, drag.y), Math.max(x, drag.x), Math.max(y, drag.y)]
     show()
   }
   area.onpointerup = area.onpointercancel = () => {
-    if (!held) return
-    const { before } = held
-    held = null
-    if (!crop || crop[2] - crop[0] < SMALLEST || crop[3] - crop[1] < SMALLEST) crop = before // a click, no crop
+    if (!drag) return
+    const { before } = drag
+    drag = null
+    if (!crop || crop[2] - crop[0] < SMALLEST || crop[3] - crop[1] < SMALLEST) crop = before // a click
     show()
     if (JSON.stringify(crop) !== JSON.stringify(before)) send()
   }
@@ -271,7 +273,7 @@ export default function (component) {
     show()
     if (!crop) return
     clearTimeout(area.later)
-    area.later = setTimeout(send, 350) // one search for a row of key presses
+    area.later = setTimeout(send, 350) // one search for several key presses
   }
   clear.onclick = wipe
   show()

@@ -1,12 +1,11 @@
-"""Search: one query, its shortlist ranked by three similarities side by side, and why."""
+"""Search: one query, its shortlist ranked by several similarities side by side, and why."""
 
 import random
 
 import numpy as np
 import streamlit as st
-from app_pages.search import own_picture
-from app_pages.search import views as searching
-from app_pages.search.views import Asked
+from app_pages.search import views
+from app_pages.search.own_picture import Crop, Own, cropper, own_picture, read_crop, write_crop
 from shared import export, loaders, picture_grid, shell
 
 from pddm_lab import cards
@@ -16,8 +15,8 @@ MATCHES = 24
 
 shell.heading(
     "Search",
-    "The index finds a shortlist by Euclidean distance; each similarity ranks it its own way. "
-    "Click a picture to search with it, or ask why it is there (W).",
+    "The index retrieves a shortlist by Euclidean distance; each similarity then re-ranks it. "
+    "Click a picture to search with it, or press W to see why it is there.",
 )
 run = shell.run_or_stop()
 with st.container(horizontal=True, vertical_alignment="top"):
@@ -26,7 +25,7 @@ with st.container(horizontal=True, vertical_alignment="top"):
     count = st.selectbox("Results", [12, 24, 48], key="results", bind="query-params", width=84)
     shortlist = st.select_slider(
         "Shortlist", [20, 50, 100, 200, 500, 1000], value=100, key="shortlist", bind="query-params", width=130,
-        help="Items the index hands on to be ranked anew. What it leaves out, no order can bring back.",
+        help="Number of items that are re-ranked. Items outside the shortlist can never appear in the results.",
     )  # fmt: skip
     beside = shell.second_run(run, protocol, width=160)
 runs = [run] if beside is None else [run, beside]
@@ -37,7 +36,7 @@ try:
 except LabError as error:
     shell.nothing("The gallery can't be read", str(error), ":material/broken_image:")
 if not len(queries):
-    shell.nothing("No query", f"The gallery {protocol!r} of {run.name} holds no query.")
+    shell.nothing("No queries", f"The gallery {protocol!r} of {run.name} has no queries.")
 
 
 def go_to(row: int) -> None:
@@ -45,56 +44,56 @@ def go_to(row: int) -> None:
     picture_grid.show_item(str(items["id"].iloc[row]))
 
 
-def search_with(own: own_picture.Own) -> None:
-    """Make a person's own picture the query."""
-    st.session_state["own"] = own
+def search_with(picture: Own) -> None:
+    """Make an uploaded picture the query."""
+    st.session_state["own"] = picture
     st.query_params["query"] = "upload"
     for of_another in ("crop", "why"):
         st.query_params.pop(of_another, None)
 
 
-def keep_crop(crop: own_picture.Crop | None) -> None:
-    """Search with a part of the picture; None: with all of it."""
+def keep_crop(crop: Crop | None) -> None:
+    """Search with a part of the picture, or with all of it if None."""
     if crop:
-        st.query_params["crop"] = own_picture.write_crop(crop)
+        st.query_params["crop"] = write_crop(crop)
     else:
         st.query_params.pop("crop", None)
 
 
-own: own_picture.Own | None = st.session_state.get("own") if source == "upload" else None
+own: Own | None = st.session_state.get("own") if source == "upload" else None
 if source == "upload" and own is None:
-    own_picture.own_picture("own_picture", search_with)
+    own_picture("own_picture", search_with)
     st.stop()
-crop_text = st.query_params.get("crop", "")
-crop = own_picture.read_crop(crop_text)
-if crop_text and not crop:
-    st.warning("The link's crop is none, so the whole picture is searched with.", icon=":material/link_off:")
+linked_crop = st.query_params.get("crop", "")
+crop = read_crop(linked_crop)
+if linked_crop and not crop:
+    st.warning("The crop in this link is invalid; searching with the whole picture.", icon=":material/link_off:")
 
 if own is not None:
-    asked = Asked.of_picture(own, crop)
+    query = views.Query.of_upload(own, crop)
 else:
-    wanted = st.query_params.get("item", "")
-    known = loaders.row_of(gallery, wanted)
-    if wanted and known is None:
-        st.warning(f"The link names “{shell.plain(wanted)}”, which isn't in this gallery.", icon=":material/link_off:")
+    linked = st.query_params.get("item", "")
+    linked_row = loaders.row_of(gallery, linked)
+    if linked and linked_row is None:
+        shell.warn_of_missing_item(linked)
         crop = None  # it was drawn on that item
-    row = int(queries[0]) if known is None else known
-    asked = Asked.of_item(run, gallery, row, crop)
+    row = int(queries[0]) if linked_row is None else linked_row
+    query = views.Query.of_item(run, gallery, row, crop)
 
 query_side, result_side = st.columns([10, 39], gap="medium")
 with query_side:
     try:
-        found = [searching.find(one, protocol, asked, shortlist) for one in runs]
+        responses = [views.search(one, protocol, query, shortlist) for one in runs]
     except LabError as error:
         st.error(str(error), icon=":material/broken_image:")
         if own is not None:
-            own_picture.own_picture("own_picture", search_with, small=True)
+            own_picture("own_picture", search_with, small=True)
         st.stop()
-    picture = found[0].picture or gallery.thumb(gallery.index_of(asked.item))
-    if asked.file is None and own is None:
-        st.image(picture, alt=asked.alt, width="stretch")
+    picture = responses[0].picture or gallery.thumb(gallery.index_of(query.item))
+    if query.file is None and own is None:
+        st.image(picture, alt=query.alt, width="stretch")
     else:
-        own_picture.cropper(picture, asked.alt, crop, "cropper", keep_crop)
+        cropper(picture, query.alt, crop, "cropper", keep_crop)
     if own is None:
         position = int(np.searchsorted(queries, row)) % len(queries)
         with st.container(horizontal=True, gap="xxsmall"):
@@ -104,35 +103,36 @@ with query_side:
                 ("Random", "X", random.choice(queries)),
             ):
                 st.button(label, shortcut=shortcut, key=label.lower(), on_click=go_to, args=(int(to),), width="stretch")
-        find = st.text_input(
+        typed = st.text_input(
             "Another query", key="find", bind="query-params", type="search", live="300ms",
             placeholder="A class or an item", label_visibility="collapsed",
-        )  # fmt: skip
-        st.html(cards.facts(searching.facts(asked, found[0])))
+        ).strip()  # fmt: skip
+        st.html(cards.facts(views.facts(responses[0])))
     else:
-        find = ""
+        typed = ""
         st.caption(
-            f"{shell.plain(own.name)}. Its class is unknown, so nothing is marked right or wrong. No link keeps it."
+            f"{shell.plain(own.name)}. Its class is unknown, so results are not marked right or wrong. Links don't "
+            "include the picture."
         )
-    own_picture.own_picture("own_picture", search_with, small=True)
+    own_picture("own_picture", search_with, small=True)
 
+of_queries = items.iloc[queries]
 with result_side:
-    of_queries, text = items.iloc[queries], find.strip()
-    if text:
-        hits = [of_queries[column].str.contains(text, case=False, regex=False) for column in ("class_name", "id")]
-        searching.choose_among(gallery, of_queries[hits[0] | hits[1]], text, asked.item, MATCHES)
-    searching.columns(found, count, searching.asked_about(found))
+    if typed:
+        hits = [of_queries[column].str.contains(typed, case=False, regex=False) for column in ("class_name", "id")]
+        views.query_choices(gallery, of_queries[hits[0] | hits[1]], typed, query.item, MATCHES)
+    views.rankings(responses, count, views.explained_item(responses))
 
 with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
-    views = {"flow": "Rank flow", "why": "Why", "ceiling": "Shortlist"}
-    view = shell.choice(st.segmented_control, "Look closer", views, "view")
+    titles = {"flow": "Rank flow", "why": "Why", "ceiling": "Shortlist"}
+    view = shell.choice(st.segmented_control, "Look closer", titles, "view")
     with st.container(gap=None, width="content"):
-        for one in found:
-            st.caption(searching.latency(one, f"**{shell.plain(one.run.name)}** · " if beside else ""))
-    settings = {"protocol": protocol, "shortlist": shortlist, "query": asked.item or asked.name, "crop": crop}
-    export.export("results", lambda: searching.results(found), runs, settings)
-{"flow": searching.flow, "why": searching.why, "ceiling": searching.ceiling}[view](found, protocol, shortlist)
-if own is None and not text:
-    st.subheader(f"Others of {shell.plain(str(asked.class_name))}", anchor=False)
-    same = of_queries[of_queries["class_name"] == asked.class_name]
-    searching.choose_among(gallery, same, "", asked.item, MATCHES)
+        for one in responses:
+            st.caption((f"**{shell.plain(one.run.name)}** · " if beside else "") + views.latency(one))
+    settings = {"protocol": protocol, "shortlist": shortlist, "query": query.item or query.name, "crop": crop}
+    export.export("results", lambda: views.results_table(responses), runs, settings)
+{"flow": views.flow, "why": views.why, "ceiling": views.ceiling}[view](responses, protocol, shortlist)
+if own is None and not typed:
+    st.subheader(f"Other queries of {shell.plain(str(query.class_name))}", anchor=False)
+    same = of_queries[of_queries["class_name"] == query.class_name]
+    views.query_choices(gallery, same, "", query.item, MATCHES)

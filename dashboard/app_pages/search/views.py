@@ -1,4 +1,4 @@
-"""The parts of the Search page: a query, what it found in one run or two, and the views that look closer at it."""
+"""The parts of the Search page: a query, its results in one run or two, and the views that explain them."""
 
 from __future__ import annotations
 
@@ -8,168 +8,165 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import streamlit as st
-from app_pages.search import data as search_loading
+from app_pages.search import data
 from app_pages.search.own_picture import Crop, Own
 from shared import loaders, picture_grid, shell
+from shared.chart import chart
 
 from pddm_lab import cards, figures
 from pddm_lab.gallery.gallery import Gallery, SearchResult
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import SIMILARITIES
 
-STAGES = {"read": "read", "embed": "embed", "search": "search by D", "mahalanobis": "Mahalanobis", "pddm": "PDDM"}
 OWN = "own picture"
-"""Stands for the id of a picture that is no item."""
+"""Stands for the id of an uploaded picture."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is searched with: an item of the gallery, a part of one, or a person's own picture."""
+class Query:
+    """What is searched with: an item of the gallery, a crop of one, or an uploaded picture."""
 
     item: str
-    """Its id; empty for a person's own."""
+    """Its id; empty for an upload."""
     name: str
     alt: str
     class_name: str | None
-    """None where it is unknown."""
+    """None if it is unknown."""
     crop: Crop | None
-    data: bytes | None = None
+    upload: bytes | None = None
     file: Path | None = None
-    """An item's own picture; None where its data set isn't on this machine."""
+    """The item's picture; None if its data set isn't on this machine."""
 
     @classmethod
-    def of_picture(cls, own: Own, crop: Crop | None) -> Asked:
-        return cls("", own.name, f"Your picture {own.name}", None, crop, data=own.data)
+    def of_upload(cls, own: Own, crop: Crop | None) -> Query:
+        return cls("", own.name, f"Your picture {own.name}", None, crop, upload=own.data)
 
     @classmethod
-    def of_item(cls, run: Run, gallery: Gallery, row: int, crop: Crop | None) -> Asked:
+    def of_item(cls, run: Run, gallery: Gallery, row: int, crop: Crop | None) -> Query:
         item, class_name = (str(gallery.items[column].iloc[row]) for column in ("id", "class_name"))
         file = loaders.file_of(run, item)
         if crop and not file:
-            st.warning("Its data set isn't on this machine, so the whole item is searched with.")
+            st.warning("The data set of this item isn't on this machine; searching with the whole item.")
         return cls(item, item, f"The query: {class_name}, {item}", class_name, crop if file else None, file=file)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What one run found."""
+class Response:
+    """The results of a query in one run."""
 
     run: Run
     gallery: Gallery
-    asked: Asked
+    query: Query
     feature: np.ndarray
     result: SearchResult
     picture: bytes | None
-    """The query's, large; None where only a thumbnail is at hand."""
+    """The query's, large; None if only a thumbnail is available."""
     seconds: dict[str, float]
 
     @property
     def right_items(self) -> int:
-        """Items of the query's class to find."""
-        same = self.gallery.items["class_name"] == self.asked.class_name
+        """Searched items of the query's class."""
+        same = self.gallery.items["class_name"] == self.query.class_name
         searched = self.gallery.items["role"].isin(["gallery", "both"])
-        return int((same & searched & (self.gallery.items["id"] != self.asked.item)).sum())
+        return int((same & searched & (self.gallery.items["id"] != self.query.item)).sum())
 
     @property
     def right_in_shortlist(self) -> int:
-        return int((self.result.table["class_name"] == self.asked.class_name).sum())
+        return int((self.result.table["class_name"] == self.query.class_name).sum())
 
 
-def find(run: Run, protocol: str, asked: Asked, shortlist: int) -> Found:
-    """Search a run's gallery. Raises LabError: a file is missing or torn, or a picture can't be read."""
+def search(run: Run, protocol: str, query: Query, shortlist: int) -> Response:
+    """Search a run's gallery. Raises LabError if a file is missing or damaged, or a picture can't be read."""
     gallery = loaders.gallery(run, protocol)
-    row = gallery.index_of(asked.item) if asked.item else None
-    source = asked.data if asked.data is not None else asked.file if asked.crop else None
+    row = gallery.index_of(query.item) if query.item else None
+    source = query.upload if query.upload is not None else query.file if query.crop else None
     if source is None:
         assert row is not None
         feature, seconds = np.array(gallery.features[row]), {}
-        picture = loaders.picture(run, asked.item)
+        picture = loaders.picture(run, query.item)
     else:
-        seen = search_loading.embedded(run, source, asked.crop)
-        feature, seconds, picture = seen.feature, seen.seconds, seen.picture
-    result = search_loading.search(run, protocol, feature, shortlist, row)
-    return Found(run, gallery, asked, feature, result, picture, seconds | result.seconds)
+        embedded = data.embedded(run, source, query.crop)
+        feature, seconds, picture = embedded.feature, embedded.seconds, embedded.picture
+    result = data.search(run, protocol, feature, shortlist, row)
+    return Response(run, gallery, query, feature, result, picture, seconds | result.seconds)
 
 
-def latency(found: Found, begin: str = "") -> str:
-    """How long each stage took, in words."""
-    took = " · ".join(f"{STAGES[stage]} {1000 * seconds:.1f} ms" for stage, seconds in found.seconds.items())
-    return f"{begin}{took}"
+def latency(response: Response) -> str:
+    """The time of each stage, in words."""
+    titles = {"search": "search by D"} | {name: spec.title for name, spec in SIMILARITIES.items()}
+    return " · ".join(f"{titles.get(stage, stage)} {1000 * time:.1f} ms" for stage, time in response.seconds.items())
 
 
-def facts(asked: Asked, found: Found) -> dict[str, str]:
-    """What is known of an item that is the query."""
-    to_find = f"{found.right_items:,} of its class, {found.right_in_shortlist:,} of them in the shortlist"
-    return {"Class": str(asked.class_name), "Item": asked.item, "To find": to_find}
+def facts(response: Response) -> dict[str, str]:
+    """The facts of an item that is the query."""
+    query, right = response.query, response.right_in_shortlist
+    relevant = f"{response.right_items:,} of its class, {right:,} of them in the shortlist"
+    return {"Class": str(query.class_name), "Item": query.item, "Relevant": relevant}
 
 
-def columns(found: list[Found], count: int, about: str) -> None:
+def rankings(responses: list[Response], count: int, explained: str) -> None:
     """The rankings: a column per similarity; with a second run a row per similarity and a column per run.
 
     Args:
-        about: id of the item that was asked about, to mark.
+        count: results per ranking.
+        explained: id of the item to mark.
     """
-    names = found[0].result.similarities
-    cells = [[(one, name) for name in names] for one in found] if len(found) == 1 else [
-        [(one, name) for one in found] for name in names
-    ]  # fmt: skip
-    if len(found) > 1:
-        for place, one in zip(st.columns(len(found), gap="medium"), found, strict=True):
+    names = responses[0].result.similarities
+    cells = [[(one, name) for one in responses] for name in names]
+    if len(responses) > 1:
+        for place, one in zip(st.columns(len(responses), gap="medium"), responses, strict=True):
             place.markdown(f"##### {shell.plain(one.run.name)}")
+    else:
+        cells = [[cell for row in cells for cell in row]]
     for row in cells:
         for place, (one, name) in zip(st.columns(len(row), gap="medium"), row, strict=True):
             with place:
-                _ranking(one, name, count, about, "" if one is found[0] else one.run.name)
+                _ranking(one, name, count, explained, "" if one is responses[0] else one.run.name)
 
 
-def _ranking(found: Found, name: str, count: int, about: str, beside: str) -> None:
-    style, frame, table = figures.style_of(name), found.result.ranked(name, count), found.result.table
-    right_class = found.asked.class_name
+def _ranking(response: Response, name: str, count: int, explained: str, run: str) -> None:
+    spec, frame, table = SIMILARITIES[name], response.result.ranked(name, count), response.result.table
+    right_class = response.query.class_name
     right = int((frame["class_name"] == right_class).sum())
-    told = f" :gray[· {right} of {len(frame)} right]" if right_class is not None else ""
-    st.markdown(f"**{style.title}**{told}", help=style.axis)
-    others = [other for other in found.result.similarities if other != name]
+    share = f" :gray[· {right} of {len(frame)} right]" if right_class is not None else ""
+    st.markdown(f"**{spec.title}**{share}", help=spec.axis)
+    others = [other for other in response.result.similarities if other != name]
     ranks = table.set_index("row").loc[frame["row"], [f"{other}_rank" for other in others]].to_numpy()
-    said = [", ".join(f"{figures.style_of(o).title} {rank}" for o, rank in zip(others, line, strict=True))
-            for line in ranks]  # fmt: skip
-    frame = frame.assign(note=said)
+    titles = [SIMILARITIES[other].title for other in others]
+    notes = [zip(titles, line, strict=True) for line in ranks]
+    frame = frame.assign(note=[", ".join(f"{title} {rank}" for title, rank in note) for note in notes])
     if name == "euclidean":
         frame = frame.drop(columns="rank_change")
+    images = loaders.thumbs(response.gallery, frame["row"])
     picture_grid.pictures(
-        cards.retrieval_grid(
-            frame,
-            loaders.thumbs(found.gallery, frame["row"]),
-            name,
-            right_class=right_class,
-            why=True,
-            highlighted=about,
-        ),
-        f"found_{name}_{beside}".rstrip("_"),
-        on_why=lambda item: ask_why(item, beside),
+        cards.retrieval_grid(frame, images, name, right_class=right_class, why=True, highlighted=explained),
+        f"results_{name}_{run}".rstrip("_"),
+        on_why=lambda item: explain(item, run),
     )
 
 
-def asked_about(found: list[Found]) -> str:
-    """Id of the item that is asked about: the link's, else, where the view is open, the one that PDDM moves most among
-    its first; empty where there is none."""
-    one, wanted = _explaining(found), st.query_params.get("why", "")
-    if wanted and loaders.row_of(one.gallery, wanted) is not None:
-        return wanted
-    ranked = one.result.ranked("pddm", 12)
+def explained_item(responses: list[Response]) -> str:
+    """Id of the item to explain: the link's or, while that view is open, the one whose rank PDDM changes most among
+    its first results; empty if there is none."""
+    response, linked = _explaining(responses), st.query_params.get("why", "")
+    if linked and loaders.row_of(response.gallery, linked) is not None:
+        return linked
+    ranked = response.result.ranked("pddm", 12)
     if ranked.empty or st.query_params.get("view") != "why":
         return ""
     return str(ranked["id"].iloc[ranked["rank_change"].abs().argmax()])
 
 
-def _explaining(found: list[Found]) -> Found:
-    """The run that explains."""
-    return next((one for one in found if one.run.name == st.query_params.get("of")), found[0])
+def _explaining(responses: list[Response]) -> Response:
+    return next((one for one in responses if one.run.name == st.query_params.get("of")), responses[0])
 
 
-def ask_why(item: str, run: str) -> None:
-    """Open the view that takes the pair of the query and an item apart.
+def explain(item: str, run: str) -> None:
+    """Open the view that explains the pair of the query and an item.
 
     Args:
-        run: that explains it; empty for the page's own.
+        item: its id.
+        run: the run that explains it; empty for the page's own.
     """
     st.query_params["why"], st.query_params["view"] = item, "why"
     if run:
@@ -178,139 +175,121 @@ def ask_why(item: str, run: str) -> None:
         st.query_params.pop("of", None)
 
 
-def choose_among(gallery: Gallery, matches: pd.DataFrame, text: str, chosen: str, most: int) -> None:
-    """Queries to choose from."""
+def query_choices(gallery: Gallery, matches: pd.DataFrame, text: str, chosen: str, most: int) -> None:
+    """Queries to choose from, at most so many."""
     if matches.empty:
         st.caption(f"No query has “{shell.plain(text)}” in its class or its id.")
         return
-    shown = matches.index[:most]
-    st.caption(
-        f"{len(matches):,} quer{'y' if len(matches) == 1 else 'ies'}"
-        + (f"; the first {most} are shown." if len(matches) > most else ".")
-    )
-    named = zip(gallery.items["id"].loc[shown], gallery.items["class_name"].loc[shown], strict=True)
-    picture_grid.pictures(cards.image_grid(named, loaders.thumbs(gallery, shown), chosen=chosen, small=True), "matches")
+    rows = matches.index[:most]
+    ending = f"; the first {most} are shown." if len(matches) > most else "."
+    st.caption(f"{len(matches):,} quer{'y' if len(matches) == 1 else 'ies'}{ending}")
+    named = zip(gallery.items["id"].loc[rows], gallery.items["class_name"].loc[rows], strict=True)
+    picture_grid.pictures(cards.image_grid(named, loaders.thumbs(gallery, rows), chosen=chosen, small=True), "matches")
 
 
-def flow(found: list[Found], protocol: str, shortlist: int) -> None:
-    """How ranks move from similarity to similarity."""
+def flow(responses: list[Response], protocol: str, shortlist: int) -> None:
+    """How ranks change from similarity to similarity."""
     top = 12
     st.caption(
-        f"Every item that one of them has among its first {top}. Ranks beyond {top} are drawn closer together. "
-        "Click a picture for why."
+        f"Every item that is among the first {top} of any similarity. Ranks beyond {top} are drawn closer together. "
+        "Click a picture to explain it."
     )
-    for place, one in zip(st.columns(len(found), gap="medium"), found, strict=True):
+    for place, one in zip(st.columns(len(responses), gap="medium"), responses, strict=True):
         table, names = one.result.table, one.result.similarities
         first = table[(table[[f"{name}_rank" for name in names]] <= top).any(axis=1)]
         figure = figures.rank_flow(
             table,
             names,
-            right_class=one.asked.class_name,
+            right_class=one.query.class_name,
             images=loaders.thumbs(one.gallery, first["row"]),
             top=top,
             highlighted=st.query_params.get("why", ""),
-            title=one.run.name if len(found) > 1 else "",
+            title=one.run.name if len(responses) > 1 else "",
         )
         key = f"flow_{one.run.name}"
 
-        def take(key: str = key, run: str = "" if one is found[0] else one.run.name) -> None:
+        def click(key: str = key, run: str = "" if one is responses[0] else one.run.name) -> None:
             points = st.session_state[key].selection.points
             if points:
-                ask_why(str(points[0]["customdata"]), run)
+                explain(str(points[0]["customdata"]), run)
 
-        place.plotly_chart(
-            figure,
-            key=key,
-            on_select=take,
-            selection_mode="points",
-            config={"displayModeBar": False},
-            alt=f"Ranks of {len(first)} items by {', '.join(figures.style_of(name).title for name in names)}",
-        )
-
-
-def ceiling(found: list[Found], protocol: str, shortlist: int) -> None:
-    """What the shortlist's size costs, for this query and for all of them."""
-    for place, one in zip(st.columns(len(found), gap="medium"), found, strict=True):
+        titles = ", ".join(SIMILARITIES[name].title for name in names)
         with place:
-            measured = search_loading.ceiling(one.run, protocol)
+            chart(figure, key, f"Ranks of {len(first)} items by {titles}", on_select=click, selection_mode="points")
+
+
+def ceiling(responses: list[Response], protocol: str, shortlist: int) -> None:
+    """What the shortlist's size costs, for this query and for all of them."""
+    for place, one in zip(st.columns(len(responses), gap="medium"), responses, strict=True):
+        with place:
+            measured = data.ceiling(one.run, protocol)
             items, queries = (100 * share for share in measured.at(shortlist))
-            name = f"**{shell.plain(one.run.name)}**: " if len(found) > 1 else ""
-            this = ""
-            if one.asked.class_name is not None:
-                this = (
+            text = f"**{shell.plain(one.run.name)}**: " if len(responses) > 1 else ""
+            if one.query.class_name is not None:
+                text += (
                     f"The shortlist of {shortlist:,} holds **{one.right_in_shortlist:,} of {one.right_items:,}** right "
                     "items of this query. "
                 )
             sampled = f"a seeded sample of {measured.queries:,} of the " if measured.queries < measured.total else ""
             st.markdown(
-                f"{name}{this}Over {sampled}{measured.total:,} queries that have any "
-                f"({figures.PROTOCOL_TITLES[protocol].lower()}), it holds **{items:.1f} %** of the right items, and at "
-                f"least one for **{queries:.1f} %** of the queries: no order of it can have a higher R@1."
+                f"{text}Over {sampled}{measured.total:,} queries that have right items "
+                f"({figures.PROTOCOL_TITLES[protocol].lower()}), it holds **{items:.1f} %** of these, and at "
+                f"least one for **{queries:.1f} %** of the queries: re-ranking can't give a higher R@1."
             )
-            st.plotly_chart(
-                figures.ceiling(measured, shortlist),
-                key=f"ceiling_{one.run.name}",
-                config={"displayModeBar": False},
-                alt=f"Share of right items within the shortlist against its size: {items:.1f} % at {shortlist}",
-            )
+            alt = f"Share of right items within the shortlist against its size: {items:.1f} % at {shortlist}"
+            chart(figures.ceiling(measured, shortlist), f"ceiling_{one.run.name}", alt)
 
 
-def why(found: list[Found], protocol: str, shortlist: int) -> None:
-    """The pair of the query and one result taken apart."""
-    runs = {one.run.name: one.run.name for one in found}
+def why(responses: list[Response], protocol: str, shortlist: int) -> None:
+    """Explain the similarity of the query and one result."""
+    runs = {one.run.name: one.run.name for one in responses}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if len(runs) > 1:
             shell.choice(st.segmented_control, "Explained by", runs, "of")
-        one, wanted = _explaining(found), st.query_params.get("why", "")
-        name, ranked, item = one.run.name, one.result.ranked("pddm"), asked_about(found)
-        if wanted and item != wanted:
-            st.warning(f"The link asks why of “{shell.plain(wanted)}”, which isn't in this gallery.")
+        one, linked = _explaining(responses), st.query_params.get("why", "")
+        ranked, item = one.result.ranked("pddm"), explained_item(responses)
+        if linked and item != linked:
+            st.warning(f"The item “{shell.plain(linked)}” to explain isn't in this gallery.")
         if not item:
-            st.caption("Nothing was found to ask about.")
+            st.caption("There are no results to explain.")
             return
         row = one.gallery.index_of(item)
-        class_name = str(one.gallery.items["class_name"].iloc[row])
         places = ranked.index[ranked["row"] == row]
-        at = int(places[0]) if len(places) else -1
-        for label, shortcut, to in (("Previous result", "J", at - 1), ("Next result", "K", at + 1)):
+        rank = int(places[0]) if len(places) else -1
+        for label, shortcut, to in (("Previous result", "J", rank - 1), ("Next result", "K", rank + 1)):
             inside = 0 <= to < len(ranked)
             st.button(
                 label,
                 shortcut=shortcut,
                 key=label.partition(" ")[0].lower() + "_result",
-                on_click=ask_why,
-                args=(str(ranked["id"].iloc[to]) if inside else "", "" if one is found[0] else name),
+                on_click=explain,
+                args=(str(ranked["id"].iloc[to]) if inside else "", "" if one is responses[0] else one.run.name),
                 disabled=not inside,
                 help="By PDDM's ranking",
             )
-    taken = search_loading.why(one.run, protocol, one.feature, row)
-    explained, pictures = taken.explanation, taken.images | {item: loaders.picture(one.run, item)}
-    pictures[item] = pictures[item] or one.gallery.thumb(row)
-    query = one.asked.item or OWN
+    answer = data.why(one.run, protocol, one.feature, row)
+    explanation, query = answer.explanation, one.query.item or OWN
+    pictures = answer.images | {item: loaders.picture(one.run, item) or one.gallery.thumb(row)}
     pictures[query] = one.picture or one.gallery.thumb(one.gallery.index_of(query))
     left, middle, right = st.columns([9, 17, 13], gap="medium")
     with left:
-        about = (query, one.asked.class_name or one.asked.name)
-        block = cards.explained_pair(about, (item, class_name), pictures)
-        picture_grid.pictures(block, "pair", reveal=f"{wanted} {name}" if wanted else "")
+        about = (query, one.query.class_name or one.query.name)
+        block = cards.explained_pair(about, (item, str(one.gallery.items["class_name"].iloc[row])), pictures)
+        picture_grid.pictures(block, "pair", reveal=f"{linked} {one.run.name}" if linked else "")
         st.html(cards.facts(_ranks(one.result, row)))
     with middle:
-        st.markdown("\n".join(f"* {sentence}" for sentence in explained.sentences()))
+        st.markdown("\n".join(f"* {sentence}" for sentence in explanation.sentences()))
     with right:
-        st.plotly_chart(
-            figures.elsewhere(explained),
-            key="elsewhere",
-            config={"displayModeBar": False},
-            alt=f"Scores of this difference at {len(explained.elsewhere)} places; here {explained.score:.2f}",
-        )
-    picture_grid.pictures(cards.dimension_rows(explained, taken.dimensions, pictures), "dimensions")
-    shares = [explained.distance_shares[one.number] for one in taken.dimensions]
-    parts = [abs(explained.score_parts[one.number]) for one in taken.dimensions]
+        alt = f"Scores of this difference at {len(explanation.elsewhere)} places; here {explanation.score:.2f}"
+        chart(figures.elsewhere(explanation), "elsewhere", alt)
+    picture_grid.pictures(cards.dimension_rows(explanation, answer.dimensions, pictures), "dimensions")
+    shares = [explanation.distance_shares[one.number] for one in answer.dimensions]
+    parts = [abs(explanation.score_parts[one.number]) for one in answer.dimensions]
     st.caption(
-        f"The {len(shares)} of {len(explained.u)} dimensions that weigh most: {100 * sum(shares):.0f} % of D² and "
-        f"{100 * sum(parts) / max(abs(explained.score_parts).sum(), 1e-12):.0f} % of what the differences do to S. "
-        "What a dimension adds to S is its integrated gradient from an identical pair in the same place; all of them "
-        "come to the difference of the two scores."
+        f"The {len(shares)} of {len(explanation.u)} dimensions that weigh most: {100 * sum(shares):.0f} % of D² and "
+        f"{100 * sum(parts) / max(abs(explanation.score_parts).sum(), 1e-12):.0f} % of what the differences do to S. "
+        "The contribution of a dimension to S is its integrated gradient from an identical pair in the same place; all "
+        "contributions add up to the difference of the two scores."
     )
 
 
@@ -319,22 +298,22 @@ def _ranks(result: SearchResult, row: int) -> dict[str, str]:
     line = result.table[result.table["row"] == row]
     if line.empty:
         return {"Rank": "not in the shortlist"}
-    told = {}
+    ranks = {}
     for name in result.similarities:
-        style = figures.style_of(name)
         value = float(figures.shown(name, np.array(line[name].iloc[0])))
-        told[style.title] = f"{value:.3f}, rank {int(line[f'{name}_rank'].iloc[0])} of {len(result.table)}"
-    return told
+        rank = int(line[f"{name}_rank"].iloc[0])
+        ranks[SIMILARITIES[name].title] = f"{value:.3f}, rank {rank} of {len(result.table)}"
+    return ranks
 
 
-def results(found: list[Found]) -> pd.DataFrame:
-    """The shortlists as a table to take away."""
+def results_table(responses: list[Response]) -> pd.DataFrame:
+    """The shortlists as a table for download."""
     tables = []
-    for one in found:
+    for one in responses:
         table = one.result.table.drop(columns="row")
-        if one.asked.class_name is not None:
-            table["right"] = table["class_name"] == one.asked.class_name
+        if one.query.class_name is not None:
+            table["right"] = table["class_name"] == one.query.class_name
         table.insert(0, "run", one.run.name)
-        table.insert(1, "query", one.asked.item or one.asked.name)
+        table.insert(1, "query", one.query.item or one.query.name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
