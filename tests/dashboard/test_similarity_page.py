@@ -70,14 +70,14 @@ class Files:
 
 def cards_of(body: str) -> list[tuple[str, str, bool, list[float]]]:
     """(item, item, positive, values shown) of each pair card."""
-    found = []
+    cards = []
     for kind, pick, rest in re.findall(
         r'class="pl-pair pl-(positive|negative)[^"]*" data-pick="([^"]*)"(.*?)(?=class="pl-pair |$)', body, re.S
     ):
         values = re.findall(r"<span><i[^>]*>.*?</i> (\S+?)</span>", rest)
         a, b = json.loads(html.unescape(pick))
-        found.append((a, b, kind == "positive", [float(value.replace("−", "-")) for value in values]))
-    return found
+        cards.append((a, b, kind == "positive", [float(value.replace("−", "-")) for value in values]))
+    return cards
 
 
 def test_sampled_pairs_carry_their_classes_scores_and_density(with_digits: Path) -> None:
@@ -100,7 +100,7 @@ def test_sampled_pairs_carry_their_classes_scores_and_density(with_digits: Path)
     assert loaders.sampled_pairs(run, "known") is pairs
 
 
-def test_the_pairs_just_either_side_of_a_threshold(open_page, with_digits: Path) -> None:
+def test_the_pairs_closest_to_a_threshold_on_either_side(open_page, with_digits: Path) -> None:
     app = open_page("similarity", run="digits", left_euclidean="0.60", protocol="known")
     files = Files(with_digits, "known")
     queries, searched = ((files.items["role"] == role).sum() for role in ("query", "gallery"))
@@ -185,8 +185,8 @@ def test_a_picked_pair_is_shown_by_every_similarity_and_marked(open_page, with_d
         app = open_page("similarity", run="digits", view=view, protocol="known", left_euclidean="0.60", pair=[a, b])
         fact = next(str(one.value) for one in app.get("html") if "Mahalanobis</dt>" in str(one.value))
         distance = files.distance(a, b)
-        ((told, verdict),) = re.findall(r"Euclidean</dt><dd>([\d.]+) · (\w+)", fact)
-        assert float(told) == pytest.approx(distance, abs=6e-4)
+        ((value, verdict),) = re.findall(r"Euclidean</dt><dd>([\d.]+) · (\w+)", fact)
+        assert float(value) == pytest.approx(distance, abs=6e-4)
         assert verdict == ("accepted" if distance <= 0.6 else "rejected")
         assert ("positive" if files.alike(a, b) else "negative") in next(
             one.value for one in app.markdown if "picked pair" in one.value
@@ -202,21 +202,21 @@ def test_a_picked_pair_is_shown_by_every_similarity_and_marked(open_page, with_d
         assert "pair" not in app.query_params and not any("picked pair" in one.value for one in app.markdown)
 
 
-def test_a_link_to_a_pair_that_is_not_there_says_so(open_page, with_digits: Path) -> None:
+def test_a_link_to_a_pair_that_is_not_in_the_gallery_says_so(open_page, with_digits: Path) -> None:
     evil = "![x](http://example.com/a.png)"
     app = open_page("similarity", run="digits", view="joint", pair=[evil, "nothing"])
     assert "isn't in this gallery" in texts(app)
     assert evil not in texts(app)
-    assert "names no pair" in texts(open_page("similarity", run="digits", view="joint", pair="one"))
+    assert "The pair in this link is invalid" in texts(open_page("similarity", run="digits", view="joint", pair="one"))
 
 
-def test_density_says_what_is_found(open_page, with_digits: Path) -> None:
+def test_the_density_view_describes_its_tables(open_page, with_digits: Path) -> None:
     from shared import loaders
 
     from pddm_lab.analysis.thresholds import threshold_at_fpr
 
     app = open_page("similarity", run="digits", view="density", fpr="5")
-    said = texts(app)
+    text = texts(app)
     tables = [str(one.value) for one in app.get("html") if "pl-thirds" in str(one.value)]
     assert len(tables) == 2
     for protocol, table in zip(("unseen", "known"), tables, strict=True):
@@ -230,8 +230,8 @@ def test_density_says_what_is_found(open_page, with_digits: Path) -> None:
                 fpr = 100 * accepted[of & ~pairs["positive"]].mean()
                 assert shown[9 * place + 3 * third : 9 * place + 3 * third + 2] == pytest.approx([tpr, fpr], abs=0.051)
             sparse = 100 * accepted[(pairs["density"] == 2) & pairs["positive"]].mean()
-            assert f"and {sparse:.1f} % in the sparse one" in said
-    assert said.count("**Euclidean: ") == 2
+            assert f"and {sparse:.1f} % in the sparse third" in text
+    assert text.count("**Euclidean: ") == 2
 
 
 @pytest.fixture

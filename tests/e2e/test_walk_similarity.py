@@ -52,7 +52,7 @@ def test_a_person_finds_pairs_on_which_two_similarities_disagree(page, address: 
     assert all(images.evaluate_all("all => all.map(one => one.naturalWidth > 0 && one.alt != '')"))
 
     # One against the other: the quadrants, as the plot's thresholds have it.
-    page.get_by_role("radio", name="One against the other").click()
+    page.get_by_role("radio", name="One against another").click()
     page.locator(".pl-quadrants").wait_for()
     wait_until_drawn(page)
     assert float(query(page)["left_euclidean"]) == threshold, "the threshold holds in every view"
@@ -67,9 +67,11 @@ def test_a_person_finds_pairs_on_which_two_similarities_disagree(page, address: 
         page.get_by_role("button", name="CSV").click()
     archive = zipfile.ZipFile(io.BytesIO(download.value.path().read_bytes()))
     taken = pd.read_csv(archive.open("pairs-of-quadrant.csv"))
-    told = json.loads(archive.read("manifest.json"))
-    assert len(taken) == told["rows"] == count and told["runs"][0]["name"] == "digits"
-    assert (taken["euclidean_distance"] <= threshold).all() and (taken["pddm"] < told["settings"]["threshold_y"]).all()
+    manifest = json.loads(archive.read("manifest.json"))
+    assert len(taken) == manifest["rows"] == count and manifest["runs"][0]["name"] == "digits"
+    assert (taken["euclidean_distance"] <= threshold).all() and (
+        taken["pddm"] < manifest["settings"]["threshold_y"]
+    ).all()
     page.keyboard.press("Escape")
 
     # A card is picked by key, shown large and marked in the plot; a link to it opens the same.
@@ -105,12 +107,12 @@ def test_a_person_finds_pairs_on_which_two_similarities_disagree(page, address: 
 def test_a_person_reads_what_density_does_to_a_threshold(page, address: str, digits_run) -> None:
     page.goto(f"{address}/similarity?run=digits&view=density")
     wait_until_drawn(page)
-    said = page.get_by_test_id("stMain").inner_text()
-    assert said.count("Euclidean: ") == said.count("PDDM: ") == 2
+    text = page.get_by_test_id("stMain").inner_text()
+    assert text.count("Euclidean: ") == text.count("PDDM: ") == 2
     table = page.locator(".pl-thirds").first
     rows = [cells for row in table.locator("tbody tr").all() if len(cells := row.locator("td").all_inner_texts())]
     sparse = re.match(r"([\d.]+)", rows[2][0])
-    assert sparse and f"and {sparse[1]} % in the sparse one" in said
+    assert sparse and f"and {sparse[1]} % in the sparse third" in text
     page.get_by_role("radio", name="ROC").click()
     page.wait_for_function("location.search.includes('curves=roc')")
     wait_until_drawn(page)

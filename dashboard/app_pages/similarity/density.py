@@ -1,4 +1,4 @@
-"""The Similarity page's view by density: does one threshold that works where items lie densely fail elsewhere?"""
+"""The Similarity page's view by density: does a threshold that works where items lie densely fail elsewhere?"""
 
 from __future__ import annotations
 
@@ -10,82 +10,76 @@ import streamlit as st
 from app_pages.similarity import data
 from app_pages.similarity.text import density_in_words
 from shared import export, shell
+from shared.chart import chart
 
 from pddm_lab import cards, figures
 from pddm_lab.analysis.thresholds import ByDensity
 from pddm_lab.figures import PROTOCOL_TITLES
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import SIMILARITIES
 
 SHARES = {"0.1": "0.1 % FPR", "1": "1 % FPR", "5": "5 % FPR"}
 CURVES = {"distributions": "Distributions", "roc": "ROC"}
-QUIET = {"displayModeBar": False}
 
 
 def show(runs: Sequence[Run], protocols: Sequence[str], names: Sequence[str]) -> None:
     """One run under every protocol, or two runs under one of them.
 
     Args:
+        runs: one or two.
+        protocols: of their galleries.
         names: the similarities to compare.
     """
     names = list(dict.fromkeys(names))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        asked = shell.choice(st.segmented_control, "One threshold at", SHARES, "fpr", default="1")
+        percent = shell.choice(st.segmented_control, "One threshold at", SHARES, "fpr", default="1")
         curves = shell.choice(st.segmented_control, "Show by density", CURVES, "curves")
         panels = [(run, protocol) for run in runs for protocol in protocols]
-        share = float(asked) / 100
-        export.export(
-            "threshold-by-density",
-            partial(_table, panels, names, share),
-            list(runs),
-            {"fpr_percent": float(asked), "similarities": names},
-        )
+        share = float(percent) / 100
+        settings = {"fpr_percent": float(percent), "similarities": names}
+        export.export("threshold-by-density", partial(_table, panels, names, share), list(runs), settings)
     st.caption(
-        "Every pair lies in the dense, the middle or the sparse third of the scored pairs, by the mean distance of its "
-        "two items to their 10 nearest others. One threshold is set for all pairs, then measured within each third."
+        "The scored pairs are split into a dense, a middle and a sparse third by the mean distance of their two items "
+        "to the 10 nearest neighbours of each. One threshold is set for all pairs and then measured within each third."
     )
     results = [{name: data.by_density(*panel, name, share) for name in names} for panel in panels]
 
     def across() -> Iterator[tuple[Run, str, dict[str, ByDensity]]]:
-        """A row of the page: what belongs beside one another starts at one height."""
-        for side, panel, found in zip(st.columns(len(panels), gap="large"), panels, results, strict=True):
+        """A row of the page, so that matching parts start at the same height."""
+        for side, panel, result in zip(st.columns(len(panels), gap="large"), panels, results, strict=True):
             with side:
-                yield *panel, found
+                yield *panel, result
 
-    for run, protocol, found in across():
+    for run, protocol, result in across():
         of_run = f"{shell.plain(run.name)}, " if len(runs) > 1 else ""
         st.markdown(f"### {of_run}{PROTOCOL_TITLES[protocol].lower() if of_run else PROTOCOL_TITLES[protocol]}")
-        for paragraph in density_in_words(found):
+        for paragraph in density_in_words(result):
             st.markdown(paragraph)
-    for run, protocol, found in across():
-        st.plotly_chart(
-            figures.by_density(found, share=share),
-            key=f"density_{run.name}_{protocol}",
-            config=QUIET,
-            alt=f"TPR and FPR of one threshold by density, {PROTOCOL_TITLES[protocol]}, {run.name}",
-        )
-        st.html(cards.density_table(found))
+    for run, protocol, result in across():
+        alt = f"TPR and FPR of one threshold by density, {PROTOCOL_TITLES[protocol]}, {run.name}"
+        chart(figures.by_density(result, share=share), f"density_{run.name}_{protocol}", alt)
+        st.html(cards.density_table(result))
     draw = figures.distributions_by_density if curves == "distributions" else figures.roc_by_density
     for name in names:
-        title = figures.style_of(name).title
-        for run, protocol, found in across():
-            st.markdown(f"**{CURVES[curves]} by density, {title}**")
-            st.plotly_chart(
-                draw(data.thirds(run, protocol, name), name, threshold=found[name].threshold),
-                key=f"{curves}_{name}_{run.name}_{protocol}",
-                config=QUIET,
-                alt=f"{CURVES[curves]} of {title} by density, {PROTOCOL_TITLES[protocol]}, {run.name}",
+        title = f"{CURVES[curves]} by density, {SIMILARITIES[name].title}"
+        for run, protocol, result in across():
+            st.markdown(f"**{title}**")
+            chart(
+                draw(data.thirds(run, protocol, name), name, threshold=result[name].threshold),
+                f"{curves}_{name}_{run.name}_{protocol}",
+                f"{title}, {PROTOCOL_TITLES[protocol]}, {run.name}",
             )
     for run, protocol, _ in across():
         st.caption(data.scored_in_words(run, protocol))
     st.caption(
-        "Intervals of 95 %, from drawing the classes anew 200 times. Hollow markers: the TPR at a threshold of the "
-        "third's own that lets the same share of its negative pairs pass. What of the gap remains then stays with any "
+        "95 % intervals, from resampling the classes 200 times. Hollow markers: the TPR at a separate threshold for "
+        "the third, which lets the same share of its negative pairs pass. A gap that remains is not due to the "
         "threshold: sparse pairs are harder."
     )
 
 
 def _table(panels: Sequence[tuple[Run, str]], names: Sequence[str], share: float) -> pd.DataFrame:
-    """What is shown, to take away; a distance as a similarity, larger = more similar."""
+    """The results for download; a distance as a similarity, larger = more similar."""
     parts = []
     for run, protocol in panels:
         for name in names:

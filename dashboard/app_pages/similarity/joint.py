@@ -1,4 +1,4 @@
-"""The Similarity page's view of one similarity against another: where they agree, and pictures where they do not."""
+"""The Similarity page's view of one similarity against another: where they agree, and pictures where they don't."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from app_pages.similarity import data
 from app_pages.similarity.picked_pair import as_shown, matched, pick, picked, picked_scores, show_picked
 from app_pages.similarity.text import as_exported, who_is_right_in_words, with_items
 from shared import export, loaders, picture_grid, shell
+from shared.chart import chart
 
 from pddm_lab import cards, figures
 from pddm_lab.analysis.thresholds import QUADRANTS, clearest_first, quadrant_of, who_is_right
 from pddm_lab.figures import PROTOCOL_TITLES
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import SIMILARITIES
 
 DRAWN = 800
 """Pairs drawn as points."""
@@ -25,7 +27,7 @@ PER_PAGE = 16
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """A run's pairs with a threshold on each of two similarities."""
+    """The pairs of a run with a threshold on each of two similarities."""
 
     run: Run
     protocol: str
@@ -35,21 +37,19 @@ class Side:
     pairs: pd.DataFrame
     quadrant: np.ndarray
 
-    def title(self, name: str) -> str:
-        """What a similarity is called."""
-        return figures.style_of(name).title
-
 
 def show(runs: Sequence[Run], protocol: str, on_x: tuple[str, float], on_y: tuple[str, float]) -> None:
-    """The joint plot of a run, or of two beside one another, and the pairs of one of its quadrants.
+    """The joint plot of one run or of two side by side, and the pairs of one of its quadrants.
 
     Args:
-        on_x: a similarity and a threshold on the first run's.
-        on_y: another.
+        runs: one or two.
+        protocol: of their galleries.
+        on_x: a similarity and a threshold on the first run's values.
+        on_y: the same for the other axis.
     """
     (x, at_x), (y, at_y) = on_x, on_y
     if x == y:
-        st.info("Choose two different similarities to see one against the other.", icon=":material/compare_arrows:")
+        st.info("Choose two different similarities to compare them.", icon=":material/compare_arrows:")
         return
     where = shell.choice(st.segmented_control, "Pairs of", data.WHERE, "where", label_visibility="collapsed")
     sides = []
@@ -83,23 +83,22 @@ def _chart(side: Side, height: int) -> None:
             row = with_items(loaders.gallery(side.run, side.protocol), side.pairs.iloc[[place]]).iloc[0]
             st.query_params["pair"] = [row["item_a"], row["item_b"]]
 
-    st.plotly_chart(
+    x, y = (SIMILARITIES[name].title for name in (side.x, side.y))
+    chart(
         figures.joint(
             side.pairs, side.x, side.y, at_x=side.at[0], at_y=side.at[1], points=DRAWN, height=height,
             picked=(scores[side.x], scores[side.y]) if scores else None,
         ),
-        key=key,
-        config={"displayModeBar": False},
+        key,
+        f"Pairs by {x} and {y} with both thresholds, {PROTOCOL_TITLES[side.protocol]}, {side.run.name}",
         on_select=click,
         selection_mode="points",
-        alt=f"Pairs by {side.title(side.x)} and {side.title(side.y)} with both thresholds, "
-        f"{PROTOCOL_TITLES[side.protocol]}, {side.run.name}",
     )  # fmt: skip
     kinds = side.pairs["positive"].value_counts()
     drawn = sum(min(DRAWN // 2, int(count)) for count in kinds)
     st.caption(
-        f"Outlines hold 50, 90 and 99 % of either kind. {drawn:,} of {len(side.pairs):,} scored pairs are drawn as "
-        "points; click one to see its pictures."
+        f"The outlines contain 50, 90 and 99 % of each kind. {drawn:,} of {len(side.pairs):,} scored pairs are drawn "
+        "as points; click one to see its pictures."
     )
 
 
@@ -112,14 +111,15 @@ def _quadrants(side: Side) -> None:
     st.html(cards.quadrant_table(pd.DataFrame(counts, index=QUADRANTS), side.x, side.y))
     st.markdown(who_is_right_in_words(who_is_right(side.pairs, side.quadrant), side.x, side.y))
     st.caption(
-        "In brackets: 95 % interval, from drawing the classes anew. Where both thresholds let the same share of "
-        "negative pairs pass, those split evenly. " + data.scored_in_words(side.run, side.protocol)
+        "In brackets: 95 % interval, from resampling the classes. If both thresholds let the same share of negative "
+        "pairs pass, each is right for half of the negative pairs on which they disagree. "
+        + data.scored_in_words(side.run, side.protocol)
     )
 
 
 def _pictures(sides: Sequence[Side], where: str) -> None:
-    """The pairs of one quadrant, page by page, the clearest first."""
-    x, y = (sides[0].title(name) for name in (sides[0].x, sides[0].y))
+    """The pairs of one quadrant, page by page, the farthest from both thresholds first."""
+    x, y = (SIMILARITIES[name].title for name in (sides[0].x, sides[0].y))
     titles = {"y": f"Only {y} accepts", "x": f"Only {x} accepts", "both": "Both accept", "neither": "Both reject"}
     kinds = {"all": "all", "positive": "positive", "negative": "negative"}
     by_run = {side.run.name: side.run.name for side in sides}
@@ -131,28 +131,26 @@ def _pictures(sides: Sequence[Side], where: str) -> None:
     rows = side.quadrant == QUADRANTS.index(quadrant)
     if kind != "all":
         rows &= side.pairs["positive"].to_numpy() == (kind == "positive")
-    found = side.pairs[rows]
-    found = found.iloc[clearest_first(found, side.x, side.y, *side.at)]
+    pairs = side.pairs[rows]
+    pairs = pairs.iloc[clearest_first(pairs, side.x, side.y, *side.at)]
     gallery = loaders.gallery(side.run, side.protocol)
-    pages = max(1, -(-len(found) // PER_PAGE))
+    pages = max(1, -(-len(pairs) // PER_PAGE))
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.markdown(f"**{len(found):,}** of {len(side.pairs):,} scored pairs, the farthest from both thresholds first")
+        st.markdown(f"**{len(pairs):,}** of {len(side.pairs):,} scored pairs, the farthest from both thresholds first")
         page = min(st.pagination(pages, key=f"page_{quadrant}", bind="query-params"), pages)
         thresholds = zip("xy", (side.x, side.y), side.at, strict=True)
         export.export(
             "pairs-of-quadrant",
-            lambda: as_exported(with_items(gallery, found)),
+            lambda: as_exported(with_items(gallery, pairs)),
             side.run,
             {"protocol": side.protocol, "x": side.x, "y": side.y, "quadrant": titles[quadrant], "kind": kind}
             | {f"threshold_{axis}": as_shown(name, at) for axis, name, at in thresholds}
             | {"density": where},
         )
-    if found.empty:
-        st.info("No scored pair lies there at these thresholds.", icon=":material/filter_alt_off:")
+    if pairs.empty:
+        st.info("At these thresholds, no scored pair lies in this quadrant.", icon=":material/filter_alt_off:")
         return
-    seen = with_items(gallery, found.iloc[(page - 1) * PER_PAGE : page * PER_PAGE])
-    picture_grid.pictures(
-        cards.pair_grid(seen, loaders.thumbs(gallery, {*seen["a"], *seen["b"]}), (side.x, side.y), chosen=picked()),
-        "quadrant_pairs",
-        on_pick=pick,
-    )
+    on_page = with_items(gallery, pairs.iloc[(page - 1) * PER_PAGE : page * PER_PAGE])
+    images = loaders.thumbs(gallery, {*on_page["a"], *on_page["b"]})
+    grid = cards.pair_grid(on_page, images, (side.x, side.y), chosen=picked())
+    picture_grid.pictures(grid, "quadrant_pairs", on_pick=pick)

@@ -1,4 +1,4 @@
-"""Similarity: how far each similarity parts positive pairs from negative ones, and what a threshold on it costs."""
+"""Similarity: how well each similarity separates positive from negative pairs, and what a threshold on it costs."""
 
 import numpy as np
 import streamlit as st
@@ -9,13 +9,14 @@ from shared import loaders, shell
 from pddm_lab import figures
 from pddm_lab.errors import LabError
 from pddm_lab.figures import PROTOCOL_TITLES
+from pddm_lab.similarities import SIMILARITIES
 
-VIEWS = {"thresholds": "Thresholds", "joint": "One against the other", "density": "By density"}
+VIEWS = {"thresholds": "Thresholds", "joint": "One against another", "density": "By density"}
 
 shell.heading(
     "Similarity",
-    "Positive pairs: two items of one class. Negative pairs: two of different classes. The less they overlap, the "
-    "better a threshold tells them apart.",
+    "Positive pairs are two items of one class, negative pairs two items of different classes. The less their "
+    "distributions overlap, the better a threshold separates them.",
 )
 run = shell.run_or_stop()
 protocols = run.protocols()
@@ -27,33 +28,32 @@ except LabError as error:
     shell.nothing("The distributions can't be read", str(error), ":material/broken_image:")
 first_protocol = protocols[0]
 names = figures.in_order(pairs[first_protocol].distributions)
-titles = {name: figures.style_of(name).title for name in names}
-trained = run.config.similarity if run.config.similarity != "euclidean" else "pddm"
+titles = {name: SIMILARITIES[name].title for name in names}
 
 with st.container(horizontal=True, vertical_alignment="top"):
     view = shell.choice(st.segmented_control, "View", VIEWS, "view")
     other = shell.second_run(run, first_protocol, width=260)
-    if view == "joint" or other is not None:  # else both protocols are on the page
+    if view == "joint" or other is not None:  # otherwise the page shows both protocols
         protocols = [shell.protocol_picker(run)]
 
 chosen: dict[str, tuple[str, float]] = {}
-for side, key, first in zip(st.columns(2, gap="large"), ("left", "right"), ("euclidean", trained), strict=True):
+sides = zip(st.columns(2, gap="large"), ("left", "right"), shell.compared_similarities(run), strict=True)
+for side, key, first in sides:
     with side:
         name = shell.choice(
             st.segmented_control, f"Similarity on the {key}", titles, key, first, label_visibility="collapsed"
         )
-        style = figures.style_of(name)
         ends = [of.distributions[name].edges[[0, -1]] for of in pairs.values()]
         scale = Scale.over(figures.shown(name, np.array([np.min(ends), np.max(ends)])))
         at_one_percent = pairs[first_protocol].distributions[name].threshold_at_fpr(0.01)
-        if view == "density":  # it measures thresholds of its own
+        if view == "density":  # this view sets its own thresholds
             chosen[key] = name, at_one_percent
             continue
         value = st.slider(
-            "Accept pairs with D of at most" if style.is_distance else "Accept pairs with a score of at least",
+            f"Accept pairs with {'D of at most' if SIMILARITIES[name].is_distance else 'a score of at least'}",
             scale.low, scale.high, scale.nearest(float(figures.shown(name, np.array(at_one_percent)))),
             step=scale.step, format=f"%.{scale.decimals}f", key=f"{key}_{name}", bind="query-params",
-            help=f"Starts where 1 % of the negative pairs pass, {PROTOCOL_TITLES[first_protocol].lower()}.",
+            help=f"At first, 1 % of the negative pairs pass, {PROTOCOL_TITLES[first_protocol].lower()}.",
         )  # fmt: skip
         chosen[key] = name, float(figures.shown(name, np.array(value)))
 

@@ -1,4 +1,4 @@
-"""The pair of items that a person picked on the Similarity page, in the URL as two of `pair`, and marked everywhere."""
+"""The picked pair of items on the Similarity page: two `pair` parameters in the URL, marked in every view."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from shared import loaders, shell
 from pddm_lab import cards, figures
 from pddm_lab.figures import PROTOCOL_TITLES
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import SIMILARITIES
 
 
 def pick(pair: str) -> None:
-    """Make a pair, as the cards name it, the page's own."""
+    """Pick a pair, given as the cards name it."""
     st.query_params["pair"] = json.loads(pair)
 
 
 def picked() -> tuple[str, ...]:
-    """Both item ids of the pair that the URL names; empty where it names none."""
+    """Both item ids of the pair in the URL; empty if there is none."""
     items = tuple(st.query_params.get_all("pair"))
     return items if len(set(items)) == 2 == len(items) else ()
 
 
 def picked_scores(run: Run, protocol: str) -> dict[str, float] | None:
-    """Every similarity of the picked pair; None where none is picked, or the gallery lacks one of its items."""
+    """Every similarity of the picked pair; None if there is none, or the gallery lacks one of its items."""
     items = picked()
     return data.scores_of(run, protocol, items) if items else None
 
 
 def show_picked(runs: Sequence[Run], protocol: str, thresholds: Mapping[str, float]) -> None:
-    """The picked pair, large, with what every similarity of every open run makes of it."""
+    """The picked pair, large, with its values by every similarity of every open run."""
     items = picked()
     if not items:
         if "pair" in st.query_params:
-            st.warning("The link names no pair of two items.", icon=":material/link_off:")
+            st.warning("The pair in this link is invalid: expected two different items.", icon=":material/link_off:")
         return
     run = runs[0]
     scores = picked_scores(run, protocol)
@@ -45,30 +46,27 @@ def show_picked(runs: Sequence[Run], protocol: str, thresholds: Mapping[str, flo
         if scores is None:
             named = " and ".join(f"“{shell.plain(item)}”" for item in items)
             st.caption(f":material/link_off: The picked pair, {named}, isn't in this gallery.")
-            st.button("Drop it", key="unpick", on_click=unpick)
+            st.button("Unpick", key="unpick", on_click=unpick)
             return
         gallery = loaders.gallery(run, protocol)
-        *pictures, told = st.columns([1, 1, 3], gap="medium")
+        *pictures, values = st.columns([1, 1, 3], gap="medium")
         classes = []
         for side, item in zip(pictures, items, strict=True):
             row = gallery.index_of(item)
             classes.append(str(gallery.items["class_name"].iloc[row]))
             with side:
-                st.image(
-                    loaders.picture(run, item) or gallery.thumb(row), alt=f"{classes[-1]}, {item}", width="stretch"
-                )
+                image = loaders.picture(run, item) or gallery.thumb(row)
+                st.image(image, alt=f"{classes[-1]}, {item}", width="stretch")
                 st.page_link(
-                    "app_pages/search/page.py",
-                    label=shell.plain(classes[-1]),
-                    icon=":material/image_search:",
+                    "app_pages/search/page.py", label=shell.plain(classes[-1]), icon=":material/image_search:",
                     help="Search with this item",
                     query_params={"run": run.name, "protocol": protocol, "item": item},
-                )
-        with told:
+                )  # fmt: skip
+        with values:
             with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
                 kind = "positive" if classes[0] == classes[1] else "negative"
                 st.markdown(f"**The picked pair: {kind}**, {PROTOCOL_TITLES[protocol].lower()}")
-                st.button("Drop it", key="unpick", icon=":material/close:", on_click=unpick)
+                st.button("Unpick", key="unpick", icon=":material/close:", on_click=unpick)
             for side, one in zip(st.columns(len(runs)), runs, strict=True):
                 of = picked_scores(one, protocol) or {}
                 facts = {}
@@ -77,17 +75,17 @@ def show_picked(runs: Sequence[Run], protocol: str, thresholds: Mapping[str, flo
                     if name in thresholds:
                         at = matched(run, one, protocol, name, thresholds[name])
                         text += " · accepted" if of[name] >= at else " · rejected"
-                    facts[figures.style_of(name).title] = text
+                    facts[SIMILARITIES[name].title] = text
                 side.html(cards.facts(({"Run": one.name} if len(runs) > 1 else {}) | facts))
 
 
 def unpick() -> None:
-    """Forget the picked pair."""
+    """Clear the picked pair."""
     st.query_params.pop("pair", None)
 
 
 def matched(run: Run, other: Run, protocol: str, similarity: str, threshold: float) -> float:
-    """The threshold of another run that lets as many negative pairs pass as this one's; its own scale may differ."""
+    """The threshold at which another run lets as many negative pairs pass as this one; their scales may differ."""
     if other.name == run.name:
         return threshold
     _, fpr, _ = loaders.pairs(run, protocol).rates(similarity, threshold)
@@ -95,5 +93,5 @@ def matched(run: Run, other: Run, protocol: str, similarity: str, threshold: flo
 
 
 def as_shown(name: str, value: float) -> float:
-    """A similarity as it is shown: a distance's sign turned back."""
+    """A similarity as it is shown: for a distance, with the opposite sign."""
     return float(figures.shown(name, np.array(value)))

@@ -1,4 +1,4 @@
-"""Pairs of a gallery: how many there are, what a threshold does to them, the scale to drag it on, and what is found."""
+"""A slider's scale, pairs as tables, and results about pairs in words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pddm_lab.analysis.thresholds import ByDensity, Share
-from pddm_lab.figures import in_order, shown, style_of
+from pddm_lab.figures import in_order, shown
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.metrics.intervals import percentile_interval
 from pddm_lab.similarities import SIMILARITIES
@@ -26,7 +26,7 @@ class Scale:
 
     @staticmethod
     def over(values: np.ndarray) -> Scale:
-        """A scale that holds all values, in some 200 to 2000 steps."""
+        """A scale that includes all values, in about 200 to 2000 steps."""
         low, high = float(values.min()), float(values.max())
         decimals = max(0, math.ceil(-math.log10((high - low) / 200)))
         unit = 10.0**-decimals
@@ -35,7 +35,7 @@ class Scale:
 
     @property
     def step(self) -> float:
-        """The least move."""
+        """The smallest change."""
         return round(10.0**-self.decimals, self.decimals)
 
     def nearest(self, value: float) -> float:
@@ -54,80 +54,83 @@ def with_items(gallery: Gallery, pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_exported(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pairs as they are taken away: items, classes, kind, and every similarity as it is shown, a distance as one."""
+    """Pairs for download: items, classes, kind, and every similarity as it is shown (a distance as a distance)."""
     names = in_order(name for name in SIMILARITIES if name in pairs)
     values = {
-        f"{name}_distance" if style_of(name).is_distance else name: shown(name, pairs[name].to_numpy())
+        f"{name}_distance" if SIMILARITIES[name].is_distance else name: shown(name, pairs[name].to_numpy())
         for name in names
     }
-    kept = ["item_a", "item_b", "class_a", "class_b", "positive", *(name for name in _JUDGED if name in pairs)]
-    return pairs[kept].assign(**values).reset_index(drop=True)
+    columns = [
+        "item_a",
+        "item_b",
+        "class_a",
+        "class_b",
+        "positive",
+        *(name for name in _OPTIONAL if name in pairs),
+    ]
+    return pairs[columns].assign(**values).reset_index(drop=True)
 
 
 def who_is_right_in_words(right: Mapping[bool, Share], x: str, y: str) -> str:
-    """One line of Markdown on the pairs that two similarities disagree on."""
+    """One line of Markdown on the pairs about which two similarities disagree."""
     parts = []
     for kind, word in ((True, "positive"), (False, "negative")):
         share = right[kind]
         if share.pairs:
             between = f" ({100 * share.low:.0f} to {100 * share.high:.0f})" if np.isfinite(share.low) else ""
-            parts.append(f"**{100 * share.value:.0f} %**{between} of the {share.pairs:,} {word} ones")
+            parts.append(f"**{100 * share.value:.0f} %**{between} of the {share.pairs:,} {word} pairs")
     if not parts:
         return "At these thresholds the two agree on every pair."
-    return (
-        f"Of the pairs they disagree on, {style_of(y).title} is right and {style_of(x).title} wrong for "
-        + " and ".join(parts)
-        + "."
-    )
+    right_one, wrong_one = (SIMILARITIES[name].title for name in (y, x))
+    return f"Where they disagree, {right_one} is right and {wrong_one} wrong for {' and '.join(parts)}."
 
 
 def density_in_words(results: Mapping[str, ByDensity]) -> list[str]:
-    """What one threshold does where items lie densely and where they lie sparsely: a paragraph of Markdown each.
+    """How one threshold performs where items lie densely and where they lie sparsely, in paragraphs of Markdown.
 
     Args:
         results: of one run and protocol, by similarity.
     """
-    said, costs = [], {}
+    paragraphs, costs = [], {}
     for name, result in results.items():
         dense, sparse = (result.table.iloc[place] for place in (0, -1))
-        title = style_of(name).title
+        title = SIMILARITIES[name].title
         cost = sparse["own_tpr"] - sparse["tpr"]
         draws = result.draws["own_tpr"][:, -1] - result.draws["tpr"][:, -1]
         low, high = (float(end) for end in percentile_interval(draws))
         if not np.isfinite([dense["tpr"], sparse["tpr"], cost, low, high]).all():
-            said.append(f"**{title}:** too few pairs of either kind to tell.")
+            paragraphs.append(f"**{title}:** there are too few pairs of one kind to compare.")
             continue
         costs[name] = draws
-        verdict = (
-            f"{title}: the one threshold fails where items lie sparsely."
+        summary = (
+            f"{title}: the shared threshold is too strict where items lie sparsely."
             if low > 0
-            else f"{title}: the one threshold is too loose where items lie sparsely."
+            else f"{title}: the shared threshold is too loose where items lie sparsely."
             if high < 0
-            else f"{title}: where items lie sparsely a threshold of its own would do no better, as far as these "
-            "classes can tell."
+            else f"{title}: these classes do not show that sparse items need a separate threshold."
         )
-        said.append(
-            f"**{verdict}** It finds {_percent(dense['tpr'])} of the positive pairs in the dense third and "
-            f"{_percent(sparse['tpr'])} in the sparse one, and lets {_percent(dense['fpr'], 2)} and "
-            f"{_percent(sparse['fpr'], 2)} of the negative pairs pass. A threshold of its own would find "
-            f"{_percent(sparse['own_tpr'])} in the sparse third: a change of {_points(cost)} "
+        paragraphs.append(
+            f"**{summary}** It accepts {_percent(dense['tpr'])} of the positive pairs in the dense third and "
+            f"{_percent(sparse['tpr'])} in the sparse third, and {_percent(dense['fpr'], 2)} and "
+            f"{_percent(sparse['fpr'], 2)} of the negative pairs. A separate threshold would accept "
+            f"{_percent(sparse['own_tpr'])} of the positive pairs in the sparse third: a change of {_points(cost)} "
             f"(95 % interval {_points(low, '')} to {_points(high)})."
         )
     if len(costs) == 2:
-        worse, better = (style_of(name).title for name in costs)
+        worse, better = (SIMILARITIES[name].title for name in costs)
         low, high = (float(end) for end in percentile_interval(np.subtract(*map(np.abs, costs.values()))))
         if high < 0:
             worse, better, low, high = better, worse, -high, -low
-        said.append(
-            f"**{better} needs less of a change there than {worse}**, by {_points(low, '')} to {_points(high)}."
+        paragraphs.append(
+            f"**{better} needs a smaller change there than {worse}**, by {_points(low, '')} to {_points(high)}."
             if low > 0
-            else "Which of the two needs less of a change there can't be told from these classes: the difference lies "
+            else "These classes don't show which of the two needs the smaller change there: the difference lies "
             f"between {_points(low, '')} and {_points(high)}."
         )
-    return said
+    return paragraphs
 
 
-_JUDGED = ("accepted", "quadrant", "density")
+_OPTIONAL = ("accepted", "quadrant", "density")
 
 
 def _percent(share: float, digits: int = 1) -> str:

@@ -1,4 +1,4 @@
-"""The Similarity page's view of thresholds: distributions, every threshold at once, and pairs at one as pictures."""
+"""The Similarity page's view of thresholds: distributions, ROC curves, and pictures of pairs close to a threshold."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from app_pages.similarity import data
 from app_pages.similarity.picked_pair import as_shown, matched, pick, picked, picked_scores, show_picked
 from app_pages.similarity.text import as_exported, with_items
 from shared import export, loaders, picture_grid, shell
+from shared.chart import chart
 
 from pddm_lab import cards, figures
 from pddm_lab.analysis.thresholds import around_threshold
 from pddm_lab.figures import METRICS, PROTOCOL_TITLES
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import SIMILARITIES
 
 PER_SIDE = 5
 """Pairs shown on each side of a threshold, of either kind."""
 EXPORTED_PER_SIDE = 200
-QUIET = {"displayModeBar": False}
 
 
 def show(runs: Sequence[Run], protocols: Sequence[str], chosen: Mapping[str, tuple[str, float]]) -> None:
     """One run under every protocol, or two runs under one of them.
 
     Args:
-        chosen: for the left and the right: a similarity, and a threshold on the first run's.
+        runs: one or two.
+        protocols: of their galleries.
+        chosen: for left and right, a similarity and a threshold on the first run's values.
     """
     run = runs[0]
     if len(runs) == 1:
@@ -44,26 +47,22 @@ def show(runs: Sequence[Run], protocols: Sequence[str], chosen: Mapping[str, tup
                     at = matched(run, one, protocol, name, threshold)
                     _distribution(one, protocol, name, at, key=f"{key}_{one.name}")
         st.caption(
-            f"Scales differ from run to run: {shell.plain(runs[1].name)} is shown at the thresholds that let as many "
+            f"Scales differ between runs, so {shell.plain(runs[1].name)} is shown at the thresholds that let as many "
             "negative pairs pass."
         )
-    pictures = st.container()  # filled last: what they need takes longer to load
+    pictures = st.container()  # filled last, since they take longer to load
     _roc(runs, protocols, dict(chosen.values()))
     with pictures:
         _around(runs, protocols, dict(chosen.values()))
 
 
 def _distribution(run: Run, protocol: str, name: str, threshold: float, key: str) -> None:
-    pairs, style = loaders.pairs(run, protocol), figures.style_of(name)
-    scores = picked_scores(run, protocol)
-    st.plotly_chart(
-        figures.distributions(
-            pairs.distributions[name], name, threshold=threshold, picked=scores[name] if scores else None, height=240
-        ),
-        key=f"chart_{key}",
-        config=QUIET,
-        alt=f"Distributions of positive and negative pairs by {style.title}, {PROTOCOL_TITLES[protocol]}, {run.name}",
+    pairs, scores = loaders.pairs(run, protocol), picked_scores(run, protocol)
+    figure = figures.distributions(
+        pairs.distributions[name], name, threshold=threshold, picked=scores[name] if scores else None, height=240
     )
+    title = f"Distributions of positive and negative pairs by {SIMILARITIES[name].title}"
+    chart(figure, f"chart_{key}", f"{title}, {PROTOCOL_TITLES[protocol]}, {run.name}")
     tpr, fpr, precision = pairs.rates(name, threshold)
     with st.container(horizontal=True, gap="small"):
         st.metric("TPR", f"{100 * tpr:.1f} %", help="Positive pairs accepted at this threshold.")
@@ -80,24 +79,18 @@ def _distribution(run: Run, protocol: str, name: str, threshold: float, key: str
 
 
 def _roc(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[str, float]) -> None:
-    """Every threshold at once: a chart per protocol, or per run."""
-    st.subheader("Every threshold at once", anchor=False)
+    """ROC curves: a chart per protocol, or per run."""
+    st.subheader("All thresholds", anchor=False)
     linear = st.toggle("Linear FPR axis", key="linear", bind="query-params")
     charts = [(run, protocol) for run in runs for protocol in protocols]
     for side, (run, protocol) in zip(st.columns(len(charts), gap="large"), charts, strict=True):
         with side:
             of = f"ROC, {PROTOCOL_TITLES[protocol].lower()}"
             st.markdown(f"**{of if len(runs) == 1 else shell.plain(run.name)}**")
-            st.plotly_chart(
-                figures.roc(
-                    loaders.pairs(run, protocol).distributions,
-                    thresholds={name: matched(runs[0], run, protocol, name, at) for name, at in thresholds.items()},
-                    log_x=not linear,
-                ),
-                key=f"roc_{run.name}_{protocol}",
-                config=QUIET,
-                alt=f"ROC curves of every similarity, {PROTOCOL_TITLES[protocol]}, {run.name}",
-            )
+            at = {name: matched(runs[0], run, protocol, name, value) for name, value in thresholds.items()}
+            figure = figures.roc(loaders.pairs(run, protocol).distributions, thresholds=at, log_x=not linear)
+            alt = f"ROC curves of every similarity, {PROTOCOL_TITLES[protocol]}, {run.name}"
+            chart(figure, f"roc_{run.name}_{protocol}", alt)
     st.caption(
         "Markers: the thresholds above. Dotted line: 1 % FPR. Counted on "
         + "; ".join(f"{PROTOCOL_TITLES[name].lower()}: {loaders.pairs(runs[0], name).counted}" for name in protocols)
@@ -106,11 +99,11 @@ def _roc(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[str,
 
 
 def _around(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[str, float]) -> None:
-    """The pairs just either side of one of the thresholds, as pictures."""
+    """The pairs closest to one of the thresholds, on either side, as pictures."""
     run = runs[0]
-    st.subheader("Just either side of a threshold", anchor=False)
+    st.subheader("Pairs close to a threshold", anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        titles = {name: figures.style_of(name).title for name in thresholds}
+        titles = {name: SIMILARITIES[name].title for name in thresholds}
         name = shell.choice(st.segmented_control, "Threshold of", titles, "around")
         protocol = shell.protocol_picker(run) if len(runs) == 1 else protocols[0]
         where = shell.choice(st.selectbox, "Pairs of", data.WHERE, "where", width=150)
@@ -132,11 +125,11 @@ def _around(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[s
         gallery, at = loaders.gallery(one, protocol), matched(run, one, protocol, name, thresholds[name])
         near = with_items(gallery, around_threshold(data.pairs_where(one, protocol, where), name, at, PER_SIDE))
         images = loaders.thumbs(gallery, {*near["a"], *near["b"]})
-        for kind, title, told in (
-            (True, "Positive pairs", "missed on the left of the threshold, found on its right"),
-            (False, "Negative pairs", "told apart on the left of the threshold, taken for one class on its right"),
+        for kind, text in (
+            (True, "**Positive pairs**: wrongly rejected left of the threshold, rightly accepted right of it"),
+            (False, "**Negative pairs**: rightly rejected left of the threshold, wrongly accepted right of it"),
         ):
-            st.caption(f"**{title}**: {told}")
+            st.caption(text)
             picture_grid.pictures(
                 cards.pair_strip(near[near["positive"] == kind], images, name, at, chosen=picked()),
                 f"strip_{one.name}_{'positive' if kind else 'negative'}",
