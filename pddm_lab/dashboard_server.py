@@ -44,27 +44,13 @@ class PageSpec:
 
 
 PAGES: dict[str, PageSpec] = {
-    "runs": PageSpec(
-        "Runs", "monitoring", "Every run: its status, metrics and curves beside those of others. Start training here."
-    ),
-    "similarity": PageSpec(
-        "Similarity", "bar_chart", "How well a similarity separates positive from negative pairs, at any threshold."
-    ),
-    "quadruplets": PageSpec(
-        "Quadruplets", "view_module", "The hard quadruplets mined in training, with their scores and distances."
-    ),
-    "search": PageSpec("Search", "image_search", "Pick or upload an image and compare the results of similarities."),
-    "map": PageSpec(
-        "Map", "scatter_plot", "The gallery in two dimensions: its classes, its errors, the neighbourhood of any item."
-    ),
-    "local_global": PageSpec(
-        "Local vs global",
-        "school",
-        "A PDDM unit trains on points of a plane in seconds: what S can do and D can't.",
-    ),
-    "audit": PageSpec(
-        "Audit", "fact_check", "Metric axioms, calibrated probabilities, near-duplicate pictures, and licences."
-    ),
+    "runs": PageSpec("Runs", "monitoring", "Every run's status, metrics and curves. Start and stop training here."),
+    "similarity": PageSpec("Similarity", "bar_chart", "How well a threshold separates positive from negative pairs."),
+    "quadruplets": PageSpec("Quadruplets", "view_module", "The hard quadruplets mined in training, as pictures."),
+    "search": PageSpec("Search", "image_search", "Pick or upload an image and compare results side by side."),
+    "map": PageSpec("Map", "scatter_plot", "The gallery in two dimensions: classes, errors, neighbourhoods."),
+    "local_global": PageSpec("Local vs global", "school", "PDDM trains on points of a plane, in seconds."),
+    "audit": PageSpec("Audit", "fact_check", "Metric axioms, calibration, near-duplicates and licences."),
 }
 """All pages in the order of the navigation; each name is its folder in dashboard/app_pages and its path in the URL."""
 

@@ -11,9 +11,10 @@ import streamlit as st
 from shared import loaders
 
 from pddm_lab import cards
-from pddm_lab.figures import PHASE_TITLES, PROTOCOL_TITLES, style_of
+from pddm_lab.figures import PHASE_TITLES, PROTOCOL_TITLES
 from pddm_lab.runs.compare import BrokenRun, measured_alike
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import SIMILARITIES
 
 STATUS_ICONS = {
     "running": ":material/progress_activity:",
@@ -46,7 +47,7 @@ def sidebar() -> None:
             "Run",
             names,
             key="run",
-            on_change=_keep_run_in_url,
+            on_change=lambda: st.query_params.update(run=st.session_state["run"]),
             format_func=lambda name: name if status[name] == "finished" else f"{name} · {status[name]}",
         )
         st.session_state["missing_run"] = linked if linked and linked not in names else ""
@@ -55,17 +56,13 @@ def sidebar() -> None:
         _facts(runs[names.index(st.session_state["run"])])
 
 
-def _keep_run_in_url() -> None:
-    st.query_params["run"] = st.session_state["run"]
-
-
 def _facts(run: Run) -> None:
     data = run.info["dataset"]
     skipped = len(data["skipped"]) if isinstance(data.get("skipped"), list) else int(data.get("skipped") or 0)
     facts = {
         "Data": str(data["name"]),
         "Items": f"{data['items']:,} in {data['classes']:,} classes" + (f", {skipped} skipped" if skipped else ""),
-        "Training": f"{run.config.preset}, {style_of(run.config.similarity).title}, d = {run.config.dim}",
+        "Training": f"{run.config.preset}, {SIMILARITIES[run.config.similarity].title}, d = {run.config.dim}",
         "Trunk": run.config.trunk,
         "Time": f"{duration(seconds_spent(run))} on {run.info.get('device', 'an unknown device')}",
     }
@@ -84,6 +81,11 @@ def heading(title: str, text: str) -> None:
         broken = [run.reason for run in loaders.list_runs() if isinstance(run, BrokenRun) and run.name == missing]
         why = broken[0] if broken else f"The run “{plain(missing)}” named in the link doesn't exist."
         st.warning(f"{why} Showing {st.session_state['run']} instead.", icon=":material/link_off:")
+
+
+def warn_of_missing_item(item: str) -> None:
+    """Say that the item in a link isn't in the gallery."""
+    st.warning(f"The item “{plain(item)}” in this link isn't in this gallery.", icon=":material/link_off:")
 
 
 def chosen_run() -> Run | None:
@@ -176,6 +178,13 @@ def second_run(run: Run, protocol: str, **options: Any) -> Run | None:
         return None
     titles = {"": "no other run", **{name: name for name in others}}
     return others.get(choice(st.selectbox, "Compare with", titles, "with", **options))
+
+
+def compared_similarities(run: Run) -> tuple[str, str]:
+    """The pair of similarities to compare first: Euclidean and the run's own, or the network if that is Euclidean."""
+    own = str(run.config.similarity)
+    network = next(name for name, spec in SIMILARITIES.items() if spec.is_network)
+    return "euclidean", network if own == "euclidean" else own
 
 
 def plain(text: str) -> str:

@@ -47,7 +47,7 @@ def test_a_lasso_survives_a_link() -> None:
     "text", ["", "1.2_3.4", "1.2_3.4_5", "a.b_c.d_e.f", "1.2_3.4_5.6;", "1.2_3.4_1234567.8", "3_1.2_3.4_5.6",
              "_".join(["1.2"] * (MOST_CORNERS + 1)), "99999", "![x](http://example.com/a.png)"],
 )  # fmt: skip
-def test_what_is_no_lasso_is_none(text: str) -> None:
+def test_an_invalid_lasso_is_none(text: str) -> None:
     assert Lasso.parse(text) is None
 
 

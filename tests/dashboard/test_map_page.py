@@ -1,4 +1,4 @@
-"""The Map page against the files of real runs: what is drawn, what the colours say, what lies inside a lasso."""
+"""The Map page against the files of real runs: points, colours, and the items inside a lasso."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from app_pages.map import canvas, data, views
-from app_pages.map import scene as mapping
 from app_pages.map.lasso import LAST, Grid, Lasso
+from app_pages.map.scene import Choice, Scene, open_map, selection_table, settings
 from reading import blocks, texts, tiles
 
 from pddm_lab.figures import class_colour
@@ -24,7 +24,7 @@ from pddm_lab.runs.run import Run
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray | bytes]:
-    """What a page sent to be fetched, by its address."""
+    """The arrays that a page offers to be fetched, by address."""
     kept: dict[str, np.ndarray | bytes] = {}
 
     def keep(content: np.ndarray | bytes, place: str) -> str:
@@ -36,9 +36,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray | bytes]:
 
 
 def drawn(app) -> dict:
-    """What the canvas was told to draw."""
-    (found,) = [one for one in app.get("bidi_component") if one.key == "map"]
-    return json.loads(found.proto.json)
+    """The data of the canvas."""
+    (component,) = [one for one in app.get("bidi_component") if one.key == "map"]
+    return json.loads(component.proto.json)
 
 
 def html(app) -> str:
@@ -57,23 +57,23 @@ HALF = corners((-0.1, -0.1), (0.5, -0.1), (0.6, 1.1), (-0.1, 1.1))
 def test_every_item_is_drawn_where_its_map_has_it(open_page, with_digits: Path, digits_run, sent) -> None:
     app = open_page("map", run="digits")
     gallery = digits_run.gallery("unseen")
-    frame, told = gallery.map, drawn(app)
-    (panel,) = told["panels"]
+    frame, content = gallery.map, drawn(app)
+    (panel,) = content["panels"]
     spread = max(np.ptp(frame["x"]), np.ptp(frame["y"]))
     on_grid = (frame[["x", "y"]] - frame[["x", "y"]].min()) / spread * LAST
     np.testing.assert_allclose(sent[panel["places"]], on_grid, atol=0.51)
     labels = gallery.items["label"]
     assert [panel["palette"][code] for code in sent[panel["codes"]]] == [class_colour(label) for label in labels]
-    names = json.loads(sent[told["names"]])
-    assert [names[label] for label in sent[told["labels"]]] == gallery.items["class_name"].tolist()
+    names = json.loads(sent[content["names"]])
+    assert [names[label] for label in sent[content["labels"]]] == gallery.items["class_name"].tolist()
     assert f"{len(gallery):,} of {len(gallery):,} items drawn" in texts(app)
-    assert f"**{100 * frame['overlap'].mean():.0f} %** on average" in texts(app)
-    assert "No item is chosen" in texts(app)
+    assert f"The map keeps **{100 * frame['overlap'].mean():.0f} %** of each item's" in texts(app)
+    assert "No item is picked" in texts(app)
     assert "Arrow keys" in panel["alt"]
 
 
 @pytest.mark.parametrize("by", ["euclidean", "pddm"])
-def test_mistakes_are_those_that_the_run_measured(open_page, with_digits: Path, digits_run, sent, by: str) -> None:
+def test_errors_are_those_that_the_run_measured(open_page, with_digits: Path, digits_run, sent, by: str) -> None:
     app = open_page("map", run="digits", protocol="known", colour="error", by=by)
     gallery, measured = digits_run.gallery("known"), digits_run.info["metrics"]["known"]["euclidean"]
     (panel,) = drawn(app)["panels"]
@@ -87,7 +87,7 @@ def test_mistakes_are_those_that_the_run_measured(open_page, with_digits: Path, 
         assert f"right for **{100 * measured['recall@1']:.1f} %**" in texts(app)
         assert f"AP@R is **{100 * measured['map@r']:.1f} %**" in texts(app)
     else:
-        assert "orders the 100 nearest by Euclidean D anew" in texts(app)
+        assert "re-ranks the 100 nearest by Euclidean D" in texts(app)
 
 
 def test_trust_and_density_are_those_of_the_map(open_page, with_digits: Path, digits_run, sent) -> None:
@@ -106,7 +106,7 @@ def test_an_older_map_is_measured_when_it_is_opened(open_page, with_digits: Path
     frame = pd.read_parquet(file)
     change(file, frame[["id", "x", "y"]])
     app = open_page("map", run="digits", colour="trust")
-    assert f"**{100 * frame['overlap'].mean():.0f} %** on average" in texts(app)
+    assert f"The map keeps **{100 * frame['overlap'].mean():.0f} %** of each item's" in texts(app)
     monkeypatch.setattr(data, "MOST_DISTANCES", 0)
     change(file, frame[["id", "x", "y"]].astype({"x": float}))
     app = open_page("map", run="digits", colour="trust")
@@ -124,10 +124,10 @@ def change(file: Path, frame: pd.DataFrame) -> None:
     file.unlink()
     frame.to_parquet(file, index=False)
     manifest = file.parent / "manifest.json"
-    told = json.loads(manifest.read_text())
-    told["files"][file.name] = {"bytes": file.stat().st_size, "sha256": "-"}
+    content = json.loads(manifest.read_text())
+    content["files"][file.name] = {"bytes": file.stat().st_size, "sha256": "-"}
     manifest.unlink()
-    manifest.write_text(json.dumps(told))
+    manifest.write_text(json.dumps(content))
 
 
 def test_an_anchor_has_two_neighbourhoods(open_page, with_digits: Path, digits_run, sent) -> None:
@@ -144,20 +144,20 @@ def test_an_anchor_has_two_neighbourhoods(open_page, with_digits: Path, digits_r
         values[row] = -torch.inf
         nearest.append(values.argsort(descending=True, stable=True)[:10].tolist())
     app = open_page("map", run="digits", colour="anchor", item=item, near="10")
-    told = drawn(app)
-    assert (told["anchor"], told["linked"]) == (row, True)
-    for panel, expected in zip(told["panels"], nearest, strict=True):
+    content = drawn(app)
+    assert (content["anchor"], content["linked"]) == (row, True)
+    for panel, expected in zip(content["panels"], nearest, strict=True):
         assert sorted(one for ring in panel["rings"] for one in ring["rows"]) == sorted(expected)
         assert sent[panel["codes"]][expected[0]] == 255
     both = set(nearest[0]) & set(nearest[1])
-    small = [set(ring["rows"]) for ring in told["panels"][0]["rings"] if ring["size"] == 6]
+    small = [set(ring["rows"]) for ring in content["panels"][0]["rings"] if ring["size"] == 6]
     assert set().union(*small) == both
     assert f"**{len(both)} are the same**" in texts(app)
     right = [int((gallery.items["class_name"][rows] == label).sum()) for rows in nearest]
     assert f"Of the anchor's class: {right[0]} left, {right[1]} right" in texts(app)
-    found = tiles(blocks(app, "near_By both")) if both else []
-    assert {name for name, *_ in found} == set(gallery.items["id"][sorted(both)])
-    assert [right for *_, right in found] == [name == label for _, name, _, _ in found]
+    shown = tiles(blocks(app, "near_By both")) if both else []
+    assert {name for name, *_ in shown} == set(gallery.items["id"][sorted(both)])
+    assert [right for *_, right in shown] == [name == label for _, name, _, _ in shown]
     assert drawn(open_page("map", run="digits", colour="anchor", scale="rank"))["panels"][1]["ends"][1] == "rank 1"
 
 
@@ -206,13 +206,13 @@ def test_a_link_with_a_lasso_shows_what_lies_inside(open_page, with_digits: Path
     assert set(drawn(app)["shown"]) == set(shown)
 
 
-def test_a_selection_is_taken_away_with_its_places(with_digits: Path) -> None:
+def test_a_selection_is_exported_with_its_places(with_digits: Path) -> None:
     run = Run.open(with_digits / "digits")
-    first = mapping.open_map(run, "unseen")
+    first = open_map(run, "unseen")
     assert first is not None
-    choices = [mapping.Choice("anchor", "euclidean"), mapping.Choice("anchor", "pddm")]
-    scene = mapping.Scene([first, first], choices, 5, 5, Lasso.parse(HALF), "centre")
-    table = mapping.selection_table(scene)
+    choices = [Choice("anchor", "euclidean"), Choice("anchor", "pddm")]
+    scene = Scene([first, first], choices, 5, 5, Lasso.parse(HALF), "centre")
+    table = selection_table(scene)
     gallery = run.gallery("unseen")
     assert gallery.map is not None
     assert sorted(table["row"]) == inside(gallery, HALF)
@@ -222,20 +222,24 @@ def test_a_selection_is_taken_away_with_its_places(with_digits: Path) -> None:
     distances = np.linalg.norm(gallery.features[table["row"]] - gallery.features[5], axis=1)
     np.testing.assert_allclose(table["euclidean_distance_to_anchor"], distances, atol=1e-5)
     assert "pddm_similarity_to_anchor" in table
-    told = mapping.settings(scene)
-    assert (told["anchor"], told["by"], len(told["lasso"])) == (gallery.items["id"][5], ["euclidean", "pddm"], 4)
-    json.dumps(told)
+    content = settings(scene)
+    assert (content["anchor"], content["by"], len(content["lasso"])) == (
+        gallery.items["id"][5],
+        ["euclidean", "pddm"],
+        4,
+    )
+    json.dumps(content)
 
 
 @pytest.fixture
-def twin(with_digits: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+def reordered(with_digits: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """A second run of the same items in another order; row of each of the first's."""
-    target = with_digits / "twin"
+    target = with_digits / "other"
     shutil.copytree(with_digits / "digits", target)
-    told = json.loads((target / "run.json").read_text())
+    content = json.loads((target / "run.json").read_text())
     (target / "run.json").unlink()
     (target / "run.json").write_text(
-        json.dumps(told | {"name": "twin", "config": told["config"] | {"run_name": "twin"}})
+        json.dumps(content | {"name": "other", "config": content["config"] | {"run_name": "other"}})
     )
     gallery = Run.open(with_digits / "digits").gallery("unseen")
     order = np.random.default_rng(0).permutation(len(gallery))
@@ -250,21 +254,25 @@ def twin(with_digits: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     return np.argsort(order)
 
 
-def test_two_runs_lie_side_by_side_with_one_selection(open_page, with_digits: Path, twin: np.ndarray, sent) -> None:
-    one, two = (Run.open(with_digits / name).gallery("unseen") for name in ("digits", "twin"))
-    app = open_page("map", **{"run": "digits", "with": "twin", "colour": "trust", "lasso": f"2_{HALF}"})
-    told = drawn(app)
-    assert [panel["title"].partition(":")[0] for panel in told["panels"]] == ["digits", "twin"]
-    assert not told["linked"]
-    places = sent[told["panels"][1]["places"]]
+def test_two_runs_lie_side_by_side_with_one_selection(
+    open_page, with_digits: Path, reordered: np.ndarray, sent
+) -> None:
+    one, two = (Run.open(with_digits / name).gallery("unseen") for name in ("digits", "other"))
+    app = open_page("map", **{"run": "digits", "with": "other", "colour": "trust", "lasso": f"2_{HALF}"})
+    content = drawn(app)
+    assert [panel["title"].partition(":")[0] for panel in content["panels"]] == ["digits", "other"]
+    assert not content["linked"]
+    places = sent[content["panels"][1]["places"]]
     assert two.map is not None
-    frame = two.map.iloc[twin]
+    frame = two.map.iloc[reordered]
     np.testing.assert_array_equal(places, Grid.over(frame["x"], frame["y"]).places(frame["x"], frame["y"]))
-    np.testing.assert_allclose((sent[told["panels"][1]["codes"]].astype(float) - 1) / 254, frame["overlap"], atol=0.002)
+    np.testing.assert_allclose(
+        (sent[content["panels"][1]["codes"]].astype(float) - 1) / 254, frame["overlap"], atol=0.002
+    )
     chosen = set(two.items["id"].iloc[inside(two, HALF)])
     assert f"{len(chosen):,} of {len(one):,} items inside the lasso" in texts(app)
     assert set(re.findall('data-pick="([^"]+)"', blocks(app, "selection"))) <= chosen
-    app = open_page("map", **{"run": "digits", "with": "twin", "colour": "error"})
+    app = open_page("map", **{"run": "digits", "with": "other", "colour": "error"})
     assert [key["count"] for panel in drawn(app)["panels"] for key in panel["keys"]]
     assert not app.error
 
@@ -274,13 +282,13 @@ def test_a_link_with_nonsense_opens_the_map_and_says_so(open_page, with_digits: 
     image = "![x](http://example.com/a.png)"
     app = open_page("map", run="digits", lasso=image, item=image, **dict.fromkeys(names, image))
     assert not app.error
-    assert "lasso can't be read" in texts(app)
+    assert "The lasso in this link is invalid" in texts(app)
     assert "isn't in this gallery" in texts(app)
     assert image not in texts(app)
     assert (drawn(app)["lasso"], drawn(app)["anchor"]) == ("", -1)
-    assert "of a map that isn't open" in texts(open_page("map", run="digits", lasso=f"2_{HALF}"))
+    assert "belongs to a map that isn't open" in texts(open_page("map", run="digits", lasso=f"2_{HALF}"))
     far = corners((5, 5), (6, 5), (6, 6))
-    assert "No item lies inside it." in texts(open_page("map", run="digits", lasso=far))
+    assert "No item lies inside the lasso." in texts(open_page("map", run="digits", lasso=far))
 
 
 def test_a_lasso_does_not_outlive_its_map(open_page, with_digits: Path) -> None:
@@ -295,8 +303,8 @@ def test_a_lasso_does_not_outlive_its_map(open_page, with_digits: Path) -> None:
 GOOD: dict[str, object] = {"hovered": 2, "picked": -1, "lasso": "1.2_3.4_5.6", "view": "", "at": 5}
 
 
-def test_what_comes_from_the_page_is_checked() -> None:
-    assert canvas.Now.read(GOOD, 3) == canvas.Now(2, -1, "1.2_3.4_5.6", "")
+def test_messages_from_the_browser_are_checked() -> None:
+    assert canvas.State.read(GOOD, 3) == canvas.State(2, -1, "1.2_3.4_5.6", "")
     bad: list[dict[str, object]] = [
         {"hovered": 3},
         {"picked": -2},
@@ -307,38 +315,38 @@ def test_what_comes_from_the_page_is_checked() -> None:
     ]
     nothing: list[object] = [None, "x", {}, []]
     for sent in nothing + [GOOD | change for change in bad]:
-        assert canvas.Now.read(sent, 3) is None
+        assert canvas.State.read(sent, 3) is None
 
 
-def test_what_is_chosen_on_the_canvas_goes_into_the_url(with_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = mapping.open_map(Run.open(with_digits / "digits"), "unseen")
+def test_choices_on_the_canvas_go_into_the_url(with_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = open_map(Run.open(with_digits / "digits"), "unseen")
     assert first is not None
-    scene = mapping.Scene([first], [mapping.Choice("class")], 0, None, None, "centre")
+    scene = Scene([first], [Choice("class")], 0, None, None, "centre")
     query, state = {"run": "digits", "page": "3", "view": "1.2.3"}, dict[str, object]()
     monkeypatch.setattr(views.st, "query_params", query)
     monkeypatch.setattr(views.st, "session_state", state)
-    views._heard(scene, canvas.Now(4, -1, "", "7.8.9"))
+    views._receive(scene, canvas.State(4, -1, "", "7.8.9"))
     assert (query, state) == ({"run": "digits", "page": "3", "view": "7.8.9"}, {"map_hovered": 4})
-    views._heard(scene, canvas.Now(4, 6, HALF, ""))
+    views._receive(scene, canvas.State(4, 6, HALF, ""))
     assert query == {"run": "digits", "item": scene.items["id"][6], "lasso": HALF}
     assert state == {"map_hovered": 4, "map_moved": True}
 
 
-def test_a_gallery_without_its_map_or_with_a_torn_one_says_so(open_page, with_digits: Path) -> None:
+def test_a_gallery_without_its_map_or_with_a_damaged_one_says_so(open_page, with_digits: Path) -> None:
     folder = with_digits / "digits" / "gallery"
     file = folder / "unseen" / "map.parquet"
     change(file, pd.read_parquet(file).iloc[:-3])
     assert "doesn't fit its gallery" in texts(open_page("map", run="digits"))
     for protocol in ("unseen", "known"):
         (folder / protocol / "map.parquet").unlink()
-        told = json.loads((folder / protocol / "manifest.json").read_text())
-        del told["files"]["map.parquet"]
+        content = json.loads((folder / protocol / "manifest.json").read_text())
+        del content["files"]["map.parquet"]
         (folder / protocol / "manifest.json").unlink()
-        (folder / protocol / "manifest.json").write_text(json.dumps(told))
+        (folder / protocol / "manifest.json").write_text(json.dumps(content))
     assert "No map of this gallery" in texts(open_page("map", run="digits"))
 
 
-def test_similarities_that_are_gone_are_one_clear_sentence(open_page, with_digits: Path) -> None:
+def test_missing_similarities_give_one_clear_sentence(open_page, with_digits: Path) -> None:
     (with_digits / "digits" / "model.safetensors").unlink()
     assert "The map can't be coloured" in texts(open_page("map", run="digits", colour="anchor"))
     assert "items drawn" in texts(open_page("map", run="digits"))

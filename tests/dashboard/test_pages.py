@@ -1,4 +1,4 @@
-"""What holds for every page: no run, broken, failed and half-written runs, and links with nonsense in them."""
+"""All pages: without a run, with broken, failed and half-written runs, and with invalid links."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_without_a_run_each_page_says_what_to_do(open_page, page: str) -> None:
 
 
 def test_a_broken_run_is_listed_with_its_reason(open_page, with_digits: Path) -> None:
-    (with_digits / "torn").mkdir()
-    (with_digits / "torn" / "run.json").write_text('{"format": 1, "na')
+    (with_digits / "damaged").mkdir()
+    (with_digits / "damaged" / "run.json").write_text('{"format": 1, "na')
     app = open_page("runs")
     assert "run.json" in app.warning[0].value
     for page in PAGES:
-        app = open_page(page, run="torn")
+        app = open_page(page, run="damaged")
         assert any("Showing digits instead" in warning.value for warning in app.warning)
 
 
@@ -45,7 +45,7 @@ def test_a_failed_run_shows_its_reason_on_every_page(open_page, runs_folder: Pat
 
 
 @pytest.mark.parametrize("page", ["similarity", "search"])
-def test_a_torn_gallery_says_which_file(open_page, with_digits: Path, page: str) -> None:
+def test_a_damaged_gallery_names_the_file(open_page, with_digits: Path, page: str) -> None:
     for protocol in ("unseen", "known"):
         manifest = with_digits / "digits" / "gallery" / protocol / "manifest.json"
         text = manifest.read_text()
@@ -64,53 +64,12 @@ def test_pages_survive_a_run_that_is_still_half_written(open_page, runs_folder: 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_link_with_nonsense_opens_the_page_as_it_is_by_default(open_page, with_digits: Path, page: str) -> None:
     names = [
-        "left",
-        "right",
-        "left_euclidean",
-        "mined",
-        "order",
-        "show",
-        "steps",
-        "page",
-        "results",
-        "shortlist",
-        "by",
-        "crop",
-        "why",
-        "view",
-        "of",
-        "with",
-        "look",
-        "compared",
-        "prior",
-        "map",
-        "alike",
-        "kind",
-        "labels",
-        "between",
-        "sheet",
-        "every",
-        "near",
-        "item",
-        "scene",
-        "sees",
-        "seed",
-        "hidden",
-        "margin",
-        "step",
-        "anchor_density",
-        "mean",
-        "length_density",
-        "protocol",
-        "query",
-        "classes",
-        "metric",
-        "along",
-        "phase",
-        "beside",
-        "find",
-        "linear",
-    ]
+        "left", "right", "left_euclidean", "mined", "order", "show", "steps", "page", "results", "shortlist", "by",
+        "crop", "why", "view", "of", "with", "look", "compared", "prior", "map", "alike", "kind", "labels",
+        "between", "sheet", "every", "near", "item", "scene", "sees", "seed", "hidden", "margin", "step",
+        "anchor_density", "mean", "length_density", "protocol", "query", "classes", "metric", "along", "phase",
+        "beside", "find", "linear",
+    ]  # fmt: skip
     app = open_page(page, run="digits", **dict.fromkeys(names, "99999"))
     assert not app.error
 

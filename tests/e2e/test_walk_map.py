@@ -42,14 +42,14 @@ def test_a_person_points_draws_a_lasso_follows_the_link_and_presses_keys(page, a
     page.keyboard.up("Shift")
     page.get_by_text("inside the lasso").wait_for()
     wait_until_drawn(page)
-    told = page.get_by_text("inside the lasso").inner_text()
-    found = inside(query(page)["lasso"], places)
-    assert row in found
-    assert told.startswith(f"{len(found):,} of {len(gallery):,} items")
+    title = page.get_by_text("inside the lasso").inner_text()
+    selected = inside(query(page)["lasso"], places)
+    assert row in selected
+    assert title.startswith(f"{len(selected):,} of {len(gallery):,} items")
     shown = page.locator(".pl-tile").evaluate_all("all => all.map(one => one.dataset.pick)")
-    assert sorted(shown) == sorted(gallery.items["id"][found])
+    assert sorted(shown) == sorted(gallery.items["id"][selected])
 
-    # Keys: nearer, to the next item, and look at it.
+    # Keys: zoom in, move to the next item, and pick it.
     from playwright.sync_api import expect
 
     before = stage.get_attribute("data-view")
@@ -73,12 +73,12 @@ def test_a_person_points_draws_a_lasso_follows_the_link_and_presses_keys(page, a
     stage.wait_for()
     page.get_by_text("inside the lasso").wait_for()
     wait_until_drawn(page)
-    assert page.get_by_text("inside the lasso").inner_text() == told
+    assert page.get_by_text("inside the lasso").inner_text() == title
     np.testing.assert_allclose(numbers(stage.get_attribute("data-view")), numbers(view), atol=1)
     page.get_by_text(picked, exact=True).wait_for()
 
-    # Clicking another item looks at that one; Escape lets the selection go.
-    other = int(found[0] if found[0] != row else found[1])
+    # Clicking another item picks that one; Escape clears the selection.
+    other = int(selected[0] if selected[0] != row else selected[1])
     page.locator("[data-do=fit]").click()
     expect(stage).to_have_attribute("data-view", before)
     page.mouse.click(*pixel(stage, places[other]))
@@ -116,12 +116,12 @@ def pixel(stage, place: np.ndarray) -> tuple[float, float]:
 def inside(lasso: str, places: np.ndarray) -> list[int]:
     """Rows inside a lasso, place by place."""
     corners = [tuple(map(int, corner.split("."))) for corner in lasso.split("_")]
-    found = []
+    rows = []
     for row, (x, y) in enumerate(places):
         crossings = 0
         for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
             if (ay > y) != (by > y):
                 crossings += x < ax + (y - ay) * (bx - ax) / (by - ay)
         if crossings % 2:
-            found.append(row)
-    return found
+            rows.append(row)
+    return rows

@@ -1,9 +1,9 @@
-// One or two maps on canvases that move together: zoom, pan, lasso, hover and pick, by pointer and by keys.
-// Follows map_points.js and map_views.js in one module. What is chosen goes to Python as text; its answers are in `data`.
+// One or two maps on canvases: zoom, pan, lasso, hover and pick, by pointer and by keys.
+// Follows points.js and views.js in one module. Choices are sent to Python as text; its responses are in `data`.
 
 const MAPS = new WeakMap()
 const POINTED_AT = "pddm-lab-pointed-at"
-const REST = 60, SETTLED = 450 // milliseconds
+const HOVER_DELAY = 60, VIEW_DELAY = 450 // milliseconds
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }
 
 class Panel {
@@ -25,7 +25,7 @@ class Panel {
     const [places, codes] = await Promise.all([
       fetched(spec.places, array(Uint16Array)), fetched(spec.codes, array(Uint8Array)),
     ])
-    if (this.spec !== spec) return // a newer one is on its way
+    if (this.spec !== spec) return // a newer spec is loading
     if (this.places !== places) {
       [this.places, this.points] = [places, new Points(places)]
       this.map.select()
@@ -39,7 +39,7 @@ class Panel {
     this.spec = spec
     this.head.replaceChildren(element("b", "", spec.title), legend(spec))
     this.stage.setAttribute("aria-label", spec.alt)
-    this.fill(spec).catch(() => { this.note.textContent = "The points did not arrive. Reload the page." })
+    this.fill(spec).catch(() => { this.note.textContent = "The points could not be loaded. Reload the page." })
   }
 
   size() {
@@ -61,7 +61,7 @@ class Panel {
     if (!this.points || !width || !height) return
     const { colours, selected } = this.map, lens = this.lens
     const visible = drawPoints(this.base, ratio, this.points, this.look, lens, selected, colours.background)
-    this.stage.dataset.view = [lens.x, lens.y, lens.span].join(" ") // as a test reads it
+    this.stage.dataset.view = [lens.x, lens.y, lens.span].join(" ") // read by tests
     this.stage.dataset.drawn = this.points.count
     this.note.textContent = visible < this.points.count ? `${visible.toLocaleString("en")} in view` : ""
     this.drawMarks()
@@ -148,7 +148,7 @@ class Panel {
     this.stage.onpointerleave = () => { if (!this.start) this.map.point(this, -1) }
     this.stage.ondblclick = () => this.map.look(this, null)
     this.wheel = (event) => {
-      if (!this.points || (event.deltaY > 0 && !this.map.viewOf(this))) return // all is in view: the page scrolls on
+      if (!this.points || (event.deltaY > 0 && !this.map.viewOf(this))) return // all items are in view: scroll the page
       event.preventDefault()
       this.zoom(Math.exp(Math.min(Math.max(event.deltaY, -120), 120) * 0.0022), at(event))
     }
@@ -167,9 +167,9 @@ class MapView {
     this.root = root
     this.box = root.querySelector(".map")
     this.tip = this.box.querySelector(".tip")
-    this.said = this.box.querySelector(".said")
-    Object.assign(this, { panels: [], hover: -1, other: -1, picked: -1, told: new Map(), views: [null, null] })
-    Object.assign(this, { heldView: new Held(), heldLasso: new Held() })
+    this.spoken = this.box.querySelector(".spoken")
+    Object.assign(this, { panels: [], hover: -1, other: -1, picked: -1, descriptions: new Map(), views: [null, null] })
+    Object.assign(this, { linkedView: new LinkedText(), linkedLasso: new LinkedText() })
     const one = () => this.pointing ?? this.panels[0]
     const act = {
       lasso: () => this.setLassoing(!this.lassoing), in: () => one().zoom(0.6), out: () => one().zoom(1 / 0.6),
@@ -179,7 +179,7 @@ class MapView {
     for (const button of this.box.querySelectorAll("[data-do]")) button.onclick = act[button.dataset.do]
     this.watch = new ResizeObserver(() => this.draw())
     this.watch.observe(this.box)
-    // Pointing at a picture elsewhere on the page marks its item here, as picking.py says it.
+    // Pointing at a picture elsewhere on the page marks its item here: picture_grid.py sends the event.
     this.elsewhere = ({ detail }) => {
       this.other = this.data?.shown[detail] ?? -1
       this.drawMarks()
@@ -190,8 +190,8 @@ class MapView {
   end() {
     this.watch.disconnect()
     document.removeEventListener(POINTED_AT, this.elsewhere)
-    clearTimeout(this.resting)
-    clearTimeout(this.settling)
+    clearTimeout(this.hoverTimer)
+    clearTimeout(this.viewTimer)
     MAPS.delete(this.root)
   }
 
@@ -200,12 +200,12 @@ class MapView {
     const colours = { text: colour("--st-text-color", "#1C2530"), background: colour("--st-background-color", "#FFFFFF") }
     const another = this.data?.scope !== data.scope
     let stale = another || colours.background !== this.colours?.background || this.panels.length !== data.panels.length
-    if (another) Object.assign(this, { hover: -1, other: -1, picked: -1, heldView: new Held(), heldLasso: new Held() })
+    if (another) Object.assign(this, { hover: -1, other: -1, picked: -1, linkedView: new LinkedText(), linkedLasso: new LinkedText() })
     if (this.picked === data.anchor || Date.now() > this.pickedBy) this.picked = -1
-    if (another || this.data?.asks !== data.asks) this.told = new Map()
+    if (another || this.data?.context !== data.context) this.descriptions = new Map()
     Object.assign(this, { data, send, colours })
-    if (data.told) this.told.set(data.told.row, data.told)
-    fetched(data.names, (answer) => answer.json()).then((names) => { this.names = names }).catch(() => {})
+    if (data.description) this.descriptions.set(data.description.row, data.description)
+    fetched(data.names, (response) => response.json()).then((names) => { this.names = names }).catch(() => {})
     fetched(data.labels, array(Uint32Array)).then((labels) => { this.labels = labels }).catch(() => {})
     while (this.panels.length > data.panels.length) {
       this.panels.pop().box.remove()
@@ -215,27 +215,27 @@ class MapView {
       this.panels.push(new Panel(this, this.panels.length))
       this.box.querySelector(".panels").append(this.panels[this.panels.length - 1].box)
     }
-    if (another || this.heldView.changed(data.view)) {
-      this.heldView.text = data.view
+    if (another || this.linkedView.changed(data.view)) {
+      this.linkedView.text = data.view
       this.views = data.view.split("_").map(readView)
       stale = true
     }
-    if (another || this.heldLasso.changed(data.lasso)) {
-      this.heldLasso.text = data.lasso
+    if (another || this.linkedLasso.changed(data.lasso)) {
+      this.linkedLasso.text = data.lasso
       this.lasso = readLasso(data.lasso)
       this.select()
       stale = true
     }
     data.panels.forEach((spec, at) => this.panels[at].show(spec))
-    stale ? this.draw() : this.drawMarks() // an answer to what is hovered changes no point
+    stale ? this.draw() : this.drawMarks() // a description changes no point
     this.showTip()
   }
 
-  // All that is chosen here, every time: of two messages that wait for the server, the first may be lost, and each comes
-  // with the address as it was when it was sent.
-  tell() {
-    const { hover, picked, heldLasso, heldView } = this
-    this.send({ hovered: hover, picked, lasso: heldLasso.text, view: heldView.text, at: Date.now() })
+  // Send all choices every time: of two messages that wait for the server, the first may be lost, and each carries the
+  // URL of the moment when it was sent.
+  sendState() {
+    const { hover, picked, linkedLasso, linkedView } = this
+    this.send({ hovered: hover, picked, lasso: linkedLasso.text, view: linkedView.text, at: Date.now() })
   }
 
   draw() {
@@ -251,17 +251,17 @@ class MapView {
     return this.views[this.data.linked ? 0 : panel.number] || null
   }
 
-  // Moves a map, and the one beside it where both are of one layout; null shows all.
+  // Move a map, and the other one if they share a layout; null shows all items.
   look(panel, view) {
     this.views[this.data.linked ? 0 : panel.number] = view
     this.draw()
-    clearTimeout(this.settling)
-    this.settling = setTimeout(() => {
+    clearTimeout(this.viewTimer)
+    this.viewTimer = setTimeout(() => {
       const text = this.views.some(Boolean) ? this.views.map(writeView).join("_") : ""
-      if (text === this.heldView.text) return
-      this.heldView.choose(text)
-      this.tell()
-    }, SETTLED)
+      if (text === this.linkedView.text) return
+      this.linkedView.choose(text)
+      this.sendState()
+    }, VIEW_DELAY)
     this.showTip()
   }
 
@@ -270,7 +270,7 @@ class MapView {
     this.selected = panel?.points ? panel.points.inside(this.lasso.corners) : null
   }
 
-  // A lasso is closed: its line goes to Python, simplified to what a pixel and a half can show.
+  // Close a lasso, and send its line to Python, simplified to a tolerance of a pixel and a half or more.
   close(panel, pixels) {
     let tolerance = 1, line = pixels
     do line = simplified(pixels, (tolerance *= 1.5))
@@ -285,8 +285,8 @@ class MapView {
     this.lasso = lasso
     this.select()
     this.draw()
-    this.heldLasso.choose(lasso ? writeLasso(lasso) : "")
-    this.tell()
+    this.linkedLasso.choose(lasso ? writeLasso(lasso) : "")
+    this.sendState()
   }
 
   selectView(panel) {
@@ -309,19 +309,19 @@ class MapView {
   pick(row) {
     if (row < 0) return
     Object.assign(this, { picked: row, pickedBy: Date.now() + PATIENCE })
-    this.tell()
+    this.sendState()
   }
 
-  // An item is pointed at: its class shows at once; after a moment's rest Python is asked for its picture.
-  point(panel, row, rest = REST) {
+  // Point at an item: show its class at once, and after a delay request its description from Python.
+  point(panel, row, delay = HOVER_DELAY) {
     if (row === this.hover && panel === this.pointing) return
     Object.assign(this, { hover: row, pointing: panel })
     panel.stage.classList.toggle("over", row >= 0)
     this.drawMarks()
     this.showTip()
-    clearTimeout(this.resting)
-    if (row >= 0 && !this.told.has(row)) {
-      this.resting = setTimeout(() => { if (this.hover === row) this.tell() }, rest)
+    clearTimeout(this.hoverTimer)
+    if (row >= 0 && !this.descriptions.has(row)) {
+      this.hoverTimer = setTimeout(() => { if (this.hover === row) this.sendState() }, delay)
     }
   }
 
@@ -329,15 +329,15 @@ class MapView {
     const { hover: row, pointing: panel, tip } = this
     tip.hidden = !(row >= 0 && panel?.points)
     if (tip.hidden) return
-    const told = this.told.get(row), name = this.names?.[this.labels?.[row]] ?? ""
+    const description = this.descriptions.get(row), name = this.names?.[this.labels?.[row]] ?? ""
     const parts = [element("b", "", name)]
-    if (told) {
-      const picture = Object.assign(element("img", ""), { src: told.picture, alt: `${name}, ${told.id}` })
+    if (description) {
+      const picture = Object.assign(element("img", ""), { src: description.picture, alt: `${name}, ${description.id}` })
       parts.unshift(picture)
-      parts.push(...told.lines.map((line) => element("span", "", line)))
-      if (this.byKey) this.said.textContent = [name, ...told.lines].join(", ")
+      parts.push(...description.lines.map((line) => element("span", "", line)))
+      if (this.byKey) this.spoken.textContent = [name, ...description.lines].join(", ")
     } else parts.unshift(element("span", "wait"))
-    tip.dataset.row = told ? row : ""
+    tip.dataset.row = description ? row : ""
     tip.replaceChildren(...parts)
     const [px, py] = panel.lens.pixel(panel.points.places[2 * row], panel.points.places[2 * row + 1])
     const [stage, box] = [panel.stage.getBoundingClientRect(), this.box.getBoundingClientRect()]
@@ -346,7 +346,7 @@ class MapView {
     tip.style.top = `${Math.max(Math.min(y - 20, box.height - tip.offsetHeight), 0)}px`
   }
 
-  // Returns whether the key means something here.
+  // Returns whether the key has a function here.
   key(panel, key) {
     this.byKey = true
     const around = this.hover >= 0 ? this.pixelOf(panel, this.hover) : undefined

@@ -1,7 +1,7 @@
 """Maps on canvases: an inline component without a build step that draws a million points.
 
-Points travel as packed bytes over an address made from their content, so that a browser fetches what it lacks and no
-more; what is chosen, hovered and answered travels as text. map_points.js draws, map_canvas.js listens.
+Points are sent as packed bytes at an address derived from their content, so that a browser fetches them once; choices,
+hovering and descriptions are sent as text. points.js draws, views.js reads and writes links, canvas.js handles events.
 """
 
 from __future__ import annotations
@@ -21,30 +21,26 @@ from pddm_lab.figures import Colouring
 
 _HERE = Path(__file__).parent
 _TOOLS = {
-    "lasso": "Lasso: or hold Shift and drag (L)",
-    "view": "Select what is in view (V)",
-    "in": "Zoom in (+)",
-    "out": "Zoom out (−)",
-    "fit": "Show all (0, or double click)",
-    "clear": "Clear the selection (Escape)",
+    "lasso": (
+        "Lasso: or hold Shift and drag (L)",
+        "M12 4c5 0 9 2.4 9 5.5S17 15 12 15s-9-2.4-9-5.5S7 4 12 4z M7 14.5c-2 1-1 3.5 1 3.5s2 3-1 3",
+    ),
+    "view": ("Select the items in view (V)", "M4 8V4h4 M16 4h4v4 M20 16v4h-4 M8 20H4v-4 M9 12h6 M12 9v6"),
+    "in": ("Zoom in (+)", "M12 5v14 M5 12h14"),
+    "out": ("Zoom out (−)", "M5 12h14"),
+    "fit": ("Show all (0, or double click)", "M9 4H4v5 M15 4h5v5 M9 20H4v-5 M15 20h5v-5"),
+    "clear": ("Clear the selection (Escape)", "M6 6l12 12 M18 6L6 18"),
 }
-_ICONS = {
-    "lasso": "M12 4c5 0 9 2.4 9 5.5S17 15 12 15s-9-2.4-9-5.5S7 4 12 4z M7 14.5c-2 1-1 3.5 1 3.5s2 3-1 3",
-    "view": "M4 8V4h4 M16 4h4v4 M20 16v4h-4 M8 20H4v-4 M9 12h6 M12 9v6",
-    "in": "M12 5v14 M5 12h14",
-    "out": "M5 12h14",
-    "fit": "M9 4H4v5 M15 4h5v5 M9 20H4v-5 M15 20h5v-5",
-    "clear": "M6 6l12 12 M18 6L6 18",
-}
+"""Title and icon of each button."""
 _BUTTONS = "".join(
     f'<button type="button" data-do="{name}" title="{title}" aria-label="{title}"><svg viewBox="0 0 24 24">'
-    f'<path d="{_ICONS[name]}"/></svg></button>\n'
-    for name, title in _TOOLS.items()
+    f'<path d="{icon}"/></svg></button>\n'
+    for name, (title, icon) in _TOOLS.items()
 )
 _CANVAS = st.components.v2.component(
     "pddm_lab_map",
     html=f'<div class="map"><div class="tools" role="toolbar" aria-label="Map">{_BUTTONS}</div>\n'
-    '<div class="panels"></div><div class="tip" hidden></div><div class="said" aria-live="polite"></div></div>',
+    '<div class="panels"></div><div class="tip" hidden></div><div class="spoken" aria-live="polite"></div></div>',
     css=(_HERE / "canvas.css").read_text(encoding="utf-8"),
     js="\n".join((_HERE / f"{part}.js").read_text(encoding="utf-8") for part in ("points", "views", "canvas")),
 )
@@ -74,8 +70,8 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the canvas asked to know of an item."""
+class Description:
+    """The tooltip of an item, as the canvas requested it."""
 
     row: int
     id: str
@@ -84,21 +80,21 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Now:
-    """What is chosen on the canvas."""
+class State:
+    """The choices made on the canvas."""
 
     hovered: int
-    """Row that is pointed at; -1 for none."""
+    """Row under the pointer; -1 for none."""
     picked: int
     """Row that was clicked and isn't the anchor yet; -1 for none."""
     lasso: str
     """As lasso.py writes it; empty for none."""
     view: str
-    """As the canvas wrote it; empty where all is in view."""
+    """As the canvas writes it; empty if all items are in view."""
 
     @classmethod
-    def read(cls, sent: Any, items: int) -> Now | None:
-        """What a page sent, checked; None where it is nothing that the canvas sends."""
+    def read(cls, sent: Any, items: int) -> State | None:
+        """A message from the browser, checked; None if it is invalid."""
         if not isinstance(sent, dict):
             return None
         rows = [row for row in (sent.get("hovered"), sent.get("picked")) if type(row) is int and -1 <= row < items]
@@ -108,31 +104,31 @@ class Now:
 
 def draw(
     panels: Sequence[Panel], names: Sequence[str], labels: np.ndarray, *, key: str, scope: str, linked: bool,
-    asks: str, on: Callable[[Now], None], lasso: str = "", view: str = "", anchor: int = -1, told: Told | None = None,
-    shown: Mapping[str, int] | None = None,
+    context: str, on_change: Callable[[State], None], lasso: str = "", view: str = "", anchor: int = -1,
+    description: Description | None = None, shown: Mapping[str, int] | None = None,
 ) -> None:  # fmt: skip
-    """Draw one map, or two beside each other.
+    """Draw one map, or two side by side.
 
     Args:
         panels: of the same items in the same order.
         names: of the classes.
         labels: class of each item, an index into `names`.
         key: of the component.
-        scope: whose maps these are; others start with all in view.
-        linked: whether the panels are one layout, which moves as one.
-        asks: what the answers in `told` hold for; when it changes they are asked for anew.
-        on: called with what is chosen when it changes.
+        scope: identifies the maps; when it changes, all items are in view.
+        linked: whether the panels share a layout and move together.
+        context: identifies what descriptions depend on; when it changes, they are requested again.
+        on_change: called with the choices on the canvas when they change.
         lasso: as lasso.py writes it.
-        view: as the component wrote it.
+        view: as the component writes it.
         anchor: row to mark; -1 for none.
-        told: the answer to what was hovered.
-        shown: rows by id of the items whose pictures are on the page: pointing at one marks it on the maps.
+        description: of the item under the pointer.
+        shown: rows by id of the items with pictures on the page; pointing at a picture marks its item on the maps.
     """
 
-    def hear() -> None:
-        now = Now.read(st.session_state[key].get("now"), len(labels))
-        if now:
-            on(now)
+    def receive() -> None:
+        state = State.read(st.session_state[key].get("now"), len(labels))
+        if state:
+            on_change(state)
 
     sent = [
         {
@@ -143,22 +139,22 @@ def draw(
         }
         for at, panel in enumerate(panels)
     ]  # fmt: skip
-    answer = None
-    if told:
-        picture = f"data:image/jpeg;base64,{base64.b64encode(told.picture).decode()}"
-        answer = {"row": told.row, "id": told.id, "lines": told.lines, "picture": picture}
+    tooltip = None
+    if description:
+        picture = f"data:image/jpeg;base64,{base64.b64encode(description.picture).decode()}"
+        tooltip = vars(description) | {"picture": picture}
     _CANVAS(
         data={
-            "panels": sent, "linked": linked, "scope": scope, "asks": asks, "lasso": lasso, "view": view,
-            "anchor": anchor, "told": answer, "shown": dict(shown or {}),
+            "panels": sent, "linked": linked, "scope": scope, "context": context, "lasso": lasso, "view": view,
+            "anchor": anchor, "description": tooltip, "shown": dict(shown or {}),
             "names": _address(json.dumps(list(names)).encode(), f"{key}-names"),
             "labels": _address(labels.astype(np.uint32), f"{key}-labels"),
         },
-        key=key, on_now_change=hear,
+        key=key, on_now_change=receive,
     )  # fmt: skip
 
 
 def _address(content: np.ndarray | bytes, place: str) -> str:
-    """An address to fetch bytes from, for as long as this session's page shows them."""
+    """An address from which a browser can fetch bytes while this session's page shows them."""
     data = content if isinstance(content, bytes) else np.ascontiguousarray(content).tobytes()
     return runtime.get_instance().media_file_mgr.add(data, "application/octet-stream", place)

@@ -1,7 +1,6 @@
-"""A lasso on a map: from the page to the rows inside it, and to and from a link.
+"""A lasso on a map: the rows inside it, and its text in a link.
 
-Corners are whole numbers on the grid that a map's points are drawn on, so that browser and server find the same rows:
-of whole numbers no side of a line is a matter of rounding.
+Corners are whole numbers on the grid of the map's points. Without rounding, browser and server select the same rows.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LAST = 65535
-"""The largest coordinate of a point on the grid: 16 bits. A corner may lie outside, a grid's width away."""
+"""The largest coordinate of a point on the grid: 16 bits. A corner may lie outside the grid, by at most its width."""
 MOST_CORNERS = 200
 
 _CORNER = r"-?\d{1,6}\.-?\d{1,6}"
@@ -21,7 +20,7 @@ _LASSO = re.compile(f"(2_)?({_CORNER}(?:_{_CORNER}){{2,{MOST_CORNERS - 1}}})")
 
 @dataclass(frozen=True)
 class Grid:
-    """The grid over a map: one scale for both axes, so that a circle stays one."""
+    """The grid over a map, with one scale for both axes so that circles stay round."""
 
     left: float
     bottom: float
@@ -30,7 +29,7 @@ class Grid:
 
     @classmethod
     def over(cls, x: np.ndarray, y: np.ndarray) -> Grid:
-        """The grid that just holds all points."""
+        """The smallest grid that contains all points."""
         if not len(x):
             return cls(0.0, 0.0, 1.0)
         left, bottom = float(x.min()), float(y.min())
@@ -53,23 +52,23 @@ class Lasso:
     corners: np.ndarray
     """(corners, 2) int64, on the grid."""
     panel: int = 0
-    """The map it is drawn on, where there are two."""
+    """The map on which it is drawn: 0, or 1 for the second of two."""
 
     @classmethod
     def parse(cls, text: str) -> Lasso | None:
-        """A lasso from a link; None where the text is none."""
-        found = _LASSO.fullmatch(text)
-        if not found:
+        """The lasso in a link; None if the text is invalid."""
+        match = _LASSO.fullmatch(text)
+        if not match:
             return None
-        corners = np.array([corner.split(".") for corner in found[2].split("_")], dtype=np.int64)
-        return cls(corners, 1 if found[1] else 0)
+        corners = np.array([corner.split(".") for corner in match[2].split("_")], dtype=np.int64)
+        return cls(corners, 1 if match[1] else 0)
 
     def __str__(self) -> str:
-        """As `parse` reads it: characters that a link carries as they are."""
+        """The text that `parse` reads, in characters that URLs don't escape."""
         return ("2_" if self.panel else "") + "_".join(f"{x}.{y}" for x, y in self.corners.tolist())
 
     def rows(self, places: np.ndarray) -> np.ndarray:
-        """Rows of the places inside, by the even-odd rule; on its left and lower edges a place is inside."""
+        """Rows of the places inside, by the even-odd rule; places on its left and lower edges are inside."""
         low, high = self.corners.min(0), self.corners.max(0)
         near = np.flatnonzero(((places >= low) & (places <= high)).all(axis=1))
         x, y = places[near].astype(np.int64).T

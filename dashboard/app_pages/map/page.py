@@ -1,26 +1,24 @@
-"""Map: a gallery in two dimensions, coloured by what it shows; a lasso to a grid of its pictures."""
+"""Map: a gallery in two dimensions, with several colourings and a lasso to show the pictures inside it."""
 
 import streamlit as st
-from app_pages.map import scene as mapping
 from app_pages.map import text, views
 from app_pages.map.lasso import Lasso
-from app_pages.map.scene import COLOURS, MEASURES, ORDERS, SCALES, Choice, Scene
+from app_pages.map.scene import COLOURS, MEASURES, ORDERS, SCALES, Choice, Scene, neighbourhoods, open_map, panels
 from shared import loaders, shell
 
-from pddm_lab import figures
 from pddm_lab.errors import LabError
 from pddm_lab.similarities import SIMILARITIES
 
-MEASURED_AT_ONCE = 20_000  # items up to which a map's trust is measured without being asked for
+MEASURED_AT_ONCE = 20_000  # items up to which the trust of a map is measured without a request
 
 shell.heading(
     "Map",
-    "Every item of the gallery as a point, laid out so that items of close features mostly lie close. "
-    "Click one to look at it; draw a lasso to see what lies inside.",
+    "Every item of the gallery is a point; items with similar features mostly lie close together. "
+    "Click an item to look at it, or draw a lasso to see the items inside.",
 )
 run = shell.run_or_stop()
-titles = {str(name): figures.style_of(name).title for name in SIMILARITIES}
-left, right = "euclidean", "pddm" if run.config.similarity == "euclidean" else str(run.config.similarity)
+titles = {name: spec.title for name, spec in SIMILARITIES.items()}
+left, right = shell.compared_similarities(run)
 measure, scale, near = "first", "value", 20
 with st.container(horizontal=True, vertical_alignment="top"):
     protocol = shell.protocol_picker(run)
@@ -32,17 +30,20 @@ with st.container(horizontal=True, vertical_alignment="top"):
     if colour == "anchor":
         left = shell.choice(st.selectbox, "Left", titles, "left", left, width=150)
         right = shell.choice(st.selectbox, "Right", titles, "right", right, width=150)
-        scale = shell.choice(st.segmented_control, "Scale", SCALES, "scale", help="Ranks compare what values can't.")
+        scale = shell.choice(
+            st.segmented_control, "Scale", SCALES, "scale",
+            help="Ranks can be compared between similarities, values can't.",
+        )  # fmt: skip
         near = st.select_slider("Nearest ringed", [5, 10, 20, 50, 100], 20, key="near", bind="query-params", width=170)
 
 try:
-    first = mapping.open_map(run, protocol)
+    first = open_map(run, protocol)
     if first is None:
         if loaders.gallery(run, protocol).manifest.get("changed"):
             command = f"`pddm-lab gallery map {run.name} --protocol {protocol}`"
-            shell.nothing("No map of this gallery", f"Items came or went since it was drawn. {command} draws it anew.")
+            shell.nothing("No map of this gallery", f"The gallery has changed. Redraw the map: {command}")
         shell.without(run, "map of this gallery")
-    second = mapping.open_map(other, protocol, run) if other else None
+    second = open_map(other, protocol, run) if other else None
     gallery = first.gallery
 except LabError as error:
     shell.nothing("The map can't be read", str(error), ":material/broken_image:")
@@ -50,7 +51,7 @@ if other and second is None:
     st.warning(f"{other.name} has no map of the same items.", icon=":material/map:")
 maps = [first, second or first][: 2 if second or colour == "anchor" else 1]
 
-# A lasso, and a view, are of one map: on another they would be lines around nothing in particular.
+# A lasso and a view belong to one map and mean nothing on another.
 place = (run.name, protocol)
 if st.session_state.get("map_place", place) != place:
     for of_another in ("lasso", "view", "page"):
@@ -58,12 +59,12 @@ if st.session_state.get("map_place", place) != place:
     st.session_state.pop("map_hovered", None)
 st.session_state["map_place"] = place
 
-asked, drawn = st.query_params.get("item", ""), st.query_params.get("lasso", "")
-picked, lasso = loaders.row_of(gallery, asked) if asked else None, Lasso.parse(drawn)
-if asked and picked is None:
-    st.warning(f"The link names “{shell.plain(asked)}”, which isn't in this gallery.", icon=":material/link_off:")
-if drawn and (lasso is None or lasso.panel >= len(maps)):
-    st.warning("The link's lasso can't be read, or is of a map that isn't open.", icon=":material/link_off:")
+item, lasso_text = st.query_params.get("item", ""), st.query_params.get("lasso", "")
+picked, lasso = loaders.row_of(gallery, item) if item else None, Lasso.parse(lasso_text)
+if item and picked is None:
+    shell.warn_of_missing_item(item)
+if lasso_text and (lasso is None or lasso.panel >= len(maps)):
+    st.warning("The lasso in this link is invalid, or belongs to a map that isn't open.", icon=":material/link_off:")
     lasso = None
 order = st.query_params.get("order", "")
 scene = Scene(
@@ -76,12 +77,12 @@ scene = Scene(
 )
 
 try:
-    around = mapping.neighbourhoods(scene) if colour == "anchor" else None
+    around = neighbourhoods(scene) if colour == "anchor" else None
     wide, side = st.columns([11, 4], gap="medium") if len(maps) == 1 else (st.container(), None)
     with wide:
-        views.maps(scene, mapping.panels(scene), around)
-        for said in text.words(scene, colour in ("trust", "density") or len(gallery) <= MEASURED_AT_ONCE):
-            st.caption(said)
+        views.maps(scene, panels(scene), around)
+        for paragraph in text.words(scene, colour in ("trust", "density") or len(gallery) <= MEASURED_AT_ONCE):
+            st.caption(paragraph)
 except LabError as error:
     shell.nothing("The map can't be coloured", str(error), ":material/broken_image:")
 if side:

@@ -1,9 +1,9 @@
-// The points of a map: which is under a pointer, which lie inside a lasso, and how all of them are drawn.
-// Places are whole numbers on a grid of 16 bits, y upward, as lasso.py makes them.
+// The points of a map: the one under a pointer, those inside a lasso, and how all of them are drawn.
+// Places are whole numbers on the 16-bit grid of lasso.py, with y upward.
 
-const CELLS = 256 // of the index, along each axis
-const FAINT = 0.2 // of its colour is left of a point outside a selection
-const SPLAT_FROM = 20000 // points in view from which each is a few pixels rather than a disc
+const CELLS = 256 // of the index along each axis
+const FAINT = 0.2 // share of its colour that a point outside a selection keeps
+const SPLAT_FROM = 20000 // number of points in view above which each is drawn as a few pixels instead of a disc
 
 class Points {
   constructor(places) {
@@ -19,7 +19,7 @@ class Points {
     this.bounds = this.count ? { left, right, bottom, top } : { left: 0, right: 65535, bottom: 0, top: 65535 }
   }
 
-  // Rows sorted by the cell they lie in, and where each cell's begin.
+  // Rows sorted by cell, and where the rows of each cell start.
   get index() {
     if (!this.cells) {
       const starts = new Uint32Array(CELLS * CELLS + 1)
@@ -33,7 +33,7 @@ class Points {
     return this.cells
   }
 
-  // The row nearest to a place, at most a radius away; -1 where there is none.
+  // The row nearest to a place within a radius; -1 if there is none.
   nearest(x, y, radius) {
     const { starts, rows } = this.index
     const within = (value) => Math.min(Math.max(value >> 8, 0), CELLS - 1)
@@ -65,9 +65,9 @@ class Points {
     return best
   }
 
-  // 1 for each row inside a closed line, by the even-odd rule, exactly as lasso.py counts.
+  // 1 for each row inside a closed line, by the even-odd rule, exactly as in lasso.py.
   inside(corners) {
-    const found = new Uint8Array(this.count), [xs, ys] = [corners.map((c) => c[0]), corners.map((c) => c[1])]
+    const selected = new Uint8Array(this.count), [xs, ys] = [corners.map((c) => c[0]), corners.map((c) => c[1])]
     const [left, right, bottom, top] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)]
     for (let row = 0; row < this.count; row++) {
       const x = this.places[2 * row], y = this.places[2 * row + 1]
@@ -76,14 +76,14 @@ class Points {
         const [ax, ay] = corners[at], [bx, by] = corners[(at + 1) % corners.length]
         if (ay > y === by > y) continue
         const leftOf = (bx - ax) * (y - ay) - (x - ax) * (by - ay)
-        if (by > ay ? leftOf > 0 : leftOf < 0) found[row] ^= 1
+        if (by > ay ? leftOf > 0 : leftOf < 0) selected[row] ^= 1
       }
     }
-    return found
+    return selected
   }
 }
 
-// #RRGGBB of a see-through colour on a background: points on points must not add up to a colour of their own.
+// #RRGGBB of a translucent colour on a background: overlapping points must not add up to another colour.
 function mixed(colour, background, share = 1) {
   const part = (text, at) => parseInt(text.slice(at, at + 2) || "FF", 16)
   const alpha = (share * part(colour, 7)) / 255
@@ -93,7 +93,7 @@ function mixed(colour, background, share = 1) {
   }).join("")
 }
 
-// How points look: a code per row; a colour, a glyph and a layer per code. Higher layers come last, to lie on top.
+// How points look: a code per row; a colour, a glyph and a layer per code. Higher layers are drawn last, on top.
 class Look {
   constructor(codes, { palette, glyphs, layers }) {
     Object.assign(this, { codes, palette, glyphs, sprites: new Map() })
@@ -106,7 +106,7 @@ class Look {
     }
   }
 
-  // Colours of all codes, as they are and faint, as 32 bits of an image.
+  // Faint and full colours of all codes, as 32-bit pixels.
   pixels(background) {
     if (this.madeOn !== background) {
       const part = (colour, at) => parseInt(colour.slice(at, at + 2), 16)
@@ -131,7 +131,7 @@ class Look {
     made.width = made.height = Math.ceil(side * ratio)
     pen.scale(ratio, ratio)
     pen.translate(side / 2, side / 2)
-    for (const [fill, rim] of [[background, 1.2], [colour, 0]]) { // a rim parts points that touch
+    for (const [fill, rim] of [[background, 1.2], [colour, 0]]) { // a rim separates points that touch
       Object.assign(pen, { fillStyle: fill, strokeStyle: fill, lineWidth: 1.8 + rim, lineCap: "round" })
       pen.beginPath()
       if (glyph === "cross") {
@@ -149,7 +149,7 @@ class Look {
   }
 }
 
-// Draws all points in view; those outside a selection faintly and first. Returns how many are in view.
+// Draw all points in view, those outside a selection first and faintly. Returns the number in view.
 function drawPoints(canvas, ratio, points, look, lens, selected, background) {
   const pen = canvas.getContext("2d"), { width, height } = canvas, { places, count } = points
   pen.setTransform(1, 0, 0, 1, 0, 0)
@@ -180,7 +180,7 @@ function drawPoints(canvas, ratio, points, look, lens, selected, background) {
   return visible
 }
 
-// Each point as a square of pixels, written into the image itself: a million in some 20 ms.
+// Draw each point as a square of pixels, written into the image directly: a million in about 20 ms.
 function splat(pen, rows, faintOnes, side, { places }, look, background, [left, top, scale]) {
   const { width, height } = pen.canvas, image = pen.createImageData(width, height)
   const pixels = new Uint32Array(image.data.buffer), [faint, full] = look.pixels(background)
@@ -207,7 +207,7 @@ const SHAPES = {
   }),
 }
 
-// An outlined shape around a pixel, with a rim of the background so that it shows among points of its colour.
+// An outlined shape around a pixel, with a background rim to stand out among points of the same colour.
 function drawMark(pen, [x, y], shape, size, colour, background) {
   pen.save()
   pen.translate(x, y)

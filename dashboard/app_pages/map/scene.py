@@ -1,4 +1,4 @@
-"""What the Map page shows: one map or two, what they are coloured by, an anchor's neighbourhoods, a selection."""
+"""The content of the Map page: one map or two, their colours, an anchor's neighbourhoods, a selection."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from shared import loaders
 
 from pddm_lab import figures
 from pddm_lab.analysis.pairs import most_similar
-from pddm_lab.figures import Colouring, class_colour, shown, style_of
+from pddm_lab.figures import Colouring, class_colour, shown
 from pddm_lab.figures.maps import Key
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import SIMILARITIES
 
 COLOURS = {
     "class": "Class",
@@ -31,39 +32,39 @@ COLOURS = {
 }
 MEASURES = {"first": "first result", "ap": "AP@R"}
 SCALES = {"value": "value", "rank": "rank"}
-ORDERS = {"centre": "nearest to the middle first", "class": "by class"}
+ORDERS = {"centre": "nearest to the centre first", "class": "by class"}
 NAMED = 5
-"""Classes of a selection that the legend names."""
+"""Classes of a selection that appear in the legend."""
 MATES = 300
-"""Items of the anchor's class that are ringed at most."""
+"""At most so many items of the anchor's class are ringed."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a map is coloured by."""
+    """The colouring of a map."""
 
     colour: str
     by: str = "euclidean"
-    """The similarity that ranks (error) or that is drawn (anchor)."""
+    """The similarity for ranking (error) or for colouring (anchor)."""
     measure: str = "first"
     scale: str = "value"
     near: int = 20
-    """How many of the anchor's nearest are ringed."""
+    """Number of the anchor's neighbours that are ringed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """One map of the page: a run's gallery, its rows in the order of the page's first run."""
+    """One map of the page: a run's gallery, with rows in the order of the page's first run."""
 
     run: Run
     protocol: str
     layout: Layout
     order: np.ndarray
-    """Row in this run's gallery of each row of the page."""
+    """Row in this run's gallery for each row of the page."""
 
     @property
     def gallery(self) -> Gallery:
-        """The run's gallery, rows in its own order."""
+        """The run's gallery, with rows in its own order."""
         return loaders.gallery(self.run, self.protocol)
 
     @property
@@ -72,7 +73,7 @@ class Map:
         return self.layout.places[self.order]
 
     def similarity(self, anchor: int, by: str) -> np.ndarray:
-        """The similarity of every item to an anchor, by the page's rows."""
+        """The similarity of every item to an anchor, in the page's order."""
         return data.to_anchor(self.run, self.protocol, int(self.order[anchor]), by)[self.order]
 
     def nearest(self, anchor: int, by: str, count: int) -> np.ndarray:
@@ -81,33 +82,33 @@ class Map:
 
     def query_errors(self, by: str) -> pd.DataFrame:
         """`data.query_errors` with a row of the page for each query."""
-        found = data.query_errors(self.run, self.protocol, by)
-        return found.assign(row=np.argsort(self.order)[found["row"]])
+        errors = data.query_errors(self.run, self.protocol, by)
+        return errors.assign(row=np.argsort(self.order)[errors["row"]])
 
     def trust(self) -> tuple[np.ndarray, np.ndarray]:
-        """Local radius and overlap by the page's rows; NaN where not measured."""
-        found = data.trust(self.run, self.protocol)
-        return found.radius[self.order], found.overlap[self.order]
+        """Local radius and overlap in the page's order; NaN where not measured."""
+        trust = data.trust(self.run, self.protocol)
+        return trust.radius[self.order], trust.overlap[self.order]
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """All that the page shows at a time."""
+    """Everything that the page shows."""
 
     maps: Sequence[Map]
-    """One, or two beside each other: of two runs, or the same one twice to compare two similarities on it."""
+    """One, or two side by side: of two runs, or one map twice to compare two similarities."""
     choices: Sequence[Choice]
-    """What each is coloured by."""
+    """The colouring of each map."""
     anchor: int
     picked: int | None
-    """Row of the item that is looked at; None where the anchor is but the first query."""
+    """Row of the picked item; None if the anchor is only the default, the first query."""
     lasso: Lasso | None
     order: str
-    """Of what is selected, from `ORDERS`."""
+    """Order of the selection, from `ORDERS`."""
 
     @property
     def first(self) -> Map:
-        """The map of the run that the page is about: rows are its gallery's."""
+        """The map of the page's run; its gallery defines the rows."""
         return self.maps[0]
 
     @property
@@ -117,17 +118,17 @@ class Scene:
 
     @property
     def colour(self) -> str:
-        """What the maps are coloured by, from `COLOURS`."""
+        """The colouring of the maps, from `COLOURS`."""
         return self.choices[0].colour
 
     @property
     def of_two_runs(self) -> bool:
-        """Whether the maps are of two runs."""
+        """Whether the maps belong to two runs."""
         return len(self.maps) == 2 and self.maps[0] is not self.maps[1]
 
     @property
     def different(self) -> Sequence[Map]:
-        """The maps, one that is shown twice once."""
+        """The maps without repetition."""
         return self.maps if self.of_two_runs else self.maps[:1]
 
     @property
@@ -154,20 +155,19 @@ class Scene:
 
     @cached_property
     def classes(self) -> list[tuple[str, int, int, int]]:
-        """(class name, label, items selected, items there are) of each class that has one selected, the largest
-        first."""
+        """(class name, label, items selected, items in all) of each class in the selection, the largest first."""
         labels = self.items["label"].to_numpy()
-        found, there = np.bincount(labels[self.rows], minlength=1), np.bincount(labels, minlength=1)
+        selected, total = (np.bincount(some, minlength=1) for some in (labels[self.rows], labels))
         names = self.items.iloc[self.rows].drop_duplicates("label").set_index("label")["class_name"]
-        order = sorted(np.flatnonzero(found).tolist(), key=lambda label: (-found[label], str(names[label])))
-        return [(str(names[label]), label, int(found[label]), int(there[label])) for label in order]
+        order = sorted(np.flatnonzero(selected).tolist(), key=lambda label: (-selected[label], str(names[label])))
+        return [(str(names[label]), label, int(selected[label]), int(total[label])) for label in order]
 
 
 def open_map(run: Run, protocol: str, first: Run | None = None) -> Map | None:
-    """A map, its rows in the order of another run's where one is given; None where none is drawn, or of other items.
+    """A run's map, in the order of another run's rows if one is given; None if it has none, or holds other items.
 
     Raises:
-        RunError: the gallery or its map is torn.
+        RunError: the gallery or its map is damaged.
     """
     layout = data.layout(run, protocol)
     if layout is None:
@@ -177,27 +177,27 @@ def open_map(run: Run, protocol: str, first: Run | None = None) -> Map | None:
 
 
 def colouring(of: Map, choice: Choice, anchor: int, keys: Sequence[Key] = ()) -> Colouring:
-    """What a map's items look like.
+    """The colours of a map's items.
 
     Args:
         of: the map.
-        choice: what it is coloured by.
-        anchor: row of the anchor; used by the colour "anchor" alone.
-        keys: classes that the legend names where it is coloured by class.
+        choice: its colouring.
+        anchor: row of the anchor; used by the colouring "anchor" only.
+        keys: classes in the legend of the colouring "class".
 
     Raises:
-        LabError: what it takes is missing or torn.
+        LabError: a file is missing or damaged.
     """
     items = len(of.layout)
     if choice.colour == "error":
-        found, title = of.query_errors(choice.by), style_of(choice.by).title
+        errors, title = of.query_errors(choice.by), SIMILARITIES[choice.by].title
         if choice.measure == "first":
             return replace(
-                figures.colour_by_mistake(items, found["row"].to_numpy(), found["right"].to_numpy()),
+                figures.colour_by_mistake(items, errors["row"].to_numpy(), errors["right"].to_numpy()),
                 title=f"First result by {title}",
             )
         values = np.full(items, np.nan)
-        values[found["row"]] = found["ap"]
+        values[errors["row"]] = errors["ap"]
         return figures.colour_by_value(f"AP@R by {title}", values, figures.RAMPS["trust"], ("0 %", "100 %"), 0, 1)
     if choice.colour == "density":
         radius = of.trust()[0]
@@ -215,8 +215,7 @@ def colouring(of: Map, choice: Choice, anchor: int, keys: Sequence[Key] = ()) ->
 
 
 def panels(scene: Scene) -> list[Panel]:
-    """The maps as the canvas draws them: their colours, and the items that are ringed. Raises LabError as
-    `colouring`."""
+    """The maps as the canvas draws them, with colours and rings. Raises LabError as `colouring` does."""
     near: list[list[int]] = [
         of.nearest(scene.anchor, choice.by, choice.near).tolist() if choice.colour == "anchor" else []
         for of, choice in zip(scene.maps, scene.choices, strict=True)
@@ -232,44 +231,44 @@ def panels(scene: Scene) -> list[Panel]:
         elif choice.colour == "class" and scene.picked is not None:
             rings = _mates(scene.items["label"].to_numpy(), scene.picked)
         alt = (
-            f"Map of {len(of.layout):,} items. {title}. Arrow keys go from item to item, Enter chooses one, plus and "
-            "minus zoom, L draws a lasso, V selects what is in view, Escape clears the selection."
+            f"Map of {len(of.layout):,} items. {title}. Arrow keys move between items, Enter picks one, plus and "
+            "minus zoom, L draws a lasso, V selects the items in view, Escape clears the selection."
         )
         made.append(Panel(title, of.places, look, alt, rings))
     return made
 
 
 def _rings(own: Sequence[int], other: Sequence[int], by: str) -> list[Ring]:
-    """The nearest by one similarity; those that the other doesn't have among its own are the larger."""
-    style, shared = style_of(by), set(map(int, other))
+    """Rings around the nearest by one similarity; larger around those that are not among the other's nearest."""
+    spec, shared = SIMILARITIES[by], set(map(int, other))
     parts = {6: [int(row) for row in own if row in shared], 9: [int(row) for row in own if row not in shared]}
-    return [Ring(rows, style.colour, style.symbol, size) for size, rows in parts.items() if rows]
+    return [Ring(rows, spec.colour, spec.symbol, size) for size, rows in parts.items() if rows]
 
 
 def _mates(labels: np.ndarray, row: int) -> list[Ring]:
-    """The other items of an item's class, in its colour."""
+    """Rings around the other items of an item's class."""
     rows = [int(other) for other in np.flatnonzero(labels == labels[row])[: MATES + 1] if other != row]
     return [Ring(rows[:MATES], class_colour(labels[row]), "circle", 7)] if rows else []
 
 
 def neighbourhoods(scene: Scene) -> pd.DataFrame:
-    """What is nearest to the anchor on either of two maps: row, id, class_name, and for n in 0 and 1 value_n (larger =
-    more similar), rank_n (among all items) and near_n (whether it is one of the nearest)."""
+    """The items nearest to the anchor on either of two maps: row, id, class_name, and for n in 0 and 1 value_n (larger
+    = more similar), rank_n (among all items) and near_n (whether it is one of the nearest)."""
     anchor, tables = scene.anchor, []
     for of, choice in zip(scene.maps, scene.choices, strict=True):
         values = of.similarity(anchor, choice.by)
         tables.append((values, most_similar(values, anchor, choice.near)))
     rows = np.union1d(*(near for _, near in tables))
-    found = scene.items.iloc[rows][["id", "class_name"]].reset_index(drop=True)
-    found.insert(0, "row", rows)
+    table = scene.items.iloc[rows][["id", "class_name"]].reset_index(drop=True)
+    table.insert(0, "row", rows)
     for number, (values, near) in enumerate(tables):
         ordered = np.sort(np.delete(values, anchor))
         beyond = len(ordered) - np.searchsorted(ordered, values[rows], side="right") + 1
-        place = {row: rank for rank, row in enumerate(near.tolist(), start=1)}  # parts those that are equal
-        found[f"value_{number}"] = values[rows]
-        found[f"rank_{number}"] = [place.get(row, int(rank)) for row, rank in zip(rows.tolist(), beyond, strict=True)]
-        found[f"near_{number}"] = np.isin(rows, near)
-    return found
+        place = {row: rank for rank, row in enumerate(near.tolist(), start=1)}  # breaks ties
+        table[f"value_{number}"] = values[rows]
+        table[f"rank_{number}"] = [place.get(row, int(rank)) for row, rank in zip(rows.tolist(), beyond, strict=True)]
+        table[f"near_{number}"] = np.isin(rows, near)
+    return table
 
 
 def rows_by_id(scene: Scene, rows: Sequence[int] | np.ndarray) -> dict[str, int]:
@@ -278,7 +277,7 @@ def rows_by_id(scene: Scene, rows: Sequence[int] | np.ndarray) -> dict[str, int]
 
 
 def selection_table(scene: Scene) -> pd.DataFrame:
-    """The selected items for export: what they are, where they lie, and what the maps say of them."""
+    """The selected items for export, with their places and their values on the maps."""
     rows = scene.rows
     table = scene.items.iloc[rows][["id", "class_name", "role"]].reset_index(drop=True)
     table.insert(0, "row", rows)
@@ -288,7 +287,7 @@ def selection_table(scene: Scene) -> pd.DataFrame:
             table[f"{column}{end}"] = frame[column].to_numpy()
     for at, (of, choice) in enumerate(zip(scene.maps, scene.choices, strict=True)):
         if choice.colour == "anchor":
-            kind = "distance" if style_of(choice.by).is_distance else "similarity"
+            kind = "distance" if SIMILARITIES[choice.by].is_distance else "similarity"
             end = f"_{of.run.name}" if at and scene.of_two_runs else ""
             values = of.similarity(scene.anchor, choice.by)[rows]
             table[f"{choice.by}_{kind}_to_anchor{end}"] = shown(choice.by, values)
@@ -297,11 +296,11 @@ def selection_table(scene: Scene) -> pd.DataFrame:
 
 def settings(scene: Scene) -> dict[str, Any]:
     """The choices that led to a table, for its manifest; the lasso's corners in the map's own units."""
-    told: dict[str, Any] = {"protocol": scene.first.protocol, **vars(scene.choices[0]), "order": scene.order}
+    choices: dict[str, Any] = {"protocol": scene.first.protocol, **vars(scene.choices[0]), "order": scene.order}
     if scene.colour == "anchor":
-        told |= {"anchor": scene.anchor_id, "by": [choice.by for choice in scene.choices]}
+        choices |= {"anchor": scene.anchor_id, "by": [choice.by for choice in scene.choices]}
     if scene.lasso is not None and scene.lasso.panel < len(scene.maps):
         grid = scene.maps[scene.lasso.panel].layout.grid
-        told |= {"lasso_on": scene.maps[scene.lasso.panel].run.name}
-        told |= {"lasso": grid.corners_on_map(scene.lasso.corners).round(4).tolist()}
-    return told
+        choices |= {"lasso_on": scene.maps[scene.lasso.panel].run.name}
+        choices |= {"lasso": grid.corners_on_map(scene.lasso.corners).round(4).tolist()}
+    return choices

@@ -1,16 +1,16 @@
-// What a map is seen with: its lens, its legend, arrays that are fetched once; views and lassos as a link carries them.
+// A map's lens and legend, arrays that are fetched once, and the text of views and lassos in links.
 
-const GRID = 65535, FURTHEST = 65536 // a corner may lie a grid's width outside
+const GRID = 65535, FURTHEST = 65536 // a corner may lie outside the grid by its width
 const PATIENCE = 10000 // milliseconds
 
-// A view of the grid through a canvas: its centre, and how many steps of the grid its shorter side shows.
+// A view of the grid through a canvas: its centre, and the number of grid steps along the canvas's shorter side.
 class Lens {
   constructor(view, width, height) {
     Object.assign(this, view, { width, height, scale: Math.min(width, height) / view.span })
   }
 
   static fit({ left, right, bottom, top }, width, height) {
-    const room = (side, edge) => Math.max(side - 2 * edge, 20) // the tools lie on the right edge
+    const room = (side, edge) => Math.max(side - 2 * edge, 20) // the tools are at the right edge
     const scale = Math.min(room(width, 46) / Math.max(right - left, 1), room(height, 22) / Math.max(top - bottom, 1))
     return { x: (left + right) / 2, y: (bottom + top) / 2, span: Math.min(width, height) / scale }
   }
@@ -24,7 +24,7 @@ class Lens {
   }
 }
 
-// A line with fewer corners, nowhere further than a tolerance from the one given (Douglas and Peucker).
+// The line with fewer corners, within a tolerance of the original (Douglas and Peucker).
 function simplified(line, tolerance) {
   if (line.length < 3) return line
   const [[ax, ay], [bx, by]] = [line[0], line[line.length - 1]]
@@ -38,21 +38,21 @@ function simplified(line, tolerance) {
   return [...simplified(line.slice(0, far + 1), tolerance).slice(0, -1), ...simplified(line.slice(far), tolerance)]
 }
 
-// A choice that this page makes and a link may hold: what was sent last holds until the server has heard of it.
-class Held {
+// A choice made here that links contain: the text sent last is valid until the server has confirmed it, or a timeout.
+class LinkedText {
   text = ""
-  heardBy = 0
+  validUntil = 0
 
   changed(text) {
-    if (text === this.text) this.heardBy = 0
-    if (text === this.text || Date.now() < this.heardBy) return false
+    if (text === this.text) this.validUntil = 0
+    if (text === this.text || Date.now() < this.validUntil) return false
     this.text = text
     return true
   }
 
   choose(text) {
     this.text = text
-    this.heardBy = Date.now() + PATIENCE
+    this.validUntil = Date.now() + PATIENCE
   }
 }
 
@@ -68,20 +68,20 @@ function readLasso(text) {
   return { panel, corners: text.slice(2 * panel).split("_").map((corner) => corner.split(".").map(Number)) }
 }
 
-const ARRAYS = new Map() // by address, which is made from the content
+const ARRAYS = new Map() // by address, which is derived from the content
 function fetched(address, read) {
   if (!ARRAYS.has(address)) {
-    const got = fetch(new URL("." + address, document.baseURI)).then((answer) => {
-      if (!answer.ok) throw new Error(`${answer.status}`)
-      return read(answer)
+    const request = fetch(new URL("." + address, document.baseURI)).then((response) => {
+      if (!response.ok) throw new Error(`${response.status}`)
+      return read(response)
     })
-    got.catch(() => ARRAYS.delete(address))
-    ARRAYS.set(address, got)
+    request.catch(() => ARRAYS.delete(address))
+    ARRAYS.set(address, request)
     if (ARRAYS.size > 24) ARRAYS.delete(ARRAYS.keys().next().value)
   }
   return ARRAYS.get(address)
 }
-const array = (kind) => (answer) => answer.arrayBuffer().then((buffer) => new kind(buffer))
+const array = (kind) => (response) => response.arrayBuffer().then((buffer) => new kind(buffer))
 
 function element(name, className, text = "") {
   const made = document.createElement(name)
