@@ -11,49 +11,40 @@
 # %% [markdown]
 # # The parts of PDDM
 #
-# PDDM is made of parts: a loss on scores, a loss on distances, margins, a branch that sees the place of a pair. What is
-# each of them for? An **ablation** changes one choice at a time and leaves all others as they are. If nothing happens,
-# the part wasn't needed.
+# PDDM has several parts: a loss on scores, a loss on distances, two margins, and a branch that sees the place of a pair.
+# What does each of them do? An **ablation** changes one setting at a time and keeps all others. If the result stays the
+# same, the part was not needed.
 #
-# The two losses, as in `notebooks/train.ipynb`: $E_m$ asks that a pair of one class scores higher than the hardest pairs
-# of two classes, by $\alpha$; $E_e$ asks the same of the distances of the embedding, by $\beta$; together they are
-# $E = E_m + \lambda E_e$. The unit sees $u = |f_i - f_j|$, how two features differ, and $v = (f_i + f_j)/2$, where they
-# lie.
+# The two losses are explained in `notebooks/train.ipynb`: $E_m$ asks that a pair of one class scores higher than the
+# hardest pairs of two classes, by $\alpha$. $E_e$ asks the same of the distances of the embedding, by $\beta$. Together
+# they are $E = E_m + \lambda E_e$. The unit sees $u = |f_i - f_j|$, the difference of two features, and
+# $v = (f_i + f_j)/2$, their place.
 
 # %% tags=["parameters"]
 # fmt: off
-study = ""  # str, Name of a study to show, such as main; empty: carry out a small one with the choices below.
+study = ""  # str, Name of a study to show, such as main; empty: run a small one with the settings below.
 datasets = ["digits"]  # list, Data sets: emoji, grocery, digits, cub200, cars196, products, or folder:PATH.
-variants = ["default", "e_m_only", "e_e_only", "no_position"]  # list, Variants by name; empty: all.
-seeds = 2  # int, Trainings on all training classes, each measured once.
-steps = 100  # int, The most a configuration trains while its number of steps is chosen.
+variants = ["default", "e_m_only", "e_e_only", "no_position"]  # list, Names of variants; empty: all.
+seeds = 2  # int, Final trainings per method on all training classes, each measured once.
+steps = 100  # int, Most training steps per configuration; the number of steps is chosen up to this limit.
 eval_every = 50  # int, Steps between measurements.
-base: dict = {}  # dict, Fields of TrainConfig to change for all methods, such as a smaller image_size.
-processes = 2  # int, Trainings at once, each on one core.
-data_root = ""  # str, Folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data.
-runs_root = ""  # str, Folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
+base: dict = {}  # dict, Fields of TrainConfig to change for all methods, such as image_size.
+processes = 2  # int, Trainings that run at the same time, each on one core.
+data_root = ""  # str, Folder with the data sets; empty: $PDDM_LAB_DATA, or ./data.
+runs_root = ""  # str, Folder with the runs; empty: $PDDM_LAB_RUNS, or ./runs.
 # fmt: on
 
 # %% [markdown]
-# The whole ablation: `pddm-lab compare --part ablation`, then `study = "main"` here. What is set above is small, to see
-# how it works: its numbers mean little.
+# For the whole ablation run `pddm-lab compare --part ablation`, then set `study = "main"` here. The settings above are small
+# and only show how it works; their numbers mean little.
 
 # %%
 from pddm_lab.training.notebook import begin
 
 begin(
-    globals(),
-    "variants",
-    "study",
-    "datasets",
-    "seeds",
-    "steps",
-    "eval_every",
-    "base",
-    "processes",
-    "data_root",
+    globals(), "variants", "study", "datasets", "seeds", "steps", "eval_every", "base", "processes", "data_root",
     "runs_root",
-)
+)  # fmt: skip
 
 from IPython.display import Markdown, display
 
@@ -68,37 +59,37 @@ plan = Plan(
     seeds=seeds, ablation_seeds=seeds, steps=steps, eval_every=eval_every,
     base={**base, **{name: value for name, value in (("data_root", data_root), ("runs_root", runs_root)) if value}},
 )  # fmt: skip
-of = opened(study, plan, runs_root, processes)
-cells = table(of.path)
+record = opened(study, plan, runs_root, processes)
+cells = table(record.path)
 cells = cells[cells["part"] == "ablation"]
-found, chosen = summary(cells, "ablation"), searched(of, "ablation")
+results, chosen = summary(cells, "ablation"), searched(record, "ablation")
 
 # %% [markdown]
 # ## What each choice does
 #
-# Every variant has the settings of the preset `quick` but for the one that is named, and chooses its number of steps on
-# training classes that were left out, as in `notebooks/compare.ipynb`. Mean over the seeds, and half of the 95 %
-# interval. Two rows deserve a word. In *E_e only* the unit doesn't shape the embedding: it learns beside, on features
-# that it can't change (*detached*), and on the embedding's own hard quadruplets or on those that $S$ mines.
+# Every variant has the settings of the preset `quick`, except for the one in its name. Its number of steps is chosen on
+# held-out training classes, as in `notebooks/compare.ipynb`. The table shows the mean over the seeds and half of the 95 %
+# interval. In the two rows *E_e only* the unit does not shape the embedding. It learns beside it, on features that it
+# cannot change (*detached*), from the hard quadruplets of either the embedding or $S$.
 
 # %%
 columns = ("recall@1", "map@r", *tables.SEPARATION)
-for dataset in found["dataset"].unique():
+for dataset in results["dataset"].unique():
     for protocol in tables.PROTOCOLS:
         display(Markdown(f"**{dataset}, {tables.PROTOCOLS[protocol]}**"))
-        display(Markdown(tables.markdown(tables.wide(found, "ablation", dataset, protocol, columns))))
+        display(Markdown(tables.markdown(tables.wide(results, "ablation", dataset, protocol, columns))))
 
 # %%
-for dataset in found["dataset"].unique():
-    rows = found[found["dataset"] == dataset].rename(columns={"half": "std"})
+for dataset in results["dataset"].unique():
+    rows = results[results["dataset"] == dataset].rename(columns={"half": "std"})
     rows = rows.assign(run=rows["method"].map(tables.titles("ablation")))
     display(figures.comparison(rows, ["map@r"], title=f"{dataset}: MAP@R, mean and 95 % interval"))
 
 # %% [markdown]
 # ## The difference to the default
 #
-# Seed by seed, MAP@R of the Euclidean ranking and of $S$: what is lost (below 0) or gained by the change. An interval
-# that holds 0 says that these seeds can't tell.
+# Seed by seed, the difference in MAP@R of the Euclidean ranking and of $S$: below 0 the change makes it worse. If the
+# interval contains 0, these seeds show no difference.
 
 # %%
 values = cells[cells["metric"] == "map@r"].set_index(["dataset", "protocol", "similarity", "method", "seed"])["value"]
@@ -121,8 +112,8 @@ display(Markdown(tables.markdown(pd.DataFrame(lines, columns=head))))
 # %% [markdown]
 # ## How long each trained
 #
-# A variant that learns more slowly trains longer, as far as the cap: where the chosen number of steps is the cap itself,
-# it might have gone further.
+# A variant that learns more slowly trains longer, up to the limit. If the chosen number of steps is the limit itself, longer
+# training might have been better.
 
 # %%
 for dataset in chosen["dataset"].unique():

@@ -11,58 +11,48 @@
 # %% [markdown]
 # # Methods side by side
 #
-# Many papers on metric learning report that the new method wins. When others repeat the comparison with the same
-# network, the same data and the same effort for every method, most of the difference is gone (Musgrave, Belongie and
-# Lim, *A Metric Learning Reality Check*, ECCV 2020). So before saying what PDDM is good for, this notebook makes the
-# comparison fair:
+# Many papers on metric learning report that the new method wins. When the comparison is repeated with the same network,
+# the same data and the same effort for every method, most of the difference disappears (Musgrave, Belongie and Lim, *A
+# Metric Learning Reality Check*, ECCV 2020). This notebook therefore makes a fair comparison before it says what PDDM is
+# good for:
 #
-# * **the same features.** A network trained on ImageNet is frozen. Every method trains one linear layer on its features,
-#   which makes 128 numbers of length 1 of each picture;
-# * **the same batches and steps.** Every method sees the same pictures in the same order;
-# * **the same search.** Every method may try the same number of settings. They are judged on *training classes that
-#   were left out of training*, part by part (folds), never on the test classes;
-# * **several seeds.** The chosen setting is trained again from other random weights. A result is a mean with an
-#   interval: the range that would hold the mean of many more such trainings 95 times out of 100.
+# * **The same features.** A network trained on ImageNet is frozen. Every method trains one linear layer on its features,
+#   which turns each picture into 128 numbers, scaled to length 1.
+# * **The same batches and steps.** Every method sees the same pictures in the same order.
+# * **The same search.** Every method may try the same number of configurations. They are compared on *training classes
+#   that were held out* fold by fold, never on the test classes.
+# * **Several seeds.** The chosen configuration is trained again from other random weights. A result is a mean with a 95 %
+#   interval: 95 of 100 such intervals contain the mean of many more such trainings.
 #
-# The test classes are looked at once per training, at the very end.
+# The test classes are used once per training, at the very end.
 
 # %% tags=["parameters"]
 # fmt: off
-study = ""  # str, Name of a study to show, such as main; empty: carry out a small one with the choices below.
+study = ""  # str, Name of a study to show, such as main; empty: run a small one with the settings below.
 datasets = ["digits"]  # list, Data sets: emoji, grocery, digits, cub200, cars196, products, or folder:PATH.
-methods = ["pddm", "mahalanobis", "triplet_hard", "multi_similarity", "proxy_anchor", "pretrained"]  # list, Methods by name; empty: all.
-configurations = 1  # int, Settings that each method tries, at most 6.
-seeds = 2  # int, Trainings on all training classes, each measured once.
-steps = 100  # int, The most a configuration trains while its number of steps is chosen.
+methods = ["pddm", "mahalanobis", "triplet_hard", "multi_similarity", "proxy_anchor", "pretrained"]  # list, Names of methods; empty: all.
+configurations = 1  # int, Configurations that each method may try, at most 6.
+seeds = 2  # int, Final trainings per method on all training classes, each measured once.
+steps = 100  # int, Most training steps per configuration; the number of steps is chosen up to this limit.
 eval_every = 50  # int, Steps between measurements.
-base: dict = {}  # dict, Fields of TrainConfig to change for all methods, such as a smaller image_size.
-processes = 2  # int, Trainings at once, each on one core.
-data_root = ""  # str, Folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data.
-runs_root = ""  # str, Folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
+base: dict = {}  # dict, Fields of TrainConfig to change for all methods, such as image_size.
+processes = 2  # int, Trainings that run at the same time, each on one core.
+data_root = ""  # str, Folder with the data sets; empty: $PDDM_LAB_DATA, or ./data.
+runs_root = ""  # str, Folder with the runs; empty: $PDDM_LAB_RUNS, or ./runs.
 # fmt: on
 
 # %% [markdown]
-# The whole comparison takes about an hour and a half on two cores: `pddm-lab compare`. Stop it when you like, it goes on where
-# it was; then show it here with `study = "main"`. What is set above is small, to see how it works: its numbers mean
-# little.
+# The whole comparison, `pddm-lab compare`, takes about an hour and a half on two cores. You can stop it at any time, and the
+# same command resumes it. Then set `study = "main"` to show it here. The settings above are small and only show how it
+# works; their numbers mean little.
 
 # %%
 from pddm_lab.training.notebook import begin
 
 begin(
-    globals(),
-    "methods",
-    "study",
-    "datasets",
-    "configurations",
-    "seeds",
-    "steps",
-    "eval_every",
-    "base",
-    "processes",
-    "data_root",
-    "runs_root",
-)
+    globals(), "methods", "study", "datasets", "configurations", "seeds", "steps", "eval_every", "base", "processes",
+    "data_root", "runs_root",
+)  # fmt: skip
 
 from IPython.display import Markdown, display
 
@@ -77,10 +67,10 @@ plan = Plan(
     configurations=configurations, seeds=seeds, steps=steps, eval_every=eval_every,
     base={**base, **{name: value for name, value in (("data_root", data_root), ("runs_root", runs_root)) if value}},
 )  # fmt: skip
-of = opened(study, plan, runs_root, processes)
-cells = table(of.path)
-found, chosen = summary(cells, "methods"), searched(of)
-display(Markdown(f"The study is in `{of.path}`: {len(cells)} measurements."))
+record = opened(study, plan, runs_root, processes)
+cells = table(record.path)
+results, chosen = summary(cells, "methods"), searched(record)
+display(Markdown(f"The study in `{record.path}` has {len(cells)} measurements."))
 
 
 def show(frame):
@@ -91,9 +81,9 @@ def show(frame):
 # %% [markdown]
 # ## What was chosen
 #
-# For each method the setting that retrieved the left-out training classes best, and how many steps it trained: the
-# latest step whose MAP@R lies within one standard error of the best. **MAP@R**: for a query with $R$ right items, it
-# looks at the first $R$ results; right ones count more when they come early.
+# For each method, the configuration that was best on the held-out training classes, and the number of steps: the latest
+# step whose MAP@R is within one standard error of the best. **MAP@R**: for a query with $R$ right items it counts the
+# right items among the first $R$ results, and early ones count more.
 
 # %%
 for dataset in chosen["dataset"].unique():
@@ -101,35 +91,35 @@ for dataset in chosen["dataset"].unique():
     show(tables.choices(chosen, dataset))
 
 # %% [markdown]
-# ## What they came to
+# ## The results
 #
-# *Unseen classes* are those that training never met. *Known classes* are new pictures of the training classes. A PDDM
-# method has three rows: its embedding ranked by Euclidean distance, by the Mahalanobis distance that learned beside it,
-# and by its score $S$.
+# *Unseen classes* were not in the training data. *Known classes* means new pictures of the training classes. A PDDM method
+# has three rows: its embedding ranked by Euclidean distance, by the Mahalanobis distance trained beside it, and by its
+# score $S$.
 
 # %%
-for dataset in found["dataset"].unique():
+for dataset in results["dataset"].unique():
     for protocol in tables.PROTOCOLS:
         display(Markdown(f"**{dataset}, {tables.PROTOCOLS[protocol]}**"))
-        show(tables.wide(found, "methods", dataset, protocol, tables.RANKING))
+        show(tables.wide(results, "methods", dataset, protocol, tables.RANKING))
 
 # %%
-for dataset in found["dataset"].unique():
-    rows = found[found["dataset"] == dataset].rename(columns={"half": "std"})
+for dataset in results["dataset"].unique():
+    rows = results[results["dataset"] == dataset].rename(columns={"half": "std"})
     rows = rows.assign(run=rows["method"].map(tables.titles("methods")))
     display(figures.comparison(rows, ["map@r"], title=f"{dataset}: MAP@R, mean and 95 % interval"))
 
 # %% [markdown]
 # ## Better, worse, or level?
 #
-# Each ranking against the best baseline, which is chosen by the left-out *training* classes, so that luck on the test
-# classes doesn't choose it. Seeds are compared pair by pair: both methods saw the same splits and batches. With twenty
-# comparisons one would look significant by chance, so the p values are corrected for their number (Holm). *Level* means
-# that these seeds can't tell them apart.
+# Each ranking is compared with the best baseline. The baseline is chosen on the held-out *training* classes, so that luck on
+# the test classes cannot choose it. Seeds are compared in pairs, because both methods saw the same splits and batches. Of
+# twenty comparisons one would look significant by chance, so the p values are corrected for their number (Holm). *Level*
+# means that these seeds show no difference.
 
 # %%
 against = versus(cells, chosen)
-for dataset in found["dataset"].unique():
+for dataset in results["dataset"].unique():
     best = best_baseline(chosen, dataset)
     for protocol in tables.PROTOCOLS:
         display(Markdown(f"**{dataset}, {tables.PROTOCOLS[protocol]}**, against {METHODS[best['method']].title}"))
@@ -138,39 +128,41 @@ for dataset in found["dataset"].unique():
 # %% [markdown]
 # ## Is the local similarity worth it?
 #
-# Each training of PDDM ranks in three ways on the same embedding: by the local S, by the plain distance D, and by one
-# learned global metric D_M. The table says how far S is ahead, in points of MAP@R, with the 95 % interval over seeds:
-# above zero on both sides of the protocols is what one would like to see.
+# Each training of PDDM ranks the same embedding in three ways: by the local score S, by the distance D, and by a learned
+# global metric D_M. The table shows how far S is ahead, in points of MAP@R, with the 95 % interval over seeds. A local
+# similarity is worth it if the difference is above zero under both protocols. Two cautions: the S of the preset `lab`
+# also sees the pretrained features, which D and D_M do not, and the interval covers seeds, not other classes.
 
 # %%
 inside = within(cells)
-for dataset in found["dataset"].unique():
+for dataset in results["dataset"].unique():
     display(Markdown(f"**{dataset}**"))
     show(tables.ahead(inside, dataset))
 
 # %% [markdown]
 # ## One threshold for all
 #
-# A shop that asks "is this the same product?" needs a threshold rather than a ranking. **TPR** is the share of same-class
-# pairs that are accepted when 1 % of the others pass. The paper's claim is about the last three columns: the pairs are
-# parted into thirds by how densely their items lie, and *one* threshold is used for all of them. Where a global distance
-# accepts nearly all pairs of dense places and hardly any of sparse ones, a local similarity should lie closer together.
+# A shop that asks "is this the same product?" needs a threshold, not a ranking. **TPR** is the share of same-class pairs
+# that are accepted when 1 % of the other pairs pass. The paper's claim is about the last three columns: the pairs are
+# grouped into thirds by the density around their items, and *one* threshold is used for all of them. A global distance
+# accepts nearly all pairs in dense places and hardly any in sparse ones. With a local similarity the three values should
+# be closer together.
 
 # %%
-for dataset in found["dataset"].unique():
+for dataset in results["dataset"].unique():
     for protocol in tables.PROTOCOLS:
         display(Markdown(f"**{dataset}, {tables.PROTOCOLS[protocol]}**"))
-        show(tables.wide(found, "methods", dataset, protocol, tables.SEPARATION))
+        show(tables.wide(results, "methods", dataset, protocol, tables.SEPARATION))
 
 # %% [markdown]
 # ## Beside the paper's numbers
 #
-# The paper trains a whole GoogLeNet on birds (CUB-200-2011) and cars (Cars196). Whoever has these data sets fills the
-# columns on the right: `pddm-lab compare --datasets cub200 cars196`. The settings differ (here only a linear layer is
-# trained), so look at the order of the methods rather than at the height of the numbers.
+# The paper trains a whole GoogLeNet on birds (CUB-200-2011) and cars (Cars196). If you have these data sets, `pddm-lab
+# compare --datasets cub200 cars196` fills the columns on the right. The settings differ (only a linear layer is trained
+# here), so compare the order of the methods rather than the numbers.
 
 # %%
 for dataset in tables.BENCHMARKS:
     display(Markdown(f"**{dataset}**"))
-    rows = tables.published(found, dataset)
-    show(rows) if len(rows) else display(Markdown("No published number is at hand."))
+    rows = tables.published(results, dataset)
+    show(rows) if len(rows) else display(Markdown("There are no published numbers."))

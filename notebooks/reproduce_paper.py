@@ -11,22 +11,22 @@
 # %% [markdown]
 # # Reproduce the paper's table
 #
-# Huang, Loy and Tang, *Local Similarity-Aware Deep Feature Embedding* (NIPS 2016), train on one half of the classes of two
-# data sets, birds (CUB-200-2011) and cars (Cars196), and search among the other half, which the network has never met.
-# **Recall@K** is the share of pictures that find another of their class among the first K.
+# Huang, Loy and Tang, *Local Similarity-Aware Deep Feature Embedding* (NIPS 2016), use two data sets, birds (CUB-200-2011)
+# and cars (Cars196). They train on one half of the classes and search among the other half, which the network has never
+# seen. **Recall@K** is the share of pictures with another picture of their class among the first K results.
 #
-# Nobody has published a reproduction of their numbers so far. This notebook is the whole recipe: with a GPU and the data
-# it trains the preset `paper`, goes on where it was stopped, and fills the table. Without, it shows the published numbers
-# beside an empty row. An empty row is honest: nothing here is estimated or copied.
+# Nobody has published a reproduction of these numbers so far. This notebook is the whole recipe. With a GPU and the data it
+# trains the preset `paper`, resumes if it was stopped, and fills the table. Without them it shows the published numbers
+# beside an empty row. Nothing here is estimated or copied.
 
 # %% tags=["parameters"]
 # fmt: off
 dataset = "cub200"  # str, cub200 or cars196.
-train = False  # bool, Train, or go on with a training that stopped; needs the data, and a GPU to end the same day.
-seeds = [0]  # list, Trainings, one a seed; the table holds their mean.
-changes: dict = {}  # dict, Choices that differ from the preset `paper`, such as {"devices": 2} or {"weights": "googlenet.pth"}.
-data_root = ""  # str, Folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data.
-runs_root = ""  # str, Folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
+train = False  # bool, Train, or resume a stopped training; needs the data, and a GPU to finish within a day.
+seeds = [0]  # list, Seeds, one training each; the table shows their mean.
+changes: dict = {}  # dict, Fields that differ from the preset `paper`, such as {"devices": 2} or {"weights": "googlenet.pth"}.
+data_root = ""  # str, Folder with the data sets; empty: $PDDM_LAB_DATA, or ./data.
+runs_root = ""  # str, Folder with the runs; empty: $PDDM_LAB_RUNS, or ./runs.
 # fmt: on
 
 # %%
@@ -56,16 +56,16 @@ source, root = SOURCES[dataset], data_folder(data_root)
 # %% [markdown]
 # ## The recipe
 #
-# What the paper fixes, the preset takes from it: GoogLeNet pretrained on ImageNet, 227 pixels, features of 128 numbers,
-# the one hardest quadruplet of each batch, the hinges on the scores (margin 0.5) and on the distances (margin 1.0, weight
-# 0.5), weight decay 5e-4. What no source settles is this lab's choice: stochastic gradient descent at 0.01 with a tenth of
-# that for the trunk, 20 000 batches of 64, crops from 256 pixels. The number of steps is chosen on a fifth of the training
-# classes, then all of them are trained on (`refit`). The test classes are looked at once, at the end.
+# The preset uses the paper's settings: GoogLeNet pretrained on ImageNet, 227 pixels, features of 128 numbers, the single
+# hardest quadruplet of each batch, the hinges on the scores (margin 0.5) and on the distances (margin 1.0, weight 0.5),
+# weight decay 5e-4. Where no source gives a value, it is this lab's choice: stochastic gradient descent with a learning
+# rate of 0.01, a tenth of that for the trunk, 20 000 batches of 64, crops from 256 pixels. The number of steps is chosen on
+# a fifth of the training classes, and then all of them are trained on (`refit`). The test classes are used once, at the end.
 
 # %%
 pd.Series(
     {name: value for name, value in config.to_dict().items() if name not in ("notes", "runs_root", "data_root")},
-    name="choice",
+    name="value",
 ).to_frame()
 
 # %% [markdown]
@@ -76,20 +76,20 @@ pd.Series(
 #     pddm-lab data fetch cub200                       # 1.1 GB; cars196: 1.9 GB
 #     papermill notebooks/reproduce_paper.ipynb out.ipynb -p dataset cub200 -p train True
 #
-# The GPU is taken by itself, in bf16 where it can (fp16 on older ones). A batch is 64 pictures at 227 pixels; where the
-# processor decodes them slower than the GPU learns, more cores help (`workers`). Ctrl-C, or the dashboard's stop button,
-# ends the training after its step, and **running the same command again goes on with it**: a checkpoint is written every
-# 1000 steps. Three seeds are `-y "seeds: [0, 1, 2]"`, two GPUs `-y "changes: {devices: 2}"`. A machine without a network
-# needs the weights as a file: `-y "changes: {weights: googlenet.pth}"`.
+# The GPU is used automatically, in bf16 if it supports that and in fp16 otherwise. A batch is 64 pictures of 227 pixels. If
+# the processor decodes them more slowly than the GPU learns, more cores help (`workers`). Ctrl-C, or the dashboard's stop
+# button, ends the training after its current step, and **the same command resumes it**: a checkpoint is written every 1000
+# steps. For three seeds add `-y "seeds: [0, 1, 2]"`, for two GPUs `-y "changes: {devices: 2}"`. Without an internet
+# connection you need the weights as a file: `-y "changes: {weights: googlenet.pth}"`.
 #
-# The longest it can take, from the number of pictures and how many pass through a second:
+# The longest it can take, from the number of pictures and the pictures per second:
 
 # %%
 count = len(seeds) * reproduction.training_images(config)
-display(Markdown(f"{count:,} training pictures at most, for {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}."))
+display(Markdown(f"At most {count:,} training pictures for {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}."))
 estimate = reproduction.hours(config)
 estimate["hours"] = (len(seeds) * estimate["hours"]).map("{:,.1f}".format)
-estimate.rename(columns={"images_per_second": "pictures a second"}).set_index("pictures a second")
+estimate.rename(columns={"images_per_second": "pictures per second"}).set_index("pictures per second")
 
 # %%
 if source.is_present(root):
@@ -109,8 +109,8 @@ else:
     before = [reproduction.begun(one) for one in configs]
     runs = [run for run in before if run and run.status == "finished"]
     for one, run in zip(configs, before, strict=True):
-        state = f"is {run.status} at step {run.info['step']} of {run.info['steps_total']}" if run else "is not begun"
-        display(Markdown(f"`{one.run_name}` {state}. With `train` it is trained, or gone on with."))
+        state = f"is {run.status} at step {run.info['step']} of {run.info['steps_total']}" if run else "has not started"
+        display(Markdown(f"`{one.run_name}` {state}. Set `train` to true to train or resume it."))
 
 # %%
 for run in runs:
@@ -126,17 +126,17 @@ for run in runs:
 # %% [markdown]
 # ## The table
 #
-# Recall@K in %, unseen classes. *D* ranks by the Euclidean distance, *S* by the PDDM score. Numbers that a second text
-# prints as well are "printed"; the others come from one text alone.
+# Recall@K in %, unseen classes. *D* ranks by the Euclidean distance, *S* by the PDDM score. "Printed" numbers appear in two
+# texts. The others appear in one text only and could not be checked.
 
 # %%
-found = reproduction.table(dataset, runs)
-found.set_index("method").map(
+table = reproduction.table(dataset, runs)
+table.set_index("method").map(
     lambda value: "" if value != value else f"{value:.1f}" if isinstance(value, float) else value
 )
 
 # %% [markdown]
-# For orientation, what later methods reach on the same split with larger networks (R@1 in %):
+# For comparison, the results of later methods with larger networks on the same split (R@1 in %):
 
 # %%
 pd.DataFrame(published.STRONGER[dataset], columns=["method", "R@1"]).set_index("method")

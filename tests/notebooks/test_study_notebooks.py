@@ -1,4 +1,4 @@
-"""Compare, ablate and converge: on a few digits they carry out a study and show it; the second one finds it there."""
+"""Compare, ablate and converge run a study on a few digits and show it; a second notebook opens the same study."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pddm_lab.study import list_studies
 
 @pytest.fixture(scope="module")
 def small(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Parameters of a study of seconds."""
+    """Parameters of a study that takes seconds."""
     return {
         "datasets": [f"folder:{few_digits}"], "seeds": 2, "steps": 4, "eval_every": 2, "processes": 1,
         "base": {"resize": 32, "image_size": 32, "views": 1, "classes_per_batch": 4, "workers": 0},
@@ -38,8 +38,8 @@ def test_compare_and_converge_share_a_study(execute: Callable[..., Any], small: 
     compared = execute("compare", **chosen)
     assert figures(compared) == 1
     text = texts(compared)
-    for told in ("PDDM+Quadruplet", "Pretrained features", "p (Holm)", "TPR sparse", "58.3"):
-        assert told in text, told
+    for part in ("PDDM+Quadruplet", "Pretrained features", "p (Holm)", "TPR sparse", "58.3"):
+        assert part in text, part
     (path,) = list_studies(small["runs_root"])
     converged = execute("converge", study=path.name, runs_root=small["runs_root"])
     assert figures(converged) == 2
@@ -52,7 +52,7 @@ def test_ablate_shows_what_each_choice_does(execute: Callable[..., Any], small: 
     assert "loss: E_m only" in texts(ablated) and "difference in %" in texts(ablated)
 
 
-def test_an_unknown_study_and_an_unknown_parameter_are_told(execute: Callable[..., Any], tmp_path: Path) -> None:
+def test_an_unknown_parameter_is_an_error(execute: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(PapermillExecutionError, match="Unknown parameter 'stduy'"):
         execute("converge", stduy="main")
     assert isinstance(nbformat.read(tmp_path / "out.ipynb", as_version=4), nbformat.NotebookNode)

@@ -1,4 +1,4 @@
-"""Transfer: every direction on tiny data in the official layouts, and the numbers kept in a study."""
+"""Transfer: every direction on tiny data in the official layouts; the numbers are saved in a study."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FIGURE = "application/vnd.plotly.v1+json"
 
 
 def make_grocery(data_root: Path, classes: int = 8) -> None:
-    """Noise in a colour per class: two fine classes to a coarse one, and an iconic picture each."""
+    """Noise in one colour per class, with coarse classes of four fine ones and an iconic picture of each."""
     root = data_root / "GroceryStoreDataset" / "dataset"
     (root / "icons").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def test_every_direction(execute, few_digits: Path, tmp_path: Path) -> None:
     text = "\n".join(output.get("data", {}).get("text/markdown", "") for output in outputs)
     assert "have 4 fine and 2 coarse classes" in text
     assert "Unseen classes: 8 photos, one picture of 4 classes" in text
-    assert "Kept in the study `beyond`, as tables" in text
+    assert "Saved in the study `beyond`; its tables" in text
     kept = table(tmp_path / "runs" / "studies" / "beyond")
     assert set(kept["part"]) == {"transfer"}
     assert set(kept["dataset"]) == {"grocery", "grocery, iconic", f"folder:{few_digits}"}
