@@ -112,6 +112,23 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config, monkeypatch, stop_aft
     assert resumed.info["metrics"]["unseen"] == whole.info["metrics"]["unseen"]
 
 
+def test_a_rivals_loss_trains_a_run_that_resumes_with_its_proxies(config, monkeypatch):
+    config = dataclasses.replace(config, loss="arcface", loss_options="scale=16", steps=6, eval_every=2, refit="none")
+    whole = train(config, progress=False)
+    log = whole.metrics()
+    assert set(log[log.protocol == "train"].metric) >= {"loss", "pddm_loss", "mahalanobis_loss"}
+    assert len(whole.quadruplets()) and set(whole.info["metrics"]["unseen"]) == set(SIMILARITIES)
+    assert not [name for name in whole.model_state() if "rival" in name or "loss" in name], "proxies aren't deployed"
+    stops = iter([False] * config.views + [False] * 3 + [True])  # after each view of the features, then each step
+    monkeypatch.setattr(Run, "stop_requested", lambda self: next(stops, False))
+    stopped = train(dataclasses.replace(config, run_name="stopped"), progress=False)
+    assert stopped.status == "stopped" and "rival" in stopped.load_checkpoint()
+    resumed = resume(stopped.path, progress=False)
+    np.testing.assert_array_equal(losses(resumed, "select"), losses(whole, "select"))
+    for name, value in whole.model_state().items():
+        assert torch.equal(resumed.model_state()[name], value), name
+
+
 def test_a_stop_on_request_keeps_the_run_to_go_on_with(config, monkeypatch):
     asked = iter([False] * config.views + [True])  # asked after each view of the features, and after each step
     monkeypatch.setattr(Run, "stop_requested", lambda self: next(asked, False))
