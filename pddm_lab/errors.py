@@ -1,4 +1,4 @@
-"""Errors a user can act on. Each message says what was expected, what came, and what to do."""
+"""Errors a user can act on. Each message says what was expected, what was found, and what to do."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Collection
 
 
 class LabError(Exception):
-    """The base of the lab's own errors: the command line and the pages print its message without a traceback."""
+    """Base of the lab's errors: the command line and the pages show its message without a traceback."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows in place of a traceback: the sentence says what to do."""
+        """The text that IPython shows instead of a traceback."""
         return [f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(LabError):
-    """A choice that is unknown or out of range."""
+    """An option that is unknown or out of range."""
 
 
 class DataError(LabError):
-    """A data set or an image that is missing, broken, or laid out otherwise than expected."""
+    """A data set or an image that is missing, damaged, or has another layout than expected."""
 
 
 class RunError(LabError):
-    """A run or a gallery on disk that is missing, torn or foreign."""
+    """A run or a gallery on disk that is missing, damaged, or not written by this lab."""
 
 
 def unknown_name(what: str, name: str, known: Collection[str]) -> str:

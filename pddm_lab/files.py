@@ -1,7 +1,7 @@
-"""Files of a run, each written under a temporary name and renamed: a reader meets the old one or the new one.
+"""Files of a run, each written under a temporary name and renamed, so that a reader sees the old one or the new one.
 
-Tensors go to safetensors, a checkpoint to torch's own format, which is read as tensors and plain values only. torch is
-imported where it is used: reading the rest of a run doesn't wait for it.
+Tensors are stored as safetensors, a checkpoint in torch's own format, read as tensors and plain values only. torch is
+imported where it is used, so that reading the rest of a run doesn't wait for it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; renamed to `path` on leaving, removed on an error."""
-    # The dot hides it from readers of a parquet folder; the numbers keep two writers apart, sessions of a server too.
+    """A temporary path beside `path` to write to; renamed to `path` at the end, deleted after an error."""
+    # The dot hides it from readers of a parquet folder; the numbers separate processes, and sessions of a server.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         yield temporary
@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write a safetensors file with JSON values beside the tensors."""
+    """Write a safetensors file with tensors and, as JSON, metadata."""
     from safetensors.torch import save_file
 
     # Cloned: channels_last weights are not contiguous and tied ones share memory; safetensors takes neither.
@@ -52,7 +52,7 @@ def read_tensors(path: Path, hint: str) -> tuple[dict[str, Tensor], dict[str, An
     """The tensors of a safetensors file, on the CPU, and its metadata.
 
     Raises:
-        RunError: missing, torn or foreign; `hint` says what to run.
+        RunError: missing, damaged or not written by this lab; `hint` says what to run.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -63,7 +63,7 @@ def read_tensors(path: Path, hint: str) -> tuple[dict[str, Tensor], dict[str, An
             metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(f"{path} is torn or foreign: {error}. {hint}") from error
+        raise RunError(f"{path} is damaged or was not written by this lab: {error}. {hint}") from error
 
 
 def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
@@ -75,24 +75,24 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path, hint: str) -> dict[str, Any]:
-    """What `write_checkpoint` wrote, on the CPU; runs no code of the file.
+    """The content of a checkpoint, on the CPU; runs no code from the file.
 
     Raises:
-        RunError: missing, torn, or holding anything but plain values; `hint` says what to run.
+        RunError: missing, damaged, or with other content than plain values; `hint` says what to run.
     """
     import torch
 
     if not path.is_file():
-        raise RunError(f"{path} is missing: there is nothing to resume from. {hint}")
+        raise RunError(f"{path} is missing, so the run can't be resumed. {hint}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a torn file; all mean the same here
+    except Exception as error:  # torch raises many kinds for a damaged file; all mean the same here
         reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise RunError(f"{path} is torn or foreign: {reason}. {hint}") from error
+        raise RunError(f"{path} is damaged or was not written by this lab: {reason}. {hint}") from error
 
 
 def plain(value: Any) -> Any:
-    """The same as JSON values: numpy and paths turned plain, NaN and infinities to None."""
+    """A value as JSON takes it: numpy and paths become plain values, NaN and infinities None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):

@@ -1,4 +1,4 @@
-"""How work reports what is done, and how it is shown: a progress bar on standard error, or none."""
+"""Progress of work, and the bars that show it on standard error."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import AbstractContextManager, contextmanager
 from tqdm import tqdm
 
 Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what); may raise `Stopped` to end what reports to it."""
+"""Called with (done, total, what); may raise `Stopped` to end the work."""
 
 
-class Stopped(Exception):  # noqa: N818 - no error: someone asked for it
-    """Someone asked to stop."""
+class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
+    """The user asked to stop."""
 
 
 Bar = Callable[[str], AbstractContextManager[Progress]]
-"""Opens a progress bar by name; what it yields takes (done, total, what)."""
+"""Opens a progress bar by name and yields its `Progress`."""
 
 
 def progress_bars(shown: bool) -> Bar:
-    """Progress bars on standard error, or none."""
+    """Progress bars with fixed names, or none."""
 
     @contextmanager
     def bar(what: str) -> Iterator[Progress]:

@@ -23,7 +23,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """Tests of a search run with each index; one that looks into all of its cells finds what a flat one does."""
     monkeypatch.setenv("PDDM_LAB_INDEX", request.param)
     if request.param == "ivf":
-        monkeypatch.setattr(index, "FOUND", 2)
+        monkeypatch.setattr(index, "RECALL", 2)
     return request.param
 
 
@@ -187,10 +187,10 @@ def test_what_was_appended_is_verified(tmp_path: Path) -> None:
         whole = file.read_bytes()
         for place in (-1, len(whole) // 2, 130):
             file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + (whole[place + 1 :] if place != -1 else b""))
-            with pytest.raises(RunError, match=f"{name} was changed"):
+            with pytest.raises(RunError, match=f"{name} has changed"):
                 Gallery.open(gallery.path, verify=True)
         file.write_bytes(whole[:-1])
-        with pytest.raises(RunError, match=f"{name} is torn"):
+        with pytest.raises(RunError, match=f"{name} is damaged"):
             Gallery.open(gallery.path)
         file.write_bytes(whole)
     Gallery.open(gallery.path, verify=True)
@@ -212,18 +212,18 @@ def test_places_from_a_stranger_are_looked_at(tmp_path: Path) -> None:
 def test_changes_that_cannot_be_made_change_nothing(tmp_path: Path) -> None:
     gallery = make(tmp_path, 10)
     ids = gallery.items["id"].tolist()
-    with pytest.raises(RunError, match="'nobody' is not in the gallery"):
+    with pytest.raises(RunError, match="'nobody' is not in the unseen gallery"):
         remove(gallery, [ids[0], "nobody"])
-    with pytest.raises(RunError, match=r"'new/0\.png' is not in the gallery"):
+    with pytest.raises(RunError, match=r"'new/0\.png' is not in the unseen gallery"):
         update(gallery, new_items(1))
     with pytest.raises(RunError, match="no item to search would be left"):
         remove(gallery, ids)
     taken = NewItems(gallery.items.iloc[:1], make_features(1), [b""])
-    with pytest.raises(RunError, match="already: update it"):
+    with pytest.raises(RunError, match="already in the .* gallery: update it"):
         add(gallery, taken)
     twice = new_items(2)
     twice.items["id"] = "same"
-    with pytest.raises(RunError, match="'same' comes twice"):
+    with pytest.raises(RunError, match="'same' occurs twice"):
         add(gallery, twice)
     for wrong in (
         NewItems(new_items(2).items, make_features(3), [b"", b""]),
@@ -253,7 +253,7 @@ def test_a_copy_that_shares_its_files_stays_as_it_is(tmp_path: Path) -> None:
 def test_one_change_at_a_time(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     gallery = make(tmp_path, 10)
-    with changes._alone(gallery.path), pytest.raises(RunError, match="changed by another process"):
+    with changes._locked(gallery.path), pytest.raises(RunError, match="changed by another process"):
         add(gallery, new_items(1))
     assert len(add(gallery, new_items(1))) == 11
     assert len(add(gallery, new_items(1, first=1))) == 12, "from an older view of it"

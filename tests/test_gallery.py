@@ -1,4 +1,4 @@
-"""Galleries: stored and read back, torn ones named, search and re-ranking against slow loops, maps."""
+"""Galleries: stored and read back, damaged ones named, search and re-ranking against slow loops, maps."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(gallery.rows("gallery"), np.arange(10, 40))
     assert steps == [(done, 40, "thumbnails") for done in range(1, 41)]
     assert gallery.index_of(gallery.items["id"][17]) == 17
-    with pytest.raises(RunError, match="'nothing' is not in the gallery"):
+    with pytest.raises(RunError, match="'nothing' is not in the unseen gallery"):
         gallery.index_of("nothing")
 
     thumb = gallery.thumb(33)
@@ -114,47 +114,47 @@ def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
     file = tmp_path / "unseen" / name
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
-    with pytest.raises(RunError, match=f"{name} is torn"):
+    with pytest.raises(RunError, match=f"{name} is damaged"):
         Gallery.open(file.parent)
     file.unlink()
-    with pytest.raises(RunError, match=f"{name} is torn.*got nothing"):
+    with pytest.raises(RunError, match=f"{name} is damaged.*got no file"):
         Gallery.open(file.parent)
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(RunError, match=f"{name} was changed"):
+    with pytest.raises(RunError, match=f"{name} has changed"):
         Gallery.open(file.parent, verify=True)
 
 
-def test_foreign_files_of_the_right_size_are_named(tmp_path: Path) -> None:
+def test_unknown_files_of_the_right_size_are_named(tmp_path: Path) -> None:
     make(tmp_path)
     for name in ("features.npy", "items.parquet", "thumbs.npy"):
         file = tmp_path / "unseen" / name
         whole = file.read_bytes()
         file.write_bytes(bytes(len(whole)))
-        with pytest.raises(RunError, match=f"{name} is torn or foreign"):
+        with pytest.raises(RunError, match=f"{name} is damaged or was not"):
             Gallery.open(file.parent)
         file.write_bytes(whole)
     np.save(file, np.array([{}] * 3, dtype=object))  # a pickle
     manifest = json.loads((file.parent / "manifest.json").read_text())
     manifest["files"]["thumbs.npy"]["bytes"] = file.stat().st_size
     (file.parent / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(RunError, match=r"thumbs\.npy is torn or foreign: .*Python objects"):
+    with pytest.raises(RunError, match=r"thumbs\.npy is damaged or was not written by this lab: .*Python objects"):
         Gallery.open(file.parent)
     np.save(file, np.zeros(7, dtype=np.int64))
     manifest["files"]["thumbs.npy"]["bytes"] = file.stat().st_size
     (file.parent / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(RunError, match="differ in how many items"):
+    with pytest.raises(RunError, match="different numbers of items"):
         Gallery.open(file.parent)
 
 
-def test_a_manifest_that_is_torn_or_foreign_is_named(tmp_path: Path) -> None:
+def test_a_damaged_or_unknown_manifest_is_named(tmp_path: Path) -> None:
     make(tmp_path)
     file = tmp_path / "unseen" / "manifest.json"
     whole = json.loads(file.read_text())
     for text, message in (
-        ("{", "is torn"),
-        ("[]", "is foreign"),
-        ('{"format": 1}', "is foreign"),
-        (json.dumps(whole | {"files": {}}), "is foreign"),
+        ("{", "is damaged"),
+        ("[]", "was not written by this lab"),
+        ('{"format": 1}', "was not written by this lab"),
+        (json.dumps(whole | {"files": {}}), "was not written by this lab"),
         (json.dumps(whole | {"format": 3}), "update this lab"),
     ):
         file.write_text(text)

@@ -1,4 +1,4 @@
-"""Runs on disk: what is written comes back, and what is torn, foreign or missing is named."""
+"""Runs on disk: what is written comes back, and what is damaged, unknown or missing is named."""
 
 from __future__ import annotations
 
@@ -94,16 +94,16 @@ def test_a_root_that_cannot_hold_runs_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"format": 1, "na', "torn"),
-        ("\x00\x00", "torn"),
-        ("[1, 2]", "foreign"),
-        ('{"name": "x"}', "foreign"),
+        ('{"format": 1, "na', "is damaged"),
+        ("\x00\x00", "is damaged"),
+        ("[1, 2]", "was not written by this lab"),
+        ('{"name": "x"}', "was not written by this lab"),
     ],
 )
-def test_a_torn_or_foreign_run_is_named(root: Path, text: str, message: str) -> None:
+def test_a_damaged_or_unknown_run_is_named(root: Path, text: str, message: str) -> None:
     run = make(root)
     (run.path / "run.json").write_text(text)
-    with pytest.raises(RunError, match=rf"run\.json is {message}"):
+    with pytest.raises(RunError, match=rf"run\.json {message}"):
         Run.open(run.path)
     (broken,) = list_runs(root)
     assert isinstance(broken, BrokenRun)
@@ -123,7 +123,7 @@ def test_other_versions_are_refused(root: Path) -> None:
         Run.open(run.path)
     with pytest.raises(RunError, match=r"expected run\.json"):
         Run.open(root)
-    with pytest.raises(RunError, match="is no run"):
+    with pytest.raises(RunError, match="is not a run"):
         Run.open(file)
 
 
@@ -212,16 +212,16 @@ def test_truncating_drops_later_steps_and_phases(root: Path) -> None:
     assert run.metrics().empty
 
 
-@pytest.mark.parametrize("damage", ["torn", "empty", "foreign"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "unknown"])
 def test_a_damaged_part_is_named(root: Path, damage: str) -> None:
     run = make(root)
     run.log_metrics(1, "select", "train", "", {"loss": 1.0})
     run.flush()
     (part,) = (run.path / "metrics.parquet").iterdir()
-    if damage == "foreign":
+    if damage == "unknown":
         pd.DataFrame({"other": [1]}).to_parquet(part)
     else:
-        part.write_bytes(part.read_bytes()[: 200 if damage == "torn" else 0])
+        part.write_bytes(part.read_bytes()[: 200 if damage == "cut" else 0])
     with pytest.raises(RunError, match=part.name):
         run.metrics()
 
@@ -239,7 +239,7 @@ def test_logging_every_step_is_cheap_and_flushes_by_itself(root: Path) -> None:
     assert len(run.quadruplets(["step"])) == 500 * 64
 
 
-def test_the_model_comes_back_and_a_torn_one_is_named(root: Path) -> None:
+def test_the_model_comes_back_and_a_damaged_one_is_named(root: Path) -> None:
     run = make(root)
     with pytest.raises(RunError, match=r"model\.safetensors is missing"):
         run.model_state()
@@ -253,7 +253,7 @@ def test_the_model_comes_back_and_a_torn_one_is_named(root: Path) -> None:
     file = run.path / "model.safetensors"
     for content in (file.read_bytes()[:100], b"", b"not a model at all"):
         file.write_bytes(content)
-        with pytest.raises(RunError, match=r"model\.safetensors is torn or foreign"):
+        with pytest.raises(RunError, match=r"model\.safetensors is damaged or was not written by this lab"):
             run.model_state()
 
 
@@ -275,7 +275,7 @@ def test_the_checkpoint_comes_back_and_runs_no_code(root: Path, capsys: pytest.C
     file = run.path / "last.ckpt"
     for content in (file.read_bytes()[:50], b"", pickle.dumps(Trap(), protocol=2)):
         file.write_bytes(content)
-        with pytest.raises(RunError, match=r"last\.ckpt is torn or foreign"):
+        with pytest.raises(RunError, match=r"last\.ckpt is damaged or was not written by this lab"):
             run.load_checkpoint()
     assert "ran code" not in capsys.readouterr().out
 
@@ -361,7 +361,7 @@ def test_a_comparison_holds_metrics_and_differing_choices(root: Path) -> None:
 def test_a_gallery_that_is_not_there_is_an_error(root: Path) -> None:
     run = make(root)
     assert run.protocols() == []
-    with pytest.raises(RunError, match="no gallery 'unseen'"):
+    with pytest.raises(RunError, match="no unseen gallery"):
         run.gallery("unseen")
 
 

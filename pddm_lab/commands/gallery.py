@@ -41,7 +41,7 @@ def add(run: RunName, folder: _Folder, protocol: _Protocol = "unseen", runs_root
     classes, new = pictures.new.items["class_name"].nunique(), len(pictures.new_classes)
     what = f"{_count(classes, 'class', 'classes')}, {new or 'none'} of them new"
     added = f"Added {_count(len(pictures.new.items), 'item')} of {what}."
-    _print_change(added, changed, before, after, pictures.passed_over)
+    _print_change(added, changed, before, after, pictures.skipped)
 
 
 @gallery.command
@@ -60,7 +60,7 @@ def update(run: RunName, folder: _Folder, protocol: _Protocol = "unseen", runs_r
         pictures = new_items.to_update(changed, before, Path(folder).expanduser(), report)
     after = changes.update(before, pictures.new)
     updated = f"Updated {_count(len(pictures.new.items), 'item')}."
-    _print_change(updated, changed, before, after, pictures.passed_over)
+    _print_change(updated, changed, before, after, pictures.skipped)
 
 
 @gallery.command

@@ -1,18 +1,18 @@
-"""The files of a gallery: written one by one under temporary names, the manifest last.
+"""The files of a gallery, each written under a temporary name and renamed, the manifest last.
 
 gallery/<protocol>/
   features.npy           (items, dim) float32, memory-mapped
   items.parquet          id, label, class_name, role: query, gallery or both
   thumbs.bin thumbs.npy  JPEGs end to end, and where each begins, (items + 1,) int64
   distributions.parquet  similarity, left, right, positive, negative: the histograms of the evaluation
-  map.parquet            id, x, y, radius, overlap: drawn later, by maps.py; one of an older lab has id, x, y alone
-  manifest.json          counts, and size and SHA-256 of every file: its presence means complete
+  map.parquet            id, x, y, radius, overlap: drawn later (umap_layout.py); older versions wrote only id, x, y
+  manifest.json          counts, and size and SHA-256 of every file: if it exists, the gallery is complete
 
-A row is an item's place in all of them. Items that come later (upkeep.py) are appended to features.npy, thumbs.bin and
-thumbs.npy, of which nothing is ever overwritten: a reader's memory-mapped files stay what they were. Their headers then
-count the items that they were written with, and the manifest's sizes those that there are; bytes beyond are of a change
-that came to no end. items.parquet is followed by items-<change>.parquet: the items that live, each with its place in
-the files that grow.
+A row is an item's place in all of them. New items (changes.py) are appended to features.npy, thumbs.bin and thumbs.npy.
+Nothing in these is ever overwritten, so a reader's memory-mapped files stay the same. Their headers count the items at
+first writing, and the manifest's sizes those there are now; bytes beyond belong to a change that was interrupted.
+After a change, items-<change>.parquet replaces items.parquet: the current items, each with its place in the files that
+grow.
 """
 
 from __future__ import annotations
@@ -34,32 +34,24 @@ from PIL import Image
 from pddm_lab.errors import RunError
 from pddm_lab.files import replacing
 from pddm_lab.metrics.separation import Distribution
+from pddm_lab.progress import Progress
 
 FORMAT = 1
 CHANGED_FORMAT = 2
-"""Of a gallery that was changed since it was written."""
+"""Format of a gallery that was changed since it was written."""
 ROLES = ("query", "gallery", "both")
 THUMB_SIDE = 96
 """Longer side of a thumbnail, in pixels."""
-WRITE_ANEW = "`pddm-lab resume` writes a run's galleries anew"
-
-Progress = Callable[[int, int, str], None]
-"""Called with how many are done, of how many, and what they are."""
-
+REWRITE = "Restore it, or resume the run with `pddm-lab resume RUN`; if it is finished, train it again"
 COLUMNS = ["id", "label", "class_name", "role"]
 GROWING = ("features.npy", "thumbs.bin", "thumbs.npy")
 _FILES = (*GROWING, "items.parquet", "distributions.parquet")
 
 
 def write_files(
-    path: Path,
-    protocol: str,
-    features: Float[np.ndarray, "items dim"],
-    items: pd.DataFrame,
-    load_image: Callable[[int], Image.Image],
-    distributions: Mapping[str, Distribution],
-    progress: Progress | None,
-) -> None:
+    path: Path, protocol: str, features: Float[np.ndarray, "items dim"], items: pd.DataFrame,
+    load_image: Callable[[int], Image.Image], distributions: Mapping[str, Distribution], progress: Progress | None,
+) -> None:  # fmt: skip
     """Write a gallery's folder; arguments as for `Gallery.write`."""
     items = items[COLUMNS].reset_index(drop=True)
     features = np.ascontiguousarray(features, dtype=np.float32)
@@ -80,44 +72,36 @@ def write_files(
         np.save(file, offsets)
     with replacing(path / "distributions.parquet") as temporary:
         _distribution_frame(distributions).to_parquet(temporary, index=False)
-    write_manifest(
-        path,
-        {
-            "format": FORMAT,
-            "protocol": protocol,
-            "items": len(items),
-            "dim": features.shape[1],
-            "roles": count_roles(items),
-            "pairs": {name: {"scored": d.pairs_scored, "total": d.pairs_total} for name, d in distributions.items()},
-            "map": None,
-            "files": {name: fingerprint(path / name) for name in _FILES},
-        },
-    )
+    manifest = {
+        "format": FORMAT, "protocol": protocol, "items": len(items), "dim": features.shape[1],
+        "roles": count_roles(items),
+        "pairs": {name: {"scored": d.pairs_scored, "total": d.pairs_total} for name, d in distributions.items()},
+        "map": None, "files": {name: fingerprint(path / name) for name in _FILES},
+    }  # fmt: skip
+    write_manifest(path, manifest)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """manifest.json of a gallery's folder.
 
     Raises:
-        RunError: missing, torn, foreign, or of a newer lab.
+        RunError: missing, damaged, not written by this lab, or of a newer version.
     """
     file = path / "manifest.json"
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunError(f"{path} holds no complete gallery: expected {file.name} in it. {WRITE_ANEW}.") from None
+        raise RunError(f"{path} has no complete gallery: expected {file.name} in it. {REWRITE}.") from None
     except (ValueError, OSError) as error:
-        raise RunError(f"{file} is torn: expected JSON, {error}. {WRITE_ANEW}.") from error
+        raise RunError(f"{file} is damaged: expected JSON, got {error}. {REWRITE}.") from error
     needed = {"format", "protocol", "items", "dim", "pairs", "map", "files"}
     if not isinstance(manifest, dict) or not needed <= manifest.keys():
-        raise RunError(f"{file} is foreign: expected {', '.join(sorted(needed))} in it. {WRITE_ANEW}.")
+        raise RunError(f"{file} was not written by this lab: expected {', '.join(sorted(needed))} in it. {REWRITE}.")
     if manifest["format"] not in (FORMAT, CHANGED_FORMAT):
-        raise RunError(
-            f"{file} has format {manifest['format']!r}, expected {FORMAT} or {CHANGED_FORMAT}: update this lab to read "
-            "it."
-        )
+        expected = f"expected {FORMAT} or {CHANGED_FORMAT}"
+        raise RunError(f"{file} has format {manifest['format']!r}, {expected}: update this lab to read it.")
     if not {*_FILES, items_name(manifest)} - {"items.parquet"} <= manifest["files"].keys():
-        raise RunError(f"{file} is foreign: expected {', '.join(_FILES)} in its files. {WRITE_ANEW}.")
+        raise RunError(f"{file} was not written by this lab: expected {', '.join(_FILES)} in its files. {REWRITE}.")
     return manifest
 
 
@@ -128,7 +112,7 @@ def items_name(manifest: Mapping[str, Any]) -> str:
 
 
 def read_items(path: Path, manifest: Mapping[str, Any]) -> tuple[pd.DataFrame, Int[np.ndarray, " items"] | None]:
-    """The items, and the place of each in the files that grow; None where it is their row."""
+    """The items, and the place of each in the files that grow; None if the places are the rows."""
     items = pd.read_parquet(path / items_name(manifest))
     return (items[COLUMNS], items["place"].to_numpy()) if "place" in items else (items, None)
 
@@ -137,7 +121,7 @@ def map_array(file: Path, size: int) -> np.ndarray:
     """The array in the first `size` bytes of an .npy file, memory-mapped, with what was appended to it.
 
     Raises:
-        ValueError: no such array.
+        ValueError: the file holds something else.
     """
     with open(file, "rb") as opened:
         np.lib.format.read_magic(opened)
@@ -145,7 +129,7 @@ def map_array(file: Path, size: int) -> np.ndarray:
         start = opened.tell()
     row = kind.itemsize * int(np.prod(shape[1:], dtype=np.int64))
     if kind.hasobject or by_columns or not shape or not row or (size - start) % row:
-        raise ValueError("expected rows of numbers, got Python objects, columns or a part of a row")
+        raise ValueError("expected rows of numbers, got Python objects, columns or part of a row")
     return np.memmap(file, kind, "r", start, ((size - start) // row, *shape[1:]))
 
 
@@ -155,19 +139,19 @@ def map_bytes(file: Path, size: int) -> UInt8[np.ndarray, " bytes"]:
 
 
 def check_files(path: Path, manifest: Mapping[str, Any], verify: bool) -> None:
-    """Raise RunError where a file isn't what the manifest says: its size, or with `verify` its SHA-256."""
+    """Raise RunError if the size of a file, or with `verify` its SHA-256, differs from the manifest's."""
     for name, expected in manifest["files"].items():
         file = path / name
         size, wanted = file.stat().st_size if file.is_file() else -1, expected["bytes"]
         if size < wanted or (size > wanted and name not in GROWING):
-            came = "nothing" if size < 0 else f"{size} bytes"
-            raise RunError(f"{file} is torn: expected {wanted} bytes, got {came}. {WRITE_ANEW}.")
+            actual = "no file" if size < 0 else f"{size} bytes"
+            raise RunError(f"{file} is damaged: expected {wanted} bytes, got {actual}. {REWRITE}.")
         if verify and not _is_unchanged(file, expected):
-            raise RunError(f"{file} was changed: its SHA-256 is not the manifest's. {WRITE_ANEW}.")
+            raise RunError(f"{file} has changed: expected the SHA-256 in the manifest, got another. {REWRITE}.")
 
 
 def _is_unchanged(file: Path, expected: Mapping[str, Any]) -> bool:
-    """Whether each part of a file, the one it was written with and those that were appended, has its SHA-256."""
+    """Whether each part of a file, the first one and those appended later, has its SHA-256."""
     parts = expected.get("appended", [])
     parts = [{**expected, "bytes": expected["bytes"] - sum(part["bytes"] for part in parts)}, *parts]
     with open(file, "rb") as opened:
@@ -188,13 +172,13 @@ def count_roles(items: pd.DataFrame) -> dict[str, int]:
 
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Write manifest.json of a gallery's folder: what makes it complete."""
+    """Write manifest.json, which makes a gallery complete."""
     with replacing(path / "manifest.json") as temporary:
         temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 def fingerprint(file: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file, as the manifest has them."""
+    """Size and SHA-256 of a file, as in the manifest."""
     with open(file, "rb") as opened:
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
 
@@ -202,11 +186,10 @@ def fingerprint(file: Path) -> dict[str, Any]:
 def _write_thumbs(
     file: Path, items: int, load_image: Callable[[int], Image.Image], progress: Progress | None
 ) -> Int[np.ndarray, " offsets"]:
-    """Write every item's JPEG, and return where each begins and the last one ends."""
-
+    """Write every item's JPEG; returns where each begins and the last one ends."""
     sizes: list[int] = []
     with open(file, "wb") as out, ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
-        for start in range(0, items, 256):  # in parts, so that a failure ends it and results don't pile up
+        for start in range(0, items, 256):  # in parts, so that a failure stops it and results don't pile up
             for data in pool.map(lambda row: thumbnail(load_image(row)), range(start, min(start + 256, items))):
                 sizes.append(out.write(data))
                 if progress:
@@ -215,7 +198,7 @@ def _write_thumbs(
 
 
 def thumbnail(image: Image.Image) -> bytes:
-    """A picture's thumbnail as a JPEG; the picture stays as it is."""
+    """A picture's thumbnail as a JPEG; the picture is not changed."""
     image = image.convert("RGB")  # a copy, whatever the mode
     image.thumbnail((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS, reducing_gap=2)
     buffer = io.BytesIO()

@@ -1,6 +1,6 @@
-"""A gallery: the embedded items of one protocol, opened, searched and re-ranked. Its files: gallery_files.py.
+"""A gallery: the embedded items of one protocol, opened, searched and re-ranked. Its files: files.py.
 
-An open gallery never changes. What changes one on disk, and gives another to search: upkeep.py.
+An open gallery never changes. Functions that change one on disk and return a new one: changes.py.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from PIL import Image
 
 from pddm_lab.errors import RunError
 from pddm_lab.gallery.files import (
-    WRITE_ANEW,
-    Progress,
+    REWRITE,
     check_files,
     items_name,
     map_array,
@@ -33,6 +32,7 @@ from pddm_lab.gallery.files import (
 from pddm_lab.gallery.index import Index, IndexChoice
 from pddm_lab.gallery.umap_layout import MapDrawing, start_map, write_map
 from pddm_lab.metrics.separation import Distribution
+from pddm_lab.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ __all__ = ["Gallery", "MapDrawing", "SearchResult", "start_map", "write_map"]
 
 
 class Reranker(Protocol):
-    """What is asked of a similarity here."""
+    """A similarity that re-ranks the shortlist of one query."""
 
     name: str
 
@@ -49,7 +49,7 @@ class Reranker(Protocol):
 
 
 class BatchReranker(Protocol):
-    """What is asked of a similarity that ranks the shortlists of many queries at once."""
+    """A similarity that scores the shortlists of many queries at once."""
 
     def candidates(self, queries: Tensor, gallery: Tensor, rows: Tensor) -> Tensor: ...
 
@@ -59,21 +59,21 @@ class SearchResult:
     """One query's shortlist, ranked by Euclidean distance and by further similarities."""
 
     table: pd.DataFrame
-    """The shortlist, nearest first: row, id, class_name, and for each similarity its value (larger = more similar, so
-    that Euclidean's is -D) under its name and its rank from 1 under <name>_rank."""
+    """The shortlist, nearest first: row, id, class_name, and for each similarity its value (larger = more similar;
+    for Euclidean -D) under its name and its rank from 1 under <name>_rank."""
     similarities: tuple[str, ...]
-    """Those that ranked, euclidean first."""
+    """The similarities of the ranks, euclidean first."""
     seconds: dict[str, float]
     """Time of each stage: search, and each re-ranking under its similarity's name."""
 
     def ranked(self, name: str, k: int | None = None) -> pd.DataFrame:
-        """The best k by a similarity: rank, row, id, class_name, value, rank_change (places an item rises against the
-        Euclidean ranking, negative where it falls)."""
+        """The best k by a similarity: rank, row, id, class_name, value, rank_change (places an item rises from its
+        Euclidean rank, negative if it falls)."""
         order = self.table.sort_values(f"{name}_rank")[:k]
-        found = order[[f"{name}_rank", "row", "id", "class_name", name]].set_axis(
-            ["rank", "row", "id", "class_name", "value"], axis=1
-        )
-        return found.assign(rank_change=order["euclidean_rank"] - order[f"{name}_rank"]).reset_index(drop=True)
+        ranks, columns = order[f"{name}_rank"], order[["row", "id", "class_name"]]
+        table = columns.assign(value=order[name], rank_change=order["euclidean_rank"] - ranks)
+        table.insert(0, "rank", ranks)
+        return table.reset_index(drop=True)
 
 
 class Gallery:
@@ -85,7 +85,7 @@ class Gallery:
         self.protocol = str(manifest["protocol"])
         self._choice = choice
         size = {name: int(entry["bytes"]) for name, entry in manifest["files"].items()}
-        # Items have rows, without gaps; features and thumbnails stay where they were written, at the items' places.
+        # Items have rows without gaps; features and thumbnails stay where they were written, at the items' places.
         self._stored: np.ndarray = self._read("features.npy", lambda file: map_array(file, size[file.name]))
         self._offsets: np.ndarray = self._read("thumbs.npy", lambda file: map_array(file, size[file.name]))
         self._thumbs: np.ndarray = self._read("thumbs.bin", lambda file: map_bytes(file, size[file.name]))
@@ -94,21 +94,19 @@ class Gallery:
         self._index: Index | None = None
         items = len(self.items) if self._places is None else len(self._stored)
         if len({len(self._stored), items, len(self._offsets) - 1}) != 1:
-            raise RunError(f"{path} is torn: its files differ in how many items they hold. {WRITE_ANEW}.")
+            raise RunError(f"{path} is damaged: its files have different numbers of items. {REWRITE}.")
         if self._places is not None and not _are_places(self._places, items):
-            raise RunError(f"{path / items_name(manifest)} is torn: expected places from 0 to {items - 1}.")
+            raise RunError(
+                f"{path / items_name(manifest)} is damaged: expected places from 0 to {items - 1}. {REWRITE}."
+            )
 
     @staticmethod
     def write(
-        path: str | Path,
-        protocol: str,
-        features: Float[np.ndarray, "items dim"],
-        items: pd.DataFrame,
-        load_image: Callable[[int], Image.Image],
-        distributions: Mapping[str, Distribution],
+        path: str | Path, protocol: str, features: Float[np.ndarray, "items dim"], items: pd.DataFrame,
+        load_image: Callable[[int], Image.Image], distributions: Mapping[str, Distribution],
         progress: Progress | None = None,
-    ) -> Gallery:
-        """Store a gallery, in place of the one there was.
+    ) -> Gallery:  # fmt: skip
+        """Store a gallery; it replaces one in the same folder.
 
         Args:
             path: its folder.
@@ -120,7 +118,7 @@ class Gallery:
             progress: called with (thumbnails made, items, "thumbnails").
 
         Raises:
-            ValueError: items and features don't fit together.
+            ValueError: items and features don't match.
         """
         write_files(Path(path), protocol, features, items, load_image, distributions, progress)
         return Gallery.open(path)
@@ -131,12 +129,12 @@ class Gallery:
 
         Args:
             path: its folder.
-            verify: also compare every file's SHA-256 with the manifest's; without it, only the sizes.
+            verify: also compare every file's SHA-256 with the manifest's, not only its size.
             index: auto, flat, ivf or ivf:CELLS (index.py); empty: $PDDM_LAB_INDEX, else auto.
 
         Raises:
-            RunError: a file is missing, torn or foreign.
-            ConfigError: no such index.
+            RunError: a file is missing, damaged or not written by this lab.
+            ConfigError: unknown index.
         """
         path, choice = Path(path), IndexChoice.of(index)
         while True:
@@ -145,19 +143,21 @@ class Gallery:
                 check_files(path, manifest, verify)
                 return cls(path, manifest, choice)
             except RunError:
-                if read_manifest(path) == manifest:  # else it was changed between
+                if read_manifest(path) == manifest:  # else it was changed in the meantime
                     raise
 
     def reopened(self) -> Gallery:
-        """The gallery as its files are now, with this one's index as `take_index` does; this one goes on as it is."""
+        """The gallery as its files are now, with a changed copy of this one's index (`take_index`)."""
         other = Gallery.open(self.path)
         other._choice = self._choice
         other.take_index(self)
         return other
 
     def take_index(self, before: Gallery) -> None:
-        """Where this is the same gallery after some changes and the index of before is built: search by a changed copy
-        of that, instead of building one."""
+        """Use a changed copy of an earlier index instead of building one.
+
+        Does nothing unless `before` is this gallery before some changes, and its index is built.
+        """
         index, mine, its = before._index, *(one.manifest["files"]["features.npy"] for one in (self, before))
         appended = its.get("appended", [])
         same = mine["sha256"] == its["sha256"] and mine.get("appended", [])[: len(appended)] == appended
@@ -166,7 +166,7 @@ class Gallery:
 
     @cached_property
     def features(self) -> Float[np.ndarray, "items dim"]:
-        """A feature per item: memory-mapped, or read into memory where items were removed. Not to be written to."""
+        """A feature per item, read-only: memory-mapped, or in memory if items were removed."""
         if self._places is None or len(self._places) == len(self._stored):
             return self._stored
         features = self._stored[self._places]
@@ -178,9 +178,9 @@ class Gallery:
 
     @property
     def map(self) -> pd.DataFrame | None:
-        """id, x, y, radius, overlap of every item, in their order (maps.py); None until the map is drawn.
+        """id, x, y, radius, overlap of every item, in their order (umap_layout.py); None until the map is drawn.
 
-        A map that an older lab drew has no radius and no overlap.
+        Maps of older versions have no radius and no overlap.
         """
         file = self.path / "map.parquet"
         return self._read("map.parquet", pd.read_parquet) if file.is_file() else None
@@ -189,23 +189,21 @@ class Gallery:
     def distributions(self) -> dict[str, Distribution]:
         """Similarity -> distribution of its pairs."""
         frame = self._read("distributions.parquet", pd.read_parquet)
+        pairs = self.manifest["pairs"]
         return {
             str(name): Distribution(
-                np.append(bins["left"], bins["right"].iloc[-1]),
-                bins["positive"].to_numpy(),
-                bins["negative"].to_numpy(),
-                self.manifest["pairs"][name]["scored"],
-                self.manifest["pairs"][name]["total"],
+                np.append(bins["left"], bins["right"].iloc[-1]), bins["positive"].to_numpy(),
+                bins["negative"].to_numpy(), pairs[name]["scored"], pairs[name]["total"],
             )
             for name, bins in frame.groupby("similarity", sort=False)
-        }
+        }  # fmt: skip
 
     @cached_property
     def _rows(self) -> dict[str, int]:
-        # Made when first asked for: of a million items it takes a second and a half.
+        # Made at first use: it takes a second and a half for a million items.
         rows = {str(name): row for row, name in enumerate(self.items["id"])}
         if len(rows) != len(self):
-            raise RunError(f"{self.path / 'items.parquet'} is torn: it names an item twice. {WRITE_ANEW}.")
+            raise RunError(f"{self.path / 'items.parquet'} is damaged: it names an item twice. {REWRITE}.")
         return rows
 
     def thumb(self, row: int) -> bytes:
@@ -214,7 +212,7 @@ class Gallery:
         return self._thumbs[self._offsets[place] : self._offsets[place + 1]].tobytes()
 
     def rows(self, role: str) -> Int[np.ndarray, " rows"]:
-        """Rows of the items that are queries ("query") or that are searched ("gallery"); "both" are either."""
+        """Rows of the items that are queries ("query") or that are searched ("gallery"); "both" counts as either."""
         return np.flatnonzero(self.items["role"].isin([role, "both"]))
 
     def index_of(self, item: str) -> int:
@@ -224,19 +222,17 @@ class Gallery:
             RunError: no such item.
         """
         if item not in self._rows:
-            raise RunError(
-                f"{item!r} is not in the gallery {self.protocol!r}: expected one of its {len(self)} item ids."
-            )
+            raise RunError(f"{item!r} is not in the {self.protocol} gallery: expected one of its {len(self)} item ids.")
         return self._rows[item]
 
     def search(
         self, features: Float[np.ndarray, "queries dim"], k: int, exclude: int | None = None
     ) -> tuple[Int[np.ndarray, "queries k"], Float[np.ndarray, "queries k"]]:
-        """The nearest items that are searched.
+        """The nearest items among those that are searched.
 
         Args:
             features: queries.
-            k: how many; fewer come where there are fewer.
+            k: number of items; fewer if there are fewer.
             exclude: a row to leave out: the query itself.
 
         Returns:
@@ -245,26 +241,24 @@ class Gallery:
         index = self._built_index()
         features = np.ascontiguousarray(features, dtype=np.float32)
         excluded = exclude is not None and bool(np.isin(self._places_of(np.array([exclude])), index.places)[0])
-        distances, found = index.search(features, max(min(k + excluded, len(index.places)), 1))
+        distances, nearest = index.search(features, max(min(k + excluded, len(index.places)), 1))
         if self._places is not None:
-            found = np.searchsorted(self._places, found)
-        if excluded:  # left out of each line, or its last where it wasn't among them
-            out = found == exclude
-            out[~out.any(1), -1] = True
-            found, distances = (values[~out].reshape(len(found), -1) for values in (found, distances))
-        return found[:, :k], distances[:, :k]
+            nearest = np.searchsorted(self._places, nearest)
+        if excluded:  # drop it from each line, or the last item if it isn't there
+            drop = nearest == exclude
+            drop[~drop.any(1), -1] = True
+            nearest, distances = (values[~drop].reshape(len(nearest), -1) for values in (nearest, distances))
+        return nearest[:, :k], distances[:, :k]
 
     def rerank(
-        self,
-        queries: Float[np.ndarray, "queries dim"],
-        found: Int[np.ndarray, "queries shortlist"],
+        self, queries: Float[np.ndarray, "queries dim"], shortlists: Int[np.ndarray, "queries shortlist"],
         similarity: BatchReranker,
-    ) -> tuple[Int[np.ndarray, "queries shortlist"], Float[np.ndarray, "queries shortlist"]]:
-        """Order what `search` found for each query anew, by a similarity.
+    ) -> tuple[Int[np.ndarray, "queries shortlist"], Float[np.ndarray, "queries shortlist"]]:  # fmt: skip
+        """Re-rank the shortlist of each query by a similarity.
 
         Args:
             queries: features.
-            found: rows of each query's shortlist.
+            shortlists: rows, as `search` returns them.
             similarity: on the CPU.
 
         Returns:
@@ -272,48 +266,41 @@ class Gallery:
         """
         import torch
 
-        used, place = np.unique(found, return_inverse=True)
-        nearest = torch.from_numpy(self._features_of(used))
-        asked = torch.from_numpy(np.array(queries, dtype=np.float32))
-        scores = similarity.candidates(asked, nearest, torch.from_numpy(place.reshape(found.shape)))
+        used, place = np.unique(shortlists, return_inverse=True)
+        features, rows = torch.from_numpy(self._features_of(used)), torch.from_numpy(place.reshape(shortlists.shape))
+        scores = similarity.candidates(torch.from_numpy(np.array(queries, dtype=np.float32)), features, rows)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
-        return np.take_along_axis(found, order.numpy(), axis=1), scores.numpy()
+        return np.take_along_axis(shortlists, order.numpy(), axis=1), scores.numpy()
 
     def search_by(
-        self,
-        query: Float[np.ndarray, " dim"],
-        similarities: Sequence[Reranker],
-        shortlist: int = 100,
+        self, query: Float[np.ndarray, " dim"], similarities: Sequence[Reranker], shortlist: int = 100,
         exclude: int | None = None,
-    ) -> SearchResult:
-        """Search by distance, then order the nearest anew by each of some similarities.
+    ) -> SearchResult:  # fmt: skip
+        """Search by distance, then re-rank the nearest by each similarity.
 
         Args:
             query: one feature.
-            similarities: on the CPU; Euclidean needn't be among them.
+            similarities: on the CPU; the Euclidean rank is always there.
             shortlist: how many of the nearest are ranked.
             exclude: a row to leave out: the query itself.
         """
         import torch
 
-        query, similarities = (
-            np.array(query, dtype=np.float32),
-            [one for one in similarities if one.name != "euclidean"],
-        )
+        query = np.array(query, dtype=np.float32)
+        similarities = [one for one in similarities if one.name != "euclidean"]
         start = time.perf_counter()
-        found, distances = (values[0] for values in self.search(query[None], shortlist, exclude))
+        rows, distances = (values[0] for values in self.search(query[None], shortlist, exclude))
         seconds = {"search": time.perf_counter() - start}
-        places = np.arange(1, len(found) + 1)
-        table = self.items.loc[found, ["id", "class_name"]].assign(row=found, euclidean=-distances)
-        table["euclidean_rank"] = places
-        nearest = torch.from_numpy(self._features_of(found))
-        asked, every = torch.from_numpy(query), torch.arange(len(found))
+        ranks = np.arange(1, len(rows) + 1)
+        table = self.items.loc[rows, ["id", "class_name"]].assign(row=rows, euclidean=-distances)
+        table["euclidean_rank"] = ranks
+        features, every = torch.from_numpy(self._features_of(rows)), torch.arange(len(rows))
         for similarity in similarities:
             start = time.perf_counter()
-            ranked, scores = similarity.rerank(asked, nearest, every)
+            ranked, scores = similarity.rerank(torch.from_numpy(query), features, every)
             seconds[similarity.name] = time.perf_counter() - start
-            order = ranked.numpy().argsort()  # from the shortlist's order to this one's
-            table[similarity.name], table[f"{similarity.name}_rank"] = scores.numpy()[order], places[order]
+            order = ranked.numpy().argsort()  # the rank of each item of the shortlist
+            table[similarity.name], table[f"{similarity.name}_rank"] = scores.numpy()[order], ranks[order]
         return SearchResult(table.reset_index(drop=True), ("euclidean", *(one.name for one in similarities)), seconds)
 
     def _built_index(self) -> Index:
@@ -321,7 +308,7 @@ class Gallery:
             if self._index is None:
                 places = self._places_of(self.rows("gallery"))
                 if not len(places):
-                    raise RunError(f"The gallery {self.protocol!r} has no item to search. {WRITE_ANEW}.")
+                    raise RunError(f"The {self.protocol} gallery has no item to search. {REWRITE}.")
                 self._index = Index.of(self._stored, places, self._choice)
             return self._index
 
@@ -329,7 +316,7 @@ class Gallery:
         return rows if self._places is None else self._places[rows]
 
     def _features_of(self, rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "rows dim"]:
-        """A copy, whichever way they are stored."""
+        """A copy."""
         return np.ascontiguousarray(self._stored[self._places_of(rows)])
 
     def _read(self, name: str, read: Callable[[Path], Any]) -> Any:
@@ -337,9 +324,11 @@ class Gallery:
             return read(self.path / name)
         except Exception as error:  # numpy, pandas and pyarrow raise many kinds; all mean the same here
             reason = str(error).partition("\n")[0].rstrip(".")
-            raise RunError(f"{self.path / name} is torn or foreign: {reason}. {WRITE_ANEW}.") from error
+            raise RunError(
+                f"{self.path / name} is damaged or was not written by this lab: {reason}. {REWRITE}."
+            ) from error
 
 
 def _are_places(places: np.ndarray, count: int) -> bool:
-    """Whether these are ascending, and all below a count."""
+    """Whether these are ascending and below a count."""
     return not len(places) or (places[0] >= 0 and places[-1] < count and bool((np.diff(places) > 0).all()))

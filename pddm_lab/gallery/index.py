@@ -1,9 +1,9 @@
-"""The index that finds a gallery's nearest items: exact up to 100 000 items, an inverted file of FAISS beyond.
+"""The index of a gallery's nearest items: exact up to 100 000 items, an inverted file of FAISS beyond.
 
-It is made of the features whenever a gallery is first searched, never stored: an index file is untrusted input. And it
-is never changed, so that searches need no lock: of changed items a changed copy is made, at a fraction of the time.
+It is built from the features at the first search and never stored, since an index file is untrusted input. It is never
+changed either, so searches need no lock: when items change, a changed copy is made, in a fraction of the time.
 
-An item's number is its place in features.npy, which it keeps as long as it lives.
+An item's number is its place in features.npy, which it keeps until it is removed.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from jaxtyping import Float, Int
 from pddm_lab.errors import ConfigError
 
 FLAT_ITEMS = 100_000
-"""Up to here every item is compared with the query; beyond, those of the cells that lie nearest to it."""
-FOUND = 0.98
-"""Share of the nearest `NEAREST` that an inverted file is to find: so many cells are looked into."""
+"""Up to this many items the query is compared with all; beyond, with those of the nearest cells."""
+RECALL = 0.98
+"""Share of the nearest `NEAREST` items that an inverted file must return: this sets how many cells are searched."""
 NEAREST = 100
-TRIED = 100
-"""Items whose neighbours are looked for, to see how many cells that takes."""
+RECALL_QUERIES = 100
+"""Queries that measure this share."""
 VARIABLE = "PDDM_LAB_INDEX"
 _FEWEST_CELLS = 4
 _TRAINED_ON = 40
-"""Items a cell that the cells are laid out with: more take longer and place them no better."""
+"""Training items per cell: more take longer and place the cells no better."""
 _ROUNDS = 6
 _AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
 class IndexChoice:
-    """What index is to be built."""
+    """Which index to build."""
 
     kind: str = "auto"
     """flat, ivf, or auto: by the number of items."""
     cells: int = 0
-    """That an inverted file looks into; 0: as many as it takes to find `FOUND` of the nearest."""
+    """Cells that an inverted file searches; 0: as many as `RECALL` takes."""
 
     @staticmethod
     def of(text: str = "") -> IndexChoice:
@@ -50,35 +50,33 @@ class IndexChoice:
         """
         text = text or os.environ.get(VARIABLE, "") or "auto"
         kind, _, cells = text.partition(":")
-        counted = text == kind or (kind == "ivf" and cells.isdecimal() and int(cells) > 0)
-        if kind not in ("auto", "flat", "ivf") or not counted:
+        valid = text == kind or (kind == "ivf" and cells.isdecimal() and int(cells) > 0)
+        if kind not in ("auto", "flat", "ivf") or not valid:
             raise ConfigError(f"The index ({VARIABLE}) expects auto, flat, ivf or ivf:CELLS, got {text!r}.")
         return IndexChoice(kind, int(cells or 0))
 
     def flat(self, items: int) -> bool:
-        """Whether every item is compared, of so many."""
+        """Whether the query is compared with all of this many items."""
         return self.kind == "flat" or (self.kind == "auto" and items <= FLAT_ITEMS)
 
 
 class Index:
-    """The nearest of some items by Euclidean distance. Build one with `Index.of`."""
+    """Nearest items by Euclidean distance. Build one with `Index.of`."""
 
-    def __init__(self, index: Any, places: Int[np.ndarray, " items"], choice: IndexChoice, laid_out: int) -> None:
-        self._index, self._choice, self._laid_out = index, choice, laid_out
+    def __init__(self, index: Any, places: Int[np.ndarray, " items"], choice: IndexChoice, trained_for: int) -> None:
+        self._index, self._choice, self._trained_for = index, choice, trained_for
         self.places = places
-        """Of the items it holds, ascending."""
+        """Places of the indexed items, ascending."""
         self.cells = 0
-        """Looked into for each query; 0 where all items are compared."""
+        """Cells searched for each query; 0 if the query is compared with all items."""
 
     @staticmethod
-    def of(
-        features: Float[np.ndarray, "places dim"], places: Int[np.ndarray, " items"], choice: IndexChoice
-    ) -> Index:  # fmt: skip
+    def of(features: Float[np.ndarray, "places dim"], places: Int[np.ndarray, " items"], choice: IndexChoice) -> Index:
         """Build the index of the items at some places.
 
         Args:
             features: of all places, memory-mapped: they are read in parts.
-            places: ascending, one at least.
+            places: ascending, at least one.
             choice: which index.
         """
         import faiss
@@ -88,7 +86,7 @@ class Index:
             built = Index(faiss.IndexIDMap(faiss.IndexFlatL2(dim)), places, choice, len(places))
             built._add(features, places)
             return built
-        # Half the memory in half precision: what it costs in order is far below what the cells leave out.
+        # Half precision halves the memory; the error is far below that of the cells left out.
         count = max(min(round(2 * len(places) ** 0.5), len(places) // 2), 1)
         half = faiss.ScalarQuantizer.QT_fp16
         index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatL2(dim), dim, count, half, faiss.METRIC_L2, False)
@@ -98,25 +96,25 @@ class Index:
         index.train(np.ascontiguousarray(features[sample]))
         built = Index(index, places, choice, len(places))
         built._add(features, places)
-        tried = np.sort(rng.choice(places, min(len(places), TRIED), replace=False))
-        built.cells = min(choice.cells, count) or built._cells_needed(np.ascontiguousarray(features[tried]))
+        queries = np.sort(rng.choice(places, min(len(places), RECALL_QUERIES), replace=False))
+        built.cells = min(choice.cells, count) or built._cells_needed(np.ascontiguousarray(features[queries]))
         return built
 
     def changed(self, features: Float[np.ndarray, "places dim"], places: Int[np.ndarray, " items"]) -> Index | None:
-        """The index of other places of the same gallery: a copy, without what is gone and with what is new.
+        """A copy of the index without removed places and with new ones of the same gallery.
 
-        None where it is better built anew: too much changed for the cells to lie well.
+        None if it must be built again, since the kind of index changes or too many items changed for the cells.
         """
         import faiss
 
-        too_many = not self._laid_out / 2 <= len(places) <= 2 * self._laid_out
+        too_many = not self._trained_for / 2 <= len(places) <= 2 * self._trained_for
         if not len(places) or self._choice.flat(len(places)) == bool(self.cells) or (self.cells and too_many):
             return None
-        gone = np.setdiff1d(self.places, places, assume_unique=True)
-        other = Index(faiss.clone_index(self._index), places, self._choice, self._laid_out)
+        removed = np.setdiff1d(self.places, places, assume_unique=True)
+        other = Index(faiss.clone_index(self._index), places, self._choice, self._trained_for)
         other.cells = self.cells
-        if len(gone):
-            other._index.remove_ids(gone)
+        if len(removed):
+            other._index.remove_ids(removed)
         other._add(features, np.setdiff1d(places, self.places, assume_unique=True))
         return other
 
@@ -124,21 +122,21 @@ class Index:
         self, queries: Float[np.ndarray, "queries dim"], k: int
     ) -> tuple[Float[np.ndarray, "queries k"], Int[np.ndarray, "queries k"]]:
         """Euclidean distances and places of the k nearest, nearest first; k is at most the number of items."""
-        squares, found = self._look(queries, k, self.cells)
-        if (found < 0).any():  # too few items in the cells looked into: look into all
-            squares, found = self._look(queries, k, self._index.nlist)
-        return np.sqrt(np.maximum(squares, 0)), found
+        squares, places = self._search_cells(queries, k, self.cells)
+        if (places < 0).any():  # too few items in these cells: search all
+            squares, places = self._search_cells(queries, k, self._index.nlist)
+        return np.sqrt(np.maximum(squares, 0)), places
 
-    def _look(self, queries: np.ndarray, k: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    def _search_cells(self, queries: np.ndarray, k: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
         import faiss
 
         if not cells:
             return self._index.search(queries, k)
-        looked_into = faiss.SearchParametersIVF()
-        looked_into.nprobe = cells
-        # faiss's addition for torch, which other libraries switch on, keeps the search of arrays under this name.
+        parameters = faiss.SearchParametersIVF()
+        parameters.nprobe = cells
+        # faiss's torch support, which other libraries switch on, keeps the search of arrays under this name.
         search = getattr(self._index, "search_numpy", self._index.search)
-        return search(queries, k, params=looked_into)
+        return search(queries, k, params=parameters)
 
     def _add(self, features: np.ndarray, places: np.ndarray) -> None:
         for start in range(0, len(places), _AT_ONCE):
@@ -147,10 +145,10 @@ class Index:
 
     def _cells_needed(self, queries: Float[np.ndarray, "queries dim"]) -> int:
         nearest, every, cells = min(NEAREST, len(self.places)), self._index.nlist, min(_FEWEST_CELLS, self._index.nlist)
-        _, exact = self._look(queries, nearest, every)
+        _, exact = self._search_cells(queries, nearest, every)
         while cells < every:
-            _, found = self._look(queries, nearest, cells)
-            if np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]) >= FOUND:
+            _, places = self._search_cells(queries, nearest, cells)
+            if np.mean([np.isin(a, b).mean() for a, b in zip(exact, places, strict=True)]) >= RECALL:
                 break
             cells = min(2 * cells, every)
         return cells

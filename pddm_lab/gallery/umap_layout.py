@@ -1,10 +1,10 @@
-"""Maps: a gallery's features laid out in two dimensions by UMAP, drawn once and stored as coordinates.
+"""Maps: a gallery's features laid out in two dimensions by UMAP and stored as coordinates.
 
-`start_map` draws in a process of its own: importing UMAP compiles for some 12 seconds, which other work can overlap.
-A gallery too small or too uniform for UMAP gets the two principal components instead, and its manifest says why.
+`start_map` draws in its own process: importing UMAP takes some 12 seconds, and other work can go on meanwhile.
+A gallery too small or too uniform for UMAP gets its two principal components instead, and its manifest says why.
 
-A map can't keep every neighbourhood. How far it did is stored with it, item by item: `overlap`, the share of the item's
-nearest others by features that are its nearest others on the map too.
+No map keeps every neighbourhood. `overlap` is stored for each item: the share of its nearest neighbours by features
+that are its nearest neighbours on the map too.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from pddm_lab.gallery.files import fingerprint, map_array, read_items, read_mani
 from pddm_lab.metrics.density import nearest, radius_from, shared
 
 NEIGHBOURS = 15
-"""Neighbours that UMAP joins, and that `overlap` compares."""
+"""Neighbours that UMAP connects and `overlap` compares."""
 SEED = 0
 
 _FEW_ITEMS = 5
-_FAST_EPOCHS = 200  # less than UMAP's own 500 up to 10 000 items: half the time, and the layout has settled
+_FAST_EPOCHS = 200  # less than UMAP's own 500 up to 10 000 items: half the time, and the layout no longer changes much
 
 
 def write_map(path: str | Path) -> str:
-    """Draw the map of a gallery: map.parquet with id, x, y, radius, overlap, and how it was drawn in the manifest.
+    """Draw the map of a gallery: write map.parquet (id, x, y, radius, overlap), and the method in the manifest.
 
     Args:
         path: the gallery's folder.
@@ -41,7 +41,7 @@ def write_map(path: str | Path) -> str:
         "umap" or "pca".
 
     Raises:
-        RunError: no complete gallery there.
+        RunError: the folder has no complete gallery.
     """
     path = Path(path)
     manifest = read_manifest(path)
@@ -61,42 +61,36 @@ def write_map(path: str | Path) -> str:
 
 
 def trust(
-    places: Float[np.ndarray, "items 2"],
-    distances: Float[np.ndarray, "rows neighbours"],
-    neighbours: Int[np.ndarray, "rows neighbours"],
-    rows: Int[np.ndarray, " rows"] | None = None,
-) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-    """How dense the place of each item is among the features, and how far the map kept its neighbourhood.
+    places: Float[np.ndarray, "items 2"], distances: Float[np.ndarray, "rows neighbours"],
+    neighbours: Int[np.ndarray, "rows neighbours"], rows: Int[np.ndarray, " rows"] | None = None,
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:  # fmt: skip
+    """The density around each item by features, and how well the map keeps its neighbourhood.
 
     Args:
         places: of all items on the map.
-        distances: to the nearest others by features, as `neighbourhoods.nearest` gives them.
-        neighbours: rows of these.
-        rows: the items they are of; None for all.
+        distances: to the nearest neighbours by features, as `nearest` in metrics/density.py returns them.
+        neighbours: rows of these neighbours.
+        rows: the items; None for all.
 
     Returns:
-        Local radius, and overlap: the share of the neighbours that are as near on the map, 0 to 1.
+        Local radius, and overlap: the share of the neighbours that are nearest on the map too, 0 to 1.
     """
     on_map = nearest(places, neighbours.shape[1], rows)[1]
     return radius_from(distances), shared(neighbours, on_map)
 
 
 class MapDrawing:
-    """A process that draws the maps of the galleries it is given, one after the other."""
+    """A process that draws the maps of galleries, one after the other."""
 
     def __init__(self, paths: Iterable[str | Path] = ()) -> None:
-        """Start it: it prepares at once, and draws what comes."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "pddm_lab.gallery.umap_layout"],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        """Start the process, which imports UMAP at once."""
+        command = [sys.executable, "-m", "pddm_lab.gallery.umap_layout"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for path in paths:
             self.add(path)
 
     def add(self, path: str | Path) -> None:
-        """Have a complete gallery's map drawn."""
+        """Draw the map of a complete gallery."""
         assert self._process.stdin
         try:
             self._process.stdin.write(f"{Path(path).resolve()}\n")
@@ -105,7 +99,7 @@ class MapDrawing:
             self.wait()
 
     def wait(self) -> None:
-        """Wait until all are drawn.
+        """Wait until all maps are drawn.
 
         Raises:
             RunError: the process failed.
@@ -113,38 +107,33 @@ class MapDrawing:
         _, errors = self._process.communicate()
         if self._process.returncode:
             last = (errors.strip().splitlines() or ["killed"])[-1]
-            raise RunError(f"The map could not be drawn: its process ended with {self._process.returncode}, {last}")
+            raise RunError(f"The map could not be drawn: its process failed with {self._process.returncode}, {last}")
 
 
 def start_map(*paths: str | Path) -> MapDrawing:
-    """Draw the maps of galleries in a process of its own; `add` gives it more, `wait` waits for it."""
+    """Draw the maps of galleries in another process; see `MapDrawing`."""
     return MapDrawing(paths)
 
 
 def _lay_out(
-    features: Float[np.ndarray, "items dim"],
-    distances: Float[np.ndarray, "items neighbours"],
+    features: Float[np.ndarray, "items dim"], distances: Float[np.ndarray, "items neighbours"],
     neighbours: Int[np.ndarray, "items neighbours"],
-) -> tuple[Float[np.ndarray, "items 2"], str, str]:
-    """Coordinates, how they were made, and why not by UMAP."""
+) -> tuple[Float[np.ndarray, "items 2"], str, str]:  # fmt: skip
+    """Coordinates, the method, and why it isn't UMAP."""
     different = len(np.unique(features, axis=0))
     if different < _FEW_ITEMS:
-        return (
-            _principal_components(features),
-            "pca",
-            f"UMAP needs {_FEW_ITEMS} different items or more, got {different}.",
-        )
+        reason = f"UMAP needs {_FEW_ITEMS} different items or more, got {different}."
+        return _principal_components(features), "pca", reason
     try:
         return _umap(features, distances, neighbours), "umap", ""
-    except Exception as error:  # whatever UMAP or its compiler met, a plainer map is better than none
+    except Exception as error:  # whatever failed in UMAP or its compiler, a simpler map is better than none
         return _principal_components(features), "pca", f"UMAP failed: {error}"
 
 
 def _umap(
-    features: Float[np.ndarray, "items dim"],
-    distances: Float[np.ndarray, "items neighbours"],
+    features: Float[np.ndarray, "items dim"], distances: Float[np.ndarray, "items neighbours"],
     neighbours: Int[np.ndarray, "items neighbours"],
-) -> Float[np.ndarray, "items 2"]:
+) -> Float[np.ndarray, "items 2"]:  # fmt: skip
     import warnings
 
     import umap
@@ -154,22 +143,18 @@ def _umap(
     neighbours = np.hstack([itself, neighbours[:, : NEIGHBOURS - 1]])
     distances = np.hstack([np.zeros_like(itself, np.float32), distances[:, : NEIGHBOURS - 1]])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of given neighbours it can't transform further items: not asked for
+        warnings.simplefilter("ignore")  # it can't transform further items with given neighbours: not needed here
         layout = umap.UMAP(
-            n_neighbors=neighbours.shape[1],
-            init="pca",
-            n_epochs=_FAST_EPOCHS,
-            random_state=SEED,
-            n_jobs=1,
+            n_neighbors=neighbours.shape[1], init="pca", n_epochs=_FAST_EPOCHS, random_state=SEED, n_jobs=1,
             precomputed_knn=(neighbours, distances, None),
-        ).fit_transform(features)
+        ).fit_transform(features)  # fmt: skip
     if not np.isfinite(layout).all():
         raise ValueError("it gave coordinates that are not finite")
     return layout.astype(np.float32)
 
 
 def _principal_components(features: Float[np.ndarray, "items dim"]) -> Float[np.ndarray, "items 2"]:
-    """The first two, 0 where there are fewer."""
+    """The first two; 0 if there are fewer."""
     places = np.zeros((len(features), 2), dtype=np.float32)
     if len(features):
         left, sizes, _ = np.linalg.svd(features - features.mean(0), full_matrices=False)
@@ -177,14 +162,14 @@ def _principal_components(features: Float[np.ndarray, "items dim"]) -> Float[np.
     return places
 
 
-def _draw_what_comes() -> None:
+def _draw_from_stdin() -> None:
     import contextlib
 
-    with contextlib.suppress(ImportError):  # said in the manifest of the first map instead
-        import umap  # noqa: F401 - takes long: before the first path arrives
+    with contextlib.suppress(ImportError):  # the manifest of the first map reports it instead
+        import umap  # noqa: F401 - slow: done before the first path arrives
     for line in sys.stdin:
         write_map(line.rstrip("\n"))
 
 
 if __name__ == "__main__":
-    _draw_what_comes()
+    _draw_from_stdin()

@@ -1,4 +1,4 @@
-"""The runs under a root: listed, compared, and averaged over their seeds. What a single one is: run.py."""
+"""List the runs in a folder, compare them, and average them over their seeds. A single run: run.py."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WHERE = ("data_root", "runs_root", "run_name", "notes", "workers")
-"""Choices that say where a run lies, what it is called and who loads its images, and change nothing in it."""
+"""Options about where a run is, its name and its worker processes; they don't change its results."""
 
-_TRACES = ("run.json", "model.safetensors", "last.ckpt", "metrics.parquet")
+_FILES = ("run.json", "model.safetensors", "last.ckpt", "metrics.parquet")
 
 
 @dataclass(frozen=True)
 class BrokenRun:
-    """A folder among the runs that can't be read as one."""
+    """A run's folder that can't be read."""
 
     path: Path
     reason: str
-    """What was expected and what came, in a sentence."""
+    """One sentence: what was expected and what was found."""
 
     @property
     def name(self) -> str:
@@ -37,22 +37,22 @@ class BrokenRun:
 
 
 def list_runs(root: str | Path = "") -> list[Run | BrokenRun]:
-    """All runs under a root (empty: the default one), newest first; what can't be read comes as a BrokenRun.
+    """All runs in a root folder (empty: the default one), newest first; those that can't be read as a BrokenRun.
 
-    A folder that holds nothing of a run is left out, and a root that doesn't exist has none.
+    Folders without any file of a run are left out.
     """
-    found: list[tuple[str, str, Run | BrokenRun]] = []
+    runs: list[tuple[str, str, Run | BrokenRun]] = []
     folder = runs_root(str(root))
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.startswith(".") or not any((path / name).exists() for name in _TRACES):
+        if path.name.startswith(".") or not any((path / name).exists() for name in _FILES):
             continue
         try:
             run = Run.open(path)
-            found.append((str(run.info["created"]), run.name, run))
+            runs.append((str(run.info["created"]), run.name, run))
         except RunError as error:
             changed = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
-            found.append((changed, path.name, BrokenRun(path, str(error))))
-    return [run for _, _, run in sorted(found, key=lambda entry: entry[:2], reverse=True)]
+            runs.append((changed, path.name, BrokenRun(path, str(error))))
+    return [run for _, _, run in sorted(runs, key=lambda entry: entry[:2], reverse=True)]
 
 
 def find_run(name: str, root: str | Path = "") -> Run:
@@ -72,11 +72,11 @@ class Comparison:
     metrics: pd.DataFrame
     """Final metrics, long: run, protocol, similarity, metric, value."""
     config: pd.DataFrame
-    """The choices that differ: one row per field, one column per run."""
+    """The options that differ: one row per field, one column per run."""
 
 
 def compare_runs(runs: Iterable[Run]) -> Comparison:
-    """The final metrics of runs, and the choices in which they differ."""
+    """The final metrics of runs, and the options in which they differ."""
     import pandas as pd
 
     runs = list(runs)
@@ -94,7 +94,7 @@ def compare_runs(runs: Iterable[Run]) -> Comparison:
 
 
 def measured_alike(runs: Iterable[Run]) -> bool:
-    """Whether runs were measured on the same items in the same split, so that their numbers compare."""
+    """Whether runs were measured on the same items and split, so that their numbers can be compared."""
     return len({_split(run) for run in runs}) == 1
 
 
@@ -104,36 +104,36 @@ def _split(run: Run) -> tuple[object, ...]:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs on the same data and split, made by the same choices but for their seeds."""
+    """Runs on the same data and split with the same options except for their seeds."""
 
     runs: tuple[Run, ...]
 
     @property
     def name(self) -> str:
-        """The first run's name stands for all."""
+        """The first run's name."""
         return self.runs[0].name
 
     @property
     def seeds(self) -> list[int]:
-        """The different seeds, in order."""
+        """The distinct seeds, in order."""
         return sorted({run.config.seed for run in self.runs})
 
 
 def groups(runs: Iterable[Run]) -> list[Group]:
-    """Runs put together that differ in their seeds alone, in the order in which the first of each comes."""
-    found: dict[str, list[Run]] = {}
+    """Runs grouped so that those of a group differ only in their seeds, in the order of each group's first run."""
+    members: dict[str, list[Run]] = {}
     for run in runs:
-        told = {name: value for name, value in run.config.to_dict().items() if name not in ("seed", *WHERE)}
-        found.setdefault(repr((_split(run), told)), []).append(run)
-    return [Group(tuple(members)) for members in found.values()]
+        options = {name: value for name, value in run.config.to_dict().items() if name not in ("seed", *WHERE)}
+        members.setdefault(repr((_split(run), options)), []).append(run)
+    return [Group(tuple(of_group)) for of_group in members.values()]
 
 
 def spread(groups: Iterable[Group]) -> pd.DataFrame:
-    """Final metrics of groups: their mean over the seeds, and how far seeds spread.
+    """Final metrics of groups: mean and standard deviation over the seeds.
 
     Returns:
         Long, as `Comparison.metrics`, with the group's name as `run`; `value` is the mean, `std` the sample standard
-        deviation (NaN for one seed), `seeds` how many seeds have the value. Runs of one seed count once, by their mean.
+        deviation (NaN for one seed), `seeds` the number of seeds. Runs with equal seeds are averaged first.
     """
     groups = list(groups)
     metrics = compare_runs(run for group in groups for run in group.runs).metrics
@@ -145,11 +145,11 @@ def mean_log(groups: Iterable[Group], logs: Mapping[str, pd.DataFrame]) -> pd.Da
 
     Args:
         groups: of runs.
-        logs: each run's metrics by the run's name.
+        logs: run's name -> its metrics.
 
     Returns:
-        The columns of a log with `run`, the group's name, `std` and `seeds` as in `spread`; `seconds` is their mean.
-        A step that some seeds didn't come to is the mean of those that did.
+        The columns of a log and `run` (the group's name), `std` and `seeds` as in `spread`; `seconds` is the mean. A
+        step that not all seeds reached is the mean of those that did.
     """
     import pandas as pd
 
@@ -159,7 +159,7 @@ def mean_log(groups: Iterable[Group], logs: Mapping[str, pd.DataFrame]) -> pd.Da
 
 
 def _over_seeds(table: pd.DataFrame, groups: list[Group], keys: list[str]) -> pd.DataFrame:
-    """Mean and spread of `value` over seeds (and the mean of `seconds`) for each group and each of the keys."""
+    """Mean and standard deviation of `value` (and the mean of `seconds`) over seeds for each group and key."""
     of_run = {run.name: (group.name, run.config.seed) for group in groups for run in group.runs}
     table = table.assign(
         run=table["run"].map({name: group for name, (group, _) in of_run.items()}),
@@ -167,5 +167,5 @@ def _over_seeds(table: pd.DataFrame, groups: list[Group], keys: list[str]) -> pd
     ).dropna(subset="value")
     means = {name: (name, "mean") for name in ("value", "seconds") if name in table}
     by_seed = table.groupby(["run", *keys, "seed"], sort=False, observed=True).agg(**means).reset_index()
-    found = by_seed.groupby(["run", *keys], sort=False, observed=True)
-    return found.agg(**means, std=("value", "std"), seeds=("value", "size")).reset_index()
+    by_group = by_seed.groupby(["run", *keys], sort=False, observed=True)
+    return by_group.agg(**means, std=("value", "std"), seeds=("value", "size")).reset_index()

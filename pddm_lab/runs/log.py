@@ -1,7 +1,7 @@
-"""The logs of a run: parquet folders that only grow, so that a page can read one while the training adds to it.
+"""The logs of a run: parquet folders that only grow, so that a page can read them during the training.
 
 <log>.parquet/part-<number>-<last step>.parquet, numbered in the order written. `pandas.read_parquet` reads the folder
-as one table. Nothing is written twice but a part that a resumed training has to cut.
+as one table. A part is only written again if a resumed training has to cut it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PHASES = ("select", "refit", "evaluate", "gallery", "done")
-"""In order: choose the best step on validation classes, train again on all of them, measure, build the galleries."""
+"""In order: choose the best step on validation classes, train again on all classes, measure, build the galleries."""
 
 METRICS = {
     "step": "int64",
@@ -38,22 +38,20 @@ EUCLIDEAN = {
     **dict.fromkeys(("e_i", "e_j", "e_k", "e_l", "e_class_i", "e_class_k", "e_class_l"), "string"),
     **dict.fromkeys(("e_s_ij", "e_s_ik", "e_s_jl", "e_d_ij", "e_d_ik", "e_d_jl"), "float32"),
 }
-"""What Euclidean mining would have taken instead of a quadruplet; optional: older logs lack it."""
+"""The quadruplet that Euclidean mining would have chosen; optional, since older logs lack it."""
 
 
 def quadruplet_columns(
-    ids: np.ndarray,
-    classes: np.ndarray,
-    mined: tuple[np.ndarray, np.ndarray],
+    ids: np.ndarray, classes: np.ndarray, mined: tuple[np.ndarray, np.ndarray],
     euclidean: tuple[np.ndarray, np.ndarray] | None = None,
-) -> dict[str, np.ndarray]:
-    """One batch's quadruplets as columns of the log, but for phase and step.
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """The quadruplets of a batch as columns of the log, without phase and step.
 
     Args:
         ids: of the batch's items, (items,).
         classes: names of their classes, (items,).
         mined: i, j, k, l as positions in the batch, (4, quads), and their S, D and slacks, (8, quads).
-        euclidean: what Euclidean mining takes instead, (4, quads), and its S and D, (6, quads).
+        euclidean: the choice of Euclidean mining, (4, quads), and its S and D, (6, quads).
     """
     columns: dict[str, np.ndarray] = {}
     for prefix, kinds, part in (("", QUADRUPLETS, mined), ("e_", EUCLIDEAN, euclidean)):
@@ -67,10 +65,10 @@ def quadruplet_columns(
 
 
 def coded_table(parts: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Quadruplets in memory as `Log.table` reads them, texts as dictionaries.
+    """Quadruplets in memory as the table that `Log.table` reads, texts as dictionaries.
 
     Args:
-        parts: columns of each batch, phase and step among them; these may be plain values.
+        parts: columns of each batch; phase and step may be plain values.
     """
     import pyarrow as pa
 
@@ -84,9 +82,9 @@ class Log:
     """One growing table of fixed columns; every row has a `phase` and a `step`."""
 
     def __init__(self, path: Path, columns: dict[str, str], optional: dict[str, str] | None = None) -> None:
-        """A log in the folder `path` (made at the first write), with columns name -> arrow type.
+        """A log in the folder `path` (created at the first write), with columns name -> arrow type.
 
-        Optional columns came later than the first logs: those that lack them are read with nulls there.
+        Older logs lack the optional columns; they are read as nulls.
         """
         self.path, self.optional = path, optional or {}
         self.columns = columns | self.optional
@@ -95,17 +93,14 @@ class Log:
         self._next: int | None = None
 
     def add(self, values: Mapping[str, Any], count: int, step: int) -> None:
-        """Buffer `count` rows: columns of that length, or plain values that all these rows share.
-
-        Optional columns may be left out.
-        """
+        """Buffer `count` rows: columns of that length or plain values; optional columns may be missing."""
         if count:
             values = dict.fromkeys(self.optional) | dict(values)
             self._chunks.append(({name: _column(values[name], count) for name in self.columns}, count))
             self._last_step = max(self._last_step, step)
 
     def write(self) -> None:
-        """Write the buffered rows as one new part."""
+        """Write the buffered rows as a new part."""
         if not self._chunks:
             return
         import pyarrow as pa
@@ -120,24 +115,19 @@ class Log:
         self._chunks.clear()
 
     def read(self, names: list[str] | None = None) -> pd.DataFrame:
-        """What is written, or some columns of it, in the order written; no rows before the first part.
-
-        A part that was written before there was an optional column has nulls in it.
+        """All written rows, or some columns of them, in the order written.
 
         Raises:
-            RunError: a part is torn or foreign.
+            RunError: a part is damaged or was not written by this lab.
         """
         return self.table(names).to_pandas()
 
     def table(self, names: list[str] | None = None, coded: bool = False) -> pa.Table:
-        """The same as an arrow table.
+        """The same as `read`, as an arrow table.
 
         Args:
             names: columns; all of them by default.
             coded: texts as dictionaries, one for all parts: a million rows then take a tenth of the time and memory.
-
-        Raises:
-            RunError: a part is torn or foreign.
         """
         import pyarrow as pa
 
@@ -147,7 +137,7 @@ class Log:
         return whole.unify_dictionaries() if coded else whole
 
     def truncate_after(self, phase: str, step: int) -> None:
-        """Keep the rows up to a step of a phase; a part that straddles it is written again under its name."""
+        """Keep the rows up to a step of a phase; a part across this step is written again under its name."""
         at = PHASES.index(phase)
         for part, table in self._tables(list(self.columns)):
             order = np.array([PHASES.index(name) for name in table["phase"].to_pylist()])
@@ -177,11 +167,11 @@ class Log:
                         table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
                 yield part, table.select(names).cast(schema)
             except FileNotFoundError:
-                continue  # dropped by the training that resumed meanwhile
+                continue  # deleted by a training that was resumed meanwhile
             except (pa.ArrowException, KeyError, OSError) as error:
                 reason = str(error).partition("\n")[0].rstrip(".")
-                message = f"{part} is torn or foreign: expected parquet with the columns {', '.join(names)}, {reason}."
-                raise RunError(f"{message} Delete this part to read the others.") from error
+                message = f"{part} is damaged or was not written by this lab: expected columns {', '.join(names)}"
+                raise RunError(f"{message}, got {reason}. Delete this part to read the others.") from error
 
 
 def _schema(columns: Mapping[str, str], coded: bool = False) -> pa.Schema:
@@ -199,7 +189,7 @@ def _write_part(path: Path, table: pa.Table) -> None:
 
 
 def _column(values: Any, count: int) -> np.ndarray:
-    """`count` values: a column as it is, a plain value repeated."""
+    """`count` values: a column unchanged, or a plain value repeated."""
     if values is None or isinstance(values, str):
         return np.full(count, values, dtype=object)
     array = np.asarray(values)

@@ -1,4 +1,4 @@
-"""A run's trained model and similarities, loaded from its folder, and pictures embedded by it."""
+"""Load a run's trained model and similarities, and embed pictures with it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
+from torch import Tensor, nn
 
 from pddm_lab.errors import RunError
 from pddm_lab.model.embedding import MetricModel, learned_similarities
@@ -18,38 +19,25 @@ from pddm_lab.runs.run import Run
 from pddm_lab.similarities import LEARNED, SIMILARITIES
 
 LONGEST_SHAPE = 50
-"""Of a picture that is longer than this many times its width, the middle is looked at: the centred square is all that
-the network sees."""
+"""A picture longer than this many times its width is cropped to its middle; the network sees the centred square."""
 
 
 def load_model(run: Run) -> MetricModel:
     """A run's trained model, on the CPU, in evaluation mode.
 
     Raises:
-        RunError: no model yet, or one of other shapes than its configuration says.
+        RunError: no model yet, or a model with other shapes than its configuration.
     """
     model = MetricModel(run.config, weights="none")
-    try:
-        model.load_state_dict(run.model_state())
-    except RuntimeError as error:
-        raise RunError(f"model.safetensors of {run.name} doesn't fit its configuration: {error}") from error
+    _load_state(model, run.model_state(), run)
     return model.eval()
 
 
 def load_similarities(run: Run) -> dict[str, Similarity]:
-    """A run's similarities by name, without its trunk and head: all it takes to score stored features.
-
-    On the CPU, in evaluation mode.
-
-    Raises:
-        RunError: no model yet, or one of other shapes than its configuration says.
-    """
+    """A run's similarities by name, to score stored features, without its trunk and head; as `load_model` otherwise."""
     learned, prefix = learned_similarities(run.config), "learned."
     state = {name.removeprefix(prefix): tensor for name, tensor in run.model_state().items() if name.startswith(prefix)}
-    try:
-        learned.load_state_dict(state)
-    except RuntimeError as error:
-        raise RunError(f"model.safetensors of {run.name} doesn't fit its configuration: {error}") from error
+    _load_state(learned, state, run)
     learned.eval().requires_grad_(False)
     return {
         name: learned[name] if name in LEARNED else make_similarity(name, run.config.dim)  # type: ignore[misc]
@@ -57,12 +45,19 @@ def load_similarities(run: Run) -> dict[str, Similarity]:
     }
 
 
+def _load_state(module: nn.Module, state: dict[str, Tensor], run: Run) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise RunError(f"model.safetensors of {run.name} doesn't match its configuration: {error}") from error
+
+
 class ImageEmbedder:
-    """A picture to its feature as the run's galleries were made, so that an item's own picture lies on the item.
+    """Embeds a picture as the run's galleries were embedded, so that an item's own picture gets the item's feature.
 
     Args:
-        run: gives the size of the pictures and the precision they were embedded in.
-        model: of the run, on the CPU, in evaluation mode; left as it is.
+        run: defines the size of the pictures and the precision.
+        model: of the run, on the CPU, in evaluation mode; not changed.
     """
 
     def __init__(self, run: Run, model: MetricModel) -> None:
@@ -77,7 +72,7 @@ class ImageEmbedder:
     def __call__(self, image: Image.Image) -> Float[np.ndarray, " dim"]:
         """The unit-length feature of an RGB picture, (dim,) float32."""
         longest = LONGEST_SHAPE * min(image.size)
-        if max(image.size) > longest:  # scaled up to the network's size, a long strip would fill the memory
+        if max(image.size) > longest:  # a long strip, scaled to the network's size, would fill the memory
             left, top = (max(0, side - longest) // 2 for side in image.size)
             image = image.crop((left, top, image.width - left, image.height - top))
         with torch.autocast("cpu", self._precision, enabled=self._precision is not None):

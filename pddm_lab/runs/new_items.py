@@ -1,4 +1,4 @@
-"""Pictures of a folder as items of a run's gallery, embedded as the run embedded its own."""
+"""Pictures of a folder as new items of a run's gallery, embedded as the run's own items were."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ _LAYOUT = "expected FOLDER/<class>/<image>"
 
 
 @dataclass(frozen=True, eq=False)
-class Newcomers:
-    """What a folder has for a gallery."""
+class FolderItems:
+    """Items from the pictures of a folder."""
 
     new: NewItems
     new_classes: list[str]
-    """That the gallery had no item of."""
-    passed_over: list[str]
+    """Classes that are new in the gallery."""
+    skipped: list[str]
     """Why a picture couldn't be read, one sentence each."""
 
 
-def to_add(run: Run, gallery: Gallery, folder: Path, progress: Progress | None = None) -> Newcomers:
-    """FOLDER/<class>/<image>, each an item of the id <class>/<image>.
+def to_add(run: Run, gallery: Gallery, folder: Path, progress: Progress | None = None) -> FolderItems:
+    """The pictures FOLDER/<class>/<image> as items with the id <class>/<image>.
 
-    They are queries too where the gallery's own items are both, else they are searched only. A class that the run's
-    galleries know by its name keeps its label.
+    If the gallery's own items are queries too, so are these; else they are only searched. A class name that occurs in
+    one of the run's galleries keeps its label.
 
     Raises:
-        DataError: no such folder, or no picture that can be read in it.
-        RunError: an id is in the gallery already, or the run has no model.
+        DataError: the folder does not exist, or has no readable picture.
+        RunError: an id is already in the gallery, or the run has no model.
     """
     files = {item: file for item, file in _pictures(folder).items() if item.count("/") == 1}
     if not files:
-        raise DataError(f"{folder} has no picture in a folder of a class: {_LAYOUT}.")
+        raise DataError(f"{folder} has no pictures in class folders: {_LAYOUT}.")
     known = gallery.items["id"]
     if (there := known.isin(list(files))).any():
-        raise RunError(f"{known[there].iloc[0]!r} is in the gallery {gallery.protocol!r} already: update it.")
+        raise RunError(f"{known[there].iloc[0]!r} is already in the {gallery.protocol} gallery: update it.")
     labels: dict[str, int] = {}
     for one in (*(run.gallery(name) for name in run.protocols() if name != gallery.protocol), gallery):
         classes = one.items.drop_duplicates("class_name")
@@ -60,11 +60,11 @@ def to_add(run: Run, gallery: Gallery, folder: Path, progress: Progress | None =
     return _embedded(run, pd.DataFrame(columns), list(files.values()), own, progress)
 
 
-def to_update(run: Run, gallery: Gallery, folder: Path, progress: Progress | None = None) -> Newcomers:
-    """New pictures of items: FOLDER/<id of the item>. Class and role stay.
+def to_update(run: Run, gallery: Gallery, folder: Path, progress: Progress | None = None) -> FolderItems:
+    """New pictures FOLDER/<id of the item> of items that are in the gallery; they keep their class and role.
 
     Raises:
-        DataError: no such folder, or no picture that can be read in it.
+        DataError: the folder does not exist, or has no readable picture.
         RunError: an id isn't in the gallery, or the run has no model.
     """
     files = _pictures(folder)
@@ -74,39 +74,39 @@ def to_update(run: Run, gallery: Gallery, folder: Path, progress: Progress | Non
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    """Picture files by their path below the folder; hidden ones are passed over."""
+    """Picture files by their path relative to the folder; hidden ones are skipped."""
     if not folder.is_dir():
-        raise DataError(f"There is no folder {folder}: {_LAYOUT}.")
-    found = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*"))}
+        raise DataError(f"The folder {folder} does not exist: {_LAYOUT}.")
+    files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*"))}
     pictures = {
         item: file
-        for item, file in found.items()
+        for item, file in files.items()
         if file.suffix.lower() in SUFFIXES and file.is_file() and not any(part[0] == "." for part in item.split("/"))
     }
     if not pictures:
-        raise DataError(f"{folder} holds no picture: {_LAYOUT}.")
+        raise DataError(f"{folder} has no pictures: {_LAYOUT}.")
     return pictures
 
 
 def _embedded(
     run: Run, items: pd.DataFrame, files: list[Path], own_classes: set[str], progress: Progress | None
-) -> Newcomers:  # fmt: skip
+) -> FolderItems:  # fmt: skip
     embed = ImageEmbedder(run, load_model(run))
-    features, thumbs, passed_over = [], [], []
+    features, thumbs, skipped = [], [], []
     read = np.ones(len(files), bool)
     for row, file in enumerate(files):
         try:
-            str(file).encode()  # a name that is no text can't be an id
+            str(file).encode()  # a name that is not valid text can't be an id
             image = open_image(file)
             features.append(embed(image))
             thumbs.append(thumbnail(image))
         except (DataError, UnicodeEncodeError) as error:
             read[row] = False
-            passed_over.append(str(error))
+            skipped.append(str(error))
         if progress:
             progress(row + 1, len(files), "pictures")
     if not features:
-        raise DataError(f"None of {len(files)} pictures can be read. The first: {passed_over[0]}")
+        raise DataError(f"None of {len(files)} pictures can be read. The first error: {skipped[0]}")
     items = items[read].reset_index(drop=True)
     new_classes = [name for name in items["class_name"].unique() if name not in own_classes]
-    return Newcomers(NewItems(items, np.stack(features), thumbs), new_classes, passed_over)
+    return FolderItems(NewItems(items, np.stack(features), thumbs), new_classes, skipped)

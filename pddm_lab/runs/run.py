@@ -1,10 +1,10 @@
-"""A run on disk: one training, one folder, written while it trains and readable all the while.
+"""A run on disk: a folder per training, which can be read while it is written.
 
 runs/<name>/  run.json  model.safetensors  last.ckpt  metrics.parquet/  quadruplets.parquet/  notebook.ipynb
               gallery/<protocol>/  notes.md
 
-A file is written under a temporary name and renamed, so a reader meets the old one or the new one, never half of it.
-torch and pandas are imported where they are used: listing runs takes milliseconds.
+A file is written under a temporary name and renamed, so a reader sees the old one or the new one, never half of it.
+torch and pandas are imported where they are used, so that listing runs takes milliseconds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
 
 FORMAT = 1
-"""Version of the layout; a reader refuses a newer one."""
+"""Version of the layout; newer ones can't be read."""
 STATUSES = ("running", "finished", "failed", "stopped")
 PROTOCOLS = ("unseen", "known")
 
@@ -47,12 +47,12 @@ _VERSIONS = ("pddm-lab", "torch", "torchvision", "lightning-fabric", "numpy", "f
 
 
 class Run:
-    """One training's folder. Make one with `Run.create`, read one with `Run.open`."""
+    """The folder of a training. Create one with `Run.create`, read one with `Run.open`."""
 
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
         self.path = path
         self.info = info
-        """What run.json holds: a snapshot of when it was opened, kept up to date by `update`."""
+        """Content of run.json when it was opened, kept up to date by `update`."""
         self.config = _read_config(path, info)
         self._claimed: float | None = None
         self._spent_before = 0.0
@@ -62,42 +62,27 @@ class Run:
 
     @classmethod
     def create(cls, config: TrainConfig, dataset_info: Mapping[str, Any], device: str, precision: str) -> Run:
-        """A new folder under the runs' root, owned by this process, status "running".
+        """A new folder in the runs' root, owned by this process, with the status "running".
 
         Args:
-            config: its `run_name`, when given, must be new; else a name is made from dataset, preset and time.
+            config: its `run_name`, if given, must be new; else the name consists of dataset, preset and time.
             dataset_info: name, fingerprint, items, classes, skipped, licence, attribution, root.
             device: "cpu", "cuda".
             precision: "32", "bf16", "fp16".
 
         Raises:
-            RunError: a run of that name exists, or the folder can't be made.
-            ConfigError: a `run_name` that is no folder name.
+            RunError: a run of that name exists, or the folder can't be created.
+            ConfigError: `run_name` is not a valid folder name.
         """
         now = datetime.now(UTC)
         path = new_folder(runs_root(config.runs_root), config, now)
-        run = cls(
-            path,
-            {
-                "format": FORMAT,
-                "name": path.name,
-                "created": now.isoformat(),
-                "config": config.to_dict(),
-                "dataset": plain(dataset_info),
-                "versions": _versions(),
-                "seed": config.seed,
-                "device": device,
-                "precision": precision,
-                "status": "running",
-                "reason": "",
-                "phase": PHASES[0],
-                "step": 0,
-                "steps_total": config.steps,
-                "seconds": 0.0,
-                "best_step": None,
-                "metrics": {},
-            },
-        )
+        info = {
+            "format": FORMAT, "name": path.name, "created": now.isoformat(), "config": config.to_dict(),
+            "dataset": plain(dataset_info), "versions": _versions(), "seed": config.seed, "device": device,
+            "precision": precision, "status": "running", "reason": "", "phase": PHASES[0], "step": 0,
+            "steps_total": config.steps, "seconds": 0.0, "best_step": None, "metrics": {},
+        }  # fmt: skip
+        run = cls(path, info)
         run.claim()
         return run
 
@@ -106,27 +91,27 @@ class Run:
         """The run in a folder.
 
         Raises:
-            RunError: no run there, or its run.json is torn, foreign or of a newer lab.
+            RunError: no run there, or its run.json is damaged, not written by this lab, or of a newer version.
         """
         path = Path(path)
         file = path / "run.json"
         try:
             info = json.loads(file.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
-            hint = "`pddm-lab runs` lists the runs there are"
-            raise RunError(f"{path} is no run: expected {file.name} in it. {hint}.") from None
+            hint = "`pddm-lab runs` lists all runs"
+            raise RunError(f"{path} is not a run: expected {file.name} in it. {hint}.") from None
         except OSError as error:
-            raise RunError(f"{file} can't be read: {error.strerror}.") from error
+            raise RunError(f"{file} can't be read: {error.strerror}. Check its permissions.") from error
         except ValueError as error:
-            raise RunError(f"{file} is torn: expected JSON, {error}. Restore it or delete the run's folder.") from error
+            hint = "Restore it or delete the run's folder"
+            raise RunError(f"{file} is damaged: expected JSON, got {error}. {hint}.") from error
         missing = [key for key in _NEEDED if key not in info] if isinstance(info, dict) else list(_NEEDED)
         if missing:
-            hint = "Train a run: `pddm-lab train quick`"
-            raise RunError(f"{file} is foreign: expected {', '.join(missing)} in it. {hint}.")
+            hint = "`pddm-lab train quick` trains a run"
+            raise RunError(f"{file} was not written by this lab: expected {', '.join(missing)} in it. {hint}.")
         if not isinstance(info["format"], int) or info["format"] > FORMAT:
-            raise RunError(
-                f"{file} has format {info['format']!r}, expected at most {FORMAT}: update this lab to read it."
-            )
+            expected = f"expected at most {FORMAT}"
+            raise RunError(f"{file} has format {info['format']!r}, {expected}: update this lab to read it.")
         return cls(path, info)
 
     @property
@@ -136,7 +121,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """running, finished, failed or stopped; "interrupted" where run.json says running and the process is gone."""
+        """running, finished, failed or stopped; "interrupted" if run.json says running but the process has ended."""
         status = str(self.info["status"])
         return "interrupted" if status == "running" and not is_alive(self.info) else status
 
@@ -144,12 +129,12 @@ class Run:
     def reason(self) -> str:
         """Why it failed, stopped or was interrupted, in a sentence; else empty."""
         if self.status == "interrupted":
-            return f"Its process ended without a word. {self._what_to_run()}"
+            return f"Its process ended without an error message. {self._hint()}"
         return str(self.info.get("reason") or "")
 
     @property
     def created(self) -> datetime:
-        """When it was made, UTC."""
+        """Time of its creation, UTC."""
         return datetime.fromisoformat(self.info["created"])
 
     @property
@@ -160,10 +145,10 @@ class Run:
         return self._spent_before + time.monotonic() - self._claimed
 
     def claim(self, from_parent: bool = False) -> None:
-        """Make this process the run's owner, to train or to resume: status "running", no request to stop pending.
+        """Make this process the owner, to train or resume the run: sets the status "running", cancels a stop request.
 
         Args:
-            from_parent: take it over from the process that made it, which waits for this one.
+            from_parent: take it over from the process that created it and waits for this one.
 
         Raises:
             RunError: another process is training it.
@@ -177,19 +162,19 @@ class Run:
         self.update(status="running", reason="", pid=me.pid, process_started=me.create_time(), host=host)
 
     def check_idle(self) -> None:
-        """Raise RunError where another process is training it."""
+        """Raise RunError if another process is training it."""
         if self.status == "running" and self.info.get("pid", os.getpid()) != os.getpid():
             owner = f"process {self.info['pid']} on {self.info['host']}"
-            raise RunError(f"{self.name} is being trained by {owner}: stop that one first.")
+            raise RunError(f"{self.name} is being trained by {owner}: stop that process first.")
 
     def check_resumable(self) -> None:
-        """Raise RunError where there is nothing to go on with, or another process is at it."""
+        """Raise RunError if it is finished, or another process is training it."""
         if self.status == "finished":
             raise RunError(f"{self.name} is finished: there is nothing to resume.")
         self.check_idle()
 
     def update(self, **fields: Any) -> None:
-        """Set fields of run.json, and a heartbeat with them, in one atomic write. NaN is written as null."""
+        """Set fields of run.json and the heartbeat in one atomic write. NaN is written as null."""
         for name, known in (("status", STATUSES), ("phase", PHASES)):
             if name in fields and fields[name] not in known:
                 raise ValueError(f"{name} expects one of {', '.join(known)}, got {fields[name]!r}")
@@ -199,7 +184,7 @@ class Run:
             temporary.write_text(text, encoding="utf-8")
 
     def set_metrics(self, protocol: str, similarity: str, values: Mapping[str, SupportsFloat]) -> None:
-        """Keep the best step's metrics in run.json, as metrics[protocol][similarity][metric]."""
+        """Store the best step's metrics in run.json, as metrics[protocol][similarity][metric]."""
         metrics, final = self.info["metrics"], {name: float(value) for name, value in values.items()}
         self.update(metrics={**metrics, protocol: {**metrics.get(protocol, {}), similarity: final}})
 
@@ -212,7 +197,7 @@ class Run:
             step: of this phase.
             phase: one of PHASES.
             protocol: "train" for loss terms, else "validation", "unseen" or "known".
-            similarity: its name; "" where none applies.
+            similarity: its name; "" if there is none.
             values: metric -> value.
         """
         shared = {"step": step, "seconds": self.seconds, "phase": phase, "protocol": protocol, "similarity": similarity}
@@ -231,19 +216,19 @@ class Run:
         self._flush_in_time()
 
     def flush(self) -> None:
-        """Write what is buffered, so that readers see it; happens by itself every few seconds."""
+        """Write the buffered rows, so that readers see them; done automatically every few seconds."""
         self._flushed = time.monotonic()
         self._metrics.write()
         self._quadruplets.write()
 
     def _flush_in_time(self) -> None:
-        # Waiting longer as the run ages keeps a day's training at a few hundred parts.
+        # Longer intervals in longer runs keep a day's training at a few hundred parts.
         if time.monotonic() - self._flushed > max(2.0, 0.02 * self.seconds):
             self.flush()
             self.update()
 
     def truncate_after(self, phase: str, step: int) -> None:
-        """Drop all that was logged after a step of a phase, and in later phases: resuming logs it anew."""
+        """Delete what was logged after a step of a phase and in later phases: resuming logs it again."""
         self.flush()
         self._metrics.truncate_after(phase, step)
         self._quadruplets.truncate_after(phase, step)
@@ -252,70 +237,62 @@ class Run:
         """The log in the order written: step, seconds, phase, protocol, similarity, metric, value.
 
         Raises:
-            RunError: a part is torn or foreign.
+            RunError: a part is damaged or was not written by this lab.
         """
         return self._metrics.read()
 
     def quadruplets(self, columns: list[str] | None = None) -> pd.DataFrame:
-        """Every mined quadruplet, or some columns of them, in the order mined.
-
-        Raises:
-            RunError: a part is torn or foreign.
-        """
+        """Every mined quadruplet, or some columns, in the order mined; raises RunError as `metrics` does."""
         return self._quadruplets.read(columns)
 
     def mined(self, columns: list[str] | None = None) -> pa.Table:
-        """The same as an arrow table with its texts as dictionaries, for logs of a million rows.
-
-        Raises:
-            RunError: a part is torn or foreign.
-        """
+        """The same as an arrow table with texts as dictionaries, for logs of a million rows."""
         return self._quadruplets.table(columns, coded=True)
 
     def save_model(self, model_state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-        """Write model.safetensors; `metadata` holds JSON values, such as what it takes to build the model again."""
+        """Write model.safetensors; `metadata` holds JSON values, such as the options that build the model."""
         write_tensors(self.path / "model.safetensors", model_state, metadata)
 
     def model_state(self) -> dict[str, Tensor]:
         """The saved model's tensors, on the CPU.
 
         Raises:
-            RunError: no model yet, or a torn file.
+            RunError: no model yet, or a damaged file.
         """
-        return read_tensors(self.path / "model.safetensors", self._what_to_run())[0]
+        return read_tensors(self.path / "model.safetensors", self._hint())[0]
 
     def model_metadata(self) -> dict[str, Any]:
-        """What `save_model` was given as metadata; raises RunError as `model_state` does."""
-        return read_tensors(self.path / "model.safetensors", self._what_to_run())[1]
+        """The metadata of the saved model; raises RunError as `model_state` does."""
+        return read_tensors(self.path / "model.safetensors", self._hint())[1]
 
     def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Write last.ckpt: tensors, numbers, strings, lists and dicts only, so that it can be read without trust."""
-        self.flush()  # a checkpoint never runs ahead of the log
+        """Write last.ckpt: only tensors, numbers, strings, lists and dicts, so that reading it runs no code."""
+        self.flush()  # a checkpoint is never ahead of the log
         write_checkpoint(self.path / "last.ckpt", checkpoint)
 
     def load_checkpoint(self) -> dict[str, Any]:
-        """What `save_checkpoint` wrote last, on the CPU.
+        """The last checkpoint, on the CPU.
 
         Raises:
-            RunError: no checkpoint, or one that is torn or holds anything but plain values.
+            RunError: no checkpoint, a damaged one, or one with other content than plain values.
         """
-        return read_checkpoint(self.path / "last.ckpt", self._train_anew())
+        return read_checkpoint(self.path / "last.ckpt", self._train_again())
 
     def protocols(self) -> list[str]:
-        """The protocols whose gallery is complete: "unseen", "known", as far as they exist."""
+        """The protocols with a complete gallery, among "unseen" and "known"."""
         return [name for name in PROTOCOLS if (self.path / "gallery" / name / "manifest.json").is_file()]
 
     def gallery(self, protocol: str) -> Gallery:
         """The embedded, indexed items of a protocol.
 
         Raises:
-            RunError: no such gallery yet, or a torn one.
+            RunError: no such gallery yet, or a damaged one.
         """
         from pddm_lab.gallery.gallery import Gallery
 
         if protocol not in self.protocols():
             have = ", ".join(self.protocols()) or "none"
-            raise RunError(f"{self.name} has no gallery {protocol!r}, but {have}. {self._what_to_run()}")
+            raise RunError(f"{self.name} has no {protocol} gallery; it has: {have}. {self._hint()}")
         return Gallery.open(self.path / "gallery" / protocol)
 
     @property
@@ -323,23 +300,23 @@ class Run:
         return self.path / "stop"
 
     def request_stop(self) -> None:
-        """Ask the process that trains it to stop after its step; from any process."""
+        """Ask the training process to stop after its step; can be called from any process."""
         self._stop_file.touch()
 
     def stop_requested(self) -> bool:
-        """Whether someone asked."""
+        """Whether a stop was requested."""
         return self._stop_file.exists()
 
     @property
     def notes(self) -> str:
-        """What people wrote about it: notes.md, until there is one the notes it was begun with."""
+        """The user's notes: notes.md, or `config.notes` if there is no such file."""
         try:
             return self._notes_file.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return self.config.notes
 
     def write_notes(self, text: str) -> None:
-        """Replace the notes; from any process, for a file of its own is nothing that a training writes.
+        """Replace the notes; can be called from any process, since a training never writes this file.
 
         Raises:
             RunError: the folder can't be written.
@@ -352,27 +329,27 @@ class Run:
 
     @property
     def notes_stamp(self) -> int:
-        """Changes whenever the notes do."""
+        """Modification time of the notes, 0 if there are none."""
         return self._notes_file.stat().st_mtime_ns if self._notes_file.is_file() else 0
 
     @property
     def _notes_file(self) -> Path:
         return self.path / "notes.md"
 
-    def _what_to_run(self) -> str:
+    def _hint(self) -> str:
         if self.status in ("failed", "stopped", "interrupted"):
-            return f"`pddm-lab resume {self.name}` goes on with it."
-        return "It is still at work." if self.status == "running" else self._train_anew()
+            return f"Resume it with `pddm-lab resume {self.name}`."
+        return "It is still running: wait until it is finished." if self.status == "running" else self._train_again()
 
-    def _train_anew(self) -> str:
-        return f"Train anew: `pddm-lab train {self.config.preset} --dataset {self.config.dataset}`."
+    def _train_again(self) -> str:
+        return f"Train again: `pddm-lab train {self.config.preset} --dataset {self.config.dataset}`."
 
 
 def _read_config(path: Path, info: dict[str, Any]) -> TrainConfig:
     try:
         return TrainConfig(**info["config"])
     except (ConfigError, TypeError) as error:
-        hint = "Another version of this lab may have written it"
+        hint = "Another version of this lab may have written it: read it with that version"
         raise RunError(f"{path / 'run.json'} has a config that can't be read: {error} {hint}.") from error
 
 

@@ -193,7 +193,7 @@ def test_a_torn_gallery_says_which_file_in_every_view(open_page, with_digits: Pa
     os.unlink(manifest)
     manifest.write_text(text[: len(text) // 2])
     for view in ("axioms", "calibration", "duplicates", "licences"):
-        assert "manifest.json is torn" in texts(open_page("audit", run="digits", view=view))
+        assert "manifest.json is damaged" in texts(open_page("audit", run="digits", view=view))
 
 
 def test_without_a_model_the_pictures_can_still_be_audited(open_page, with_digits: Path) -> None:

@@ -51,7 +51,7 @@ def test_a_damaged_gallery_names_the_file(open_page, with_digits: Path, page: st
         text = manifest.read_text()
         os.unlink(manifest)
         manifest.write_text(text[: len(text) // 2])
-    assert "manifest.json is torn" in texts(open_page(page, run="digits"))
+    assert "manifest.json is damaged" in texts(open_page(page, run="digits"))
 
 
 def test_pages_survive_a_run_that_is_still_half_written(open_page, runs_folder: Path) -> None:

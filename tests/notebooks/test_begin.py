@@ -77,7 +77,7 @@ def test_a_run_by_name_by_path_or_the_newest(small_run: Run, tmp_path: Path) -> 
         assert run_named(name, root).path == small_run.path
     with pytest.raises(RunError, match="`pddm-lab train quick`"):
         run_named("", str(tmp_path))
-    with pytest.raises(RunError, match="is no run"):
+    with pytest.raises(RunError, match="is not a run"):
         run_named("nothing", str(tmp_path))
     config = dataclasses.replace(small_run.config, runs_root=str(tmp_path), run_name="other")
     unfinished = Run.create(config, {}, "cpu", "32")
