@@ -219,7 +219,7 @@ def test_changes_that_cannot_be_made_change_nothing(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no item to search would be left"):
         remove(gallery, ids)
     taken = NewItems(gallery.items.iloc[:1], make_features(1), [b""])
-    with pytest.raises(RunError, match="already in the .* gallery: update it"):
+    with pytest.raises(RunError, match="gallery: update it"):
         add(gallery, taken)
     twice = new_items(2)
     twice.items["id"] = "same"
