@@ -15,26 +15,28 @@ from pddm_lab.teaching.point_sets import PlaneConfig, PointSet, first_anchor, ma
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[PointSet, list[Snapshot]]:
-    scene = make_point_set("density")
-    return scene, list(train_plane(scene, PlaneConfig(steps=12)))
+    point_set = make_point_set("density")
+    return point_set, list(train_plane(point_set, PlaneConfig(steps=12)))
 
 
 def test_contours_of_s_and_circles_of_d_lie_around_the_anchor(trained) -> None:
-    scene, snapshots = trained
-    anchor = first_anchor(scene)
-    scores = score(snapshots[-1].unit, scene.points[anchor], mesh()[2])
-    hover = [f"point {row}" for row in range(len(scene.points))]
-    figure = figures.plane_neighbourhood(scene, anchor, scores, 0.3, 0.5, pair=np.array([[0, 0], [1, 1]]), hover=hover)
+    point_set, snapshots = trained
+    anchor = first_anchor(point_set)
+    scores = score(snapshots[-1].unit, point_set.points[anchor], mesh()[2])
+    hover = [f"point {row}" for row in range(len(point_set.points))]
+    figure = figures.plane_neighbourhood(
+        point_set, anchor, scores, 0.3, 0.5, pair=np.array([[0, 0], [1, 1]]), hover=hover
+    )
     terrain, line, *others = figure.data
     assert np.array(terrain.z) == pytest.approx(scores)
     assert terrain.contours.start > scores.min()
     assert (line.contours.start, line.contours.end, line.name) == (0.3, 0.3, "S accepts")
     (circle,) = (one for one in others if one.name == "D accepts")
-    away = np.hypot(circle.x - scene.points[anchor, 0], circle.y - scene.points[anchor, 1])
+    away = np.hypot(circle.x - point_set.points[anchor, 0], circle.y - point_set.points[anchor, 1])
     assert away[:-1] == pytest.approx(0.5, abs=2e-3)
     drawn = {one.name: one for one in others if one.customdata is not None}
     rows = np.concatenate([np.ravel(one.customdata) for one in drawn.values()])
-    assert sorted(rows) == list(range(len(scene.points)))
+    assert sorted(rows) == list(range(len(point_set.points)))
     first = drawn["class never trains"]
     assert first.text[0] == f"point {first.customdata[0]}"
     assert all(symbol.endswith("-open") for symbol in first.marker.symbol)
@@ -43,24 +45,24 @@ def test_contours_of_s_and_circles_of_d_lie_around_the_anchor(trained) -> None:
 
 
 def test_before_there_is_a_unit_only_the_points_are_drawn() -> None:
-    scene = make_point_set("even")
-    figure = figures.plane_neighbourhood(scene, first_anchor(scene), None, 0, 0)
+    point_set = make_point_set("even")
+    figure = figures.plane_neighbourhood(point_set, first_anchor(point_set), None, 0, 0)
     assert not [one for one in figure.data if one.type == "contour" or one.name == "D accepts"]
 
 
 def test_one_difference_is_drawn_at_every_mean(trained) -> None:
-    scene, snapshots = trained
+    point_set, snapshots = trained
     scores = score_at(snapshots[-1].unit, mesh()[2], vector(0.4, 20))
-    figure = figures.plane_everywhere(scene, scores, 0.1)
+    figure = figures.plane_everywhere(point_set, scores, 0.1)
     assert np.array(figure.data[0].z) == pytest.approx(scores)
     (way,) = (one for one in figure.data if one.name == "path of the mean")
-    assert np.column_stack([way.x, way.y]) == pytest.approx(path(scene, 2))
+    assert np.column_stack([way.x, way.y]) == pytest.approx(path(point_set, 2))
 
 
 def test_along_the_path_s_changes_and_d_is_level(trained) -> None:
-    scene, snapshots = trained
-    scores = score_at(snapshots[-1].unit, path(scene), vector(0.42, 90))
-    figure = figures.plane_along(scene, scores, 0.2, 0.42, 0.37, 0.25)
+    point_set, snapshots = trained
+    scores = score_at(snapshots[-1].unit, path(point_set), vector(0.42, 90))
+    figure = figures.plane_along(point_set, scores, 0.2, 0.42, 0.37, 0.25)
     s, s_now, d, d_now = figure.data
     assert np.array(s.y) == pytest.approx(scores, abs=1e-4)
     assert np.array(s.x) == pytest.approx(np.arange(101))
@@ -73,8 +75,8 @@ def test_along_the_path_s_changes_and_d_is_level(trained) -> None:
 
 
 def test_measures_through_the_training_are_those_of_the_snapshots(trained) -> None:
-    scene, snapshots = trained
-    distance = measure_distance(scene)
+    point_set, snapshots = trained
+    distance = measure_distance(point_set)
     figure = figures.plane_steps(snapshots, distance, 3)
     by_name = {one.name: one for one in figure.data}
     assert list(by_name["S, unseen classes"].y) == pytest.approx(
@@ -85,10 +87,10 @@ def test_measures_through_the_training_are_those_of_the_snapshots(trained) -> No
 
 
 def test_rulers_reach_through_a_class_and_up_to_the_next() -> None:
-    scene = make_point_set("islands")
-    figure = figures.plane_rulers(scene, {"one": 0.2})
+    point_set = make_point_set("islands")
+    figure = figures.plane_rulers(point_set, {"one": 0.2})
     own, other = figure.data
-    found = sorted(spans(scene), key=lambda span: span.half)
+    found = sorted(spans(point_set), key=lambda span: span.half)
     assert list(own.x) == pytest.approx([span.half for span in found], abs=1e-4)
     assert list(other.base) == pytest.approx([span.nearest for span in found], abs=1e-4)
     assert list(figure.layout.yaxis.ticktext) == ["dense", "sparse"]
@@ -119,8 +121,8 @@ def test_the_inside_of_a_unit_is_drawn_row_by_row(trained) -> None:
 
 
 def test_a_training_is_drawn_step_by_step(trained) -> None:
-    scene, snapshots = trained
-    figure = figures.plane_through(scene, first_anchor(scene), snapshots[:3], 0.4)
+    point_set, snapshots = trained
+    figure = figures.plane_through(point_set, first_anchor(point_set), snapshots[:3], 0.4)
     assert [note.text for note in figure.layout.annotations] == [f"step {one.step}" for one in snapshots[:3]]
     lines = [one for one in figure.data if one.type == "contour" and one.name == "S accepts"]
     assert [one.contours.start for one in lines] == [one.known.threshold for one in snapshots[:3]]

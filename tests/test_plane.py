@@ -31,8 +31,8 @@ from pddm_lab.teaching.point_sets import PlaneConfig, PointSet, make_point_set, 
 def trained(**choices) -> tuple[PointSet, list[Snapshot]]:
     torch.set_num_threads(1)
     config = PlaneConfig(**choices)
-    scene = make_point_set(config.scene, config.seed)
-    return scene, list(train_plane(scene, config))
+    point_set = make_point_set(config.scene, config.seed)
+    return point_set, list(train_plane(point_set, config))
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +71,15 @@ def test_a_training_can_be_repeated_whatever_else_draws_numbers() -> None:
 
 
 def test_a_training_ends_when_it_is_told_to() -> None:
-    scene, config = make_point_set("even"), PlaneConfig(scene="even", steps=50)
+    point_set, config = make_point_set("even"), PlaneConfig(scene="even", steps=50)
     asked = iter([False] * 17 + [True])
-    snapshots = list(train_plane(scene, config, lambda: next(asked)))
+    snapshots = list(train_plane(point_set, config, lambda: next(asked)))
     assert [snapshot.step for snapshot in snapshots[-2:]] == [15, 17]
 
 
 def test_s_finds_in_the_sparse_region_what_d_cannot(density) -> None:
-    scene, snapshots = density
-    s, d = snapshots[-1].known, measure_distance(scene)["known"]
+    point_set, snapshots = density
+    s, d = snapshots[-1].known, measure_distance(point_set)["known"]
     assert snapshots[-1].loss < 0.05 < snapshots[1].loss
     assert d.tpr_by_region["dense"] == 1
     assert d.tpr_by_region["sparse"] < 0.6
@@ -90,10 +90,10 @@ def test_s_finds_in_the_sparse_region_what_d_cannot(density) -> None:
 
 
 def test_s_has_a_ruler_for_each_of_two_grains(grains) -> None:
-    scene, snapshots = grains
+    point_set, snapshots = grains
     unit, known = snapshots[-1].unit, snapshots[-1].known
-    assert known.metrics["tpr@1%fpr"] > measure_distance(scene)["known"].metrics["tpr@1%fpr"] + 0.4
-    left, right = path(scene, 2)
+    assert known.metrics["tpr@1%fpr"] > measure_distance(point_set)["known"].metrics["tpr@1%fpr"] + 0.4
+    left, right = path(point_set, 2)
     for angle, here, there in ((0, left, right), (90, right, left)):
         difference = vector(0.84, angle)
         assert score_at(unit, here, difference) > known.threshold > score_at(unit, there, difference)
@@ -114,8 +114,8 @@ def test_without_the_position_s_is_the_same_at_every_mean() -> None:
 
 
 def test_with_the_position_s_changes_where_d_does_not(density) -> None:
-    scene, snapshots = density
-    scores = score_at(snapshots[-1].unit, path(scene), vector(0.42, 90))
+    point_set, snapshots = density
+    scores = score_at(snapshots[-1].unit, path(point_set), vector(0.42, 90))
     assert scores[0] < snapshots[-1].known.threshold < scores[-1]
 
 
@@ -126,9 +126,9 @@ def test_u_forgets_along_which_diagonal_a_pair_lies(density) -> None:
 
 
 def test_scores_are_the_units(density) -> None:
-    scene, snapshots = density
+    point_set, snapshots = density
     unit = snapshots[7].unit
-    points = scene.points[:5]
+    points = point_set.points[:5]
     scores = score(unit, points[:, None], points[None])
     for row, a in enumerate(points.tolist()):
         for column, b in enumerate(points.tolist()):
@@ -139,11 +139,11 @@ def test_scores_are_the_units(density) -> None:
 
 @pytest.mark.parametrize("protocol", ["known", "unseen"])
 def test_measures_are_those_of_a_slow_count(density, protocol: str) -> None:
-    scene, snapshots = density
-    unit, rows = snapshots[4].unit, scene.held_out(protocol)
-    found = measure(PDDMSimilarity(unit), scene, protocol)
-    matrix = score(unit, scene.points[rows][:, None], scene.points[rows][None]).astype(float)
-    labels, regions = scene.labels[rows], scene.region_of(rows)
+    point_set, snapshots = density
+    unit, rows = snapshots[4].unit, point_set.held_out(protocol)
+    found = measure(PDDMSimilarity(unit), point_set, protocol)
+    matrix = score(unit, point_set.points[rows][:, None], point_set.points[rows][None]).astype(float)
+    labels, regions = point_set.labels[rows], point_set.region_of(rows)
     pairs = list(combinations(range(len(rows)), 2))
     positive = [(matrix[a, b], regions[a]) for a, b in pairs if labels[a] == labels[b]]
     negative = [matrix[a, b] for a, b in pairs if labels[a] != labels[b]]
@@ -162,15 +162,15 @@ def test_measures_are_those_of_a_slow_count(density, protocol: str) -> None:
 
 
 def test_an_anchor_accepts_what_lies_above_the_threshold(density) -> None:
-    scene, _ = density
+    point_set, _ = density
     for protocol in ("known", "unseen"):
-        anchor = int(scene.held_out(protocol)[5])
-        distances = np.linalg.norm(scene.points - scene.points[anchor], axis=1)
-        found = accepted(scene, anchor, -distances, -0.4)
+        anchor = int(point_set.held_out(protocol)[5])
+        distances = np.linalg.norm(point_set.points - point_set.points[anchor], axis=1)
+        found = accepted(point_set, anchor, -distances, -0.4)
         counts = {True: [0, 0], False: [0, 0]}
-        for row in scene.held_out(protocol):
+        for row in point_set.held_out(protocol):
             if row != anchor:
-                of = counts[bool(scene.labels[row] == scene.labels[anchor])]
+                of = counts[bool(point_set.labels[row] == point_set.labels[anchor])]
                 of[0] += distances[row] < 0.4
                 of[1] += 1
         assert [found.own, found.own_total] == counts[True]

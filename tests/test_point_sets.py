@@ -1,4 +1,4 @@
-"""Scenes: what trains, what is held out, and that they hold what their words say."""
+"""Point sets: what trains, what is held out, and that they show what their descriptions say."""
 
 from __future__ import annotations
 
@@ -26,52 +26,52 @@ from pddm_lab.teaching.point_sets import (
 
 
 @pytest.fixture(params=LAYOUTS)
-def scene(request: pytest.FixtureRequest) -> PointSet:
+def point_set(request: pytest.FixtureRequest) -> PointSet:
     return make_point_set(request.param, seed=3)
 
 
-def test_every_class_is_held_out_in_part_and_some_never_train(scene: PointSet) -> None:
-    known, unseen = set(scene.held_out("known")), set(scene.held_out("unseen"))
-    assert len(known) + len(unseen) + scene.trains.sum() == len(scene.points)
+def test_every_class_is_held_out_in_part_and_some_never_train(point_set: PointSet) -> None:
+    known, unseen = set(point_set.held_out("known")), set(point_set.held_out("unseen"))
+    assert len(known) + len(unseen) + point_set.trains.sum() == len(point_set.points)
     assert not known & unseen
-    never = set(scene.labels[list(unseen)])
+    never = set(point_set.labels[list(unseen)])
     assert never
-    assert not never & set(scene.labels[scene.trains])
-    for label in range(len(scene.regions)):
-        of_class = scene.labels == label
-        assert (of_class & ~scene.trains).sum() == HELD_OUT
-        assert (of_class & scene.trains).sum() == (0 if label in never else TRAIN)
-    assert set(scene.region_of(np.arange(len(scene.points)))) == set(scene.regions)
+    assert not never & set(point_set.labels[point_set.trains])
+    for label in range(len(point_set.regions)):
+        of_class = point_set.labels == label
+        assert (of_class & ~point_set.trains).sum() == HELD_OUT
+        assert (of_class & point_set.trains).sum() == (0 if label in never else TRAIN)
+    assert set(point_set.region_of(np.arange(len(point_set.points)))) == set(point_set.regions)
 
 
-def test_a_scene_lies_within_what_is_drawn(scene: PointSet) -> None:
+def test_a_point_set_lies_within_what_is_drawn(point_set: PointSet) -> None:
     for axis, (low, high) in enumerate(EXTENT):
-        assert low < scene.points[:, axis].min() < scene.points[:, axis].max() < high
-        assert low < path(scene)[:, axis].min() <= path(scene)[:, axis].max() < high
+        assert low < point_set.points[:, axis].min() < point_set.points[:, axis].max() < high
+        assert low < path(point_set)[:, axis].min() <= path(point_set)[:, axis].max() < high
     x, y, points = mesh(40)
     assert points.shape == (len(y), 40, 2)
     assert points[3, 7].tolist() == [x[7], y[3]]
     assert x[1] - x[0] == pytest.approx(y[1] - y[0], rel=0.05)
 
 
-def test_a_seed_draws_a_scene_again() -> None:
+def test_a_seed_draws_a_point_set_again() -> None:
     assert (make_point_set("density", 1).points == make_point_set("density", 1).points).all()
     assert (make_point_set("density", 1).points != make_point_set("density", 2).points).any()
     assert make_point_set("density").points.dtype == np.float32
 
 
 def test_a_wide_class_reaches_further_than_small_classes_lie_apart() -> None:
-    scene = make_point_set("density")
-    region = scene.region_of(np.arange(len(scene.points)))
-    away = np.linalg.norm(scene.points[:, None] - scene.points[None], axis=-1)
-    same = scene.labels[:, None] == scene.labels[None]
+    point_set = make_point_set("density")
+    region = point_set.region_of(np.arange(len(point_set.points)))
+    away = np.linalg.norm(point_set.points[:, None] - point_set.points[None], axis=-1)
+    same = point_set.labels[:, None] == point_set.labels[None]
     within_sparse = away[same & (region == "sparse")[:, None]].max()
     between_dense = away[~same & (region == "dense")[:, None] & (region == "dense")[None]].min()
     assert within_sparse > 4 * between_dense
 
 
-def test_the_first_anchor_is_held_out_and_of_a_known_class(scene: PointSet) -> None:
-    assert first_anchor(scene) in scene.held_out("known")
+def test_the_first_anchor_is_held_out_and_of_a_known_class(point_set: PointSet) -> None:
+    assert first_anchor(point_set) in point_set.held_out("known")
 
 
 def test_a_difference_has_its_length_and_direction() -> None:
@@ -87,28 +87,28 @@ def test_choices_out_of_range_are_named(wrong: dict) -> None:
         PlaneConfig(**wrong)
 
 
-def test_an_unknown_scene_is_named() -> None:
+def test_an_unknown_point_set_is_named() -> None:
     with pytest.raises(ConfigError, match="density, islands, grains"):
         make_point_set("moon")
 
 
 def test_a_region_that_never_trains_keeps_what_it_is_measured_on() -> None:
-    scene = make_point_set("grains", 3)
-    other = without(scene, "upright")
+    point_set = make_point_set("grains", 3)
+    other = without(point_set, "upright")
     assert not (other.trains & (other.region_of(np.arange(len(other.points))) == "upright")).any()
-    lying = scene.region_of(np.arange(len(scene.points))) == "lying"
-    assert other.trains.sum() == (scene.trains & lying).sum()
+    lying = point_set.region_of(np.arange(len(point_set.points))) == "lying"
+    assert other.trains.sum() == (point_set.trains & lying).sum()
     known, unseen = other.held_out("known"), other.held_out("unseen")
     assert set(other.region_of(known)) == {"lying"}
     assert (other.region_of(unseen) == "upright").sum() == 7 * HELD_OUT
-    assert len(known) + len(unseen) == (~scene.trains).sum()
+    assert len(known) + len(unseen) == (~point_set.trains).sum()
 
 
 def test_how_far_a_ruler_must_reach_and_may() -> None:
-    scene = make_point_set("islands")
-    for span in spans(scene)[::5]:
-        own = [point for point, label in zip(scene.points, scene.labels, strict=True) if label == span.label]
-        others = [point for point, label in zip(scene.points, scene.labels, strict=True) if label != span.label]
+    point_set = make_point_set("islands")
+    for span in spans(point_set)[::5]:
+        own = [point for point, label in zip(point_set.points, point_set.labels, strict=True) if label == span.label]
+        others = [point for point, label in zip(point_set.points, point_set.labels, strict=True) if label != span.label]
         assert span.half == pytest.approx(np.median([np.linalg.norm(a - b) for a, b in combinations(own, 2)]), 1e-5)
         assert span.nearest == pytest.approx(min(np.linalg.norm(a - b) for a in own for b in others), rel=1e-5)
-        assert span.region == scene.regions[span.label]
+        assert span.region == point_set.regions[span.label]

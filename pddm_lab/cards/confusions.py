@@ -48,7 +48,7 @@ def confusion_bars(
             f'{sides[0]}<div class="pl-between"><div class="pl-both"><span>{escaped(a)}</span>'
             f'<span>{escaped(b)}</span></div><div class="pl-bar"><i style="width:{100 * count / largest:.1f}%">'
             f'<b style="width:{100 * violated / max(count, 1):.1f}%"></b></i></div>'
-            f'<div class="pl-told"><span>{count:,} times</span><span>{violated:,} violated</span></div></div>'
+            f'<div class="pl-counts"><span>{count:,} times</span><span>{violated:,} violated</span></div></div>'
             f"{sides[1]}</div>"
         )
     return Block(f'<div class="pl-mixes">{"".join(rows)}</div>', _STYLE)
@@ -105,7 +105,7 @@ def _suspect(
         f"{picture(images.get(row['id']), hint)}"
         f'<span class="pl-rank">{rank}</span></div><div class="pl-classes-of">'
         f"{of_class('labelled', str(row['class_name']))}{of_class('nearer to', named, share)}</div>"
-        f'<div class="pl-told"><span class="pl-score" title="lower end of the 95 % interval of the share">'
+        f'<div class="pl-counts"><span class="pl-score" title="lower end of the 95 % interval of the share">'
         f"score <b>{number(row['score'])}</b></span><span>{against}</span></div></div>"
     )
 
@@ -125,7 +125,7 @@ _STYLE = """
 .pl-bar{height:8px;border-radius:4px;background:rgba(138,147,163,.16);margin:4px 0 3px}
 .pl-bar i{display:block;height:8px;border-radius:4px;background:rgba(196,56,47,.38);overflow:hidden}
 .pl-bar b{display:block;height:8px;background:#C4382F}
-.pl-told{display:flex;justify-content:space-between;gap:8px;font-size:11.5px;opacity:.85;
+.pl-counts{display:flex;justify-content:space-between;gap:8px;font-size:11.5px;opacity:.85;
  font-variant-numeric:tabular-nums;white-space:nowrap}
 .pl-suspects{display:grid;grid-template-columns:repeat(auto-fill,minmax(max(288px,24%),1fr));gap:12px}
 .pl-suspect{display:grid;grid-template-columns:104px minmax(0,1fr);gap:6px 12px;border-radius:10px;
@@ -135,8 +135,8 @@ _STYLE = """
 .pl-suspect.pl-strong .pl-frame img{border:3px dashed #C4382F}
 .pl-classes-of{display:flex;flex-direction:column;gap:6px;justify-content:space-between;min-width:0}
 .pl-words{font-size:12.5px;line-height:1.25;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;margin-bottom:3px}
-.pl-words small,.pl-told small{font-size:11px;opacity:.72}
+.pl-words small,.pl-counts small{font-size:11px;opacity:.72}
 .pl-words small:first-child{margin-right:5px}
 .pl-thumbs img,.pl-thumbs .pl-none{width:32px;height:32px}
-.pl-suspect>.pl-told{grid-column:1/-1}
+.pl-suspect>.pl-counts{grid-column:1/-1}
 """

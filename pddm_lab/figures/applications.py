@@ -1,4 +1,4 @@
-"""Charts beyond retrieval: recognition from a few pictures, what classes cost, and models used on other data."""
+"""Charts beyond retrieval: recognition from a few pictures, the cost of classes, and models on other data."""
 
 from __future__ import annotations
 
@@ -8,35 +8,26 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pddm_lab.figures.style import (
-    DASHES,
-    METRICS,
-    NEGATIVE,
-    PROTOCOL_TITLES,
-    SIMILARITIES,
-    in_order,
-    new_figure,
-    style_of,
-)
+from pddm_lab.figures.style import DASHES, METRICS, NEGATIVE, PROTOCOL_TITLES, in_order, new_figure, style_of
 
 _LOOKS = {
-    "knn": (SIMILARITIES["euclidean"].colour, "circle"),
-    "svm": (SIMILARITIES["cosine"].colour, "triangle-up"),
+    "knn": (style_of("euclidean").colour, "circle"),
+    "svm": (style_of("cosine").colour, "triangle-up"),
     "bayes": ("#7A5AC8", "x"),
-    "mean": (SIMILARITIES["mahalanobis"].colour, "square"),
-    "pddm": (SIMILARITIES["pddm"].colour, "diamond"),
+    "mean": (style_of("mahalanobis").colour, "square"),
+    "pddm": (style_of("pddm").colour, "diamond"),
 }
-_LAB, _CLASSIFIER = SIMILARITIES["pddm"].colour, SIMILARITIES["euclidean"].colour
+_LAB, _CLASSIFIER = style_of("pddm").colour, style_of("euclidean").colour
 
 
 def few_shot(
     table: pd.DataFrame, protocol: str, titles: Mapping[str, str], *, title: str = "", height: int = 380
 ) -> go.Figure:
-    """Accuracy over the number of shots: a colour and marker per method, a dash per space, 95 % intervals as bars.
+    """Accuracy against the number of shots: a colour and marker per method, a dash per space, 95 % intervals as bars.
 
     Args:
         table: as `recognition.summary` returns it, with a column `protocol`.
-        protocol: the rows to take.
+        protocol: the rows to use.
         titles: method -> title, in the order of the legend.
     """
     figure = new_figure(title, height)
@@ -63,7 +54,7 @@ def few_shot(
 
 
 def class_scaling(table: pd.DataFrame, *, title: str = "", height: int = 400) -> go.Figure:
-    """What classes cost, on logarithmic axes: bytes on the left, seconds to add one class on the right.
+    """The cost of classes on logarithmic axes: bytes on the left, seconds to add one class on the right.
 
     Args:
         table: as `pddm_lab.applications.class_scaling.class_costs` returns it.
@@ -98,7 +89,7 @@ def transferred(
     """One metric of every model on a target as dots: a panel per protocol, a row per model, a marker per similarity.
 
     Args:
-        table: as `transfer.summary` returns it, of one target; intervals are drawn where there are any.
+        table: as `transfer.summary` returns it, of one target; with its intervals if there are any.
         metric: a key of `METRICS` that is a fraction.
     """
     table = table[table["metric"] == metric]
@@ -111,10 +102,10 @@ def transferred(
     for column, protocol in enumerate(shown, 1):
         for name in in_order(table["similarity"]):
             chosen = table[(table["protocol"] == protocol) & (table["similarity"] == name)]
-            found, style = chosen.set_index("trained_on").reindex(models), style_of(name)
+            values, style = chosen.set_index("trained_on").reindex(models), style_of(name)
             figure.add_scatter(
-                x=100 * found["value"], y=models, row=1, col=column, mode="markers", name=style.title,
-                error_x={"array": 100 * (found["high"] - found["value"]).fillna(0), "thickness": 1.5, "width": 5},
+                x=100 * values["value"], y=models, row=1, col=column, mode="markers", name=style.title,
+                error_x={"array": 100 * (values["high"] - values["value"]).fillna(0), "thickness": 1.5, "width": 5},
                 marker={"color": style.colour, "symbol": style.symbol, "size": 11}, legendgroup=name,
                 showlegend=column == 1,
                 hovertemplate=f"{style.title} %{{x:.1f}} ± %{{error_x.array:.1f}} %<extra></extra>",
@@ -126,7 +117,7 @@ def transferred(
 
 
 def _above(figure: go.Figure, title: str, height: int, room: int) -> go.Figure:
-    """Title, legend and the panels' titles below one another, whatever the figure's height."""
+    """Title, legend and panel titles below one another, for any height of the figure."""
     if title:
         figure.update_layout(title={"y": 1 - 8 / height, "yanchor": "top"}, legend={"y": 1 - 34 / height})
     return figure.update_layout(margin={"t": room if title else room - 30, "b": 40})

@@ -1,7 +1,7 @@
 """Maps: the items of a gallery in two dimensions, coloured by class, by mistakes, or by a value from low to high.
 
-A `Colouring` is one byte per item and what each byte looks like; the dashboard's canvas draws from the same. Far from
-what matters a colour is see-through: it suits a light and a dark page.
+A `Colouring` is one byte per item and the look of each byte; the dashboard's canvas draws from it too. Unimportant
+items are translucent, which suits a light and a dark page.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KINDS = {
 }
 
 _CLASS_COLOURS = 240  # beyond as many classes, colours repeat
-_LEVELS = 255  # colours of a ramp; the code 0 is for what has no value
+_LEVELS = 255  # colours of a ramp; code 0 means no value
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Key:
     title: str
     colour: str
     glyph: str = "dot"
-    """dot or cross: told apart without the colour."""
+    """dot or cross: distinguishable without colour."""
     count: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Colouring:
-    """What each item of a map looks like."""
+    """The look of each item of a map."""
 
     title: str
     codes: UInt8[np.ndarray, " items"]
@@ -56,9 +56,9 @@ class Colouring:
     """A CSS colour, #RRGGBBAA, for each code."""
     keys: tuple[Key, ...] = ()
     ends: tuple[str, str] = ("", "")
-    """What the lowest and the highest colour of a ramp mean, in words; empty where the colours aren't a ramp."""
+    """What the lowest and the highest colour of a ramp mean; empty if the colours aren't a ramp."""
     layers: tuple[int, ...] = ()
-    """For each code, over which others it is drawn: the higher on top; empty where items are drawn as they come."""
+    """The drawing order of each code: higher ones on top; empty: items in their own order."""
 
     @property
     def glyphs(self) -> list[str]:
@@ -68,7 +68,7 @@ class Colouring:
 
 
 def class_colour(label: int) -> str:
-    """The colour of a class, everywhere the same: neighbouring labels lie far apart on the colour wheel."""
+    """The colour of a class, the same everywhere; neighbouring labels are far apart on the colour wheel."""
     slot = int(label) % _CLASS_COLOURS
     return _oklch((0.62, 0.7, 0.54)[slot % 3], 0.14, slot * 0.618034 % 1)
 
@@ -84,9 +84,9 @@ def colour_by_mistake(items: int, rows: Int[np.ndarray, " queries"], right: Floa
     """Right and wrong queries.
 
     Args:
-        items: how many are drawn.
-        rows: of the queries that were judged.
-        right: 1 where a query's first result is of its class, else 0.
+        items: number of items.
+        rows: of the queries.
+        right: 1 if a query's first result is of its class, else 0.
     """
     codes = np.zeros(items, np.uint8)
     codes[rows] = np.where(np.asarray(right) > 0, 1, 2)
@@ -100,15 +100,15 @@ def colour_by_value(
     title: str, values: Float[np.ndarray, " items"], colours: Sequence[str], ends: tuple[str, str] = ("", ""),
     low: float | None = None, high: float | None = None,
 ) -> Colouring:  # fmt: skip
-    """A ramp of colours over values; NaN has none.
+    """A ramp of colours over values; NaN has no colour.
 
     Args:
         title: what the values are.
         values: of each item.
         colours: from low to high, as those of `RAMPS`.
-        ends: what the two ends are called; their values where empty.
-        low: value of the first colour; None for the lowest.
-        high: value of the last one; None for the highest.
+        ends: names of both ends; empty: their values.
+        low: value of the first colour; None: the lowest.
+        high: value of the last colour; None: the highest.
     """
     values = np.asarray(values, dtype=np.float64)
     known = values[np.isfinite(values)]
@@ -123,13 +123,13 @@ def colour_by_value(
 def colour_by_similarity(
     values: Float[np.ndarray, " items"], similarity: str, anchor: int, *, ranks: bool = False
 ) -> Colouring:
-    """How similar each item is to an anchor: the more, the stronger the similarity's colour.
+    """How similar each item is to an anchor: the stronger the similarity's colour, the more similar.
 
     Args:
         values: of the similarity, larger = more similar.
         similarity: its name.
-        anchor: the anchor's row; its own value doesn't stretch the ramp.
-        ranks: colour by the logarithm of the rank instead, which compares similarities of different units.
+        anchor: the anchor's row; its own value doesn't affect the ramp.
+        ranks: colour by the logarithm of the rank, which is comparable between similarities.
     """
     style, values = style_of(similarity), np.array(values, dtype=np.float64)
     colours = ("#8A93A340", "#8A93A366", f"{style.colour}B0", f"{style.colour}FF")
@@ -142,8 +142,7 @@ def colour_by_similarity(
         ends = (f"rank {max(len(values) - 1, 1):,}", "rank 1")
         return colour_by_value(style.title, -np.log10(np.maximum(place, 1)), steep, ends)
     low, high = (float(others.min()), float(others.max())) if len(others) else (0.0, 0.0)
-    letter = style.letter
-    far, near = (f"{letter} {shown(similarity, np.array(end)):.2f}".replace("-", "−") for end in (low, high))
+    far, near = (f"{style.letter} {shown(similarity, np.array(end)):.2f}".replace("-", "−") for end in (low, high))
     return colour_by_value(style.title, values, colours, (far, near), low, high)
 
 
@@ -151,12 +150,12 @@ def map_of(
     places: pd.DataFrame, colouring: Colouring, *, rings: Mapping[str, Sequence[int]] | None = None,
     anchor: int | None = None, title: str = "", height: int = 560,
 ) -> go.Figure:  # fmt: skip
-    """The map as a figure: every item a point.
+    """The map as a figure with a point per item.
 
     Args:
-        places: x, y, and id or class_name for what a point says under the pointer; a row per item.
+        places: x, y, and id or class_name for hover texts; a row per item.
         colouring: of the items, as the functions above make it.
-        rings: similarity -> rows to ring in its colour and shape: the nearest to an anchor.
+        rings: similarity -> rows to mark in its colour and shape, such as an anchor's nearest.
         anchor: a row to mark.
         title: of the figure.
         height: in pixels.
@@ -167,10 +166,10 @@ def map_of(
     looks, marks = np.array([_rgba(colour) for colour in colouring.palette]), np.array(colouring.glyphs)
     codes = colouring.codes[order]
     names = [column for column in ("class_name", "id") if column in places]
-    said = places[names].astype(str).agg(", ".join, axis=1) if names else places.index.astype(str).to_series()
+    texts = places[names].astype(str).agg(", ".join, axis=1) if names else places.index.astype(str).to_series()
     figure.add_scattergl(
         x=places["x"].to_numpy()[order].round(4), y=places["y"].to_numpy()[order].round(4), mode="markers",
-        text=said.to_numpy()[order], hovertemplate="%{text}<extra></extra>", name=colouring.title, showlegend=False,
+        text=texts.to_numpy()[order], hovertemplate="%{text}<extra></extra>", name=colouring.title, showlegend=False,
         marker={"color": looks[codes], "size": 5, "symbol": np.where(marks[codes] == "cross", "x-thin-open", "circle")},
     )  # fmt: skip
     for key in colouring.keys:
@@ -199,7 +198,7 @@ def map_of(
 
 
 def _ramp(colours: Sequence[str]) -> list[str]:
-    """`_LEVELS` colours, evenly between those given."""
+    """`_LEVELS` colours, interpolated between those given."""
     stops = np.array([[int(one[at : at + 2], 16) for at in (1, 3, 5, 7)] for one in colours])
     at = np.linspace(0, len(stops) - 1, _LEVELS)
     levels = np.stack([np.interp(at, np.arange(len(stops)), channel) for channel in stops.T], axis=1)
@@ -212,21 +211,15 @@ def _rgba(colour: str) -> str:
 
 
 def _oklch(light: float, chroma: float, turn: float) -> str:
-    """#RRGGBB of a colour given by how light it looks, how strong, and its hue in turns (OKLCH, B. Ottosson 2020)."""
+    """#RRGGBB of a colour given by lightness, chroma and hue in turns (OKLCH, B. Ottosson 2020)."""
     a, b = chroma * np.cos(2 * np.pi * turn), chroma * np.sin(2 * np.pi * turn)
     cones = np.array(
         [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.291485548]]
     )
-    linear = (
-        np.array(
-            [
-                [4.0767416621, -3.3077115913, 0.2309699292],
-                [-1.2684380046, 2.6097574011, -0.3413193965],
-                [-0.0041960863, -0.7034186147, 1.707614701],
-            ]
-        )
-        @ (cones @ [light, a, b]) ** 3
-    )
-    linear = linear.clip(0, 1)
+    to_rgb = np.array([
+        [4.0767416621, -3.3077115913, 0.2309699292], [-1.2684380046, 2.6097574011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.707614701],
+    ])  # fmt: skip
+    linear = (to_rgb @ (cones @ [light, a, b]) ** 3).clip(0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return "#" + "".join(f"{round(255 * part):02X}" for part in encoded.tolist())

@@ -1,5 +1,5 @@
-"""Charts of pairs: how a similarity parts positive ones from negative ones, where two similarities disagree on them,
-and whether one threshold holds at every density."""
+"""Charts of pairs: how a similarity separates positive from negative ones, where two similarities disagree, and whether
+one threshold suits every density."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pddm_lab.figures.style import DASHES, NEGATIVE, RING, in_order, new_figure, shown, style_of, translucent
+from pddm_lab.figures.style import (
+    DARK,
+    DASHES,
+    NEGATIVE,
+    RING,
+    in_order,
+    new_figure,
+    shown,
+    style_of,
+    ticks_at,
+    translucent,
+)
 from pddm_lab.metrics.density import DENSITIES
 
 if TYPE_CHECKING:
@@ -19,7 +30,7 @@ if TYPE_CHECKING:
     from pddm_lab.metrics.separation import Distribution
 
 HELD = (0.5, 0.9, 0.99)
-"""Shares of its kind that the outlines of the joint plot hold."""
+"""Shares of each kind of pairs that the outlines of the joint plot contain."""
 PICKED = {"color": "#F2B705", "symbol": "star", "size": 17, "line": {"color": "#1C2530", "width": 1.5}}
 _CELLS = 56  # of the joint plot, along each axis
 
@@ -28,27 +39,23 @@ def distributions(
     distribution: Distribution, similarity: str, *, threshold: float | None = None, picked: float | None = None,
     bins: int = 100, title: str = "", height: int = 260,
 ) -> go.Figure:  # fmt: skip
-    """Positive and negative pairs, each kind's share per bin: a few positives show beside many negatives.
+    """The share of positive and of negative pairs per bin: few positives are visible beside many negatives.
 
     Args:
         distribution: of the similarity, larger = more similar.
         threshold: a similarity (not a distance) to mark.
         picked: the similarity of a pair to mark.
-        bins: neighbouring bins are added up to about this many.
+        bins: neighbouring bins are merged into about this many.
     """
     style, figure = style_of(similarity), new_figure(title, height)
-    starts = np.arange(0, len(distribution.positive), max(1, len(distribution.positive) // bins))
-    edges = np.append(distribution.edges[starts], distribution.edges[-1])
-    centres = shown(similarity, (edges[:-1] + edges[1:]) / 2)
-    _add_kinds(figure, distribution, starts, centres, style.colour)
-    if threshold is not None:
-        figure.add_vline(x=float(shown(similarity, np.array(threshold))), line={"color": "#6B7686", "width": 1.5})
+    edges = _add_kinds(figure, distribution, similarity, bins)
+    _mark_threshold(figure, similarity, threshold)
     if picked is not None:
         figure.add_scatter(
             x=[float(shown(similarity, np.array(picked)))], y=[0], name="picked pair", mode="markers", marker=PICKED,
             cliponaxis=False, hovertemplate="%{x:.3f}",
         )  # fmt: skip
-    # From less to more similar: a distance's axis runs backwards.
+    # From less to more similar: the axis of a distance is reversed.
     figure.update_xaxes(title=style.axis, range=[float(end) for end in shown(similarity, edges[[0, -1]])])
     return figure.update_yaxes(title="share of its kind, %", rangemode="tozero")
 
@@ -57,41 +64,41 @@ def distributions_by_density(
     thirds: Mapping[str, Distribution], similarity: str, *, threshold: float | None = None, bins: int = 60,
     title: str = "", height: int = 360,
 ) -> go.Figure:  # fmt: skip
-    """Positive and negative pairs where items lie densely, in the middle and sparsely, one above the other.
+    """Positive and negative pairs in each third by density, one above the other.
 
     Args:
         thirds: by density.
-        threshold: a similarity (not a distance) to mark: one line through all of them.
-        bins: neighbouring bins are added up to about this many.
+        threshold: a similarity (not a distance) to mark in all of them.
+        bins: neighbouring bins are merged into about this many.
     """
     shares = [density for density in DENSITIES if density in thirds]
     figure = make_subplots(max(len(shares), 1), 1, shared_xaxes=True, vertical_spacing=0.05)
     new_figure(title, height, figure)
     style, ends = style_of(similarity), []
     for row, density in enumerate(shares, 1):
-        distribution = thirds[density]
-        starts = np.arange(0, len(distribution.positive), max(1, len(distribution.positive) // bins))
-        edges = np.append(distribution.edges[starts], distribution.edges[-1])
-        centres = shown(similarity, (edges[:-1] + edges[1:]) / 2)
-        _add_kinds(figure, distribution, starts, centres, style.colour, row)
+        edges = _add_kinds(figure, thirds[density], similarity, bins, row)
         figure.update_yaxes(title=density, rangemode="tozero", nticks=4, row=row, col=1)
         ends += [edges[0], edges[-1]]
-    if threshold is not None:
-        figure.add_vline(x=float(shown(similarity, np.array(threshold))), line={"color": "#6B7686", "width": 1.5})
+    _mark_threshold(figure, similarity, threshold)
     if ends:
         figure.update_xaxes(range=[float(end) for end in shown(similarity, np.array([min(ends), max(ends)]))])
         figure.update_xaxes(title=style.axis, row=len(shares), col=1)
     return figure
 
 
-def _add_kinds(
-    figure: go.Figure, distribution: Distribution, starts: np.ndarray, centres: np.ndarray, colour: str, row: int = 0
-) -> None:
-    """Negative and positive pairs as each kind's share per bin; in a row of a figure of several, or alone."""
+def _add_kinds(figure: go.Figure, distribution: Distribution, similarity: str, bins: int, row: int = 0) -> np.ndarray:
+    """Draw the share of negative and of positive pairs per bin, in a row of the figure if it has several.
+
+    Returns:
+        Edges of the bins.
+    """
+    starts = np.arange(0, len(distribution.positive), max(1, len(distribution.positive) // bins))
+    edges = np.append(distribution.edges[starts], distribution.edges[-1])
+    centres = shown(similarity, (edges[:-1] + edges[1:]) / 2)
     place = {"row": row, "col": 1, "showlegend": row == 1} if row else {}
     for name, counts, of_kind, line in (
         ("negative pairs", distribution.negative, NEGATIVE, "dot"),
-        ("positive pairs", distribution.positive, colour, "solid"),
+        ("positive pairs", distribution.positive, style_of(similarity).colour, "solid"),
     ):
         share = 100 * np.add.reduceat(counts, starts) / max(counts.sum(), 1)
         figure.add_scatter(
@@ -99,6 +106,12 @@ def _add_kinds(
             line={"color": of_kind, "width": 1.8, "shape": "hvh", "dash": line},
             fill="tozeroy", fillcolor=translucent(of_kind, 0.22), legendgroup=name, **place,
         )  # fmt: skip
+    return edges
+
+
+def _mark_threshold(figure: go.Figure, similarity: str, threshold: float | None) -> None:
+    if threshold is not None:
+        figure.add_vline(x=float(shown(similarity, np.array(threshold))), line={"color": DARK, "width": 1.5})
 
 
 def roc(
@@ -110,7 +123,7 @@ def roc(
     Args:
         distributions: by similarity.
         thresholds: similarities (not distances) to mark on their lines.
-        log_x: a logarithmic axis, for the rare false positives that matter when a gallery is large.
+        log_x: a logarithmic axis shows the rare false positives that matter in a large gallery.
     """
     figure = new_figure(title, height)
     for name in in_order(distributions):
@@ -123,12 +136,12 @@ def roc_by_density(
     thirds: Mapping[str, Distribution], similarity: str, *, threshold: float | None = None, log_x: bool = True,
     title: str = "", height: int = 320,
 ) -> go.Figure:  # fmt: skip
-    """TPR against FPR where items lie densely, in the middle and sparsely: a dash each.
+    """TPR against FPR in each third by density: a dash each.
 
     Args:
         thirds: by density.
-        threshold: a similarity (not a distance) to mark on each line. It lies in one place on all of them where one
-            threshold works alike everywhere.
+        threshold: a similarity (not a distance) to mark on each line. The marks coincide if one threshold works
+            equally well everywhere.
     """
     figure = new_figure(title, height)
     for density, dash in zip(DENSITIES, DASHES, strict=False):
@@ -141,7 +154,7 @@ def _add_roc(
     figure: go.Figure, distribution: Distribution, similarity: str, name: str, dash: str, threshold: float | None
 ) -> None:
     style, curve = style_of(similarity), distribution.roc()
-    # A few hundred points: those at which the line has moved by a pixel or two on either axis.
+    # A few hundred points are enough: those where the line has moved by a pixel or two on either axis.
     places = np.column_stack([60 * np.log10(curve.fpr.clip(1e-5)), 150 * curve.fpr, 150 * curve.tpr]).round()
     moved = np.append(True, (np.diff(places, axis=0) != 0).any(axis=1))
     moved[-1] = True
@@ -160,8 +173,7 @@ def _add_roc(
 
 def _roc_axes(figure: go.Figure, log_x: bool) -> go.Figure:
     if log_x:
-        ticks = [0.01, 0.1, 1, 10, 100]
-        figure.update_xaxes(type="log", range=[-2, 2], tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+        figure.update_xaxes(type="log", range=[-2, 2], **ticks_at([0.01, 0.1, 1, 10, 100]))
     figure.add_vline(x=1, line={"color": NEGATIVE, "width": 1, "dash": "dot"})
     figure.update_xaxes(title="false positive rate (FPR), %")
     return figure.update_yaxes(title="true positive rate (TPR), %", range=[0, 101])
@@ -173,18 +185,17 @@ def joint(
 ) -> go.Figure:  # fmt: skip
     """Pairs by two similarities at once, with both thresholds: above and to the right is more similar.
 
-    Outlines hold 50, 90 and 99 % of the positive and of the negative pairs; of each kind some are drawn as points,
-    whose `customdata` is their place in `pairs`. The shaded quadrants are those in which the two disagree.
+    Outlines contain 50, 90 and 99 % of the positive and of the negative pairs. Some of each kind are drawn as points,
+    whose `customdata` is their row in `pairs`. In the shaded quadrants the similarities disagree.
 
     Args:
-        pairs: positive, and both similarities; positive and negative pairs each in random order, so that the first
-            ones stand for all.
+        pairs: positive, and both similarities; each kind in random order, so that its first pairs are a sample.
         x: similarity along the horizontal axis.
         y: similarity along the vertical axis.
         at_x: threshold on x, a similarity (not a distance).
         at_y: threshold on y.
-        names: columns that hold the classes of both items, for the points' hover.
-        points: drawn at most, half of either kind.
+        names: columns with the classes of both items, for hover texts.
+        points: drawn at most, half of each kind.
         picked: similarities by x and y of a pair to mark.
     """
     figure, positive = new_figure(title, height), pairs["positive"].to_numpy()
@@ -206,13 +217,13 @@ def joint(
             figure.add_trace(_outlines([of[rows] for of in values], ends, (x, y), name, colour))
     for name, kind, colour, symbol in kinds:
         rows = np.flatnonzero(positive == kind)[: points // 2]
-        told = None
+        texts = None
         if names:
             classes = zip(*(pairs[name].iloc[rows] for name in names), strict=True)
-            told = [a if a == b else f"{a} · {b}" for a, b in classes]
+            texts = [a if a == b else f"{a} · {b}" for a, b in classes]
         figure.add_scatter(
             x=shown(x, values[0][rows]).round(4), y=shown(y, values[1][rows]).round(4), name=name, mode="markers",
-            customdata=rows, text=told, opacity=0.7,
+            customdata=rows, text=texts, opacity=0.7,
             marker={"color": colour, "symbol": symbol, "size": 5, "line": {"color": colour, "width": 1 - kind}},
             hovertemplate=("%{text}<br>" if names else "")
             + f"{style_of(x).title} %{{x:.3f}}<br>{style_of(y).title} %{{y:.3f}}<extra></extra>",
@@ -234,7 +245,7 @@ def joint(
 
 
 def _ends(values: np.ndarray, *held: float | None) -> tuple[float, float]:
-    """A range that holds all but the outermost values, and what else must show."""
+    """A range that contains all but the outermost values, and the values in `held`."""
     known = [value for value in held if value is not None and np.isfinite(value)]
     low, high = np.quantile(values, [0.0005, 0.9995]) if len(values) else (0.0, 1.0)
     low, high = min(low, *known), max(high, *known)
@@ -245,19 +256,19 @@ def _ends(values: np.ndarray, *held: float | None) -> tuple[float, float]:
 def _outlines(
     values: list[np.ndarray], ends: list[tuple[float, float]], axes: tuple[str, str], name: str, colour: str
 ) -> go.Contour:
-    """Lines around the densest places that hold the shares `HELD` of some pairs."""
+    """Lines around the densest regions that contain the shares `HELD` of some pairs."""
     places = [
         ((of - low) / (high - low) * _CELLS).astype(int).clip(0, _CELLS - 1)
         for of, (low, high) in zip(values, ends, strict=True)
     ]
     counts = np.bincount(places[1] * _CELLS + places[0], minlength=_CELLS**2).reshape(_CELLS, _CELLS).astype(float)
     smooth = counts
-    for _ in range(2):  # a few pairs to a cell leave holes
+    for _ in range(2):  # few pairs per cell leave holes
         smooth = _blurred(_blurred(smooth).T).T
     falling = np.argsort(-smooth, axis=None)
     within = np.empty(counts.size)
     within[falling] = counts.ravel()[falling].cumsum() / counts.sum()
-    # Levels a step apart, which is what a contour draws: 1 holds the largest share.
+    # A contour draws evenly spaced levels: level 1 contains the largest share.
     level = np.interp(within, [0, *HELD, 1], [*range(len(HELD) + 1, 0, -1), 0]).reshape(counts.shape)
     level[[0, -1]] = level[:, [0, -1]] = 0  # so that they close
     centres = [
@@ -272,19 +283,19 @@ def _outlines(
 
 
 def _blurred(counts: np.ndarray) -> np.ndarray:
-    """Each row with the row above and below."""
+    """Each row averaged with the rows above and below."""
     padded = np.pad(counts, ((1, 1), (0, 0)), mode="edge")
     return (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
 
 
 def by_density(results: Mapping[str, ByDensity], *, share: float, title: str = "", height: int = 300) -> go.Figure:
-    """What one threshold does where items lie densely, in the middle and sparsely: TPR and FPR, with 95 % intervals.
+    """TPR and FPR of one threshold in each third by density, with 95 % intervals.
 
-    Hollow markers: the TPR at a threshold of the third's own, which lets the same share of its negative pairs pass.
+    Hollow markers: the TPR at the third's own threshold, which accepts the same share of its negative pairs.
 
     Args:
         results: by similarity.
-        share: of the negative pairs, what the thresholds let pass.
+        share: of the negative pairs that the thresholds accept.
     """
     figure = make_subplots(1, 2, horizontal_spacing=0.12, subplot_titles=["TPR, %", "FPR, %"])
     figure.update_annotations(font_size=13)
@@ -306,7 +317,7 @@ def by_density(results: Mapping[str, ByDensity], *, share: float, title: str = "
         figure.add_scatter(
             x=at, y=100 * table["own_tpr"].round(5), row=1, col=1, name="at its own threshold", mode="markers",
             marker={"symbol": f"{style.symbol}-open", "size": 9, "color": style.colour, "line": {"width": 1.8}},
-            showlegend=False, hovertemplate=f"{style.title}, a threshold of its own: %{{y:.1f}} %<extra></extra>",
+            showlegend=False, hovertemplate=f"{style.title}, at its own threshold: %{{y:.1f}} %<extra></extra>",
         )  # fmt: skip
     figure.add_hline(100 * share, row=1, col=2, line={"color": NEGATIVE, "width": 1, "dash": "dot"})
     figure.update_xaxes(tickvals=list(range(len(DENSITIES))), ticktext=list(DENSITIES), range=[-0.35, 2.35])

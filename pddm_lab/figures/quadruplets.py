@@ -1,4 +1,4 @@
-"""Charts of mined quadruplets: a batch's similarities, how hard they were, which classes are confused."""
+"""Charts of mined quadruplets: a batch's similarities, how hard they were, and which classes are confused."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from pddm_lab.figures.style import NEGATIVE, SIMILARITIES, new_figure, shown, style_of, translucent
+from pddm_lab.figures.style import DARK, NEGATIVE, WRONG, new_figure, shown, style_of, translucent
 
-DARK = "#6B7686"
 HARDNESS = {
     "violated": "Violated hinges",
     "slack": "Slack",
@@ -20,7 +19,7 @@ HARDNESS = {
     "d": "D of the pairs",
     "same": "Same as Euclidean",
 }
-"""What `hardness` can draw, and what each is called."""
+"""What `hardness` can draw, with titles."""
 
 
 def hardness(
@@ -30,8 +29,8 @@ def hardness(
 
     Args:
         table: as `pddm_lab.analysis.hardness.through_training` returns it.
-        what: `violated`: share that violates each hinge; `slack`, `s` (similarities) and `d` (distances): median as a
-            line, the middle 80 % as a band; `same`: share in which Euclidean mining takes the same items.
+        what: `violated`: the share that violates each hinge; `slack`, `s` (similarities) and `d` (distances): the
+            median as a line, the middle 80 % as a band; `same`: the share where Euclidean mining agrees.
         similarity: the trained one, whose scores S are.
     """
     figure = new_figure(title, height)
@@ -68,12 +67,12 @@ def hardness(
 def confusion(
     table: pd.DataFrame, *, chosen: Sequence[str] = (), most: int = 18, title: str = "", height: int = 460
 ) -> go.Figure:
-    """Which class gives another its hard negatives: a row per class of the anchor, a column per class of the negative.
+    """Which classes give each other hard negatives: a row per class of the anchor, a column per class of the negative.
 
     Args:
         table: as `pddm_lab.analysis.hardness.confusions` returns it.
         chosen: two classes whose cells are marked.
-        most: about so many classes are drawn, those of the most frequent pairs, like ones beside one another.
+        most: draw about this many classes, those of the most frequent pairs, with confused ones next to each other.
     """
     figure = new_figure(title, height)
     classes = _seriated(table, most)
@@ -84,7 +83,7 @@ def confusion(
     count[rows, columns] = cells["count"]
     figure.add_heatmap(
         z=count, x=list(range(len(classes))), y=list(range(len(classes))), xgap=1, ygap=1, zmin=0,
-        colorscale=[[0, translucent(_WRONG, 0.08)], [1, _WRONG]], hoverinfo="skip", showscale=False,
+        colorscale=[[0, translucent(WRONG, 0.08)], [1, WRONG]], hoverinfo="skip", showscale=False,
     )  # fmt: skip
     # Cells of a heatmap can't be selected; points over them can.
     figure.add_scatter(
@@ -97,7 +96,7 @@ def confusion(
     for one, other in (chosen, chosen[::-1]) if len(chosen) == 2 else ():
         if one in place and other in place:
             x, y = place[other], place[one]
-            line = {"color": "#2F78D0", "width": 2.5}
+            line = {"color": _EUCLIDEAN.colour, "width": 2.5}
             figure.add_shape(type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, line=line)
     names = [name if len(name) <= 15 else f"{name[:7]}…{name[-7:]}" for name in classes]
     ticks = {"tickvals": list(range(len(classes))), "ticktext": names, "showgrid": False, "tickfont": {"size": 10.5}}
@@ -115,7 +114,7 @@ def batch_matrix(
     Args:
         scores: of every item (row) with every item (column), larger = more similar.
         labels: class of each item, those of a class next to each other.
-        pictures: of each item, PNG bytes; none to leave them out.
+        pictures: of each item, PNG bytes; empty to draw none.
         similarity: whose scores they are.
         marks: cells to mark, (row, column), by what they are.
     """
@@ -140,7 +139,7 @@ def batch_matrix(
             x=columns, y=rows, mode="markers", name=name, hoverinfo="skip",
             marker={"symbol": symbol, "size": 11, "color": colour, "line": {"color": colour, "width": 2.5}},
         )  # fmt: skip
-    # Beside a short side of so many cells, the axes' pictures take one and a bit.
+    # The pictures along the axes are a little larger than one cell.
     for place, data in enumerate(pictures):
         source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
         for x, y in ((place, -1.15), (-1.15, place)):
@@ -154,7 +153,7 @@ def batch_matrix(
 
 
 def _seriated(table: pd.DataFrame, most: int) -> list[str]:
-    """The classes of the most frequent pairs, each beside the one it is confused with most of those left."""
+    """The classes of the most frequent pairs, each next to the remaining one that it is confused with most."""
     chosen: dict[str, None] = {}
     for own, other in zip(table["own"], table["other"], strict=True):
         if len(chosen) >= most:
@@ -172,42 +171,21 @@ def _seriated(table: pd.DataFrame, most: int) -> list[str]:
     return order
 
 
-_WRONG = "#C4382F"
-_MARKS = (("circle-open", "#11151C"), ("x-thin", _WRONG), ("diamond-open", "#7A55D6"))
-_LINES = {
-    "violated": (
-        "%",
-        [("violated_ik", "hinge i–k", DARK, "solid"), ("violated_jl", "hinge j–l", NEGATIVE, "dash")],
-    ),
-    "slack": ("", [("slack_ik", "hinge i–k", DARK, "solid"), ("slack_jl", "hinge j–l", NEGATIVE, "dash")]),
-    "s": (
-        "",
-        [
-            ("s_ij", "i–j, positive", "similarity", "solid"),
-            ("s_ik", "i–k, negative", DARK, "dash"),
-            ("s_jl", "j–l, negative", NEGATIVE, "dot"),
-        ],
-    ),
-    "d": (
-        "",
-        [
-            ("d_ij", "i–j, positive", SIMILARITIES["euclidean"].colour, "solid"),
-            ("d_ik", "i–k, negative", DARK, "dash"),
-            ("d_jl", "j–l, negative", NEGATIVE, "dot"),
-        ],
-    ),
-    "same": (
-        "%",
-        [
-            ("same_j", "same j", SIMILARITIES["euclidean"].colour, "solid"),
-            ("same_k", "same k", SIMILARITIES["euclidean"].colour, "dash"),
-        ],
-    ),
+_MARKS = (("circle-open", "#11151C"), ("x-thin", WRONG), ("diamond-open", "#7A55D6"))
+_EUCLIDEAN = style_of("euclidean")
+_HINGES = (("ik", "hinge i–k", DARK, "solid"), ("jl", "hinge j–l", NEGATIVE, "dash"))
+_PAIRS = (("ik", "i–k, negative", DARK, "dash"), ("jl", "j–l, negative", NEGATIVE, "dot"))
+_LINES: dict[str, tuple[str, list[tuple[str, ...]]]] = {
+    "violated": ("%", [(f"violated_{end}", *look) for end, *look in _HINGES]),
+    "slack": ("", [(f"slack_{end}", *look) for end, *look in _HINGES]),
+    "s": ("", [("s_ij", "i–j, positive", "similarity", "solid"), *((f"s_{end}", *look) for end, *look in _PAIRS)]),
+    "d": ("", [("d_ij", "i–j, positive", _EUCLIDEAN.colour, "solid"), *((f"d_{end}", *look) for end, *look in _PAIRS)]),
+    "same": ("%", [("same_j", "same j", _EUCLIDEAN.colour, "solid"), ("same_k", "same k", _EUCLIDEAN.colour, "dash")]),
 }
 _TITLES = {
     "violated": "violated, %",
     "slack": "slack, above 0: violated",
     "s": "{} score S",
     "d": "Euclidean distance D",
-    "same": "Euclidean mining takes the same, %",
+    "same": "Euclidean mining chooses the same, %",
 }

@@ -1,4 +1,4 @@
-"""Charts of a search: how one shortlist's order changes from similarity to similarity, and what its size costs."""
+"""Charts of a search: how similarities order a shortlist, what its size costs, and a pair's score elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from pddm_lab.figures.style import NEGATIVE, RIGHT, RING, WRONG, new_figure, style_of, translucent
+from pddm_lab.figures.style import DARK, NEGATIVE, RIGHT, RING, WRONG, new_figure, style_of, ticks_at, translucent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from pddm_lab.analysis.explain import Explanation
     from pddm_lab.analysis.shortlist import Ceiling
 
-UNKNOWN = "#6B7686"
-_TAIL = 1.1  # rows that each doubling of a rank takes below the first ranks
+_TAIL = 1.1  # rows that each doubling of a rank takes beyond the first ranks
 
 
 def rank_flow(
@@ -27,16 +26,16 @@ def rank_flow(
     images: Mapping[str, bytes | None] | None = None, top: int = 12, highlighted: str = "", title: str = "",
     height: int | None = None,
 ) -> go.Figure:  # fmt: skip
-    """An axis per similarity and a line per item, from its rank by one to its rank by the next.
+    """An axis per similarity and a line per item, from its rank by one similarity to its rank by the next.
 
-    Drawn are the items that any of them has among its first; ranks beyond those are drawn closer and closer together.
+    Only items among the first results of any similarity are drawn. Ranks beyond those get closer and closer together.
 
     Args:
         shortlist: id, class_name and <similarity>_rank.
         similarities: the axes, from left to right.
-        right_class: the query's class; lines of other classes are dashed. None where it is unknown.
+        right_class: the query's class; lines of other classes are dotted. None if it is unknown.
         images: picture bytes by item id, drawn at the first ranks.
-        top: how many of the first.
+        top: number of first results.
         highlighted: id of an item to draw stronger.
     """
     ranks = shortlist[[f"{name}_rank" for name in similarities]].to_numpy()
@@ -51,8 +50,8 @@ def rank_flow(
     for (item, class_name), places, at in zip(items.itertuples(index=False), ranks, heights, strict=True):
         kind, colour, dash = _kind_of(class_name, right_class)
         where = ", ".join(f"{one} {rank}" for one, rank in zip(titles, places, strict=True))
-        brought_out = item == highlighted
-        line = {"color": translucent(colour, 1 if brought_out else 0.6), "width": 4 if brought_out else 2, "dash": dash}
+        strong = item == highlighted
+        line = {"color": translucent(colour, 1 if strong else 0.6), "width": 4 if strong else 2, "dash": dash}
         lines.append(
             {"type": "scatter", "x": list(range(len(titles))), "y": at.tolist(), "mode": "lines+markers", "name": kind,
              "legendgroup": kind, "showlegend": kind not in named, "customdata": [item] * len(titles), "line": line,
@@ -69,7 +68,7 @@ def rank_flow(
             for axis, rank in enumerate(places)
             if source and rank <= top
         ]  # fmt: skip
-    # All at once: plotly checks a figure anew for each trace and picture that is added to it.
+    # All at once: plotly validates a figure again for each trace or picture that is added.
     figure = new_figure(
         title, height or round(64 + 27 * (floor + 0.5)) + (32 if title else 0),
         go.Figure({"data": lines, "layout": {"images": pictures}}),
@@ -89,23 +88,23 @@ def rank_flow(
 
 
 def _height_of(ranks: NDArray, top: int) -> NDArray:
-    """Where a rank is drawn: the first ones evenly, those beyond by their logarithm."""
+    """The height of a rank: the first ones are evenly spaced, those beyond by their logarithm."""
     return np.where(ranks <= top, ranks, top + 0.5 + _TAIL * np.log2(np.maximum(ranks, top) / top)).round(3)
 
 
 def _kind_of(class_name: str, right_class: str | None) -> tuple[str, str, str]:
     if right_class is None:
-        return "class of the query unknown", UNKNOWN, "solid"
+        return "class of the query unknown", DARK, "solid"
     return ("right class", RIGHT, "solid") if class_name == right_class else ("another class", WRONG, "dot")
 
 
 def _plain(text: str) -> str:
-    """A stranger's text for a hover label, which reads some HTML."""
+    """Text from outside, escaped for a hover label, which interprets some HTML."""
     return str(text).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def ceiling(measured: Ceiling, shortlist: int, *, title: str = "", height: int = 280) -> go.Figure:
-    """What a shortlist can hold at most against its size, the chosen size marked.
+    """The best that re-ranking a shortlist can reach against its size, with the chosen size marked.
 
     Args:
         measured: as `pddm_lab.analysis.shortlist.ceiling` measures it.
@@ -130,28 +129,29 @@ def ceiling(measured: Ceiling, shortlist: int, *, title: str = "", height: int =
             )  # fmt: skip
     figure.add_vline(x=shortlist, line={"color": NEGATIVE, "width": 1.5})
     ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if tick <= max(count, 1)]
-    figure.update_xaxes(type="log", title="shortlist, items", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks])
+    figure.update_xaxes(type="log", title="shortlist, items", **ticks_at(ticks))
     return figure.update_yaxes(title="share, %", range=[0, 101])
 
 
-def elsewhere(why: Explanation, *, bins: int = 30, title: str = "", height: int = 170) -> go.Figure:
-    """Scores of one difference at other places of the gallery, and its score where it is.
+def elsewhere(explanation: Explanation, *, bins: int = 30, title: str = "", height: int = 170) -> go.Figure:
+    """Scores of one difference at other places of the gallery, and its score at its own place.
 
     Args:
-        why: with places.
+        explanation: with places.
     """
     style, figure = style_of("pddm"), new_figure(title, height)
-    counts, edges = np.histogram(why.elsewhere, bins)
+    counts, edges = np.histogram(explanation.elsewhere, bins)
     figure.add_bar(
         x=((edges[:-1] + edges[1:]) / 2).round(4), y=counts, width=np.diff(edges).round(5), name="at other places",
         marker={"color": translucent(NEGATIVE, 0.75), "line": {"width": 0}},
-        hovertemplate="%{y} places<br>S about %{x:.2f}<extra></extra>",
+        hovertemplate=f"%{{y}} places<br>{style.letter} about %{{x:.2f}}<extra></extra>",
     )  # fmt: skip
     figure.add_scatter(
-        x=[why.score, why.score], y=[0, max(counts.max(initial=1), 1)], mode="lines+markers", name="here",
-        line={"color": style.colour, "width": 2.5}, hovertemplate=f"here S {why.score:.2f}<extra></extra>",
+        x=[explanation.score] * 2, y=[0, max(counts.max(initial=1), 1)], mode="lines+markers", name="here",
+        hovertemplate=f"here {style.letter} {explanation.score:.2f}<extra></extra>",
+        line={"color": style.colour, "width": 2.5},
         marker={"symbol": [style.symbol, style.symbol], "size": [0, 10], "line": RING},
     )  # fmt: skip
     figure.update_layout(hovermode="closest", bargap=0)
-    figure.update_xaxes(title="S of the same difference")
+    figure.update_xaxes(title=f"{style.letter} of the same difference")
     return figure.update_yaxes(title="places", rangemode="tozero")

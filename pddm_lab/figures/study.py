@@ -1,4 +1,4 @@
-"""Charts of a study: its methods side by side with every seed, how fast they learn, and what each choice is worth."""
+"""Charts of a study: its methods side by side with every seed, how fast they learn, and the effect of each choice."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from pddm_lab.figures.style import METRICS, NEGATIVE, Metric, in_order, new_figure, style_of, translucent
+from pddm_lab.figures.style import DARK, NEGATIVE, Metric, in_order, metric_of, new_figure, style_of, translucent
 
 COLOURS = ("#D9570B", "#2F78D0", "#0E9470", "#B83280", "#8A6D1C", "#5B4BC4")
-"""Of the methods that are named."""
+"""Colours of the methods that are named."""
 REST = "rgba(138,147,163,.45)"
-_SPREAD = 0.52  # of a row's height, which the rankings of one method share
-_LABEL = 44  # letters of a row's name on one line
+_SPREAD = 0.52  # part of a row's height that the rankings of one method share
+_LABEL = 44  # characters per line of a row's name
 
 
 def side_by_side(
     table: pd.DataFrame, seeds: pd.DataFrame, metric: str | Metric, *, best: tuple[str, str] | None = None,
     title: str = "", height: int | None = None,
 ) -> go.Figure:  # fmt: skip
-    """Methods as dots with 95 % intervals, the best on top, and each seed as a faint dot; a marker per ranking.
+    """Methods as dots with 95 % intervals, the best on top, and each seed as a faint dot; a marker per similarity.
 
     Args:
-        table: name (of the method), similarity (that ranks), value (mean over seeds), half (of its interval; NaN where
+        table: name (of the method), similarity (that ranks), value (mean over seeds), half (of its interval; NaN if
             there is none), seeds (how many).
         seeds: name, similarity, value of each seed.
-        metric: a key of `METRICS`, or how to write another one.
-        best: name and similarity of the best baseline, which a line marks.
+        metric: a key of `METRICS`, or how to display another one.
+        best: name and similarity of the best baseline, which is marked by a line.
     """
-    known = _known(metric)
-    scale = 100 if known.unit == "%" else 1
+    known = metric_of(metric)
+    scale = known.scale
     by_name = table.groupby("name")["value"]
     order = (by_name.max() if known.larger_is_better else -by_name.min()).sort_values(ascending=False, kind="stable")
     names = list(order.index)
@@ -57,14 +57,14 @@ def side_by_side(
 def differences(
     table: pd.DataFrame, metric: str | Metric, *, against: str = "default", title: str = "", height: int | None = None
 ) -> go.Figure:  # fmt: skip
-    """Differences to one of the rows with their 95 % intervals, in the order given; a marker per ranking.
+    """Differences to one of the rows with 95 % intervals, in the order given; a marker per similarity.
 
     Args:
         table: factor (that is varied), name (of the variant), similarity, value (the difference), half, seeds.
-        metric: a key of `METRICS`, or how to write another one.
-        against: what the differences are to, for the line at 0.
+        metric: a key of `METRICS`, or how to display another one.
+        against: name of the line at 0.
     """
-    known = _known(metric)
+    known = metric_of(metric)
     rows = list(dict.fromkeys(zip(table["factor"], table["name"], strict=True)))
     named = table.assign(name=list(zip(table["factor"], table["name"], strict=True)))
     figure = new_figure(title, height or 100 + 38 * len(rows))
@@ -73,7 +73,7 @@ def differences(
     for similarity in in_order(table["similarity"]):
         own = named[named["similarity"] == similarity]
         at = [places[name, similarity] for name in own["name"]]
-        _dots(figure, own, at, similarity, 100 if known.unit == "%" else 1, known, sign="+")
+        _dots(figure, own, at, similarity, known.scale, known, sign="+")
     for number in range(1, len(rows)):
         if rows[number][0] != rows[number - 1][0]:
             figure.add_hline(number - 0.5, line={"color": REST, "width": 1}, layer="below")
@@ -83,7 +83,7 @@ def differences(
 
 
 def _reach(table: pd.DataFrame, seeds: pd.DataFrame, scale: float, known: Metric) -> list[float]:
-    """From the lowest to the highest seed; intervals of very few seeds, which may be many times as long, are cut."""
+    """From the lowest to the highest seed; the very long intervals of few seeds are cut off."""
     low, high = scale * seeds["value"].min(), scale * seeds["value"].max()
     room, half = 0.3 * (high - low) or 1.0, table["half"].fillna(0)
     low = max(scale * (table["value"] - half).min(), low - room)
@@ -92,31 +92,25 @@ def _reach(table: pd.DataFrame, seeds: pd.DataFrame, scale: float, known: Metric
     return [float(low - pad), float(high + pad)]
 
 
-def _known(metric: str | Metric) -> Metric:
-    return metric if isinstance(metric, Metric) else METRICS.get(metric) or Metric(metric, "", "", 3)
-
-
 def _places(table: pd.DataFrame, names: Sequence) -> dict[tuple, float]:
-    """Height of each (name, similarity): the rankings of one name lie around its row, in the order of all legends."""
-    found = {}
+    """Height of each (name, similarity): the similarities of one name lie around its row, in the order of legends."""
+    heights = {}
     for number, name in enumerate(names):
         own = in_order(table.loc[table["name"].map(lambda other, name=name: other == name), "similarity"])
         for similarity, shift in zip(own, np.linspace(-0.5, 0.5, len(own)) if len(own) > 1 else [0.0], strict=True):
-            found[name, similarity] = number + _SPREAD * float(shift)
-    return found
+            heights[name, similarity] = number + _SPREAD * float(shift)
+    return heights
 
 
 def _dots(
     figure: go.Figure, rows: pd.DataFrame, at: Sequence[float], similarity: str, scale: float, known: Metric,
     sign: str = "",
 ) -> None:  # fmt: skip
-    """The means of one ranking with their intervals; hollow where there is no interval."""
+    """The means of one similarity with their intervals; hollow without an interval."""
     style = style_of(similarity)
     symbols = [f"{style.symbol}-open" if np.isnan(half) else style.symbol for half in rows["half"]]
     names = [": ".join(name) if isinstance(name, tuple) else name for name in rows["name"]]
-    bounds = [
-        f" ± {scale * half:.{known.digits}f}" if np.isfinite(half) else "" for half in rows["half"]
-    ]  # fmt: skip
+    bounds = [f" ± {scale * half:.{known.digits}f}" if np.isfinite(half) else "" for half in rows["half"]]
     figure.add_scatter(
         x=scale * rows["value"], y=at, mode="markers", legendgroup=similarity, showlegend=False,
         error_x={"array": scale * rows["half"].fillna(0), "thickness": 1.3, "width": 3},
@@ -132,7 +126,7 @@ def _dots(
 
 
 def _mark(figure: go.Figure, value: float, half: float, name: str) -> None:
-    """A line with its interval behind the dots, and its name above them."""
+    """A line with its interval behind the dots, and its name above."""
     if np.isfinite(half) and half:
         figure.add_vrect(value - half, value + half, fillcolor=NEGATIVE, opacity=0.14, line_width=0, layer="below")
     figure.add_vline(value, line={"color": NEGATIVE, "dash": "dot", "width": 1.5}, layer="below")
@@ -155,12 +149,12 @@ def learning(
     log: pd.DataFrame, named: Mapping[str, str], *, target: float | None = None, x: str = "step", title: str = "",
     height: int = 420,
 ) -> go.Figure:  # fmt: skip
-    """MAP@R on held-out classes through training: methods that are named in colour, all others in grey.
+    """MAP@R on held-out classes during training: named methods in colour, all others in grey.
 
     Args:
         log: run (the method), step, seconds, value, as `study.statistics.curves` gives it, of one data set.
-        named: method -> what the legend calls it; as many as there are `COLOURS`.
-        target: value to reach, drawn as a line.
+        named: method -> its name in the legend; at most as many as there are `COLOURS`.
+        target: a value to mark by a line.
         x: "step" or "seconds".
     """
     figure = new_figure(title, height)
@@ -175,8 +169,6 @@ def learning(
             hovertemplate=f"{named.get(run, run)} %{{y:.1f}} %<extra></extra>",
         )  # fmt: skip
     if target is not None:
-        figure.add_hline(
-            100 * target, line={"color": "#6B7686", "dash": "dot"}, annotation_text="best baseline, at its end"
-        )
+        figure.add_hline(100 * target, line={"color": DARK, "dash": "dot"}, annotation_text="best baseline, at its end")
     figure.update_layout(hovermode="closest").update_xaxes(title="training step" if x == "step" else "training time, s")
     return figure.update_yaxes(title="MAP@R, % (held-out classes)")

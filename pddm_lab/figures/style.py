@@ -1,7 +1,7 @@
-"""How everything looks: a colour, dash and marker per similarity, a title and unit per metric, one template.
+"""The common style of all figures: colours, a title and unit per metric, one template.
 
-The colours keep a contrast of 3:1 or more on white and on near-black, and backgrounds are transparent: one figure
-serves a light and a dark page.
+Colours have a contrast of at least 3:1 on white and on near-black, and backgrounds are transparent: one figure suits a
+light and a dark page. The style of each similarity: similarities.py.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from pddm_lab.similarities import SIMILARITIES, SimilaritySpec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
 NEGATIVE = "#8A93A3"
 """Colour of negative pairs."""
+DARK = "#6B7686"
+"""Colour of neutral lines and marks."""
 RIGHT, WRONG = "#17875A", "#C4382F"
-"""Colours of what is of the right class, and of what isn't; never the only sign of it."""
+"""Colours of right and wrong classes, which always differ in another way too."""
 PROTOCOL_TITLES = {
     "unseen": "Unseen classes",
     "known": "Known classes",
@@ -40,20 +41,25 @@ PHASE_TITLES = {
 
 @dataclass(frozen=True)
 class Metric:
-    """How one metric is written."""
+    """How to display one metric."""
 
     title: str
     unit: str
-    """ "%" for fractions, which are shown times 100; "" for plain numbers."""
+    """ "%" for fractions, which are shown in percent; "" for plain numbers."""
     help: str
     digits: int = 1
     larger_is_better: bool = True
 
     def format(self, value: float) -> str:
-        """The value as text without its unit; a dash where there is none."""
+        """The value as text without its unit; a dash if there is none."""
         if value is None or not np.isfinite(value):
             return "–"
-        return f"{value * (100 if self.unit == '%' else 1):.{self.digits}f}"
+        return f"{value * self.scale:.{self.digits}f}"
+
+    @property
+    def scale(self) -> int:
+        """What values are multiplied by for display."""
+        return 100 if self.unit == "%" else 1
 
     @property
     def heading(self) -> str:
@@ -63,18 +69,20 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     **{
-        f"recall@{k}": Metric(f"R@{k}", "%", f"Queries with a right item among the first {k}.")
+        f"recall@{k}": Metric(f"R@{k}", "%", f"Queries with a right item among the first {k} results.")
         for k in (1, 2, 4, 8, 16, 32)
     },
-    "r_precision": Metric("R-precision", "%", "Share of right items among the first R, R being how many there are."),
-    "map@r": Metric("MAP@R", "%", "R-precision that also rewards right items for coming early."),
+    "r_precision": Metric(
+        "R-precision", "%", "Share of right items among the first R, R being the number of right items."
+    ),
+    "map@r": Metric("MAP@R", "%", "R-precision that also rewards right items for early ranks."),
     "nmi": Metric("NMI", "%", "Normalised mutual information of k-means clusters and classes."),
-    "auc": Metric("ROC AUC", "", "Chance that a positive pair is more similar than a negative one.", 4),
-    "eer": Metric("EER", "%", "Error rate where as many positives are missed as negatives pass.", 1, False),
+    "auc": Metric("ROC AUC", "", "Probability that a positive pair is more similar than a negative one.", 4),
+    "eer": Metric("EER", "%", "Error rate where false positives and false negatives are equally frequent.", 1, False),
     "dprime": Metric("d′", "", "Distance of the means of positive and negative pairs, in standard deviations.", 2),
-    "tpr@1%fpr": Metric("TPR at 1 % FPR", "%", "Positive pairs found when 1 % of the negative ones pass."),
+    "tpr@1%fpr": Metric("TPR at 1 % FPR", "%", "Positive pairs accepted when 1 % of the negative ones are."),
 }
-"""Every metric a run measures, in the order tables show them."""
+"""Every metric of a run, in the order of tables."""
 TEMPLATE = go.layout.Template(
     layout=go.Layout(
         paper_bgcolor="rgba(0,0,0,0)",
@@ -105,25 +113,35 @@ def new_figure(title: str, height: int, figure: go.Figure | None = None) -> go.F
         },
         "hovermode": "x unified",
     }
-    # A new figure takes its layout in a quarter of the time that an update needs.
+    # Passing the layout to a new figure takes a quarter of the time of an update.
     return go.Figure(layout=layout) if figure is None else figure.update_layout(layout)
 
 
 def style_of(similarity: str) -> SimilaritySpec:
-    """The look of a similarity; one the lab doesn't know is drawn in grey under its own name."""
-    plain = SimilaritySpec(similarity, "s", "#6B7686", "dashdot", "x", f"{similarity} (larger = more similar)")
+    """The style of a similarity; an unknown one is drawn in grey under its own name."""
+    plain = SimilaritySpec(similarity, "s", DARK, "dashdot", "x", f"{similarity} (larger = more similar)")
     return SIMILARITIES.get(similarity, plain)
 
 
 def shown(similarity: str, values: NDArray) -> NDArray:
-    """Similarities as they are shown: a distance's sign is turned back."""
+    """Similarities as displayed: a distance becomes positive again."""
     return -np.asarray(values) if style_of(similarity).is_distance else np.asarray(values)
 
 
 def in_order(similarities: Iterable[str]) -> list[str]:
-    """Similarities in the order every table and legend uses."""
+    """Similarities in the order of every table and legend."""
     order = {name: rank for rank, name in enumerate(SIMILARITIES)}
     return sorted(set(similarities), key=lambda name: (order.get(name, len(order)), name))
+
+
+def metric_of(metric: str | Metric) -> Metric:
+    """How to display a metric; an unknown one appears under its own name."""
+    return metric if isinstance(metric, Metric) else METRICS.get(metric) or Metric(metric, "", "", 3)
+
+
+def ticks_at(values: Iterable[float]) -> dict[str, list]:
+    """Axis ticks at values, written without trailing zeros."""
+    return {"tickvals": list(values), "ticktext": [f"{value:,g}" for value in values]}
 
 
 def translucent(colour: str, alpha: float) -> str:

@@ -1,4 +1,4 @@
-"""Charts of trainings: metrics and losses through time, and what several runs came to."""
+"""Charts of trainings: metrics and losses over time, and the final metrics of several runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from pddm_lab.figures.style import (
+    DARK,
     DASHES,
     METRICS,
     PROTOCOL_TITLES,
-    SIMILARITIES,
-    Metric,
     in_order,
+    metric_of,
     new_figure,
     style_of,
     translucent,
@@ -26,17 +26,15 @@ def curves(
     frame: pd.DataFrame, metric: str, *, x: str = "step", protocol: str = "validation",
     title: str = "", height: int = 300,
 ) -> go.Figure:  # fmt: skip
-    """One metric through training: a line per similarity, coloured by it, dashed by the run where there are several.
+    """One metric during training: a line per similarity in its colour, with a dash per run if there are several.
 
     Args:
-        frame: a run's metrics (step, seconds, protocol, similarity, metric, value); a `run` column tells several apart.
-            Columns `std` and `seeds`, as `runs.mean_log` gives them, draw a band of one standard deviation.
+        frame: metrics (step, seconds, protocol, similarity, metric, value) of a run, or of several with a column `run`.
+            Columns `std` and `seeds` draw a band of one standard deviation.
         metric: a key of `METRICS`.
         x: "step" or "seconds".
     """
-    known = METRICS.get(metric) or Metric(metric, "", "")
-    scale = 100 if known.unit == "%" else 1
-    figure = new_figure(title, height)
+    known, figure = metric_of(metric), new_figure(title, height)
     frame = frame[(frame["metric"] == metric) & (frame["protocol"] == protocol)]
     runs = list(dict.fromkeys(frame["run"])) if "run" in frame else [""]
     named: set[str] = set()
@@ -45,16 +43,16 @@ def curves(
         for name in in_order(of_run["similarity"]):
             rows, style = of_run[of_run["similarity"] == name].sort_values(x), style_of(name)
             dash = DASHES[number % len(DASHES)] if len(runs) > 1 else style.dash
-            hover, told = f"%{{y:.{known.digits}f}} {known.unit} {run}", None
+            hover, spread = f"%{{y:.{known.digits}f}} {known.unit} {run}", None
             if "std" in rows:
-                _band(figure, rows, x, scale, style.colour)
-                told = np.column_stack([rows["std"].fillna(0) * scale, rows["seeds"]])
+                _band(figure, rows, x, known.scale, style.colour)
+                spread = np.column_stack([rows["std"].fillna(0) * known.scale, rows["seeds"]])
                 hover = f"%{{y:.{known.digits}f}} ± %{{customdata[0]:.{known.digits}f}} {known.unit} {run}"
                 hover += " (seeds: %{customdata[1]:d})"
             figure.add_scatter(
-                x=rows[x], y=rows["value"] * scale, mode="lines+markers" if len(rows) <= 60 else "lines",
+                x=rows[x], y=rows["value"] * known.scale, mode="lines+markers" if len(rows) <= 60 else "lines",
                 name=style.title, showlegend=name not in named, line={"color": style.colour, "width": 2, "dash": dash},
-                marker={"symbol": style.symbol, "size": 6}, hovertemplate=hover, customdata=told,
+                marker={"symbol": style.symbol, "size": 6}, hovertemplate=hover, customdata=spread,
             )  # fmt: skip
             named.add(name)
     _name_dashes(figure, runs)
@@ -63,7 +61,7 @@ def curves(
 
 
 def _band(figure: go.Figure, rows: pd.DataFrame, x: str, scale: float, colour: str) -> None:
-    """One standard deviation to either side of a line, where more than one seed came to."""
+    """One standard deviation on both sides of a line, where there is more than one seed."""
     rows = rows[rows["std"].notna()]
     low, high = ((rows["value"] + side * rows["std"]) * scale for side in (-1, 1))
     figure.add_scatter(
@@ -73,18 +71,18 @@ def _band(figure: go.Figure, rows: pd.DataFrame, x: str, scale: float, colour: s
 
 
 def losses(frame: pd.DataFrame, *, x: str = "step", points: int = 200, title: str = "", height: int = 300) -> go.Figure:
-    """Loss terms through training: E and its parts, E_m on scores (PDDM's colour), E_e on distances (Euclidean's).
+    """Loss terms during training: E and its parts, E_m on scores (PDDM's colour), E_e on distances (Euclidean's).
 
     Args:
-        frame: a run's metrics; rows of protocol "train" are used. A `run` column tells several runs apart.
+        frame: metrics of a run, or of several with a column `run`; only rows of protocol "train" are used.
         x: "step" or "seconds".
-        points: neighbouring steps are averaged down to about this many points a term; the axis says over how many.
+        points: neighbouring steps are averaged to about this many points a term; the axis title says how many steps.
     """
     terms = {
-        "loss": ("E, the sum", "#6B7686"),
-        "E_m": ("E<sub>m</sub>, on scores", SIMILARITIES["pddm"].colour),
-        "E_e": ("E<sub>e</sub>, on distances", SIMILARITIES["euclidean"].colour),
-        "mahalanobis_loss": ("Mahalanobis, its own", SIMILARITIES["mahalanobis"].colour),
+        "loss": ("E, the sum", DARK),
+        "E_m": ("E<sub>m</sub>, on scores", style_of("pddm").colour),
+        "E_e": ("E<sub>e</sub>, on distances", style_of("euclidean").colour),
+        "mahalanobis_loss": ("Mahalanobis, its own", style_of("mahalanobis").colour),
     }
     frame = frame[frame["protocol"] == "train"]
     runs = list(dict.fromkeys(frame["run"])) if "run" in frame else [""]
@@ -110,10 +108,10 @@ def losses(frame: pd.DataFrame, *, x: str = "step", points: int = 200, title: st
 
 
 def _name_dashes(figure: go.Figure, runs: Sequence[str]) -> None:
-    """Legend entries for the runs' dashes: beside those for the colours, instead of one for each pair of both."""
+    """Legend entries for the runs' dashes, in addition to those for the colours."""
     for number, run in enumerate(runs if len(runs) > 1 else ()):
-        line = {"color": "#6B7686", "width": 2, "dash": DASHES[number % len(DASHES)]}
-        # Of a long name both ends: it begins with its data and ends with its time.
+        line = {"color": DARK, "width": 2, "dash": DASHES[number % len(DASHES)]}
+        # Both ends of a long name: it begins with the data set and ends with the time.
         name = run if len(run) <= 28 else f"{run[:16]}…{run[-11:]}"
         figure.add_scatter(x=[None], y=[None], mode="lines", name=name, line=line)
 
@@ -129,8 +127,7 @@ def comparison(
     """Final metrics as dots: a panel per protocol, a row per metric (and run), a marker per similarity.
 
     Args:
-        table: run, protocol, similarity, metric, value, as `runs.compare` returns it; a column `std`, as of
-            `runs.spread`, draws one standard deviation to either side.
+        table: run, protocol, similarity, metric, value; a column `std` draws one standard deviation on both sides.
         metrics: keys of `METRICS` that are fractions.
     """
     protocols = [name for name in protocols if (table["protocol"] == name).any()] or list(protocols)
@@ -145,13 +142,13 @@ def comparison(
         for name in in_order(table["similarity"]):
             style = style_of(name)
             chosen = table[(table["protocol"] == protocol) & (table["similarity"] == name)]
-            found = chosen.set_index(["metric", "run"]).reindex(pd.MultiIndex.from_tuples(rows))
+            values = chosen.set_index(["metric", "run"]).reindex(pd.MultiIndex.from_tuples(rows))
             bars, hover = None, f"{style.title} %{{x:.1f}} %<extra></extra>"
-            if "std" in found:
-                bars = {"array": 100 * found["std"].fillna(0), "thickness": 1.5, "width": 5}
+            if "std" in values:
+                bars = {"array": 100 * values["std"].fillna(0), "thickness": 1.5, "width": 5}
                 hover = hover.replace(" %<", " ± %{error_x.array:.1f} %<")
             figure.add_scatter(
-                x=100 * found["value"], y=names, row=1, col=column, mode="markers", error_x=bars,
+                x=100 * values["value"], y=names, row=1, col=column, mode="markers", error_x=bars,
                 marker={"color": style.colour, "symbol": style.symbol, "size": 11}, name=style.title, legendgroup=name,
                 showlegend=column == 1, hovertemplate=hover,
             )  # fmt: skip

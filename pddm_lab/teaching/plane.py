@@ -1,7 +1,7 @@
-"""A PDDM unit on a plane of points: trained in seconds, kept at steps along the way, and measured beside D.
+"""A PDDM unit on points of a plane: trained in seconds, saved at some steps, and compared with D.
 
-Unit, miner, hinge and measures are those of every training here. Only the points are fixed, so that all there is to see
-is the similarity: E = E_m + gamma ||W||^2, and no E_e, which would move the points.
+Unit, miner, hinge and metrics are those of every training here. Only the points are fixed, so that the similarity alone
+changes: E = E_m + gamma ||W||^2, without E_e, which would move the points.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from pddm_lab.training.miner import mine
 PER_CLASS = 5
 """Points of each class in a step's batch."""
 ACCEPTED_NEGATIVES = 0.01
-"""Share of the negative pairs that a threshold lets pass: what makes a circle of D and a contour of S comparable."""
+"""Share of the negative pairs that a threshold accepts: makes a circle of D and a contour of S comparable."""
 SNAPSHOTS = 24
-"""About how many steps of a training are kept."""
+"""Number of steps of a training that are saved, roughly."""
 _LEARNING_RATE = 0.01
-_WEIGHT_DECAY = 0.5  # gamma, decoupled: less than that, and S keeps the slope over the plane that it began with
+_WEIGHT_DECAY = 0.5  # gamma, decoupled; with less, S keeps its initial slope over the plane
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Measured:
     metrics: dict[str, float]
     """As for a run: recall@1, auc, tpr@1%fpr, ..."""
     threshold: float
-    """The least similarity of a pair that is accepted when `ACCEPTED_NEGATIVES` of the negative ones pass."""
+    """Pairs above it are accepted: `ACCEPTED_NEGATIVES` of the negative ones."""
     tpr_by_region: dict[str, float]
-    """By region that has some: the share of its positive pairs that the threshold accepts."""
+    """The share of each region's positive pairs that the threshold accepts; only regions that have some."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,29 +52,29 @@ class Snapshot:
 
     step: int
     loss: float
-    """E_m, averaged over the steps since the snapshot before; NaN before the first step."""
+    """E_m, averaged over the steps since the previous snapshot; NaN before the first step."""
     unit: PDDM
-    """In evaluation mode, not to be changed."""
+    """In evaluation mode; don't change it."""
     known: Measured
     unseen: Measured
 
 
 def snapshot_steps(steps: int) -> list[int]:
-    """The steps that are kept: 0, the last, and between them ever further apart, for a unit learns most at first."""
+    """The steps that are saved: 0, the last, and in between ever further apart, because a unit learns most at first."""
     return sorted({0, *np.geomspace(1, steps, SNAPSHOTS).round().astype(int).tolist()})
 
 
 def train_plane(
-    scene: PointSet, config: PlaneConfig, stopped: Callable[[], bool] = lambda: False
+    point_set: PointSet, config: PlaneConfig, stopped: Callable[[], bool] = lambda: False
 ) -> Iterator[Snapshot]:
-    """Train a unit on the points of a scene that train; a snapshot is given out as soon as its step is done.
+    """Train a unit on the training points of a point set, and yield each snapshot as soon as its step is done.
 
-    The same scene and choices give the same snapshots, whatever else draws random numbers meanwhile.
+    The same points and settings give the same snapshots, even if other code draws random numbers meanwhile.
 
     Args:
-        scene: the points.
-        config: the choices.
-        stopped: asked after each step whether that was the last.
+        point_set: the points.
+        config: the settings.
+        stopped: called after each step; True ends the training.
     """
     random = torch.Generator().manual_seed(config.seed)
     unit = _new_unit(config, random)
@@ -82,9 +82,9 @@ def train_plane(
     parameters = [parameter for parameter in unit.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
-    points, labels = torch.from_numpy(scene.points), torch.from_numpy(scene.labels)
-    of_class = [torch.from_numpy(np.flatnonzero(scene.trains & (scene.labels == label)))
-                for label in np.unique(scene.labels[scene.trains])]  # fmt: skip
+    points, labels = torch.from_numpy(point_set.points), torch.from_numpy(point_set.labels)
+    of_class = [torch.from_numpy(np.flatnonzero(point_set.trains & (point_set.labels == label)))
+                for label in np.unique(point_set.labels[point_set.trains])]  # fmt: skip
     losses: list[float] = []
     keep = snapshot_steps(config.steps)
     for step in range(config.steps + 1):
@@ -103,7 +103,7 @@ def train_plane(
         if last or step in keep:
             kept = PDDM(2, config.hidden).eval().requires_grad_(False)
             kept.load_state_dict(unit.state_dict())
-            known, unseen = (measure(PDDMSimilarity(kept), scene, protocol) for protocol in ("known", "unseen"))
+            known, unseen = (measure(PDDMSimilarity(kept), point_set, protocol) for protocol in ("known", "unseen"))
             yield Snapshot(step, float(np.mean(losses)) if losses else math.nan, kept, known, unseen)
             losses.clear()
         if last:
@@ -111,7 +111,7 @@ def train_plane(
 
 
 def _new_unit(config: PlaneConfig, random: torch.Generator) -> PDDM:
-    """A unit with torch's usual start, drawn from a generator of its own: other threads may train meanwhile."""
+    """A unit with torch's default weights from its own generator: other threads may train at the same time."""
     unit = PDDM(2, config.hidden)
     for layer in (unit.difference, unit.position, unit.joint, unit.score):
         bound = 1 / math.sqrt(layer.in_features)
@@ -122,16 +122,16 @@ def _new_unit(config: PlaneConfig, random: torch.Generator) -> PDDM:
     return unit
 
 
-def measure(similarity: Similarity, scene: PointSet, protocol: str) -> Measured:
-    """Measure a similarity on the held-out points of a protocol: each is searched among the others, as in a gallery.
+def measure(similarity: Similarity, point_set: PointSet, protocol: str) -> Measured:
+    """Measure a similarity on the held-out points of a protocol: each searches the others, as in a gallery.
 
     Args:
         similarity: of points on the plane.
-        scene: the points.
+        point_set: the points.
         protocol: known or unseen.
     """
-    rows = scene.held_out(protocol)
-    points, labels = torch.from_numpy(scene.points[rows]), scene.labels[rows]
+    rows = point_set.held_out(protocol)
+    points, labels = torch.from_numpy(point_set.points[rows]), point_set.labels[rows]
     matrix = similarity.matrix(points, points).numpy()
     first, second = np.triu_indices(len(rows), 1)
     scores, positive = matrix[first, second], labels[first] == labels[second]
@@ -140,22 +140,22 @@ def measure(similarity: Similarity, scene: PointSet, protocol: str) -> Measured:
     metrics = separation(np.sort(scores[positive]), negative)
     np.fill_diagonal(matrix, -np.inf)
     metrics["recall@1"] = float((labels[matrix.argmax(1)] == labels).mean())
-    region = scene.region_of(rows)[first]
-    found = {
+    region = point_set.region_of(rows)[first]
+    tpr_by_region = {
         name: float((scores[positive & (region == name)] > threshold).mean())
-        for name in dict.fromkeys(scene.regions)
+        for name in dict.fromkeys(point_set.regions)
         if (positive & (region == name)).any()
     }
-    return Measured(metrics, threshold, found)
+    return Measured(metrics, threshold, tpr_by_region)
 
 
-def measure_distance(scene: PointSet) -> dict[str, Measured]:
-    """The Euclidean distance by protocol; its similarity is -D, and so is the threshold."""
-    return {protocol: measure(Euclidean(), scene, protocol) for protocol in ("known", "unseen")}
+def measure_distance(point_set: PointSet) -> dict[str, Measured]:
+    """Measure the Euclidean distance on each protocol; the similarity is -D, and so is the threshold."""
+    return {protocol: measure(Euclidean(), point_set, protocol) for protocol in ("known", "unseen")}
 
 
 def table_of(measured: Mapping[str, Mapping[str, Measured]]) -> pd.DataFrame:
-    """The metrics of similarities on the plane as those of a run are kept.
+    """The metrics of similarities on the plane, in the format of a run's metrics.
 
     Args:
         measured: by similarity and protocol.
@@ -189,26 +189,26 @@ class Inside(NamedTuple):
 
 @torch.no_grad()
 def inside(unit: PDDM, a: Float[Tensor, "pairs dim"], b: Float[Tensor, "pairs dim"]) -> Inside:
-    """Score pairs, and catch what comes to each layer of the unit meanwhile.
+    """Score pairs, and record the input of each layer of the unit.
 
     Args:
         unit: in evaluation mode.
         a: features.
         b: features.
     """
-    came: dict[str, Tensor] = {}
+    recorded: dict[str, Tensor] = {}
 
-    def catching(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _, inputs: came.update({name: inputs[0]})
+    def recorder(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, inputs: recorded.update({name: inputs[0]})
 
-    hooks = [layer.register_forward_pre_hook(catching(name)) for name, layer in unit.named_children()]
+    hooks = [layer.register_forward_pre_hook(recorder(name)) for name, layer in unit.named_children()]
     try:
         scores = unit(a, b)
     finally:
         for hook in hooks:
             hook.remove()
-    u_hidden, v_hidden = came["joint"].chunk(2, dim=-1)
-    return Inside(came["difference"], came["position"], u_hidden, v_hidden, came["score"], scores)
+    u_hidden, v_hidden = recorded["joint"].chunk(2, dim=-1)
+    return Inside(recorded["difference"], recorded["position"], u_hidden, v_hidden, recorded["score"], scores)
 
 
 @torch.no_grad()
@@ -224,28 +224,26 @@ def score_at(unit: PDDM, means: Float[np.ndarray, "*batch 2"], difference: Float
 
 @dataclass(frozen=True)
 class Accepted:
-    """What an anchor accepts at a threshold, among the other held-out points of its protocol."""
+    """How many of the other held-out points of its protocol an anchor accepts."""
 
     own: int
-    """Points of its class that are accepted,"""
+    """Accepted points of its class."""
     own_total: int
-    """of how many."""
     others: int
-    """Points of other classes that are accepted,"""
+    """Accepted points of other classes."""
     others_total: int
-    """of how many."""
 
 
-def accepted(scene: PointSet, anchor: int, similarities: Float[np.ndarray, " items"], threshold: float) -> Accepted:
-    """Count what lies above a threshold.
+def accepted(point_set: PointSet, anchor: int, similarities: Float[np.ndarray, " items"], threshold: float) -> Accepted:
+    """Count the points that an anchor accepts.
 
     Args:
-        scene: the points.
+        point_set: the points.
         anchor: a row of them.
-        similarities: of the anchor with every point of the scene.
+        similarities: of the anchor with every point.
         threshold: the similarity above which a pair is accepted.
     """
-    rows = scene.held_out("unseen" if scene.unseen[anchor] else "known")
+    rows = point_set.held_out("unseen" if point_set.unseen[anchor] else "known")
     rows = rows[rows != anchor]
-    passed, own = similarities[rows] > threshold, scene.labels[rows] == scene.labels[anchor]
+    passed, own = similarities[rows] > threshold, point_set.labels[rows] == point_set.labels[anchor]
     return Accepted(int(passed[own].sum()), int(own.sum()), int(passed[~own].sum()), int((~own).sum()))

@@ -1,13 +1,13 @@
-"""Points on a plane whose classes are laid out so that one distance fits all of them, or none.
+"""Points on a plane whose classes are laid out so that one distance suits all of them, or none.
 
-The points are raw coordinates. Features of the lab have unit length in R^128: the plane drops that, so that a position
-can be seen. Arrays only: what draws a scene needs no torch.
+The points are raw coordinates, so that positions can be seen; the lab's features have unit length in R^128. Arrays
+only: drawing a point set needs no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import NamedTuple, TypeAlias
 
@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float, Int
 from pddm_lab.errors import ConfigError
 
 TRAIN, HELD_OUT = 24, 12
-"""Points of a class that train, and others that measure; a class that never trains has only the latter."""
+"""Training points and held-out points of a class; a class that never trains has only held-out points."""
 EXTENT = ((-3.4, 3.4), (-1.9, 1.9))
-"""The part of the plane that is drawn: from and to, by axis."""
+"""The part of the plane that is drawn: (from, to) of each axis."""
 
 Classes: TypeAlias = list[tuple[str, bool, np.ndarray]]
 """(region, whether it never trains, points of shape (count, 2)) of each class."""
@@ -34,14 +34,14 @@ class PointSet:
     """float32."""
     labels: Int[np.ndarray, " items"]
     trains: Bool[np.ndarray, " items"]
-    """Points the unit is trained on; all others are held out."""
+    """Training points; all others are held out."""
     unseen: Bool[np.ndarray, " items"]
     """Points of classes that never train."""
     regions: tuple[str, ...]
     """By class: the name of its part of the plane."""
 
     def held_out(self, protocol: str) -> Int[np.ndarray, " items"]:
-        """Rows to measure on: `known`, new points of classes that trained; `unseen`, points of those that didn't."""
+        """Rows to measure on: `known`, held-out points of classes that train; `unseen`, points of those that don't."""
         return np.flatnonzero(~self.trains & (self.unseen == (protocol == "unseen")))
 
     def region_of(self, rows: Int[np.ndarray, " items"]) -> np.ndarray:
@@ -51,25 +51,25 @@ class PointSet:
 
 @dataclass(frozen=True)
 class Layout:
-    """A kind of scene, and where to look in it."""
+    """A kind of point set, and what to look at first."""
 
     title: str
     summary: str
     """What it shows, in a sentence or two."""
     classes: Callable[[np.random.Generator, int], Classes]
-    """Draws the classes, each of so many points."""
+    """Draws the classes, with a given number of points each."""
     path: tuple[tuple[float, float], tuple[float, float]]
-    """From where to where the mean of a pair is moved."""
+    """Start and end of the path along which the mean of a pair moves."""
     length: float
-    """A difference worth moving: its length,"""
+    """Length of a difference that shows most when moved."""
     angle: int
-    """and its direction in degrees."""
+    """Its direction in degrees."""
     anchor: tuple[float, float]
-    """Where the first anchor is looked for."""
+    """The first anchor is the point nearest to this place."""
 
 
 def make_point_set(name: str, seed: int = 0) -> PointSet:
-    """Draw a scene.
+    """Draw a point set.
 
     Args:
         name: a key of `LAYOUTS`.
@@ -79,7 +79,7 @@ def make_point_set(name: str, seed: int = 0) -> PointSet:
         ConfigError: an unknown name.
     """
     if name not in LAYOUTS:
-        raise ConfigError(f"Unknown scene {name!r}. Expected one of {', '.join(LAYOUTS)}.")
+        raise ConfigError(f"Unknown point set {name!r}. Expected one of {', '.join(LAYOUTS)}.")
     classes = LAYOUTS[name].classes(np.random.default_rng(seed), TRAIN + HELD_OUT)
     drawn = [points[:HELD_OUT] if never else points for _, never, points in classes]
     sizes = [len(points) for points in drawn]
@@ -93,13 +93,13 @@ def make_point_set(name: str, seed: int = 0) -> PointSet:
     )
 
 
-def without(scene: PointSet, region: str) -> PointSet:
-    """The scene with a region whose classes never train: of these only the points that measure are left."""
-    never = scene.region_of(np.arange(len(scene.points))) == region
-    kept = ~(never & scene.trains)
-    return PointSet(
-        scene.name, scene.points[kept], scene.labels[kept], scene.trains[kept], (scene.unseen | never)[kept],
-        scene.regions,
+def without(point_set: PointSet, region: str) -> PointSet:
+    """The point set without the training points of a region, so that its classes never train."""
+    never = point_set.region_of(np.arange(len(point_set.points))) == region
+    kept = ~(never & point_set.trains)
+    return replace(
+        point_set, points=point_set.points[kept], labels=point_set.labels[kept], trains=point_set.trains[kept],
+        unseen=(point_set.unseen | never)[kept],
     )  # fmt: skip
 
 
@@ -109,32 +109,32 @@ class Span(NamedTuple):
     label: int
     region: str
     half: float
-    """Half of the pairs of its points lie nearer together than this."""
+    """Median distance between two of its points."""
     nearest: float
     """The smallest distance of one of its points to a point of another class."""
 
 
-def spans(scene: PointSet) -> list[Span]:
+def spans(point_set: PointSet) -> list[Span]:
     """How wide each class is, and how near the next one lies."""
-    away = np.linalg.norm(scene.points[:, None] - scene.points, axis=-1)
-    found = []
-    for label, region in enumerate(scene.regions):
-        own = scene.labels == label
+    away = np.linalg.norm(point_set.points[:, None] - point_set.points, axis=-1)
+    result = []
+    for label, region in enumerate(point_set.regions):
+        own = point_set.labels == label
         within = away[own][:, own]
         half = np.median(within[np.triu_indices(len(within), 1)])
-        found.append(Span(label, region, float(half), float(away[own][:, ~own].min())))
-    return found
+        result.append(Span(label, region, float(half), float(away[own][:, ~own].min())))
+    return result
 
 
-def first_anchor(scene: PointSet) -> int:
-    """The held-out point of a known class that lies nearest to where the scene is best looked at first."""
-    rows = scene.held_out("known")
-    away = np.linalg.norm(scene.points[rows] - np.array(LAYOUTS[scene.name].anchor), axis=1)
+def first_anchor(point_set: PointSet) -> int:
+    """The held-out point of a known class nearest to the layout's `anchor`."""
+    rows = point_set.held_out("known")
+    away = np.linalg.norm(point_set.points[rows] - np.array(LAYOUTS[point_set.name].anchor), axis=1)
     return int(rows[away.argmin()])
 
 
 def mesh(columns: int = 80) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, "rows columns 2"]]:
-    """A grid over what is drawn of the plane: its x, its y, and its points."""
+    """A grid over the part of the plane that is drawn: x, y, and all points."""
     (left, right), (low, high) = EXTENT
     x = np.linspace(left, right, columns)
     y = np.linspace(low, high, round(columns * (high - low) / (right - left)))
@@ -142,18 +142,18 @@ def mesh(columns: int = 80) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, "
 
 
 def vector(length: float, angle: float) -> Float[np.ndarray, " 2"]:
-    """A difference from its length and its direction in degrees."""
+    """The difference of a given length and direction in degrees."""
     return length * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
 
 
-def path(scene: PointSet, places: int = 101) -> Float[np.ndarray, "places 2"]:
-    """Where the mean of a pair is moved: from one region of the scene to the other, in even steps."""
-    start, end = np.array(LAYOUTS[scene.name].path)
+def path(point_set: PointSet, places: int = 101) -> Float[np.ndarray, "places 2"]:
+    """The path of a pair's mean from one region of the point set to the other, in even steps."""
+    start, end = np.array(LAYOUTS[point_set.name].path)
     return start + np.linspace(0, 1, places)[:, None] * (end - start)
 
 
 def _disc(centre: tuple[float, float], radius: float, count: int, random: np.random.Generator) -> np.ndarray:
-    """A round class, evenly filled."""
+    """A round class of even density."""
     angle, away = random.uniform(0, 2 * np.pi, count), radius * np.sqrt(random.uniform(0, 1, count))
     return np.array(centre) + away[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
@@ -220,26 +220,26 @@ def _one_density(random: np.random.Generator, count: int) -> Classes:
 LAYOUTS = {
     "density": Layout(
         "Dense to sparse",
-        "Small classes close together on the left, wide classes on the right: within a wide class points lie further "
-        "apart than small classes do. One ruler can't fit both.",
+        "Small classes lie close together on the left, wide classes on the right. Points of a wide class are further "
+        "apart than the small classes are. One ruler can't fit both.",
         _dense_to_sparse, ((-3.05, 0.0), (2.75, 1.25)), 0.42, 90, (1.4, 0.0),
     ),
     "islands": Layout(
         "Two islands",
-        "Dense and sparse, with a gap between. Train with other seeds: the loss is near 0 each time, but whether one "
-        "threshold on S fits both islands is a matter of luck.",
+        "A dense and a sparse region with a gap between them. Train with other seeds: the loss is near 0 each time, "
+        "but whether one threshold on S suits both islands is a matter of luck.",
         _islands, ((-2.06, 0.0), (1.4, 1.2)), 0.42, 90, (1.4, 1.2),
     ),
     "grains": Layout(
         "Two grains",
-        "Classes are lying stripes on the left, upright stripes on the right: the same difference stays within a class "
-        "here and leaves it there.",
+        "Classes are horizontal stripes on the left and vertical stripes on the right: the same difference stays "
+        "within a class on one side and leaves it on the other.",
         _two_grains, ((-1.75, 0.0), (1.71, 0.0)), 0.84, 0, (-1.75, 0.84),
     ),
     "diagonals": Layout(
         "Diagonals",
-        "The same stripes, turned by 45°. Along and across a stripe |a − b| is the same, and so is S: no training can "
-        "tell them apart.",
+        "The same stripes, turned by 45°. |a − b| is the same along and across a stripe, and so is S: no training can "
+        "distinguish the two.",
         _diagonals, ((-1.7, 0.0), (1.7, 0.0)), 0.82, 45, (-1.41, -0.29),
     ),
     "even": Layout(
@@ -248,19 +248,19 @@ LAYOUTS = {
         _one_density, ((-2.5, 0.0), (2.5, 0.0)), 0.4, 90, (-0.5, 0.0),
     ),
 }  # fmt: skip
-"""Every scene by name."""
+"""Every point set by name."""
 
 
 @dataclass(frozen=True)
 class PlaneConfig:
-    """Choices of a training on the plane."""
+    """Settings of a training on the plane."""
 
     scene: str = "density"
     """A key of `LAYOUTS`."""
     position: bool = True
-    """Whether the unit sees v; without, W_v is held at 0 and S depends on u alone."""
+    """Whether the unit uses v; otherwise W_v is fixed at 0 and S depends on u alone."""
     seed: int = 0
-    """Of the points, the unit's start and the batches."""
+    """Of the points, the unit's initial weights and the batches."""
     hidden: int = 48
     """Width of the unit's layers."""
     steps: int = 300
@@ -269,7 +269,7 @@ class PlaneConfig:
 
     def __post_init__(self) -> None:
         if self.scene not in LAYOUTS:
-            raise ConfigError(f"Unknown scene {self.scene!r}. Expected one of {', '.join(LAYOUTS)}.")
+            raise ConfigError(f"Unknown point set {self.scene!r}. Expected one of {', '.join(LAYOUTS)}.")
         for name, low, high in (("seed", 0, 2**31 - 1), ("hidden", 2, 256), ("steps", 1, 5000)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} must be {low} to {high}, and is {getattr(self, name)}.")

@@ -96,7 +96,7 @@ def test_confused_classes_are_counted_and_a_pair_shows_its_quadruplets(open_page
     assert counted(app, r"\*\*([\d,]+)\*\* hard negatives") == table["count"].sum()
     first = hardness.mutual(table).iloc[0]
     body = blocks(app, "pairs")
-    assert f"{first['count']:,} times" in body.split('class="pl-told"')[1]
+    assert f"{first['count']:,} times" in body.split('class="pl-counts"')[1]
     assert f'title="{first["a"]} and {first["b"]}: ' in body
 
     app = open_page("quadruplets", run="digits", view="confusion", pair=[first["a"], first["b"]])
