@@ -1,4 +1,4 @@
-"""Every choice of a training in one frozen dataclass: the command line, the notebooks and the dashboard read it.
+"""Every choice of a training in one frozen dataclass, which the command line, notebooks and dashboard read.
 
 Paper -> code:  alpha -> score_margin   beta -> distance_margin   lambda -> embedding_weight   gamma -> weight_decay
 d -> dim   m (mini-batch) -> classes_per_batch x images_per_class
@@ -68,10 +68,10 @@ _UpToHalf = Annotated[float, Field(ge=0, le=0.5)]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training. The defaults are the preset `quick`; `PRESETS` holds the others."""
+    """The choices of one training. The defaults are the preset `quick`; `PRESETS` holds the others."""
 
     preset: str = "quick"
-    """Name of the preset these choices started from."""
+    """The preset that these choices start from."""
 
     dataset: str = "emoji"
     """emoji, grocery, cub200, cars196, products, digits, or folder:PATH for any root/<class>/<image>."""
@@ -84,31 +84,31 @@ class TrainConfig:
     notes: str = ""
     """Free text kept with the run."""
     known_query_share: _UpToHalf = 0.2
-    """Share of each training class held out as queries of the known classes, where a data set names none; 0 to 0.5."""
+    """Share of each training class held out as known-class queries, if the data set names none; 0 to 0.5."""
     val_class_share: _UpToHalf = 0.2
-    """Share of the training classes set apart to choose the best step on; 0 to 0.5, 0 keeps the last step."""
+    """Share of the training classes held out to choose the best step; 0 to 0.5; 0 keeps the last step."""
     split_seed: _CountOrNone = 0
-    """Seed of the class splits; apart from `seed`, so that several seeds share their splits."""
+    """Seed of the class splits. It is separate from seed, so that trainings with several seeds share their splits."""
 
     trunk: str = "efficientnet_lite0"
     """efficientnet_lite0, googlenet, or any torchvision classification model by name."""
     weights: str = "imagenet"
     """imagenet, none, or the path of a .pth or .safetensors state dict of the trunk."""
     resize: _Count = 128
-    """Shorter side an image is scaled to before the crop, in pixels."""
+    """Length of an image's shorter side after scaling and before the crop, in pixels."""
     image_size: _Count = 128
-    """Side of the square crop the trunk sees, in pixels: centred to evaluate, random with a mirror to train."""
+    """Side of the trunk's square input, in pixels: a centred crop to evaluate, a random, mirrored crop to train."""
     freeze_trunk: bool = True
-    """Train on features of the pretrained trunk, computed once and kept on disk by content."""
+    """Train on features of the pretrained trunk, which are computed once and cached on disk."""
     views: _Count = 4
-    """With freeze_trunk, versions of each training image to train on: its centre, and random crops with a mirror."""
+    """With freeze_trunk, how many versions of each training image to train on: its centre, and random mirrored crops."""
     pool_power: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Power of the trunk's pooled features before the head: 0.5 takes signed square roots, 1 leaves them."""
     dim: _Count = 128
     """Embedding dimensions (d)."""
 
     similarity: SimilarityName = "pddm"
-    """The similarity that PDDM's losses train; with a rival's loss, the one that mines the quadruplets shown."""
+    """The similarity that PDDM's losses train. With another loss, it mines the quadruplets that are shown."""
     unit_hidden: _CountOrNone = 0
     """Width of the PDDM unit's layers; 0: the same as dim, as in the paper."""
     unit_dropout: Annotated[float, Field(ge=0, le=0.95)] = 0.0
@@ -116,22 +116,22 @@ class TrainConfig:
     unit_normalize: bool = False
     """L2-normalise u and v before the PDDM unit's first layers (one text does; measured worse)."""
     unit_position: bool = True
-    """Let the PDDM unit see the place v of a pair; without it S is one learned global measure of the difference u."""
+    """Let the PDDM unit see the position v of a pair; without it S is a learned global measure of the difference u."""
     unit_global: _NotNegative = 0.0
     """Initial g of the score W_s c + b_s - g D, in which the unit corrects the distance; 0: no D, as in the paper."""
     unit_detached: bool = False
-    """Let the unit learn on detached features, so that E_m leaves the embedding as E_e makes it."""
+    """Train the unit on detached features: then E_e alone trains the embedding, and E_m the unit."""
     familiarity: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Cosine to the nearest training class at which the unit and the pretrained features correct D by half; 0: off."""
+    """Cosine to the nearest training class at which unit and pretrained features share the correction of D; 0: off."""
 
     mining: Literal["anchor", "batch"] = "anchor"
     """anchor: a hard quadruplet for every item of a batch. batch: the paper's one hardest quadruplet of a batch."""
     mining_similarity: _NameOrNone = ""
-    """The similarity that mines; empty: the one that is trained."""
+    """The similarity that mines; empty: the trained one."""
     loss: LossName = "quadruplet"
-    """What trains the embedding: quadruplet or triplet (PDDM's), or a rival's loss, beside which S learns detached."""
+    """The loss that trains the embedding: PDDM's quadruplet or triplet, or another; S then learns on detached features."""
     loss_options: str = ""
-    """Options of a rival's loss in place of its defaults, as name=value pairs with commas between them."""
+    """Options of a loss other than PDDM's, as name=value pairs separated by commas; empty: its defaults."""
     score_margin: _NotNegative = 0.5
     """Margin between scores of the hard positive and each hard negative (alpha), in score units."""
     distance_margin: _NotNegative = 1.0
@@ -139,7 +139,7 @@ class TrainConfig:
     embedding_weight: _NotNegative = 0.5
     """Weight of the embedding's own hinge E_e beside E_m (lambda)."""
     squared_distance: bool = False
-    """Use the squared Euclidean distance in E_e; no source settles it."""
+    """Use the squared Euclidean distance in E_e; the sources don't say."""
 
     steps: _Count = 500
     """Training steps (batches)."""
@@ -162,33 +162,33 @@ class TrainConfig:
     clip_norm: _NotNegative = 0.0
     """Largest L2 norm of the gradient; 0: no clipping."""
     average: Annotated[float, Field(ge=0, le=0.9999)] = 0.99
-    """Decay per step of the moving average of the weights, which a run measures and keeps; 0: the last weights."""
+    """Decay per step of the moving average of the weights, which is measured and saved; 0: the last weights."""
     eval_every: _Count = 50
     """Steps between measurements on the validation classes."""
     selection: SimilarityName = "euclidean"
     """The similarity whose MAP@R on the validation classes chooses the best step."""
     selection_tolerance: _NotNegative = 1.0
-    """Standard errors a step may lie below the best and still be as good; the latest such is chosen; 0: the best."""
+    """The latest step within this many standard errors of the best is chosen; 0: the best."""
     refit: Literal["passes", "steps", "none"] = "passes"
-    """Then train again on all training classes: for as many passes over them, as many steps, or not at all."""
+    """Afterwards retrain on all training classes, for as many passes over them or as many steps; none: don't."""
 
     seed: _CountOrNone = 0
     """Seed of the weights, the batches and the augmentation."""
     deterministic: bool = False
-    """Ask torch for deterministic algorithms only (slower on a GPU)."""
+    """Use deterministic algorithms only (slower on a GPU)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where there is one, else cpu."""
     devices: _Count = 1
     """Processes, one device each; more than one trains with DDP (gloo on CPUs, nccl on GPUs)."""
     precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
-    """auto: bf16 on a GPU that has it, fp16 on an older one; on a CPU 32, or bf16 for a frozen trunk if fast."""
+    """auto: bf16 on a GPU that supports it, else fp16; on a CPU 32, or bf16 for a frozen trunk where that is faster."""
     workers: Annotated[int, Field(ge=-1, le=LARGEST)] = -1
     """Processes that load images; -1: one per core but one, at most 8."""
 
     def __post_init__(self) -> None:
         values = validated(self)
         for name, value in values.items():
-            object.__setattr__(self, name, value)  # an int where a float belongs has become one
+            object.__setattr__(self, name, value)  # ints given for floats are floats now
         if self.unit_global and self.unit_normalize:
             raise ConfigError("--unit-global expects --no-unit-normalize: D is the length of u as it is.")
         if self.unit_detached and not (self.similarity == "pddm" and self.embedding_weight):
@@ -260,13 +260,13 @@ PRESETS: dict[str, TrainConfig] = {
         steps=20_000, eval_every=1000,
     ),
 }  # fmt: skip
-"""`quick` and `lab` train in seconds on a CPU, `finetune` the trunk too; `paper` is the paper's setting."""
+"""`quick` and `lab` train a head in seconds on a CPU, `finetune` trains the trunk too, `paper` is the paper's setting."""
 
 PRESET_SUMMARIES: dict[str, str] = {
-    "quick": "Frozen ImageNet trunk, cached features: two minutes on a CPU the first time, then one.",
-    "lab": "As quick, and S is ahead of D: it corrects D where classes are known, and fades into a global measure.",
-    "finetune": "The trunk is trained too, with augmentation: minutes on a GPU, an hour or more on a CPU.",
-    "paper": "GoogLeNet at 227 px, d = 128, one hard quadruplet a batch, the published constants: for a GPU.",
+    "quick": "Frozen ImageNet trunk with cached features: two minutes on a CPU the first time, then one.",
+    "lab": "As quick, with an S that corrects D near training classes and uses the pretrained features elsewhere.",
+    "finetune": "Trains the trunk too, with augmentation: minutes on a GPU, an hour or more on a CPU.",
+    "paper": "GoogLeNet at 227 px, d = 128, one hard quadruplet per batch, the published constants; needs a GPU.",
 }
 """One line a preset, for the command line and the dashboard."""
 

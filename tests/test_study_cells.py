@@ -20,7 +20,7 @@ from pddm_lab.study.compare import Plan, compare
 from pddm_lab.study.fit import Fitting
 from pddm_lab.study.material import Material
 from pddm_lab.study.methods import METHODS
-from pddm_lab.study.search import best_of, chosen_row, final, mean_row, search
+from pddm_lab.study.search import best_of, chosen_row, mean_row, search_configuration, train_and_measure
 from pddm_lab.study.work import Task, carry_out
 
 SMALL: dict[str, Any] = {
@@ -95,7 +95,7 @@ def test_selection_uses_no_test_item(material: Material, on_pixels: None, monkey
         measured.clear()
         method = METHODS[name]
         settings = method.configurations()[0]
-        cell = search([], config=config, folds=2, method=method, settings=settings, steps=2, eval_every=2)
+        cell = search_configuration([], config=config, folds=2, method=method, settings=settings, steps=2, eval_every=2)
         assert cell["chosen"]["step"] == (2 if method.trains else 0)
         assert len(trained) == 2 and len(measured) == 2
         for items in (*trained, *measured):
@@ -124,12 +124,12 @@ def test_a_configuration_that_diverges_is_one_that_was_searched(on_pixels: None)
     config, method = TrainConfig.from_parameters({"dataset": "digits"}), METHODS["npairs"]
     settings = method.configurations()[0] | {"lr": 1e30, "average": 0.0}
     shared: dict[str, Any] = {"config": config, "folds": 2, "method": method}
-    cell = search([], **shared, settings=settings, steps=4, eval_every=4)
+    cell = search_configuration([], **shared, settings=settings, steps=4, eval_every=4)
     assert cell["chosen"]["step"] == 0 and cell["chosen"]["map@r"] == 0
-    fine = search([], **shared, settings=method.configurations()[0], steps=4, eval_every=4)
+    fine = search_configuration([], **shared, settings=method.configurations()[0], steps=4, eval_every=4)
     assert best_of([cell, fine]) is fine
     with pytest.raises(LabError, match="Every configuration of npairs diverged"):
-        final([cell], **shared, seed=0, part="methods")
+        train_and_measure([cell], **shared, seed=0, part="methods")
 
 
 def test_a_failure_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pddm_lab.study.cells import Study, key_of
 from pddm_lab.study.fit import EVAL_EVERY
 from pddm_lab.study.material import FOLDS, Material
 from pddm_lab.study.methods import ABLATIONS, CONFIGURATIONS, METHODS, PRESETS_THEMSELVES, Method
-from pddm_lab.study.search import final, search
+from pddm_lab.study.search import search_configuration, train_and_measure
 from pddm_lab.study.work import Outcome, Task, carry_out, to_stderr
 
 DATASETS = ("emoji", "grocery", "digits")
@@ -104,7 +104,7 @@ class Plan:
         cost, networks = step_cost(method), int("pddm" in method.ranks)
         searches = [
             Task(
-                key_of("search", part, dataset, method.name, number), search,
+                key_of("search", part, dataset, method.name, number), search_configuration,
                 {**shared, "settings": settings, "steps": self.steps, "eval_every": self.eval_every},
                 cost=self.folds * (0.75 * self.steps * cost + 1000 * networks) if method.trains else 100.0,
             )
@@ -115,7 +115,7 @@ class Plan:
         needs = tuple(task.key for task in searches)
         finals = [
             Task(
-                key_of(part, dataset, method.name, seed), final, {**shared, "seed": seed, "part": part}, needs,
+                key_of(part, dataset, method.name, seed), train_and_measure, {**shared, "seed": seed, "part": part}, needs,
                 cost=self.steps * cost + 1000 * len(method.ranks) + 9000 * networks,
             )
             for seed in range(seeds)

@@ -29,22 +29,22 @@ from pddm_lab.training.loop import Loop, view_inputs
 EVAL_EVERY = 50
 """Steps between measurements."""
 NETWORK_QUERIES = 256
-"""Validation items that are queries where a network ranks that nothing is chosen by: it costs more than training."""
+"""Validation queries ranked by a network that isn't used for selection: ranking all would cost more than training."""
 
 
 class DivergedError(LabError):
-    """A training whose loss is no number any more."""
+    """A training whose loss is no longer finite."""
 
 
 class Fitting:
-    """A method in training, which can be asked to go on.
+    """A method in training, step by step.
 
     Args:
         material: the features.
-        method: one of `METHODS`, or one of your own.
+        method: one of `METHODS`, or your own.
         settings: a configuration of the method: fields of `TrainConfig`, and options of its loss.
         items: training items, among `material.dataset.train`.
-        steps: that it will train in all; a schedule of the learning rate looks at them.
+        steps: to train in all, for the schedule of the learning rate.
         seed: of the weights, the batches and dropout.
 
     Raises:
@@ -62,7 +62,7 @@ class Fitting:
         if not method.trains:
             self._features = _untrained(material, method, settings, items)
             return
-        # The inputs have their power taken already.
+        # `signed_power` was applied to the inputs already.
         config = dataclasses.replace(method.config(material, settings, seed), steps=max(steps, 1), pool_power=1.0)
         torch.manual_seed(seed)
         model = MetricModel(config, trunk=material.stand_in())
@@ -89,7 +89,7 @@ class Fitting:
             validation: items to measure MAP@R on, each searched among the others.
 
         Raises:
-            DivergedError: its loss is no number any more.
+            DivergedError: the loss is no longer finite.
         """
         start, losses = time.perf_counter(), []
         while self.loop and self.loop.step < to:
@@ -109,14 +109,14 @@ class Fitting:
 
     @torch.no_grad()
     def embed(self, items: Int[np.ndarray, " items"]) -> Float[Tensor, "items dim"]:
-        """Features of unit length by the moving average of the weights."""
+        """Unit-length features, by the moving average of the weights."""
         chosen = torch.from_numpy(items)
         if self.model is None:
             return self._features[chosen]
         return self.model.embedding.project(self.material.inputs[chosen])
 
     def similarity(self, name: str) -> Similarity:
-        """A similarity by name, trained where it has weights.
+        """A similarity by name, as trained so far.
 
         Raises:
             LabError: the method doesn't rank with it.
@@ -140,7 +140,7 @@ def fit(
 
     Args:
         material: the features.
-        method: one of `METHODS`, or one of your own.
+        method: one of `METHODS`, or your own.
         settings: a configuration of the method.
         items: training items, among `material.dataset.train`.
         steps: to train.
@@ -171,14 +171,14 @@ def _untrained(
         from sklearn.decomposition import PCA
 
         dim = min(material.config.dim, len(items), features.shape[1])
-        found = PCA(dim, whiten=bool(settings["whiten"]), random_state=0).fit(features[torch.from_numpy(items)].numpy())
-        features = F.normalize(torch.from_numpy(found.transform(features.numpy())).float(), dim=1)
+        pca = PCA(dim, whiten=bool(settings["whiten"]), random_state=0).fit(features[torch.from_numpy(items)].numpy())
+        features = F.normalize(torch.from_numpy(pca.transform(features.numpy())).float(), dim=1)
     return features
 
 
 def _measured(fitting: Fitting, items: np.ndarray) -> dict[str, Any]:
     features, labels = fitting.embed(items), torch.from_numpy(fitting.material.dataset.labels[items])
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name in fitting.method.ranks:
         similarity, count = fitting.similarity(name), len(items)
         if similarity.is_network and name != fitting.method.selection:
@@ -186,5 +186,5 @@ def _measured(fitting: Fitting, items: np.ndarray) -> dict[str, Any]:
         rows = torch.arange(count) * len(items) // count  # evenly over all classes
         precisions = average_precisions(similarity.matrix(features[rows], features), labels, rows)
         error = float(precisions.std(correction=1)) / math.sqrt(len(precisions)) if len(precisions) > 1 else 0.0
-        found[name] = {"map@r": float(precisions.mean()) if len(precisions) else math.nan, "error": error}
-    return found
+        values[name] = {"map@r": float(precisions.mean()) if len(precisions) else math.nan, "error": error}
+    return values

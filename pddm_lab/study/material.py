@@ -1,4 +1,4 @@
-"""What every method of a study works on: a frozen trunk's features of a data set, and folds of its training classes."""
+"""What all methods of a study share: a frozen trunk's features of a data set, and folds of its training classes."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ SHARED = (
     "dataset", "data_root", "trunk", "weights", "resize", "image_size", "freeze_trunk", "views", "pool_power",
     "known_query_share", "split_seed",
 )  # fmt: skip
-"""Choices that make the material: a method can't change them."""
+"""Fields that define the material; a method can't change them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """One data set as the methods of a study meet it."""
+    """One data set, ready for the methods of a study."""
 
     config: TrainConfig
-    """The choices behind it, and the defaults of every method."""
+    """The choices it was made with, and the defaults of every method."""
     dataset: Dataset
     pooled: Float[Tensor, "items trunk_dim"]
-    """The frozen trunk's features of all items, centred crops, as they are."""
+    """The frozen trunk's features of all items, from centred crops."""
     inputs: Float[Tensor, "items trunk_dim"]
-    """The same with `pool_power` taken: what the embedding's head sees."""
+    """The same after `signed_power`: the input of the embedding's head."""
     views: Float[Tensor, "views train trunk_dim"]
     """Inputs of the training items, in the order of `dataset.train`: the centred crop, then random ones."""
     folds: tuple[np.ndarray, ...]
-    """Items of the training classes held out together; every training class is in one fold."""
+    """Items of each fold; every training class is in exactly one."""
 
     @classmethod
     def load(cls, config: TrainConfig, folds: int = FOLDS, bar: Bar | None = None) -> Material:
-        """Read the data set, and compute the features that are not on disk yet.
+        """Read the data set, and compute the features that aren't cached yet.
 
         Args:
-            config: the choices named in `SHARED`, and where features are kept.
-            folds: parts of the training classes; fewer where they would have fewer than two classes each.
-            bar: opens a progress bar; None for silence.
+            config: the choices named in `SHARED`, and where features are cached.
+            folds: how many; fewer if they would have fewer than two classes each.
+            bar: opens a progress bar; None for none.
 
         Raises:
-            LabError: no such data, too few classes, or a trunk that is to be trained.
+            LabError: no such data, too few classes, or `freeze_trunk` is off.
         """
         if not config.freeze_trunk:
-            raise ConfigError("A study works on a frozen trunk's features: expected freeze_trunk.")
+            raise ConfigError("A study works on features of a frozen trunk: --freeze-trunk must be on.")
         device, precision = resolve_device(config)
         dataset = read_dataset(
             config.dataset, data_root(config.data_root), known_query_share=config.known_query_share,
@@ -71,12 +71,12 @@ class Material:
             items = dataset.train if view else range(len(dataset))
             what = f"{config.dataset}: trunk features, view {view + 1}/{config.views}"
             with bar(what) if bar else nullcontext() as report:
-                found = trunk_features(
+                features = trunk_features(
                     trunk, [dataset.path(item) for item in items], runs_root(config.runs_root) / ".features",
                     resize=config.resize, size=config.image_size, device=device, precision=precision,
                     workers=config.workers, progress=report, view=view,
                 )  # fmt: skip
-            parts.append(torch.from_numpy(found))
+            parts.append(torch.from_numpy(features))
         pooled, others = parts[0], parts[1:]
         inputs = signed_power(pooled, config.pool_power)
         views = [inputs[torch.from_numpy(dataset.train)], *(signed_power(part, config.pool_power) for part in others)]
@@ -85,31 +85,31 @@ class Material:
 
     @property
     def protocols(self) -> list[Protocol]:
-        """The protocols that the data set has: unseen, known."""
+        """The data set's protocols: unseen, known, or both."""
         return [protocol for protocol in (self.dataset.unseen, self.dataset.known) if protocol]
 
     def fit_items(self, fold: int) -> np.ndarray:
-        """The training items of all classes but a fold's."""
+        """The training items of all classes outside a fold."""
         return np.setdiff1d(self.dataset.train, self.folds[fold])
 
     def stand_in(self) -> Trunk:
-        """A trunk without weights, of the right dimensions: the features are computed already."""
+        """A trunk without weights, since the features are computed already."""
         return Trunk(nn.Identity(), self.inputs.shape[1], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 @functools.lru_cache(maxsize=1)
 def material_of(config: TrainConfig, folds: int) -> Material:
-    """The material of a configuration, kept in this process until another is asked for."""
+    """`Material.load`, cached in this process for the last configuration."""
     return Material.load(config, folds)
 
 
 def class_folds(labels: np.ndarray, train: np.ndarray, folds: int, seed: int) -> tuple[np.ndarray, ...]:
-    """Deal the training classes into folds; no class is in two.
+    """Split the training classes into folds.
 
     Args:
         labels: (all items,) class of each item.
         train: the training items.
-        folds: how many; fewer where they would have fewer than two classes each.
+        folds: how many; fewer if they would have fewer than two classes each.
         seed: of the order of the classes.
 
     Returns:
@@ -121,6 +121,8 @@ def class_folds(labels: np.ndarray, train: np.ndarray, folds: int, seed: int) ->
     classes = np.unique(labels[train])
     folds = min(folds, len(classes) // 2)
     if folds < 2:
-        raise DataError(f"A study needs four training classes or more, to hold some of them out; got {len(classes)}.")
-    dealt = [np.random.default_rng(seed).permutation(classes)[fold::folds] for fold in range(folds)]
-    return tuple(np.sort(train[np.isin(labels[train], part)]) for part in dealt)
+        raise DataError(
+            f"A study needs at least four training classes, so that it can hold some out; got {len(classes)}."
+        )
+    parts = [np.random.default_rng(seed).permutation(classes)[fold::folds] for fold in range(folds)]
+    return tuple(np.sort(train[np.isin(labels[train], part)]) for part in parts)

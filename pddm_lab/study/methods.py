@@ -1,7 +1,7 @@
-"""The methods of a study: what each minimises, what is fixed, and the small grid it may search. All get equally many
-configurations: three learning rates by two values of the choice that matters most to the method.
+"""The methods of a study: each one's loss, its fixed settings, and the small grid that is searched.
 
-A setting is a field of `TrainConfig`, or an option of the method's loss.
+All search equally many configurations: three learning rates by two values of the setting that matters most to the
+method. A setting is a field of `TrainConfig`, or an option of the method's loss.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pddm_lab.similarities import SimilarityName
 from pddm_lab.study.material import SHARED, Material
 
 CONFIGURATIONS = 6
-"""Each method searches this many."""
+"""How many each method searches."""
 LEARNING_RATES = (5e-4, 2e-4, 1.25e-3)
 HIGHER_RATES = (1.25e-3, 5e-4, 3e-3)
-"""For losses that learn more slowly: those with weights of their own, and those of features that have a length."""
+"""For losses that learn more slowly: those with weights of their own, and those that see the features' length."""
 LAB = {name: getattr(PRESETS["lab"], name) for name in ("unit_global", "unit_detached", "familiarity")}
 """What the preset `lab` changes."""
 UNTRAINED = ("pretrained", "pca")
@@ -36,39 +36,39 @@ class Method:
     name: str
     title: str
     family: str
-    """pddm; mined: PDDM's loss on quadruplets that another similarity mines; baseline; untrained."""
+    """pddm, mined (PDDM's loss on quadruplets that another similarity mines), baseline or untrained."""
     objective: str
-    """joint: PDDM's, as the settings say; a rival of `config.LOSSES`; or one of `UNTRAINED`."""
+    """joint: PDDM's loss, as the settings say; else another loss of `config.LOSSES`, or one of `UNTRAINED`."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that are not searched."""
+    """Settings that aren't searched."""
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Setting -> values; every combination is a configuration."""
     ranks: tuple[SimilarityName, ...] = ("euclidean",)
-    """The similarities it ranks with, all of them reported."""
+    """The similarities it ranks with; all are reported."""
     selection: SimilarityName = "euclidean"
     """The similarity whose MAP@R on held-out classes chooses its configuration and its steps."""
 
     @property
     def trains(self) -> bool:
-        """Whether it trains at all."""
+        """Whether it is trained at all."""
         return self.objective not in UNTRAINED
 
     def configurations(self, count: int = CONFIGURATIONS) -> list[dict[str, Any]]:
-        """The first `count` combinations of the grid, each with what is fixed."""
+        """The first `count` combinations of the grid, each with the fixed settings."""
         combinations = itertools.product(*self.grid.values())
-        found = [{**self.fixed, **dict(zip(self.grid, values, strict=True))} for values in combinations]
-        return found[:count]
+        every = [{**self.fixed, **dict(zip(self.grid, values, strict=True))} for values in combinations]
+        return every[:count]
 
     def config(self, material: Material, settings: Mapping[str, Any], seed: int = 0) -> TrainConfig:
-        """The configuration that settings amount to on a material.
+        """The configuration that settings stand for on a material.
 
         Args:
-            material: what it is to train on.
+            material: to train on.
             settings: one of `configurations`: fields of `TrainConfig`, and options of the loss.
             seed: of the training.
 
         Raises:
-            ConfigError: a setting that makes another material, one that the method doesn't have, or a bad value.
+            ConfigError: a setting that would change the material, an unknown setting, or a bad value.
         """
         if foreign := sorted(set(settings) & set(SHARED)):
             raise ConfigError(f"{', '.join(foreign)} can't differ between the methods of a study.")
@@ -95,7 +95,7 @@ def _baseline(
 
 
 def _proxy(objective: str, title: str, fixed: Mapping[str, Any] | None = None, **grid: tuple[Any, ...]) -> Method:
-    """One whose loss has weights per class, which learn at a rate of their own, as their authors have it."""
+    """A loss with weights per class, which learn at their own rate, as their authors propose."""
     return _baseline(objective, title, fixed={**(fixed or {}), "loss_lr_scale": 30.0}, rates=HIGHER_RATES, **grid)
 
 
@@ -103,14 +103,14 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         _pddm("pddm", "PDDM+Quadruplet"),
-        # E_e alone moves the embedding here, so that its weight changes nothing; its margin does.
+        # Only E_e trains this embedding, so its weight doesn't matter; its margin does.
         dataclasses.replace(
-            _pddm("lab", "PDDM+Quadruplet, the lab's: local where familiar", **LAB),
+            _pddm("lab", "PDDM+Quadruplet, preset lab", **LAB),
             grid={"lr": LEARNING_RATES, "distance_margin": (1.0, 0.5)},
         ),
-        _pddm("pddm_batch", "PDDM+Quadruplet, one a batch", mining="batch"),
+        _pddm("pddm_batch", "PDDM+Quadruplet, one per batch", mining="batch"),
         _pddm("pddm_triplet", "PDDM+Triplet", loss="triplet"),
-        _pddm("pddm_triplet_batch", "PDDM+Triplet, one a batch", loss="triplet", mining="batch"),
+        _pddm("pddm_triplet_batch", "PDDM+Triplet, one per batch", loss="triplet", mining="batch"),
         _pddm("mined_euclidean", "PDDM+Quadruplet mined by Euclidean", "mined", mining_similarity="euclidean"),
         _pddm("mined_cosine", "PDDM+Quadruplet mined by cosine", "mined", mining_similarity="cosine"),
         _pddm("mined_mahalanobis", "PDDM+Quadruplet mined by Mahalanobis", "mined", mining_similarity="mahalanobis"),
@@ -136,16 +136,16 @@ METHODS: dict[str, Method] = {
                grid={"power": (1.0, 0.5, 0.3), "whiten": (False, True)}),
     )
 }  # fmt: skip
-"""By name. A method that trains nothing searches as many configurations, of what is done to the features."""
+"""By name. An untrained method searches as many configurations, of how the features are transformed."""
 
 
 FACTORS = (
     "default", "loss", "alpha (score_margin)", "beta (distance_margin)", "lambda (embedding_weight)", "place v",
     "S", "dropout", "width", "u and v",
 )  # fmt: skip
-"""What is varied, in the order of the tables."""
+"""What the ablation varies, in the order of its tables."""
 _RANKS: tuple[SimilarityName, ...] = ("euclidean", "mahalanobis", "pddm")
-# On distances the score's hinge is E_e, with alpha in the place of beta.
+# Computed on distances, the score's hinge is E_e, with alpha in place of beta.
 _E_E = {"similarity": "euclidean", "score_margin": 1.0, "embedding_weight": 0.0}
 
 
@@ -167,9 +167,9 @@ ABLATIONS: dict[str, Variant] = {
     for variant in (
         _variant("default", "default", "E_m and E_e; alpha 0.5, beta 1, lambda 0.5, width 128"),
         _variant("e_m_only", "loss", "E_m only", embedding_weight=0.0),
-        _variant("e_e_only", "loss", "E_e only, on what D mines; S learns beside, on detached features", **_E_E),
+        _variant("e_e_only", "loss", "E_e only, mined by D; S learns on detached features", **_E_E),
         _variant(
-            "detached", "loss", "E_e only, on what S mines; S learns beside, on detached features",
+            "detached", "loss", "E_e only, mined by S; S learns on detached features",
             **_E_E, mining_similarity="pddm",
         ),
         _variant("alpha_low", "alpha (score_margin)", "0.25", score_margin=0.25),
@@ -181,7 +181,7 @@ ABLATIONS: dict[str, Variant] = {
         _variant("no_position", "place v", "without: u alone", unit_position=False),
         _variant("corrects", "S", "corrects D: W_s c + b_s - g D", unit_global=1.0),
         _variant("corrects_detached", "S", "the same, on detached features", unit_global=1.0, unit_detached=True),
-        _variant("lab", "S", "the same, and fades where nothing is familiar: the preset lab", **LAB),
+        _variant("lab", "S", "the same, fading where no class is familiar: preset lab", **LAB),
         _variant("dropout", "dropout", "0.3", unit_dropout=0.3),
         _variant("narrow", "width", "64", unit_hidden=64),
         _variant("wide", "width", "256", unit_hidden=256),
@@ -190,4 +190,4 @@ ABLATIONS: dict[str, Variant] = {
 }  # fmt: skip
 """By name; the default first."""
 PRESETS_THEMSELVES = ("default", "lab")
-"""The presets `quick` and `lab` with their own settings, which no search chose: as many seeds as the methods have."""
+"""The presets `quick` and `lab` with their own settings instead of searched ones; as many seeds as the methods."""

@@ -1,10 +1,8 @@
-"""Choose a method's configuration and its number of steps, by classes held out of training; then train on all classes
-and measure once.
+"""Choose a method's configuration and number of steps on held-out training classes, then train on all and measure once.
 
-Each configuration is trained once per fold, on the classes of the other folds, and judged by MAP@R on the fold's own
-classes. Of its mean curve the latest step within one standard error of the best is taken, as a run does (training.py);
-a curve that has stayed below that for a while isn't followed further.
-The test classes, and the queries held out of the training classes, are looked at in `final` alone.
+Each configuration is trained once per fold, on the classes of the other folds, and rated by MAP@R on the fold's own
+classes. The latest step within one standard error of the best is chosen, as in a run; a configuration that stays worse
+for `PATIENCE` measurements is given up. Only `train_and_measure` looks at the test classes and the known-class queries.
 """
 
 from __future__ import annotations
@@ -25,20 +23,20 @@ from pddm_lab.study.material import Material, material_of
 from pddm_lab.study.methods import Method
 
 WHOLE_MATRIX = 200_000_000
-"""Pairs of a query and an item beyond which a network orders a shortlist only, and a sample of pairs is scored."""
+"""Beyond this many pairs of query and item, a network re-ranks a shortlist only and a sample of pairs is scored."""
 SHORTLIST = 100
 PATIENCE = 3
-"""Measurements after which a search ends where none of them is within the tolerance of the best."""
+"""A search ends when this many measurements in a row lie outside the tolerance of the best."""
 
 
-def search(
+def search_configuration(
     needed: Sequence[Mapping[str, Any]], *, config: TrainConfig, folds: int, method: Method,
     settings: Mapping[str, Any], steps: int, eval_every: int,
 ) -> dict[str, Any]:  # fmt: skip
-    """A cell of one configuration: its curve over the folds, the step it chooses, and its value there.
+    """One configuration's cell: its mean curve over the folds, the chosen step, and MAP@R there.
 
     Args:
-        needed: nothing.
+        needed: unused; every task of a study takes it.
         config: of the material.
         folds: of the material.
         method: what to train.
@@ -54,7 +52,7 @@ def search(
     for step in measured_steps(method, steps, eval_every):
         try:
             rows = [fitting.advance(step, held_out) for fitting, held_out in zip(fits, material.folds, strict=True)]
-        except DivergedError:  # a configuration that was searched, and is as good as it was until then
+        except DivergedError:  # its curve until then counts
             break
         curve.append(mean_row(rows, method.ranks))
         chosen = chosen_row(curve, method.selection, tolerance)
@@ -68,11 +66,11 @@ def search(
 
 
 def mean_row(rows: Sequence[Mapping[str, Any]], similarities: Sequence[str]) -> dict[str, Any]:
-    """The mean over folds of rows of one step; the error is that of the mean.
+    """Mean over the folds of rows of one step, with the standard error of the mean.
 
     Args:
-        rows: of each fold's curve.
-        similarities: that were measured.
+        rows: one per fold.
+        similarities: the measured ones.
     """
     mean: dict[str, Any] = {"step": rows[0]["step"], "seconds": float(np.mean([row["seconds"] for row in rows]))}
     for name in similarities:
@@ -82,31 +80,31 @@ def mean_row(rows: Sequence[Mapping[str, Any]], similarities: Sequence[str]) -> 
 
 
 def chosen_row(curve: Sequence[Mapping[str, Any]], similarity: str, tolerance: float) -> Mapping[str, Any]:
-    """The latest row of a curve whose MAP@R lies within so many standard errors of the best row's.
+    """The latest row whose MAP@R lies within `tolerance` standard errors of the best row's.
 
     Raises:
-        LabError: no value on the curve is a number.
+        LabError: every value on the curve is NaN.
     """
     values = [row[similarity]["map@r"] for row in curve]
     if not np.isfinite(values).any():
-        raise LabError(f"MAP@R by {similarity} is no number at any step: the training diverged.")
+        raise LabError(f"MAP@R by {similarity} is NaN at every step: the training diverged.")
     best = int(np.nanargmax(values))
     enough = values[best] - tolerance * curve[best][similarity]["error"]
     return next(row for row, value in zip(reversed(curve), reversed(values), strict=True) if value >= enough)
 
 
 def best_of(searched: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Of a method's cells of the search the one whose chosen step is best; the first of equals."""
+    """The searched cell whose chosen step is best; the first of equals."""
     return max(searched, key=lambda cell: cell["chosen"]["map@r"])
 
 
-def final(
+def train_and_measure(
     needed: Sequence[Mapping[str, Any]], *, config: TrainConfig, folds: int, method: Method, seed: int, part: str
 ) -> dict[str, Any]:
-    """A cell of one training on all training classes, by the configuration that was best, measured once.
+    """The cell of one training on all training classes by the best configuration, measured once.
 
     Args:
-        needed: the method's cells of the search.
+        needed: the method's searched cells.
         config: of the material.
         folds: of the material.
         method: what to train.
@@ -114,40 +112,40 @@ def final(
         part: of the study.
 
     Raises:
-        DivergedError: every configuration did, or this training does.
+        DivergedError: every configuration diverged, or this training does.
     """
     material = material_of(config, folds)
     best = best_of(needed)
     if method.trains and not best["chosen"]["step"]:
         raise DivergedError(f"Every configuration of {method.name} diverged on {config.dataset}.")
     train = material.dataset.train
-    # As many passes over all training classes as were best over those of the folds.
+    # As many passes over all training classes as the chosen step made over those of the folds.
     steps = round(
         best["chosen"]["step"] * len(train) / np.mean([len(material.fit_items(n)) for n in range(len(material.folds))])
     )
-    fitted = fit(material, method, best["settings"], train, steps, seed)
+    trained = fit(material, method, best["settings"], train, steps, seed)
     return {
         "part": part, "dataset": config.dataset, "method": method.name, "seed": seed,
-        "settings": {**best["settings"], "steps": steps}, "metrics": measure(fitted, material), "curve": fitted.curve,
+        "settings": {**best["settings"], "steps": steps}, "metrics": measure(trained, material), "curve": trained.curve,
     }  # fmt: skip
 
 
 @torch.no_grad()
-def measure(fitted: Fitting, material: Material) -> dict[str, dict[str, dict[str, float]]]:
-    """All metrics of a fit: protocol -> similarity -> metric -> value."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+def measure(trained: Fitting, material: Material) -> dict[str, dict[str, dict[str, float]]]:
+    """All metrics of a trained method: protocol -> similarity -> metric -> value."""
+    metrics: dict[str, dict[str, dict[str, float]]] = {}
     labels = material.dataset.labels
     for protocol in material.protocols:
-        query, gallery = fitted.embed(protocol.query), fitted.embed(protocol.gallery)
+        query, gallery = trained.embed(protocol.query), trained.embed(protocol.gallery)
         of_query, of_gallery = labels[protocol.query], labels[protocol.gallery]
-        found[protocol.name] = {}
-        for name in fitted.method.ranks:
-            similarity = fitted.similarity(name)
+        metrics[protocol.name] = {}
+        for name in trained.method.ranks:
+            similarity = trained.similarity(name)
             large = similarity.is_network and len(query) * len(gallery) > WHOLE_MATRIX
-            metrics = evaluate(
+            retrieval = evaluate(
                 similarity, query, gallery, of_query, of_gallery, protocol.leave_one_out,
                 nmi=name == "euclidean" and protocol.name == "unseen", shortlist=SHORTLIST if large else 0,
             ).metrics  # fmt: skip
             by_density = rates_by_density(similarity, query, gallery, of_query, of_gallery, protocol.leave_one_out)
-            found[protocol.name][name] = metrics | by_density
-    return found
+            metrics[protocol.name][name] = retrieval | by_density
+    return metrics
