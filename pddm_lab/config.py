@@ -101,7 +101,7 @@ class TrainConfig:
     freeze_trunk: bool = True
     """Train on features of the pretrained trunk, which are computed once and cached on disk."""
     views: _Count = 4
-    """With freeze_trunk, how many versions of each training image to train on: its centre, and random mirrored crops."""
+    """With freeze_trunk, how many versions of each training image to train on: its centre and random crops."""
     pool_power: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Power of the trunk's pooled features before the head: 0.5 takes signed square roots, 1 leaves them."""
     dim: _Count = 128
@@ -129,7 +129,7 @@ class TrainConfig:
     mining_similarity: _NameOrNone = ""
     """The similarity that mines; empty: the trained one."""
     loss: LossName = "quadruplet"
-    """The loss that trains the embedding: PDDM's quadruplet or triplet, or another; S then learns on detached features."""
+    """The loss that trains the embedding: PDDM's quadruplet or triplet; with others, S learns on detached features."""
     loss_options: str = ""
     """Options of a loss other than PDDM's, as name=value pairs separated by commas; empty: its defaults."""
     score_margin: _NotNegative = 0.5
@@ -260,7 +260,7 @@ PRESETS: dict[str, TrainConfig] = {
         steps=20_000, eval_every=1000,
     ),
 }  # fmt: skip
-"""`quick` and `lab` train a head in seconds on a CPU, `finetune` trains the trunk too, `paper` is the paper's setting."""
+"""`quick` and `lab` train a head in seconds on a CPU; `finetune` trains the trunk too; `paper` follows the paper."""
 
 PRESET_SUMMARIES: dict[str, str] = {
     "quick": "Frozen ImageNet trunk with cached features: two minutes on a CPU the first time, then one.",

@@ -115,7 +115,8 @@ class Plan:
         needs = tuple(task.key for task in searches)
         finals = [
             Task(
-                key_of(part, dataset, method.name, seed), train_and_measure, {**shared, "seed": seed, "part": part}, needs,
+                key_of(part, dataset, method.name, seed), train_and_measure,
+                {**shared, "seed": seed, "part": part}, needs,
                 cost=self.steps * cost + 1000 * len(method.ranks) + 9000 * networks,
             )
             for seed in range(seeds)

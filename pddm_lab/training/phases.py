@@ -1,8 +1,8 @@
-"""A run's training, as one process carries it out: choose the best step, train again on all classes, then measure.
+"""The phases of a run's training in one process: choose the best step, retrain on all classes, then measure.
 
-`select` leaves some training classes out and finds the step at which they are retrieved best; `refit` starts again and
-trains on all training classes for as many passes; `evaluate` and `gallery` measure the result under both protocols and
-keep it. The test classes are looked at once, in `evaluate`.
+`select` holds some training classes out and finds the step at which they are retrieved best. `refit` starts again and
+trains on all training classes for as many passes. `evaluate` and `gallery` measure the result under both protocols and
+save it. Only `evaluate` looks at the test classes, once.
 """
 
 from __future__ import annotations
@@ -39,18 +39,17 @@ FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 class RunTraining:
-    """One process's part in a training; rank 0 measures and writes the run."""
+    """One process's part in a run's training; rank 0 measures and writes the run."""
 
     def __init__(self, run: Run, dataset: Dataset, progress: bool) -> None:
         self.run, self.config, self.dataset = run, run.config, dataset
         device, self.precision = resolve_device(self.config)
         self.fabric = Fabric(
             accelerator=device.type, devices=self.config.devices, strategy="ddp" if self.config.devices > 1 else "auto",
-            # A frozen trunk's features are computed beforehand; what then trains is small and stays in 32 bits.
+            # A frozen trunk's features are computed beforehand; the head is small and trains in 32 bits.
             precision="32-true" if self.config.freeze_trunk else FABRIC_PRECISION[self.precision],  # type: ignore[arg-type]
         )  # fmt: skip
         self.fabric.launch()
-        self.rank, self.ranks = self.fabric.global_rank, self.fabric.world_size
         self.writes = self.fabric.is_global_zero
         self.shown = progress and self.writes
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS can't be deterministic
@@ -59,17 +58,17 @@ class RunTraining:
         self.ids = np.array(dataset.ids, dtype=object)
         self.class_of = np.array(dataset.class_names, dtype=object)[dataset.labels]
 
-    def carry_out(self) -> None:
-        """All that the run's checkpoint says isn't done yet, or until someone asks to stop."""
+    def train(self) -> None:
+        """Do what the run's checkpoint says isn't done yet, until the end or a request to stop."""
         try:
-            self._carry_out()
+            self._train()
         except Stopped:
             self.stopped = True
         if self.stopped and self.writes:
             self.run.flush()
             self.run.update(status="stopped", reason="Stopped on request.")
 
-    def _carry_out(self) -> None:
+    def _train(self) -> None:
         config, labels = self.config, self.dataset.labels
         checkpoint = self.run.load_checkpoint() if (self.run.path / "last.ckpt").is_file() else {}
         if self.writes:
@@ -110,7 +109,7 @@ class RunTraining:
         self, model: MetricModel, items: Iterable[int], view: int = 0
     ) -> Float[Tensor, "items trunk_dim"]:
         config, what = self.config, f"trunk features, view {view + 1}/{self.config.views}"
-        # Rank 0 computes what is missing; the others then find it. Who is stopped must still reach the others' barrier.
+        # Rank 0 computes missing features, the others read them. A rank that stops must still reach the barrier.
         with self.fabric.rank_zero_first(), suppress(Stopped), self._bars(what) as report:
             features = trunk_features(
                 model.embedding.trunk, [self.dataset.path(item) for item in items],
@@ -124,7 +123,7 @@ class RunTraining:
 
     @contextmanager
     def _bars(self, what: str) -> Iterator[Progress]:
-        """A progress bar that raises `Stopped` once someone asks for it."""
+        """A progress bar that raises `Stopped` when a stop is requested."""
         with progress_bars(self.shown)(what) as report:
 
             def watched(done: int, total: int, of: str) -> None:
@@ -169,8 +168,8 @@ class RunTraining:
                 bar.set_postfix_str(f"validation MAP@R {100 * value:.1f} %")
                 if value > best["best_value"]:
                     best |= {"best_value": value, "error": error}
-                # Known classes gain from longer training, which these classes can't see: of the steps that they can't
-                # tell from the best one, the latest is taken.
+                # Known classes gain from longer training, which the validation classes can't show: of the steps that
+                # are as good as the best within the tolerance, the latest is chosen.
                 if value >= best["best_value"] - config.selection_tolerance * best["error"]:
                     best["best_step"] = loop.step
                     self._save_model(loop.kept, loop.step)

@@ -86,7 +86,7 @@ def _carry_out(run: Run, dataset: Dataset, progress: bool) -> Run:
         if run.config.devices > 1:
             _train_in_processes(run, progress)
         else:
-            RunTraining(run, dataset, progress).carry_out()
+            RunTraining(run, dataset, progress).train()
     return Run.open(run.path)
 
 
@@ -127,7 +127,7 @@ def _process_main(run_path: str, progress: str) -> None:
     if is_first:
         run.claim(from_parent=True)
     with _keeping_the_outcome(run) if is_first else nullcontext():
-        RunTraining(run, _read(run.config), progress == "1").carry_out()
+        RunTraining(run, _read(run.config), progress == "1").train()
 
 
 if __name__ == "__main__":
