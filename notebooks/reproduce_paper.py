@@ -96,7 +96,9 @@ if source.is_present(root):
     display(Markdown(f"{source.title} is in `{root}`. Licence: {source.licence}. {source.attribution}"))
 else:
     display(
-        Markdown(f"**{source.title} is not here.** {how_to_get(dataset, root)} Expected `{root / source.folder_name}`.")
+        Markdown(
+            f"**{source.title} is not available.** {how_to_get(dataset, root)} Expected in `{root / source.folder_name}`."
+        )
     )
 
 # %% [markdown]

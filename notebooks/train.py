@@ -64,7 +64,7 @@ familiarity = None  # float, Cosine to the nearest training class at which unit 
 mining = None  # str, anchor: a hard quadruplet for every item of a batch. batch: the paper's one hardest quadruplet of a batch. ['anchor'; paper 'batch']
 mining_similarity = None  # str, The similarity that mines; empty: the trained one.
 loss = None  # str, The loss that trains the embedding: PDDM's quadruplet or triplet; with others, S learns on detached features. ['quadruplet']
-loss_options = None  # str, Options of a loss other than PDDM's, as name=value pairs separated by commas; empty: its defaults.
+loss_options = None  # str, Options of a loss other than PDDM's, pairs of name and value with an equals sign, separated by commas.
 score_margin = None  # float, Margin between scores of the hard positive and each hard negative (alpha), in score units. [0.5]
 distance_margin = None  # float, Margin between distances of the embedding (beta), in units of D, or of its square with squared_distance. [1.0]
 embedding_weight = None  # float, Weight of the embedding's own hinge E_e beside E_m (lambda). [0.5]
@@ -210,6 +210,9 @@ if data.unseen:
 # $$E_m = \max(0, \alpha + S_{ik} - S_{ij}) + \max(0, \alpha + S_{jl} - S_{ij})$$
 # $$E_e = \max(0, \beta + D_{ij} - D_{ik}) + \max(0, \beta + D_{ij} - D_{jl})$$
 # $$E = E_m + \lambda E_e \qquad (\lambda = \texttt{embedding\_weight})$$
+#
+# Other losses are available too, such as `loss="arcface"` with `loss_options="margin=20,scale=32"`. They train the embedding
+# alone, and the PDDM unit learns beside it from its own quadruplets, on features that it cannot change.
 #
 # ## Training
 #

@@ -131,7 +131,7 @@ class TrainConfig:
     loss: LossName = "quadruplet"
     """The loss that trains the embedding: PDDM's quadruplet or triplet; with others, S learns on detached features."""
     loss_options: str = ""
-    """Options of a loss other than PDDM's, as name=value pairs separated by commas; empty: its defaults."""
+    """Options of a loss other than PDDM's, pairs of name and value with an equals sign, separated by commas."""
     score_margin: _NotNegative = 0.5
     """Margin between scores of the hard positive and each hard negative (alpha), in score units."""
     distance_margin: _NotNegative = 1.0
