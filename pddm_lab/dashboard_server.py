@@ -14,14 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pddm_lab.errors import RunError
 from pddm_lab.files import shipped
 from pddm_lab.runs.run import Run
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import BrowserType, Page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER_ARGS = ("--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -74,9 +74,34 @@ def dashboard_command(port: int) -> list[str]:
     ]  # fmt: skip
 
 
-def find_browser() -> str | None:
-    """Path of Chromium or Chrome on this machine; None if it has neither."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
+@contextmanager
+def chromium() -> Iterator[BrowserType]:
+    """Playwright's Chromium, to be launched with `browser_options()`.
+
+    Raises:
+        RunError: playwright or the browser is missing.
+    """
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise RunError("Playwright is missing: pip install -e '.[dev]'.") from None
+    browser_options()
+    with sync_playwright() as playwright:
+        yield playwright.chromium
+
+
+def browser_options() -> dict[str, Any]:
+    """How playwright launches the Chromium or Chrome of this machine, and not a download of its own.
+
+    Raises:
+        RunError: there is none.
+    """
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        raise RunError(f"A browser is missing. Put one of {', '.join(BROWSERS)} on the PATH: apt-get install chromium.")
+    as_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    no_sandbox = ["--no-sandbox"] if as_root else []  # Chromium refuses to start a sandbox as root
+    return {"executable_path": path, "args": [*BROWSER_ARGS, *no_sandbox]}
 
 
 @contextmanager
@@ -139,19 +164,14 @@ def take_screenshots(
         full: take the whole page, however long, instead of the window's height.
 
     Raises:
-        RunError: no browser, no playwright, or a page that shows an error or isn't drawn within a minute.
+        RunError: playwright or the browser is missing, or a page shows an error or isn't drawn within a minute.
     """
-    browser_path = find_browser()
-    try:
-        from playwright.sync_api import TimeoutError, sync_playwright
-    except ImportError:
-        raise RunError("Screenshots need playwright: pip install -e '.[dev]'.") from None
-    if not browser_path:
-        raise RunError(f"Screenshots need one of {', '.join(BROWSERS)} on the PATH: apt-get install chromium.")
-    folder.mkdir(parents=True, exist_ok=True)
     taken = []
-    with served_dashboard(run.path.parent) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=browser_args())
+    with chromium() as engine, served_dashboard(run.path.parent) as address:
+        from playwright.sync_api import TimeoutError
+
+        folder.mkdir(parents=True, exist_ok=True)
+        browser = engine.launch(**browser_options())
         for theme in themes:
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)  # type: ignore[arg-type]
             for name in pages:
@@ -181,12 +201,6 @@ def _make_tall(page: Page, height: int) -> None:
             return
         page.set_viewport_size({"width": page.viewport_size["width"], "height": max(wanted, height)})
         wait_until_drawn(page)
-
-
-def browser_args() -> list[str]:
-    """`BROWSER_ARGS`, without the sandbox for root, since Chromium refuses to start with it."""
-    as_root = hasattr(os, "geteuid") and os.geteuid() == 0
-    return [*BROWSER_ARGS, *(["--no-sandbox"] if as_root else [])]
 
 
 def wait_until_drawn(page: Page) -> None:

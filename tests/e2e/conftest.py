@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from urllib.parse import urlparse
 
 import pytest
 
-from pddm_lab.dashboard_server import browser_args, find_browser, served_dashboard
+from pddm_lab.dashboard_server import browser_options, chromium, served_dashboard
+from pddm_lab.errors import RunError
 
 
 @pytest.fixture(scope="session")
@@ -21,19 +23,13 @@ def address(digits_run) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator:
-    """A Chromium that nobody sees."""
-    path = find_browser()
-    reason = "needs Chromium or Chrome on the PATH" if path is None else ""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        reason = "needs playwright: pip install -e '.[dev]'"
-    if reason and os.environ.get("PDDM_LAB_REQUIRE_BROWSER"):
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=browser_args())
+    """A headless Chromium."""
+    with ExitStack() as stack:
+        try:
+            engine = stack.enter_context(chromium())
+        except RunError as error:
+            (pytest.fail if os.environ.get("PDDM_LAB_REQUIRE_BROWSER") else pytest.skip)(str(error))
+        launched = engine.launch(**browser_options())
         yield launched
         launched.close()
 

@@ -1,11 +1,9 @@
-"""The benchmark's own hands: sessions that use every control of every page, and a browser that times itself."""
+"""The benchmark's sessions use every control of every page, and its pages time themselves in a browser."""
 
 from __future__ import annotations
 
-import pytest
-
 from pddm_lab.bench import dashboard, pages
-from pddm_lab.dashboard_server import PAGES, find_browser
+from pddm_lab.dashboard_server import PAGES
 
 
 def test_sessions_use_every_page_without_an_error(address: str, digits_run) -> None:
@@ -21,12 +19,11 @@ def test_a_page_that_is_not_there_is_an_error(address: str, digits_run) -> None:
     assert any("no page nowhere" in one["error"] for one in found)
 
 
-@pytest.mark.skipif(find_browser() is None, reason="needs Chromium or Chrome on the PATH")
-def test_a_page_times_itself(address: str, digits_run) -> None:
+def test_a_page_times_itself(browser, address: str, digits_run) -> None:
     loads = pages.Loads("similarity")
-    pages.load(f"{address}/similarity?run={digits_run.name}", loads, repeats=1)
+    pages.load(browser.browser_type, f"{address}/similarity?run={digits_run.name}", loads, repeats=1)
     assert 0 < loads.written[0] <= loads.drawn[0] < 60
     assert 0 < loads.cold_written <= loads.cold_drawn < 60
     assert loads.errors == []
-    seconds, errors = pages.reruns(f"{address}/?run={digits_run.name}", 3)
+    seconds, errors = pages.reruns(browser.browser_type, f"{address}/?run={digits_run.name}", 3)
     assert len(seconds) == 3 and all(0 < one < 60 for one in seconds) and errors == []
