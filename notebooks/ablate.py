@@ -50,19 +50,19 @@ from IPython.display import Markdown, display
 
 from pddm_lab import figures
 from pddm_lab.study import table, tables
-from pddm_lab.study.compare import Plan, opened
 from pddm_lab.study.methods import ABLATIONS
-from pddm_lab.study.statistics import paired, searched, summary
+from pddm_lab.study.plan import Plan, open_study
+from pddm_lab.study.statistics import paired_test, search_results, summary
 
 plan = Plan(
     ablation_datasets=tuple(datasets), parts=("ablation",), variants=tuple(variants) or tuple(ABLATIONS),
     seeds=seeds, ablation_seeds=seeds, steps=steps, eval_every=eval_every,
     base={**base, **{name: value for name, value in (("data_root", data_root), ("runs_root", runs_root)) if value}},
 )  # fmt: skip
-record = opened(study, plan, runs_root, processes)
+record = open_study(study, plan, runs_root, processes)
 cells = table(record.path)
 cells = cells[cells["part"] == "ablation"]
-results, chosen = summary(cells, "ablation"), searched(record, "ablation")
+results, chosen = summary(cells, "ablation"), search_results(record, "ablation")
 
 # %% [markdown]
 # ## What each choice does
@@ -77,12 +77,12 @@ columns = ("recall@1", "map@r", *tables.SEPARATION)
 for dataset in results["dataset"].unique():
     for protocol in tables.PROTOCOLS:
         display(Markdown(f"**{dataset}, {tables.PROTOCOLS[protocol]}**"))
-        display(Markdown(tables.markdown(tables.wide(results, "ablation", dataset, protocol, columns))))
+        display(Markdown(tables.markdown(tables.metrics_table(results, "ablation", dataset, protocol, columns))))
 
 # %%
 for dataset in results["dataset"].unique():
     rows = results[results["dataset"] == dataset].rename(columns={"half": "std"})
-    rows = rows.assign(run=rows["method"].map(tables.titles("ablation")))
+    rows = rows.assign(run=rows["method"].map(tables.method_titles("ablation")))
     display(figures.comparison(rows, ["map@r"], title=f"{dataset}: MAP@R, mean and 95 % interval"))
 
 # %% [markdown]
@@ -100,9 +100,9 @@ for (dataset, protocol, similarity), group in values.groupby(["dataset", "protoc
         continue
     for method in of_group.index.unique("method").drop("default"):
         both = of_group[method].to_frame("own").join(of_group["default"].rename("default"), how="inner")
-        difference, half, _ = paired(both["own"].tolist(), both["default"].tolist())
-        title = tables.titles("ablation")[method]
-        lines.append((dataset, protocol, similarity, title, tables.number(difference, half, 100, 1)))
+        difference, half, _ = paired_test(both["own"].tolist(), both["default"].tolist())
+        title = tables.method_titles("ablation")[method]
+        lines.append((dataset, protocol, similarity, title, tables.format_number(difference, half, 100, 1)))
 
 import pandas as pd
 
@@ -118,4 +118,4 @@ display(Markdown(tables.markdown(pd.DataFrame(lines, columns=head))))
 # %%
 for dataset in chosen["dataset"].unique():
     display(Markdown(f"**{dataset}**"))
-    display(Markdown(tables.markdown(tables.choices(chosen, dataset))))
+    display(Markdown(tables.markdown(tables.search_table(chosen, dataset))))

@@ -58,18 +58,24 @@ from IPython.display import Markdown, display
 
 from pddm_lab import figures
 from pddm_lab.study import table, tables
-from pddm_lab.study.compare import Plan, opened
 from pddm_lab.study.methods import METHODS
-from pddm_lab.study.statistics import best_baseline, searched, summary, versus, within
+from pddm_lab.study.plan import Plan, open_study
+from pddm_lab.study.statistics import (
+    best_baseline,
+    compare_similarities,
+    compare_with_baseline,
+    search_results,
+    summary,
+)
 
 plan = Plan(
     datasets=tuple(datasets), parts=("methods",), methods=tuple(methods) or tuple(METHODS),
     configurations=configurations, seeds=seeds, steps=steps, eval_every=eval_every,
     base={**base, **{name: value for name, value in (("data_root", data_root), ("runs_root", runs_root)) if value}},
 )  # fmt: skip
-record = opened(study, plan, runs_root, processes)
+record = open_study(study, plan, runs_root, processes)
 cells = table(record.path)
-results, chosen = summary(cells, "methods"), searched(record)
+results, chosen = summary(cells, "methods"), search_results(record)
 display(Markdown(f"The study in `{record.path}` has {len(cells)} measurements."))
 
 
@@ -88,7 +94,7 @@ def show(frame):
 # %%
 for dataset in chosen["dataset"].unique():
     display(Markdown(f"**{dataset}**"))
-    show(tables.choices(chosen, dataset))
+    show(tables.search_table(chosen, dataset))
 
 # %% [markdown]
 # ## The results
@@ -101,12 +107,12 @@ for dataset in chosen["dataset"].unique():
 for dataset in results["dataset"].unique():
     for protocol in tables.PROTOCOLS:
         display(Markdown(f"**{dataset}, {tables.PROTOCOLS[protocol]}**"))
-        show(tables.wide(results, "methods", dataset, protocol, tables.RANKING))
+        show(tables.metrics_table(results, "methods", dataset, protocol, tables.RANKING))
 
 # %%
 for dataset in results["dataset"].unique():
     rows = results[results["dataset"] == dataset].rename(columns={"half": "std"})
-    rows = rows.assign(run=rows["method"].map(tables.titles("methods")))
+    rows = rows.assign(run=rows["method"].map(tables.method_titles("methods")))
     display(figures.comparison(rows, ["map@r"], title=f"{dataset}: MAP@R, mean and 95 % interval"))
 
 # %% [markdown]
@@ -118,12 +124,12 @@ for dataset in results["dataset"].unique():
 # means that these seeds show no difference.
 
 # %%
-against = versus(cells, chosen)
+against = compare_with_baseline(cells, chosen)
 for dataset in results["dataset"].unique():
     best = best_baseline(chosen, dataset)
     for protocol in tables.PROTOCOLS:
         display(Markdown(f"**{dataset}, {tables.PROTOCOLS[protocol]}**, against {METHODS[best['method']].title}"))
-        show(tables.differences(against, dataset, protocol))
+        show(tables.differences_table(against, dataset, protocol))
 
 # %% [markdown]
 # ## Is the local similarity worth it?
@@ -134,10 +140,10 @@ for dataset in results["dataset"].unique():
 # also sees the pretrained features, which D and D_M do not, and the interval covers seeds, not other classes.
 
 # %%
-inside = within(cells)
+inside = compare_similarities(cells)
 for dataset in results["dataset"].unique():
     display(Markdown(f"**{dataset}**"))
-    show(tables.ahead(inside, dataset))
+    show(tables.lead_table(inside, dataset))
 
 # %% [markdown]
 # ## One threshold for all
@@ -152,7 +158,7 @@ for dataset in results["dataset"].unique():
 for dataset in results["dataset"].unique():
     for protocol in tables.PROTOCOLS:
         display(Markdown(f"**{dataset}, {tables.PROTOCOLS[protocol]}**"))
-        show(tables.wide(results, "methods", dataset, protocol, tables.SEPARATION))
+        show(tables.metrics_table(results, "methods", dataset, protocol, tables.SEPARATION))
 
 # %% [markdown]
 # ## Beside the paper's numbers
@@ -164,5 +170,5 @@ for dataset in results["dataset"].unique():
 # %%
 for dataset in tables.BENCHMARKS:
     display(Markdown(f"**{dataset}**"))
-    rows = tables.published(results, dataset)
+    rows = tables.published_table(results, dataset)
     show(rows) if len(rows) else display(Markdown("There are no published numbers."))

@@ -49,17 +49,17 @@ from IPython.display import Markdown, display
 
 from pddm_lab.figures.study import learning
 from pddm_lab.study import tables
-from pddm_lab.study.compare import Plan, opened
 from pddm_lab.study.methods import METHODS
-from pddm_lab.study.statistics import best_baseline, convergence, curves, searched
+from pddm_lab.study.plan import Plan, open_study
+from pddm_lab.study.statistics import best_baseline, convergence, curves, search_results
 
 plan = Plan(
     datasets=tuple(datasets), parts=("methods",), methods=tuple(methods) or tuple(METHODS),
     configurations=configurations, seeds=seeds, steps=steps, eval_every=eval_every,
     base={**base, **{name: value for name, value in (("data_root", data_root), ("runs_root", runs_root)) if value}},
 )  # fmt: skip
-record = opened(study, plan, runs_root, processes)
-chosen = searched(record)
+record = open_study(study, plan, runs_root, processes)
+chosen = search_results(record)
 log = curves(record, chosen)
 
 # %% [markdown]
@@ -104,4 +104,4 @@ for dataset in reached["dataset"].unique():
     target = reached.loc[reached["dataset"] == dataset, "target"].iloc[0]
     best = METHODS[best_baseline(chosen, dataset)["method"]].title
     display(Markdown(f"**{dataset}**: the target is {100 * target:.1f} %, the final value of {best}"))
-    display(Markdown(tables.markdown(tables.reach(reached, dataset))))
+    display(Markdown(tables.markdown(tables.convergence_table(reached, dataset))))

@@ -56,7 +56,7 @@ def small_study(data_root: Path, tmp_path_factory: pytest.TempPathFactory):
     from pixel_study import pixels
 
     from pddm_lab.analysis import thresholds
-    from pddm_lab.study import compare as comparing
+    from pddm_lab.study import plan as study_plan
     from pddm_lab.study import search as searching
 
     material = pixels(data_root)
@@ -66,7 +66,7 @@ def small_study(data_root: Path, tmp_path_factory: pytest.TempPathFactory):
     unseen = replace(of.unseen, query=some, gallery=some)
     known = replace(of.known, query=of.known.query[::4], gallery=of.known.gallery[::8])
     material = replace(material, dataset=replace(of, unseen=unseen, known=known))
-    plan = comparing.Plan(
+    plan = study_plan.Plan(
         datasets=("digits",), ablation_datasets=("digits",), variants=("default", "narrow"), configurations=1, seeds=2,
         methods=("pddm", "triplet_hard", "multi_similarity", "pretrained"), ablation_seeds=2, folds=2, steps=4,
         eval_every=2,
@@ -74,8 +74,8 @@ def small_study(data_root: Path, tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(thresholds, "MOST_PAIRS", 1000)
         patch.setattr(searching, "material_of", lambda config, folds: material)
-        patch.setattr(comparing.Material, "load", lambda config, folds, bar: material)
+        patch.setattr(study_plan.Material, "load", lambda config, folds, bar: material)
         root = str(tmp_path_factory.mktemp("studies"))
-        study, outcome = comparing.compare(plan, "small", root, say=lambda line: None, progress=False)
+        study, outcome = study_plan.run_study(plan, "small", root, log=lambda line: None, progress=False)
     assert not outcome.failures
     return study

@@ -22,7 +22,7 @@ from pddm_lab.config import PRESETS
 from pddm_lab.data.sources import cars196, cub200
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.runs.run import Run
-from pddm_lab.study import published
+from pddm_lab.study.published import published_rows
 from pddm_lab.training import finish
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "reproduce_paper.py"
@@ -145,5 +145,5 @@ def test_the_time_it_takes_counts_both_phases(refit: str, share: float, steps: i
 def test_the_published_rows_lead_the_table() -> None:
     table = reproduction.table("cub200")
     assert isinstance(table, pd.DataFrame)
-    assert table["method"].tolist()[:5] == [row.method for row in published.of("cub200")]
+    assert table["method"].tolist()[:5] == [row.method for row in published_rows("cub200")]
     assert table["ranked by"].tolist() == ["D", "D", "D", "S", "S", "S", "D"]

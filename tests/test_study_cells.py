@@ -13,15 +13,15 @@ from pixel_study import pixels, work
 from pddm_lab import cli
 from pddm_lab.config import TrainConfig
 from pddm_lab.errors import ConfigError, DataError, LabError, RunError
-from pddm_lab.study import compare as comparing
+from pddm_lab.study import plan as study_plan
 from pddm_lab.study import search as searching
 from pddm_lab.study.cells import Study, key_of, list_studies, table
-from pddm_lab.study.compare import Plan, compare
 from pddm_lab.study.fit import Fitting
 from pddm_lab.study.material import Material
 from pddm_lab.study.methods import METHODS
+from pddm_lab.study.plan import Plan, run_study
 from pddm_lab.study.search import best_of, chosen_row, mean_row, search_configuration, train_and_measure
-from pddm_lab.study.work import Task, carry_out
+from pddm_lab.study.work import Task, compute_cells
 
 SMALL: dict[str, Any] = {
     "datasets": ("digits",), "parts": ("methods",), "methods": ("triplet_hard", "pretrained"), "configurations": 2,
@@ -38,7 +38,7 @@ def material(data_root: Path) -> Material:
 def on_pixels(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
     """The study's material is there without running a network."""
     monkeypatch.setattr(searching, "material_of", lambda config, folds: material)
-    monkeypatch.setattr(comparing.Material, "load", lambda config, folds, bar: material)
+    monkeypatch.setattr(study_plan.Material, "load", lambda config, folds, bar: material)
 
 
 def files(study: Study) -> list[str]:
@@ -47,17 +47,17 @@ def files(study: Study) -> list[str]:
 
 def test_a_study_resumes_and_computes_nothing_twice(on_pixels: None, tmp_path: Path) -> None:
     lines: list[str] = []
-    study, outcome = compare(Plan(**SMALL), "s", str(tmp_path), say=lines.append, progress=False)
+    study, outcome = run_study(Plan(**SMALL), "s", str(tmp_path), log=lines.append, progress=False)
     # two searches a method; two seeds of the one that trains, one of the other
-    assert (outcome.computed, outcome.found, outcome.failures) == (7, 0, {})
+    assert (outcome.computed, outcome.present, outcome.failures) == (7, 0, {})
     assert lines[0].startswith("Planned: about 0 min; cores: 1")
     assert lines[1] == "0 cells are there, 7 are to be computed." and lines[-1].startswith("7/7 ")
     before = {path.name: path.stat().st_mtime_ns for path in (study.path / "cells").iterdir()}
-    study, outcome = compare(Plan(**SMALL), "s", str(tmp_path), say=lines.append, progress=False)
-    assert (outcome.computed, outcome.found) == (0, 7)
+    study, outcome = run_study(Plan(**SMALL), "s", str(tmp_path), log=lines.append, progress=False)
+    assert (outcome.computed, outcome.present) == (0, 7)
     assert before == {path.name: path.stat().st_mtime_ns for path in (study.path / "cells").iterdir()}
-    _, outcome = compare(Plan(**SMALL | {"seeds": 3}), "s", str(tmp_path), say=lines.append, progress=False)
-    assert (outcome.computed, outcome.found) == (1, 7), "a study grows"
+    _, outcome = run_study(Plan(**SMALL | {"seeds": 3}), "s", str(tmp_path), log=lines.append, progress=False)
+    assert (outcome.computed, outcome.present) == (1, 7), "a study grows"
     assert list_studies(str(tmp_path)) == [study.path]
 
     found = table(study.path)
@@ -70,7 +70,7 @@ def test_a_study_resumes_and_computes_nothing_twice(on_pixels: None, tmp_path: P
     assert set(nmi["protocol"]) == {"unseen"} and nmi["value"].between(0, 1).all()
 
     with pytest.raises(RunError, match=r"other settings: steps was 4 and is 6"):
-        compare(Plan(**SMALL | {"steps": 6}), "s", str(tmp_path), say=lines.append, progress=False)
+        run_study(Plan(**SMALL | {"steps": 6}), "s", str(tmp_path), log=lines.append, progress=False)
 
 
 def test_selection_uses_no_test_item(material: Material, on_pixels: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_a_failure_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
         Task("c", work, {}, needs=("b",)),
         Task("d", work, {"value": 2.0}, needs=("a",)),
     ]
-    outcome = carry_out(study, tasks, say=lines.append)
+    outcome = compute_cells(study, tasks, log=lines.append)
     assert outcome.failures == {"b": "nothing to train on.", "c": "needs b, which failed."}
     assert files(study) == ["a.json", "d.json"]
     assert study.cell("d")["metrics"]["unseen"]["euclidean"]["map@r"] == 3.0
@@ -155,13 +155,13 @@ def test_ending_a_study_loses_only_what_is_computed(tmp_path: Path, monkeypatch:
         path.write_bytes(b'{"key": "b", "par')
         raise KeyboardInterrupt
 
-    carry_out(study, tasks[:1], say=lambda line: None)
+    compute_cells(study, tasks[:1], log=lambda line: None)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", write_half)
         with pytest.raises(KeyboardInterrupt):
-            carry_out(study, tasks, say=lambda line: None)
+            compute_cells(study, tasks, log=lambda line: None)
     assert files(study) == ["a.json"], "nothing torn, nothing temporary"
-    assert carry_out(Study(study.path), tasks, say=lambda line: None).computed == 2
+    assert compute_cells(Study(study.path), tasks, log=lambda line: None).computed == 2
 
 
 def test_processes_share_the_work_and_end_with_it(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_processes_share_the_work_and_end_with_it(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        carry_out(study, tasks, 2, interrupt)
+        compute_cells(study, tasks, 2, interrupt)
     for process in multiprocessing.active_children():
         process.join(10)
     assert not multiprocessing.active_children()
@@ -210,9 +210,9 @@ def test_a_bad_plan_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--seeds expects 1 or more"):
         Plan(seeds=0)
     with pytest.raises(ConfigError, match="--processes expects 1 or more"):
-        compare(Plan(**SMALL), "s", str(tmp_path), processes=0)
+        run_study(Plan(**SMALL), "s", str(tmp_path), processes=0)
     with pytest.raises(DataError, match="Unknown data set 'emojis'"):
-        compare(Plan(**SMALL | {"datasets": ("emojis",)}), "s", str(tmp_path), progress=False)
+        run_study(Plan(**SMALL | {"datasets": ("emojis",)}), "s", str(tmp_path), progress=False)
 
 
 def test_every_method_has_the_same_budget() -> None:

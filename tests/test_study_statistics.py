@@ -14,27 +14,27 @@ from pddm_lab.figures import study as figures
 from pddm_lab.study.cells import Study, key_of, table
 from pddm_lab.study.statistics import (
     best_baseline,
+    compare_similarities,
+    compare_with_baseline,
     convergence,
     curves,
     holm,
-    paired,
-    searched,
+    paired_test,
+    search_results,
     summary,
-    versus,
-    within,
 )
-from pddm_lab.study.tables import ahead, markdown, number, published, write_tables
+from pddm_lab.study.tables import format_number, lead_table, markdown, published_table, write_tables
 
 
 def test_a_paired_test_by_hand() -> None:
-    difference, half, p = paired([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
+    difference, half, p = paired_test([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
     assert difference == 2.0
     assert half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
     # t = 2 / (1 / sqrt 3) = 3.4641; for 2 degrees of freedom p = 1 - t / sqrt(2 + t^2)
     assert p == pytest.approx(1 - math.sqrt(12) / math.sqrt(14), rel=1e-6)
-    assert paired([1.0, 1.0], [1.0, 1.0])[2] == 1.0
-    assert paired([2.0, 3.0], [1.0, 2.0])[2] == 0.0
-    assert math.isnan(paired([1.0], [2.0])[2])
+    assert paired_test([1.0, 1.0], [1.0, 1.0])[2] == 1.0
+    assert paired_test([2.0, 3.0], [1.0, 2.0])[2] == 0.0
+    assert math.isnan(paired_test([1.0], [2.0])[2])
 
 
 def test_holm_by_hand() -> None:
@@ -77,7 +77,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def test_the_best_baseline_is_chosen_by_validation_not_by_test(study: Study) -> None:
-    found = searched(study)
+    found = search_results(study)
     best = best_baseline(found, "cub200")
     assert best["method"] == "triplet_hard", "contrastive is better on the test classes, PDDM is no baseline"
     assert best["value"] == 0.35
@@ -100,15 +100,15 @@ def test_a_study_without_a_baseline_yet_has_its_tables(tmp_path: Path) -> None:
     )  # fmt: skip
     write_tables(study, tmp_path / "tables")
     text = (tmp_path / "tables" / "compare.md").read_text()
-    assert "| PDDM+Quadruplet | euclidean | 60.0" in text and "No baseline is measured here yet." in text
+    assert "| PDDM+Quadruplet | euclidean | 60.0" in text and "No baseline has been measured here yet." in text
 
 
 def test_methods_are_compared_seed_by_seed(study: Study) -> None:
-    rows = versus(table(study.path), searched(study), ["map@r"]).set_index("method")
+    rows = compare_with_baseline(table(study.path), search_results(study), ["map@r"]).set_index("method")
     assert set(rows.index) == {"pddm", "contrastive", "pretrained"}
     assert rows.loc["pddm", "difference"] == pytest.approx(0.15)
     assert rows.loc["pddm", "seeds"] == 3
-    assert rows.loc["pddm", "p"] == pytest.approx(paired([0.5, 0.6, 0.7], [0.4, 0.45, 0.5])[2])
+    assert rows.loc["pddm", "p"] == pytest.approx(paired_test([0.5, 0.6, 0.7], [0.4, 0.45, 0.5])[2])
     assert rows.loc["pretrained", "difference"] == pytest.approx(0.2 - 0.45), "one value stands beside every seed"
     assert rows["holm"].tolist() == pytest.approx(holm(rows["p"].tolist()))
 
@@ -122,12 +122,12 @@ def test_s_is_compared_with_the_distances_of_its_own_training(tmp_path: Path) ->
         ):
             study.write(key_of("methods", "cub200", method, seed), part="methods", dataset="cub200", method=method,
                         seed=seed, settings={}, metrics={"known": metrics})  # fmt: skip
-    rows = within(table(study.path)).set_index("similarity")
+    rows = compare_similarities(table(study.path)).set_index("similarity")
     assert set(rows["method"]) == {"lab"}, "a method without S has nothing to compare"
     assert rows.loc["euclidean", "difference"] == pytest.approx(0.15)
-    assert rows.loc["euclidean", "half"] == pytest.approx(paired([0.5, 0.7], [0.4, 0.5])[1])
+    assert rows.loc["euclidean", "half"] == pytest.approx(paired_test([0.5, 0.7], [0.4, 0.5])[1])
     assert rows.loc["mahalanobis", "difference"] == 0
-    told = ahead(rows.reset_index(), "cub200")
+    told = lead_table(rows.reset_index(), "cub200")
     assert told["known classes: S − D"].tolist() == ["15.0 ± 63.5"] and told["unseen classes: S − D"].tolist() == [""]
 
 
@@ -135,7 +135,7 @@ def test_means_and_how_soon(study: Study) -> None:
     found = summary(table(study.path), "methods").set_index(["method", "metric"])
     assert found.loc[("pddm", "map@r"), "value"] == pytest.approx(0.6)
     assert found.loc[("pddm", "map@r"), "seeds"] == 3
-    reached = convergence(study, searched(study)).set_index("method")
+    reached = convergence(study, search_results(study)).set_index("method")
     assert (reached["target"] == 0.35).all()
     assert reached.loc["pddm", "target_step"] == 100 and reached.loc["pddm", "target_seconds"] == 10.0
     assert reached.loc["triplet_hard", "target_step"] == 100
@@ -148,23 +148,23 @@ def test_tables_tell_it(study: Study, tmp_path: Path) -> None:
     assert {"compare.md", "ablate.md", "converge.md", "published.md", "compare.csv", "versus.csv"} <= names
     text = (tmp_path / "results" / "compare.md").read_text()
     assert "| PDDM+Quadruplet | euclidean | 30.0 ± 12.4 |" in text
-    assert "against Triplet, batch-hard, the best baseline" in text
+    assert "compared with Triplet, batch-hard, the best baseline" in text
     assert "| Pretrained features | euclidean | 10.0 |" in text, "one value has no interval"
     told = (tmp_path / "results" / "published.md").read_text()
-    assert "58.3" in told and "71.4" in told and "No published number is at hand." in told
+    assert "58.3" in told and "71.4" in told and "No published numbers available." in told
     assert pd.read_csv(tmp_path / "results" / "versus.csv")["baseline"].eq("triplet_hard").all()
 
 
 def test_published_numbers_stand_beside_an_empty_column(study: Study) -> None:
     found = summary(table(study.path), "methods")
-    rows = published(found, "cars196").set_index("method")
+    rows = published_table(found, "cars196").set_index("method")
     assert rows.loc["PDDM+Quadruplet", "R@1 published"] == "57.4"
     assert (rows[[f"R@{k} here" for k in (1, 2, 4, 8)]] == "").all(axis=None)
 
 
 def test_text_of_numbers() -> None:
-    assert number(0.1234, 0.01, 100, 1) == "12.3 ± 1.0"
-    assert number(math.nan) == "–" and number(0.5, digits=1) == "0.5"
+    assert format_number(0.1234, 0.01, 100, 1) == "12.3 ± 1.0"
+    assert format_number(math.nan) == "–" and format_number(0.5, digits=1) == "0.5"
     assert markdown(pd.DataFrame({"a|b": ["x|y"]})) == "| a\\|b |\n| --- |\n| x\\|y |"
 
 
@@ -174,7 +174,7 @@ def test_a_study_without_cells_is_told(tmp_path: Path) -> None:
 
 
 def test_the_figure_of_learning_curves(study: Study) -> None:
-    log = curves(study, searched(study))
+    log = curves(study, search_results(study))
     figure = figures.learning(log, {"pddm": "PDDM", "triplet_hard": "Triplet"}, target=0.35, x="step")
     named = {trace.name for trace in figure.data if trace.showlegend is not False}
     assert {"PDDM", "Triplet"} <= named

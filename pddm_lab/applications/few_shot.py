@@ -308,7 +308,7 @@ def keep(study: Study, dataset: str, table: pd.DataFrame, seed: int, settings: M
     Raises:
         RunError: the study has cells of other settings.
     """
-    study.settle("recognition", settings)
+    study.record_settings("recognition", settings)
     for space, rows in summary(table).groupby("space", sort=False):
         metrics: dict[str, dict[str, dict[str, float]]] = {}
         for row in rows.itertuples():

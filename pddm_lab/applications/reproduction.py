@@ -14,7 +14,7 @@ import pandas as pd
 from pddm_lab.config import PRESETS, TrainConfig, runs_root
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.runs.run import Run
-from pddm_lab.study import published
+from pddm_lab.study.published import RECALLS, published_rows
 from pddm_lab.training import trainer
 
 DATASETS = ("cub200", "cars196")
@@ -103,9 +103,9 @@ def table(dataset: str, runs: Sequence[Run] = ()) -> pd.DataFrame:
         dataset: cub200 or cars196.
         runs: finished runs on it, such as several seeds: the mean over them.
     """
-    columns = [f"R@{k}" for k in published.RECALLS]
+    columns = [f"R@{k}" for k in RECALLS]
     rows: list[dict[str, Any]] = []
-    for row in published.of(dataset):
+    for row in published_rows(dataset):
         source = "printed" if row.confirmed else "printed, could not be checked"
         ranked = "S" if row.method.startswith("PDDM") else "D"
         values = dict(zip(columns, row.recalls, strict=True))
@@ -114,7 +114,7 @@ def table(dataset: str, runs: Sequence[Run] = ()) -> pd.DataFrame:
         of_each = [run.info["metrics"]["unseen"][similarity] for run in runs]
         values = {
             f"R@{k}": 100 * sum(each[f"recall@{k}"] for each in of_each) / len(of_each) if of_each else float("nan")
-            for k in published.RECALLS
+            for k in RECALLS
         }
         source = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}" if runs else "not run yet"
         loss = runs[0].config.loss if runs else "quadruplet"

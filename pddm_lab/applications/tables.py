@@ -13,7 +13,7 @@ from pddm_lab.applications.transfer import summary
 from pddm_lab.figures import PROTOCOL_TITLES, style_of
 from pddm_lab.files import replacing
 from pddm_lab.study.cells import Study, table
-from pddm_lab.study.tables import markdown, number
+from pddm_lab.study.tables import format_number, markdown
 
 _TRANSFER = {
     "recall@1": ("R@1", 100, 1), "recall@4": ("R@4", 100, 1), "map@r": ("MAP@R", 100, 1), "nmi": ("NMI", 100, 1),
@@ -60,7 +60,7 @@ def _recognise(cells: pd.DataFrame, settings: str) -> str:
         found = []
         for (space, seed, method), of in rows.groupby(["method", "seed", "similarity"], sort=False):
             value = of.set_index("metric")["value"]
-            texts = {f"{k}-shot": number(value[f"accuracy@{k}"], value[f"half@{k}"], 100, 1) for k in shots}
+            texts = {f"{k}-shot": format_number(value[f"accuracy@{k}"], value[f"half@{k}"], 100, 1) for k in shots}
             found.append({"features": space, "seed": "–" if seed < 0 else seed, "method": METHODS[method], **texts})
         lines += ["", f"## {dataset}, {PROTOCOL_TITLES[protocol].lower()}", "", markdown(pd.DataFrame(found))]
     return "\n".join(lines) + "\n"
@@ -86,7 +86,7 @@ def _transfer(cells: pd.DataFrame, settings: str) -> str:
             by = rows.set_index("metric")
             half = by["high"] - by["value"]
             texts = {
-                title: number(by["value"].get(metric, nan), half.get(metric, nan), scale, digits)
+                title: format_number(by["value"].get(metric, nan), half.get(metric, nan), scale, digits)
                 for metric, (title, scale, digits) in _TRANSFER.items()
             }
             named = {"classes": names[0], "trained on": names[1], "ranked by": style_of(names[2]).title}

@@ -257,7 +257,7 @@ def keep(study: Study, table: pd.DataFrame, settings: Mapping[str, Any]) -> None
     Raises:
         RunError: the study has cells of other settings.
     """
-    study.settle("transfer", settings)
+    study.record_settings("transfer", settings)
     for (target, trained_on, seed), cell in table.groupby(["target", "trained_on", "seed"], sort=False):
         metrics: dict[str, dict[str, dict[str, float]]] = {}
         for row in cell.itertuples():

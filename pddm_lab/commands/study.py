@@ -39,8 +39,7 @@ def compare(
     """
     from pddm_lab import config
     from pddm_lab.study.cells import Study
-    from pddm_lab.study.compare import PARTS, Plan
-    from pddm_lab.study.compare import compare as carry_out
+    from pddm_lab.study.plan import PARTS, Plan, run_study
     from pddm_lab.study.tables import write_tables
 
     if part not in ("all", *PARTS):
@@ -59,12 +58,14 @@ def compare(
         for dataset in sorted({task.arguments["config"].dataset for task in plan.tasks()}):
             fetch_if_missing(dataset, data_root)
         try:
-            study, outcome = carry_out(plan, name, runs_root, processes or _cores())
+            study, outcome = run_study(plan, name, runs_root, processes or _cores())
         except KeyboardInterrupt:
             print("\nFinished cells are kept. The same command resumes the study.", file=sys.stderr)
             raise
         failures = outcome.failures
-        print(f"{outcome.computed} cells computed in {outcome.seconds / 60:.1f} min, {outcome.found} existed already.")
+        print(
+            f"{outcome.computed} cells computed in {outcome.seconds / 60:.1f} min, {outcome.present} existed already."
+        )
     folder = Path(out).expanduser() if out else study.path / "tables"
     for path in write_tables(study, folder):
         print(path)

@@ -74,7 +74,7 @@ class Study:
             })  # fmt: skip
         return cls(path)
 
-    def settle(self, part: str, settings: Mapping[str, Any]) -> None:
+    def record_settings(self, part: str, settings: Mapping[str, Any]) -> None:
         """Keep what a part's cells depend on, or see that it is what they were made with.
 
         Settings that were not there before are added: a study may grow by methods and data sets.

@@ -13,8 +13,16 @@ from pddm_lab.errors import RunError
 from pddm_lab.figures import METRICS, Metric
 from pddm_lab.study.cells import COLUMNS, Study
 from pddm_lab.study.methods import ABLATIONS, METHODS, PRESETS_THEMSELVES
-from pddm_lab.study.statistics import best_baseline, convergence, curves, paired, searched, summary, versus
-from pddm_lab.study.tables import MEASURES, published
+from pddm_lab.study.statistics import (
+    best_baseline,
+    compare_with_baseline,
+    convergence,
+    curves,
+    paired_test,
+    search_results,
+    summary,
+)
+from pddm_lab.study.tables import MEASURES, published_table
 
 PARTS = ("methods", "ablation")
 """The parts a page shows."""
@@ -102,7 +110,7 @@ class Findings:
     def of(cls, study: Reading) -> Findings:
         """Everything that doesn't depend on the choices on a page."""
         rows = [row for cell in study.cells() for row in _rows(cell)]
-        chosen = {part: searched(study, part) for part in PARTS}
+        chosen = {part: search_results(study, part) for part in PARTS}
         return cls(study, pd.DataFrame(rows, columns=COLUMNS), chosen)
 
     def datasets(self) -> list[str]:
@@ -146,7 +154,7 @@ class Findings:
         table, best = summary(values, "methods"), self.baseline(dataset)
         keys = ["method", "similarity"]
         if best is not None:
-            against = versus(values, self.chosen["methods"], (metric,))
+            against = compare_with_baseline(values, self.chosen["methods"], (metric,))
             against = against.rename(columns={"half": "difference_half", "p": "uncorrected", "holm": "p"})
             table = table.merge(against[[*keys, "difference", "difference_half", "p"]], on=keys, how="left")
             is_best = (table["method"] == best["method"]) & (table["similarity"] == best["similarity"])
@@ -181,7 +189,7 @@ class Findings:
                 if len(both):
                     variant = ABLATIONS.get(name)
                     title = (variant.factor, variant.method.title) if variant else ("other", name)
-                    difference, half, p = paired(both[name].tolist(), both["default"].tolist())
+                    difference, half, p = paired_test(both[name].tolist(), both["default"].tolist())
                     rows.append((*title, similarity, difference, half, len(both), p))
         order = [(variant.factor, variant.method.title) for variant in ABLATIONS.values()]
         rows.sort(key=lambda row: order.index(row[:2]) if row[:2] in order else len(order))
@@ -204,7 +212,7 @@ class Findings:
 
     def published(self, dataset: str) -> pd.DataFrame:
         """Published Recall@K beside this study's; empty where nothing is published."""
-        return published(summary(self.table[self.table["dataset"] == dataset], "methods"), dataset)
+        return published_table(summary(self.table[self.table["dataset"] == dataset], "methods"), dataset)
 
 
 def title_of(method: str) -> str:

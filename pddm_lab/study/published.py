@@ -43,6 +43,6 @@ STRONGER = {
 """R@1 in % of later methods on larger networks, on the same splits."""
 
 
-def of(dataset: str) -> list[Published]:
+def published_rows(dataset: str) -> list[Published]:
     """The published rows of a data set, in the paper's order; none for another data set."""
     return [row for row in PUBLISHED if row.dataset == dataset]

@@ -24,7 +24,7 @@ BASELINES = ("baseline", "untrained")
 _KEYS = ["dataset", "protocol", "method", "similarity", "metric"]
 
 
-def paired(values: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
+def paired_test(values: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
     """Mean difference of pairs, half the width of its 95 % interval, and p of the paired t test.
 
     Pairs that all differ by the same amount leave nothing to chance: p is 1 where that is 0, else 0.
@@ -67,7 +67,7 @@ def summary(table: pd.DataFrame, part: str) -> pd.DataFrame:
     return found.rename(columns={"mean": "value", "count": "seeds"})
 
 
-def searched(study: Study, part: str = "methods") -> pd.DataFrame:
+def search_results(study: Study, part: str = "methods") -> pd.DataFrame:
     """What the search chose for each method whose search is complete enough to choose from.
 
     Returns:
@@ -107,7 +107,9 @@ def has_baseline(found: pd.DataFrame, dataset: str) -> bool:
     return bool(((found["dataset"] == dataset) & found["family"].isin(BASELINES)).any())
 
 
-def versus(table: pd.DataFrame, found: pd.DataFrame, metrics: Sequence[str] = ("map@r", "recall@1")) -> pd.DataFrame:
+def compare_with_baseline(
+    table: pd.DataFrame, found: pd.DataFrame, metrics: Sequence[str] = ("map@r", "recall@1")
+) -> pd.DataFrame:
     """Every ranking of every method against the best baseline, seed by seed.
 
     Args:
@@ -143,7 +145,7 @@ def versus(table: pd.DataFrame, found: pd.DataFrame, metrics: Sequence[str] = ("
     return pd.DataFrame(rows, columns=columns)
 
 
-def within(table: pd.DataFrame, part: str = "methods", metric: str = "map@r") -> pd.DataFrame:
+def compare_similarities(table: pd.DataFrame, part: str = "methods", metric: str = "map@r") -> pd.DataFrame:
     """S beside D and D_M of the same trainings, seed by seed: is the local similarity ahead of the global ones?
 
     Args:
@@ -168,7 +170,7 @@ def within(table: pd.DataFrame, part: str = "methods", metric: str = "map@r") ->
 
 
 def _tested(one: np.ndarray, other: np.ndarray) -> tuple[float, float, int, float]:
-    difference, half, p = paired(one.tolist(), other.tolist())
+    difference, half, p = paired_test(one.tolist(), other.tolist())
     return difference, half, len(one), p
 
 

@@ -19,7 +19,7 @@ from pddm_lab.errors import RunError
 from pddm_lab.metrics.intervals import mean_interval
 from pddm_lab.study import findings
 from pddm_lab.study.cells import Study, table
-from pddm_lab.study.statistics import best_baseline, paired, searched
+from pddm_lab.study.statistics import best_baseline, paired_test, search_results
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_study_is_offered_where_there_is_one(open_page, runs_folder: Path) -> 
 def test_methods_are_shown_with_intervals_and_seeds(open_page, with_study: Path, small_study: Study) -> None:
     app = open_page("runs", view="study", protocol="known", metric="recall@1")
     assert app.segmented_control(key="protocol").value == "known"
-    best = best_baseline(searched(small_study), "digits")
+    best = best_baseline(search_results(small_study), "digits")
     rows = frame(app, "difference").set_index(["name", "similarity"])
     own = values(small_study, "pddm", "pddm", "known", "recall@1")
     mean, half = mean_interval(own)
@@ -68,7 +68,7 @@ def test_methods_are_shown_with_intervals_and_seeds(open_page, with_study: Path,
     assert row[["value", "half"]].tolist() == pytest.approx([100 * mean, 100 * half])
     assert (row["seeds"], row["settings"]) == (2, "lr 0.0005, embedding_weight 0.5, steps 8")
     other = values(small_study, best["method"], "euclidean", "known", "recall@1")
-    difference, width, _ = paired(own, np.resize(other, 2).tolist())
+    difference, width, _ = paired_test(own, np.resize(other, 2).tolist())
     assert row[["difference", "difference_half"]].tolist() == pytest.approx([100 * difference, 100 * width])
     assert rows["value"].is_monotonic_decreasing
     starred = [name for name, _ in rows.index if "★" in name]
@@ -93,7 +93,7 @@ def test_curves_of_the_ticked_methods_are_in_colour(open_page, with_study: Path,
     curve = small_study.cell("search-methods-digits-pddm-0")["curve"]
     drawn_values = numbers([y for y in numbers(named[0]["y"]) if np.isfinite(y)])
     np.testing.assert_allclose(drawn_values, [100 * row["euclidean"]["map@r"] for row in curve])
-    target = best_baseline(searched(small_study), "digits")["value"]
+    target = best_baseline(search_results(small_study), "digits")["value"]
     assert drawn["layout"]["shapes"][0]["y0"] == pytest.approx(100 * target)
     app.multiselect(key="study_ticked").set_value(["pddm", "triplet_hard"]).run()
     assert app.query_params["methods"] == ["pddm", "triplet_hard"]
@@ -107,7 +107,7 @@ def test_the_ablation_is_shown_as_differences(open_page, with_study: Path, small
     default, narrow = (
         values(small_study, name, "pddm", "unseen", "map@r", "ablation") for name in ("default", "narrow")
     )
-    mean, half, _ = paired(narrow, default)
+    mean, half, _ = paired_test(narrow, default)
     drawn = figure(app, "study_ablation")
     trace = next(one for one in drawn["data"] if one["legendgroup"] == "pddm" and "customdata" in one)
     assert numbers(trace["x"]).tolist() == pytest.approx([100 * mean])

@@ -1,20 +1,19 @@
-"""The plan of a comparison: which cells there are, what each needs, and what the study's settings are.
+"""The plan of a study: which cells it has, what each cell needs, and the study's settings.
 
-For each data set and method: a cell per configuration (`search`), then one per seed (`methods`) by the configuration
-that was best. For the ablation the same with one configuration per variant.
+Each data set and method has a cell per configuration (`search`), then a cell per seed (`methods`) with the best
+configuration. The ablation does the same, with one configuration per variant.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
 from pddm_lab.config import TrainConfig, runs_root
-from pddm_lab.errors import ConfigError, RunError
+from pddm_lab.errors import ConfigError, RunError, unknown_name
 from pddm_lab.files import plain
 from pddm_lab.progress import progress_bars
 from pddm_lab.study.cells import Study, key_of
@@ -22,7 +21,7 @@ from pddm_lab.study.fit import EVAL_EVERY
 from pddm_lab.study.material import FOLDS, Material
 from pddm_lab.study.methods import ABLATIONS, CONFIGURATIONS, METHODS, PRESETS_THEMSELVES, Method
 from pddm_lab.study.search import search_configuration, train_and_measure
-from pddm_lab.study.work import Outcome, Task, carry_out, to_stderr
+from pddm_lab.study.work import Outcome, Task, compute_cells, to_stderr
 
 DATASETS = ("emoji", "grocery", "digits")
 PARTS = ("methods", "ablation")
@@ -30,28 +29,28 @@ PARTS = ("methods", "ablation")
 
 @dataclass(frozen=True)
 class Plan:
-    """How large a comparison is. The defaults take about an hour and a half on two cores."""
+    """The size of a study. The defaults take about an hour and a half on two cores."""
 
     datasets: tuple[str, ...] = DATASETS
-    """Data sets of the methods' part."""
+    """Data sets for comparing the methods."""
     ablation_datasets: tuple[str, ...] = ("emoji", "grocery")
-    """Data sets of the ablation."""
+    """Data sets for the ablation."""
     parts: tuple[str, ...] = PARTS
     """methods, ablation, or both."""
     methods: tuple[str, ...] = tuple(METHODS)
-    """Names of `METHODS`."""
+    """Keys of `METHODS`."""
     variants: tuple[str, ...] = tuple(ABLATIONS)
-    """Names of `ABLATIONS`."""
+    """Keys of `ABLATIONS`."""
     configurations: int = CONFIGURATIONS
-    """That each method searches; 1 to 6."""
+    """Number of configurations that each method searches; 1 to 6."""
     seeds: int = 5
-    """Trainings that each method is measured by."""
+    """Number of trainings that measure each method."""
     ablation_seeds: int = 3
-    """The same for a variant of the ablation; the presets themselves have `seeds`."""
+    """Number of trainings that measure each variant of the ablation; the presets themselves have `seeds`."""
     folds: int = FOLDS
-    """Of the training classes."""
+    """Number of parts that the training classes are split into."""
     steps: int = 400
-    """The most a configuration may train, on the classes of all folds but one."""
+    """Limit of a configuration's training steps in the search, on the classes of all folds but one."""
     eval_every: int = EVAL_EVERY
     """Steps between measurements on the held-out classes."""
     base: Mapping[str, Any] = field(default_factory=dict)
@@ -63,8 +62,7 @@ class Plan:
         ):  # fmt: skip
             for name in names:
                 if name not in known:
-                    near = "".join(f" Did you mean {other!r}?" for other in difflib.get_close_matches(name, known, 1))
-                    raise ConfigError(f"Unknown {what} {name!r}.{near} Known: {', '.join(known)}.")
+                    raise ConfigError(unknown_name(what, name, known))
         lowest = {"configurations": 1, "seeds": 1, "ablation_seeds": 1, "folds": 2, "steps": 1, "eval_every": 1}
         for name, low in lowest.items():
             if getattr(self, name) < low:
@@ -73,11 +71,11 @@ class Plan:
             raise ConfigError(f"--configurations expects {CONFIGURATIONS} or fewer, got {self.configurations}.")
 
     def config(self, dataset: str) -> TrainConfig:
-        """The configuration that a data set's material is made by."""
+        """The configuration of a data set's material."""
         return TrainConfig.from_parameters({**self.base, "dataset": dataset, "device": "cpu"})
 
     def settings(self, part: str) -> dict[str, Any]:
-        """What the cells of a part depend on, for study.json."""
+        """The settings that the cells of a part depend on, for study.json."""
         shared = {name: getattr(self, name) for name in ("folds", "steps", "eval_every")}
         where = ("data_root", "runs_root")
         shared["base"] = {name: value for name, value in self.base.items() if name not in where}
@@ -86,20 +84,20 @@ class Plan:
 
     def tasks(self) -> list[Task]:
         """All cells, data set by data set."""
-        found = []
+        tasks = []
         for dataset in dict.fromkeys((*self.datasets, *self.ablation_datasets)):
             for part in self.parts:
                 if dataset in (self.datasets if part == "methods" else self.ablation_datasets):
                     for method in self._methods(part):
-                        found += self._of_method(part, dataset, method)
-        return found
+                        tasks += self._method_tasks(part, dataset, method)
+        return tasks
 
     def _methods(self, part: str) -> list[Method]:
         if part == "methods":
             return [METHODS[name] for name in self.methods]
         return [ABLATIONS[name].method for name in self.variants]
 
-    def _of_method(self, part: str, dataset: str, method: Method) -> list[Task]:
+    def _method_tasks(self, part: str, dataset: str, method: Method) -> list[Task]:
         shared = {"config": self.config(dataset), "folds": self.folds, "method": method}
         cost, networks = step_cost(method), int("pddm" in method.ranks)
         searches = [
@@ -115,9 +113,8 @@ class Plan:
         needs = tuple(task.key for task in searches)
         finals = [
             Task(
-                key_of(part, dataset, method.name, seed), train_and_measure,
-                {**shared, "seed": seed, "part": part}, needs,
-                cost=self.steps * cost + 1000 * len(method.ranks) + 9000 * networks,
+                key_of(part, dataset, method.name, seed), train_and_measure, {**shared, "seed": seed, "part": part},
+                needs, cost=self.steps * cost + 1000 * len(method.ranks) + 9000 * networks,
             )
             for seed in range(seeds)
         ]  # fmt: skip
@@ -125,65 +122,63 @@ class Plan:
 
 
 def step_cost(method: Method) -> float:
-    """About how many milliseconds a step of a method takes on one core."""
+    """About how many milliseconds a training step takes on one core."""
     if method.objective == "joint":
         mines = method.fixed.get("mining", "anchor") == "anchor" and method.fixed.get("mining_similarity", "pddm")
         return 28.0 if mines == "pddm" and "pddm" in method.ranks else 11.0
     return {"margin": 18.0, "triplet_semihard": 11.0, "proxy_anchor": 8.0}.get(method.name, 6.0)
 
 
-def compare(
-    plan: Plan, name: str = "main", root: str = "", processes: int = 1, say: Callable[[str], None] | None = None,
+def run_study(
+    plan: Plan, name: str = "main", root: str = "", processes: int = 1, log: Callable[[str], None] | None = None,
     progress: bool = True,
 ) -> tuple[Study, Outcome]:  # fmt: skip
-    """Carry out a plan in a study, going on where it stopped.
+    """Compute the cells of a plan that a study doesn't have yet.
 
     Args:
         plan: what to compare.
-        name: of the study.
+        name: of the study; it is created if there is none.
         root: the runs' root; empty: the default one.
-        processes: that compute at once, with one thread each.
-        say: told of each cell; None: standard error.
+        processes: that compute in parallel, each with one thread.
+        log: receives a line about each cell; None: standard error.
         progress: show bars while the trunk's features are computed.
 
     Raises:
-        LabError: a bad choice, missing data, or a study that was begun with other settings.
+        LabError: a bad choice, missing data, or a study with other settings.
     """
     if processes < 1:
         raise ConfigError(f"--processes expects 1 or more, got {processes}.")
     study = Study.create(name, root)
     for part in plan.parts:
-        study.settle(part, plan.settings(part))
+        study.record_settings(part, plan.settings(part))
     tasks = plan.tasks()
-    left: Sequence[Task] = [task for task in tasks if not study.has(task.key)]
+    left = [task for task in tasks if not study.has(task.key)]
     for dataset in dict.fromkeys(task.arguments["config"].dataset for task in left):
-        # Features that are not on disk yet are computed once, with all cores, before processes ask for them.
+        # Missing features are computed here once, on all cores, before several processes need them.
         material = Material.load(plan.config(dataset), plan.folds, progress_bars(progress))
-        study.settle("data", {dataset: {"fingerprint": material.dataset.fingerprint(), "folds": len(material.folds)}})
-    planned = sum(task.cost for task in left) / 60_000 / processes
-    (say or to_stderr)(f"Planned: about {planned:.0f} min; cores: {processes}.")
-    return study, carry_out(study, tasks, processes, say)
+        settings = {"fingerprint": material.dataset.fingerprint(), "folds": len(material.folds)}
+        study.record_settings("data", {dataset: settings})
+    minutes = sum(task.cost for task in left) / 60_000 / processes
+    (log or to_stderr)(f"Planned: about {minutes:.0f} min; cores: {processes}.")
+    return study, compute_cells(study, tasks, processes, log)
 
 
-def opened(
-    name: str, plan: Plan, root: str = "", processes: int = 1, say: Callable[[str], None] | None = None
-) -> Study:  # fmt: skip
-    """A study that is there, or the one that a plan makes, named after what the plan changes.
+def open_study(name: str, plan: Plan, root: str = "", processes: int = 1) -> Study:
+    """An existing study, or the study of a plan, computed as far as needed and named by a hash of the plan.
 
     Args:
-        name: of a study to look at; empty: carry out the plan.
-        plan: unused where a study is named.
+        name: of an existing study; empty: run the plan.
+        plan: ignored where a study is named.
         root: the runs' root; empty: the default one.
-        processes: that compute at once.
-        say: told of each cell; None: standard error.
+        processes: that compute in parallel.
 
     Raises:
-        LabError: there is no such study, or what `compare` raises; a cell that failed.
+        LabError: there is no such study, an error of `run_study`, or a cell that failed.
     """
     if name:
         return Study(runs_root(root) / "studies" / name)
     settings = json.dumps(plain([plan.settings(part) for part in plan.parts]), sort_keys=True)
-    study, outcome = compare(plan, f"small-{sha256(settings.encode()).hexdigest()[:8]}", root, processes, say)
+    study, outcome = run_study(plan, f"small-{sha256(settings.encode()).hexdigest()[:8]}", root, processes)
     if outcome.failures:
         key, reason = next(iter(outcome.failures.items()))
         raise RunError(f"{key} of {study.path} failed: {reason}")
