@@ -63,9 +63,8 @@ def compare(
             print("\nFinished cells are kept. The same command resumes the study.", file=sys.stderr)
             raise
         failures = outcome.failures
-        print(
-            f"{outcome.computed} cells computed in {outcome.seconds / 60:.1f} min, {outcome.present} existed already."
-        )
+        minutes = outcome.seconds / 60
+        print(f"{outcome.computed} cells computed in {minutes:.1f} min, {outcome.present} existed already.")
     folder = Path(out).expanduser() if out else study.path / "tables"
     for path in write_tables(study, folder):
         print(path)

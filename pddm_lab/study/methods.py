@@ -76,7 +76,7 @@ class Method:
         preset = PRESETS[material.config.preset].to_dict()
         changed = {name: value for name, value in base.items() if name in SHARED or value != preset[name]}
         own = {name: value for name, value in settings.items() if name in _FIELDS}
-        options = ",".join(f"{name}={value}" for name, value in settings.items() if name not in _FIELDS)
+        options = ",".join(f"{name}={value}" for name, value in settings.items() if self.trains and name not in _FIELDS)
         loss = {"loss": self.objective} if self.objective in LOSSES else {}
         of_method = {"selection": self.selection, "loss_options": options, **loss, **own, "seed": seed}
         return TrainConfig.from_parameters(changed | of_method)
