@@ -79,9 +79,9 @@ def test_each_question_shows_its_examples(open_page, with_digits: Path) -> None:
                 link = open_page("audit", run="digits", look=look, by="pddm", compared="100", item=shown[0][1])
                 assert any(shown[0][1] in one.proto.body for one in link.get("html") if "pl-facts" in one.proto.body)
         else:
-            assert "By PDDM no" in texts(app)
+            assert "By PDDM, no" in texts(app)
     app = open_page("audit", run="digits", look="triangle", by="euclidean")
-    assert "By Euclidean none of" in texts(app)
+    assert "By Euclidean, none of" in texts(app)
     app = open_page("audit", run="digits", look="symmetric")
     table = tables(app)[1]
     assert [row[0] for row in table] == ["Euclidean", "Cosine", "Mahalanobis", "PDDM"]
@@ -102,19 +102,19 @@ def test_calibration_is_that_of_the_pairs_drawn(open_page, with_digits: Path) ->
     a, b = pairs["a"].to_numpy(), pairs["b"].to_numpy()
     pairs = pairs.assign(label_a=labels[a], label_b=labels[b], density=density_of((radius[a] + radius[b]) / 2))
     for row in tables(app)[0]:
-        found = calibrate(pairs, row[0].lower())
-        assert found is not None
-        assert float(row[1].lstrip("✓✕ ")) == pytest.approx(100 * found.maps["isotonic"].error, abs=0.051)
-        assert float(row[2]) == pytest.approx(found.maps["isotonic"].brier, abs=1e-4)
-        said = [f"{100 * value:.0f}" for value in found.predicted_at_even.values()]
-        assert row[6].lstrip("✓✕ ") == " · ".join(said)
-        assert f"Fitted on {found.fitted:,} pairs of {found.classes[0]} classes" in texts(app)
+        fit = calibrate(pairs, row[0].lower())
+        assert fit is not None
+        assert float(row[1].lstrip("✓✕ ")) == pytest.approx(100 * fit.maps["isotonic"].error, abs=0.051)
+        assert float(row[2]) == pytest.approx(fit.maps["isotonic"].brier, abs=1e-4)
+        predicted = [f"{100 * value:.0f}" for value in fit.predicted_at_even.values()]
+        assert row[6].lstrip("✓✕ ") == " · ".join(predicted)
+        assert f"Fitted on {fit.fitted:,} pairs of {fit.classes[0]} classes" in texts(app)
     gallery_share = open_page("audit", run="digits", view="calibration", prior="gallery", protocol="known")
-    assert "in each third by itself" in texts(app) and "in each third by itself" not in texts(gallery_share)
+    assert "separately in each third" in texts(app) and "separately in each third" not in texts(gallery_share)
 
 
 @pytest.fixture
-def with_twins(with_digits: Path) -> Path:
+def with_duplicates(with_digits: Path) -> Path:
     """The run, with pictures of known queries planted among the unseen: one identical, one mirrored."""
     run = Run.open(with_digits / "digits")
     known, unseen = run.gallery("known"), run.gallery("unseen")
@@ -139,19 +139,19 @@ def _picture() -> Image.Image:
     return Image.fromarray(coarse).resize((64, 64), Image.Resampling.BICUBIC)
 
 
-def test_planted_twins_are_shown_and_counted(open_page, with_twins: Path) -> None:
+def test_planted_duplicates_are_shown_and_counted(open_page, with_duplicates: Path) -> None:
     app = open_page("audit", run="digits", view="duplicates", alike="0.98", between="known.unseen")
-    run = Run.open(with_twins / "digits")
+    run = Run.open(with_duplicates / "digits")
     query = str(run.gallery("known").items["id"].iloc[run.gallery("known").rows("query")[0]])
     unseen = run.gallery("unseen").items["id"]
-    shown = cards_of(app, "examples_twins")
+    shown = cards_of(app, "examples_duplicates")
     assert set(shown[0]) == {query, str(unseen.iloc[3])}
     assert {query, str(unseen.iloc[5])} in [set(card) for card in shown]
-    assert "Identical: same thumbnail only" in blocks(app, "examples_twins")  # the files still differ
+    assert "Identical: same thumbnail only" in blocks(app, "examples_duplicates")  # the files still differ
     counted = {row[0]: row[1:] for row in tables(app)[0]}
     assert int(counted["known queries and unseen items"][1]) == 1
     app = open_page("audit", run="digits", view="duplicates", alike="0.98", between="known.unseen", kind="mirrored")
-    assert {query, str(unseen.iloc[5])} in [set(card) for card in cards_of(app, "examples_twins")]
+    assert {query, str(unseen.iloc[5])} in [set(card) for card in cards_of(app, "examples_duplicates")]
 
 
 def test_recall_of_all_queries_is_what_the_run_measured(open_page, with_digits: Path) -> None:
@@ -180,14 +180,14 @@ def test_findings_export_with_a_manifest(with_digits: Path) -> None:
     from pddm_lab.model.similarity import Euclidean
 
     run = Run.open(with_digits / "digits")
-    findings = examine(Euclidean(), run.gallery("known").features, -0.5, rows=50).checks()
-    archive = zipfile.ZipFile(io.BytesIO(packed("findings", checks_table(findings, "known"), "parquet", run, {})))
+    checks = examine(Euclidean(), run.gallery("known").features, -0.5, rows=50).checks()
+    archive = zipfile.ZipFile(io.BytesIO(packed("findings", checks_table(checks, "known"), "parquet", run, {})))
     table = pd.read_parquet(io.BytesIO(archive.read("findings.parquet")))
-    assert table["property"].tolist() == [finding.name for finding in findings]
-    assert json.loads(archive.read("manifest.json"))["rows"] == len(findings)
+    assert table["property"].tolist() == [check.name for check in checks]
+    assert json.loads(archive.read("manifest.json"))["rows"] == len(checks)
 
 
-def test_a_torn_gallery_says_which_file_in_every_view(open_page, with_digits: Path) -> None:
+def test_a_damaged_gallery_names_the_file_in_every_view(open_page, with_digits: Path) -> None:
     manifest = with_digits / "digits" / "gallery" / "unseen" / "manifest.json"
     text = manifest.read_text()
     os.unlink(manifest)
@@ -203,15 +203,15 @@ def test_without_a_model_the_pictures_can_still_be_audited(open_page, with_digit
     assert "may be used commercially" in texts(app)
 
 
-def test_stopped_work_can_be_taken_up_again(open_page, with_digits: Path) -> None:
+def test_stopped_work_can_be_started_again(open_page, with_digits: Path) -> None:
     from app_pages.audit import data
 
     app = open_page("audit", run="digits", view="licences")
-    key = data._key(Run.open(with_digits / "digits"), "unseen")
-    app.session_state["audit_stopped"] = f"axioms{hash((*key, 200))}"  # as the button leaves it
+    work = data._work("axioms", Run.open(with_digits / "digits"), "unseen", 200)
+    app.session_state["audit_stopped"] = work  # as the button leaves it
     app.query_params["view"] = "axioms"
     app.run()
-    assert "was broken off" in texts(app)
+    assert "Nothing was kept" in texts(app)
     assert not tables(app)
     next(button for button in app.button if button.label == "Start again").click().run()
     assert len(tables(app)[0]) == 4

@@ -26,7 +26,7 @@ def test_a_person_audits_a_run(page, address: str, digits_run) -> None:
     gallery = digits_run.gallery("unseen")
     assert page.get_by_text(re.compile(f"200 of {len(gallery):,} items against all others")).count() == 1
 
-    page.get_by_role("radio", name="Friends of friends").click()
+    page.get_by_role("radio", name="Chains").click()
     page.locator(".pl-set").first.wait_for()
     wait_until_drawn(page)
     assert query(page)["look"] == "chains"
@@ -50,7 +50,7 @@ def test_a_person_audits_a_run(page, address: str, digits_run) -> None:
     page.goto(f"{address}/audit?run=digits&view=duplicates&alike=0.9")
     wait_until_drawn(page)
     page.locator(".pl-audit").first.wait_for()
-    shown = page.get_by_text(re.compile(r"pictures have a twin|None of the"))
+    shown = page.get_by_text(re.compile(r"have a duplicate|None of the"))
     before = shown.first.inner_text()
     slider = page.get_by_role("slider").first
     slider.focus()

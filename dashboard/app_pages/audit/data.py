@@ -1,4 +1,4 @@
-"""What the Audit page computes: once a server for all its sessions, with progress, and broken off by any click."""
+"""What the Audit page computes: once for all sessions of a server, with progress, and stopped by any click."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import streamlit as st
 from shared import loaders
+from shared.cache import GALLERIES, MODEL, cached
 
 from pddm_lab.errors import LabError
 from pddm_lab.figures import in_order, style_of
@@ -23,60 +24,60 @@ if TYPE_CHECKING:
     from pddm_lab.analysis.duplicate_effect import Matches
     from pddm_lab.analysis.duplicates import DuplicatePairs, Pictures
     from pddm_lab.analysis.metric_axioms import Axioms
+    from pddm_lab.model.similarity import Similarity
 
 Report = Callable[[float, str], None]
-"""Called with the share done and what is being done."""
+"""Called with the share that is done, and a text."""
 Result = TypeVar("Result")
 
-COMPARED_AT_ONCE = 20_000
-"""Pictures that are compared with one another unasked: beyond, the near ones are looked for on request only."""
+MOST_COMPARED = 20_000
+"""With more pictures than this, near-duplicates are searched for only on request."""
 
 
 class _Work:
-    """One result, and who is at it."""
+    """One result, and the progress of the session that computes it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.ready = False
         self.result: Any = None
-        self.share, self.told = 0.0, ""
+        self.share, self.text = 0.0, ""
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
-def _work(name: str, key: tuple) -> _Work:
+@cached(*GALLERIES, MODEL, max_entries=32)
+def _work(name: str, run: Run, *settings: Any) -> _Work:
     return _Work()
 
 
-def _once(name: str, key: tuple, title: str, compute: Callable[[Report], Result]) -> Result:
-    """What `compute` returns, computed once. Ends the page where a person has stopped it.
+def _once(work: _Work, title: str, compute: Callable[[Report], Result]) -> Result:
+    """The result of `compute`, computed once for all sessions. Ends the page where the user has stopped it.
 
-    It runs in the script's own thread, so that Stop, any other choice and leaving the page end it at its next report; a
-    session that wants what another is computing watches that one's progress, and takes over where it was left.
+    It runs in the page's own thread, so that Stop, any other click and leaving the page end it at its next report. A
+    session that needs what another is computing shows that one's progress, and computes it itself if the other stops.
     """
-    work = _work(name, key)
     if work.ready:
         return work.result
-    place, token = st.empty(), f"{name}{hash(key)}"
+    place = st.empty()
     with place.container(border=True):
-        if st.session_state.get("audit_stopped") == token:
-            st.markdown(f"**Stopped.** {title} was broken off; nothing of it is kept.")
+        if st.session_state.get("audit_stopped") is work:
+            st.markdown(f"**Stopped:** {title}. Nothing was kept.")
             st.button(
                 "Start again", icon=":material/play_arrow:", on_click=st.session_state.pop, args=("audit_stopped",)
             )
             st.stop()
         bar = st.progress(0.0, title)
-        st.button("Stop", icon=":material/stop_circle:", key=f"stop_{name}", on_click=_stop, args=(token,))
-    shown = 0.0
+        st.button("Stop", icon=":material/stop_circle:", key=f"stop_{title}", on_click=_stop, args=(work,))
+    updated = 0.0
 
-    def report(share: float, told: str) -> None:
-        nonlocal shown
-        work.share, work.told = min(share, 1.0), told
-        if time.monotonic() - shown > 0.1:
-            shown = time.monotonic()
-            bar.progress(work.share, f"{title}: {told}")
+    def report(share: float, text: str) -> None:
+        nonlocal updated
+        work.share, work.text = min(share, 1.0), text
+        if time.monotonic() - updated > 0.1:
+            updated = time.monotonic()
+            bar.progress(work.share, f"{title}: {text}")
 
     while not work.lock.acquire(timeout=0.25):
-        bar.progress(work.share, f"{title}: {work.told}")
+        bar.progress(work.share, f"{title}: {work.text}")
     try:
         if not work.ready:
             work.result = compute(report)
@@ -90,8 +91,8 @@ def _once(name: str, key: tuple, title: str, compute: Callable[[Report], Result]
     return work.result
 
 
-def _stop(token: str) -> None:
-    st.session_state["audit_stopped"] = token
+def _stop(work: _Work) -> None:
+    st.session_state["audit_stopped"] = work
 
 
 def _ticker(report: Report, part: int, parts: int, of: str) -> Callable[[int, int, str], None]:
@@ -99,43 +100,47 @@ def _ticker(report: Report, part: int, parts: int, of: str) -> Callable[[int, in
     return lambda done, total, what: report((part + done / max(total, 1)) / parts, f"{of}{done:,} of {total:,} {what}")
 
 
+def _each(
+    run: Run, report: Report, compute: Callable[[Similarity, Callable[[int, int, str], None]], Result]
+) -> dict[str, Result]:
+    """The result for every similarity of a run, by name."""
+    similarities = loaders.similarities(run)
+    names = in_order(similarities)
+    return {
+        name: compute(similarities[name], _ticker(report, part, len(names), f"{style_of(name).title}, "))
+        for part, name in enumerate(names)
+    }
+
+
 def axioms(run: Run, protocol: str, rows: int) -> dict[str, Axioms]:
-    """Every similarity put to the test on a protocol's gallery. Raises RunError as `loaders.gallery` does."""
+    """The axioms of a metric, tested for every similarity on a gallery. Raises RunError as `loaders.gallery` does."""
     gallery = loaders.gallery(run, protocol)
 
     def compute(report: Report) -> dict[str, Axioms]:
         from pddm_lab.analysis.metric_axioms import examine
 
-        similarities, distributions = loaders.similarities(run), gallery.distributions
-        names = in_order(similarities)
-        return {
-            name: examine(
-                similarities[name],
-                gallery.features,
-                distributions[name].threshold_at_fpr(0.01),
-                rows=rows,
-                progress=_ticker(report, part, len(names), f"{style_of(name).title}, "),
-            )
-            for part, name in enumerate(names)
-        }
+        thresholds = {name: of.threshold_at_fpr(0.01) for name, of in gallery.distributions.items()}
+        return _each(run, report, lambda similarity, tick: examine(
+            similarity, gallery.features, thresholds[similarity.name], rows=rows, progress=tick
+        ))  # fmt: skip
 
-    return _once("axioms", (*_key(run, protocol), rows), "Putting the similarities to the test", compute)
+    return _once(_work("axioms", run, protocol, rows), "Testing the axioms of a metric", compute)
 
 
 def calibrations(run: Run, protocol: str, share: float) -> dict[str, Calibration | None]:
-    """Every similarity calibrated on a protocol's pairs; None where a half of the classes has too few."""
+    """Every similarity calibrated on a protocol's pairs; None where one half of the classes has too few."""
 
     def compute(report: Report) -> dict[str, Calibration | None]:
         from pddm_lab.analysis.calibration import calibrate
 
         report(0.0, "scoring pairs")
-        pairs, found = loaders.sampled_pairs(run, protocol), {}
+        pairs, result = loaders.sampled_pairs(run, protocol), {}
         for part, name in enumerate(SIMILARITIES):
             report((1 + part) / (1 + len(SIMILARITIES)), style_of(name).title)
-            found[str(name)] = calibrate(pairs, name, share=share)
-        return found
+            result[str(name)] = calibrate(pairs, name, share=share)
+        return result
 
-    return _once("calibrations", (*_key(run, protocol), share), "Calibrating the similarities", compute)
+    return _once(_work("calibrations", run, protocol, share), "Calibrating the similarities", compute)
 
 
 def galleries(run: Run) -> dict[str, Gallery]:
@@ -143,27 +148,27 @@ def galleries(run: Run) -> dict[str, Gallery]:
     return {protocol: loaders.gallery(run, protocol) for protocol in run.protocols()}
 
 
-def pictures(run: Run, near: bool) -> Pictures:
-    """All pictures of a run's galleries, with what it takes to compare them."""
-    found = galleries(run)
-
-    def compute(report: Report) -> Pictures:
-        from pddm_lab.analysis.duplicates import read_pictures
-
-        return read_pictures(found, near, progress=_ticker(report, 0, 1, ""))
-
-    return _once("pictures", (*_keys(run), near), "Reading the pictures", compute)
-
-
-def listed(run: Run) -> pd.DataFrame:
-    """All items of a run's galleries with their splits; nothing is read of the pictures."""
+def items(run: Run) -> pd.DataFrame:
+    """All items of a run's galleries with their splits, without their pictures."""
     from pddm_lab.analysis.duplicates import items_of
 
     return items_of(galleries(run))
 
 
-def alike(run: Run, near: bool) -> DuplicatePairs:
-    """Pictures of a run that are alike, or identical only."""
+def pictures(run: Run, near: bool) -> Pictures:
+    """All pictures of a run's galleries, ready to be compared."""
+    of = galleries(run)
+
+    def compute(report: Report) -> Pictures:
+        from pddm_lab.analysis.duplicates import read_pictures
+
+        return read_pictures(of, near, progress=_ticker(report, 0, 1, ""))
+
+    return _once(_work("pictures", run, near), "Reading the pictures", compute)
+
+
+def duplicates(run: Run, near: bool) -> DuplicatePairs:
+    """The identical pictures of a run and, with `near`, its near-duplicates."""
     of = pictures(run, near)
 
     def compute(report: Report) -> DuplicatePairs:
@@ -171,35 +176,19 @@ def alike(run: Run, near: bool) -> DuplicatePairs:
 
         return find_duplicates(of, LEAST_LIKENESS if near else 1.0, progress=_ticker(report, 0, 1, ""))
 
-    return _once("alike", (*_keys(run), near), "Comparing every picture with every other", compute)
+    return _once(_work("duplicates", run, near), "Comparing all pictures", compute)
 
 
 def matches(run: Run, protocol: str, every: bool) -> dict[str, Matches]:
-    """What each query of a protocol finds first, by every similarity; of many queries a part, unless all are asked."""
+    """The first results of the queries of a protocol, by every similarity; without `every`, of a sample of them."""
     gallery = loaders.gallery(run, protocol)
 
     def compute(report: Report) -> dict[str, Matches]:
         from pddm_lab.analysis.duplicate_effect import BUDGET, best_matches
 
-        similarities = loaders.similarities(run)
-        names = in_order(similarities)
-        return {
-            name: best_matches(
-                similarities[name],
-                gallery,
-                budget=len(gallery) ** 2 if every else BUDGET,
-                progress=_ticker(report, part, len(names), f"{style_of(name).title}, "),
-            )
-            for part, name in enumerate(names)
-        }
+        budget = len(gallery) ** 2 if every else BUDGET
+        return _each(run, report, lambda similarity, tick: best_matches(
+            similarity, gallery, budget=budget, progress=tick
+        ))  # fmt: skip
 
-    return _once("matches", (*_key(run, protocol), every), "Searching with the queries", compute)
-
-
-def _key(run: Run, protocol: str) -> tuple:
-    of, weights = loaders.pair_stamps(run, protocol)
-    return str(run.path), protocol, of, weights
-
-
-def _keys(run: Run) -> tuple:
-    return tuple(_key(run, protocol)[:3] for protocol in run.protocols())
+    return _once(_work("matches", run, protocol, every), "Searching with the queries", compute)

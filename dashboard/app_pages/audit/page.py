@@ -1,10 +1,11 @@
-"""Audit: what S is not, what its values are worth, which pictures are there twice, and whose they are."""
+"""Audit: which axioms S breaks, how well its values predict, duplicate pictures, and licences."""
 
 import pandas as pd
 import streamlit as st
 from app_pages.audit import data, pictures, similarities
-from shared import export as exporting
 from shared import loaders, picture_grid, shell
+from shared.chart import chart
+from shared.export import export
 
 from pddm_lab import cards, figures
 from pddm_lab.errors import LabError
@@ -12,21 +13,14 @@ from pddm_lab.figures import PROTOCOL_TITLES
 from pddm_lab.runs.run import Run
 
 VIEWS = {"axioms": "Metric axioms", "calibration": "Calibration", "duplicates": "Duplicates", "licences": "Licences"}
-LOOKS = {
-    "closest": "Self-similarity",
-    "triangle": "Triangles",
-    "chains": "Friends of friends",
-    "symmetric": "Asymmetry",
-}
+LOOKS = {"closest": "Self-similarity", "triangle": "Triangles", "chains": "Chains", "symmetric": "Symmetry"}
 PICTURES = 24
-PLOT = {"displayModeBar": False}
 
 
 def main() -> None:
     shell.heading(
         "Audit",
-        "What a learned similarity is not, what its values are worth, which pictures the data holds twice, and whose "
-        "they are.",
+        "Is S a metric? Do its values mean the same everywhere? Which pictures are duplicates? What are the licences?",
     )
     run = shell.run_or_stop()
     if not run.protocols():
@@ -35,202 +29,186 @@ def main() -> None:
     try:
         {"axioms": axioms, "calibration": calibration, "duplicates": duplicates, "licences": licences}[view](run)
     except LabError as error:
-        shell.nothing("This can't be audited", str(error), ":material/broken_image:")
+        shell.nothing("Can't audit this run", str(error), ":material/broken_image:")
 
 
 def axioms(run: Run) -> None:
-    """The axioms of a metric: all similarities at once, then one question closely."""
+    """The axioms of a metric for all similarities, then examples of one."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         protocol = shell.protocol_picker(run)
         rows = st.select_slider(
             "Items compared with all others", [100, 200, 500, 1000, 2000], value=200, key="compared",
-            bind="query-params", width=260, help="More items, surer shares: the time grows with them.",
+            bind="query-params", width=260, help="More items give more precise shares, but take longer.",
         )  # fmt: skip
-        export = st.container()
+        menu = st.container()
     gallery = loaders.gallery(run, protocol)
     if len(gallery) < 3:
-        shell.nothing("Too few items", f"The gallery has {len(gallery)}; triangles take three.")
-    found = data.axioms(run, protocol, int(rows))
+        shell.nothing("Too few items", f"The gallery has {len(gallery)} items. Triangles need three.")
+    measured = data.axioms(run, protocol, int(rows))
     calibrated = data.calibrations(run, protocol, 0.5)
-    from pddm_lab.analysis.calibration import PROPERTIES as WORTH
-    from pddm_lab.analysis.metric_axioms import PROPERTIES, checks_table
+    from pddm_lab.analysis import calibration, metric_axioms
 
-    findings = {
-        name: one.checks() + (worth.checks() if (worth := calibrated[name]) else []) for name, one in found.items()
-    }
+    checks = {name: of.checks() + (fit.checks() if (fit := calibrated[name]) else []) for name, of in measured.items()}
     trained = _trained(run)
-    st.markdown("\n".join(f"- {line}" for line in similarities.headline(findings, trained)))
-    st.html(cards.audit_table(*similarities.answer_table(findings, PROPERTIES | WORTH)))
-    st.caption(f"{PROTOCOL_TITLES[protocol]}. Measured on {similarities.looked_at(found[trained])}")
-    with export:
-        exporting.export(
-            "findings", lambda: checks_table([one for each in findings.values() for one in each], protocol), run,
-            {"view": "axioms", "protocol": protocol, "compared": int(rows)}, key="axioms",
-        )  # fmt: skip
+    _list(similarities.headline(checks, trained))
+    st.html(cards.audit_table(*similarities.answer_table(checks, metric_axioms.PROPERTIES | calibration.PROPERTIES)))
+    st.caption(f"{PROTOCOL_TITLES[protocol]}. Checked: {similarities.extent(measured[trained])}")
+    with menu:
+        every = [check for of in checks.values() for check in of]
+        settings = {"view": "axioms", "protocol": protocol, "compared": int(rows)}
+        export("findings", lambda: metric_axioms.checks_table(every, protocol), run, settings, key="axioms")
 
-    st.subheader("Look closer", anchor=False)
+    st.subheader("Examples", anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        look = shell.choice(st.segmented_control, "Question", LOOKS, "look")
-        titles = {name: figures.style_of(name).title for name in found}
-        by = (
-            shell.choice(st.segmented_control, "Examples from", titles, "by", trained)
-            if look != "symmetric"
-            else trained
-        )
-    one, told = found[by], titles[by]
+        look = shell.choice(st.segmented_control, "Property", LOOKS, "look")
+        titles, by = {name: figures.style_of(name).title for name in measured}, trained
+        if look != "symmetric":
+            by = shell.choice(st.segmented_control, "Examples from", titles, "by", trained)
+    one, title = measured[by], titles[by]
     if look == "closest":
         st.caption(
-            "D(i,i) is 0, so no other item can be closer to i than i. S(i,i) is whatever the unit makes of u = 0 and "
-            "v = fᵢ: training never scored an item with itself."
+            "D(i,i) is 0, so no other item can be closer to i than i itself. S(i,i) is the unit's output for u = 0 and "
+            "v = fᵢ, and training never scored an item with itself."
         )
-        st.plotly_chart(
-            figures.self_margins(found), key="margins", config=PLOT,
-            alt="By how much items are more similar to themselves than to the closest other item, by similarity",
-        )  # fmt: skip
+        alt = "By how much items are more similar to themselves than to the closest other item, by similarity"
+        chart(figures.self_margins(measured), "margins", alt)
         examples = similarities.closer_cards(one, gallery.items)
         _examples(
             run, examples, "closer",
-            f"{int(one.beaten.sum()):,} of {len(one.rows):,} items have another that {told} puts above themselves; the "
-            f"first {len(examples)} are shown. A dashed frame: of another class, too.",
-            f"By {told} no item has another that is closer to it than itself.",
+            f"By {title}, {int(one.beaten.sum()):,} of {len(one.rows):,} items have another item that is more similar "
+            f"to them than they are to themselves. {len(examples)} are shown. Dashed frame: it is of another class.",
+            f"By {title}, no item has another that is closer to it than itself.",
         )  # fmt: skip
     elif look == "triangle":
         st.caption(
-            "S becomes a dissimilarity as d = c − S with the smallest c that leaves no d below 0: for the two "
-            "distances that is D itself, for the cosine 1 − cos. A larger c would hide what is broken: with one large "
-            "enough, anything keeps the triangle inequality."
+            "S is turned into a dissimilarity d = c − S, with the smallest c for which no d is negative. For the two "
+            "distances d is D itself, for the cosine 1 − cos. A larger c would hide violations: with c large enough, "
+            "any similarity satisfies the triangle inequality."
         )
-        st.plotly_chart(
-            figures.slack(found), key="slack", config=PLOT,
-            alt="How much longer detours through a third item are than the direct way, by similarity",
-        )  # fmt: skip
+        alt = "How much longer detours through a third item are than the direct way, by similarity"
+        chart(figures.slack(measured), "slack", alt)
         t = one.triangles
         examples = similarities.triple_cards(one, t.worst, t.worst_scores, gallery.items)
         _examples(
             run, examples, "triangles",
-            f"{t.violated:,} of {t.triples:,} triples break the inequality by {told}; the {len(examples)} worst are "
-            f"shown. It would take c = {t.needed:.2f} instead of {one.offset:.2f} to hide them all.",
-            f"By {told} none of {t.triples:,} triples breaks the inequality.",
+            f"By {title}, {t.violated:,} of {t.triples:,} triples break the inequality. Here are the {len(examples)} "
+            f"worst. Hiding all of them would need c = {t.needed:.2f} instead of {one.offset:.2f}.",
+            f"By {title}, none of {t.triples:,} triples breaks the inequality.",
         )  # fmt: skip
     elif look == "chains":
         st.caption(
-            "An order alone, without any constant: i and j are accepted at 1 % FPR, j and k are, and i and k? Not even "
-            "a metric promises that, but its ends lie within twice the threshold; those of S may lie anywhere."
+            "If i and j are accepted at 1 % FPR, and j and k too, are i and k accepted? Even a metric doesn't ensure it. "
+            "But with a metric, the distance between i and k is at most twice the threshold. S has no such limit."
         )
-        st.html(cards.audit_table(*similarities.chain_table(found)))
+        st.html(cards.audit_table(*similarities.chain_table(measured)))
         c = one.chains
         apart = slice(min(c.broken, len(c.worst)))
         examples = similarities.triple_cards(one, c.worst[apart], c.worst_scores[apart], gallery.items, c.threshold)
         _examples(
             run, examples, "chains",
-            f"{c.broken:,} of {c.chains:,} chains by {told} end apart; the {len(examples)} furthest are shown.",
-            f"By {told} " + ("every chain's ends are accepted, too." if c.chains else "no two accepted pairs meet."),
+            f"By {title}, the ends of {c.broken:,} of {c.chains:,} chains are not accepted. Here are the "
+            f"{len(examples)} least similar.",
+            f"By {title}, {'the ends of all chains are accepted' if c.chains else 'no accepted pairs share an item'}.",
         )  # fmt: skip
     else:
         st.caption(
-            "Expected: rounding alone. u = |fᵢ − fⱼ| and v = (fᵢ + fⱼ) / 2 are the same in either order, and all that "
-            "S is made of. Measured through the very calls that mine, search and evaluate."
+            "S uses only u = |fᵢ − fⱼ| and v = (fᵢ + fⱼ) / 2, which are the same in either order. So only rounding "
+            "errors should remain. Measured with the same functions that mine, search and evaluate."
         )
-        st.html(cards.audit_table(*similarities.symmetry_table(found)))
+        st.html(cards.audit_table(*similarities.symmetry_table(measured)))
 
 
 def calibration(run: Run) -> None:
-    """What a similarity's value says of the chance that a pair is of one class."""
+    """How well a similarity's value predicts the probability that a pair is of one class."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         protocol = shell.protocol_picker(run)
         prior = shell.choice(
             st.segmented_control, "Positive pairs", {"half": "Half of all", "gallery": "As in the gallery"}, "prior",
-            help="What share of pairs is to be positive: pairs are weighted to it. Half shows what the value itself "
-            "says; as in the gallery, how common positive pairs are counts too.",
+            help="The share of positive pairs; the pairs are weighted to match it. Half: only the value matters. As in "
+            "the gallery: it also matters how common positive pairs are.",
         )  # fmt: skip
         by = shell.choice(
-            st.segmented_control, "Map to chances", {"platt": "Logistic (Platt)", "isotonic": "Isotonic"}, "map"
+            st.segmented_control, "Map to probabilities", {"platt": "Logistic (Platt)", "isotonic": "Isotonic"}, "map"
         )
-        export = st.container()
+        menu = st.container()
     counts = loaders.pairs(run, protocol)
     total = counts.positives + counts.negatives
     share = 0.5 if prior == "half" else counts.positives / max(total, 1)
-    found = {name: one for name, one in data.calibrations(run, protocol, share).items() if one is not None}
-    found = {name: found[name] for name in figures.in_order(found)}
+    fitted = {name: fit for name, fit in data.calibrations(run, protocol, share).items() if fit is not None}
+    fitted = {name: fitted[name] for name in figures.in_order(fitted)}
     trained = _trained(run)
-    if trained not in found:
-        shell.nothing("Too few pairs", "Each half of the classes needs positive and negative pairs to calibrate on.")
-    first = found[trained]
-    st.markdown("\n".join(f"- {line}" for line in similarities.calibration_headline(found, by, trained)))
-    st.html(cards.audit_table(*similarities.calibration_table(found, by)))
+    if trained not in fitted:
+        shell.nothing("Too few pairs", "Calibration needs positive and negative pairs in each half of the classes.")
+    first = fitted[trained]
+    _list(similarities.calibration_headline(fitted, by, trained))
+    st.html(cards.audit_table(*similarities.calibration_table(fitted, by)))
     st.caption(
-        f"{PROTOCOL_TITLES[protocol]}. Fitted on {first.fitted:,} pairs of {first.classes[0]} classes, judged on "
-        f"{first.judged:,} pairs of {first.classes[1]} others; {first.total:,} of {total:,} pairs were drawn, those "
-        f"across the halves are left out. Weighted so that {100 * share:.2g} % are positive"
-        + (", in each third by itself." if prior == "half" else ".")
+        f"{PROTOCOL_TITLES[protocol]}. Fitted on {first.fitted:,} pairs of {first.classes[0]} classes, evaluated on "
+        f"{first.judged:,} pairs of {first.classes[1]} other classes. {first.total:,} of {total:,} pairs were drawn; "
+        f"pairs between the two halves are left out. Weighted so that {100 * share:.2g} % are positive"
+        + (", separately in each third." if prior == "half" else ".")
     )
     left, right = st.columns(2, gap="large")
     with left:
-        st.markdown("**What is said, and what is so**")
-        st.plotly_chart(
-            figures.reliability_diagram(found, by, log=prior == "gallery"), key="reliability", config=PLOT,
-            alt="Reliability diagram: share of positive pairs found against the chance said, by similarity",
-        )  # fmt: skip
+        st.markdown("**Predicted and observed**")
+        alt = "Reliability diagram: observed share of positive pairs by predicted probability, by similarity"
+        chart(figures.reliability_diagram(fitted, by, log=prior == "gallery"), "reliability", alt)
     with right:
-        titles = {name: figures.style_of(name).title for name in found}
+        titles = {name: figures.style_of(name).title for name in fitted}
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown("**By density**", width="content")
             of = shell.choice(st.segmented_control, "By density", titles, "by", trained, label_visibility="collapsed")
-        st.plotly_chart(
-            figures.chance_by_density(found[of], height=330), key="by_density", config=PLOT,
-            alt=f"Chance of one class by {titles[of]}, in dense, middle and sparse regions",
-        )  # fmt: skip
+        alt = f"Probability of one class by {titles[of]}, in dense, middle and sparse regions"
+        chart(figures.chance_by_density(fitted[of], height=330), "by_density", alt)
     st.caption(
-        "Left: on the dotted line chances are right. Right: were a value to mean the same everywhere, the three curves "
-        "would be one. A pair's third is that of the mean local radius of both items."
+        "Left: predictions on the dotted line are right. Right: if a value meant the same everywhere, the three curves "
+        "would coincide. Pairs are grouped into thirds by the mean local radius of both items."
     )
-    with export:
+    with menu:
         from pddm_lab.analysis.metric_axioms import checks_table
 
-        exporting.export(
-            "findings", lambda: checks_table([one for each in found.values() for one in each.checks(by)], protocol),
-            run, {"view": "calibration", "protocol": protocol, "share": share, "map": by}, key="calibration",
-        )  # fmt: skip
+        checks = [check for fit in fitted.values() for check in fit.checks(by)]
+        settings = {"view": "calibration", "protocol": protocol, "share": share, "map": by}
+        export("findings", lambda: checks_table(checks, protocol), run, settings, key="calibration")
 
 
 def duplicates(run: Run) -> None:
-    """Pictures that are there twice, and what they do to Recall@1."""
+    """Duplicate and near-duplicate pictures, and their effect on Recall@1."""
     from pddm_lab.analysis.duplicates import KINDS, LEAST_LIKENESS, NEAR_DUPLICATE, across_splits, groups_of
     from pddm_lab.data.licences import sources
 
-    items = data.listed(run)
+    items = data.items(run)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        near = len(items) <= data.COMPARED_AT_ONCE or st.toggle(
-            "Near-duplicates, too", key="near_too", bind="query-params",
-            help=f"Compares {len(items):,} pictures with one another: this takes minutes, and can be stopped.",
+        near = len(items) <= data.MOST_COMPARED or st.toggle(
+            "Near-duplicates too", key="near_too", bind="query-params",
+            help=f"Compares all {len(items):,} pictures with each other. This takes minutes; you can stop it.",
         )  # fmt: skip
         least = st.slider(
-            "How alike", LEAST_LIKENESS, 1.0, NEAR_DUPLICATE, step=0.005, format="%.3f", key="alike",
+            "Least likeness", LEAST_LIKENESS, 1.0, NEAR_DUPLICATE, step=0.005, format="%.3f", key="alike",
             bind="query-params", width=300, disabled=not near,
-            help="1: the same pixels. 0.95 finds copies that were encoded anew, halved in size, or cut by 1 % a side; "
-            "cut by 5 % a side, copies fall to about 0.88.",
+            help="1: identical pixels. 0.95 finds copies that were re-encoded, halved in size, or cropped by 1 % on "
+            "each side. Cropping by 5 % on each side lowers the likeness to about 0.88.",
         )  # fmt: skip
         kind = shell.choice(st.segmented_control, "Kind", {"": "All", **KINDS}, "kind")
         labels = shell.choice(
             st.segmented_control, "Labels", {"": "All", "differ": "Differ", "agree": "Agree"}, "labels"
         )
-        export = st.container()
-    found = data.alike(run, near)
-    pairs = found.pairs[found.pairs["likeness"] >= (least if near else 1.0)]
+        menu = st.container()
+    result = data.duplicates(run, near)
+    pairs = result.pairs[result.pairs["likeness"] >= (least if near else 1.0)]
     table = across_splits(items, pairs)
     source = sources(run.info["dataset"], items["id"])["source"].to_numpy()
     one_source = int((source[pairs["a"]] == source[pairs["b"]]).sum()) if len(set(source)) > 1 else None
-    lines = pictures.duplicate_headline(table, len(items), groups_of(len(items), pairs), one_source)
-    st.markdown("\n".join(f"- {line}" for line in lines))
-    told = f"All {len(items):,} pictures of the run's galleries"
-    told += ", each compared with every other by its pixels" if near else ", by identical thumbnails only"
+    _list(pictures.duplicate_headline(table, len(items), groups_of(len(items), pairs), one_source))
+    compared = "compared with each other by their pixels" if near else "compared by identical thumbnails only"
     st.caption(
-        f"{told}. The searched items of the known classes are what trained; pictures that no gallery holds are not "
-        "looked at." + (f" {found.left_out:,} pairs beyond the most alike are left out." if found.left_out else "")
+        f"All {len(items):,} pictures of the run's galleries, {compared}. The searched items of the known classes are "
+        "the training pictures. Pictures outside the galleries are not included."
+        + (f" {result.left_out:,} less similar pairs are left out." if result.left_out else "")
     )
     if len(pairs):
         st.html(cards.audit_table(*pictures.split_table(table)))
-    effect_place = st.container()  # filled last: what takes longest doesn't hold up the pictures
+    effect_place = st.container()  # filled last, because it takes longest
     st.subheader("The pictures", anchor=False)
     present = [f"{row.split_a}.{row.split_b}" for row in table[table["pairs"] > 0].itertuples()]
     options = {"": "all splits"} | {one: pictures.between(*one.split(".")) for one in present}
@@ -244,21 +222,19 @@ def duplicates(run: Run) -> None:
     if where:
         wanted = set(where.split("."))
         chosen = chosen[[{a, b} == wanted for a, b in zip(splits[chosen["a"]], splits[chosen["b"]], strict=True)]]
-    with export:
-        exporting.export(
-            "duplicates", lambda: _named(items, chosen), run,
-            {"alike": float(least), "kind": kind, "labels": labels, "between": where, "near": bool(near)},
-        )  # fmt: skip
+    with menu:
+        settings = {"alike": float(least), "kind": kind, "labels": labels, "between": where, "near": bool(near)}
+        export("duplicates", lambda: _named(items, chosen), run, settings)
     if len(chosen):
         _sheet(run, items, chosen)
     else:
-        st.caption("No such pair." if len(pairs) else "No pair is as alike as that.")
+        st.caption("No pair matches." if len(pairs) else "No pair has this likeness.")
     with effect_place:
         _effect(run, items, pairs)
 
 
 def _sheet(run: Run, items: pd.DataFrame, chosen: pd.DataFrame) -> None:
-    """A page of pairs as pictures."""
+    """One page of pairs, as pictures."""
     from pddm_lab.analysis.duplicates import compare_files
 
     sheets = -(-len(chosen) // PICTURES)
@@ -270,49 +246,47 @@ def _sheet(run: Run, items: pd.DataFrame, chosen: pd.DataFrame) -> None:
         (int(row.a), int(row.b)): compare_files(root, str(names.iloc[row.a]), str(names.iloc[row.b]))
         for row in here[here["kind"] == "identical"].itertuples()
     }
-    _examples(
-        run, pictures.twin_cards(items, here, same), "twins",
-        f"{len(chosen):,} pairs, the most alike first; {PICTURES * (sheet - 1) + 1} to "
-        f"{PICTURES * (sheet - 1) + len(here)} are shown. A dashed frame: the labels differ.", "",
-    )  # fmt: skip
+    first = PICTURES * (sheet - 1)
+    text = (
+        f"Pairs {first + 1} to {first + len(here)} of {len(chosen):,}, most alike first. Dashed frame: labels differ."
+    )
+    _examples(run, pictures.duplicate_cards(items, here, same), "duplicates", text, "")
 
 
 def _effect(run: Run, items: pd.DataFrame, pairs: pd.DataFrame) -> None:
-    """Recall@1 with and without twins, of one protocol."""
+    """Recall@1 with and without duplicates, for one protocol."""
     from pddm_lab.analysis.duplicate_effect import effect
 
-    st.subheader("What they do to Recall@1", anchor=False)
+    st.subheader("Effect on Recall@1", anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         protocol = shell.protocol_picker(run)
-        every = st.toggle(
-            "Every query", key="every", bind="query-params", help="Without it a part stands for many queries."
-        )
+        every = st.toggle("All queries", key="every", bind="query-params", help="Off: a sample, if there are many.")
     matches = data.matches(run, protocol, bool(every))
     protocols, rows = items["protocol"].to_numpy(), items["row"].to_numpy()
     inside = pairs[(protocols[pairs["a"]] == protocol) & (protocols[pairs["b"]] == protocol)]
-    twins = list(zip(rows[inside["a"]], rows[inside["b"]], strict=True))
+    duplicates = list(zip(rows[inside["a"]], rows[inside["b"]], strict=True))
     labels = loaders.gallery(run, protocol).items["label"].to_numpy()
-    effects = [effect(name, one, labels, twins) for name, one in matches.items()]
+    effects = [effect(name, one, labels, duplicates) for name, one in matches.items()]
     first = matches[effects[0].similarity]
     st.html(cards.audit_table(*pictures.effect_table(effects)))
     st.caption(
-        f"{PROTOCOL_TITLES[protocol]}: {len(first.queries):,} of {first.total:,} queries, searched exactly. A twin of "
-        "the query's class gives the answer away, one of another class takes it."
+        f"{PROTOCOL_TITLES[protocol]}: {len(first.queries):,} of {first.total:,} queries, searched exactly. A "
+        "duplicate in the query's class makes the query trivial; one in another class makes it fail."
     )
 
 
 def licences(run: Run) -> None:
-    """Whose pictures these are."""
+    """The licences of the pictures."""
     from pddm_lab.data.licences import attribution, counted, licence_of, sources
 
-    items = data.listed(run)
+    items = data.items(run)
     table = counted(items, sources(run.info["dataset"], items["id"]))
-    exporting.export("licences", lambda: table, run, {"view": "licences"})
-    st.markdown("\n".join(f"- {line}" for line in pictures.licence_headline(table)))
+    export("licences", lambda: table, run, {"view": "licences"})
+    _list(pictures.licence_headline(table))
     st.html(cards.audit_table(*pictures.licence_table(table), words=3))
     st.caption(
-        f"The {len(items):,} pictures of the run's galleries, by their sources' own names. A licence's text binds, "
-        "this summary doesn't."
+        f"The {len(items):,} pictures of the run's galleries, by source. This is a summary; the text of the licence "
+        "is what counts."
     )
     for name in dict.fromkeys(table["licence"]):
         licence = licence_of(str(name))
@@ -322,23 +296,27 @@ def licences(run: Run) -> None:
     st.code(attribution(table), language=None, wrap_lines=True)
 
 
-def _examples(run: Run, examples: list[cards.TileSet], key: str, told: str, none: str) -> None:
-    """Cards of examples, what they show, and the picture chosen among them."""
+def _list(lines: list[str]) -> None:
+    st.markdown("\n".join(f"- {line}" for line in lines))
+
+
+def _examples(run: Run, examples: list[cards.TileSet], key: str, text: str, none: str) -> None:
+    """Example cards below a text, or `none` where there are no examples; and the picture that is chosen."""
     if not examples:
         st.caption(f":material/check: {none}")
         return
-    st.caption(told)
-    asked = st.query_params.get("item", "")
+    st.caption(text)
+    item = st.query_params.get("item", "")
     names = {shot.item: shot.class_name for card in examples for shot in card.tiles}
-    picture_grid.pictures(cards.tile_sets(examples, loaders.pictures(run, names), chosen=asked), f"examples_{key}")
-    if asked in names:
-        _chosen(run, asked, names[asked])
+    picture_grid.pictures(cards.tile_sets(examples, loaders.pictures(run, names), chosen=item), f"examples_{key}")
+    if item in names:
+        _chosen(run, item, names[item])
 
 
 def _chosen(run: Run, item: str, class_name: str) -> None:
-    """The picture that was chosen, larger, with the way to search with it."""
+    """The chosen picture in the sidebar, larger, with a link to search with it."""
     protocol = next((one for one, of in data.galleries(run).items() if loaders.row_of(of, item) is not None), None)
-    with st.sidebar:  # in sight, however far down it was chosen
+    with st.sidebar:  # stays visible wherever the page is scrolled
         with st.container(horizontal=True, vertical_alignment="center"):
             large = loaders.picture(run, item) or loaders.pictures(run, [item])[item]
             if large:
@@ -352,7 +330,7 @@ def _chosen(run: Run, item: str, class_name: str) -> None:
 
 
 def _named(items: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pairs with their items' ids, classes and splits, to take away."""
+    """Pairs with their items' ids, classes and splits, for the export."""
     ends = {}
     for end in ("a", "b"):
         of = items.iloc[pairs[end]]
@@ -362,7 +340,7 @@ def _named(items: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _trained(run: Run) -> str:
-    """The similarity whose examples are shown unless another is chosen."""
+    """The similarity whose examples are shown by default."""
     return run.config.similarity if run.config.similarity != "euclidean" else "pddm"
 
 

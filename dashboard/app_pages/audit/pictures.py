@@ -1,4 +1,4 @@
-"""What the Audit page says of pictures: which are there twice, what that does, and whose they are."""
+"""The Audit page's results about pictures: duplicates, their effect on Recall@1, and licences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from app_pages.audit.similarities import listed, minus, name_cell, shot
+from app_pages.audit.similarities import listed, minus, name_cell, tile
 
 from pddm_lab.analysis.duplicates import KINDS, SPLITS
 from pddm_lab.cards import Cell, Head, TileSet
@@ -22,15 +22,15 @@ PERMITS = {
     "attribution": "Attribution",
     "share_alike": "Share-alike",
 }
-"""What is told of a licence, by its field."""
+"""The columns on a licence's terms, by its fields."""
 
 
 def split_table(table: pd.DataFrame) -> tuple[list[Head], list[list[Cell]]]:
-    """Pairs of each two splits that have any."""
+    """Pairs between each two splits that have any."""
     heads = [
         Head("Between"), Head("Pairs"), *(Head(title) for title in KINDS.values()),
-        Head("Labels differ", "One picture with two labels: a conflict, or two classes that are drawn alike."),
-        Head("Items concerned"),
+        Head("Labels differ", "One picture with two labels: a conflict, or two classes that look alike."),
+        Head("Items"),
     ]  # fmt: skip
     rows = [
         [Cell(between(row["split_a"], row["split_b"])), Cell(f"{row['pairs']:,}"),
@@ -47,50 +47,47 @@ def between(first: str, second: str) -> str:
 
 
 def duplicate_headline(table: pd.DataFrame, total: int, groups: np.ndarray, one_source: int | None = None) -> list[str]:
-    """What the pairs come to, in a few sentences.
+    """The duplicates in a few sentences.
 
     Args:
-        table: of `across_splits`.
-        total: pictures compared.
-        groups: the group of each.
-        one_source: pairs whose pictures come from one source; None where the data has but one.
+        table: from `across_splits`.
+        total: number of pictures compared.
+        groups: the group of each picture.
+        one_source: pairs whose pictures come from the same source; None where the data has only one source.
     """
     pairs, identical = int(table["pairs"].sum()), int(table["identical"].sum())
     if not pairs:
-        return [f"None of the {total:,} pictures has a duplicate or near-duplicate among the others."]
+        return [f"None of the {total:,} pictures has a duplicate or near-duplicate."]
     sizes = np.bincount(groups)
-    concerned = int(sizes[sizes > 1].sum())
+    duplicated = int(sizes[sizes > 1].sum())
     sentences = [
-        f"**{concerned:,} of {total:,} pictures** have a twin, in {int((sizes > 1).sum()):,} groups, the largest of "
-        f"{int(sizes.max()):,}. "
+        f"**{duplicated:,} of {total:,} pictures** have a duplicate or near-duplicate, in {int((sizes > 1).sum()):,} "
+        f"groups of up to {int(sizes.max()):,}. "
         + (f"{identical:,} pair{'s are' if identical > 1 else ' is'} identical." if identical else "None is identical.")
     ]
     across = table[(table["split_a"] != table["split_b"]) & (table["pairs"] > 0)]
-    leaks = across.assign(told=[between(a, b) for a, b in zip(across["split_a"], across["split_b"], strict=True)])
-    sentences.append(
-        "Across splits: "
-        + listed([f"{row.pairs:,} pair{'s' if row.pairs > 1 else ''} between {row.told}" for row in leaks.itertuples()])
-        + "."
-        if len(leaks)
-        else "No pair lies across two splits."
-    )
+    leaks = [
+        f"{row.pairs:,} pair{'s' if row.pairs > 1 else ''} between {between(row.split_a, row.split_b)}"
+        for row in across.itertuples()
+    ]
+    sentences.append(f"Across splits: {listed(leaks)}." if leaks else "No pair lies across two splits.")
     conflicts = int(table["conflicts"].sum())
-    sentences.append(
-        f"In {conflicts:,} of the {pairs:,} pairs the labels differ."
-        if conflicts
-        else "In every pair the labels agree."
+    differ = (
+        f"In {conflicts:,} of the {pairs:,} pairs the labels differ." if conflicts else "The labels of all pairs agree."
     )
+    sentences.append(differ)
     if one_source is not None:
-        sentences.append(f"In {one_source:,} of the {pairs:,} pairs both pictures are one source's.")
+        sentences.append(f"In {one_source:,} of the {pairs:,} pairs both pictures come from the same source.")
     return sentences
 
 
 def effect_table(effects: Sequence[Effect]) -> tuple[list[Head], list[list[Cell]]]:
-    """Recall@1 with and without twins, a row per similarity."""
+    """Recall@1 with and without duplicates, a row per similarity."""
     heads = [
-        Head("Ranked by"), Head("Queries"), Head("With a twin", "Queries with a duplicate or near-duplicate to find."),
-        Head("R@1", small="%"), Head("R@1 of those with a twin", small="%"), Head("R@1 of the others", small="%"),
-        Head("R@1 without twins", "Each query's twins taken out of what it searches.", "%"),
+        Head("Ranked by"), Head("Queries"),
+        Head("With a duplicate", "Queries with a duplicate or near-duplicate among the searched items."),
+        Head("R@1", small="%"), Head("R@1 of these", small="%"), Head("R@1 of the others", small="%"),
+        Head("R@1 without duplicates", "Without each query's duplicates among the searched items.", "%"),
         Head("Change", small="points"),
     ]  # fmt: skip
 
@@ -110,59 +107,58 @@ def effect_table(effects: Sequence[Effect]) -> tuple[list[Head], list[list[Cell]
     return heads, rows
 
 
-def twin_cards(items: pd.DataFrame, pairs: pd.DataFrame, confirmations: Mapping[tuple[int, int], str]) -> list[TileSet]:
-    """Pairs of pictures side by side, with what they are and where."""
+def duplicate_cards(
+    items: pd.DataFrame, pairs: pd.DataFrame, confirmations: Mapping[tuple[int, int], str]
+) -> list[TileSet]:
+    """Pairs of pictures side by side, with their kind and splits."""
     cards = []
     for row in pairs.itertuples():
-        told = KINDS[str(row.kind)]
+        text = KINDS[str(row.kind)]
         if confirmation := confirmations.get((int(row.a), int(row.b))):
-            told += f": {confirmation}"
+            text += f": {confirmation}"
         elif row.kind != "identical":
-            told += f", likeness {row.likeness:.3f}" if row.likeness < 0.9995 else ", likeness above 0.999"
-        shots = [shot(items, at, SPLITS[str(items["split"].iloc[at])]) for at in (int(row.a), int(row.b))]
-        cards.append(TileSet(shots, [told, *([] if row.same_label else ["labels differ"])], not row.same_label))
+            text += f", likeness {row.likeness:.3f}" if row.likeness < 0.9995 else ", likeness above 0.999"
+        tiles = [tile(items, at, SPLITS[str(items["split"].iloc[at])]) for at in (int(row.a), int(row.b))]
+        cards.append(TileSet(tiles, [text, *([] if row.same_label else ["labels differ"])], not row.same_label))
     return cards
 
 
 def licence_table(table: pd.DataFrame) -> tuple[list[Head], list[list[Cell]]]:
-    """Sources with their licences, what these permit, and the items of each split."""
+    """Sources with their licences, the licences' terms, and the items of each split."""
     splits = [name for name in SPLITS if name in table.columns]
     heads = [
         Head("Source"), Head("Author"), Head("Licence"), *(Head(title) for title in PERMITS.values()), Head("Items"),
         *(Head(SPLITS[name]) for name in splits),
     ]  # fmt: skip
-    words = {
-        "commercial": {True: ("permitted", "holds"), False: ("not permitted", "fails")},
-        "changes": {True: ("permitted", "holds"), False: ("not permitted", "fails")},
-        "attribution": {True: ("required", ""), False: ("not required", "")},
-        "share_alike": {True: ("required", ""), False: ("no", "")},
-    }
+    permitted = {True: ("permitted", "holds"), False: ("not permitted", "fails")}
+    required = {True: ("required", ""), False: ("not required", "")}
+    words = {"commercial": permitted, "changes": permitted, "attribution": required, "share_alike": required}
     rows = []
     for row in table.to_dict("records"):
         licence = licence_of(str(row["licence"]))
-        told = [words[field].get(getattr(licence, field), ("not stated", "")) for field in PERMITS]
+        terms = [words[field].get(getattr(licence, field), ("not stated", "")) for field in PERMITS]
         rows.append([
             Cell(str(row["source"]) or "unknown"), Cell(str(row["author"]) or "–"),
             Cell(licence.name, hint=licence.note),
-            *(Cell(*one, licence.note) for one in told), Cell(f"{row['items']:,}"),
+            *(Cell(*one, licence.note) for one in terms), Cell(f"{row['items']:,}"),
             *(Cell(f"{row[name]:,}" if row[name] else "–") for name in splits),
         ])  # fmt: skip
     return heads, rows
 
 
 def licence_headline(table: pd.DataFrame) -> list[str]:
-    """How many items may be used how."""
+    """How many items may be used commercially, and how many must be shared alike."""
     total = int(table["items"].sum())
     sentences = []
     for field, words in (
         ("commercial", "may be used commercially"),
-        ("share_alike", "must be shared alike when changed"),
+        ("share_alike", "must be shared alike if changed"),
     ):
-        held = [getattr(licence_of(str(name)), field) for name in table["licence"]]
-        some = int(table.loc[[one is True for one in held], "items"].sum())
+        applies = [getattr(licence_of(str(name)), field) is True for name in table["licence"]]
+        some = int(table.loc[applies, "items"].sum())
         who = f"All {total:,}" if some == total else f"{some:,} of {total:,}" if some else f"None of {total:,}"
         sentences.append(f"{who} items {words}.")
     unknown = int(table.loc[[licence_of(str(name)).commercial is None for name in table["licence"]], "items"].sum())
     if unknown:
-        sentences.append(f"Of {unknown:,} items nobody told this lab whether they may be used commercially.")
+        sentences.append(f"It is unknown whether {unknown:,} items may be used commercially.")
     return sentences

@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 import pandas as pd
 
-from pddm_lab.config import PRESETS, TrainConfig
+from pddm_lab.config import LOSSES, PRESETS, TrainConfig
 from pddm_lab.figures import style_of
 from pddm_lab.runs.compare import WHERE
 from pddm_lab.runs.run import PROTOCOLS, Run
@@ -55,8 +55,8 @@ def options(field: str) -> list[str]:
 
 
 def option_title(field: str, value: str) -> str:
-    """The title of an allowed value."""
-    return SIMILARITIES[value].title if value in SIMILARITIES else value.replace("_", " ").capitalize()
+    """The title of an allowed value of `loss` or `similarity`."""
+    return LOSSES[value].title if field == "loss" else SIMILARITIES[value].title
 
 
 def last_step(run: Run, metrics: pd.DataFrame) -> int:
