@@ -97,8 +97,8 @@ def axioms(run: Run) -> None:
         )  # fmt: skip
     elif look == "chains":
         st.caption(
-            "If i and j are accepted at 1 % FPR, and j and k too, are i and k accepted? Even a metric doesn't ensure it. "
-            "But with a metric, the distance between i and k is at most twice the threshold. S has no such limit."
+            "If i and j are accepted at 1 % FPR, and j and k too, are i and k accepted? Even a metric doesn't ensure "
+            "it. But with a metric, the distance between i and k is at most twice the threshold. S has no such limit."
         )
         st.html(cards.audit_table(*similarities.chain_table(measured)))
         c = one.chains
