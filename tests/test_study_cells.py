@@ -195,10 +195,10 @@ def test_what_is_wrong_with_a_study_is_told(tmp_path: Path) -> None:
         table(tmp_path)
     study = Study.create("s", str(tmp_path))
     (study.path / "cells" / "a.json").write_text('{"key": ')
-    with pytest.raises(RunError, match=r"a\.json is torn.*Delete it"):
+    with pytest.raises(RunError, match=r"a\.json is damaged.*Delete it"):
         table(study.path)
     (study.path / "cells" / "a.json").write_text('{"key": "a"}')
-    with pytest.raises(RunError, match=r"a\.json is foreign"):
+    with pytest.raises(RunError, match=r"a\.json was not written by this lab"):
         table(study.path)
 
 
@@ -245,8 +245,8 @@ def test_the_command_carries_out_a_study_and_writes_its_tables(
 
     for bad, message in (
         (["--part", "method"], "--part expects all, methods or ablation, got 'method'."),
-        (["--steps", "5", "--processes", "1"], "was begun with other settings: steps was 4 and is 5."),
-        (["--name", "none", "--tables-only"], "study.json is missing. `pddm-lab compare` makes a study."),
+        (["--steps", "5", "--processes", "1"], "has other settings: steps was 4 and is 5."),
+        (["--name", "none", "--tables-only"], "study.json is missing. `pddm-lab compare` creates a study."),
     ):
         with pytest.raises(SystemExit) as ended:
             cli.main([*words, *bad])

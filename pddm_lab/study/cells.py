@@ -1,4 +1,4 @@
-"""A study on disk: one small file per finished cell. A cell that is there is not computed again, so a study resumes.
+"""A study on disk: one small file per finished cell. Existing cells are not computed again, so a study can resume.
 
 studies/<name>/study.json: name, created, settings by part, versions, machine. studies/<name>/cells/<key>.json: a cell.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PARTS = ("search", "methods", "ablation", "recognition", "transfer")
-"""What cells belong to; `search` holds the validation of the configurations that the other parts choose from."""
+"""The parts of a study. The other parts choose their configurations by the validation results in `search`."""
 COLUMNS = ["part", "dataset", "method", "seed", "protocol", "similarity", "metric", "value"]
 _CELL = {"key", "part", "dataset", "method", "seed", "settings", "seconds", "metrics", "curve"}
 
@@ -37,7 +37,7 @@ class Study:
         path: the study's folder, which holds study.json.
 
     Raises:
-        RunError: study.json is missing, torn or foreign.
+        RunError: study.json is missing, damaged, or not written by this lab.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -47,14 +47,14 @@ class Study:
 
     @classmethod
     def create(cls, name: str, root: str = "") -> Study:
-        """The study of a name, begun where there is none.
+        """The study with a name, created if there is none.
 
         Args:
-            name: its folder's name.
+            name: of its folder.
             root: the runs' root; empty: the default one.
 
         Raises:
-            ConfigError: a name that is no folder's.
+            ConfigError: the name can't be a folder's.
             RunError: the folder can't be written, or holds something else.
         """
         if not re.fullmatch(r"\w[\w.-]*", name):
@@ -63,7 +63,7 @@ class Study:
         try:
             (path / "cells").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"{path} can't be written: {error.strerror}. --runs-root names another folder.") from error
+            raise RunError(f"{path} can't be written: {error.strerror}. Choose another folder: --runs-root.") from error
         if not (path / "study.json").exists():
             versions = {package: version(package) for package in ("torch", "pytorch-metric-learning", "scikit-learn")}
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -75,18 +75,16 @@ class Study:
         return cls(path)
 
     def record_settings(self, part: str, settings: Mapping[str, Any]) -> None:
-        """Keep what a part's cells depend on, or see that it is what they were made with.
-
-        Settings that were not there before are added: a study may grow by methods and data sets.
+        """Store the settings that a part's cells depend on; new ones, such as another method's, are added.
 
         Raises:
-            RunError: a setting differs from that of the cells that are there.
+            RunError: a setting differs from that of the existing cells.
         """
-        settings = plain(settings)
         before = self.info["settings"].get(part, {})
-        if conflict := _conflict(before, settings):
-            raise RunError(f"{self.path} was begun with other settings: {conflict}. Name another study for these.")
-        merged = _merged(before, settings)
+        try:
+            merged = _merge(before, plain(settings))
+        except ValueError as conflict:
+            raise RunError(f"{self.path} has other settings: {conflict}. Choose another study name.") from None
         if merged != before:
             self.info["settings"][part] = merged
             _write(self.path / "study.json", self.info)
@@ -99,14 +97,14 @@ class Study:
         """A finished cell.
 
         Raises:
-            RunError: it is missing, torn or foreign.
+            RunError: it is missing, damaged, or not written by this lab.
         """
         if key not in self._kept:
             self._kept[key] = _read(self._file(key), _CELL)
         return self._kept[key]
 
     def cells(self, part: str = "") -> Iterator[dict[str, Any]]:
-        """All finished cells, or those of a part, by key."""
+        """All finished cells, or those of a part, sorted by key."""
         for file in sorted((self.path / "cells").glob("[!.]*.json")):
             cell = self.cell(file.stem)
             if part in ("", cell["part"]):
@@ -116,19 +114,19 @@ class Study:
         self, key: str, *, part: str, dataset: str, method: str, seed: int, settings: Mapping[str, Any],
         metrics: Mapping[str, Any], seconds: float = 0.0, curve: list[Any] | None = None, **more: Any,
     ) -> None:  # fmt: skip
-        """Keep a finished cell: written under a temporary name and renamed.
+        """Store a finished cell: written under a temporary name, then renamed.
 
         Args:
-            key: as `key_of` makes it.
+            key: from `key_of`.
             part: one of `PARTS`.
-            dataset: what it was measured on.
+            dataset: that was measured.
             method: by name.
             seed: of the training.
-            settings: that it was computed with.
+            settings: of the method.
             metrics: protocol -> similarity -> metric -> value.
-            seconds: it took.
-            curve: rows of its training, where it has one.
-            more: further entries, of JSON values.
+            seconds: duration.
+            curve: rows of the training's curve, if it has one.
+            more: further JSON values.
         """
         cell = {
             "key": key, "part": part, "dataset": dataset, "method": method, "seed": seed, "settings": settings,
@@ -141,7 +139,7 @@ class Study:
 
 
 def key_of(*words: str | int) -> str:
-    """A cell's key, which is its file's name: the words in order, those that no file can bear made safe."""
+    """A cell's key, which names its file: the words in order, with a hash for words that can't be in a file name."""
     return "-".join(_safe(str(word)) for word in words)
 
 
@@ -154,7 +152,7 @@ def table(path: str | Path) -> pd.DataFrame:
     """All measurements of a study, long: part, dataset, method, seed, protocol, similarity, metric, value.
 
     Raises:
-        RunError: no study, or a cell that is torn or foreign.
+        RunError: no study, or a cell that is damaged or not written by this lab.
     """
     import pandas as pd
 
@@ -185,23 +183,22 @@ def _read(path: Path, expected: set[str]) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunError(f"{path} is missing. `pddm-lab compare` makes a study.") from None
+        raise RunError(f"{path} is missing. `pddm-lab compare` creates a study.") from None
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} is torn: {error}. Delete it, and run the same command again.") from error
+        raise RunError(f"{path} is damaged: {error}. Delete it and run the same command again.") from error
     if not isinstance(content, dict) or not expected <= set(content):
-        raise RunError(f"{path} is foreign: expected {', '.join(sorted(expected))}. Delete it, or name another study.")
+        hint = "Delete it or choose another study name"
+        raise RunError(f"{path} was not written by this lab: expected {', '.join(sorted(expected))} in it. {hint}.")
     return content
 
 
-def _conflict(before: Any, now: Any, where: str = "") -> str:
-    """The first setting that both have and that differs, in words."""
+def _merge(before: Any, now: Any, where: str = "") -> Any:
+    """Add settings to those from before; raises ValueError about the first one that differs."""
     if isinstance(before, dict) and isinstance(now, dict):
-        both = (_conflict(before[name], now[name], f"{where}.{name}".lstrip(".")) for name in before if name in now)
-        return next(filter(None, both), "")
-    return "" if before == now else f"{where} was {before!r} and is {now!r}"
-
-
-def _merged(before: Any, now: Any) -> Any:
-    if isinstance(before, dict) and isinstance(now, dict):
-        return before | {name: _merged(before.get(name), value) for name, value in now.items()}
+        inner = {
+            name: _merge(before.get(name, value), value, f"{where}.{name}".lstrip(".")) for name, value in now.items()
+        }
+        return before | inner
+    if before != now:
+        raise ValueError(f"{where} was {before!r} and is {now!r}")
     return now

@@ -1,8 +1,8 @@
-"""Published Recall@K on CUB-200-2011 and Cars196, to stand beside what is measured here.
+"""Published Recall@K on CUB-200-2011 and Cars196, for comparison with this lab's measurements.
 
-All rows are GoogLeNet with d = 128, trained on the first half of the classes and tested on the second, as Huang et al.
-(NIPS 2016) compare them. Rows of PDDM are ranked by its score S, the rows above them by Euclidean distance. No public
-reproduction of the PDDM rows is known.
+All rows use GoogLeNet with d = 128, trained on the first half of the classes and tested on the second, as in Huang et
+al. (NIPS 2016). Rows of PDDM are ranked by its score S, the others by Euclidean distance. No public reproduction of the
+PDDM rows is known.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Published:
     recalls: tuple[float, float, float, float]
     """R@1, 2, 4 and 8, in %."""
     confirmed: bool
-    """A second text prints the same numbers; else they come from one text and couldn't be checked."""
+    """Whether a second text prints the same numbers; others come from one text and couldn't be checked."""
 
 
 PUBLISHED = (
@@ -44,5 +44,5 @@ STRONGER = {
 
 
 def published_rows(dataset: str) -> list[Published]:
-    """The published rows of a data set, in the paper's order; none for another data set."""
+    """The published rows of a data set, in the paper's order; empty for a data set without published rows."""
     return [row for row in PUBLISHED if row.dataset == dataset]
