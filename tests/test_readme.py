@@ -1,4 +1,4 @@
-"""What README.md tells a reader to type is real: commands, flags, targets, files and code."""
+"""Everything that README.md tells a reader to type is real: commands, flags, targets, files and code."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from pathlib import Path
 import pytest
 import tyro
 
+import pddm_lab
 from pddm_lab import cli
 from pddm_lab.config import PRESETS
+from pddm_lab.dashboard_server import PAGES
 from pddm_lab.data.dataset import SOURCES
-from pddm_lab.data.sources.emoji import SOURCE as EMOJI
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+INLINE = re.findall(r"`((?:make|pddm-lab|papermill|bash) [^`]+)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
 COMMANDS = [
     words
-    for language, text in BLOCKS
-    if language == "bash"
+    for text in (*(text for language, text in BLOCKS if language == "bash"), *INLINE)
     for words in (shlex.split(line, comments=True) for line in text.splitlines())
     if words
 ]
 
 
 def _parsers() -> tyro.extras.SubcommandApp:
-    """The command line with nothing behind it: it takes the same words and does nothing."""
+    """A command line that takes the same words as the lab's and does nothing."""
 
     def hollow(app: tyro.extras.SubcommandApp) -> tyro.extras.SubcommandApp:
-        made = tyro.extras.SubcommandApp()
+        copy = tyro.extras.SubcommandApp()
         for name, spec in app._subcommands.items():
             if isinstance(spec.target, tyro.extras.SubcommandApp):
-                made.command(hollow(spec.target), name=name)
+                copy.command(hollow(spec.target), name=name)
             else:
-                made.command(name=name)(functools.wraps(spec.target)(lambda *_, **__: None))
-        return made
+                copy.command(name=name)(functools.wraps(spec.target)(lambda *_, **__: None))
+        return copy
 
     return hollow(cli.app)
 
@@ -59,7 +60,7 @@ def test_a_command_is_real(words: list[str]) -> None:
         assert (ROOT / arguments[0]).stat().st_mode & 0o100
 
 
-def test_there_are_commands() -> None:
+def test_every_program_is_mentioned() -> None:
     assert {words[0] for words in COMMANDS} == {"make", "pddm-lab", "papermill", "bash"}
 
 
@@ -77,23 +78,45 @@ def test_a_distance_for_another_library_works_as_shown() -> None:
     assert all(weight.grad is not None for weight in scope["loss"].parameters())  # type: ignore[attr-defined]
 
 
-def test_every_preset_and_data_set_is_told() -> None:
+def test_every_preset_and_data_set_has_a_row() -> None:
     for name in [*PRESETS, *SOURCES]:
         assert f"| `{name}` |" in README
 
 
 def test_the_picture_names_its_artists() -> None:
-    assert EMOJI.attribution in README
+    assert SOURCES["emoji"].attribution in README
 
 
-def test_files_that_are_named_exist() -> None:
-    tree = next(text for language, text in BLOCKS if not language and "dashboard/" in text)
-    for name in re.findall(r"^(\S+/)", tree, flags=re.MULTILINE):
+def test_named_files_and_folders_exist() -> None:
+    folders = re.findall(r"`((?:pddm_lab|dashboard|notebooks|tests)/[\w/]*)`", README)
+    assert {"pddm_lab/", "dashboard/", "notebooks/", "tests/"} <= set(folders)
+    for name in folders:
         assert (ROOT / name).is_dir(), name
-    for name in re.findall(r"`((?:pddm_lab|tests|notebooks|\.\w+)[\w./-]*\.\w+)`", README):
+    for name in re.findall(r"`((?:pddm_lab|dashboard|tests|notebooks|\.\w+)[\w./-]*\.\w+)`", README):
         assert (ROOT / name).exists(), name
-    for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README):
-        assert (ROOT / picture).is_file(), picture
+    for name in re.findall(r"\]\(([^)]+)\)", README):
+        assert name.startswith("https://") or (ROOT / name).is_file(), name
+
+
+def test_every_notebook_and_page_has_a_row() -> None:
+    rows = "\n".join(line.split("|")[1] for line in README.splitlines() if line.startswith("|"))
+    for path in (ROOT / "notebooks").glob("*.py"):
+        assert f"`{path.stem}`" in rows, path.stem
+    for page in PAGES.values():
+        assert f" {page.title} " in rows, page.title
+
+
+def test_the_public_names_it_uses_exist() -> None:
+    names = re.findall(
+        r"pddm_lab\.([A-Za-z]\w*)[(.]", "".join(text for language, text in BLOCKS if language == "python")
+    )
+    assert {"Run", "TrainConfig", "train"} <= set(names)
+    for name in names:
+        assert hasattr(pddm_lab, name), name
+
+
+def test_it_has_at_most_150_lines() -> None:
+    assert len(README.splitlines()) <= 150
 
 
 def test_conda_users_find_the_environment() -> None:
