@@ -159,8 +159,7 @@ def take_screenshots(
         folder: for <page>.png and, in the dark theme, <page>-dark.png; created if missing.
         pages: names from `PAGES`.
         themes: light, dark, or both.
-        width: of the window, in pixels.
-        height: of the window, in pixels.
+        width, height: of the window, in pixels.
         full: take the whole page, however long, instead of the window's height.
 
     Raises:

@@ -82,23 +82,17 @@ def manifest(runs: Source, settings: Mapping[str, Any]) -> dict[str, Any]:
     made = datetime.now(UTC).isoformat(timespec="seconds")
     if isinstance(runs, Mapping):
         return plain({"made": made, "study": dict(runs), "settings": dict(settings)})
-    runs = runs if isinstance(runs, list) else [runs]
-    kept = ("name", "fingerprint", "items", "classes", "licence", "attribution")
-    return plain(
+    of_data = ("name", "fingerprint", "items", "classes", "licence", "attribution")
+    details = [
         {
-            "made": made,
-            "runs": [
-                {
-                    "name": run.name,
-                    "created": run.info["created"],
-                    "best_step": run.info.get("best_step"),
-                    "versions": run.info.get("versions"),
-                    "config": run.config.to_dict(),
-                    "notes": run.notes,
-                    "data": {key: run.info["dataset"].get(key) for key in kept},
-                }
-                for run in runs
-            ],
-            "settings": dict(settings),
+            "name": run.name,
+            "created": run.info["created"],
+            "best_step": run.info.get("best_step"),
+            "versions": run.info.get("versions"),
+            "config": run.config.to_dict(),
+            "notes": run.notes,
+            "data": {key: run.info["dataset"].get(key) for key in of_data},
         }
-    )
+        for run in (runs if isinstance(runs, list) else [runs])
+    ]
+    return plain({"made": made, "runs": details, "settings": dict(settings)})

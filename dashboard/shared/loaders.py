@@ -220,6 +220,3 @@ def protocol_size(run: Run, protocol: str) -> str:
         return pairs(run, protocol).size
     except LabError:
         return ""
-
-
-_stamp = stamp

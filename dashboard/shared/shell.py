@@ -88,18 +88,12 @@ def warn_of_missing_item(item: str) -> None:
     st.warning(f"The item “{plain(item)}” in this link isn't in this gallery.", icon=":material/link_off:")
 
 
-def chosen_run() -> Run | None:
-    """The run chosen in the sidebar; None if there are no runs."""
-    name = st.session_state.get("run")
-    return next((run for run in _openable() if run.name == name), None)
-
-
 def run_or_stop() -> Run:
-    """The chosen run; without one the page ends here and says what to do."""
-    run = chosen_run()
-    if run is None:
-        nothing("No runs yet", "Train one on the Runs page: it takes about a minute.", ":material/model_training:")
-    return run
+    """The run chosen in the sidebar; without any run the page ends here and says what to do."""
+    for run in _openable():
+        if run.name == st.session_state.get("run"):
+            return run
+    nothing("No runs yet", "Train one on the Runs page: it takes about a minute.", ":material/model_training:")
 
 
 def nothing(title: str, text: str, icon: str = ":material/hourglass_empty:") -> NoReturn:

@@ -109,5 +109,6 @@ _STYLE = """
 .pl-asking .pl-why{left:auto;top:auto;right:4px;bottom:4px}
 .pl-asking .pl-mark{right:4px;top:4px;width:15px;height:15px;font-size:9.5px}
 .pl-value{font-size:12px;display:flex;justify-content:space-between;font-variant-numeric:tabular-nums;white-space:nowrap}
+.pl-value sub{line-height:0}
 .pl-change{opacity:.72}
 """

@@ -152,7 +152,7 @@ def test_an_anchor_has_two_neighbourhoods(open_page, with_digits: Path, digits_r
     both = set(nearest[0]) & set(nearest[1])
     small = [set(ring["rows"]) for ring in content["panels"][0]["rings"] if ring["size"] == 6]
     assert set().union(*small) == both
-    assert f"**{len(both)} are the same**" in texts(app)
+    assert f"**{len(both)} of them are the same**" in texts(app)
     right = [int((gallery.items["class_name"][rows] == label).sum()) for rows in nearest]
     assert f"Of the anchor's class: {right[0]} left, {right[1]} right" in texts(app)
     shown = tiles(blocks(app, "near_By both")) if both else []
@@ -163,7 +163,7 @@ def test_an_anchor_has_two_neighbourhoods(open_page, with_digits: Path, digits_r
 
 def test_the_same_similarity_on_both_sides_has_one_neighbourhood(open_page, with_digits: Path) -> None:
     app = open_page("map", run="digits", colour="anchor", left="pddm", right="pddm", near="10")
-    assert "**10 are the same**" in texts(app)
+    assert "**10 of them are the same**" in texts(app)
     assert len(tiles(blocks(app, "near_By both"))) == 10
     assert "Only by" not in texts(app)
 
@@ -306,13 +306,8 @@ GOOD: dict[str, object] = {"hovered": 2, "picked": -1, "lasso": "1.2_3.4_5.6", "
 def test_messages_from_the_browser_are_checked() -> None:
     assert canvas.State.read(GOOD, 3) == canvas.State(2, -1, "1.2_3.4_5.6", "")
     bad: list[dict[str, object]] = [
-        {"hovered": 3},
-        {"picked": -2},
-        {"picked": "1"},
-        {"hovered": True},
-        {"lasso": None},
-        {"view": 7},
-    ]
+        {"hovered": 3}, {"picked": -2}, {"picked": "1"}, {"hovered": True}, {"lasso": None}, {"view": 7},
+    ]  # fmt: skip
     nothing: list[object] = [None, "x", {}, []]
     for sent in nothing + [GOOD | change for change in bad]:
         assert canvas.State.read(sent, 3) is None

@@ -73,15 +73,14 @@ class Panel {
     const { colours, hover, other, lasso, line, data } = this.map, lens = this.lens
     pen.setTransform(ratio, 0, 0, ratio, 0, 0)
     pen.clearRect(0, 0, width, height)
-    const at = (row) => lens.pixel(this.points.places[2 * row], this.points.places[2 * row + 1])
     for (const { rows, colour, shape, size } of this.spec.rings) {
-      for (const row of rows) drawMark(pen, at(row), shape, size, colour, colours.background)
+      for (const row of rows) drawMark(pen, this.pixelOf(row), shape, size, colour, colours.background)
     }
     for (const shape of data.anchor >= 0 ? ["cross", "circle"] : []) {
-      drawMark(pen, at(data.anchor), shape, 7, colours.text, colours.background)
+      drawMark(pen, this.pixelOf(data.anchor), shape, 7, colours.text, colours.background)
     }
     for (const row of [hover, other]) {
-      if (row >= 0) drawMark(pen, at(row), "circle", 9, colours.text, colours.background)
+      if (row >= 0) drawMark(pen, this.pixelOf(row), "circle", 9, colours.text, colours.background)
     }
     const closed = lasso?.panel === this.number ? lasso.corners.map((corner) => lens.pixel(...corner)) : []
     const drawing = line?.panel === this ? line.pixels : closed
@@ -96,6 +95,10 @@ class Panel {
     pen.stroke()
     pen.setLineDash([])
     pen.globalAlpha = 1
+  }
+
+  pixelOf(row) {
+    return this.lens.pixel(this.points.places[2 * row], this.points.places[2 * row + 1])
   }
 
   hit([px, py], reach = 9) {
@@ -339,7 +342,7 @@ class MapView {
     } else parts.unshift(element("span", "wait"))
     tip.dataset.row = description ? row : ""
     tip.replaceChildren(...parts)
-    const [px, py] = panel.lens.pixel(panel.points.places[2 * row], panel.points.places[2 * row + 1])
+    const [px, py] = panel.pixelOf(row)
     const [stage, box] = [panel.stage.getBoundingClientRect(), this.box.getBoundingClientRect()]
     const x = stage.left - box.left + px, y = stage.top - box.top + py
     tip.style.left = `${x + 16 + tip.offsetWidth > box.width ? x - 16 - tip.offsetWidth : x + 16}px`
@@ -349,7 +352,7 @@ class MapView {
   // Returns whether the key has a function here.
   key(panel, key) {
     this.byKey = true
-    const around = this.hover >= 0 ? this.pixelOf(panel, this.hover) : undefined
+    const around = this.hover >= 0 ? panel.pixelOf(this.hover) : undefined
     if (key in STEPS) this.step(panel, ...STEPS[key])
     else if (key === "Enter" || key === " ") this.pick(this.hover)
     else if (key === "+" || key === "=") panel.zoom(0.8, around)
@@ -362,16 +365,12 @@ class MapView {
     return true
   }
 
-  pixelOf(panel, row) {
-    return panel.lens.pixel(panel.points.places[2 * row], panel.points.places[2 * row + 1])
-  }
-
   step(panel, dx, dy) {
     const lens = panel.lens
     const from = this.hover >= 0 ? this.hover : this.data.anchor
     const row = from >= 0 ? panel.points.toward(from, dx, dy) : panel.points.nearest(lens.x, lens.y, 4 * GRID)
     if (row < 0) return
-    const [px, py] = this.pixelOf(panel, row), [x, y] = [panel.points.places[2 * row], panel.points.places[2 * row + 1]]
+    const [px, py] = panel.pixelOf(row), [x, y] = [panel.points.places[2 * row], panel.points.places[2 * row + 1]]
     if (px < 20 || py < 20 || px > lens.width - 20 || py > lens.height - 20) this.look(panel, { x, y, span: lens.span })
     this.point(panel, row)
   }

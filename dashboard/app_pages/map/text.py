@@ -128,6 +128,6 @@ def around_words(scene: Scene, around: pd.DataFrame) -> str:
     return (
         f"The rings mark the {scene.choices[0].near} nearest to the anchor: left by {names[0]}, right by {names[1]}. "
         f"{'' if all(SIMILARITIES[choice.by].is_network for choice in scene.choices) else circle}"
-        f"**{int((near[0] & near[1]).sum())} are the same**; larger rings mark those that only one of them has. "
+        f"**{int((near[0] & near[1]).sum())} of them are the same**; larger rings mark those that only one has. "
         f"Of the anchor's class: {right[0]} left, {right[1]} right. Click another item to make it the anchor."
     )

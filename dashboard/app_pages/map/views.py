@@ -31,20 +31,13 @@ def maps(scene: Scene, panels: list[canvas.Panel], around: pd.DataFrame | None) 
         description = canvas.Description(row, item, scene.first.gallery.thumb(row), text.describe(scene, row))
     layout = scene.first.layout
     canvas.draw(
-        panels,
-        layout.names,
-        layout.labels,
-        key="map",
+        panels, layout.names, layout.labels, key="map", linked=not scene.of_two_runs,
         scope=" ".join([scene.first.protocol, *(of.run.name for of in scene.different)]),
-        linked=not scene.of_two_runs,
-        context=f"{scene.choices} {scene.anchor}",
-        on_change=partial(_receive, scene),
-        lasso=str(scene.lasso or ""),
-        view=st.query_params.get("view", ""),
+        context=f"{scene.choices} {scene.anchor}", on_change=partial(_receive, scene),
+        lasso=str(scene.lasso or ""), view=st.query_params.get("view", ""), description=description,
         anchor=scene.anchor if scene.colour == "anchor" or scene.picked is not None else -1,
-        description=description,
         shown=rows_by_id(scene, _pages(scene)[1] if around is None else around["row"]),
-    )
+    )  # fmt: skip
 
 
 def _receive(scene: Scene, state: canvas.State) -> None:
@@ -68,24 +61,17 @@ def _keep(**choices: str) -> None:
             st.query_params.pop(name, None)
 
 
+HOW_TO = {
+    "Click": "pick an item", "Drag": "move the map", "Wheel, + −": "zoom", "Shift + drag, L": "lasso",
+    "V": "select the items in view", "Double click, 0": "show all", "Arrow keys": "move between items",
+    "Enter": "pick the item", "Escape": "clear the selection",
+}  # fmt: skip
+
+
 def how_to() -> None:
     """What the pointer and the keys do on a map; shown while no item is picked."""
     st.markdown("**No item is picked**")
-    st.html(
-        cards.facts(
-            {
-                "Click": "pick an item",
-                "Drag": "move the map",
-                "Wheel, + −": "zoom",
-                "Shift + drag, L": "lasso",
-                "V": "select the items in view",
-                "Double click, 0": "show all",
-                "Arrow keys": "move between items",
-                "Enter": "pick the item",
-                "Escape": "clear the selection",
-            }
-        )
-    )
+    st.html(cards.facts(HOW_TO))
 
 
 def item_card(scene: Scene) -> None:
@@ -126,7 +112,7 @@ def _tiles(scene: Scene, title: str, near: pd.DataFrame, at: int) -> None:
     near = near.rename(columns={f"value_{at}": "value", f"rank_{at}": "rank"}).sort_values("rank")
     near["rank_change"] = near[f"rank_{1 - at}"] - near["rank"]
     right = int((near["class_name"] == scene.anchor_class).sum())
-    st.markdown(f"**{title}** :gray[· {len(near)}, {right} of them of its class]")
+    st.markdown(f"**{title}** :gray[· {len(near)}, {right} of its class]")
     images = loaders.thumbs(scene.first.gallery, near["row"])
     grid = cards.retrieval_grid(near, images, scene.choices[at].by, right_class=scene.anchor_class)
     picture_grid.pictures(grid, f"near_{title}")

@@ -198,14 +198,9 @@ def flow(responses: list[Response], protocol: str, shortlist: int) -> None:
         table, names = one.result.table, one.result.similarities
         first = table[(table[[f"{name}_rank" for name in names]] <= top).any(axis=1)]
         figure = figures.rank_flow(
-            table,
-            names,
-            right_class=one.query.class_name,
-            images=loaders.thumbs(one.gallery, first["row"]),
-            top=top,
-            highlighted=st.query_params.get("why", ""),
-            title=one.run.name if len(responses) > 1 else "",
-        )
+            table, names, right_class=one.query.class_name, images=loaders.thumbs(one.gallery, first["row"]), top=top,
+            highlighted=st.query_params.get("why", ""), title=one.run.name if len(responses) > 1 else "",
+        )  # fmt: skip
         key = f"flow_{one.run.name}"
 
         def click(key: str = key, run: str = "" if one is responses[0] else one.run.name) -> None:
@@ -258,15 +253,11 @@ def why(responses: list[Response], protocol: str, shortlist: int) -> None:
         rank = int(places[0]) if len(places) else -1
         for label, shortcut, to in (("Previous result", "J", rank - 1), ("Next result", "K", rank + 1)):
             inside = 0 <= to < len(ranked)
+            result = str(ranked["id"].iloc[to]) if inside else ""
             st.button(
-                label,
-                shortcut=shortcut,
-                key=label.partition(" ")[0].lower() + "_result",
-                on_click=explain,
-                args=(str(ranked["id"].iloc[to]) if inside else "", "" if one is responses[0] else one.run.name),
-                disabled=not inside,
-                help="By PDDM's ranking",
-            )
+                label, shortcut=shortcut, key=label.partition(" ")[0].lower() + "_result", help="By PDDM's ranking",
+                on_click=explain, args=(result, "" if one is responses[0] else one.run.name), disabled=not inside,
+            )  # fmt: skip
     answer = data.why(one.run, protocol, one.feature, row)
     explanation, query = answer.explanation, one.query.item or OWN
     pictures = answer.images | {item: loaders.picture(one.run, item) or one.gallery.thumb(row)}

@@ -110,8 +110,8 @@ def density_in_words(results: Mapping[str, ByDensity]) -> list[str]:
             else f"{title}: these classes do not show that sparse items need a separate threshold."
         )
         paragraphs.append(
-            f"**{summary}** It accepts {_percent(dense['tpr'])} of the positive pairs in the dense third and "
-            f"{_percent(sparse['tpr'])} in the sparse third, and {_percent(dense['fpr'], 2)} and "
+            f"**{summary}** The shared threshold accepts {_percent(dense['tpr'])} of the positive pairs in the dense "
+            f"third and {_percent(sparse['tpr'])} in the sparse third, and {_percent(dense['fpr'], 2)} and "
             f"{_percent(sparse['fpr'], 2)} of the negative pairs. A separate threshold would accept "
             f"{_percent(sparse['own_tpr'])} of the positive pairs in the sparse third: a change of {_points(cost)} "
             f"(95 % interval {_points(low, '')} to {_points(high)})."
