@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -21,7 +22,8 @@ MODEL = "model.safetensors"
 def stamp(path: Path) -> Stamp:
     """When a file, or each file in a folder, last changed. Of many files a digest: keys are hashed at every call."""
     times = []
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+    files: list[Any] = sorted(os.scandir(path), key=lambda file: file.name) if path.is_dir() else [path]
+    for file in files:
         try:
             times.append((file.name, file.stat().st_mtime_ns))
         except OSError:
