@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pddm_lab.analysis.calibration import Calibration, calibrate, chance, first_half, reliability, weights
+from pddm_lab.analysis.calibration import Calibration, calibrate, first_half, probability, reliability, weights
 from pddm_lab.metrics.density import DENSITIES
 
 
@@ -16,7 +16,7 @@ def made(pairs: int, curve: tuple[float, float], shifts: tuple[float, float, flo
     """Pairs that are positive with the chance a logistic curve gives, and scores that are moved from third to third."""
     random = np.random.default_rng(0)
     score, density = random.normal(size=pairs), random.integers(0, 3, pairs)
-    positive = random.random(pairs) < chance(curve, score)
+    positive = random.random(pairs) < probability(curve, score)
     score += np.array(shifts)[density]
     label = random.integers(0, 40, pairs)
     other = (label + 2 * random.integers(1, 20, pairs)) % 40
@@ -57,12 +57,12 @@ def test_a_score_that_means_something_else_in_sparse_regions_is_found_out() -> N
     assert found.thirds["dense"].error > 0.1 > found.maps["platt"].error
 
 
-def test_no_class_is_both_fitted_and_judged() -> None:
+def test_no_class_is_both_fitted_and_evaluated() -> None:
     pairs = made(4000, (2.0, -1.0))
     found = calibrated(pairs, 0.5)
     half = set(first_half(np.arange(40), 0).tolist())
     sides = [(row.label_a in half) + (row.label_b in half) for row in pairs.itertuples()]
-    assert (found.fitted, found.judged, found.total) == (sides.count(2), sides.count(0), 4000)
+    assert (found.fitted, found.evaluated, found.total) == (sides.count(2), sides.count(0), 4000)
     assert found.classes == (20, 20) and len(half) == 20
 
 

@@ -42,7 +42,7 @@ def test_reliability_and_chances_are_those_measured() -> None:
     diagram = figures.reliability_diagram({"pddm": found}, "isotonic")
     assert np.allclose(np.array(diagram.data[0].x, dtype=float), found.maps["isotonic"].predicted, atol=1e-5)
     assert figures.reliability_diagram({"pddm": found}, log=True).layout.xaxis.type == "log"
-    curves = figures.chance_by_density(found)
+    curves = figures.probability_by_density(found)
     assert [trace.name for trace in curves.data] == ["all pairs", "dense", "middle", "sparse"]
     crossing = np.interp(50, np.array(curves.data[1].y, dtype=float), np.array(curves.data[1].x, dtype=float))
     assert crossing == pytest.approx(found.even("dense"), abs=0.05)

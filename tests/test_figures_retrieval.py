@@ -127,12 +127,12 @@ def test_extremes_are_the_ends_of_a_sorted_column() -> None:
     assert len(extremes(features[:2], 0, 3)[0]) == 2
 
 
-def test_an_explanation_is_told_in_sentences(why: Explanation) -> None:
+def test_an_explanation_becomes_sentences(why: Explanation) -> None:
     first, second, third = why.sentences()
     largest = np.sort(why.distance_shares)[::-1].cumsum()
-    assert first == f"D is {why.distance:.2f}; {int((largest < 0.5).sum()) + 1} of 6 dimensions hold half of D²."
-    taken = f"{'take away' if why.score < why.score_of_equals else 'add'} {abs(why.score - why.score_of_equals):.2f}"
+    assert first == f"D is {why.distance:.2f}; {int((largest < 0.5).sum()) + 1} of 6 dimensions make up half of D²."
+    taken = f"{'subtract' if why.score < why.score_of_equals else 'add'} {abs(why.score - why.score_of_equals):.2f}"
     assert taken in second
-    assert f"{abs(why.gain):.2f} {'more' if why.gain >= 0 else 'less'} similar" in third
+    assert f"{abs(why.gain):.2f} {'higher' if why.gain >= 0 else 'lower'} than that" in third
     same = explain(np.eye(6)[0], np.eye(6)[0], PDDM(6))
-    assert same.sentences() == ["Both have the same features, so that D is 0."]
+    assert same.sentences() == ["Both have the same features, so D is 0."]

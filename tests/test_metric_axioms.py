@@ -77,7 +77,7 @@ def test_a_planted_triangle_violation_is_found_and_shown_first() -> None:
     assert {*triangles.worst[0][[0, 2]]} == {0, 3} and triangles.worst[0][1] == 2  # slack 4 + 49 - 81
     assert sorted(triangles.worst_scores[0]) == [-81, -49, -4]
     assert triangles.needed == pytest.approx(81 - 49 - 4)
-    # Friends within 1.5: 0-1, 1-2. Their one chain ends 4 apart.
+    # Accepted within 1.5: 0-1, 1-2. Their one chain ends 4 apart.
     assert (axioms.chains.possible, axioms.chains.chains, axioms.chains.broken, axioms.chains.violated) == (1, 1, 1, 1)
     assert axioms.chains.worst[0].tolist() == [0, 1, 2]
 

@@ -1,14 +1,15 @@
-"""Pictures that a data set holds twice: within a split, and across splits, where they make numbers look better.
+"""Duplicates and near-duplicates among the pictures of a data set, within a split and across splits.
 
-Every picture is compared with every other one by its pixels alone, never by the features that are under audit: what a
-network fails to see alike would be missed. A print is the picture at 16 x 16 in RGB. The likeness of two prints a, b is
-Lin's concordance, 1 - |a - b|^2 / (|a - m_a|^2 + |b - m_b|^2 + n (m_a - m_b)^2), m the mean: 1 for the same pixels, 0
-for unrelated ones. Unlike a plain correlation it also falls where brightness, contrast or colour differ. Each picture
-is compared in its mirror image too. Pictures of one thumbnail, byte for byte, are identical; the files can confirm it.
+Across splits they make metrics look better than they are. Every picture is compared with every other one by its pixels
+alone, not by the features under audit: a network's mistakes would hide duplicates. A print is the picture at 16 x 16 in
+RGB. The likeness of two prints a, b is Lin's concordance, 1 - |a - b|^2 / (|a - m_a|^2 + |b - m_b|^2 + n (m_a - m_b)^2)
+with the means m: 1 for the same pixels, 0 for unrelated ones. Unlike a correlation it also decreases if brightness,
+contrast or colour differ. The mirror image is compared too. Pictures with the same thumbnail, byte for byte, count as
+identical; the files can confirm it.
 
-Measured on copies of 400 emoji and 400 photos of groceries: 0.95 finds all that were encoded anew, halved in size, cut
-by 1 % on each side or robbed of 15 % of contrast, 93 % and 99 % of those 10 % brighter, 80 % of those cut by 3 %; one
-cut by 5 % it finds rarely. Among the grocery photos themselves it finds 21 pairs, all of one class, one moment apart.
+Measured on copies of 400 emoji and 400 photos of groceries: 0.95 finds all copies that were re-encoded, halved in size,
+cropped by 1 % on each side or reduced in contrast by 15 %, 93 % and 99 % of those 10 % brighter, 80 % of those cropped
+by 3 %, and few cropped by 5 %. Among the grocery photos it finds 21 pairs, each of one class and taken moments apart.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +30,19 @@ from PIL import Image
 
 from pddm_lab.data.images import open_image
 from pddm_lab.errors import DataError
+from pddm_lab.progress import Progress
 
 if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
 
 SIDE = 16
-"""Pixels a side of a print."""
+"""Width and height of a print in pixels."""
 LEAST_LIKENESS = 0.9
-"""Likeness from which on a pair is kept."""
+"""Smallest likeness of a pair that is kept."""
 NEAR_DUPLICATE = 0.95
-"""Likeness from which on a pair counts as near-duplicate unless a user chooses otherwise."""
+"""Default for the smallest likeness of near-duplicates."""
 MOST = 200_000
-"""Most pairs that are kept, the most alike ones."""
+"""Most pairs that are kept: the most similar ones."""
 KINDS = {"identical": "Identical", "near": "Near", "mirrored": "Mirrored"}
 SPLITS = {
     "train": "training items",
@@ -49,13 +51,10 @@ SPLITS = {
     "unseen_query": "unseen queries",
     "unseen_gallery": "unseen gallery",
 }
-"""Where an item is, in the order tables use. The galleries of the known classes are what trained."""
-_MIRROR_GAIN = 0.01  # by which a mirror image must be more alike: a symmetric picture is its own
+"""Splits in the order of tables. The galleries of the known classes are the training items."""
+_MIRROR_GAIN = 0.01  # how much more similar a mirror image must be: a symmetric picture is its own mirror image
 _ROWS = 256  # read at a time
 _CELLS = 4_000_000  # pairs compared at a time: some arrays of 16 MB
-
-Progress = Callable[[int, int, str], None]
-"""Called with how many are done, of how many, and what they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +64,7 @@ class Pictures:
     items: pd.DataFrame
     """id, label, class_name, split (a key of `SPLITS`), protocol, row (in its gallery)."""
     prints: UInt8[np.ndarray, "items side side 3"]
-    """None of them where only identical pictures are looked for."""
+    """Empty if only identical pictures are searched for."""
     keys: list[bytes]
     """A digest of each thumbnail."""
 
@@ -75,13 +74,13 @@ class Pictures:
 
 @dataclass(frozen=True, eq=False)
 class DuplicatePairs:
-    """Pairs of pictures that are alike."""
+    """Pairs of duplicates and near-duplicates."""
 
     pairs: pd.DataFrame
-    """a, b (rows of `Pictures`, a < b), likeness, kind (a key of `KINDS`), same_label. Identical ones come
-    first, then the most alike."""
+    """a, b (rows of `Pictures`, a < b), likeness, kind (a key of `KINDS`), same_label; identical ones first, then by
+    likeness."""
     least: float
-    """Likeness from which on pairs are listed; 1 where only identical ones were looked for."""
+    """Smallest likeness of the pairs; 1 if only identical ones were searched for."""
     left_out: int
     """Pairs of at least that likeness beyond `MOST`."""
 
@@ -89,25 +88,25 @@ class DuplicatePairs:
 def read_pictures(
     galleries: Mapping[str, Gallery], prints: bool = True, *, progress: Progress | None = None
 ) -> Pictures:
-    """Prints and digests of all items of a run's galleries, from their thumbnails.
+    """Read prints and digests of all items of a run's galleries from their thumbnails.
 
     Args:
         galleries: by protocol.
-        prints: without them only identical thumbnails can be found, at a fraction of the time.
+        prints: False to find only identical thumbnails, in a fraction of the time.
         progress: called with (pictures read, pictures, "pictures").
     """
-    found: list[np.ndarray] = []
+    all_prints: list[np.ndarray] = []
     keys: list[bytes] = []
     total = sum(len(gallery) for gallery in galleries.values())
     with ThreadPoolExecutor(4) as pool:  # decoders release the interpreter
         for gallery in galleries.values():
             for start in range(0, len(gallery), _ROWS):
                 thumbs = [gallery.thumb(row) for row in range(start, min(start + _ROWS, len(gallery)))]
-                found += pool.map(print_of, thumbs) if prints else []
+                all_prints += pool.map(print_of, thumbs) if prints else []
                 keys += [hashlib.blake2b(thumb, digest_size=16).digest() for thumb in thumbs]
                 if progress:
                     progress(len(keys), total, "pictures")
-    return Pictures(items_of(galleries), np.array(found, dtype=np.uint8).reshape(-1, SIDE, SIDE, 3), keys)
+    return Pictures(items_of(galleries), np.array(all_prints, dtype=np.uint8).reshape(-1, SIDE, SIDE, 3), keys)
 
 
 def items_of(galleries: Mapping[str, Gallery]) -> pd.DataFrame:
@@ -140,18 +139,18 @@ def print_of(thumb: bytes) -> UInt8[np.ndarray, "side side 3"]:
 def find_duplicates(
     pictures: Pictures, least: float = LEAST_LIKENESS, *, most: int = MOST, progress: Progress | None = None
 ) -> DuplicatePairs:
-    """Every pair of pictures of at least a likeness, plain or mirrored: all pairs are compared.
+    """Find every pair of pictures of at least a likeness, plain or mirrored, by comparing all pairs.
 
     Args:
-        pictures: to compare; 10 000 take some seconds, ten times as many a hundred times as long.
-        least: likeness; 1: only look for identical thumbnails.
+        pictures: to compare; 10,000 take some seconds, and the time grows with the square of their number.
+        least: smallest likeness; 1: search for identical thumbnails only.
         most: pairs to keep.
         progress: called with (pairs compared, pairs, "pairs").
     """
     count = len(pictures)
     keys = pd.factorize(np.array(pictures.keys, dtype=object))[0] if count else np.empty(0, np.int64)
     identical, left_out = _identical(keys, most)
-    found = [identical]
+    parts = [identical]
     if least < 1 and len(pictures.prints):
         points = pictures.prints.reshape(count, -1).astype(np.float32) / 255
         mirrored = np.ascontiguousarray(pictures.prints[:, :, ::-1]).reshape(count, -1)
@@ -162,11 +161,11 @@ def find_duplicates(
             part = slice(start, min(start + step, count))
             mine = slice(part.start, None)
             base = spreads[part, None] + spreads[None, mine] + (means[part, None] - means[None, mine]) ** 2
-            base += 1e-6  # one plain colour has no spread
-            apart = squares[part, None] + squares[None, mine]
+            base += 1e-6  # a picture of one colour has no spread
+            separate = squares[part, None] + squares[None, mine]
             width = 2 / points.shape[1]
-            plain = 1 - (apart - points[part] @ points[mine].T * width) / base
-            turned = 1 - (apart - (mirrored[part].astype(np.float32) / 255) @ points[mine].T * width) / base
+            plain = 1 - (separate - points[part] @ points[mine].T * width) / base
+            turned = 1 - (separate - (mirrored[part].astype(np.float32) / 255) @ points[mine].T * width) / base
             likeness = np.maximum(plain, turned)
             row, column = np.nonzero(likeness >= least)
             above = column > row  # both count from the first of this part
@@ -174,14 +173,14 @@ def find_duplicates(
             pairs = pd.DataFrame({"a": row + start, "b": column + start, "likeness": likeness[row, column].clip(max=1)})
             mirror = turned[row, column] > plain[row, column] + _MIRROR_GAIN
             pairs["kind"] = np.where(mirror, "mirrored", "near")
-            found.append(pairs[keys[pairs["a"]] != keys[pairs["b"]]])
-            if sum(map(len, found)) > 2 * most:
-                found, dropped = _strongest(found, most)
+            parts.append(pairs[keys[pairs["a"]] != keys[pairs["b"]]])
+            if sum(map(len, parts)) > 2 * most:
+                parts, dropped = _strongest(parts, most)
                 left_out += dropped
             if progress:
                 done = part.stop * (2 * count - part.stop - 1) // 2
                 progress(done, math.comb(count, 2), "pairs")
-    kept, dropped = _strongest(found, most)
+    kept, dropped = _strongest(parts, most)
     labels = pictures.items["label"].to_numpy()
     order = {"by": ["alike", "likeness", "a", "b"], "ascending": [True, False, True, True], "ignore_index": True}
     pairs = kept[0].assign(alike=kept[0]["kind"] != "identical").sort_values(**order).drop(columns="alike")
@@ -190,7 +189,7 @@ def find_duplicates(
 
 
 def _identical(keys: np.ndarray, most: int) -> tuple[pd.DataFrame, int]:
-    """Pairs of equal keys, and how many of them are too many to keep."""
+    """Pairs of equal keys, and how many of them are beyond `most`."""
     order = np.argsort(keys, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(keys[order])) + 1) if len(keys) else []
     ends, count, total = [np.empty((0, 2), dtype=np.int64)], 0, 0
@@ -204,8 +203,8 @@ def _identical(keys: np.ndarray, most: int) -> tuple[pd.DataFrame, int]:
     return pd.DataFrame({"a": both[:, 0], "b": both[:, 1], "likeness": 1.0, "kind": "identical"}), total - count
 
 
-def _strongest(found: list[pd.DataFrame], most: int) -> tuple[list[pd.DataFrame], int]:
-    every = pd.concat(found, ignore_index=True)
+def _strongest(parts: list[pd.DataFrame], most: int) -> tuple[list[pd.DataFrame], int]:
+    every = pd.concat(parts, ignore_index=True)
     if len(every) <= most:
         return [every], 0
     rank = every["likeness"] + (every["kind"] == "identical")
@@ -213,7 +212,7 @@ def _strongest(found: list[pd.DataFrame], most: int) -> tuple[list[pd.DataFrame]
 
 
 def across_splits(items: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of each two splits: split_a, split_b, pairs, one column per kind, conflicts (labels differ), items.
+    """Pairs by the splits of both items: split_a, split_b, pairs, a column per kind, conflicts (labels differ), items.
 
     Args:
         items: with a column split.
@@ -237,7 +236,7 @@ def across_splits(items: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def groups_of(count: int, pairs: pd.DataFrame) -> Int[np.ndarray, " items"]:
-    """The connected component of each item, numbered from 0: chains of pairs join, though their ends may be less alike.
+    """The connected component of each item, numbered from 0; the ends of a chain of pairs may be less similar.
 
     Args:
         count: items.
@@ -251,14 +250,14 @@ def groups_of(count: int, pairs: pd.DataFrame) -> Int[np.ndarray, " items"]:
 
 
 def compare_files(root: str | Path, first: str, second: str) -> str:
-    """What the files say of two items whose thumbnails are identical.
+    """Compare the files of two items whose thumbnails are identical.
 
     Returns:
-        "same file" (byte for byte), "same pixels", "same thumbnail only", or "" where the files aren't here.
+        "same file" (byte for byte), "same pixels", "same thumbnail only", or "" if a file is missing.
     """
     folder = Path(root).resolve()
     files = [(folder / name).resolve() for name in (first, second)]
-    # An id comes from a file: it must not lead out of the data set's folder.
+    # Ids come from a file: they must not lead out of the data set's folder.
     if not root or not all(file.is_relative_to(folder) and file.is_file() for file in files):
         return ""
     if files[0].stat().st_size == files[1].stat().st_size and files[0].read_bytes() == files[1].read_bytes():

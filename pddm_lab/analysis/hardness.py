@@ -1,4 +1,4 @@
-"""What mined quadruplets tell: how hard they were, which classes are confused, whose label looks wrong."""
+"""What mined quadruplets show: how hard they were, which classes are confused, and whose label looks wrong."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEAST_MET = 12
-"""Classmates met before an item can be suspected."""
+"""Fewest classmates met before an item can be suspected."""
 
 
 def through_training(mined: Mined, rows: NDArray[np.intp], points: int = 100) -> pd.DataFrame:
-    """How hard quadruplets were, step by step: one row per group of steps.
+    """How hard quadruplets were during training: one row per group of steps.
 
     Args:
         mined: of a run.
@@ -28,8 +28,8 @@ def through_training(mined: Mined, rows: NDArray[np.intp], points: int = 100) ->
 
     Returns:
         step (the group's first), width (steps of a group), count, violated_ik, violated_jl (shares); for each S, D and
-        slack its quantiles <name>_10, _50 and _90; same_j, same_k: shares in which Euclidean mining takes the same j
-        and k, of those where that is known, NaN where it is of none.
+        slack the quantiles <name>_10, _50 and _90; same_j, same_k: shares in which Euclidean mining chooses the same j
+        and k, among those where it was logged; NaN if it never was.
     """
     step = mined.step[rows]
     span = int(step.max() - step.min()) + 1 if len(step) else 1
@@ -45,8 +45,8 @@ def through_training(mined: Mined, rows: NDArray[np.intp], points: int = 100) ->
         table[f"violated_{hinge}"] = means(mined.values[f"slack_{hinge}"][rows] > 0)
     for name in VALUES:
         of_groups = np.split(mined.values[name][rows], starts[1:])
-        found = [np.quantile(values, (0.1, 0.5, 0.9)) for values in of_groups if len(values)]
-        table |= dict(zip((f"{name}_10", f"{name}_50", f"{name}_90"), np.reshape(found, (-1, 3)).T, strict=True))
+        quantiles = [np.quantile(values, (0.1, 0.5, 0.9)) for values in of_groups if len(values)]
+        table |= dict(zip((f"{name}_10", f"{name}_50", f"{name}_90"), np.reshape(quantiles, (-1, 3)).T, strict=True))
     known = means(mined.ends["e_i"][rows] >= 0)
     for end in "jk":
         table[f"same_{end}"] = means(mined.same(end)[rows]) / np.where(known > 0, known, np.nan)
@@ -54,13 +54,13 @@ def through_training(mined: Mined, rows: NDArray[np.intp], points: int = 100) ->
 
 
 def agreement(mined: Mined, rows: NDArray[np.intp]) -> dict[str, float]:
-    """Shares of quadruplets in which Euclidean mining takes the same j, and the same k; empty where none is known."""
+    """Shares of quadruplets in which Euclidean mining chooses the same j, and the same k; empty if not logged."""
     known = rows[mined.ends["e_i"][rows] >= 0]
     return {end: float(mined.same(end)[known].mean()) for end in "jk"} if len(known) else {}
 
 
 def confusions(mined: Mined, rows: NDArray[np.intp]) -> pd.DataFrame:
-    """How often a class gave the hard negatives of another: one row per pair of classes that occurs, the most first.
+    """How often a class gave another its hard negatives: one row per pair of classes, the most frequent first.
 
     Every quadruplet counts twice: k for i, and l for j.
 
@@ -88,7 +88,7 @@ def confusions(mined: Mined, rows: NDArray[np.intp]) -> pd.DataFrame:
 
 
 def mutual(table: pd.DataFrame) -> pd.DataFrame:
-    """Confusions of both directions in one row per two classes, the most violated first, then the most frequent.
+    """Confusions in both directions, one row per two classes, the most violated first, then the most frequent.
 
     Args:
         table: as `confusions` returns it.
@@ -110,32 +110,31 @@ def mutual(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def suspects(mined: Mined, rows: NDArray[np.intp], least_met: int = LEAST_MET) -> pd.DataFrame:
-    """Items whose label looks wrong: their classmates find them the least similar again and again, and a picture of
-    another class lies closer to them.
+    """Items whose label looks wrong: often their classmates' least similar positive, and closer to another class.
 
-    In a batch an item meets its classmates. Each of them picks the least similar of its own positives. A pick speaks
-    against the item if its hardest negative is more similar to it than that classmate. The score is the lower end of
-    the 95 % interval (Wilson) of the share of classmates met that did so: few meetings make a low score. An item that
-    is merely in bad company is met by few such picks: the bad one is picked instead.
+    In a batch an item meets its classmates. Each of them picks the least similar of its positives. A pick contradicts
+    the item's label if the item's hardest negative is more similar to it than that classmate. The score is the lower
+    end of the 95 % interval (Wilson) of the share of classmates met that contradict it: few meetings give a low score.
+    An item whose class merely contains a wrong one is rarely picked: the wrong one is picked instead.
 
-    Of a log with one quadruplet a batch it isn't known who met whom: there every appearance as i or j counts as met,
-    and speaks against the item if its negative is more similar than its positive.
+    A log with one quadruplet per batch doesn't show who met whom. There every appearance as i or j counts as met, and
+    contradicts the label if the item's negative is more similar than its positive.
 
     Args:
         mined: of a run.
-        rows: which, of one phase: all of its classes' or of its steps', so that it is known who met whom.
+        rows: all those of one phase, or of some of its classes or steps, so that it is known who met whom.
         least_met: items that met fewer classmates are left out.
 
     Returns:
-        id, class_name, met, against, share (against / met), score, named (the class whose pictures lay closer most
-        often), named_share (of `against`), the highest score first.
+        id, class_name, met, against, share (against / met), score, named (the class that was closer most often),
+        named_share (of `against`); the highest score first.
     """
     many = len(mined.items)
     met, item, named_by = _evidence(mined, rows)
     count = np.bincount(item, minlength=many)
     pairs, times = np.unique(item.astype(np.int64) * len(mined.classes) + named_by, return_counts=True)
     named, named_count = np.full(many, -1), np.zeros(many, dtype=np.int64)
-    ascending = np.argsort(times, kind="stable")  # the last one written to a place is the most frequent
+    ascending = np.argsort(times, kind="stable")  # the last value written to a place is the most frequent one
     named[pairs[ascending] // len(mined.classes)] = pairs[ascending] % len(mined.classes)
     named_count[pairs[ascending] // len(mined.classes)] = times[ascending]
     listed = ((met >= least_met) & (count > 0)).nonzero()[0]
@@ -156,39 +155,37 @@ def suspects(mined: Mined, rows: NDArray[np.intp], least_met: int = LEAST_MET) -
 
 
 def examples(mined: Mined, rows: NDArray[np.intp], classes: Iterable[str], count: int = 3) -> dict[str, list[str]]:
-    """Items by class that look most like it: those that their classmates speak against the least."""
+    """The most typical items of each class: those with the smallest share of contradicting classmates."""
     met, item, _ = _evidence(mined, rows)
     share = np.bincount(item, minlength=len(mined.items)) / np.maximum(met, 1)
-    found = {}
+    typical = {}
     for name in classes:
         places = ((mined.class_of == mined.classes.index(name)) & (met > 0)).nonzero()[0]
         best = places[np.lexsort((-met[places], share[places]))][:count]
-        found[name] = mined.items[best].tolist()
-    return found
+        typical[name] = mined.items[best].tolist()
+    return typical
 
 
 def mixed_up(
     mined: Mined, rows: NDArray[np.intp], pairs: Sequence[tuple[str, str]], count: int = 3
 ) -> dict[tuple[str, str], tuple[list[str], list[str]]]:
-    """Items of two classes that were the hard negatives of one another the most often, of each class in turn."""
+    """For each two classes, the items of either that were most often hard negatives of the other."""
     many, ends = len(mined.classes), {name: mined.ends[name][rows] for name in "ijkl"}
     own, other = np.concatenate([ends["i"], ends["j"]]), np.concatenate([ends["k"], ends["l"]])
     pair = mined.class_of[own].astype(np.int64) * many + mined.class_of[other]
-    found = {}
+    mixed = {}
     for a, b in pairs:
         first, second = mined.classes.index(a), mined.classes.index(b)
         items = [
             np.concatenate([own[pair == one * many + two], other[pair == two * many + one]])
             for one, two in ((first, second), (second, first))
         ]
-        found[a, b] = tuple(mined.items[pd.Series(of).value_counts().index[:count]].tolist() for of in items)
-    return found  # type: ignore[return-value]
+        mixed[a, b] = tuple(mined.items[pd.Series(of).value_counts().index[:count]].tolist() for of in items)
+    return mixed  # type: ignore[return-value]
 
 
 def _evidence(mined: Mined, rows: NDArray[np.intp]) -> tuple[NDArray, NDArray, NDArray]:
-    """How many classmates each item met, (items,), and of each time that speaks against one: the item, the class of the
-    negative that lay closer.
-    """
+    """How many classmates each item met, (items,), and of each contradiction the item and the closer class."""
     ends, values = ({name: codes[rows] for name, codes in of.items()} for of in (mined.ends, mined.values))
     i, j, k, l = (ends[name] for name in "ijkl")
     closer = {pair: values[f"s_{pair}"] > values["s_ij"] for pair in ("ik", "jl")}
@@ -201,8 +198,8 @@ def _evidence(mined: Mined, rows: NDArray[np.intp]) -> tuple[NDArray, NDArray, N
 
 
 def _classmates_met(mined: Mined, rows: NDArray[np.intp]) -> NDArray[np.int64]:
-    """How many classmates each item met in batches, counted anew in each batch; (items,)."""
-    both = rows[mined.both[rows]]  # j is an anchor there too
+    """How many classmates each item met, summed over batches; (items,)."""
+    both = rows[mined.both[rows]]  # there j is an anchor too
     anchor = np.concatenate([mined.ends["i"][rows], mined.ends["j"][both]])
     step = np.concatenate([mined.step[rows], mined.step[both]]).astype(np.int64)
     batch_class = step * len(mined.classes) + mined.class_of[anchor]

@@ -1,23 +1,24 @@
-"""What a similarity S is not: which axioms of a metric it breaks, how often and how far, on a gallery's own features.
+"""Which axioms of a metric a similarity S violates, how often and by how much, on a gallery's features.
 
-A metric D is symmetric, 0 between an item and itself and larger than 0 to any other, and never longer than a detour:
-D(i,k) <= D(i,j) + D(j,k). None of it is asked of S when it is trained. Here each is measured through the calls that
-mine, search and evaluate, on items and pairs that are drawn with a seed; every result says how many of how many.
+The axioms of a metric D are symmetry, identity (D is 0 between an item and itself, and larger between different items)
+and the triangle inequality: D(i,k) <= D(i,j) + D(j,k). Training doesn't require them of S. Here each is measured with
+the same calls as mining, search and evaluation, on items and pairs drawn with a seed.
 
-As a dissimilarity S enters as d = c - S with the smallest c that leaves no d seen below 0. For S = -D that is c = 0 and
-D itself; with a larger c any similarity keeps the triangle inequality, for d(i,j) + d(j,k) - d(i,k) grows with c.
+As a dissimilarity, S becomes d = c - S with the smallest c for which no measured d is below 0. For S = -D that is c = 0
+and D itself. With a larger c any similarity keeps the triangle inequality: d(i,j) + d(j,k) - d(i,k) grows with c.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+
+from pddm_lab.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,103 +27,106 @@ if TYPE_CHECKING:
     from pddm_lab.model.similarity import Similarity
 
 ROUNDING = 1e-3
-"""Share of the spread of S below which two scores count as equal: float32 and two ways to sum come to less."""
+"""Share of the spread of S below which two scores count as equal: float32 rounding stays below it."""
 TRIPLE_ITEMS = 240
-"""Items whose triples are all tried: 2.3 million."""
+"""Items whose triples are all checked: 2.3 million."""
 CHAINS = 20_000
-"""Most chains i ~ j ~ k that are tried."""
+"""Most chains i ~ j ~ k that are checked."""
 EXAMPLES = 24
 """Worst cases kept of each kind."""
 SLACK_EDGES = np.linspace(-8, 32, 401)
-"""Edges of the histogram of slack, in spreads of S; what lies outside is counted in the outermost bins."""
+"""Edges of the histogram of slack, in spreads of S; the outermost bins include everything beyond."""
 _CELLS = 40_000_000  # scores held at a time: 160 MB
-_ROWS = 16  # scored at a time: a tick of the progress
-_SYMMETRY_ITEMS = 128  # on either side: 16 384 pairs
-
-Progress = Callable[[int, int, str], None]
-"""Called with how many are done, of how many, and what they are."""
+_ROWS = 16  # scored at a time, between reports of progress
+_SYMMETRY_ITEMS = 128  # on each side: 16,384 pairs
 
 
 @dataclass(frozen=True)
 class PropertyCheck:
-    """One property of one similarity: whether it holds, the number that says so, and a sentence."""
+    """The check of one property of one similarity: whether it holds, the measured value, and a sentence."""
 
     similarity: str
     name: str
     """A key of the module's `PROPERTIES`."""
     holds: bool | None
-    """None: not asked of a metric either."""
+    """None if a metric needn't have the property either."""
     value: float
     scored: int
-    """Pairs, items or triples looked at."""
+    """Pairs, items or triples checked."""
     total: int
-    """How many there are."""
+    """All pairs, items or triples."""
     text: str
 
 
 PROPERTIES: dict[str, tuple[str, str]] = {
-    "symmetric": ("Symmetric", "S(a,b) = S(b,a): the largest difference found, as a share of the spread of S."),
+    "symmetric": ("Symmetry", "S(a,b) = S(b,a). Measured: the largest difference, as a share of the spread of S."),
     "self": (
-        "Same self-similarity",
-        "S(i,i) is one value for all items, as D(i,i) = 0: its range, in spreads of S.",
+        "Identity: one value",
+        "S(i,i) is the same for all items, as D(i,i) = 0 is. Measured: its range, in spreads of S.",
     ),
-    "closest": ("Closest to itself", "No other item is more similar to i than i itself: share of items that have one."),
-    "triangle": ("Triangle inequality", "d(i,k) ≤ d(i,j) + d(j,k): share of random triples that break it."),
+    "closest": (
+        "Identity: closest to itself",
+        "No other item is more similar to i than i itself. Measured: the share of items that have one.",
+    ),
+    "triangle": (
+        "Triangle inequality",
+        "d(i,k) ≤ d(i,j) + d(j,k). Measured: the share of random triples that violate it.",
+    ),
     "chains": (
-        "Triangle, friends of friends",
-        "The same where i~j and j~k are both accepted at 1 % FPR: share of such chains that break it.",
+        "Triangle inequality in chains",
+        "The same, where i~j and j~k are accepted at 1 % FPR. Measured: the share of such chains that violate it.",
     ),
     "transitive": (
-        "Friends' friends accepted",
-        "Where i~j and j~k are both accepted at 1 % FPR: share of such chains whose ends are not. A metric may fail "
-        "here too, but its ends lie within twice the threshold.",
+        "Transitivity",
+        "Where i~j and j~k are accepted at 1 % FPR, i~k is too. Measured: the share of such chains whose ends are not "
+        "accepted. A metric may fail here too, but its ends are within twice the threshold.",
     ),
 }
-"""What is asked of every similarity: a title, and what is measured."""
+"""What is checked of every similarity: a title, and how it is measured."""
 
 
 @dataclass(frozen=True, eq=False)
 class Symmetry:
-    """Both orders of the same pairs, and both ways to score them."""
+    """Differences between both orders of the same pairs, and between both ways to score them."""
 
     pairs: int
     pairs_largest: float
     """Largest |S(a,b) - S(b,a)| of `Similarity.pairs`."""
     pairs_mean: float
     matrix_largest: float
-    """Largest of `Similarity.matrix`."""
+    """Largest |S(a,b) - S(b,a)| of `Similarity.matrix`."""
     paths_largest: float
-    """Largest difference between the two ways."""
+    """Largest difference between `pairs` and `matrix`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Triangles:
-    """All triples of some items. Slack: d(i,j) + d(j,k) - d(i,k); below 0 the way through j is shorter."""
+    """All triples of some items. Slack: d(i,j) + d(j,k) - d(i,k); below 0 the detour through j is shorter."""
 
     items: int
     triples: int
     violated: int
-    """Triples one of whose three inequalities is broken; never more than one is."""
+    """Triples that violate one of their three inequalities; no triple violates more than one."""
     longest: float
-    """Largest d(i,k) / (d(i,j) + d(j,k)); at most 1 in a metric."""
+    """Largest d(i,k) / (d(i,j) + d(j,k)); at most 1 for a metric."""
     slack: Int[np.ndarray, " bins"]
-    """Inequalities by slack in spreads of S, over `SLACK_EDGES`."""
+    """Histogram of the slack in spreads of S, over `SLACK_EDGES`."""
     worst: Int[np.ndarray, "examples 3"]
-    """Rows i, j, k of broken ones, the least slack first."""
+    """Rows i, j, k of violated inequalities, the smallest slack first."""
     worst_scores: Float[np.ndarray, "examples 3"]
     """S(i,j), S(j,k), S(i,k) of each."""
     needed: float
-    """The smallest c with which d = c - S keeps every inequality tried."""
+    """The smallest c with which d = c - S keeps every checked inequality."""
 
 
 @dataclass(frozen=True, eq=False)
 class Chains:
-    """Chains i ~ j ~ k of accepted pairs, and what becomes of their ends."""
+    """Chains i ~ j ~ k of accepted pairs, and the similarity of their ends."""
 
     threshold: float
     chains: int
     possible: int
-    """Chains there are around the items drawn."""
+    """All chains around the items drawn."""
     broken: int
     """Chains with S(i,k) below the threshold."""
     violated: int
@@ -134,14 +138,14 @@ class Chains:
 
 @dataclass(frozen=True, eq=False)
 class Axioms:
-    """What was measured of one similarity."""
+    """The measurements of one similarity."""
 
     similarity: str
     items: int
     spread: float
-    """Standard deviation of S over the pairs drawn: what differences are compared with."""
+    """Standard deviation of S over the pairs drawn, the unit of differences."""
     offset: float
-    """c of d = c - S: the largest S seen."""
+    """c of d = c - S: the largest S measured."""
     symmetry: Symmetry
     own: Float[np.ndarray, " items"]
     """S(i,i) of every item."""
@@ -151,17 +155,17 @@ class Axioms:
     """The other item most similar to each."""
     rival_score: Float[np.ndarray, " rows"]
     closer: Int[np.ndarray, " rows"]
-    """Others more similar to each than it is to itself."""
+    """How many others are more similar to each than it is to itself."""
     triangles: Triangles
     chains: Chains
 
     @property
     def beaten(self) -> Bool[np.ndarray, " rows"]:
-        """Whether an item has another that is more similar to it than it is itself."""
+        """Whether another item is more similar to it than it is to itself."""
         return self.closer > 0
 
     def checks(self) -> list[PropertyCheck]:
-        """Every question answered, in the order of `PROPERTIES`."""
+        """Check every property, in the order of `PROPERTIES`."""
         n, s, t, c = self.items, self.symmetry, self.triangles, self.chains
         unequal = max(s.pairs_largest, s.matrix_largest) / self.spread
         ranged = float(np.ptp(self.own)) / self.spread
@@ -177,7 +181,7 @@ class Axioms:
             "self": (
                 same, ranged, n, n,
                 "Every item has the same similarity to itself" if same
-                else f"How similar an item is to itself depends on the item: S(i,i) ranges over {ranged:.1f} spreads",
+                else f"The self-similarity S(i,i) depends on the item, with a range of {ranged:.1f} spreads",
             ),
             "closest": (
                 not beaten, beaten / max(len(self.rows), 1), len(self.rows), n,
@@ -188,23 +192,23 @@ class Axioms:
                 not t.violated, t.violated / max(t.triples, 1), t.triples, every_triple,
                 "No detour through a third item is shorter" if not t.violated
                 else f"In {percent(t.violated, t.triples)} of random triples the detour through a third item is "
-                f"shorter than the direct way, at worst {t.longest:.1f} times",
+                f"shorter than the direct way, by a factor of up to {t.longest:.1f}",
             ),
             "chains": (
                 not c.violated, c.violated / max(c.chains, 1), c.chains, c.possible,
-                "Nor is one among friends of friends" if not c.violated
-                else f"It is in {percent(c.violated, c.chains)} of the chains from friend to friend's friend",
+                "No detour is shorter in chains of accepted pairs" if not c.violated
+                else f"The detour is shorter in {percent(c.violated, c.chains)} of the chains of accepted pairs",
             ),
             "transitive": (
                 None, c.broken / max(c.chains, 1), c.chains, c.possible,
-                f"{percent(c.broken, c.chains)} of friends' friends are not accepted themselves",
+                f"The ends of {percent(c.broken, c.chains)} of the chains of accepted pairs are not accepted",
             ),
         }  # fmt: skip
         return [PropertyCheck(self.similarity, question, *answer) for question, answer in answers.items()]
 
 
 def percent(part: int, whole: int) -> str:
-    """A share for reading: never 0 % of what there is, nor 100 % of what is missing some."""
+    """A share as text: only exactly none is 0 %, and only exactly all is 100 %."""
     share = 100 * part / max(whole, 1)
     if 0 < share < 0.01:
         return f"{share:.1g} %"
@@ -222,14 +226,14 @@ def examine(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Axioms:
-    """Put a similarity to the test of a metric's axioms.
+    """Check a similarity for the axioms of a metric.
 
     Args:
         similarity: on the CPU.
         features: of a gallery, (items, dim) float32; at least three items.
-        threshold: the similarity from which on a pair is accepted, for the chains.
-        rows: items that are compared with all others; fewer are where the gallery is very large.
-        seed: of all that is drawn.
+        threshold: the smallest accepted similarity, for the chains.
+        rows: items that are compared with all others; fewer if the gallery is very large.
+        seed: of everything that is drawn.
         progress: called with (items compared, rows, "items compared with all").
 
     Raises:
@@ -266,7 +270,7 @@ def examine(
 
 
 def _symmetry(similarity: Similarity, points: Tensor, order: np.ndarray) -> Symmetry:
-    """Pairs between two halves of the items drawn, in both orders and both ways."""
+    """Score pairs between two halves of the items drawn in both orders and in both ways."""
     half = min(_SYMMETRY_ITEMS, len(order) // 2)
     left, right = points[order[:half]], points[order[half : 2 * half]]
     a, b = left.repeat_interleave(half, 0), right.repeat(half, 1).view(-1, right.shape[1])
@@ -280,7 +284,7 @@ def _symmetry(similarity: Similarity, points: Tensor, order: np.ndarray) -> Symm
 
 
 def _square(similarity: Similarity, points: Tensor, rows: np.ndarray) -> Float[np.ndarray, "rows rows"]:
-    """S of all pairs of some items, by `pairs`: `matrix` is good to 1e-3 only where a distance is near 0."""
+    """S of all pairs of some items, by `pairs`: for distances near 0, `matrix` is only accurate to 1e-3."""
     above = np.triu_indices(len(rows), 1)
     scores = np.full((len(rows), len(rows)), -np.inf)
     scores[above] = similarity.pairs(points[rows[above[0]]], points[rows[above[1]]]).double().numpy()
@@ -288,13 +292,13 @@ def _square(similarity: Similarity, points: Tensor, rows: np.ndarray) -> Float[n
 
 
 def _triangles(among: np.ndarray, rows: np.ndarray, offset: float, spread: float) -> Triangles:
-    """Every inequality d(i,k) <= d(i,j) + d(j,k) of some items, i < k."""
+    """Check every inequality d(i,k) <= d(i,j) + d(j,k) of some items, i < k."""
     count = len(rows)
     ends = np.triu_indices(count, 1)
     direct = among[ends]
     histogram = np.zeros(len(SLACK_EDGES) - 1, dtype=np.int64)
     violated, longest, needed = 0, 0.0, -math.inf
-    found: list[np.ndarray] = []
+    worst_of: list[np.ndarray] = []
     for middle in range(count):
         kept = (ends[0] != middle) & (ends[1] != middle)
         first, second = among[ends[0][kept], middle], among[middle, ends[1][kept]]
@@ -305,13 +309,13 @@ def _triangles(among: np.ndarray, rows: np.ndarray, offset: float, spread: float
         detour = 2 * offset - first - second
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = (offset - direct[kept]) / detour
-        broken = np.flatnonzero(slack < -ROUNDING * spread)
-        violated += len(broken)
+        violations = np.flatnonzero(slack < -ROUNDING * spread)
+        violated += len(violations)
         longest = max(longest, float(ratio[np.isfinite(ratio)].max(initial=0)))
-        worst = broken[slack[broken].argsort()[:EXAMPLES]]
+        worst = violations[slack[violations].argsort()[:EXAMPLES]]
         i, k = ends[0][kept][worst], ends[1][kept][worst]
-        found.append(np.column_stack([slack[worst], i, np.full(len(worst), middle), k]))
-    every = np.concatenate(found) if found else np.empty((0, 4))
+        worst_of.append(np.column_stack([slack[worst], i, np.full(len(worst), middle), k]))
+    every = np.concatenate(worst_of) if worst_of else np.empty((0, 4))
     every = every[every[:, 0].argsort()[:EXAMPLES]]
     i, j, k = every[:, 1:].astype(np.int64).T
     scores = np.column_stack([among[i, j], among[j, k], among[i, k]])
@@ -324,9 +328,9 @@ def _chains(
     similarity: Similarity, points: Tensor, scores: np.ndarray, hubs: np.ndarray, threshold: float, offset: float,
     spread: float, random: np.random.Generator,
 ) -> Chains:  # fmt: skip
-    """Chains around the items drawn, each as likely as any other; an item drawn is the middle, j."""
-    friends = [np.flatnonzero(row >= threshold) for row in scores]
-    each = np.array([math.comb(len(of), 2) for of in friends], dtype=np.int64)
+    """Check chains whose middle item, j, is one of the items drawn; every chain is equally likely."""
+    accepted = [np.flatnonzero(row >= threshold) for row in scores]
+    each = np.array([math.comb(len(of), 2) for of in accepted], dtype=np.int64)
     possible = int(each.sum())
     if not possible:
         none = np.empty((0, 3))
@@ -336,13 +340,13 @@ def _chains(
                       np.unique(random.integers(0, possible, count)))  # fmt: skip
     hub = np.searchsorted(each.cumsum(), numbers, side="right")
     within = numbers - (each.cumsum() - each)[hub]
-    # The number of a pair (low < high) of one hub's friends, counted along its columns: high (high - 1) / 2 + low.
+    # A pair (low < high) of one hub's accepted items has the number high (high - 1) / 2 + low.
     high = ((1 + np.sqrt(1 + 8 * within.astype(np.float64))) / 2).astype(np.int64)
     high -= high * (high - 1) // 2 > within
     high += (high + 1) * high // 2 <= within
     low = within - high * (high - 1) // 2
-    i = np.array([friends[of][at] for of, at in zip(hub, low, strict=True)])
-    k = np.array([friends[of][at] for of, at in zip(hub, high, strict=True)])
+    i = np.array([accepted[of][at] for of, at in zip(hub, low, strict=True)])
+    k = np.array([accepted[of][at] for of, at in zip(hub, high, strict=True)])
     ends = similarity.pairs(points[i], points[k]).double().numpy()
     first, second = scores[hub, i].astype(np.float64), scores[hub, k].astype(np.float64)
     slack = offset + ends - first - second
@@ -354,21 +358,10 @@ def _chains(
     )  # fmt: skip
 
 
-def checks_table(findings: list[PropertyCheck], protocol: str) -> pd.DataFrame:
-    """Findings as a table to take away."""
+def checks_table(checks: list[PropertyCheck], protocol: str) -> pd.DataFrame:
+    """Checks as a table to download."""
     import pandas as pd
 
-    rows = [
-        {
-            "protocol": protocol,
-            "similarity": finding.similarity,
-            "property": finding.name,
-            "holds": finding.holds,
-            "value": finding.value,
-            "scored": finding.scored,
-            "of": finding.total,
-            "finding": finding.text,
-        }
-        for finding in findings
-    ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame([vars(check) for check in checks], columns=[field.name for field in fields(PropertyCheck)])
+    table.insert(0, "protocol", protocol)
+    return table.rename(columns={"name": "property", "total": "of", "text": "finding"})

@@ -1,4 +1,4 @@
-"""What a shortlist's size costs: right items that the index leaves out can be brought back by no re-ranking."""
+"""What a shortlist's size costs: items outside the shortlist can never appear in the results."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from jaxtyping import Float
 from pddm_lab.gallery.gallery import Gallery
 
 MOST_QUERIES = 1000
-"""Queries measured; of more, a seeded sample."""
+"""Most queries that are measured; of more, a seeded sample."""
 _CHUNK_QUERIES = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Ceiling:
-    """The most that any order of a shortlist can reach, for shortlists of 1, 2, 3, ... items."""
+    """The best that re-ranking a shortlist can reach, for shortlists of 1, 2, 3, ... items."""
 
     recall: Float[np.ndarray, " sizes"]
-    """Share of a query's right items that are in the shortlist, the mean over the queries."""
+    """Share of a query's right items that are in the shortlist; mean over the queries."""
     reached: Float[np.ndarray, " sizes"]
-    """Share of the queries with a right item in the shortlist: the highest R@1 there can be."""
+    """Share of the queries with a right item in the shortlist: the highest possible R@1."""
     queries: int
     """Queries measured."""
     total: int
@@ -39,9 +39,9 @@ def ceiling(gallery: Gallery, longest: int = 1000, most_queries: int = MOST_QUER
     """Search a gallery with its own queries, each without itself, and count the right items.
 
     Args:
-        gallery: what is searched, by the index that a search uses.
+        gallery: to search, with the index that a search uses.
         longest: the largest shortlist.
-        most_queries: queries measured; of more, a sample.
+        most_queries: to measure; of more, a sample.
         seed: of the sample.
     """
     labels, searched, queries = gallery.items["label"].to_numpy(), gallery.rows("gallery"), gallery.rows("query")
@@ -53,16 +53,16 @@ def ceiling(gallery: Gallery, longest: int = 1000, most_queries: int = MOST_QUER
     if len(able) > most_queries:
         chosen = np.sort(np.random.default_rng(seed).choice(able, most_queries, replace=False))
     sizes = min(longest, len(searched))
-    found, reached = np.zeros(sizes), np.zeros(sizes)
+    recall, reached = np.zeros(sizes), np.zeros(sizes)
     for start in range(0, len(chosen), _CHUNK_QUERIES):
         rows = chosen[start : start + _CHUNK_QUERIES, None]
         near, _ = gallery.search(gallery.features[rows[:, 0]], sizes + 1)
-        # One more column, a wrong item: each line then loses either the query itself or that column.
+        # One more column, a wrong item: each row then drops either the query itself or that column.
         itself, right = (np.pad(value, ((0, 0), (0, 1))) for value in (near == rows, labels[near] == labels[rows]))
         itself[~itself.any(axis=1), -1] = True
         count = right[~itself].reshape(len(rows), -1)[:, :sizes].cumsum(axis=1)
-        found += (count / right_items[rows]).sum(axis=0)
+        recall += (count / right_items[rows]).sum(axis=0)
         reached += (count > 0).sum(axis=0)
     if not len(chosen):
         return Ceiling(np.empty(0), np.empty(0), 0, 0)
-    return Ceiling(found / len(chosen), reached / len(chosen), len(chosen), len(able))
+    return Ceiling(recall / len(chosen), reached / len(chosen), len(chosen), len(able))

@@ -5,7 +5,7 @@ pairs carry the similarity's colour, negative pairs are grey. A distance is draw
 axis, so that right is more similar in every chart. Pictures are in `pddm_lab.cards`.
 """
 
-from pddm_lab.figures.audit import chance_by_density, reliability_diagram, self_margins, slack
+from pddm_lab.figures.audit import probability_by_density, reliability_diagram, self_margins, slack
 from pddm_lab.figures.maps import (
     RAMPS,
     Colouring,

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from pddm_lab.figures.style import NEGATIVE, in_order, new_figure, shown, style_of, ticks_at, translucent
+from pddm_lab.figures.style import DASHES, NEGATIVE, in_order, new_figure, shown, style_of, ticks_at, translucent
+from pddm_lab.metrics.density import DENSITIES
 
 if TYPE_CHECKING:
     from pddm_lab.analysis.calibration import Calibration
     from pddm_lab.analysis.metric_axioms import Axioms
 
-DENSITY_DASHES = {"dense": "solid", "middle": "dash", "sparse": "dot"}
+DENSITY_DASHES = dict(zip(DENSITIES, DASHES, strict=False))
 _FAILS = "rgba(196,56,47,.10)"
 
 
@@ -121,13 +122,13 @@ def reliability_diagram(
     return figure.update_yaxes(title="observed share of one class", **axis)
 
 
-def chance_by_density(calibration: Calibration, *, title: str = "", height: int = 360) -> go.Figure:
+def probability_by_density(calibration: Calibration, *, title: str = "", height: int = 360) -> go.Figure:
     """The probability that a pair is of one class by its similarity, for all pairs and in each third by density.
 
     Args:
         calibration: of one similarity.
     """
-    from pddm_lab.analysis.calibration import chance
+    from pddm_lab.analysis.calibration import probability
 
     style, figure = style_of(calibration.similarity), new_figure(title, height)
     scores = np.linspace(*calibration.ends, 121)
@@ -135,7 +136,8 @@ def chance_by_density(calibration: Calibration, *, title: str = "", height: int 
     for name, curve in calibration.curves.items():
         whole = name == "all"
         figure.add_scatter(
-            x=x.round(4), y=(100 * chance(curve, scores)).round(3), name="all pairs" if whole else name, mode="lines",
+            x=x.round(4), y=(100 * probability(curve, scores)).round(3), mode="lines",
+            name="all pairs" if whole else name,
             line={"color": NEGATIVE if whole else style.colour, "width": 5 if whole else 2,
                   "dash": DENSITY_DASHES.get(name, "solid")},
             opacity=0.45 if whole else 1, hovertemplate="%{y:.1f} %",

@@ -144,7 +144,7 @@ def calibration(run: Run) -> None:
     st.html(cards.audit_table(*similarities.calibration_table(fitted, by)))
     st.caption(
         f"{PROTOCOL_TITLES[protocol]}. Fitted on {first.fitted:,} pairs of {first.classes[0]} classes, evaluated on "
-        f"{first.judged:,} pairs of {first.classes[1]} other classes. {first.total:,} of {total:,} pairs were drawn; "
+        f"{first.evaluated:,} pairs of {first.classes[1]} other classes. {first.total:,} of {total:,} pairs were drawn; "
         f"pairs between the two halves are left out. Weighted so that {100 * share:.2g} % are positive"
         + (", separately in each third." if prior == "half" else ".")
     )
@@ -159,7 +159,7 @@ def calibration(run: Run) -> None:
             st.markdown("**By density**", width="content")
             of = shell.choice(st.segmented_control, "By density", titles, "by", trained, label_visibility="collapsed")
         alt = f"Probability of one class by {titles[of]}, in dense, middle and sparse regions"
-        chart(figures.chance_by_density(fitted[of], height=330), "by_density", alt)
+        chart(figures.probability_by_density(fitted[of], height=330), "by_density", alt)
     st.caption(
         "Left: predictions on the dotted line are right. Right: if a value meant the same everywhere, the three curves "
         "would coincide. Pairs are grouped into thirds by the mean local radius of both items."
