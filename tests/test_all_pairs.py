@@ -80,7 +80,7 @@ def test_without_a_compiler_it_goes_on_plainly(monkeypatch) -> None:
     scoring._compiled_tile.cache_clear()
     unit = PDDM(16).eval()
     a, b = reference.unit_features(21, 16, 1, torch.float32), reference.unit_features(40, 16, 2, torch.float32)
-    with pytest.warns(UserWarning, match="without a compiler"):
+    with pytest.warns(UserWarning, match="without torch.compile"):
         found = all_pairs(unit, a, b, compiled=True)
     scoring._compiled_tile.cache_clear()
     torch.testing.assert_close(found, all_pairs(unit, a, b, compiled=False))

@@ -19,7 +19,7 @@ from pddm_lab.model.familiarity import (
     FamiliarPDDM,
     PretrainedPart,
     joined,
-    parted,
+    split_parts,
 )
 from pddm_lab.model.pddm import PDDM
 from pddm_lab.model.similarity import Mahalanobis
@@ -45,7 +45,7 @@ def similarity() -> FamiliarPDDM:
 
 def by_hand(similarity: FamiliarPDDM, a: torch.Tensor, b: torch.Tensor) -> float:
     """The formula of the module's docstring, for one pair."""
-    (x_a, p_a), (x_b, p_b) = parted(a), parted(b)
+    (x_a, p_a), (x_b, p_b) = split_parts(a), split_parts(b)
     centres = similarity.centres[: int(similarity.used)]
     shares = [1 / (1 + math.exp(-50 * (float((centres @ x).max()) - 0.3))) for x in (x_a, x_b)]
     phi, g = sum(shares) / 2, float(similarity.unit.get_parameter("global_weight"))
@@ -56,7 +56,7 @@ def by_hand(similarity: FamiliarPDDM, a: torch.Tensor, b: torch.Tensor) -> float
 
 def test_a_feature_holds_both_parts() -> None:
     both = items(5, 1)
-    x, p = parted(both)
+    x, p = split_parts(both)
     torch.testing.assert_close(both.norm(dim=1), torch.ones(5))
     torch.testing.assert_close(x, reference.unit_features(5, 16, 1, torch.float32))
     torch.testing.assert_close(p.norm(dim=1), torch.ones(5))
@@ -64,7 +64,7 @@ def test_a_feature_holds_both_parts() -> None:
 
 def test_before_there_are_centres_and_in_training_it_is_the_units_score(similarity: FamiliarPDDM) -> None:
     a, b = items(9, 1), items(9, 2)
-    units = similarity.unit(parted(a)[0], parted(b)[0])
+    units = similarity.unit(split_parts(a)[0], split_parts(b)[0])
     torch.testing.assert_close(similarity(a, b), units)
     similarity.remember_classes(a, torch.arange(9) // 3)
     assert not torch.allclose(similarity(a, b), units)
@@ -86,7 +86,7 @@ def test_all_ways_of_scoring_agree_with_the_formula(similarity: FamiliarPDDM, mo
             torch.testing.assert_close(found, expected.gather(1, rows), atol=1e-5, rtol=1e-5)
         own = similarity.matrix(gallery, gallery)
         torch.testing.assert_close(own, own.T, atol=1e-5, rtol=1e-5)
-    shares = similarity.familiarity(parted(queries)[0])
+    shares = similarity.familiarity(split_parts(queries)[0])
     assert shares.min() < 0.1 and shares.max() > 0.9, "the comparison sees both ends"
 
 
@@ -94,7 +94,7 @@ def test_more_classes_than_centres_share_them(similarity: FamiliarPDDM) -> None:
     many = items(familiarity.MOST_CENTRES + 80, 4)
     similarity.remember_classes(many, torch.arange(len(many)))
     assert int(similarity.used) == familiarity.MOST_CENTRES
-    assert similarity.familiarity(parted(many)[0]).mean() > 0.9
+    assert similarity.familiarity(split_parts(many)[0]).mean() > 0.9
 
 
 def test_the_pretrained_part_keeps_the_main_directions() -> None:

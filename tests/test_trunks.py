@@ -59,11 +59,11 @@ def test_what_cannot_be_had_is_one_clear_error(tmp_path, monkeypatch):
         load_trunk("resnet19")
     with pytest.raises(ConfigError, match="no linear classifier"):
         load_trunk("squeezenet1_1", "none")
-    with pytest.raises(ConfigError, match="there is no file"):
+    with pytest.raises(ConfigError, match="does not exist"):
         load_trunk("resnet18", str(tmp_path / "none.pth"))
-    (tmp_path / "torn.pth").write_bytes(b"not weights")
+    (tmp_path / "damaged.pth").write_bytes(b"not weights")
     with pytest.raises(ConfigError, match="is not a state dict of resnet18"):
-        load_trunk("resnet18", str(tmp_path / "torn.pth"))
+        load_trunk("resnet18", str(tmp_path / "damaged.pth"))
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "other.pth")
     with pytest.raises(ConfigError, match=r"lacks \d+ entries"):
         load_trunk("resnet18", str(tmp_path / "other.pth"))

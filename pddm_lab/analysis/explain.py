@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pddm_lab.model.familiarity import FamiliarPDDM, parted
+from pddm_lab.model.familiarity import FamiliarPDDM, split_parts
 from pddm_lab.model.pddm import PDDM
 from pddm_lab.model.similarity import Mahalanobis, PDDMSimilarity
 
@@ -136,7 +136,7 @@ def explain_by(
     """
     if not isinstance(similarity, FamiliarPDDM):
         return explain(a, b, similarity.unit, metric, places)
-    pair, around = (parted(torch.tensor(part))[0] for part in (np.stack([a, b]), places))
+    pair, around = (split_parts(torch.tensor(part))[0] for part in (np.stack([a, b]), places))
     explanation = explain(pair[0].numpy(), pair[1].numpy(), similarity.unit, None, around.numpy())
     return dataclasses.replace(explanation, familiarity=float(similarity.familiarity(pair).mean()))
 

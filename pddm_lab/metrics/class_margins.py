@@ -1,4 +1,4 @@
-"""Large margin: how tightly a space packs its classes and how far apart it keeps them, before and after training."""
+"""Class margins: how compact the classes of a feature space are, and how far apart."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pddm_lab.errors import DataError
 from pddm_lab.metrics.retrieval import clustering_nmi
 
 MOST_ITEMS = 5000
-"""Items measured; of more, whole classes in a seeded order up to so many."""
+"""Largest number of items measured; of more, whole classes in a seeded order up to this number."""
 MARGINS = {
     "intra": "Mean distance of two items of one class.",
     "inter": "Mean distance of two items of different classes.",
-    "ratio": "inter / intra, free of scale: larger is better.",
-    "nearest": "Mean distance of an item to the nearest of another class.",
-    "margin": "Mean over items of the distance to the nearest of another class, less that to the nearest of its own.",
-    "overlap": "Share of items that are nearer to one of another class than to any of their own.",
-    "silhouette": "Mean silhouette, -1 to 1: own class against the next one.",
+    "ratio": "inter / intra, independent of scale: larger is better.",
+    "nearest": "Mean distance of an item to the nearest item of another class.",
+    "margin": "Mean distance to the nearest item of another class, minus that to the nearest of the own class.",
+    "overlap": "Share of items that are nearer to an item of another class than to any of their own class.",
+    "silhouette": "Mean silhouette, -1 to 1: own class against the nearest other class.",
     "nmi": "Normalised mutual information of k-means clusters and classes, 0 to 1.",
 }
-"""Column -> what it says. Distances are Euclidean."""
+"""Column -> description. Distances are Euclidean."""
 
 
 def class_margins(
@@ -34,9 +34,9 @@ def class_margins(
     """Distances within and between classes, and cluster quality, a row per space.
 
     Args:
-        spaces: name -> features of the same items; unit length makes their distances comparable.
+        spaces: name -> features of the same items; with unit length their distances can be compared.
         labels: class of each item; classes of one item are left out.
-        seed: of k-means, and of which classes are measured where there are more than `MOST_ITEMS` items.
+        seed: of k-means, and of the classes to measure if there are more than `MOST_ITEMS` items.
 
     Returns:
         space, items, classes, and the columns of `MARGINS`.
@@ -59,22 +59,16 @@ def class_margins(
         intra, inter = distances[same_other].mean().item(), distances[~same].mean().item()
         own = distances.masked_fill(~same_other, torch.inf).amin(1)
         other = distances.masked_fill(same, torch.inf).amin(1)
+        square = distances.clone().fill_diagonal_(0).numpy()  # scikit-learn wants exact zeros there
+        silhouette = float(silhouette_score(square, classes, metric="precomputed"))
         table.append(
-            {
-                "space": name,
-                "items": len(rows),
-                "classes": len(np.unique(classes)),
-                "intra": intra,
-                "inter": inter,
-                "ratio": inter / intra if intra else float("inf"),
-                "nearest": other.mean().item(),
-                "margin": (other - own).mean().item(),
-                "overlap": (other < own).double().mean().item(),
-                "silhouette": float(silhouette_score(_square(distances), classes, metric="precomputed")),
-                "nmi": clustering_nmi(points, classes, seed),
-            }
-        )
-    return pd.DataFrame(table)
+            (
+                name, len(rows), len(np.unique(classes)), intra, inter, inter / intra if intra else float("inf"),
+                other.mean().item(), (other - own).mean().item(), (other < own).double().mean().item(), silhouette,
+                clustering_nmi(points, classes, seed),
+            )
+        )  # fmt: skip
+    return pd.DataFrame(table, columns=["space", "items", "classes", *MARGINS])
 
 
 def _some(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -84,8 +78,3 @@ def _some(labels: np.ndarray, seed: int) -> np.ndarray:
     fits = np.cumsum(counts[order]) <= MOST_ITEMS
     fits[:2] = True
     return np.flatnonzero(np.isin(labels, classes[order[fits]]))
-
-
-def _square(distances: Tensor) -> np.ndarray:
-    """Distances as scikit-learn wants them: nothing but 0 on the diagonal."""
-    return distances.clone().fill_diagonal_(0).numpy()

@@ -1,7 +1,7 @@
-"""How fast a training came to where it came: steps and seconds until a share of its best value, or another's value.
+"""Training speed: steps and seconds until a share of the best value, or a given value, is reached.
 
-Seconds are counted from the first row of a phase: what comes before, such as computing the trunk's features once, is no
-training. They are those of the machine that trained.
+Seconds count from the first row of a phase, so that work before the training, such as computing the trunk's features,
+is excluded. They depend on the machine that trained.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ COLUMNS = ("run", "similarity", "best", "best_step", "share_step", "share_second
 
 
 def since_start(log: pd.DataFrame) -> pd.DataFrame:
-    """A log (with `run` where it holds several) with `seconds` counted from the first row of each phase."""
+    """A log of one run, or of several with a column `run`, with `seconds` from the first row of each phase."""
     keys = [name for name in ("run", "phase") if name in log]
     return log.assign(seconds=log["seconds"] - log.groupby(keys, observed=True)["seconds"].transform("min"))
 
 
 def kept_value(log: pd.DataFrame, metric: str, similarity: str, best_step: int | None) -> float:
-    """A run's value on the validation classes at the step it kept, else at its last; NaN where it has none.
+    """A run's value on the validation classes at its best step, else at its last step; NaN if there is none.
 
     Args:
         log: of one run.
         metric: its name, such as "map@r".
-        similarity: that ranks.
-        best_step: as run.json has it.
+        similarity: its name.
+        best_step: from run.json.
     """
     rows = _validation(log, metric)
     rows = rows[rows["similarity"] == similarity]
@@ -39,21 +39,21 @@ def kept_value(log: pd.DataFrame, metric: str, similarity: str, best_step: int |
 
 
 def speed(log: pd.DataFrame, metric: str, share: float = 0.99, target: float = float("nan")) -> pd.DataFrame:
-    """When each run, ranked by each similarity, first reached a share of its own best value, and a value given.
+    """When each run, with each similarity, first reached a share of its own best value, and a given value.
 
     Args:
-        log: of one or several runs (told apart by `run`): step, seconds, phase, protocol, similarity, metric, value.
-        metric: one of which more is better.
+        log: of a run, or of several with a column `run`: step, seconds, phase, protocol, similarity, metric, value.
+        metric: one for which larger is better.
         share: of the best value on the validation classes, 0 to 1.
         target: a value to reach; NaN for none.
 
     Returns:
-        One row per run and similarity with `COLUMNS`; a step and its seconds are NaN where it wasn't reached.
+        One row per run and similarity with `COLUMNS`; step and seconds are NaN if the value wasn't reached.
     """
     import pandas as pd
 
     rows = _validation(since_start(log), metric)
-    found = []
+    table = []
     for (run, similarity), curve in rows.groupby(["run", "similarity"], sort=False, observed=True):
         curve = curve.sort_values("step")
         value = curve["value"].to_numpy()
@@ -62,8 +62,8 @@ def speed(log: pd.DataFrame, metric: str, share: float = 0.99, target: float = f
         best = float(np.nanmax(value))
         best_step = int(curve["step"].iloc[int(np.nanargmax(value))])
         reached = (*_first(curve, value >= share * best), *_first(curve, value >= target))
-        found.append((run, similarity, best, best_step, *reached))
-    return pd.DataFrame(found, columns=[*COLUMNS])
+        table.append((run, similarity, best, best_step, *reached))
+    return pd.DataFrame(table, columns=[*COLUMNS])
 
 
 def _validation(log: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -1,10 +1,9 @@
-"""How well a similarity ranks a gallery, and how far it separates positive pairs from negative ones.
+"""How well a similarity ranks a gallery and separates positive from negative pairs.
 
 Ranking: Recall@K, R-precision, MAP@R (Musgrave et al., ECCV 2020), as pytorch-metric-learning defines them. Separation:
-see separation.py. NMI of a k-means clustering. One pass over chunks of queries: memory is bounded, whatever the size of
-the gallery.
+separation.py. NMI of a k-means clustering. Queries are processed in chunks: memory is limited for any gallery size.
 
-Ties rank by gallery row, lowest first, so that a result can be repeated.
+Ties rank by gallery row, lowest first, so that results are reproducible.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ from pddm_lab.metrics.separation import Distribution, histogram, separation
 
 Array: TypeAlias = Tensor | np.ndarray
 PlacesScorer: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""Scores of places in a chunk: rows and columns, (pairs,) each -> (pairs,)."""
+"""Scores of pairs in a chunk: rows and columns, (pairs,) each -> (pairs,)."""
 
 __all__ = ["Distribution", "Evaluation", "average_precisions", "cluster", "clustering_nmi", "evaluate"]
 
 RECALLS = (1, 2, 4, 8, 16, 32)
 _CHUNK_SCORES = 1 << 21  # scores at a time: 8 MB, and some 50 MB with the keys that order them
-_CHUNK_ROWS = 128  # queries at a time at least where a shortlist is ranked: fewer fill no matrix product
+_CHUNK_ROWS = 128  # least number of queries at a time with a shortlist: fewer make poor use of a matrix product
 _MIRRORED_ITEMS = 8000  # up to here all scores fit in 256 MB, and each unordered pair is scored once
-_POSITIVE_BUDGET = 8_000_000  # pair scores kept, 4 bytes each; beyond, a sample
+_POSITIVE_BUDGET = 8_000_000  # pair scores kept, 4 bytes each; of more pairs, a sample
 _NEGATIVE_BUDGET = 20_000_000
-_SAMPLED = (500_000, 2_000_000)  # budgets where pairs are scored one by one
+_SAMPLED = (500_000, 2_000_000)  # budgets with a shortlist, where pairs are scored one by one
 
 
 class PairScorer(Protocol):
-    """What is asked of a similarity here."""
+    """A similarity that scores all pairs."""
 
     name: str
 
@@ -48,7 +47,7 @@ class PairScorer(Protocol):
 
 
 class ShortlistScorer(PairScorer, Protocol):
-    """What is asked of it beyond that where a shortlist is ranked."""
+    """A similarity that can also rank a shortlist."""
 
     @property
     def candidates(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]: ...
@@ -61,40 +60,34 @@ class Evaluation:
     """One similarity under one protocol."""
 
     metrics: dict[str, float]
-    """recall@K, r_precision, map@r, auc, eer, dprime, tpr@1%fpr, and nmi where asked; NaN: nothing to measure."""
+    """recall@K, r_precision, map@r, auc, eer, dprime, tpr@1%fpr, and nmi if requested; NaN if it can't be measured."""
     distribution: Distribution
     queries: int
     """Queries ranked."""
     map_at_r_error: float
-    """Standard error of MAP@R over the queries: how far chance alone may move it."""
+    """Standard error of MAP@R over the queries."""
     excluded: int
-    """Queries left out: the gallery holds no other item of their class."""
+    """Queries left out, since the gallery has no other item of their class."""
 
 
 def evaluate(
-    similarity: PairScorer,
-    query: Float[Array, "queries dim"],
-    gallery: Float[Array, "items dim"],
-    query_labels: Int[Array, " queries"],
-    gallery_labels: Int[Array, " items"],
-    leave_one_out: bool,
-    nmi: bool = False,
-    seed: int = 0,
-    shortlist: int = 0,
-) -> Evaluation:
+    similarity: PairScorer, query: Float[Array, "queries dim"], gallery: Float[Array, "items dim"],
+    query_labels: Int[Array, " queries"], gallery_labels: Int[Array, " items"], leave_one_out: bool, nmi: bool = False,
+    seed: int = 0, shortlist: int = 0,
+) -> Evaluation:  # fmt: skip
     """Rank the gallery for every query, and score the pairs.
 
     Args:
         similarity: larger means more similar.
-        query: features, on the similarity's device; arrays will do.
+        query: features, on the similarity's device.
         gallery: features.
         query_labels: class of each query.
         gallery_labels: class of each gallery item.
         leave_one_out: query and gallery are the same items, and an item doesn't retrieve itself. A pair counts once.
         nmi: also cluster all the features by k-means.
-        seed: of the pairs sampled where there are too many, and of k-means.
-        shortlist: order anew only this many of each query's nearest items by Euclidean distance, the rest following in
-            that distance's order; and score a sample of the pairs. For galleries too large to score whole; 0: all.
+        seed: of the sample of pairs if there are too many, and of k-means.
+        shortlist: for large galleries: only re-rank this many of each query's nearest items by Euclidean distance (the
+            rest keep that order), and score a sample of the pairs; 0: all.
 
     Raises:
         LabError: the similarity gives NaN.
@@ -109,7 +102,9 @@ def evaluate(
             ranking.add(rows, scores)
     else:
         for rows, scores in _scores(similarity, items):
-            pairs.add(rows, functools.partial(_places_of, scores))  # before the ranking, which marks the query itself
+            pairs.add(
+                rows, functools.partial(_places_of, scores)
+            )  # before the ranking, which overwrites the query itself
             ranking.add(rows, scores)
     metrics = ranking.metrics() | pairs.metrics()
     if nmi:
@@ -167,7 +162,7 @@ def cluster(features: Float[Array, "items dim"], clusters: int, seed: int = 0) -
 
 @dataclass(frozen=True)
 class _Items:
-    """What is ranked, as tensors on one device."""
+    """Queries and gallery as tensors on one device."""
 
     query: Tensor
     gallery: Tensor
@@ -175,7 +170,7 @@ class _Items:
     gallery_labels: Tensor
     leave_one_out: bool
     relevant: Tensor
-    """(queries,) int64: R, the gallery items of each query's class, itself aside."""
+    """(queries,) int64: R, the number of gallery items of each query's class without the query itself."""
 
     @classmethod
     def of(cls, query: Array, gallery: Array, query_labels: Array, gallery_labels: Array, loo: bool) -> _Items:
@@ -187,26 +182,26 @@ class _Items:
         return cls(query, gallery, of_query, of_gallery, loo, counts[of_query.long()] - int(loo))
 
     def pair_counts(self) -> tuple[int, int]:
-        """How many positive pairs, and how many negative ones, there are."""
+        """Number of positive and of negative pairs."""
         positives = int(self.relevant.sum())
         every = len(self.query) * (len(self.gallery) - int(self.leave_one_out))
         return (positives // 2, (every - positives) // 2) if self.leave_one_out else (positives, every - positives)
 
 
 def _tensor(values: Array) -> Tensor:
-    return values if isinstance(values, Tensor) else torch.tensor(values)  # a copy: torch wants arrays it may write to
+    return values if isinstance(values, Tensor) else torch.tensor(values)  # a copy: torch needs writable arrays
 
 
 def _scores(similarity: PairScorer, items: _Items) -> Iterator[tuple[slice, Float[Tensor, "rows items"]]]:
-    """Scores of a chunk of queries with the whole gallery; the chunk may be written to.
+    """Scores of chunks of queries with the whole gallery; the caller may overwrite them.
 
-    Leaving one out scores each unordered pair once where all of them fit in memory: similarities are symmetric.
+    With leave-one-out each unordered pair is scored once if all fit into memory, since similarities are symmetric.
     """
     queries, count = len(items.query), len(items.gallery)
     step = max(_CHUNK_SCORES // max(count, 1), 1)
     mirrored = items.leave_one_out and count <= _MIRRORED_ITEMS
     every = items.query.new_empty(count, count, dtype=torch.float32) if mirrored else None
-    if mirrored:  # a block on the diagonal is scored twice over: small ones come to little more than half of all
+    if mirrored:  # blocks on the diagonal are scored in full: with small ones that is little more than half of all
         step = min(step, max(count // 16, 32))
     for start in range(0, queries, step):
         rows = slice(start, min(start + step, queries))
@@ -221,15 +216,15 @@ def _scores(similarity: PairScorer, items: _Items) -> Iterator[tuple[slice, Floa
 
 
 def _check(similarity: PairScorer, scores: Tensor, start: int) -> None:
-    if scores.numel() and scores.amax().isnan():  # a NaN comes through a maximum
+    if scores.numel() and scores.amax().isnan():  # the maximum of values with a NaN is NaN
         hint = "The training diverged: lower --lr, or set --clip-norm"
-        raise LabError(f"Expected numbers, but {similarity.name} gives NaN for query {start} and on. {hint}.")
+        raise LabError(f"Expected numbers, but {similarity.name} gives NaN from query {start} on. {hint}.")
 
 
 def _shortlisted(
     similarity: ShortlistScorer, items: _Items, shortlist: int
 ) -> Iterator[tuple[slice, Float[Tensor, "rows items"]]]:
-    """As `_scores`, but only the nearest of each query are scored; the others keep their order, below all of these."""
+    """As `_scores`, but only each query's nearest items are scored; the others follow in the order of distance."""
     count = len(items.gallery)
     step = max(_CHUNK_SCORES // max(count, 1), _CHUNK_ROWS)
     for start in range(0, len(items.query), step):
@@ -238,10 +233,10 @@ def _shortlisted(
         if items.leave_one_out:
             scores[torch.arange(len(scores)), torch.arange(rows.start, rows.stop)] = -math.inf
         nearest = _top(scores, min(shortlist, count))
-        found = similarity.candidates(items.query[rows], items.gallery, nearest).float()
-        _check(similarity, found, start)
-        scores += found.min() - 1  # distances are positive: with the sign, all lie below the least score found
-        yield rows, scores.scatter_(1, nearest, found)
+        reranked = similarity.candidates(items.query[rows], items.gallery, nearest).float()
+        _check(similarity, reranked, start)
+        scores += reranked.min() - 1  # these are negative distances: now all are below the shortlist's scores
+        yield rows, scores.scatter_(1, nearest, reranked)
 
 
 def _places_of(scores: Tensor, row: Int[Tensor, " pairs"], column: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
@@ -255,7 +250,7 @@ def _score_places(
 
 
 class _Ranking:
-    """Recall@K, R-precision and MAP@R, summed over chunks of queries."""
+    """Sums of Recall@K, R-precision and MAP@R over chunks of queries."""
 
     def __init__(self, items: _Items) -> None:
         self.items = items
@@ -271,7 +266,7 @@ class _Ranking:
         best = _top(scores, self._depth)
         hits = (self.items.gallery_labels[best] == self.items.query_labels[rows, None])[relevant > 0]
         relevant = relevant[relevant > 0]
-        if self.items.leave_one_out:  # with fewer than depth others, the query itself comes last
+        if self.items.leave_one_out:  # with fewer than `depth` others, the query itself is last
             hits = hits & (torch.arange(hits.shape[1], device=hits.device) < len(self.items.gallery) - 1)
         for k in RECALLS:
             self._sums[f"recall@{k}"] += hits[:, :k].any(1).sum().item()
@@ -305,21 +300,21 @@ def _average_precisions(
 
 
 def _top(scores: Float[Tensor, "rows items"], depth: int) -> Int[Tensor, "rows depth"]:
-    """Columns of the largest scores of each row, best first, ties by column."""
+    """Columns of the largest scores in each row, best first, ties by column."""
     if depth >= scores.shape[1]:
         return scores.sort(dim=1, descending=True, stable=True).indices
     values, columns = scores.topk(depth + 1, dim=1)
-    torn = values[:, depth - 1] == values[:, depth]  # topk has picked some of the equals at the end
+    tied = values[:, depth - 1] == values[:, depth]  # topk has chosen some of several equal scores at the end
     columns, by_column = columns[:, :depth].sort(dim=1)
     values = values.gather(1, by_column)
     best = columns.gather(1, values.sort(dim=1, descending=True, stable=True).indices)
-    if torn.any():
-        best[torn] = scores[torn].sort(dim=1, descending=True, stable=True).indices[:, :depth]
+    if tied.any():
+        best[tied] = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :depth]
     return best
 
 
 class _PairScores:
-    """The scores of all positive and all negative pairs, or of a sample of either, and what separates them."""
+    """Scores of all positive and negative pairs, or of a sample, and how well they are separated."""
 
     def __init__(self, items: _Items, seed: int, positive_budget: int, negative_budget: int) -> None:
         self.items = items
@@ -342,13 +337,13 @@ class _PairScores:
         keep = torch.ones_like(row, dtype=torch.bool)
         if self._positive.share < 1:
             keep = torch.rand(len(row), generator=self._random, device=row.device) < self._positive.share
-        if self.items.leave_one_out:  # the pairs above the diagonal: each unordered pair once
+        if self.items.leave_one_out:  # pairs above the diagonal: each unordered pair once
             keep &= column > row + rows.start
         return row[keep], column[keep]
 
     def _negative_places(self, rows: slice) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
         labels, columns = self.items.query_labels[rows], len(self.items.gallery)
-        if self._negative.share < 1:  # drawing places with replacement costs by the sample, not by the pairs
+        if self._negative.share < 1:  # sampling with replacement takes time by the sample, not by all pairs
             count = round(len(labels) * columns * self._negative.share)
             at = torch.randint(len(labels) * columns, (count,), generator=self._random, device=labels.device)
             row, column = at // columns, at % columns
@@ -371,7 +366,7 @@ class _PairScores:
 
 
 class _Sample:
-    """The values that come, up to a budget; `share` of all there will be are to be added."""
+    """Values up to a budget; the caller adds only `share` of all values."""
 
     def __init__(self, total: int, budget: int) -> None:
         self.share = min(budget / total, 1.0) if total else 1.0

@@ -1,6 +1,6 @@
-"""How far the similarities of positive pairs lie from those of negative ones: exact figures, and histograms to look at.
+"""How well similarities separate positive from negative pairs: exact metrics and histograms.
 
-An arrays-only file: what a page shows of a distribution needs no torch.
+Works on arrays only, so that a page can show a distribution without torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 BINS = 2000
-"""Bins of a distribution: a threshold dragged over it moves in steps of half a thousandth."""
+"""Bins of a distribution: a threshold can be set to 1/2000 of its range."""
 
 
 class Roc(NamedTuple):
@@ -29,7 +29,7 @@ class Distribution:
     """Similarities of positive and negative pairs as two histograms over shared edges."""
 
     edges: np.ndarray
-    """(bins + 1,) float64, ascending; a bin holds its left edge, the last one both."""
+    """(bins + 1,) float64, ascending; a bin includes its left edge, the last one both."""
     positive: np.ndarray
     """(bins,) int64: positive pairs scored."""
     negative: np.ndarray
@@ -37,38 +37,38 @@ class Distribution:
     pairs_scored: int
     """Pairs in the histograms."""
     pairs_total: int
-    """Pairs there are: more than were scored where a sample stands for them."""
+    """All pairs: more than `pairs_scored` if the histograms are of a sample."""
 
     def roc(self) -> Roc:
-        """One point per edge, good to a bin's width."""
+        """One point per edge, accurate to a bin's width."""
         return Roc(_share_from(self.negative), _share_from(self.positive), self.edges[::-1])
 
     def auc(self) -> float:
-        """The area under `roc`, pairs that share a bin counting half; NaN without pairs of either kind."""
+        """Area under `roc`; pairs in the same bin count half. NaN if either kind has no pairs."""
         if not self.positive.any() or not self.negative.any():
             return math.nan
         return float(np.trapezoid(self.roc().tpr, self.roc().fpr))
 
     def rates_at(self, threshold: float) -> tuple[float, float]:
-        """(true-positive rate, false-positive rate) of accepting pairs of at least a threshold; linear inside a bin."""
+        """(true-positive rate, false-positive rate) if pairs from a threshold on are accepted; linear inside a bin."""
         roc = self.roc()
         at = [float(np.interp(threshold, self.edges, rate[::-1])) for rate in (roc.tpr, roc.fpr)]
         return at[0], at[1]
 
     def threshold_at_fpr(self, share: float) -> float:
-        """The lowest edge at which no more than a share of the negative pairs is accepted."""
+        """The lowest edge at which at most this share of the negative pairs is accepted."""
         return float(self.edges[::-1][_share_from(self.negative) <= share][-1])
 
 
 def separation(
     positive: Float[np.ndarray, " positives"], negative: Float[np.ndarray, " negatives"]
 ) -> dict[str, float]:
-    """How far two sets of scores lie apart, exact for the scores given; NaN where either is empty.
+    """How well two sets of scores are separated, exact for these scores; NaN if either is empty.
 
-    auc: the chance that a positive pair outscores a negative one, a tie counting half. eer: where the false-positive
-    and the false-negative rate cross, linear between the two thresholds around it. dprime: the distance of the means
-    in units of the root mean square of the standard deviations. tpr@1%fpr: the largest true-positive rate of a
-    threshold that accepts at most 1 % of the negatives.
+    auc: probability that a positive pair scores higher than a negative one; a tie counts half. eer: where the
+    false-positive rate equals the false-negative rate, linear between the two thresholds around it. dprime: distance
+    of the means, divided by the root mean square of the standard deviations. tpr@1%fpr: largest true-positive rate of
+    a threshold that accepts at most 1 % of the negatives.
 
     Args:
         positive: similarities of positive pairs, ascending.
@@ -99,7 +99,7 @@ def highest_rejected(negative: Float[np.ndarray, " negatives"], share: float) ->
 
 
 def _moments(values: np.ndarray) -> tuple[float, float]:
-    """Mean and variance in float64, in parts: as a whole it would double the memory twice."""
+    """Mean and variance in float64, in parts, since converting all values would need four times the memory."""
     mean = float(values.mean(dtype=np.float64))
     parts = (values[start : start + 1_000_000].astype(np.float64) for start in range(0, len(values), 1_000_000))
     return mean, sum(float(((part - mean) ** 2).sum()) for part in parts) / len(values)
@@ -107,11 +107,11 @@ def _moments(values: np.ndarray) -> tuple[float, float]:
 
 def _equal_error_rate(positive: np.ndarray, negative: np.ndarray) -> float:
     def errors(threshold: np.floating, side: Literal["left", "right"]) -> tuple[float, float]:
-        """(false-positive, false-negative rate): "left" accepts the threshold itself, "right" only what is above."""
+        """(false-positive, false-negative rate): "left" accepts the threshold itself, "right" only values above."""
         accepted = 1 - negative.searchsorted(threshold, side) / len(negative)
         return float(accepted), float(positive.searchsorted(threshold, side) / len(positive))
 
-    # The highest score, of either kind, at which false positives are no rarer than false negatives; by bisection.
+    # By bisection: the highest score at which the false-positive rate is not below the false-negative rate.
     highest = []
     for values in (positive, negative):
         low, high = 0, len(values)
@@ -121,7 +121,7 @@ def _equal_error_rate(positive: np.ndarray, negative: np.ndarray) -> float:
             low, high = (middle + 1, high) if fpr >= fnr else (low, middle)
         highest += [values[low - 1]] if low else []
     fpr, fnr = errors(max(highest), "left")
-    next_fpr, next_fnr = errors(max(highest), "right")  # the curve's next point: past the crossing
+    next_fpr, next_fnr = errors(max(highest), "right")  # the next point of the curve, after the crossing
     share = (fpr - fnr) / ((fpr - fnr) + (next_fnr - next_fpr))
     return fpr + share * (next_fpr - fpr)
 
@@ -129,7 +129,7 @@ def _equal_error_rate(positive: np.ndarray, negative: np.ndarray) -> float:
 def histogram(
     positive: Float[np.ndarray, " positives"], negative: Float[np.ndarray, " negatives"], pairs_total: int
 ) -> Distribution:
-    """The distribution of two ascending arrays of similarities, over edges from the least to the largest."""
+    """The distribution of two ascending arrays of similarities, with edges from the smallest to the largest."""
     ends = [float(end) for values in (positive, negative) if len(values) for end in (values[0], values[-1])]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     if high - low < 1e-6 * max(abs(low), abs(high), 1e-3):  # one value: a bin needs a width
@@ -144,6 +144,6 @@ def histogram(
 
 
 def _share_from(counts: np.ndarray) -> np.ndarray:
-    """The share of values at or above each edge, from the highest edge to the lowest; 0 where there are none."""
+    """Share of values at or above each edge, from the highest edge to the lowest; 0 if there are no values."""
     above = np.concatenate([[0], np.cumsum(counts[::-1])])
     return above / max(above[-1], 1)

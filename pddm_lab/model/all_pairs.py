@@ -1,9 +1,8 @@
-"""All pairs of two sets under a PDDM unit, tile by tile, at the speed of a matrix product.
+"""Scores of all pairs of two sets under a PDDM unit, tile by tile, at the speed of a matrix product.
 
-What the algebra saves: W_v v = (W_v a + W_v b) / 2 is a sum of two products per item, so of the unit's 8 d^2
-operations a pair 6 d^2 are left; and S is symmetric, so of one set's pairs half are copied. What the machine saves: a
-tile's blocks stay in a core's cache from one step to the next, and compiled, the steps between two matrix products
-become one loop.
+Algebra: W_v v = (W_v a + W_v b) / 2 is a sum of two products per item, which leaves 6 d^2 of the unit's 8 d^2
+operations per pair; and S is symmetric, so half of the pairs of one set are copied. Hardware: a tile's blocks stay in a
+core's cache from one step to the next; when compiled, the steps between two matrix products become one loop.
 
 Paper -> code:  W_u, b_u -> difference   W_c, b_c -> joint   W_s, b_s -> score
 its halves that multiply u' and v' -> joint_u, joint_v   W_v a / 2 + b_v, W_v b / 2 -> a_position, b_position
@@ -26,17 +25,17 @@ from torch import Tensor
 from pddm_lab.model.pddm import PDDM
 
 SMALLEST_NORM = 1e-12
-"""The smallest length divided by, as in torch.nn.functional.normalize."""
+"""Smallest length to divide by, as in torch.nn.functional.normalize."""
 COMPILED_PAIRS = 50_000_000
-"""From this many pairs on compiling, which takes some 20 s the first time, is won back."""
+"""From this many pairs on, compiling pays off; it takes some 20 s the first time."""
 TILES = {"cpu": (32, 256), "cuda": (512, 1024)}
 """Rows and columns of a tile: on a CPU the blocks of 8192 pairs share the second-level caches of two cores."""
 _KEPT = {-3: 32 << 20, -1: 64 << 20}  # glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, in bytes
 
 
 def _keep_freed_blocks() -> None:
-    """Have the C library keep up to 64 MB of freed memory at hand instead of handing it back: a tile's blocks of some
-    MB come and go, and fetched anew from the system page by page they took as long as scoring itself."""
+    """Let the C library keep up to 64 MB of freed memory: fetching a tile's blocks of some MB from the system again
+    and again took as long as scoring."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # a system without glibc
         for option, value in _KEPT.items():
             ctypes.CDLL(None).mallopt(option, value)
@@ -46,7 +45,7 @@ _keep_freed_blocks()
 
 
 class _Layers(NamedTuple):
-    """A unit's weights as a tile needs them; those that many rows are multiplied by in the precision of products."""
+    """A unit's weights as a tile needs them; those of matrix products are in the precision of products."""
 
     difference: Float[Tensor, "dim hidden"]
     difference_bias: Float[Tensor, " hidden"]
@@ -68,25 +67,21 @@ class _Layers(NamedTuple):
 
 @torch.no_grad()
 def all_pairs(
-    unit: PDDM,
-    queries: Float[Tensor, "queries dim"],
-    gallery: Float[Tensor, "items dim"],
-    *,
-    products: torch.dtype | None = None,
-    compiled: bool | None = None,
-) -> Float[Tensor, "queries items"]:
-    """S of every query with every gallery item; of one set with itself, each pair is scored once.
+    unit: PDDM, queries: Float[Tensor, "queries dim"], gallery: Float[Tensor, "items dim"], *,
+    products: torch.dtype | None = None, compiled: bool | None = None,
+) -> Float[Tensor, "queries items"]:  # fmt: skip
+    """S of every query with every gallery item; for one set with itself, each pair is scored once.
 
     Args:
-        unit: in evaluation mode. With `normalize_input` the algebra doesn't hold: tiles take the plain formula.
+        unit: in evaluation mode. With `normalize_input` the algebra doesn't hold, and tiles use the plain formula.
         queries: features, (queries, dim).
         gallery: features, (items, dim); the same tensor for all pairs of one set.
-        products: precision of the matrix products; None for the features' own. bfloat16 is faster where the processor
-            has it; what is between the products stays as it is.
-        compiled: by torch.compile; None where it is worth its time and a compiler is there.
+        products: precision of the matrix products only; None for the features' own. bfloat16 is faster on processors
+            that support it.
+        compiled: use torch.compile; None: if it pays off and there is a compiler.
 
     Returns:
-        (queries, items), in the features' precision; beside it a few MB are used, whatever the sizes.
+        (queries, items), in the features' precision; a few MB are used beside it, for any size.
     """
     layers, position = _Layers.of(unit, products or queries.dtype), unit.position
     query_positions, gallery_positions = (x @ position.weight.T / 2 for x in (queries, gallery))
@@ -99,7 +94,7 @@ def all_pairs(
     score_tile = _compiled_tile() if compiled else _score_tile
     if unit.normalize_input:
         score_tile = lambda a, b, *_: unit(a[:, None], b)  # noqa: E731
-    if queries is gallery and len(queries) ** 2 <= 2 * rows * columns:  # each pair once: as many as a tile has
+    if queries is gallery and len(queries) ** 2 <= 2 * rows * columns:  # each pair once: they fit into a tile
         i, j = torch.triu_indices(len(queries), len(queries), device=queries.device)
         positions = query_positions[i], gallery_positions[j, None]
         scores[i, j] = score_tile(queries[i], gallery[j, None], *positions, layers).squeeze(1)
@@ -108,25 +103,23 @@ def all_pairs(
     windows = _full_windows if compiled else _windows
     for top, q in windows(0, len(queries), rows):
         bottom = q.stop
-        # Of one set's pairs, those left of the diagonal are copied from right of it.
+        # For pairs of one set, those left of the diagonal are copied from the right.
         for left, g in windows(top if queries is gallery else 0, len(gallery), columns):
             tile = score_tile(queries[q], gallery[None, g], query_positions[q], gallery_positions[None, g], layers)
             scores[top:bottom, left : g.stop] = tile[top - q.start :, left - g.start :]
         if queries is gallery:
             scores[bottom:, top:bottom] = scores[top:bottom, bottom:].T
             square = scores[top:bottom, top:bottom]
-            square.copy_(square.triu() + square.triu(1).T)  # alike to the last bit, as the rest
+            square.copy_(square.triu() + square.triu(1).T)  # equal to the last bit, like the rest
     return scores
 
 
 @torch.no_grad()
 def own_pairs(
-    unit: PDDM,
-    queries: Float[Tensor, "queries dim"],
-    gallery: Float[Tensor, "items dim"],
+    unit: PDDM, queries: Float[Tensor, "queries dim"], gallery: Float[Tensor, "items dim"],
     candidates: Int[Tensor, "queries candidates"],
-) -> Float[Tensor, "queries candidates"]:
-    """S of every query with its own candidates, rows of the gallery; in as little memory as `all_pairs`.
+) -> Float[Tensor, "queries candidates"]:  # fmt: skip
+    """S of every query with its own candidates, rows of the gallery; uses as little memory as `all_pairs`.
 
     Args:
         unit: in evaluation mode, without `normalize_input`.
@@ -134,7 +127,7 @@ def own_pairs(
         gallery: features, (items, dim).
         candidates: rows of the gallery, (queries, candidates).
     """
-    if candidates.numel() < len(gallery):  # what isn't asked for needs no place
+    if candidates.numel() < len(gallery):  # only keep the rows that are used
         used, candidates = candidates.unique(return_inverse=True)
         gallery = gallery[used]
     layers, position = _Layers.of(unit, queries.dtype), unit.position
@@ -151,30 +144,27 @@ def own_pairs(
 
 
 def _windows(start: int, stop: int, size: int) -> Iterator[tuple[int, slice]]:
-    """Windows over start..stop, and where the new part of each begins."""
+    """Windows over start..stop, each with the start of its new part."""
     for begin in range(start, stop, size):
         yield begin, slice(begin, min(begin + size, stop))
 
 
 def _full_windows(start: int, stop: int, size: int) -> Iterator[tuple[int, slice]]:
-    """The same, all of one size, which a compiled tile needs: the last one reaches back."""
+    """Windows of one size, which a compiled tile needs: the last one overlaps the one before."""
     for begin, window in _windows(start, stop, size):
         yield begin, slice(max(window.stop - size, 0), window.stop)
 
 
 def _score_tile(
-    a: Float[Tensor, "a dim"],
-    b: Float[Tensor, "#a b dim"],
-    a_position: Float[Tensor, "a hidden"],
-    b_position: Float[Tensor, "#a b hidden"],
-    layers: _Layers,
-) -> Float[Tensor, "a b"]:
-    """S of every a with its own row of b, or with the one row of all, from features and the summands of W_v v + b_v."""
+    a: Float[Tensor, "a dim"], b: Float[Tensor, "#a b dim"], a_position: Float[Tensor, "a hidden"],
+    b_position: Float[Tensor, "#a b hidden"], layers: _Layers,
+) -> Float[Tensor, "a b"]:  # fmt: skip
+    """S of every a with its own row of b, or with one shared row, from features and the summands of W_v v + b_v."""
     products, exact = layers.difference.dtype, a.dtype
     u = (a[:, None] - b).abs_().flatten(0, 1)
     u_hidden = (u.to(products) @ layers.difference).to(exact).add_(layers.difference_bias).relu_()
     v_hidden = (a_position[:, None] + b_position).relu_().flatten(0, 1)
-    # W_c [u'; v'] is a sum of two products, and a length may divide after its product as well as before.
+    # W_c [u'; v'] is a sum of two products, and dividing by a length after the product gives the same.
     joint = (u_hidden.to(products) @ layers.joint_u).to(exact).mul_(_inverse_length(u_hidden))
     joint.addcmul_((v_hidden.to(products) @ layers.joint_v).to(exact), _inverse_length(v_hidden))
     joint.add_(layers.joint_bias).relu_()
@@ -189,13 +179,13 @@ def _inverse_length(rows: Float[Tensor, "pairs hidden"]) -> Float[Tensor, "pairs
 
 
 def has_compiler() -> bool:
-    """Whether torch.compile finds a C++ compiler here."""
+    """Whether there is a C++ compiler for torch.compile."""
     return any(map(shutil.which, ("g++", "c++", "clang++")))
 
 
 @functools.cache
 def _compiled_tile() -> Callable[..., Tensor]:
-    """The tile compiled for each size it meets; the plain one, with a warning, where compiling fails."""
+    """The compiled tile; the plain one, with a warning, if compiling fails."""
     compiled = torch.compile(_score_tile, dynamic=False)
 
     @functools.wraps(_score_tile)
@@ -203,7 +193,7 @@ def _compiled_tile() -> Callable[..., Tensor]:
         try:
             return compiled(*arguments)
         except torch._dynamo.exc.TorchDynamoException as error:
-            warnings.warn(f"Scoring goes on without a compiler: {error}", stacklevel=2)
+            warnings.warn(f"Scoring continues without torch.compile: {error}", stacklevel=2)
             return _score_tile(*arguments)
 
     return score

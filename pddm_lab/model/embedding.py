@@ -35,7 +35,7 @@ class EmbeddingNet(nn.Module):
         trunk: pooled features of images.
         dim: dimensions of the embedding.
         power: of the pooled features, see `signed_power`.
-        pretrained: let a feature carry what the trunk alone says of the item, too (familiarity.py).
+        pretrained: add a part of the frozen trunk's own features to each feature (familiarity.py).
     """
 
     def __init__(self, trunk: Trunk, dim: int = 128, power: float = 1.0, pretrained: bool = False) -> None:
@@ -56,25 +56,25 @@ class EmbeddingNet(nn.Module):
         return self.head(signed_power(pooled, self.power))
 
     def fit_pretrained(self, pooled: Float[Tensor, "items trunk_dim"]) -> None:
-        """Before training: see the training items' pooled features, where features carry what the trunk says."""
+        """Before training: fit the pretrained part, if there is one, to the training items' pooled features."""
         if self.pretrained is not None:
             self.pretrained.fit(signed_power(pooled, self.power))
 
     def forward(self, images: UInt8[Tensor, "n 3 side side"]) -> Float[Tensor, "n dim"]:
         """Unit-length features of RGB images with values 0 to 255."""
         pooled = self.trunk(images)
-        # Under mixed precision the trunk alone runs in 16 bits: distances of unit vectors need all 32.
+        # With mixed precision only the trunk runs in 16 bits: distances of unit vectors need all 32.
         with torch.autocast(images.device.type, enabled=False):
             return self.project(pooled)
 
 
 def learned_similarities(config: TrainConfig) -> nn.ModuleDict:
-    """New similarities with weights, by name: those of `LEARNED`."""
+    """New similarities with weights, by name (`LEARNED`)."""
     options: dict[str, Any] = {
         "hidden": config.unit_hidden, "dropout": config.unit_dropout, "normalize_input": config.unit_normalize,
         "position": config.unit_position, "global_weight": config.unit_global,
     }  # fmt: skip
-    # The last first, so that a seed draws the weights that it always drew.
+    # Created in this order so that a seed gives the same weights as in earlier versions.
     learned = {name: make_similarity(name, config.dim, **options) for name in reversed(LEARNED)}
     if config.familiarity:
         learned["mahalanobis"] = make_similarity("mahalanobis", config.dim + PRETRAINED_DIMS)
@@ -83,12 +83,12 @@ def learned_similarities(config: TrainConfig) -> nn.ModuleDict:
 
 
 class MetricModel(nn.Module):
-    """An embedding and its learned similarities: what a run saves and everything else loads.
+    """An embedding and its learned similarities: the model that a run saves.
 
     Args:
-        config: every choice.
+        config: all options.
         weights: of the trunk; None for the configuration's.
-        trunk: to use instead of loading one, such as a stand-in where pooled features are all that is projected.
+        trunk: used instead of loading one, such as a placeholder if only pooled features are projected.
     """
 
     def __init__(self, config: TrainConfig, weights: str | None = None, trunk: Trunk | None = None) -> None:
@@ -103,6 +103,6 @@ class MetricModel(nn.Module):
         return self._fixed[name] if name in self._fixed else self.learned[name]  # type: ignore[return-value]
 
     def remember_classes(self, features: Float[Tensor, "items dim"], labels: Int[Tensor, " items"]) -> None:
-        """After training: see where the training items came to lie, where the similarity asks for it."""
+        """After training: store where the training classes are, if the PDDM similarity uses it."""
         if isinstance(self.learned["pddm"], FamiliarPDDM):
             self.learned["pddm"].remember_classes(features, labels)

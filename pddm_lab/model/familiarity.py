@@ -1,12 +1,12 @@
-"""A local similarity where the training classes are, and a global one where they are not.
+"""A similarity that is local near the training classes and global elsewhere.
 
-S(a, b) = phi k (W_s c + b_s) + (1 - phi) w g (1 - P) - g D. Where a pair is familiar, what the PDDM unit learned of the
-place corrects D; elsewhere P does, the distance of the frozen trunk's own features, which knows no place. phi is how
-familiar the pair is: the mean over a and b of a sigmoid of the cosine to the nearest centre of a training class. In
-training everything is familiar and k = 1, so that S is the unit's score.
+S(a, b) = phi k (W_s c + b_s) + (1 - phi) w g (1 - P) - g D. For familiar pairs, D is corrected by what the PDDM unit
+learned about their position; for others by P, the distance of the frozen trunk's own features, which has no position.
+phi is the familiarity of the pair: the mean over a and b of a sigmoid of the cosine to the nearest centre of a training
+class. In training phi = 1 and k = 1, so that S is the unit's score.
 
-So that any similarity finds all it needs in the features, an item's feature holds both parts, x of the embedding and p
-of the trunk: [sqrt(1 - e^2) x; e p], of unit length. p is so short that D and D_M hardly see it.
+An item's feature contains both parts, x of the embedding and p of the trunk, so that every similarity finds what it
+needs: [sqrt(1 - e^2) x; e p], of unit length. p is so short that it hardly affects D and D_M.
 
 Not in the paper; chosen on held-out training classes (README, Experiment log).
 """
@@ -25,17 +25,17 @@ from pddm_lab.model.pddm import PDDM
 from pddm_lab.model.similarity import PDDMSimilarity
 
 PRETRAINED_DIMS = 128
-"""Principal components of the trunk's features that an item's feature carries."""
+"""Principal components of the trunk's features in an item's feature."""
 PRETRAINED_LENGTH = 0.05
-"""e: at most e^2 of D^2 is of the trunk's features."""
+"""e: at most e^2 of D^2 comes from the trunk's features."""
 PRETRAINED_WEIGHT = 0.5
-"""w: what a distance of the trunk's features counts beside one of the embedding, where nothing is familiar."""
+"""w: weight of a distance of the trunk's features, relative to one of the embedding, if nothing is familiar."""
 CORRECTION_WEIGHT = 0.3
-"""k: how much of what the unit learned is taken, where everything is familiar."""
+"""k: weight of the unit's correction, if everything is familiar."""
 STEEPNESS = 50.0
-"""Of the sigmoid, per unit of the cosine: familiar within some hundredths, or not."""
+"""Slope of the sigmoid per unit of the cosine: it rises within some hundredths."""
 MOST_CENTRES = 1024
-"""Centres that are kept; of more classes, centres of clusters: the model doesn't grow with the classes."""
+"""Largest number of centres; with more classes, centres of clusters, so that the model doesn't grow with them."""
 
 _AT_ONCE = 1 << 18  # values of a block of distances
 
@@ -57,11 +57,11 @@ class PretrainedPart(nn.Module):
 
     @torch.no_grad()
     def fit(self, inputs: Float[Tensor, "items trunk_dim"]) -> None:
-        """Take the mean and the principal components from the training items' features."""
+        """Compute the mean and the principal components of the training items' features."""
         self.mean.copy_(inputs.mean(0))
         centred = F.normalize(inputs - self.mean, dim=1).double()
-        found = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -PRETRAINED_DIMS:]
-        self.directions.zero_()[:, : found.shape[1]] = found.to(self.directions)
+        components = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -PRETRAINED_DIMS:]
+        self.directions.zero_()[:, : components.shape[1]] = components.to(self.directions)
 
     def forward(self, inputs: Float[Tensor, "n trunk_dim"]) -> Float[Tensor, "n pretrained"]:
         """p of the trunk's features, without a gradient."""
@@ -69,22 +69,22 @@ class PretrainedPart(nn.Module):
 
 
 def joined(x: Float[Tensor, "n dim"], p: Float[Tensor, "n pretrained"]) -> Float[Tensor, "n joined"]:
-    """One feature of unit length of both parts."""
+    """One feature of unit length from both parts."""
     return torch.cat([math.sqrt(1 - PRETRAINED_LENGTH**2) * x, PRETRAINED_LENGTH * p], dim=-1)
 
 
-def parted(features: Float[Tensor, "*n joined"]) -> tuple[Float[Tensor, "*n dim"], Float[Tensor, "*n pretrained"]]:
+def split_parts(features: Float[Tensor, "*n joined"]) -> tuple[Float[Tensor, "*n dim"], Float[Tensor, "*n pretrained"]]:
     """x and p of features, each of unit length."""
     x, p = features[..., :-PRETRAINED_DIMS], features[..., -PRETRAINED_DIMS:]
     return x / math.sqrt(1 - PRETRAINED_LENGTH**2), p / PRETRAINED_LENGTH
 
 
 class FamiliarPDDM(PDDMSimilarity):
-    """S of a PDDM unit that corrects D where the training classes are, fading into a global measure elsewhere.
+    """S of a PDDM unit that corrects D near the training classes and fades into a global measure elsewhere.
 
     Args:
-        unit: with a `global_weight`, on x alone.
-        threshold: cosine to the nearest centre at which an item is half familiar.
+        unit: with a `global_weight`; it scores x only.
+        threshold: cosine to the nearest centre at which the familiarity is one half.
     """
 
     centres: Tensor
@@ -98,8 +98,8 @@ class FamiliarPDDM(PDDMSimilarity):
 
     @torch.no_grad()
     def remember_classes(self, features: Float[Tensor, "items joined"], labels: Int[Tensor, " items"]) -> None:
-        """Keep where the training classes lie: the mean direction of each."""
-        x = parted(features)[0]
+        """Store the mean direction of each training class."""
+        x = split_parts(features)[0]
         numbers = labels.to(x.device).unique(return_inverse=True)[1]
         centres = F.normalize(x.new_zeros(int(numbers.max()) + 1, x.shape[1]).index_add_(0, numbers, x), dim=1)
         if len(centres) > MOST_CENTRES:
@@ -109,7 +109,7 @@ class FamiliarPDDM(PDDMSimilarity):
 
     @torch.no_grad()
     def familiarity(self, x: Float[Tensor, "items dim"]) -> Float[Tensor, " items"]:
-        """How familiar items are, 0 to 1; 1 before there are centres."""
+        """Familiarity of items, 0 to 1; 1 before there are centres."""
         centres = self.centres[: int(self.used)]
         if not len(centres):
             return x.new_ones(len(x))
@@ -118,7 +118,7 @@ class FamiliarPDDM(PDDMSimilarity):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """S; in training, the unit's score."""
-        (x_a, p_a), (x_b, p_b) = parted(a), parted(b)
+        (x_a, p_a), (x_b, p_b) = split_parts(a), split_parts(b)
         local = self.unit(x_a, x_b)
         if self.training or not int(self.used):
             return local
@@ -131,8 +131,8 @@ class FamiliarPDDM(PDDMSimilarity):
         return torch.lerp(instead, correction, familiar) - g * d
 
     def _matrix(self, queries: Tensor, gallery: Tensor) -> Tensor:
-        (x_q, p_q) = parted(queries)
-        (x_g, p_g) = (x_q, p_q) if queries is gallery else parted(gallery)
+        (x_q, p_q) = split_parts(queries)
+        (x_g, p_g) = (x_q, p_q) if queries is gallery else split_parts(gallery)
         scores = all_pairs(self.unit, x_q, x_g)
         if not int(self.used):
             return scores
@@ -145,10 +145,10 @@ class FamiliarPDDM(PDDMSimilarity):
         return scores
 
     def _candidates(self, queries: Tensor, gallery: Tensor, rows: Tensor) -> Tensor:
-        if rows.numel() < len(gallery):  # what isn't asked for needs no place
+        if rows.numel() < len(gallery):  # only keep the rows that are used
             used, rows = rows.unique(return_inverse=True)
             gallery = gallery[used]
-        (x_q, p_q), (x_g, p_g) = parted(queries), parted(gallery)
+        (x_q, p_q), (x_g, p_g) = split_parts(queries), split_parts(gallery)
         scores = own_pairs(self.unit, x_q, x_g, rows)
         if not int(self.used):
             return scores
@@ -163,7 +163,7 @@ class FamiliarPDDM(PDDMSimilarity):
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """Exact to the last bits, near 0 too: beside the unit's products they cost little."""
+    """Exact even near 0; cheap compared with the unit's products."""
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 

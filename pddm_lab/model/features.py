@@ -1,4 +1,4 @@
-"""Images to features in bulk: decoding beside the network, and the frozen trunk's features kept by content."""
+"""Images to features in bulk: images are decoded while the network runs; a frozen trunk's features are cached."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pddm_lab.progress import Progress
 
 INFERENCE_BATCH = 32
 VIEW_ZOOM = 9 / 8
-"""How much an image is scaled up before a random crop of a frozen trunk's view is cut from it."""
+"""Factor that an image is scaled up by before a random crop, for views of a frozen trunk."""
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -36,7 +36,7 @@ def prepare(
         image: RGB.
         resize: shorter side after scaling, in pixels.
         size: side of the crop, in pixels.
-        rng: for a random crop and mirror, to train; None for the centre, to evaluate.
+        rng: for a random crop and mirror in training; None for the centre.
     """
     scale = resize / min(image.size)
     if scale != 1:
@@ -51,7 +51,7 @@ def prepare(
 
 
 class ImageFiles(Dataset[Tensor]):
-    """Prepared images by position; a key (number, ..., position) asks for the random crop that the numbers seed."""
+    """Prepared images by position; the key (number, ..., position) gives a random crop, seeded by the numbers."""
 
     def __init__(self, paths: Sequence[Path], resize: int, size: int, seed: int = 0) -> None:
         self._paths, self._resize, self._size, self._seed = list(map(str, paths)), resize, size, seed
@@ -67,13 +67,13 @@ class ImageFiles(Dataset[Tensor]):
 
 
 def image_loader(images: ImageFiles, batches: Any, workers: int, device: torch.device) -> DataLoader[Tensor]:
-    """Batches of prepared images, loaded by worker processes into pinned memory where a GPU waits for them.
+    """Batches of prepared images, loaded by worker processes, into pinned memory for a GPU.
 
     Args:
-        images: what to load.
-        batches: iterable of lists of keys, one list a batch.
-        workers: processes; -1 for one per core but one, at most 8.
-        device: where the batches go.
+        images: the images.
+        batches: iterable of lists of keys, one list per batch.
+        workers: processes; -1 for `default_workers`.
+        device: target of the batches.
     """
     workers = default_workers() if workers < 0 else workers
     return DataLoader(
@@ -83,19 +83,12 @@ def image_loader(images: ImageFiles, batches: Any, workers: int, device: torch.d
 
 
 def default_workers() -> int:
-    """One process per core but one, at most 8."""
+    """One process per core except one, at most 8."""
     return min(max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 2) - 1, 8)
 
 
-def run_network(
-    network: nn.Module, paths: Sequence[Path], **options: Any
-) -> Float[np.ndarray, "images dim"]:  # fmt: skip
-    """Outputs of a network for image files, (images, dim) float32, in order.
-
-    Args:
-        network: takes uint8 images (n, 3, size, size); in evaluation mode.
-        paths: the image files.
-        options: as `network_outputs` takes them.
+def run_network(network: nn.Module, paths: Sequence[Path], **options: Any) -> Float[np.ndarray, "images dim"]:
+    """Outputs of a network for image files, (images, dim) float32, in order; arguments as for `network_outputs`.
 
     Raises:
         DataError: an image can no longer be read.
@@ -106,31 +99,23 @@ def run_network(
 
 @torch.inference_mode()
 def network_outputs(
-    network: nn.Module,
-    paths: Sequence[Path],
-    *,
-    resize: int,
-    size: int,
-    device: torch.device,
-    precision: str = "32",
-    workers: int = -1,
-    progress: Progress | None = None,
-    what: str = "images",
+    network: nn.Module, paths: Sequence[Path], *, resize: int, size: int, device: torch.device, precision: str = "32",
+    workers: int = -1, progress: Progress | None = None, what: str = "images",
     crops: Sequence[tuple[int, ...]] | None = None,
-) -> Iterator[Float[np.ndarray, "batch dim"]]:
-    """The same batch by batch, as they are computed: who is stopped half way has what was done.
+) -> Iterator[Float[np.ndarray, "batch dim"]]:  # fmt: skip
+    """Outputs of a network for image files, batch by batch, so that the caller can keep them if it is stopped.
 
     Args:
         network: takes uint8 images (n, 3, size, size); in evaluation mode.
         paths: the image files.
         resize: shorter side before the crop, in pixels.
         size: side of the crop, in pixels.
-        device: where the network is.
+        device: of the network.
         precision: 32, bf16 or fp16.
         workers: processes that load images.
         progress: called after each batch.
-        what: what the progress counts.
-        crops: numbers that seed a random crop and mirror of each image; None for the centre.
+        what: name of the work for `progress`.
+        crops: numbers that seed each image's random crop and mirror; None for the centre.
     """
     of_image = range(len(paths)) if crops is None else [(*crop, n) for n, crop in enumerate(crops)]
     keys = [of_image[start : start + INFERENCE_BATCH] for start in range(0, len(paths), INFERENCE_BATCH)]
@@ -145,30 +130,21 @@ def network_outputs(
 
 
 def trunk_features(
-    trunk: Trunk,
-    paths: Sequence[Path],
-    folder: Path,
-    *,
-    resize: int,
-    size: int,
-    device: torch.device,
-    precision: str = "32",
-    workers: int = -1,
-    progress: Progress | None = None,
-    view: int = 0,
-) -> Float[np.ndarray, "images trunk_dim"]:
-    """Features of a frozen trunk, (images, trunk.dim) float32; each content is computed once and kept in a folder.
+    trunk: Trunk, paths: Sequence[Path], folder: Path, *, resize: int, size: int, device: torch.device,
+    precision: str = "32", workers: int = -1, progress: Progress | None = None, view: int = 0,
+) -> Float[np.ndarray, "images trunk_dim"]:  # fmt: skip
+    """Features of a frozen trunk, (images, trunk.dim) float32, cached by the content of the files.
 
     Args:
         trunk: the frozen trunk.
         paths: the image files.
-        folder: where the features are kept, one file per trunk, weights, size, precision and view.
+        folder: of the cache: one file per trunk, weights, size, precision and view.
         resize: shorter side before the crop, in pixels.
         size: side of the crop, in pixels.
         device: where to compute.
         precision: 32, bf16 or fp16.
         workers: processes that load images.
-        progress: called as images are done; where it raises, what was done until then is kept.
+        progress: called as images are done; if it raises, the features computed so far are kept.
         view: 0 for the centred crop; 1, 2, ... for random crops with a mirror, from images scaled up by `VIEW_ZOOM`.
     """
     from safetensors.numpy import load_file, save_file
@@ -181,14 +157,14 @@ def trunk_features(
         kept = load_file(file)
     except FileNotFoundError:
         pass
-    except Exception:  # a torn file of features costs only their time
+    except Exception:  # damaged: compute the features again
         file.unlink(missing_ok=True)
     hashes = kept.get("hashes", np.empty((0, 16), np.uint8))
     features = kept.get("features", np.empty((0, trunk.dim), np.float32))
     row_of = {row.tobytes(): number for number, row in enumerate(hashes)}
     missing = {content: path for content, path in zip(wanted, paths, strict=True) if content not in row_of}
     if missing:
-        # The content seeds its crops, so that they don't depend on which other images there are.
+        # The content seeds the crops, so that they don't depend on the other images.
         crops = [(view, int.from_bytes(content[:8], "big")) for content in missing] if view else None
         row_of |= {content: len(features) + number for number, content in enumerate(missing)}
         parts = [features]
@@ -199,7 +175,7 @@ def trunk_features(
                 workers=workers, progress=progress, what="trunk features", crops=crops,
             ):  # fmt: skip
                 parts.append(output)
-        finally:  # of a training that is stopped here, what is done is kept
+        finally:  # keep what is done, even if the training is stopped here
             features = np.concatenate(parts)
             contents = np.frombuffer(b"".join(missing), np.uint8).reshape(-1, 16)
             hashes = np.concatenate([hashes, contents])[: len(features)]

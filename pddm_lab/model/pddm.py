@@ -1,5 +1,4 @@
-"""The Position-Dependent Deep Metric unit: a similarity of two features that also sees where in the space the pair
-lies.
+"""The Position-Dependent Deep Metric unit: a similarity of two features that also uses the position of the pair.
 
 Paper -> code:  f_i, f_j -> a, b   u -> u   v -> v   u', v' -> u_hidden, v_hidden   c -> joint   S -> the returned score
 W_u, b_u -> difference   W_v, b_v -> position   W_c, b_c -> joint   W_s, b_s -> score
@@ -24,9 +23,9 @@ class PDDM(nn.Module):
         hidden: width of the three layers; 0 for d, as in the paper.
         dropout: share of each layer's outputs dropped while training.
         normalize_input: L2-normalise u and v before their layers.
-        position: False takes the place out, v' = 0: what is left is one learned measure of u for the whole space.
-        global_weight: what g starts at in S = W_s c + b_s - g ||a - b||, where the unit learns to correct a global
-            metric: at the start W_s = 0. 0 leaves the term out, as the paper does.
+        position: False removes the position, v' = 0: one learned measure of u for the whole space.
+        global_weight: initial g in S = W_s c + b_s - g ||a - b||, where the unit learns to correct a global metric,
+            starting at W_s = 0. 0 leaves the term out, as in the paper.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class PDDM(nn.Module):
     def inputs(
         self, a: Float[Tensor, "*#batch dim"], b: Float[Tensor, "*#batch dim"]
     ) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch dim"]]:
-        """u and v of pairs as the layers take them, (..., dim) each: normalised where `normalize_input` says so."""
+        """u and v of pairs as the layers take them, (..., dim) each; normalised with `normalize_input`."""
         u = (a - b).abs()
         v = (a + b) / 2
         return (F.normalize(u, dim=-1), F.normalize(v, dim=-1)) if self.normalize_input else (u, v)
@@ -79,6 +78,6 @@ class PDDM(nn.Module):
 
 
 def _length(u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-    """||u||, with a gradient of 0 at u = 0, where it has none."""
+    """||u||, with the gradient 0 at u = 0."""
     squares = u.square().sum(-1)
     return torch.where(squares > 0, squares, 1.0).sqrt() * (squares > 0)

@@ -1,4 +1,4 @@
-"""The lab's similarities inside pytorch-metric-learning: give one to any of that library's losses or miners."""
+"""The lab's similarities as distances for the losses and miners of pytorch-metric-learning."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pddm_lab.model.similarity import Similarity
 
 
 class SimilarityDistance(BaseDistance):
-    """A similarity of the lab as a distance of pytorch-metric-learning; "inverted" there: larger means more similar.
+    """A similarity as an "inverted" distance of pytorch-metric-learning: larger means more similar.
 
-    Its weights, such as those of a PDDM unit, are parameters of whatever loss holds it: give them to an optimiser.
+    Its weights, such as those of a PDDM unit, are parameters of the loss that contains it: pass them to an optimiser.
 
     Args:
-        similarity: from `pddm_lab.model.embedding.similarity.make_similarity`.
+        similarity: from `pddm_lab.model.similarity.make_similarity`.
     """
 
     def __init__(self, similarity: Similarity) -> None:

@@ -1,14 +1,15 @@
-"""Similarities behind one interface: Euclidean, cosine, learned Mahalanobis and PDDM. Any of them can mine, rank and
-be compared.
+"""Similarities with one interface, for mining and ranking: Euclidean, cosine, learned Mahalanobis and PDDM.
 
-Larger always means more similar, so the two distances enter with a minus sign: S_euclidean = -D, S_mahalanobis = -D_M.
+Larger always means more similar, so the two distances have a minus sign: S_euclidean = -D, S_mahalanobis = -D_M.
 
-Scoring all pairs with the PDDM unit: scoring.py.
+Scores of all pairs with the PDDM unit: all_pairs.py.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from pddm_lab.model.pddm import PDDM
 from pddm_lab.similarities import SIMILARITIES
 
 CHUNK_PAIRS = 1 << 16
-"""Pairs scored at a time by `pairs`: bounds the memory."""
+"""Pairs scored at a time by `pairs`: limits the memory."""
 
 
 class Similarity(nn.Module):
@@ -38,7 +39,7 @@ class Similarity(nn.Module):
 
     @property
     def is_network(self) -> bool:
-        """Scores a pair by layers of its own, so that all pairs cost much more than one matrix product."""
+        """Whether it scores a pair with its own layers, so that all pairs cost much more than one matrix product."""
         return self.name in SIMILARITIES and SIMILARITIES[self.name].is_network
 
     @abstractmethod
@@ -53,37 +54,31 @@ class Similarity(nn.Module):
         self, queries: Float[Tensor, "queries dim"], gallery: Float[Tensor, "items dim"]
     ) -> Float[Tensor, "queries items"]:
         """Similarities of every query with every gallery item, (queries, items)."""
-        was_training = self.training
-        self.eval()
-        try:
+        with self._evaluating():
             return self._matrix(queries, gallery)
-        finally:
-            self.train(was_training)
 
     @torch.no_grad()
     def pairs(self, a: Float[Tensor, "pairs dim"], b: Float[Tensor, "pairs dim"]) -> Float[Tensor, " pairs"]:
-        """Similarities of a[n] with b[n], (pairs,), in bounded memory."""
-        was_training = self.training
-        self.eval()
-        try:
+        """Similarities of a[n] with b[n], (pairs,), in limited memory."""
+        with self._evaluating():
             chunks = zip(a.split(CHUNK_PAIRS), b.split(CHUNK_PAIRS), strict=True)
             return torch.cat([self(left, right) for left, right in chunks]) if len(a) else a.new_zeros(0)
-        finally:
-            self.train(was_training)
 
     @torch.no_grad()
     def candidates(
-        self,
-        queries: Float[Tensor, "queries dim"],
-        gallery: Float[Tensor, "items dim"],
+        self, queries: Float[Tensor, "queries dim"], gallery: Float[Tensor, "items dim"],
         rows: Int[Tensor, "queries candidates"],
-    ) -> Float[Tensor, "queries candidates"]:
-        """Similarities of every query with its own candidates, rows of the gallery; (queries, candidates), in bounded
-        memory."""
+    ) -> Float[Tensor, "queries candidates"]:  # fmt: skip
+        """Similarities of every query with its own rows of the gallery, (queries, candidates), in limited memory."""
+        with self._evaluating():
+            return self._candidates(queries, gallery, rows)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
         was_training = self.training
         self.eval()
         try:
-            return self._candidates(queries, gallery, rows)
+            yield
         finally:
             self.train(was_training)
 
@@ -95,7 +90,7 @@ class Similarity(nn.Module):
     def rerank(
         self, query: Float[Tensor, " dim"], gallery: Float[Tensor, "items dim"], shortlist: Int[Tensor, " shortlist"]
     ) -> tuple[Int[Tensor, " shortlist"], Float[Tensor, " shortlist"]]:
-        """Order a shortlist of gallery rows by this similarity to the query.
+        """Re-rank a shortlist of gallery rows by this similarity to the query.
 
         Args:
             query: one feature, (dim,).
@@ -124,7 +119,7 @@ class Euclidean(Similarity):
 
 
 class Cosine(Similarity):
-    """S = a . b / (||a|| ||b||). On unit-length features it ranks as Euclidean does; its distributions differ."""
+    """S = a . b / (||a|| ||b||). On unit-length features it ranks like Euclidean, with other distributions."""
 
     name = "cosine"
 
@@ -137,7 +132,7 @@ class Cosine(Similarity):
 
 
 class Mahalanobis(Similarity):
-    """S = -D_M = -||L (a - b)||: one learned global metric, M = L^T L, started at the identity."""
+    """S = -D_M = -||L (a - b)||: a learned global metric, M = L^T L, initialised with the identity."""
 
     name = "mahalanobis"
 
@@ -148,7 +143,7 @@ class Mahalanobis(Similarity):
 
     @classmethod
     def make(cls, dim: int, **_unit: Any) -> Similarity:
-        """A new one, which equals the Euclidean distance."""
+        """A new one, equal to the Euclidean distance."""
         return cls(dim)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -195,10 +190,10 @@ def make_similarity(name: str, dim: int, **unit: Any) -> Similarity:
     Args:
         name: one of `CLASSES`.
         dim: dimensions of the features.
-        unit: options of `PDDM`; the other similarities have none and ignore them.
+        unit: options of `PDDM`; the other similarities ignore them.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: unknown name.
     """
     if name not in CLASSES:
         raise ConfigError(f"Unknown similarity {name!r}. Expected one of {', '.join(SIMILARITIES)}.")
@@ -206,13 +201,12 @@ def make_similarity(name: str, dim: int, **unit: Any) -> Similarity:
 
 
 def _safe_sqrt(squares: Tensor) -> Tensor:
-    """A square root whose gradient is 0 at 0 instead of infinite."""
+    """A square root with the gradient 0 at 0 instead of infinity."""
     positive = squares > 0
     return torch.where(positive, squares, 1.0).sqrt() * positive
 
 
 def _distances(a: Float[Tensor, "a dim"], b: Float[Tensor, "b dim"]) -> Float[Tensor, "a b"]:
-    """Euclidean distances of all pairs by one matrix product; near 0 they are good to about 1e-3 of the features'
-    length."""
+    """Euclidean distances of all pairs by one matrix product; near 0 they are off by 1e-3 of a feature's length."""
     squares = torch.addmm(b.square().sum(1), a, b.T, alpha=-2)
     return squares.add_(a.square().sum(1, keepdim=True)).clamp_(min=0).sqrt_()

@@ -1,4 +1,4 @@
-"""CNN trunks by name, each with its input normalisation: uint8 images in, pooled features out."""
+"""CNN trunks by name, with their input normalisation: uint8 images to pooled features."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def load_trunk(name: str = "efficientnet_lite0", weights: str = "imagenet") -> T
         weights: imagenet, none (random), or the path of a .pth or .safetensors state dict.
 
     Raises:
-        ConfigError: an unknown trunk, weights that cannot be had, or a file of another network.
+        ConfigError: unknown trunk, unavailable weights, or a file of another network.
     """
     if name == "efficientnet_lite0":
         network, mean, std = _efficientnet_lite0(weights), (127 / 255,) * 3, (128 / 255,) * 3
@@ -97,15 +97,15 @@ def _torchvision(name: str, weights: str) -> nn.Module:
         if weights == "imagenet":
             network = models.get_model(name, weights="DEFAULT")
         else:
-            # These two draw their random start slowly: not where a file replaces it.
+            # Random initialisation of these two is slow: skip it if a file replaces it.
             start = {"init_weights": weights == "none"} if name in ("googlenet", "inception_v3") else {}
             network = models.get_model(name, weights=None, **start)
     except OSError as error:
         raise ConfigError(
-            f"The ImageNet weights of {name} could not be downloaded ({error}). Without a network give --weights FILE, "
+            f"The ImageNet weights of {name} could not be downloaded ({error}). Without a network, use --weights FILE, "
             "--weights none, or --trunk efficientnet_lite0, whose weights come with a package."
         ) from error
-    if hasattr(network, "aux_logits"):  # GoogLeNet's and Inception's second classifiers have no use here
+    if hasattr(network, "aux_logits"):  # GoogLeNet's and Inception's auxiliary classifiers are not used
         network.aux_logits = False
         for auxiliary in ("aux1", "aux2", "AuxLogits"):
             if hasattr(network, auxiliary):
@@ -115,8 +115,8 @@ def _torchvision(name: str, weights: str) -> nn.Module:
 
 def _load_file(network: nn.Module, path: Path, name: str) -> None:
     if not path.is_file():
-        raise ConfigError(f"--weights expects imagenet, none or a file; there is no file {path}.")
-    classifier = list(network.state_dict())[-2:]  # cut off afterwards: the file may lack it, or have other classes
+        raise ConfigError(f"--weights expects imagenet, none or a file, but the file {path} does not exist.")
+    classifier = list(network.state_dict())[-2:]  # removed later: the file may lack it or have other classes
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -137,12 +137,10 @@ def _load_file(network: nn.Module, path: Path, name: str) -> None:
 
 
 def _cut_last_layer(network: nn.Module, name: str) -> int:
-    """Replace the last linear layer by the identity; returns what went into it."""
+    """Replace the last linear layer by the identity; returns the number of its inputs."""
     linear = [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
-        raise ConfigError(
-            f"{name} has no linear classifier to take off; choose another trunk, such as efficientnet_lite0."
-        )
+        raise ConfigError(f"{name} has no linear classifier to remove. Choose another trunk: efficientnet_lite0.")
     path, last = linear[-1]
     _replace(network, path, nn.Identity())
     return last.in_features
@@ -150,10 +148,9 @@ def _cut_last_layer(network: nn.Module, name: str) -> int:
 
 @torch.no_grad()
 def fuse_batch_norms(trunk: Trunk) -> Trunk:
-    """A copy of a trunk for inference, each batch norm folded into the convolution before it: equal features, a third
-    less time.
+    """A copy of a trunk for inference with each batch norm folded into the convolution before it.
 
-    The pairs are found by watching one forward pass, so that any network will do.
+    Features are equal and take a third less time. One forward pass finds the pairs, so that it works for any network.
     """
     fused = copy.deepcopy(trunk).eval()
     made_by: dict[int, tuple[str, Tensor]] = {}
