@@ -76,7 +76,7 @@ def axioms(run: Run) -> None:
         _examples(
             run, examples, "closer",
             f"By {title}, {int(one.beaten.sum()):,} of {len(one.rows):,} items have another item that is more similar "
-            f"to them than they are to themselves. {len(examples)} are shown. Dashed frame: it is of another class.",
+            f"to them than they are to themselves. {len(examples)} are shown. Dashed frame: the classes differ.",
             f"By {title}, no item has another that is closer to it than itself.",
         )  # fmt: skip
     elif look == "triangle":

@@ -23,16 +23,11 @@ def choose_and_start() -> bool:
     """A form that starts a new training. Returns whether one was started."""
     left, right = st.columns([5, 6], gap="medium")
     with left:
-        preset = st.radio(
-            "Preset", list(PRESETS), captions=[PRESET_SUMMARIES[name] for name in PRESETS], key="new_preset"
-        )
+        captions = [PRESET_SUMMARIES[name] for name in PRESETS]
+        preset = st.radio("Preset", list(PRESETS), captions=captions, key="new_preset")
     with right:
-        data = st.selectbox(
-            "Data",
-            [*SOURCES, OWN_FOLDER],
-            key="new_data",
-            format_func=lambda name: SOURCES[name].title if name in SOURCES else "Your own folder",
-        )
+        titles = {name: source.title for name, source in SOURCES.items()} | {OWN_FOLDER: "Your own folder"}
+        data = st.selectbox("Data", list(titles), key="new_data", format_func=titles.__getitem__)
         if data == OWN_FOLDER:
             path = st.text_input("Folder", key="new_folder", placeholder="/path/with/one/folder/per/class")
             st.caption("One subfolder per class: `<folder>/<class>/<image>`. The images stay on this machine.")

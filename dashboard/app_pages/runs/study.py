@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 from app_pages.runs import study_data
-from app_pages.runs.views import heading
+from app_pages.runs.views import heading, speed_columns
 from shared import shell
 from shared.chart import chart
 
@@ -58,13 +58,8 @@ def page(studies: dict[str, Path]) -> None:
             measured = findings.measured(dataset)
             names = [one for one in PROTOCOLS if (measured["protocol"] == one).any()] or list(PROTOCOLS)
             help_text = "Unseen: classes not used in training. Known: new photos of the training classes."
-            protocol = shell.choice(
-                st.segmented_control,
-                "Protocol",
-                {one: PROTOCOL_TITLES[one] for one in names},
-                "protocol",
-                help=help_text,
-            )
+            titles = {one: PROTOCOL_TITLES[one] for one in names}
+            protocol = shell.choice(st.segmented_control, "Protocol", titles, "protocol", help=help_text)
             titles = {one: study_data.metric_of(one).title for one in findings.metrics(dataset) or ["map@r"]}
             metric = shell.choice(st.selectbox, "Metric", titles, "metric", "map@r", width=160)
     _broken(findings)
@@ -79,10 +74,10 @@ def page(studies: dict[str, Path]) -> None:
 
 def _broken(findings: Findings) -> None:
     if broken := findings.study.broken:
-        cells = f"{len(broken)} cells" if len(broken) > 1 else "one cell"
-        st.warning(
-            next(iter(broken.values())), title=f"Can't read {cells} of this study", icon=":material/broken_image:"
+        title = (
+            f"Can't read {len(broken)} cells of this study" if len(broken) > 1 else "Can't read a cell of this study"
         )
+        st.warning(next(iter(broken.values())), title=title, icon=":material/broken_image:")
 
 
 def _show_progress(findings: Findings, path: Path) -> None:
@@ -118,10 +113,8 @@ def _progress(findings: Findings, path: Path) -> None:
         ]
         st.caption(" · ".join([*lines, *(f"{name}: not started" for name in progress.waiting)]))
         if progress.skipped:
-            methods = ", ".join(progress.skipped)
-            st.caption(
-                f":material/error: Skipped, so probably failed: {methods}. {command} retries and shows the error."
-            )
+            text = f"Skipped, so probably failed: {', '.join(progress.skipped)}. {command} retries and shows the error."
+            st.caption(f":material/error: {text}")
         elif ago > STOPPED_AFTER:
             st.caption(f"The study isn't running. {command} resumes it with the same settings.")
 
@@ -150,28 +143,23 @@ def _methods(findings: Findings, dataset: str, protocol: str, metric: str) -> No
     table["similarity"] = [style_of(name).title for name in table["similarity"]]
     table["name"] = [f"{name} ★" if best else name for name, best in zip(table["name"], table["baseline"], strict=True)]
     table["p"] = [None if p != p else f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in table["p"]]
-    number, digits = st.column_config.NumberColumn, f"%.{spec.digits}f"
+    text, number, digits = st.column_config.TextColumn, st.column_config.NumberColumn, f"%.{spec.digits}f"
+    columns = {
+        "name": text("Method", width=238, pinned=True),
+        "similarity": text("Ranked by", width=96),
+        "value": number(spec.heading, format=digits, width=72 if len(spec.heading) < 9 else 124),
+        "half": number("±", format=digits, width=48, help="Half of the 95 % t interval over seeds."),
+        "difference": number("Against ★", format=digits.replace("%", "%+"), width=84, help=AGAINST),
+        "difference_half": number("± ", format=digits, width=48, help="Half of the difference's 95 % interval."),
+        "p": text("p, Holm", width=70, help="Paired t test, with Holm's correction for all rows of this table."),
+        "seeds": number("Seeds", format="%d", width=56),
+        "settings": text("Settings chosen by the search", width=330),
+    }
     st.dataframe(
-        table[["name", "similarity", *shares, "p", "seeds", "settings"]],
-        hide_index=True,
-        key="study_table",
-        placeholder="–",
+        table[list(columns)], hide_index=True, key="study_table", placeholder="–", column_config=columns,
         height=min(36 + 35 * len(table), 421),
         alt=f"{spec.title} of every method and similarity, with the difference to the best baseline",
-        column_config={
-            "name": st.column_config.TextColumn("Method", width=238, pinned=True),
-            "similarity": st.column_config.TextColumn("Ranked by", width=96),
-            "value": number(spec.heading, format=digits, width=72 if len(spec.heading) < 9 else 124),
-            "half": number("±", format=digits, width=48, help="Half of the 95 % t interval over seeds."),
-            "difference": number("Against ★", format=digits.replace("%", "%+"), width=84, help=AGAINST),
-            "difference_half": number("± ", format=digits, width=48, help="Half of the difference's 95 % interval."),
-            "p": st.column_config.TextColumn(
-                "p, Holm", width=70, help="Paired t test, with Holm's correction for all rows of this table."
-            ),
-            "seeds": number("Seeds", format="%d", width=56),
-            "settings": st.column_config.TextColumn("Settings chosen by the search", width=330),
-        },
-    )
+    )  # fmt: skip
     baseline = "No baseline has been searched yet, so there is nothing to compare with."
     if best is not None:
         name = study_data.title_of(best["method"])
@@ -236,23 +224,15 @@ def _ticked(titles: dict[str, str], default: list[str]) -> list[str]:
 
 def _how_fast(reached: pd.DataFrame, titles: dict[str, str], target: float) -> None:
     table = reached.assign(method=reached["method"].map(titles), best=100 * reached["best"])
-    number, target_text = st.column_config.NumberColumn, f"{100 * target:.1f} %"
+    target_text = f"{100 * target:.1f} %"
+    columns = {"method": st.column_config.TextColumn("Method", width=238)}
+    columns |= speed_columns("Best MAP@R, %", 1, "99 %", target_text)
     if len(table):
+        alt = f"Steps and seconds until 99 % of each method's best MAP at R, and until {target_text}"
         st.dataframe(
-            table[["method", "best", "share_step", "share_seconds", "target_step", "target_seconds"]],
-            hide_index=True,
-            key="study_fast",
-            placeholder="not reached",
-            alt=f"Steps and seconds until 99 % of each method's best MAP at R, and until {target_text}",
-            column_config={
-                "method": st.column_config.TextColumn("Method", width=238),
-                "best": number("Best MAP@R, %", format="%.1f"),
-                "share_step": number("99 % of it at step", format="%d"),
-                "share_seconds": number("after, s", format="%.2f"),
-                "target_step": number(f"{target_text} at step", format="%d"),
-                "target_seconds": number("after, s ", format="%.2f"),
-            },
-        )
+            table[list(columns)], hide_index=True, key="study_fast", placeholder="not reached", alt=alt,
+            column_config=columns,
+        )  # fmt: skip
     st.caption(
         f"{target_text} is the final value of the best baseline. Each method has the settings chosen by its search. "
         "Values are means over folds of the training classes. Seconds are of training alone, on one core."
@@ -277,10 +257,8 @@ def _ablation(findings: Findings, dataset: str, protocol: str, metric: str) -> N
         f"{spec.format(row.value)} by {style_of(str(row.similarity)).title}"
         for row in findings.default(dataset, protocol, metric).itertuples()
     )
-    unit = f" in {spec.unit}" if spec.unit else ""
-    st.caption(
-        f"The default's {spec.title}{unit}: {values}. Differences are paired by seed; bars are 95 % t intervals."
-    )
+    title = f"{spec.title} in {spec.unit}" if spec.unit else spec.title
+    st.caption(f"The default's {title}: {values}. Differences are paired by seed; bars are 95 % t intervals.")
 
 
 def _made_with(findings: Findings) -> None:

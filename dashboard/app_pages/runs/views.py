@@ -55,44 +55,37 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
     table, number = tables.overview(readable), st.column_config.NumberColumn
     hidden = {"created"} | ({"notes"} if not table["notes"].any() else set())
     help_of = {"D": "the Euclidean distance D", "S": "the similarity S that the run trained"}
+    text, colours = st.column_config.TextColumn, ["blue", "green", "red", "gray", "orange"]
+    recalls = {
+        f"{protocol} {letter}": number(
+            f"{protocol}, by {letter}", format="%.1f", width=84, help=f"Recall@1 in %, ranked by {by}."
+        )
+        for protocol in PROTOCOLS
+        for letter, by in help_of.items()
+    }
+    columns = {
+        "run": text("Run", pinned=True, width=160),
+        "status": st.column_config.MultiselectColumn(
+            "Status", options=list(shell.STATUS_ICONS), color=colours, width=96
+        ),
+        "data": text("Data", width=76),
+        "training": text("Training", width=112, help="The preset, and the similarity S that was trained."),
+        "seed": number("Seed", format="%d", width=56),
+        "seconds": number("Time, s", format="%d", width=64),
+        "notes": text("Notes", width="medium"),
+    }
     st.dataframe(
-        table,
-        hide_index=True,
-        key=key,
-        on_select=keep,
-        selection_mode="multi-row",
-        column_order=[name for name in table.columns if name not in hidden],
-        placeholder="–",
+        table, hide_index=True, key=key, on_select=keep, selection_mode="multi-row", placeholder="–",
+        column_order=[name for name in table.columns if name not in hidden], column_config=columns | recalls,
         height="content" if len(readable) < 10 else 390,
         alt="All runs with their status and Recall at 1. The ticked ones are compared below",
-        column_config={
-            "run": st.column_config.TextColumn("Run", pinned=True, width=160),
-            "status": st.column_config.MultiselectColumn(
-                "Status", options=list(shell.STATUS_ICONS), color=["blue", "green", "red", "gray", "orange"], width=96
-            ),
-            "data": st.column_config.TextColumn("Data", width=76),
-            "training": st.column_config.TextColumn(
-                "Training", width=112, help="The preset, and the similarity S that was trained."
-            ),
-            "seed": number("Seed", format="%d", width=56),
-            "seconds": number("Time, s", format="%d", width=64),
-            "notes": st.column_config.TextColumn("Notes", width="medium"),
-            **{
-                f"{protocol} {letter}": number(
-                    f"{protocol}, by {letter}", format="%.1f", width=84, help=f"Recall@1 in %, ranked by {by}."
-                )
-                for protocol in PROTOCOLS
-                for letter, by in help_of.items()
-            },
-        },
-    )
+    )  # fmt: skip
     st.caption(
         "Tick runs to compare them. The columns unseen and known show Recall@1 in %, ranked by the distance D or by "
         "the similarity S that the run trained."
     )
     if missing := [name for name in beside if name not in names]:
-        text = f"The link also names {shell.plain(', '.join(missing))}, which isn't here."
-        st.caption(f":material/link_off: {text}")
+        st.caption(f":material/link_off: The link also names {shell.plain(', '.join(missing))}, which isn't here.")
     return [run for name in ticked for run in readable if run.name == name]
 
 
@@ -103,9 +96,7 @@ def seeds_of(compared: Sequence[Run], readable: Sequence[Run]) -> bool:
     """
     chosen, ticked = compared[0], {run.name for run in compared}
     family = next(group for group in groups([chosen, *readable]) if group.name == chosen.name)
-    others = sorted(
-        {run.name for run in family.runs if run.name not in ticked and run.config.seed != chosen.config.seed}
-    )
+    others = sorted({run.name for run in family.runs if run.config.seed != chosen.config.seed} - ticked)
     several = any(len(group.seeds) > 1 for group in groups(compared))
 
     def add() -> None:
@@ -142,15 +133,14 @@ def final_metrics(compared: Sequence[Run], mean: bool) -> None:
         size = loaders.protocol_size(compared[0], protocol) if alike else ""
         st.markdown(f"**{figures.PROTOCOL_TITLES[protocol]}**" + (f" :gray[· {size}]" if size else ""))
         st.html(cards.metrics_table(table, protocol, best_of_each=not alike))
-    st.caption(
-        ("± is the sample standard deviation over seeds. " if mean else "")
-        + (
-            "R@K, R-precision, MAP@R, NMI, EER and TPR in %. The best is in bold. Hover over a heading for its meaning."
-            if alike
-            else "These runs were measured on different items or splits: don't compare their numbers. The best of each "
-            "run is in bold."
-        )
+    legend = (
+        "R@K, R-precision, MAP@R, NMI, EER and TPR in %. The best is in bold. Hover over a heading for its meaning."
     )
+    if not alike:
+        legend = (
+            "These runs were measured on different items or splits: don't compare them. The best of each is in bold."
+        )
+    st.caption(("± is the sample standard deviation over seeds. " if mean else "") + legend)
 
 
 def through_training(compared: Sequence[Run], mean: bool) -> None:
@@ -171,9 +161,8 @@ def _through_training(compared: Sequence[Run], mean: bool) -> None:
         help_text = "Seconds since the start of the phase, on the machine that trained."
         x = shell.choice(st.segmented_control, "By", {"step": "steps", "seconds": "seconds"}, "along", help=help_text)
         titles = {"select": "choosing the best step", "refit": "refitting"}
-        phase = shell.choice(
-            st.segmented_control, "Losses while", {name: titles[name] for name in phases or ["select"]}, "phase"
-        )
+        titles = {name: titles[name] for name in phases or ["select"]}
+        phase = shell.choice(st.segmented_control, "Losses while", titles, "phase")
     left, right = st.columns(2, gap="medium")
     with left:
         if len(measured):
@@ -192,6 +181,18 @@ def _through_training(compared: Sequence[Run], mean: bool) -> None:
         _how_fast(compared, metric)
 
 
+def speed_columns(best: str, digits: int, share: str, target: str) -> dict[str, Any]:
+    """The columns of `convergence.speed`: the best value, and when a share of it and a target were reached."""
+    number = st.column_config.NumberColumn
+    return {
+        "best": number(best, format=f"%.{digits}f"),
+        "share_step": number(f"{share} of it at step", format="%d"),
+        "share_seconds": number("after, s", format="%.2f"),
+        "target_step": number(f"{target} at step", format="%d"),
+        "target_seconds": number("after, s ", format="%.2f"),
+    }
+
+
 def _how_fast(compared: Sequence[Run], metric: str) -> None:
     """When each run reached a share of its best value on the validation classes, and another run's final value."""
     spec = METRICS[metric]
@@ -208,24 +209,12 @@ def _how_fast(compared: Sequence[Run], metric: str) -> None:
     table["similarity"] = [style_of(name).title for name in table["similarity"]]
     table["best"] *= 100 if spec.unit == "%" else 1
     target_text = spec.format(target)
-    integer = st.column_config.NumberColumn
-    st.dataframe(
-        table,
-        hide_index=True,
-        placeholder="not reached",
-        alt=f"Steps and seconds until {SHARES[share]} of each run's best {spec.title}, and until {target_text}",
-        key="how_fast",
-        column_config={
-            "run": st.column_config.TextColumn("Run", width="medium"),
-            "similarity": "Ranked by",
-            "best": integer(f"Best {spec.heading}", format=f"%.{spec.digits}f"),
-            "best_step": integer("at step", format="%d"),
-            "share_step": integer(f"{SHARES[share]} of it at step", format="%d"),
-            "share_seconds": integer("after, s", format="%.1f"),
-            "target_step": integer(f"{target_text} at step", format="%d"),
-            "target_seconds": integer("after, s ", format="%.1f"),
-        },
-    )
+    alt = f"Steps and seconds until {SHARES[share]} of each run's best {spec.title}, and until {target_text}"
+    columns = speed_columns(f"Best {spec.heading}", spec.digits, SHARES[share], target_text) | {
+        "run": st.column_config.TextColumn("Run", width="medium"), "similarity": "Ranked by",
+        "best_step": st.column_config.NumberColumn("at step", format="%d"),
+    }  # fmt: skip
+    st.dataframe(table, hide_index=True, placeholder="not reached", alt=alt, key="how_fast", column_config=columns)
     st.caption(
         f"On the validation classes, at the steps that were measured. {target_text} is the final value of "
         f"{target_run.name}, ranked by {style_of(by).title}. Seconds count from step 0 on the training machine, "
