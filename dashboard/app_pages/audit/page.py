@@ -144,8 +144,8 @@ def calibration(run: Run) -> None:
     st.html(cards.audit_table(*similarities.calibration_table(fitted, by)))
     st.caption(
         f"{PROTOCOL_TITLES[protocol]}. Fitted on {first.fitted:,} pairs of {first.classes[0]} classes, evaluated on "
-        f"{first.evaluated:,} pairs of {first.classes[1]} other classes. {first.total:,} of {total:,} pairs were drawn; "
-        f"pairs between the two halves are left out. Weighted so that {100 * share:.2g} % are positive"
+        f"{first.evaluated:,} pairs of {first.classes[1]} other classes. {first.total:,} of {total:,} pairs were "
+        f"drawn; pairs between the two halves are left out. Weighted so that {100 * share:.2g} % are positive"
         + (", separately in each third." if prior == "half" else ".")
     )
     left, right = st.columns(2, gap="large")
