@@ -31,10 +31,7 @@ _CELL = {"key", "part", "dataset", "method", "seed", "settings", "seconds", "met
 
 
 class Study:
-    """A folder of cells. One process writes it; any number may read.
-
-    Args:
-        path: the study's folder, which holds study.json.
+    """A folder of cells, with a study.json. One process writes it; any number may read.
 
     Raises:
         RunError: study.json is missing, damaged, or not written by this lab.
@@ -47,11 +44,7 @@ class Study:
 
     @classmethod
     def create(cls, name: str, root: str = "") -> Study:
-        """The study with a name, created if there is none.
-
-        Args:
-            name: of its folder.
-            root: the runs' root; empty: the default one.
+        """The study with a name under a runs' root (empty: the default one), created if there is none.
 
         Raises:
             ConfigError: the name can't be a folder's.
@@ -119,10 +112,7 @@ class Study:
         Args:
             key: from `key_of`.
             part: one of `PARTS`.
-            dataset: that was measured.
-            method: by name.
-            seed: of the training.
-            settings: of the method.
+            dataset, method, seed, settings: of the training that was measured.
             metrics: protocol -> similarity -> metric -> value.
             seconds: duration.
             curve: rows of the training's curve, if it has one.

@@ -55,11 +55,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def summary(table: pd.DataFrame, part: str) -> pd.DataFrame:
-    """Mean over seeds of each measurement of a part.
-
-    Args:
-        table: the result of `cells.table`.
-        part: methods, ablation, ...
+    """Mean over seeds of each measurement of a part in the result of `cells.table`.
 
     Returns:
         dataset, protocol, method, similarity, metric, value (the mean), half (of the 95 % interval), seeds.
@@ -144,12 +140,7 @@ def compare_with_baseline(
 
 
 def compare_similarities(table: pd.DataFrame, part: str = "methods", metric: str = "map@r") -> pd.DataFrame:
-    """S compared with D and with D_M of the same trainings, seed by seed.
-
-    Args:
-        table: the result of `cells.table`.
-        part: methods or ablation.
-        metric: to compare.
+    """S compared with D and with D_M of the same trainings, seed by seed, in the result of `cells.table`.
 
     Returns:
         dataset, protocol, method, similarity (that S is compared with), metric, value (of S), difference (S minus the

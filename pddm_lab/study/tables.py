@@ -70,14 +70,9 @@ def method_titles(part: str) -> dict[str, str]:
 
 
 def metrics_table(means: pd.DataFrame, part: str, dataset: str, protocol: str, metrics: Sequence[str]) -> pd.DataFrame:
-    """One data set under one protocol: a row per method and similarity, a column per metric, as text.
+    """One data set under one protocol, from `statistics.summary`: a row per method and similarity, a column per metric.
 
-    Args:
-        means: the result of `statistics.summary`.
-        part: methods or ablation.
-        dataset: by name.
-        protocol: unseen or known.
-        metrics: keys of `MEASURES`.
+    `metrics` are keys of `MEASURES`. All values are text, as in the other tables here.
     """
     values = _values(means[(means["dataset"] == dataset) & (means["protocol"] == protocol)])
     missing = (math.nan, math.nan)
@@ -99,14 +94,7 @@ def _values(means: pd.DataFrame) -> dict[tuple[Any, ...], tuple[Any, Any]]:
 
 
 def differences_table(against: pd.DataFrame, dataset: str, protocol: str, metric: str = "map@r") -> pd.DataFrame:
-    """Each ranking's difference from the best baseline, with its interval and corrected p, as text.
-
-    Args:
-        against: the result of `statistics.compare_with_baseline`.
-        dataset: by name.
-        protocol: unseen or known.
-        metric: to compare.
-    """
+    """Each ranking's difference from the best baseline, from `statistics.compare_with_baseline`."""
     of_protocol = (against["dataset"] == dataset) & (against["protocol"] == protocol)
     titles, rows = method_titles("methods"), []
     for row in against[of_protocol & (against["metric"] == metric)].itertuples():
@@ -122,13 +110,7 @@ def differences_table(against: pd.DataFrame, dataset: str, protocol: str, metric
 
 
 def lead_table(leads: pd.DataFrame, dataset: str, part: str = "methods") -> pd.DataFrame:
-    """The lead of S over D and D_M in the same trainings, under each protocol, as text.
-
-    Args:
-        leads: the result of `statistics.compare_similarities`.
-        dataset: by name.
-        part: methods or ablation.
-    """
+    """The lead of S over D and D_M under each protocol, from `statistics.compare_similarities`."""
     values = {
         (row.method, row.protocol, row.similarity): format_number(row.difference, row.half, 100, 1)
         for row in leads[leads["dataset"] == dataset].itertuples()
@@ -144,12 +126,7 @@ def lead_table(leads: pd.DataFrame, dataset: str, part: str = "methods") -> pd.D
 
 
 def published_table(means: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Published Recall@1, 2, 4, 8 of a benchmark next to this study's measurements on unseen classes, if there are any.
-
-    Args:
-        means: the result of `statistics.summary`.
-        dataset: one of `BENCHMARKS`.
-    """
+    """Published Recall@1, 2, 4, 8 of one of `BENCHMARKS` next to this study's, if any, from `statistics.summary`."""
     values = _values(means[(means["dataset"] == dataset) & (means["protocol"] == "unseen")])
     rows = []
     for row in published_rows(dataset):
@@ -164,7 +141,7 @@ def published_table(means: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
 
 def search_table(chosen: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """The configuration and the steps that each method's search chose, and MAP@R on held-out classes, as text."""
+    """Each method's chosen configuration, steps and MAP@R on held-out classes, from `statistics.search_results`."""
     methods = method_titles("methods")
     titles = methods | method_titles("ablation") | methods  # `lab` is in both
     order = {name: position for position, name in enumerate(titles)}
@@ -178,11 +155,9 @@ def search_table(chosen: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
 
 def convergence_table(reached: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Steps and seconds until the best baseline's final value, and until 99 % of a method's own best, as text.
+    """Steps and seconds until the best baseline's final value and until 99 % of a method's own best value.
 
-    Args:
-        reached: the result of `statistics.convergence`.
-        dataset: by name.
+    `reached` is the result of `statistics.convergence`.
     """
     titles = method_titles("methods")
     columns = {"best": (100, 1), "share_step": (1, 0), "share_seconds": (1, 1), "target_step": (1, 0),
@@ -199,11 +174,7 @@ def convergence_table(reached: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
 
 def write_tables(study: Study, folder: Path) -> list[Path]:
-    """Write a study's tables from its finished cells: compare, ablate, converge and published as .md, the data as .csv.
-
-    Args:
-        study: with at least one finished cell.
-        folder: created if it is missing.
+    """Write the tables of the finished cells: compare, ablate, converge and published as .md, their data as .csv.
 
     Returns:
         The files.

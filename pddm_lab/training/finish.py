@@ -1,4 +1,4 @@
-"""From a trained model to a finished run: features of all items, both protocols measured, galleries and maps kept."""
+"""From a trained model to a finished run: embed all items, evaluate both protocols, write galleries and maps."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from pddm_lab.similarities import SIMILARITIES
 
 
 class Embedder:
-    """Unit-length features of a data set's items by a model, from the frozen trunk's features where they are given.
+    """Computes unit-length features of a data set's items with a model.
 
     Args:
         dataset: the items.
-        pooled: the frozen trunk's features of all items, on the device; None to run the images through the trunk.
+        pooled: the frozen trunk's features of all items, on the device; None: run the images through the trunk.
         resize: shorter side before the centred crop, in pixels.
         size: side of the crop, in pixels.
         device: where to compute.
         precision: of the trunk; 32, bf16 or fp16.
-        workers: processes that load images.
+        workers: number of processes that load images.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Embedder:
     def __call__(
         self, model: MetricModel, items: np.ndarray, progress: Progress | None = None
     ) -> Float[Tensor, "items dim"]:
-        """Features of the items, on the device, in their order; leaves the model in evaluation mode."""
+        """Features of the items, in order, on the device; puts the model into evaluation mode."""
         model.eval()
         if self.pooled is not None:
             return model.embedding.project(self.pooled[torch.from_numpy(items).to(self.device)])
@@ -57,24 +57,24 @@ class Embedder:
 
 
 def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar) -> None:
-    """Measure a model under every protocol of its data set, keep the galleries with their maps, and end the run."""
+    """Evaluate a model under each protocol, write the galleries with their maps, and mark the run as finished."""
     protocols = [protocol for protocol in (embed.dataset.unseen, embed.dataset.known) if protocol]
-    maps = start_map()  # its process loads UMAP while this one measures
+    maps = start_map()  # its process loads UMAP during the evaluation
     for protocol in protocols:
-        maps.add(_measure(run, model, embed, protocol, bar))
+        maps.add(_evaluate_protocol(run, model, embed, protocol, bar))
     with bar("maps") as report:
         report(0, len(protocols), "maps")
         try:
             maps.wait()
-        except RunError as error:  # a run without a map is still a run
+        except RunError as error:  # a run can do without a map
             run.update(warnings=[str(error)])
         report(len(protocols), len(protocols), "maps")
     run.flush()
     run.update(status="finished", phase="done")
 
 
-def _measure(run: Run, model: MetricModel, embed: Embedder, protocol: Protocol, bar: Bar) -> Path:
-    """Measure one protocol and keep its gallery; returns the gallery's folder."""
+def _evaluate_protocol(run: Run, model: MetricModel, embed: Embedder, protocol: Protocol, bar: Bar) -> Path:
+    """Evaluate one protocol, and write its gallery; returns the gallery's folder."""
     dataset, name = embed.dataset, protocol.name
     run.update(phase="evaluate")
     items = np.union1d(protocol.query, protocol.gallery)
@@ -113,5 +113,5 @@ def _measure(run: Run, model: MetricModel, embed: Embedder, protocol: Protocol, 
 
 
 def paths_of(dataset: Dataset) -> list[Path]:
-    """The files of all items."""
+    """The image files of all items."""
     return [dataset.path(item) for item in range(len(dataset))]

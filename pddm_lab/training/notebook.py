@@ -51,10 +51,7 @@ def config_of(namespace: dict[str, Any]) -> TrainConfig:
     """The configuration from a notebook's parameters.
 
     papermill only warns of a parameter that the notebook doesn't have. In a fresh kernel every global with a plain
-    value is a parameter, so unknown ones are detected here.
-
-    Args:
-        namespace: the notebook's globals().
+    value is a parameter, so unknown ones are detected here. `namespace` is the notebook's globals().
 
     Raises:
         ConfigError: an unknown parameter, with the closest known name, or a value out of range.
@@ -71,10 +68,7 @@ def begin(namespace: dict[str, Any], *known: str) -> None:
     """Check a notebook's parameters, and store its figures as data, which is small and needs no network.
 
     Jupyter starts a notebook in the notebook's folder: this moves to the repository's, where data and runs are.
-
-    Args:
-        namespace: the notebook's globals().
-        known: names of its parameters.
+    `namespace` is the notebook's globals(), `known` the names of its parameters.
 
     Raises:
         ConfigError: an unknown parameter, with the closest known name.
@@ -132,10 +126,7 @@ def train_in_notebook(config: TrainConfig) -> Run:
 
 
 def resume_in_notebook(path: str | Path) -> Run:
-    """Resume a run by executing its notebook again, as `train_in_notebook` does.
-
-    Args:
-        path: the run's folder.
+    """Resume the run in a folder by executing its notebook again, as `train_in_notebook` does.
 
     Raises:
         LabError: there is nothing to resume, another process is training the run, or the training failed.
@@ -159,11 +150,9 @@ def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> Run:
     kernels = [str(Path(sys.prefix) / "share" / "jupyter"), os.environ.get("JUPYTER_PATH", "")]
     source = str(shipped("notebooks/train.ipynb"))
     command = [sys.executable, "-m", "pddm_lab.training.notebook", json.dumps([source, str(executed), parameters])]
+    environment = {**os.environ, "JUPYTER_PATH": os.pathsep.join(filter(None, kernels))}
     with _sigterm_as_ctrl_c():
-        child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, start_new_session=True,
-            env={**os.environ, "JUPYTER_PATH": os.pathsep.join(filter(None, kernels))},
-        )  # fmt: skip
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=environment)
         assert child.stdin
         interrupted = True
         try:

@@ -1,4 +1,4 @@
-"""Start a training or go on with one, in this process or in one process per device, and keep whatever ends it."""
+"""Start or resume a training, in this process or in one process per device, and record how it ends."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from pddm_lab.training.phases import RunTraining
 
 
 def train(config: TrainConfig, progress: bool = True) -> Run:
-    """Carry out a training from reading the data to the finished run.
+    """Train a run, from reading the data to the finished galleries.
 
     Args:
-        config: every choice.
+        config: all choices.
         progress: show progress bars on standard error.
 
     Returns:
-        The run, finished, or stopped where someone asked it to.
+        The run, finished or stopped on request.
 
     Raises:
-        LabError: bad data or choices; a run that was begun is kept and marked failed, with the reason.
+        LabError: bad data or choices. A run that was begun is kept and marked as failed, with the reason.
     """
     device, precision = resolve_device(config)
     batch = config.classes_per_batch * config.images_per_class
@@ -39,11 +39,11 @@ def train(config: TrainConfig, progress: bool = True) -> Run:
         raise ConfigError(f"--devices {config.devices} doesn't divide the batch of {batch} items.")
     dataset = _read(config)
     run = Run.create(config, _dataset_info(dataset), str(device), precision)
-    return _carry_out(run, dataset, progress)
+    return _train(run, dataset, progress)
 
 
 def resume(path: str | Path, progress: bool = True) -> Run:
-    """Go on with a stopped, interrupted or failed run from its last checkpoint.
+    """Resume a stopped, interrupted or failed run from its last checkpoint.
 
     Args:
         path: the run's folder.
@@ -56,9 +56,9 @@ def resume(path: str | Path, progress: bool = True) -> Run:
     run.check_resumable()
     dataset = _read(run.config)
     if dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
-        raise RunError(f"{dataset.root} has changed since {run.name} was begun: restore it, or train a new run.")
+        raise RunError(f"{dataset.root} has changed since {run.name} was begun. Restore it or train a new run.")
     run.claim()
-    return _carry_out(run, dataset, progress)
+    return _train(run, dataset, progress)
 
 
 def _read(config: TrainConfig) -> Dataset:
@@ -69,20 +69,15 @@ def _read(config: TrainConfig) -> Dataset:
 
 
 def _dataset_info(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "fingerprint": dataset.fingerprint(),
-        "items": len(dataset),
-        "classes": len(dataset.class_names),
-        "skipped": [asdict(skipped) for skipped in dataset.skipped],
-        "licence": dataset.licence,
-        "attribution": dataset.attribution,
-        "root": str(dataset.root.resolve()),
-    }
+    info = {name: getattr(dataset, name) for name in ("name", "licence", "attribution")}
+    sizes = {"items": len(dataset), "classes": len(dataset.class_names)}
+    skipped = [asdict(skipped) for skipped in dataset.skipped]
+    root = str(dataset.root.resolve())
+    return {**info, **sizes, "fingerprint": dataset.fingerprint(), "skipped": skipped, "root": root}
 
 
-def _carry_out(run: Run, dataset: Dataset, progress: bool) -> Run:
-    with _keeping_the_outcome(run):
+def _train(run: Run, dataset: Dataset, progress: bool) -> Run:
+    with _recording_errors(run):
         if run.config.devices > 1:
             _train_in_processes(run, progress)
         else:
@@ -91,13 +86,13 @@ def _carry_out(run: Run, dataset: Dataset, progress: bool) -> Run:
 
 
 @contextmanager
-def _keeping_the_outcome(run: Run) -> Iterator[None]:
-    """Whatever ends a training is written into its run."""
+def _recording_errors(run: Run) -> Iterator[None]:
+    """Write the error that ends a training into its run."""
     try:
         yield
     except KeyboardInterrupt:
         run.flush()
-        run.update(status="stopped", reason="Stopped from the keyboard.")
+        run.update(status="stopped", reason="Stopped with Ctrl-C.")
         raise
     except Exception as error:
         run.flush()
@@ -107,26 +102,26 @@ def _keeping_the_outcome(run: Run) -> Iterator[None]:
 
 
 def _train_in_processes(run: Run, progress: bool) -> None:
-    """Train in one process per device, by torch's launcher, which a notebook can use too: nothing is forked."""
+    """Train in one process per device with torch's launcher, which doesn't fork and so works in notebooks too."""
     devices = run.config.devices
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}",
                "-m", "pddm_lab.training.trainer", str(run.path), str(int(progress))]  # fmt: skip
     threads = max(1, (default_workers() + 1) // devices)
-    ended = subprocess.run(command, env={"OMP_NUM_THREADS": str(threads), **os.environ})
+    launcher = subprocess.run(command, env={"OMP_NUM_THREADS": str(threads), **os.environ})
     run.info = Run.open(run.path).info
     if run.info["status"] == "failed":
         raise RunError(run.info["reason"])
-    if ended.returncode:
-        raise RunError(f"A training process ended with exit code {ended.returncode}; its messages are above.")
+    if launcher.returncode:
+        raise RunError(f"A training process ended with exit code {launcher.returncode}; its messages are above.")
 
 
 def _process_main(run_path: str, progress: str) -> None:
-    """One of the processes that torch's launcher started for a run."""
+    """The work of one process that torch's launcher started."""
     run = Run.open(run_path)
     is_first = os.environ["RANK"] == "0"
     if is_first:
         run.claim(from_parent=True)
-    with _keeping_the_outcome(run) if is_first else nullcontext():
+    with _recording_errors(run) if is_first else nullcontext():
         RunTraining(run, _read(run.config), progress == "1").train()
 
 
