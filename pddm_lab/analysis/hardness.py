@@ -75,15 +75,11 @@ def confusions(mined: Mined, rows: NDArray[np.intp]) -> pd.DataFrame:
     pairs, place = np.unique(pair, return_inverse=True)
     count, of_own = np.bincount(place, minlength=len(pairs)), pairs // many
     names = np.array([*mined.classes, ""], dtype=object)
-    table = pd.DataFrame(
-        {
-            "own": names[of_own],
-            "other": names[pairs % many],
-            "count": count,
-            "violated": np.bincount(place, violated, len(pairs)).astype(np.int64),
-            "share": count / np.bincount(of_own, count, many)[of_own],
-        }
-    )
+    table = pd.DataFrame({
+        "own": names[of_own], "other": names[pairs % many], "count": count,
+        "violated": np.bincount(place, violated, len(pairs)).astype(np.int64),
+        "share": count / np.bincount(of_own, count, many)[of_own],
+    })  # fmt: skip
     return table.sort_values(["count", "own", "other"], ascending=[False, True, True], ignore_index=True)
 
 
@@ -139,18 +135,12 @@ def suspects(mined: Mined, rows: NDArray[np.intp], least_met: int = LEAST_MET) -
     named_count[pairs[ascending] // len(mined.classes)] = times[ascending]
     listed = ((met >= least_met) & (count > 0)).nonzero()[0]
     names = np.array(mined.classes, dtype=object)
-    table = pd.DataFrame(
-        {
-            "id": mined.items[listed],
-            "class_name": names[mined.class_of[listed]],
-            "met": met[listed],
-            "against": count[listed],
-            "share": count[listed] / met[listed],
-            "score": wilson_lower(count[listed], met[listed]),
-            "named": names[named[listed]],
-            "named_share": named_count[listed] / count[listed],
-        }
-    )
+    table = pd.DataFrame({
+        "id": mined.items[listed], "class_name": names[mined.class_of[listed]], "met": met[listed],
+        "against": count[listed], "share": count[listed] / met[listed],
+        "score": wilson_lower(count[listed], met[listed]), "named": names[named[listed]],
+        "named_share": named_count[listed] / count[listed],
+    })  # fmt: skip
     return table.sort_values(["score", "id"], ascending=[False, True], ignore_index=True)
 
 

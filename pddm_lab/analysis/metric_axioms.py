@@ -218,14 +218,9 @@ def percent(part: int, whole: int) -> str:
 
 
 def examine(
-    similarity: Similarity,
-    features: Float[np.ndarray, "items dim"],
-    threshold: float,
-    *,
-    rows: int = 200,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Axioms:
+    similarity: Similarity, features: Float[np.ndarray, "items dim"], threshold: float, *, rows: int = 200,
+    seed: int = 0, progress: Progress | None = None,
+) -> Axioms:  # fmt: skip
     """Check a similarity for the axioms of a metric.
 
     Args:

@@ -24,12 +24,9 @@ _QUERIES_AT_ONCE = 256
 
 
 def judge(
-    features: Float[np.ndarray, "items dim"],
-    labels: Int[np.ndarray, " items"],
-    queries: Int[np.ndarray, " queries"],
-    searched: Int[np.ndarray, " searched"],
-    similarity: Similarity | None = None,
-) -> pd.DataFrame:
+    features: Float[np.ndarray, "items dim"], labels: Int[np.ndarray, " items"], queries: Int[np.ndarray, " queries"],
+    searched: Int[np.ndarray, " searched"], similarity: Similarity | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """Evaluate a ranking query by query.
 
     Args:

@@ -169,13 +169,9 @@ def by_density(pairs: pd.DataFrame, similarity: str, share: float = FALSE_POSITI
 
 
 def rates_by_density(
-    similarity: Similarity,
-    query: Float[Tensor, "queries dim"],
-    gallery: Float[Tensor, "items dim"],
-    query_labels: Int[np.ndarray, " queries"],
-    gallery_labels: Int[np.ndarray, " items"],
-    leave_one_out: bool,
-) -> dict[str, float]:
+    similarity: Similarity, query: Float[Tensor, "queries dim"], gallery: Float[Tensor, "items dim"],
+    query_labels: Int[np.ndarray, " queries"], gallery_labels: Int[np.ndarray, " items"], leave_one_out: bool,
+) -> dict[str, float]:  # fmt: skip
     """True and false-positive rates of each third at the threshold of 1 % false positives over all pairs.
 
     The thirds hold as many positive pairs each.

@@ -120,14 +120,11 @@ def _card(one: TileSet, images: Mapping[str, bytes | None], chosen: str) -> str:
 
 
 _STYLE = """
-.pl-audit{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px;margin:0}
-.pl-audit th,.pl-audit td{padding:6px 10px;text-align:right;border:0;border-top:1px solid rgba(138,147,163,.25);
- font-weight:400;white-space:nowrap;vertical-align:top}
-.pl-audit thead th{border-top:0;font-size:12.5px;vertical-align:bottom;opacity:.85;white-space:normal;
- text-wrap:balance;line-height:1.3}
+.pl-audit th,.pl-audit td{vertical-align:top}
+.pl-audit thead th{vertical-align:bottom;white-space:normal;text-wrap:balance;line-height:1.3}
 .pl-audit .pl-left{text-align:left}
 .pl-audit td.pl-wraps{white-space:normal}
-.pl-audit small{display:block;font-size:11px;opacity:.75;line-height:1.3}
+.pl-audit small{line-height:1.3}
 .pl-audit [title]{cursor:help}
 .pl-sign{font-style:normal;font-weight:700;display:inline-grid;place-items:center;width:16px;height:16px;
  border-radius:99px;color:#fff;font-size:10px;line-height:1;margin-right:3px;vertical-align:1px}

@@ -15,12 +15,9 @@ SUSPICIOUS = 0.5
 
 
 def confusion_bars(
-    pairs: pd.DataFrame,
-    images: Mapping[str, bytes | None],
-    examples: Mapping[tuple[str, str], tuple[Sequence[str], Sequence[str]]],
-    *,
-    chosen: Sequence[str] = (),
-) -> Block:
+    pairs: pd.DataFrame, images: Mapping[str, bytes | None],
+    examples: Mapping[tuple[str, str], tuple[Sequence[str], Sequence[str]]], *, chosen: Sequence[str] = (),
+) -> Block:  # fmt: skip
     """Pairs of classes as bars with pictures of both; a page lets users click one to choose it.
 
     Args:
@@ -55,14 +52,9 @@ def confusion_bars(
 
 
 def suspect_grid(
-    suspects: pd.DataFrame,
-    images: Mapping[str, bytes | None],
-    examples: Mapping[str, Sequence[str]],
-    *,
-    chosen: str = "",
-    first: int = 1,
-    met: str = "classmates",
-) -> Block:
+    suspects: pd.DataFrame, images: Mapping[str, bytes | None], examples: Mapping[str, Sequence[str]], *,
+    chosen: str = "", first: int = 1, met: str = "classmates",
+) -> Block:  # fmt: skip
     """Items whose label looks wrong, each beside pictures of its class and of the class it is most similar to.
 
     Args:
@@ -81,13 +73,9 @@ def suspect_grid(
 
 
 def _suspect(
-    row: Mapping[str, Any],
-    images: Mapping[str, bytes | None],
-    examples: Mapping[str, Sequence[str]],
-    rank: int,
-    chosen: bool,
-    met: str,
-) -> str:
+    row: Mapping[str, Any], images: Mapping[str, bytes | None], examples: Mapping[str, Sequence[str]], rank: int,
+    chosen: bool, met: str,
+) -> str:  # fmt: skip
     against, named = f"{int(row['against']):,} of {int(row['met']):,} {met}", str(row["named"])
     hint = f"{rank}: {row['id']}, labelled {row['class_name']}; {against} contradict the label, most often for {named}"
 

@@ -128,10 +128,8 @@ _STYLE = """
 .pl-pair img,.pl-pair .pl-none{width:100%;aspect-ratio:1;object-fit:cover;border-radius:6px;
  display:block;box-sizing:border-box;border:1px solid rgba(138,147,163,.28)}
 .pl-pair figcaption{font-size:12.5px;line-height:1.35;margin-top:4px;overflow-wrap:anywhere}
-.pl-dims{border-collapse:collapse;width:100%;font-size:12.5px;font-variant-numeric:tabular-nums;margin:0}
-.pl-dims th,.pl-dims td{padding:4px 6px;border:0;border-top:1px solid rgba(138,147,163,.25);text-align:right;
- font-weight:400;white-space:nowrap}
-.pl-dims thead th{border-top:0;opacity:.8;vertical-align:bottom}
+.pl-scroll .pl-dims{font-size:12.5px}
+.pl-dims th,.pl-dims td{padding:4px 6px}
 .pl-dims th:nth-child(-n+4),.pl-dims td:nth-child(-n+4){text-align:left}
 .pl-dims th:nth-child(3){text-align:center}
 .pl-dims th:last-child{text-align:left}

@@ -89,6 +89,13 @@ def escaped(value: Any) -> str:
 
 _SHARED = """
 .pl-scroll{overflow-x:auto}
+.pl-scroll table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px;margin:0}
+.pl-scroll th,.pl-scroll td{padding:6px 10px;text-align:right;border:0;border-top:1px solid rgba(138,147,163,.25);
+ font-weight:400;white-space:nowrap}
+.pl-scroll thead th{border-top:0;font-size:12.5px;vertical-align:bottom;opacity:.8}
+.pl-scroll th[scope=row]{text-align:left}
+.pl-scroll small{display:block;font-size:11px;opacity:.8}
+.pl-scroll .pl-opens th,.pl-scroll .pl-opens td{border-top:2px solid rgba(138,147,163,.5)}
 .pl-swatch{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:8px}
 [data-pick]{cursor:pointer;outline-offset:2px}
 [data-pick]:focus-visible{outline:2px solid #2F78D0}

@@ -178,11 +178,7 @@ _STYLE = """
 .pl-quadrant.pl-differs{background:rgba(138,147,163,.13)}
 .pl-count{display:block;font-size:12.5px;white-space:nowrap}
 .pl-count small{opacity:.7;font-size:11.5px}
-.pl-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px;margin:0}
-.pl-thirds th,.pl-thirds td{padding:4px 6px;text-align:right;border:0;border-top:1px solid rgba(138,147,163,.25);
- font-weight:400;white-space:nowrap;vertical-align:top}
-.pl-thirds thead th{border-top:0;font-size:12.5px;opacity:.8}
+.pl-thirds th,.pl-thirds td{padding:4px 6px;vertical-align:top}
 .pl-thirds th[scope=row],.pl-thirds th[scope=rowgroup],.pl-thirds th:first-child{text-align:left}
-.pl-thirds small{display:block;font-size:11px;opacity:.75}
-.pl-thirds .pl-opens th{border-top:2px solid rgba(138,147,163,.5);padding-top:8px}
+.pl-thirds .pl-opens th{padding-top:8px}
 """

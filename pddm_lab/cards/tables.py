@@ -88,15 +88,8 @@ def facts(pairs: Mapping[str, str]) -> Block:
 
 
 _STYLE = """
-.pl-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px;margin:0}
-.pl-table th,.pl-table td{padding:6px 10px;text-align:right;border:0;border-top:1px solid rgba(138,147,163,.25);
- font-weight:400;white-space:nowrap}
-.pl-table th[scope=row]{text-align:left}
-.pl-table thead th{border-top:0;font-size:12.5px;vertical-align:bottom;opacity:.8}
 .pl-table thead .pl-first{text-align:left}
-.pl-table small{display:block;font-size:11px;opacity:.85}
 .pl-table b{font-weight:700}
-.pl-table .pl-opens th,.pl-table .pl-opens td{border-top:2px solid rgba(138,147,163,.5)}
 .pl-run{max-width:230px;overflow:hidden;text-overflow:ellipsis}
 .pl-facts{display:grid;grid-template-columns:auto 1fr;gap:3px 12px;margin:0!important;padding:0!important;
  font-size:13px;line-height:1.4}

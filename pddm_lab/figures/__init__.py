@@ -30,14 +30,5 @@ from pddm_lab.figures.plane import (
 from pddm_lab.figures.quadruplets import HARDNESS, batch_matrix, confusion, hardness
 from pddm_lab.figures.retrieval import ceiling, elsewhere, rank_flow
 from pddm_lab.figures.study import differences, learning, side_by_side
-from pddm_lab.figures.style import (
-    METRICS,
-    NEGATIVE,
-    PHASE_TITLES,
-    PROTOCOL_TITLES,
-    Metric,
-    in_order,
-    shown,
-    style_of,
-)
+from pddm_lab.figures.style import METRICS, NEGATIVE, PHASE_TITLES, PROTOCOL_TITLES, Metric, in_order, shown, style_of
 from pddm_lab.figures.training import comparison, curves, losses

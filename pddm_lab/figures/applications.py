@@ -8,7 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pddm_lab.figures.style import DASHES, METRICS, NEGATIVE, PROTOCOL_TITLES, in_order, new_figure, style_of
+from pddm_lab.figures.style import DASHES, METRICS, NEGATIVE, PROTOCOL_TITLES, new_figure, style_of
+from pddm_lab.figures.training import dots_by_protocol
 
 _LOOKS = {
     "knn": (style_of("euclidean").colour, "circle"),
@@ -95,25 +96,11 @@ def transferred(
     table = table[table["metric"] == metric]
     shown = [name for name in protocols if (table["protocol"] == name).any()]
     models = list(dict.fromkeys(table["trained_on"]))
-    figure = make_subplots(
-        1, max(len(shown), 1), shared_yaxes=True, horizontal_spacing=0.04,
-        subplot_titles=[PROTOCOL_TITLES.get(name, name) for name in shown],
-    )  # fmt: skip
-    for column, protocol in enumerate(shown, 1):
-        for name in in_order(table["similarity"]):
-            chosen = table[(table["protocol"] == protocol) & (table["similarity"] == name)]
-            values, style = chosen.set_index("trained_on").reindex(models), style_of(name)
-            figure.add_scatter(
-                x=100 * values["value"], y=models, row=1, col=column, mode="markers", name=style.title,
-                error_x={"array": 100 * (values["high"] - values["value"]).fillna(0), "thickness": 1.5, "width": 5},
-                marker={"color": style.colour, "symbol": style.symbol, "size": 11}, legendgroup=name,
-                showlegend=column == 1,
-                hovertemplate=f"{style.title} %{{x:.1f}} ± %{{error_x.array:.1f}} %<extra></extra>",
-            )  # fmt: skip
+    table = table.assign(std=table["high"] - table["value"]).set_index("trained_on")
+    figure = dots_by_protocol(table, models, models, shown)
     height = height or 150 + 40 * len(models)
     _above(new_figure(title, height, figure), title, height, 100).update_layout(hovermode="closest")
-    figure.update_xaxes(title=METRICS[metric].heading)
-    return figure.update_yaxes(autorange="reversed")
+    return figure.update_xaxes(title=METRICS[metric].heading)
 
 
 def _above(figure: go.Figure, title: str, height: int, room: int) -> go.Figure:

@@ -11,18 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pddm_lab.figures.style import (
-    DARK,
-    DASHES,
-    NEGATIVE,
-    RING,
-    in_order,
-    new_figure,
-    shown,
-    style_of,
-    ticks_at,
-    translucent,
-)
+from pddm_lab.figures.style import DARK, DASHES, NEGATIVE, RING, in_order, new_figure, shown, style_of, translucent
 from pddm_lab.metrics.density import DENSITIES
 
 if TYPE_CHECKING:
@@ -173,7 +162,7 @@ def _add_roc(
 
 def _roc_axes(figure: go.Figure, log_x: bool) -> go.Figure:
     if log_x:
-        figure.update_xaxes(type="log", range=[-2, 2], **ticks_at([0.01, 0.1, 1, 10, 100]))
+        figure.update_xaxes(type="log", range=[-2, 2], dtick=1)
     figure.add_vline(x=1, line={"color": NEGATIVE, "width": 1, "dash": "dot"})
     figure.update_xaxes(title="false positive rate (FPR), %")
     return figure.update_yaxes(title="true positive rate (TPR), %", range=[0, 101])

@@ -103,16 +103,11 @@ def new_figure(title: str, height: int, figure: go.Figure | None = None) -> go.F
         "title": {"text": title, "x": 0, "xanchor": "left", "font": {"size": 15}} if title else None,
         "margin": {"l": 8, "r": 12, "t": 72 if title else 40, "b": 4},
         "legend": {
-            "orientation": "h",
-            "x": 0,
-            "xanchor": "left",
-            "yref": "container",
-            "y": 0.88 if title else 0.995,
-            "yanchor": "top",
-            "title": None,
+            "orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 0.88 if title else 0.995,
+            "yanchor": "top", "title": None,
         },
         "hovermode": "x unified",
-    }
+    }  # fmt: skip
     # Passing the layout to a new figure takes a quarter of the time of an update.
     return go.Figure(layout=layout) if figure is None else figure.update_layout(layout)
 

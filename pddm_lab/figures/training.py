@@ -9,17 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pddm_lab.figures.style import (
-    DARK,
-    DASHES,
-    METRICS,
-    PROTOCOL_TITLES,
-    in_order,
-    metric_of,
-    new_figure,
-    style_of,
-    translucent,
-)
+from pddm_lab.figures.style import DARK, DASHES, PROTOCOL_TITLES, in_order, metric_of, new_figure, style_of, translucent
 
 
 def curves(
@@ -36,13 +26,12 @@ def curves(
     """
     known, figure = metric_of(metric), new_figure(title, height)
     frame = frame[(frame["metric"] == metric) & (frame["protocol"] == protocol)]
-    runs = list(dict.fromkeys(frame["run"])) if "run" in frame else [""]
+    frames = _by_run(frame)
     named: set[str] = set()
-    for number, run in enumerate(runs):
-        of_run = frame[frame["run"] == run] if "run" in frame else frame
+    for number, (run, of_run) in enumerate(frames.items()):
         for name in in_order(of_run["similarity"]):
             rows, style = of_run[of_run["similarity"] == name].sort_values(x), style_of(name)
-            dash = DASHES[number % len(DASHES)] if len(runs) > 1 else style.dash
+            dash = DASHES[number % len(DASHES)] if len(frames) > 1 else style.dash
             hover, spread = f"%{{y:.{known.digits}f}} {known.unit} {run}", None
             if "std" in rows:
                 _band(figure, rows, x, known.scale, style.colour)
@@ -55,9 +44,13 @@ def curves(
                 marker={"symbol": style.symbol, "size": 6}, hovertemplate=hover, customdata=spread,
             )  # fmt: skip
             named.add(name)
-    _name_dashes(figure, runs)
+    _name_dashes(figure, list(frames))
     figure.update_xaxes(title=_time_title(x))
     return figure.update_yaxes(title=f"{known.heading} ({PROTOCOL_TITLES.get(protocol, protocol).lower()})")
+
+
+def _by_run(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {str(run): rows for run, rows in frame.groupby("run", sort=False)} if "run" in frame else {"": frame}
 
 
 def _band(figure: go.Figure, rows: pd.DataFrame, x: str, scale: float, colour: str) -> None:
@@ -85,15 +78,14 @@ def losses(frame: pd.DataFrame, *, x: str = "step", points: int = 200, title: st
         "mahalanobis_loss": ("Mahalanobis, its own", style_of("mahalanobis").colour),
     }
     frame = frame[frame["protocol"] == "train"]
-    runs = list(dict.fromkeys(frame["run"])) if "run" in frame else [""]
+    frames = _by_run(frame)
     figure, window, named = new_figure(title, height), 1, set()
-    for number, run in enumerate(runs):
-        of_run = frame[frame["run"] == run] if "run" in frame else frame
+    for number, (run, of_run) in enumerate(frames.items()):
         for term, (name, colour) in terms.items():
             rows = of_run[of_run["metric"] == term].sort_values("step")
             if rows.empty:
                 continue
-            size = max(1, len(rows) * len(runs) // points)
+            size = max(1, len(rows) * len(frames) // points)
             window = max(window, size)
             means = rows[[x, "value"]].groupby(np.arange(len(rows)) // size).mean()
             figure.add_scatter(
@@ -102,7 +94,7 @@ def losses(frame: pd.DataFrame, *, x: str = "step", points: int = 200, title: st
                 hovertemplate=f"%{{y:.4f}} {run}",
             )  # fmt: skip
             named.add(name)
-    _name_dashes(figure, runs)
+    _name_dashes(figure, list(frames))
     figure.update_xaxes(title=_time_title(x))
     return figure.update_yaxes(title="loss" + (f", mean of {window} steps" if window > 1 else ""), rangemode="tozero")
 
@@ -133,16 +125,33 @@ def comparison(
     protocols = [name for name in protocols if (table["protocol"] == name).any()] or list(protocols)
     runs = list(dict.fromkeys(table["run"]))
     rows = [(metric, run) for metric in metrics for run in runs]
-    names = [METRICS[metric].title + (f" · {run}" if len(runs) > 1 else "") for metric, run in rows]
+    names = [metric_of(metric).title + (f" · {run}" if len(runs) > 1 else "") for metric, run in rows]
+    figure = dots_by_protocol(table.set_index(["metric", "run"]), pd.MultiIndex.from_tuples(rows), names, protocols)
+    new_figure(title, height or 110 + 34 * len(rows), figure).update_layout(
+        hovermode="closest", margin={"t": 96 if title else 66}
+    )
+    return figure.update_xaxes(title="%")
+
+
+def dots_by_protocol(
+    table: pd.DataFrame, rows: pd.Index | Sequence[str], names: Sequence[str], protocols: Sequence[str]
+) -> go.Figure:
+    """Values in % as dots: a panel per protocol, a row per name, a marker per similarity.
+
+    Args:
+        table: protocol, similarity, value, and optionally std, the half width of a bar.
+        rows: entries of the table's index, from top to bottom.
+        names: of the rows.
+        protocols: the panels.
+    """
     figure = make_subplots(
-        1, len(protocols), shared_yaxes=True, horizontal_spacing=0.04,
+        1, max(len(protocols), 1), shared_yaxes=True, horizontal_spacing=0.04,
         subplot_titles=[PROTOCOL_TITLES.get(name, name) for name in protocols],
     )  # fmt: skip
     for column, protocol in enumerate(protocols, 1):
         for name in in_order(table["similarity"]):
             style = style_of(name)
-            chosen = table[(table["protocol"] == protocol) & (table["similarity"] == name)]
-            values = chosen.set_index(["metric", "run"]).reindex(pd.MultiIndex.from_tuples(rows))
+            values = table[(table["protocol"] == protocol) & (table["similarity"] == name)].reindex(rows)
             bars, hover = None, f"{style.title} %{{x:.1f}} %<extra></extra>"
             if "std" in values:
                 bars = {"array": 100 * values["std"].fillna(0), "thickness": 1.5, "width": 5}
@@ -152,8 +161,4 @@ def comparison(
                 marker={"color": style.colour, "symbol": style.symbol, "size": 11}, name=style.title, legendgroup=name,
                 showlegend=column == 1, hovertemplate=hover,
             )  # fmt: skip
-    new_figure(title, height or 110 + 34 * len(rows), figure).update_layout(
-        hovermode="closest", margin={"t": 96 if title else 66}
-    )
-    figure.update_xaxes(title="%")
     return figure.update_yaxes(autorange="reversed")
