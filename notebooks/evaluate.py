@@ -54,8 +54,9 @@ opened = run_named(run, runs_root)
 similarities = load_similarities(opened)
 galleries = {name: opened.gallery(name) for name in opened.protocols()}
 choices = opened.config
-title = figures.style_of(choices.similarity).title
-display(Markdown(f"The run **{opened.name}**: {choices.dataset}, preset {choices.preset}, trained with {title}."))
+display(
+    Markdown(f"The run **{opened.name}**: data set {choices.dataset}, preset {choices.preset}, loss {choices.loss}.")
+)
 
 # %% [markdown]
 # ## 1. Two protocols

@@ -81,6 +81,23 @@ def test_quadruplets_are_ordered(tmp_path: Path, frame: pd.DataFrame, order: str
     assert value.is_monotonic_increasing
 
 
+def test_the_most_violated_quadruplets_hold_each_positive_pair_once(tmp_path: Path, frame: pd.DataFrame) -> None:
+    mined = Mined.of(write(tmp_path, frame))
+    rows = mined.pick("refit")
+    ordered = mined.frame(mined.ordered(rows, "violation"))
+    seen: list[frozenset[str]] = []
+    expected = []
+    for number, pair in enumerate(map(frozenset, zip(ordered["i"], ordered["j"], strict=True))):
+        if pair not in seen:
+            seen.append(pair)
+            expected.append(number)
+    assert 3 < len(expected) < len(rows)
+    pd.testing.assert_frame_equal(
+        mined.most_violated(rows, 3).reset_index(drop=True), ordered.iloc[expected[:3]].reset_index(drop=True)
+    )
+    assert len(mined.most_violated(rows, len(rows))) == len(expected)
+
+
 @pytest.mark.parametrize("strategy", ["anchor", "batch"])
 def test_euclidean_mining_is_the_same_where_it_takes_the_same_items(tmp_path: Path, strategy: str) -> None:
     frame = distinct(mined_frame(30, strategy=strategy))[0]
