@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -262,6 +263,23 @@ def test_any_other_error_keeps_the_run_with_its_reason(stand_in, tmp_path: Path)
     assert run.status == "failed"
     assert "ZeroDivisionError" in run.reason
     assert "ZeroDivisionError" in (run.path / "notebook.ipynb").read_text()
+
+
+def test_a_kernel_ends_when_the_process_that_started_it_is_gone(tmp_path: Path) -> None:
+    number = tmp_path / "pid"
+    cell = f"import os, pathlib, time\npathlib.Path({str(number)!r}).write_text(str(os.getpid()))\ntime.sleep(100)"
+    source, target = str(tmp_path / "source.ipynb"), str(tmp_path / "target.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]), source)
+    command = [sys.executable, "-m", notebook.__name__, json.dumps([source, target, {}])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
+        while not (number.is_file() and number.read_text()):
+            time.sleep(0.05)
+        kernel = psutil.Process(int(number.read_text()))
+        assert child.stdin
+        child.stdin.close()  # as the system does when a process is killed
+        assert child.wait(30) != 0
+    assert not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE
+    assert "sleep" in Path(target).read_text()
 
 
 def test_a_kernel_that_dies_fails_its_run(stand_in, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
