@@ -37,16 +37,16 @@ def test_every_size_agrees_with_float64(unit: PDDM, queries: int, items: int) ->
     a, b = reference.unit_features(queries, 16, 1), reference.unit_features(items, 16, 2)
     expected = unit.double()(a[:, None], b[None])
     torch.testing.assert_close(all_pairs(unit, a, b), expected, atol=1e-12, rtol=1e-12)
-    found = all_pairs(unit.float(), a.float(), b.float())
-    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+    actual = all_pairs(unit.float(), a.float(), b.float())
+    torch.testing.assert_close(actual.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("items", [1, 16, 37, 50])
 def test_pairs_of_one_set_are_exactly_symmetric(unit: PDDM, items: int) -> None:
     a = reference.unit_features(items, 16, 1, torch.float32)
-    found = all_pairs(unit, a, a)
-    assert (found == found.T).all()
-    torch.testing.assert_close(found, unit(a[:, None], a[None]), atol=1e-5, rtol=1e-5)
+    actual = all_pairs(unit, a, a)
+    assert (actual == actual.T).all()
+    torch.testing.assert_close(actual, unit(a[:, None], a[None]), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler for torch.compile")
@@ -81,6 +81,6 @@ def test_without_a_compiler_it_goes_on_plainly(monkeypatch) -> None:
     unit = PDDM(16).eval()
     a, b = reference.unit_features(21, 16, 1, torch.float32), reference.unit_features(40, 16, 2, torch.float32)
     with pytest.warns(UserWarning, match="without torch.compile"):
-        found = all_pairs(unit, a, b, compiled=True)
+        actual = all_pairs(unit, a, b, compiled=True)
     scoring._compiled_tile.cache_clear()
-    torch.testing.assert_close(found, all_pairs(unit, a, b, compiled=False))
+    torch.testing.assert_close(actual, all_pairs(unit, a, b, compiled=False))

@@ -1,4 +1,4 @@
-"""Changes of a gallery: as one written anew, whoever reads it meanwhile, and whatever ends half way."""
+"""Changes of a gallery: the same as a gallery written again, also for readers meanwhile and after an interruption."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def new_items(count: int, seed: int = 9, first: int = 0, label: int = 7) -> NewI
     return NewItems(items, make_features(count, seed=seed), thumbs)
 
 
-def as_written_anew(path: Path, gallery: Gallery) -> Gallery:
+def as_written_again(path: Path, gallery: Gallery) -> Gallery:
     """A gallery of the same items that was never changed."""
     features = np.array(gallery.features)
     return make(path, len(gallery), features=features, items=gallery.items.copy(), load_image=lambda row: picture(0))
@@ -71,10 +71,10 @@ def test_a_changed_gallery_is_as_one_written_anew(tmp_path: Path, kind: str) -> 
         assert one.manifest["changed"] == {"added": 7, "removed": 6}
         assert (one.manifest["items"], one.manifest["format"], one.manifest["map"]) == (61, 2, None)
         if kind != "ivf:2":
-            anew = as_written_anew(tmp_path / "anew", one)
+            again = as_written_again(tmp_path / "again", one)
             for exclude in (None, 3, 60):
                 for mine, theirs in zip(
-                    one.search(one.features[[3, 60]], 9, exclude), anew.search(one.features[[3, 60]], 9, exclude),
+                    one.search(one.features[[3, 60]], 9, exclude), again.search(one.features[[3, 60]], 9, exclude),
                     strict=True,
                 ):  # fmt: skip
                     np.testing.assert_allclose(mine, theirs, atol=2e-3)
@@ -90,14 +90,14 @@ def test_what_is_removed_is_never_found(tmp_path: Path, kind: str) -> None:
     ids = gallery.items["id"].iloc[:20].tolist()
     fewer = remove(gallery, ids)
     for one in (fewer, Gallery.open(gallery.path)):
-        found, distances = one.search(query, 180)
-        assert found.shape == (20, 180)
-        assert set(one.items["id"].iloc[np.unique(found)]) == set(gallery.items["id"].iloc[20:])
+        actual, distances = one.search(query, 180)
+        assert actual.shape == (20, 180)
+        assert set(one.items["id"].iloc[np.unique(actual)]) == set(gallery.items["id"].iloc[20:])
         assert (distances > 0.01).all()
     back = add(fewer, NewItems(gallery.items.iloc[:20], query, [b""] * 20))
     assert back._index is not None, "the index came along"
-    found, _ = back.search(query, 1)
-    assert back.items["id"].iloc[found[:, 0]].tolist() == ids
+    actual, _ = back.search(query, 1)
+    assert back.items["id"].iloc[actual[:, 0]].tolist() == ids
 
 
 def test_who_reads_meanwhile_reads_on(tmp_path: Path, kind: str) -> None:
@@ -264,9 +264,9 @@ def test_the_index_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyP
     exact = gallery.search(gallery.features[:50], 5)[0]
     for text, cells in (("flat", 0), ("auto", 0), ("", 0), ("ivf:3", 3), ("ivf:1000", 35)):
         one = Gallery.open(gallery.path, index=text)
-        found = one.search(one.features[:50], 5)[0]
+        actual = one.search(one.features[:50], 5)[0]
         assert one._index is not None and one._index.cells == cells
-        assert (found == exact).mean() == 1 or text == "ivf:3"
+        assert (actual == exact).mean() == 1 or text == "ivf:3"
     monkeypatch.setenv("PDDM_LAB_INDEX", "ivf:2")
     assert Gallery.open(gallery.path).search(gallery.features[:1], 300)[0].shape == (1, 300)
     for wrong in ("hnsw", "flat:3", "ivf:", "ivf:0", "ivf:-1", "auto:"):
@@ -284,9 +284,9 @@ def test_many_shortlists_are_ranked_at_once(tmp_path: Path) -> None:
     gallery = remove(make(tmp_path, 80), make_items(80)["id"].iloc[3:9].tolist())
     features = torch.from_numpy(np.array(gallery.features))
     queries = make_features(6, seed=3)
-    found, _ = gallery.search(queries, 20)
-    rows, scores = gallery.rerank(queries, found, similarity)
-    for query, shortlist, ranked, values in zip(queries, found, rows, scores, strict=True):
+    actual, _ = gallery.search(queries, 20)
+    rows, scores = gallery.rerank(queries, actual, similarity)
+    for query, shortlist, ranked, values in zip(queries, actual, rows, scores, strict=True):
         exact = [float(similarity(torch.from_numpy(query), features[row])) for row in shortlist]
         order = np.argsort([-value for value in exact], kind="stable")
         assert ranked.tolist() == shortlist[order].tolist()

@@ -24,24 +24,24 @@ LOG = pd.concat([curve([0.1, 0.4, 0.39, 0.5, math.nan, 0.45]), curve([0.2, 0.3],
 
 @pytest.mark.parametrize(("share", "target"), [(1.0, 0.3), (0.8, 0.9), (0.78, math.nan)])
 def test_the_first_step_that_reaches_it(share: float, target: float) -> None:
-    found = speed(LOG, "map@r", share, target).set_index("run")
+    actual = speed(LOG, "map@r", share, target).set_index("run")
     for run, rows in LOG.groupby("run"):
         values = rows["value"].tolist()
         best = max(value for value in values if not math.isnan(value))
-        assert found.loc[run, "best"] == best
-        assert found.loc[run, "best_step"] == 10 * values.index(best)
+        assert actual.loc[run, "best"] == best
+        assert actual.loc[run, "best_step"] == 10 * values.index(best)
         for name, wanted in (("share", share * best), ("target", target)):
             first = next((10 * number for number, value in enumerate(values) if value >= wanted), math.nan)
-            np.testing.assert_equal(found.loc[run, f"{name}_step"], first)
-            np.testing.assert_allclose(found.loc[run, f"{name}_seconds"], first / 5)
+            np.testing.assert_equal(actual.loc[run, f"{name}_step"], first)
+            np.testing.assert_allclose(actual.loc[run, f"{name}_seconds"], first / 5)
     assert speed(LOG, "nmi").empty
 
 
 def test_seconds_are_counted_from_the_first_row_of_a_phase() -> None:
     log = pd.concat([LOG, LOG.assign(phase="refit", seconds=LOG["seconds"] + 100)])
-    found = since_start(log)
-    assert found.groupby(["run", "phase"])["seconds"].min().eq(0).all()
-    np.testing.assert_allclose(found["seconds"], log["step"] / 5)
+    actual = since_start(log)
+    assert actual.groupby(["run", "phase"])["seconds"].min().eq(0).all()
+    np.testing.assert_allclose(actual["seconds"], log["step"] / 5)
     alone = log[log["run"] == "a"].drop(columns="run")
     np.testing.assert_allclose(since_start(alone)["seconds"], alone["step"] / 5)
 

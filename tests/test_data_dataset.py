@@ -135,25 +135,25 @@ def test_answers_are_remembered_until_a_file_changes(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "cache"
-    asked: list[Path] = []
+    opened: list[Path] = []
     check = module.why_unreadable
 
     def counted(path: Path) -> str:
-        asked.append(path)
+        opened.append(path)
         return check(path)
 
     monkeypatch.setattr(module, "why_unreadable", counted)
     seen: list[tuple[int, int, str]] = []
     first = read(pictures, check_cache=cache, progress=lambda *step: seen.append(step))
-    assert len(asked) == 49
+    assert len(opened) == 49
     assert seen[-1] == (49, 49, "checking images")
     assert read(pictures, check_cache=cache).fingerprint() == first.fingerprint()
-    assert len(asked) == 49
+    assert len(opened) == 49
     (pictures / "d" / "2.png").write_bytes(b"broken now")
     assert [s.id for s in read(pictures, check_cache=cache).skipped] == ["d/2.png"]
-    assert [path.name for path in asked[49:]] == ["2.png"]
+    assert [path.name for path in opened[49:]] == ["2.png"]
     assert [s.id for s in read(pictures, check_cache=cache).skipped] == ["d/2.png"], "the reason is remembered too"
-    assert len(asked) == 50
+    assert len(opened) == 50
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"a/0.png": [1]}', '{"a/0.png": 3}'])

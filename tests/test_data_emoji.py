@@ -37,7 +37,7 @@ def classes(**sets: dict[str, Any]) -> dict[str, dict[str, Picture]]:
 
 
 def slugs(**sets: dict[str, Any]) -> dict[str, dict[str, str]]:
-    return {name: {style: p.slug for style, p in found.items()} for name, found in classes(**sets).items()}
+    return {name: {style: p.slug for style, p in actual.items()} for name, actual in classes(**sets).items()}
 
 
 def test_a_class_is_a_slug_without_hyphens_with_enough_styles() -> None:
@@ -66,8 +66,8 @@ def test_equal_bodies_in_one_set_are_one_picture() -> None:
 def test_names_that_one_set_draws_apart_stay_apart_and_share_no_picture() -> None:
     old = icon_set("red", ["man-running"], **{"person-running": {"parent": "man-running"}})
     apart = icon_set("blue", ["man-running", "person-running"])
-    found = slugs(old=old, new=apart, newer=icon_set("green", ["man-running", "person-running"]))
-    assert found == {
+    actual = slugs(old=old, new=apart, newer=icon_set("green", ["man-running", "person-running"]))
+    assert actual == {
         "manrunning": {"new": "man-running", "newer": "man-running", "old": "man-running"},
         "personrunning": {"new": "person-running", "newer": "person-running"},
     }
@@ -105,8 +105,8 @@ def test_a_mirrored_alias_is_another_picture() -> None:
         "up": {"parent": "left", "rotate": 1},
         "lost": {"parent": "gone"},
     }
-    found = classes(a=icon_set("red", ["left"], **turn), b=icon_set("blue", ["left", "right", "up", "lost"]))
-    assert {name: styles["a"] for name, styles in found.items()} == {
+    actual = classes(a=icon_set("red", ["left"], **turn), b=icon_set("blue", ["left", "right", "up", "lost"]))
+    assert {name: styles["a"] for name, styles in actual.items()} == {
         "left": Picture("left", False), "right": Picture("left", True),
     }  # fmt: skip
 
@@ -143,7 +143,7 @@ class Registry:
 
     def __init__(self, **sets: dict[str, Any]) -> None:
         self.tarballs: dict[str, bytes] = {}
-        self.asked: list[str] = []
+        self.packed: list[str] = []
         self.sets = []
         for style, icons in sets.items():
             tarball = _tarball(icons)
@@ -153,7 +153,7 @@ class Registry:
             self.sets.append(pinned)
 
     def pack(self, specs: Sequence[str], folder: Path) -> None:
-        self.asked += specs
+        self.packed += specs
         for spec in specs:
             (folder / tarball_name(spec)).write_bytes(self.tarballs[spec])
 
@@ -198,9 +198,9 @@ def test_fetch_renders_every_class_and_reading_splits_it(registry: Registry, tmp
 
 def test_a_complete_folder_is_left_alone(registry: Registry, tmp_path: Path) -> None:
     registry.fetch(tmp_path)
-    registry.asked.clear()
+    registry.packed.clear()
     registry.fetch(tmp_path)
-    assert registry.asked == []
+    assert registry.packed == []
 
 
 @pytest.mark.parametrize("damage", ["picture", "size", "index", "truncated", "pins"])
@@ -251,9 +251,9 @@ def test_an_interrupted_fetch_takes_up_its_downloads(registry: Registry, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == [".emoji-packages"], "no half data set stays"
     half = tmp_path / ".emoji-packages" / tarball_name(registry.sets[1].spec)
     half.write_bytes(half.read_bytes()[:100])
-    registry.asked.clear()
+    registry.packed.clear()
     registry.fetch(tmp_path)
-    assert registry.asked == [registry.sets[1].spec]
+    assert registry.packed == [registry.sets[1].spec]
     assert len(read_dataset("emoji", tmp_path)) == 17
 
 

@@ -11,11 +11,11 @@ POINTS = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
 
 
 @pytest.mark.parametrize("dim", [2, 8])
-@pytest.mark.parametrize("asked", [None, [41, 7]])
-def test_nearest_agrees_with_a_loop(dim: int, asked: list[int] | None) -> None:
+@pytest.mark.parametrize("rows_of", [None, [41, 7]])
+def test_nearest_agrees_with_a_loop(dim: int, rows_of: list[int] | None) -> None:
     points = POINTS[:, :dim]
-    distances, rows = nearest(points, 5, None if asked is None else np.array(asked))
-    for at, item in enumerate(asked or range(len(points))):
+    distances, rows = nearest(points, 5, None if rows_of is None else np.array(rows_of))
+    for at, item in enumerate(rows_of or range(len(points))):
         all_of_them = np.linalg.norm(points.astype(float) - points[item], axis=1)
         all_of_them[item] = np.inf
         expected = np.argsort(all_of_them)[:5]

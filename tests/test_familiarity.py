@@ -82,8 +82,8 @@ def test_all_ways_of_scoring_agree_with_the_formula(similarity: FamiliarPDDM, mo
         torch.testing.assert_close(similarity(queries[:, None], gallery), expected, atol=1e-5, rtol=1e-5)
         for count in (3, 11):  # fewer and more candidates than there are items
             rows = torch.randint(len(gallery), (7, count))
-            found = similarity.candidates(queries, gallery, rows)
-            torch.testing.assert_close(found, expected.gather(1, rows), atol=1e-5, rtol=1e-5)
+            actual = similarity.candidates(queries, gallery, rows)
+            torch.testing.assert_close(actual, expected.gather(1, rows), atol=1e-5, rtol=1e-5)
         own = similarity.matrix(gallery, gallery)
         torch.testing.assert_close(own, own.T, atol=1e-5, rtol=1e-5)
     shares = similarity.familiarity(split_parts(queries)[0])
@@ -102,9 +102,9 @@ def test_the_pretrained_part_keeps_the_main_directions() -> None:
     inputs = torch.tensor(random.normal(size=(300, 160)) * (np.arange(160) < 20) + 3, dtype=torch.float32)
     part = PretrainedPart(160)
     part.fit(inputs)
-    found = part(inputs)
+    actual = part(inputs)
     centred = torch.nn.functional.normalize(inputs - inputs.mean(0), dim=1)
-    torch.testing.assert_close(found @ found.T, centred @ centred.T, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(actual @ actual.T, centred @ centred.T, atol=1e-4, rtol=1e-4)
 
 
 def test_it_needs_a_global_weight_and_a_frozen_trunk(digits_config) -> None:
@@ -156,6 +156,6 @@ def test_a_run_of_it_is_like_any_other(digits_run, digits_config, tmp_path) -> N
     )
     metric = load_similarities(run)["mahalanobis"]
     assert isinstance(metric, Mahalanobis)
-    found = explain_by(pddm, metric, features[0].numpy(), features[1].numpy(), features[2:9].numpy())
-    assert len(found.u) == config.dim and 0 <= found.familiarity <= 1
-    assert any("familiar" in sentence for sentence in found.sentences()) == (found.familiarity < 1)
+    actual = explain_by(pddm, metric, features[0].numpy(), features[1].numpy(), features[2:9].numpy())
+    assert len(actual.u) == config.dim and 0 <= actual.familiarity <= 1
+    assert any("familiar" in sentence for sentence in actual.sentences()) == (actual.familiarity < 1)

@@ -54,9 +54,9 @@ def test_a_random_crop_belongs_to_its_step():
 
 
 def test_run_network_keeps_the_order(photos):
-    found = run_network(trunk(), photos, resize=40, size=40, device=CPU, workers=0)
+    actual = run_network(trunk(), photos, resize=40, size=40, device=CPU, workers=0)
     expected = [2 * np.asarray(Image.open(path))[:, 10:50].mean(axis=(0, 1)) for path in photos]
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
 def test_features_are_computed_once_per_content(photos, tmp_path):

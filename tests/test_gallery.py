@@ -204,9 +204,9 @@ def slow_search(features: np.ndarray, rows: list[int], query: np.ndarray, k: int
 def test_search_equals_a_slow_loop(tmp_path: Path, queries: int) -> None:
     gallery = make(tmp_path, 400, 30)
     query = gallery.features[:queries]
-    found, distances = gallery.search(query, 6)
+    actual, distances = gallery.search(query, 6)
     exact = [slow_search(gallery.features, list(range(30, 400)), one, 6) for one in query.astype("f8")]
-    assert found.tolist() == [[row for row, _ in line] for line in exact]
+    assert actual.tolist() == [[row for row, _ in line] for line in exact]
     np.testing.assert_allclose(distances, [[distance for _, distance in line] for line in exact], atol=1e-5)
     every, _ = gallery.search(query[:1], 1000)
     assert sorted(every[0]) == list(range(30, 400)), "no more than there are, and all of them"
@@ -217,22 +217,22 @@ def test_an_inverted_file_finds_most_of_the_nearest(tmp_path: Path, monkeypatch:
     exact, _ = gallery.search(gallery.features[:200], 10)
     monkeypatch.setattr(module, "FLAT_ITEMS", 10)
     fresh = Gallery.open(gallery.path)
-    found, _ = fresh.search(gallery.features[:200], 10)
-    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, found, strict=True)]) > 0.9
+    actual, _ = fresh.search(gallery.features[:200], 10)
+    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, actual, strict=True)]) > 0.9
     assert sorted(fresh.search(gallery.features[:1], 5000)[0][0]) == list(range(1000)), "all, though not from one cell"
 
 
 def test_an_excluded_item_is_not_found(tmp_path: Path) -> None:
     features = make_features(20)
-    features[7] = features[3]  # twins: either may come first
+    features[7] = features[3]  # duplicates: either may come first
     gallery = make(tmp_path, 20, features=features)
     for row in (3, 7, 12):
-        found, distances = gallery.search(features[row][None], 5, exclude=row)
+        actual, distances = gallery.search(features[row][None], 5, exclude=row)
         expected = slow_search(features, [n for n in range(20) if n != row], features[row].astype("f8"), 5)
-        assert found[0].tolist() == [n for n, _ in expected]
+        assert actual[0].tolist() == [n for n, _ in expected]
         np.testing.assert_allclose(distances[0], [d for _, d in expected], atol=1e-3)
-    found, _ = gallery.search(features[12][None], 100, exclude=12)
-    assert sorted(found[0]) == [n for n in range(20) if n != 12]
+    actual, _ = gallery.search(features[12][None], 100, exclude=12)
+    assert sorted(actual[0]) == [n for n in range(20) if n != 12]
     far, _ = gallery.search(-features[12][None], 3, exclude=12)
     assert far.shape == (1, 3)
     queries_apart = make(tmp_path, 20, 10)
@@ -300,18 +300,18 @@ def test_searching_from_many_threads(tmp_path: Path) -> None:
     gallery = make(tmp_path, 300)
     expected = gallery.search(gallery.features, 3)[0]
     fresh = Gallery.open(gallery.path)
-    found: dict[int, np.ndarray] = {}
+    actual: dict[int, np.ndarray] = {}
 
     def look(number: int) -> None:
-        found[number] = fresh.search(fresh.features, 3)[0]
+        actual[number] = fresh.search(fresh.features, 3)[0]
 
     threads = [threading.Thread(target=look, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 8
-    for rows in found.values():
+    assert len(actual) == 8
+    for rows in actual.values():
         np.testing.assert_array_equal(rows, expected)
 
 

@@ -1,4 +1,4 @@
-"""A gallery kept in step with a range of products, from the command line: add, update, remove, draw the map anew."""
+"""A gallery kept in step with a range of products, from the command line: add, update, remove, redraw the map."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ def fails(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
     with pytest.raises(SystemExit) as exit:
         gallery(*argv)
     assert exit.value.code == 2
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("pddm-lab: ")
-    return said
+    output = capsys.readouterr().err.strip().splitlines()[-1]
+    assert output.startswith("pddm-lab: ")
+    return output
 
 
 def test_pictures_of_a_folder_become_items(run: Run, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = run.gallery("unseen")
     gallery("add", "digits", folder)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     classes = before.items["class_name"].iloc[:2].nunique() + 1
-    assert f"Added 3 items of {classes} classes, 1 of them new. " in said
-    assert f"The unseen gallery has {len(before) + 3:,} items." in said
-    assert "Skipped 1 picture:" in said
-    assert "broken.png is not a picture the lab can read" in said
-    assert "Redraw it with `pddm-lab gallery map digits --protocol unseen`." in said
+    assert f"Added 3 items of {classes} classes, 1 of them new. " in output
+    assert f"The unseen gallery has {len(before) + 3:,} items." in output
+    assert "Skipped 1 picture:" in output
+    assert "broken.png is not a picture the lab can read" in output
+    assert "Redraw it with `pddm-lab gallery map digits --protocol unseen`." in output
     after = Gallery.open(before.path, verify=True)
     assert after.map is None
     name = before.items["class_name"].iloc[0]
@@ -74,8 +74,8 @@ def test_pictures_of_a_folder_become_items(run: Run, folder: Path, capsys: pytes
     assert after.items["label"].iloc[new] == max(before.items["label"].max(), *every) + 1
     assert (after.items["role"] == "both").all()
     np.testing.assert_allclose(after.features[row], before.features[0], atol=1e-5)
-    found, distances = after.search(before.features[:1], 2)
-    assert {0, row} == set(found[0])
+    actual, distances = after.search(before.features[:1], 2)
+    assert {0, row} == set(actual[0])
     assert distances.max() < 1e-2
     assert after.thumb(new).startswith(b"\xff\xd8")
 

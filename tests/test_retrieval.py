@@ -285,8 +285,8 @@ def test_nmi_of_separable_clusters_is_one_and_repeats() -> None:
     assert result.metrics["nmi"] == pytest.approx(1)
     features, labels = toy(300, 8, spread=1.0)
     assert clustering_nmi(features, labels, seed=3) == clustering_nmi(features, labels, seed=3)
-    found = cluster(features, len(labels.unique()), seed=3)
-    assert clustering_nmi(features, labels, seed=3) == pytest.approx(normalized_mutual_info_score(labels, found))
+    actual = cluster(features, len(labels.unique()), seed=3)
+    assert clustering_nmi(features, labels, seed=3) == pytest.approx(normalized_mutual_info_score(labels, actual))
     assert 0.05 < clustering_nmi(features, labels) < 0.9
     assert normalized_mutual_info_score(labels, labels) == 1
 
@@ -335,10 +335,10 @@ def test_a_shortlist_is_ordered_anew_and_the_rest_keeps_its_order(
         order = [item for item in distance.argsort(kind="stable") if not (loo and item == row)]
         nearest = sorted(order[:shortlist], key=lambda item: -scores[row, item])
         expected[row, nearest + order[shortlist:]] = -np.arange(len(order))
-    found = evaluate(similarity, query, gallery, query_labels, gallery_labels, loo, shortlist=shortlist)
+    actual = evaluate(similarity, query, gallery, query_labels, gallery_labels, loo, shortlist=shortlist)
     slow = slow_metrics(expected, query_labels.tolist(), gallery_labels.tolist(), loo)
     for name, value in slow.items():
-        assert found.metrics[name] == pytest.approx(value), name
+        assert actual.metrics[name] == pytest.approx(value), name
     whole = evaluate(similarity, query, gallery, query_labels, gallery_labels, loo)
-    assert found.metrics["auc"] == pytest.approx(whole.metrics["auc"], abs=1e-4), "few pairs are all scored"
-    assert found.distribution.pairs_total == whole.distribution.pairs_total
+    assert actual.metrics["auc"] == pytest.approx(whole.metrics["auc"], abs=1e-4), "few pairs are all scored"
+    assert actual.distribution.pairs_total == whole.distribution.pairs_total

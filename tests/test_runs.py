@@ -372,11 +372,11 @@ def test_runs_that_differ_in_their_seeds_alone_are_a_group(root: Path) -> None:
     again, split = make(root, seed=1), make(root, seed=2, split_seed=1)
     changed = Run.create(second.config.__class__(**second.config.to_dict() | {"run_name": "c"}),
                          DATASET | {"fingerprint": "cd34"}, "cpu", "32")  # fmt: skip
-    found = groups([first, other, second, again, split, changed])
-    assert [[run.name for run in group.runs] for group in found] == [
+    actual = groups([first, other, second, again, split, changed])
+    assert [[run.name for run in group.runs] for group in actual] == [
         ["a", "b", again.name], [other.name], [split.name], ["c"],
     ]  # fmt: skip
-    assert (found[0].name, found[0].seeds) == ("a", [0, 1])
+    assert (actual[0].name, actual[0].seeds) == ("a", [0, 1])
     assert measured_alike([first, other, second]) and not measured_alike([first, split])
     assert groups([]) == []
 
@@ -390,14 +390,14 @@ def test_a_spread_is_that_over_seeds(root: Path) -> None:
             runs[-1].set_metrics("unseen", "pddm", {"recall@1": value} | ({} if seed else {"nmi": 0.25}))
     alone = make(root, lr=0.5)
     alone.set_metrics("unseen", "pddm", {"recall@1": 0.1})
-    found = spread(groups([*runs, alone])).set_index(["run", "metric"])
+    actual = spread(groups([*runs, alone])).set_index(["run", "metric"])
     slow = [float(np.mean(of_seed)) for of_seed in values.values()]
-    row = found.loc[runs[0].name, "recall@1"]
+    row = actual.loc[runs[0].name, "recall@1"]
     assert row["value"] == pytest.approx(sum(slow) / 3)
     assert row["std"] == pytest.approx(math.sqrt(sum((one - sum(slow) / 3) ** 2 for one in slow) / 2))
     assert row["seeds"] == 3
     for key in ((runs[0].name, "nmi"), (alone.name, "recall@1")):
-        assert math.isnan(found.loc[key]["std"]) and found.loc[key]["seeds"] == 1
+        assert math.isnan(actual.loc[key]["std"]) and actual.loc[key]["seeds"] == 1
     assert spread([]).empty
 
 
@@ -409,12 +409,12 @@ def test_curves_are_averaged_step_by_step(root: Path) -> None:
         run.flush()
     logs = {run.name: run.metrics().assign(seconds=lambda log, n=number: log["step"] + n)
             for number, run in enumerate(runs)}  # fmt: skip
-    found = mean_log(groups(runs), logs)
-    assert found["run"].unique().tolist() == [runs[0].name]
-    np.testing.assert_allclose(found["value"], [1.5, 2.5, 3.0])
-    np.testing.assert_allclose(found["seconds"], [10.5, 20.5, 30.0])
-    np.testing.assert_allclose(found["std"], [math.sqrt(0.5), math.sqrt(0.5), math.nan])
-    assert found["seeds"].tolist() == [2, 2, 1]
+    actual = mean_log(groups(runs), logs)
+    assert actual["run"].unique().tolist() == [runs[0].name]
+    np.testing.assert_allclose(actual["value"], [1.5, 2.5, 3.0])
+    np.testing.assert_allclose(actual["seconds"], [10.5, 20.5, 30.0])
+    np.testing.assert_allclose(actual["std"], [math.sqrt(0.5), math.sqrt(0.5), math.nan])
+    assert actual["seeds"].tolist() == [2, 2, 1]
 
 
 def test_notes_begin_with_those_of_the_config_and_are_kept_apart_from_run_json(root: Path) -> None:

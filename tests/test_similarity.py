@@ -77,10 +77,10 @@ def test_candidates_are_scored_as_in_the_matrix(name, count):
     queries = reference.unit_features(70, 8, 1, torch.float32)
     gallery = reference.unit_features(40, 8, 2, torch.float32)
     rows = torch.randint(40, (70, count), generator=torch.Generator().manual_seed(0))
-    found = similarity.candidates(queries, gallery, rows)
-    torch.testing.assert_close(found, similarity.matrix(queries, gallery).gather(1, rows), atol=2e-3, rtol=1e-5)
+    actual = similarity.candidates(queries, gallery, rows)
+    torch.testing.assert_close(actual, similarity.matrix(queries, gallery).gather(1, rows), atol=2e-3, rtol=1e-5)
     exact = similarity(queries[:, None], gallery[rows])
-    torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(actual, exact, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", SIMILARITIES)

@@ -111,14 +111,9 @@ class Dataset:
 
 
 def read_dataset(
-    name: str,
-    data_root: Path | str,
-    *,
-    known_query_share: float = 0.2,
-    split_seed: int = 0,
-    check_cache: Path | None = None,
-    progress: Progress | None = None,
-) -> Dataset:
+    name: str, data_root: Path | str, *, known_query_share: float = 0.2, split_seed: int = 0,
+    check_cache: Path | None = None, progress: Progress | None = None,
+) -> Dataset:  # fmt: skip
     """Read a data set by name, skip images that cannot be decoded, and split it by classes.
 
     Args:

@@ -137,13 +137,8 @@ def trunk_features(
 
     Args:
         trunk: the frozen trunk.
-        paths: the image files.
+        paths, resize, size, device, precision, workers: as for `network_outputs`.
         folder: of the cache: one file per trunk, weights, size, precision and view.
-        resize: shorter side before the crop, in pixels.
-        size: side of the crop, in pixels.
-        device: where to compute.
-        precision: 32, bf16 or fp16.
-        workers: processes that load images.
         progress: called as images are done; if it raises, the features computed so far are kept.
         view: 0 for the centred crop; 1, 2, ... for random crops with a mirror, from images scaled up by `VIEW_ZOOM`.
     """

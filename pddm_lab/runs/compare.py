@@ -59,7 +59,7 @@ def find_run(name: str, root: str | Path = "") -> Run:
     """The run of a name under a root (empty: the default one), or in the folder that `name` is the path of.
 
     Raises:
-        RunError: it is missing, damaged or foreign.
+        RunError: it is missing, damaged or not written by this lab.
     """
     path = Path(name).expanduser()
     return Run.open(path if (path / "run.json").is_file() else runs_root(str(root)) / name)

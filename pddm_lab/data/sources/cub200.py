@@ -62,12 +62,10 @@ def list_items(data_root: Path, split_seed: int = 0, counts: tuple[int, int] | N
     image_classes = as_ints([row[1] for row in label_rows], root / "image_class_labels.txt")
     if [row[0] for row in label_rows] != list(images) or not np.isin(image_classes, class_ids).all():
         raise DataError(f"{root}: image_class_labels.txt does not match images.txt and classes.txt. {advice}")
+    labels = np.searchsorted(class_ids, image_classes).astype(np.int64)
+    names = [name.partition(".")[2] or name for _, name in classes]
     listing = Listing(
-        root=root,
-        ids=[f"images/{path}" for path in images.values()],
-        labels=np.searchsorted(class_ids, image_classes).astype(np.int64),
-        class_names=[name.partition(".")[2] or name for _, name in classes],
-        trains=np.arange(len(classes)) < len(classes) // 2,
+        root, [f"images/{path}" for path in images.values()], labels, names, np.arange(len(names)) < len(names) // 2
     )
     return check_counts(listing, *(counts or COUNTS), _TITLE, advice)
 

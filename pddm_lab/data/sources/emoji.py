@@ -42,26 +42,19 @@ _DOWNLOADS = ".emoji-packages"
 
 
 def fetch(
-    data_root: Path,
-    progress: Progress | None = None,
-    *,
-    pack: Pack = npm_pack,
-    sets: Sequence[StyleSet] = STYLE_SETS,
-    styles_needed: int = STYLES_NEEDED,
-) -> Path:
+    data_root: Path, progress: Progress | None = None, *, pack: Pack = npm_pack,
+    sets: Sequence[StyleSet] = STYLE_SETS, styles_needed: int = STYLES_NEEDED,
+) -> Path:  # fmt: skip
     """Download the sets, check them against their published sha512, and render every class.
 
     A complete folder is kept, an incomplete one is replaced. Intact downloads are used again.
 
     Args:
         data_root: folder that holds the data sets.
-        progress: called with (done, total, what).
+        progress: called as packages and pictures are done.
         pack: fetches packages, as `npm pack` does.
         sets: the styles.
         styles_needed: styles a pictogram needs to become a class.
-
-    Returns:
-        The folder of the data set.
 
     Raises:
         DataError: no network, a package that differs from the published one, or a data root that cannot be written.

@@ -38,46 +38,30 @@ class StyleSet:
 
 
 STYLE_SETS = (
-    StyleSet(
-        "noto", "1.2.9",
+    StyleSet("noto", "1.2.9",
         "sha512-DQiuXENbun41ch+XPSV55H9FaWKpHTyz46YIKtSaKYD4fIDDzL1tR6H4np/T38jfrTAeI3rcKF0mqHYeZVAuaw==",
-        "Noto Emoji", "Google Inc", "https://github.com/googlefonts/noto-emoji", "Apache-2.0",
-    ),
-    StyleSet(
-        "noto-v1", "1.2.5",
+        "Noto Emoji", "Google Inc", "https://github.com/googlefonts/noto-emoji", "Apache-2.0"),
+    StyleSet("noto-v1", "1.2.5",
         "sha512-/DsVMius69Q0fRS53z7QK1TROSuar606jiIx+laXtdsYGMXpf6LtHBx6CGfoo3UHHb/XpBsw+1L1x3eyPqMuVA==",
-        "Noto Emoji (v1)", "Google Inc", "https://github.com/googlefonts/noto-emoji", "Apache-2.0",
-    ),
-    StyleSet(
-        "fxemoji", "1.2.2",
+        "Noto Emoji (v1)", "Google Inc", "https://github.com/googlefonts/noto-emoji", "Apache-2.0"),
+    StyleSet("fxemoji", "1.2.2",
         "sha512-UAasRaxzFUKfIGSmLwnoarsssA4LX0VLLuEmplIqM6ZNQqIQRtav8tZ4H1neTlBreXuMQyAifr5jP4kn78DpiQ==",
-        "Firefox OS Emoji", "Mozilla", "https://github.com/mozilla/fxemoji", "Apache-2.0",
-    ),
-    StyleSet(
-        "twemoji", "1.2.5",
+        "Firefox OS Emoji", "Mozilla", "https://github.com/mozilla/fxemoji", "Apache-2.0"),
+    StyleSet("twemoji", "1.2.5",
         "sha512-uKpuIEV0v6K5BW3Mjdyl+XKFVAbbcPxAgifKvEMtZoUZB5+YiY5zaMm2uNNCxyXzAWU9yNLlj41WU6/mvgALsw==",
-        "Twitter Emoji", "Twitter", "https://github.com/jdecked/twemoji", "CC-BY-4.0",
-    ),
-    StyleSet(
-        "emojione", "1.2.3",
+        "Twitter Emoji", "Twitter", "https://github.com/jdecked/twemoji", "CC-BY-4.0"),
+    StyleSet("emojione", "1.2.3",
         "sha512-T9+T3HIbJNLKKsmxYKlaYhvnHYkz/HNYTV7SHCXVZPfeUi4FqskY70YeN8yYAZT8cCv7w5vJxS4Q1m8zb9CMMg==",
-        "Emoji One (Colored)", "Emoji One", "https://github.com/EmojiTwo/emojitwo", "CC-BY-4.0",
-    ),
-    StyleSet(
-        "openmoji", "1.2.29",
+        "Emoji One (Colored)", "Emoji One", "https://github.com/EmojiTwo/emojitwo", "CC-BY-4.0"),
+    StyleSet("openmoji", "1.2.29",
         "sha512-vXdhkqcXVSO6suy+m9LbcUM3OdVyuNOtpV8/als/WqfkQIRxevL5Geb/g+6GH/Qwnq1OqksEmaDGTCmZ5nFKJQ==",
-        "OpenMoji", "OpenMoji", "https://github.com/hfg-gmuend/openmoji", "CC-BY-SA-4.0",
-    ),
-    StyleSet(
-        "emojione-v1", "1.2.3",
+        "OpenMoji", "OpenMoji", "https://github.com/hfg-gmuend/openmoji", "CC-BY-SA-4.0"),
+    StyleSet("emojione-v1", "1.2.3",
         "sha512-UjI2VQEXVtGlPBvQuxEizro7QCgBcJDOYwKUupquvvZ8UV4xOlvm45IU82JYWegiAWLerY79gFLMZ26U6Ms+ww==",
-        "Emoji One (v1)", "Emoji One", "https://github.com/joypixels/emojione-legacy", "CC-BY-SA-4.0",
-    ),
-    StyleSet(
-        "fluent-emoji-flat", "1.2.6",
+        "Emoji One (v1)", "Emoji One", "https://github.com/joypixels/emojione-legacy", "CC-BY-SA-4.0"),
+    StyleSet("fluent-emoji-flat", "1.2.6",
         "sha512-RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw==",
-        "Fluent Emoji Flat", "Microsoft Corporation", "https://github.com/microsoft/fluentui-emoji", "MIT",
-    ),
+        "Fluent Emoji Flat", "Microsoft Corporation", "https://github.com/microsoft/fluentui-emoji", "MIT"),
 )  # fmt: skip
 
 LICENCE_URLS = {
@@ -198,10 +182,9 @@ def _names_by_picture(named: Mapping[str, Picture]) -> dict[Picture, list[str]]:
 
 
 def _merge_names(
-    sets: Mapping[str, IconSet],
-    pictures: Mapping[str, Mapping[str, Picture]],
+    sets: Mapping[str, IconSet], pictures: Mapping[str, Mapping[str, Picture]],
     names_of: Mapping[str, Mapping[Picture, list[str]]],
-) -> dict[str, frozenset[str]]:
+) -> dict[str, frozenset[str]]:  # fmt: skip
     """Name -> the names of its class."""
     group_of = {name: frozenset([name]) for named in pictures.values() for name in named}
     links = {(names[0], other) for named in names_of.values() for names in named.values() for other in names[1:]}

@@ -66,13 +66,8 @@ def list_items(data_root: Path, split_seed: int = 0, counts: tuple[int, int] | N
         raise DataError(f"{root}: {_LISTS[0]} and {_LISTS[1]} share the classes {shared[:5]}; expected none. {advice}")
     classes, first, labels = np.unique(np.concatenate(class_ids), return_index=True, return_inverse=True)
     kinds = [ids[item].partition("_final/")[0] for item in first]
-    listing = Listing(
-        root=root,
-        ids=ids,
-        labels=labels.astype(np.int64),
-        class_names=[f"{kind} {class_id}" for kind, class_id in zip(kinds, classes.tolist(), strict=True)],
-        trains=np.isin(classes, train),
-    )
+    class_names = [f"{kind} {class_id}" for kind, class_id in zip(kinds, classes.tolist(), strict=True)]
+    listing = Listing(root, ids, labels.astype(np.int64), class_names, np.isin(classes, train))
     return check_counts(listing, *(counts or COUNTS), _TITLE, advice)
 
 
