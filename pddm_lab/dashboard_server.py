@@ -56,13 +56,7 @@ PAGES: dict[str, PageSpec] = {
 
 
 def page_url(address: str, page: str, run: str) -> str:
-    """The URL of a page with a run open; the first page has no path of its own.
-
-    Args:
-        address: of the server, without a slash at the end.
-        page: a name from `PAGES`.
-        run: name of the run.
-    """
+    """The URL of a page (a name from `PAGES`) with a run open; the first page has no path of its own."""
     return f"{address}/{'' if page == next(iter(PAGES)) else page}?run={run}"
 
 

@@ -32,9 +32,9 @@ def export(name: str, table: Callable[[], pd.DataFrame], runs: Source, settings:
         settings: the choices that led to it, for the manifest.
         key: distinguishes menus of the same name on a page.
     """
-    first = runs[0] if isinstance(runs, list) else runs
+    first, title = runs[0] if isinstance(runs, list) else runs, name.replace("-", " ")
     owner, what = (first["name"], "study") if isinstance(first, Mapping) else (first.name, "run")
-    with st.popover("Export", icon=":material/download:", help=f"Download the {name}, with details of the {what}."):
+    with st.popover("Export", icon=":material/download:", help=f"Download the {title}, with details of the {what}."):
         for kind in KINDS:
             st.download_button(
                 kind.upper() if kind != "parquet" else "Parquet",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import streamlit as st
+from shared.shell import put_in_url
 
 from pddm_lab.cards import Block
 
@@ -93,6 +94,4 @@ def pictures(
 
 def show_item(item: str) -> None:
     """Make an item the page's own, and clear the choices made for another."""
-    st.query_params["item"] = item
-    for of_another in ("query", "crop", "why"):
-        st.query_params.pop(of_another, None)
+    put_in_url(item=item, query="", crop="", why="")

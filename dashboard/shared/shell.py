@@ -132,16 +132,22 @@ def choice(
     default = default if default in titles else next(iter(titles))
 
     def keep() -> None:
-        if st.session_state[key] == default:
-            st.query_params.pop(key, None)
-        else:
-            st.query_params[key] = st.session_state[key]
+        put_in_url(**{key: "" if st.session_state[key] == default else st.session_state[key]})
 
     linked = st.query_params.get(key)
     st.session_state[key] = linked if linked in titles else default
     if widget is st.segmented_control:
         options["required"] = True
     return str(widget(label, list(titles), key=key, on_change=keep, format_func=lambda name: titles[name], **options))
+
+
+def put_in_url(**choices: str) -> None:
+    """Put choices into the URL; an empty one is removed from it."""
+    for name, value in choices.items():
+        if value:
+            st.query_params[name] = value
+        else:
+            st.query_params.pop(name, None)
 
 
 def protocol_picker(run: Run) -> str:

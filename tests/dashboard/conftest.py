@@ -46,7 +46,7 @@ def open_page(runs_folder: Path) -> OpenPage:
         app.query_params.update(query)
         app.run()
         if name != "runs":
-            app.query_params.update(query)  # the first page may have put right what the link said
+            app.query_params.update(query)  # the first page may have corrected the link
             app.switch_page(f"app_pages/{name}/page.py").run()
         assert not app.exception, app.exception[0].message
         return app

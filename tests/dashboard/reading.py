@@ -18,7 +18,7 @@ DATA = {"name": "digits", "fingerprint": "-", "items": 1797, "classes": 10, "ski
 
 
 def texts(app) -> str:
-    """All that the page says in words."""
+    """All text on the page."""
     kinds = (app.title, app.markdown, app.caption, app.warning, app.error, app.info, app.subheader)
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 
@@ -34,9 +34,8 @@ def rows_of(body: str) -> list[list[str]]:
 
 def blocks(app, key: str) -> str:
     """The HTML of a block of pictures that can be clicked."""
-    found = [one for one in app.get("bidi_component") if one.key == key]
-    assert len(found) == 1
-    return json.loads(found[0].proto.json)["html"]
+    (component,) = [one for one in app.get("bidi_component") if one.key == key]
+    return json.loads(component.proto.json)["html"]
 
 
 def tiles(body: str) -> list[tuple[str, str, float, bool]]:

@@ -17,8 +17,8 @@ from pddm_lab.errors import RunError
 @pytest.fixture(scope="session")
 def address(digits_run) -> Iterator[str]:
     """The dashboard, served on the root that holds the run on digits."""
-    with served_dashboard(digits_run.path.parent) as found:
-        yield found
+    with served_dashboard(digits_run.path.parent) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -113,7 +113,6 @@ def draw(
         panels: of the same items in the same order.
         names: of the classes.
         labels: class of each item, an index into `names`.
-        key: of the component.
         scope: identifies the maps; when it changes, all items are in view.
         linked: whether the panels share a layout and move together.
         context: identifies what descriptions depend on; when it changes, they are requested again.

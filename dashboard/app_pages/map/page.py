@@ -54,8 +54,7 @@ maps = [first, second or first][: 2 if second or colour == "anchor" else 1]
 # A lasso and a view belong to one map and mean nothing on another.
 place = (run.name, protocol)
 if st.session_state.get("map_place", place) != place:
-    for of_another in ("lasso", "view", "page"):
-        st.query_params.pop(of_another, None)
+    shell.put_in_url(lasso="", view="", page="")
     st.session_state.pop("map_hovered", None)
 st.session_state["map_place"] = place
 

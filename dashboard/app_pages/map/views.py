@@ -43,22 +43,13 @@ def maps(scene: Scene, panels: list[canvas.Panel], around: pd.DataFrame | None) 
 def _receive(scene: Scene, state: canvas.State) -> None:
     """Put the choices made on the canvas into the URL, and rerun the page if they concern the rest of it."""
     st.session_state["map_hovered"] = state.hovered
-    _keep(view=state.view)
+    shell.put_in_url(view=state.view)
     item = str(scene.items["id"].iloc[state.picked]) if state.picked >= 0 else st.query_params.get("item", "")
     if (item, state.lasso) != (st.query_params.get("item", ""), st.query_params.get("lasso", "")):
         if state.lasso != st.query_params.get("lasso", ""):
-            _keep(page="")
-        _keep(item=item, lasso=state.lasso)
+            shell.put_in_url(page="")
+        shell.put_in_url(item=item, lasso=state.lasso)
         st.session_state["map_moved"] = True
-
-
-def _keep(**choices: str) -> None:
-    """Put choices into the URL; an empty one is removed from it."""
-    for name, value in choices.items():
-        if value:
-            st.query_params[name] = value
-        else:
-            st.query_params.pop(name, None)
 
 
 HOW_TO = {
@@ -85,9 +76,9 @@ def item_card(scene: Scene) -> None:
         query_params={"run": first.run.name, "protocol": first.protocol, "item": scene.anchor_id},
     )  # fmt: skip
     if scene.colour != "anchor":
-        neighbourhood = {"colour": "anchor", "item": scene.anchor_id}
         st.button(
-            "Its neighbourhood", icon=":material/adjust:", type="tertiary", on_click=_keep, kwargs=neighbourhood,
+            "Its neighbourhood", icon=":material/adjust:", type="tertiary",
+            on_click=shell.put_in_url, kwargs={"colour": "anchor", "item": scene.anchor_id},
             help="Colour the map by similarity to it, for two similarities side by side.",
         )  # fmt: skip
 

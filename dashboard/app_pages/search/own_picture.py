@@ -49,7 +49,6 @@ def own_picture(key: str, on_picture: Callable[[Own], None], small: bool = False
     """An area to choose or drop a picture; one can also be pasted anywhere on the page.
 
     Args:
-        key: of the component.
         on_picture: called with the picture.
         small: one line instead of a large area.
     """
@@ -74,7 +73,6 @@ def cropper(image: bytes, alt: str, crop: Crop | None, key: str, on_crop: Callab
         image: JPEG.
         alt: description of the picture.
         crop: the current crop.
-        key: of the component.
         on_crop: called with the new crop, or None if it was cleared.
     """
 

@@ -47,17 +47,12 @@ def go_to(row: int) -> None:
 def search_with(picture: Own) -> None:
     """Make an uploaded picture the query."""
     st.session_state["own"] = picture
-    st.query_params["query"] = "upload"
-    for of_another in ("crop", "why"):
-        st.query_params.pop(of_another, None)
+    shell.put_in_url(query="upload", crop="", why="")
 
 
 def keep_crop(crop: Crop | None) -> None:
     """Search with a part of the picture, or with all of it if None."""
-    if crop:
-        st.query_params["crop"] = write_crop(crop)
-    else:
-        st.query_params.pop("crop", None)
+    shell.put_in_url(crop=write_crop(crop) if crop else "")
 
 
 own: Own | None = st.session_state.get("own") if source == "upload" else None

@@ -108,7 +108,6 @@ def rankings(responses: list[Response], count: int, explained: str) -> None:
     """The rankings: a column per similarity; with a second run a row per similarity and a column per run.
 
     Args:
-        count: results per ranking.
         explained: id of the item to mark.
     """
     names = responses[0].result.similarities
@@ -165,14 +164,9 @@ def explain(item: str, run: str) -> None:
     """Open the view that explains the pair of the query and an item.
 
     Args:
-        item: its id.
         run: the run that explains it; empty for the page's own.
     """
-    st.query_params["why"], st.query_params["view"] = item, "why"
-    if run:
-        st.query_params["of"] = run
-    else:
-        st.query_params.pop("of", None)
+    shell.put_in_url(why=item, view="why", of=run)
 
 
 def query_choices(gallery: Gallery, matches: pd.DataFrame, text: str, chosen: str, most: int) -> None:

@@ -26,8 +26,6 @@ def show(runs: Sequence[Run], protocols: Sequence[str], names: Sequence[str]) ->
     """One run under every protocol, or two runs under one of them.
 
     Args:
-        runs: one or two.
-        protocols: of their galleries.
         names: the similarities to compare.
     """
     names = list(dict.fromkeys(names))

@@ -42,8 +42,6 @@ def show(runs: Sequence[Run], protocol: str, on_x: tuple[str, float], on_y: tupl
     """The joint plot of one run or of two side by side, and the pairs of one of its quadrants.
 
     Args:
-        runs: one or two.
-        protocol: of their galleries.
         on_x: a similarity and a threshold on the first run's values.
         on_y: the same for the other axis.
     """

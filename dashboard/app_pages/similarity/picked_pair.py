@@ -81,7 +81,7 @@ def show_picked(runs: Sequence[Run], protocol: str, thresholds: Mapping[str, flo
 
 def unpick() -> None:
     """Clear the picked pair."""
-    st.query_params.pop("pair", None)
+    shell.put_in_url(pair="")
 
 
 def matched(run: Run, other: Run, protocol: str, similarity: str, threshold: float) -> float:

@@ -26,8 +26,6 @@ def show(runs: Sequence[Run], protocols: Sequence[str], chosen: Mapping[str, tup
     """One run under every protocol, or two runs under one of them.
 
     Args:
-        runs: one or two.
-        protocols: of their galleries.
         chosen: for left and right, a similarity and a threshold on the first run's values.
     """
     run = runs[0]
