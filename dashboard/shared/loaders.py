@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from shared.cache import GALLERIES, MODEL, Stamp, cached, stamp
+from shared.cache import GALLERIES, MODEL, cached
 
 from pddm_lab.analysis.pairs import Pairs
 from pddm_lab.data.images import open_image
@@ -122,11 +122,6 @@ def sampled_pairs(run: Run, protocol: str) -> pd.DataFrame:
 
     radii, scored = radius(run, protocol), scored_pairs(run, protocol)
     return scored.assign(density=density_of((radii[scored["a"]] + radii[scored["b"]]) / 2))
-
-
-def pair_stamps(run: Run, protocol: str) -> tuple[Stamp, Stamp]:
-    """What the scores of a protocol's pairs depend on."""
-    return stamp(run.path / "gallery" / protocol), stamp(run.path / MODEL)
 
 
 @cached(MODEL, max_entries=2, show_spinner="Loading the model")
