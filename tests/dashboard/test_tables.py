@@ -27,9 +27,9 @@ class FakeGallery:
 def test_pairs_are_counted_as_the_protocol_counts_them(roles: list[str]) -> None:
     labels = [0, 0, 1, 0, 1, 2]
     every = list(combinations(range(6), 2) if roles[0] == "both" else product(range(3), range(3, 6)))
-    found = Pairs.of(FakeGallery(labels, roles, {}))  # type: ignore[arg-type]
-    assert found.positives == sum(labels[a] == labels[b] for a, b in every)
-    assert found.positives + found.negatives == len(every)
+    pairs = Pairs.of(FakeGallery(labels, roles, {}))  # type: ignore[arg-type]
+    assert pairs.positives == sum(labels[a] == labels[b] for a, b in every)
+    assert pairs.positives + pairs.negatives == len(every)
 
 
 def test_precision_is_that_of_all_pairs_where_a_sample_was_scored() -> None:

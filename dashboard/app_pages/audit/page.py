@@ -239,17 +239,14 @@ def _sheet(run: Run, items: pd.DataFrame, chosen: pd.DataFrame) -> None:
 
     sheets = -(-len(chosen) // PICTURES)
     sheet = min(st.pagination(sheets, key="sheet", bind="query-params"), sheets) if sheets > 1 else 1
-    here = chosen.iloc[PICTURES * (sheet - 1) : PICTURES * sheet]
-    names = items["id"]
+    first = PICTURES * (sheet - 1)
+    here, ids = chosen.iloc[first : first + PICTURES], items["id"].to_numpy()
     root = str(run.info["dataset"].get("root") or "")
     same = {
-        (int(row.a), int(row.b)): compare_files(root, str(names.iloc[row.a]), str(names.iloc[row.b]))
+        (int(row.a), int(row.b)): compare_files(root, str(ids[row.a]), str(ids[row.b]))
         for row in here[here["kind"] == "identical"].itertuples()
     }
-    first = PICTURES * (sheet - 1)
-    text = (
-        f"Pairs {first + 1} to {first + len(here)} of {len(chosen):,}, most alike first. Dashed frame: labels differ."
-    )
+    text = f"Pairs {first + 1} to {first + len(here)} of {len(chosen):,}, most alike first. Dashed: the labels differ."
     _examples(run, pictures.duplicate_cards(items, here, same), "duplicates", text, "")
 
 

@@ -156,7 +156,7 @@ def licence_headline(table: pd.DataFrame) -> list[str]:
     ):
         applies = [getattr(licence_of(str(name)), field) is True for name in table["licence"]]
         some = int(table.loc[applies, "items"].sum())
-        who = f"All {total:,}" if some == total else f"{some:,} of {total:,}" if some else f"None of {total:,}"
+        who = f"All {total:,}" if some == total else f"{some:,} of the {total:,}" if some else f"None of the {total:,}"
         sentences.append(f"{who} items {words}.")
     unknown = int(table.loc[[licence_of(str(name)).commercial is None for name in table["licence"]], "items"].sum())
     if unknown:

@@ -100,8 +100,8 @@ def chosen_step() -> int:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if training.running:
             loss = f", loss {training.snapshots[last].loss:.3f}" if last > 0 else ""
-            told = f"Training: step {taken[last]:,} of {steps:,}{loss}" if taken else "Getting ready"
-            st.progress(taken[last] / steps if taken else 0.0, text=told)
+            progress = f"Training: step {taken[last]:,} of {steps:,}{loss}" if taken else "Starting"
+            st.progress(taken[last] / steps if taken else 0.0, text=progress)
             st.button("Stop", key="plane_stop", icon=":material/stop_circle:", on_click=training.stop)
             return last
         if not taken:

@@ -124,7 +124,7 @@ def _set_up(view: dict[str, str]) -> None:
 
 
 def paragraphs(training: PlaneTraining) -> tuple[str, str, str, str]:
-    """What D does, what S adds, where S fails, and how the plane differs from the lab."""
+    """What D does, what S adds, the limits of S, and how the plane differs from the lab."""
     snapshot, distance, layout = training.snapshots[-1], training.distance, LAYOUTS[training.config.scene]
     by_d, by_s = (
         ", ".join(f"{region} **{100 * share:.0f} %**" for region, share in measured.tpr_by_region.items())
@@ -148,7 +148,7 @@ def paragraphs(training: PlaneTraining) -> tuple[str, str, str, str]:
         f"It accepts these shares of the positive pairs: {by_d}. A larger circle accepts more of them, but also joins "
         "more classes.",
         f"**{title}.** {sees} At the same 1 % of the negative pairs, S accepts: {by_s}.",
-        f"**Where S fails.** S has learned positions. On classes it was never trained on, S accepts {unseen_s:.0f} % "
+        f"**The limits of S.** S has learned positions. On classes it was never trained on, S accepts {unseen_s:.0f} % "
         f"of the positive pairs at 1 % FPR, D {unseen_d:.0f} %. Far from all training points S is arbitrary. "
         "Also, the hinge compares only pairs that share a point, so it links thresholds only between neighbouring "
         "classes. Across a gap, one threshold may not fit both sides (see Two islands).",

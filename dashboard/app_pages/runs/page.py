@@ -1,27 +1,38 @@
 """Runs: every training with its status and metrics, to start, watch, stop, resume and compare."""
 
 import streamlit as st
-from app_pages.runs import start, study, study_data, views
+from app_pages.runs import start, views
 from shared import loaders, shell
 
 from pddm_lab.runs.compare import BrokenRun
 from pddm_lab.runs.run import Run
+from pddm_lab.study.cells import list_studies
+
+ABOUT = {
+    "runs": "Every training with its metrics under both protocols and its learning curves.",
+    "study": "Methods on the same features, batches and budget: their results over seeds, and how fast they learn.",
+}
 
 runs = loaders.list_runs()
 readable = [run for run in runs if isinstance(run, Run)]
-studies = study_data.list_studies()
+studies = {path.name: path for path in list_studies()}
 
 with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
     title = st.container(width="content")
     beside = st.container(width="content", horizontal=True, vertical_alignment="center")
     with beside:
-        view = study.view(studies)
+        view = "runs"
+        if studies:
+            titles = {"runs": "Runs", "study": "Study"}
+            view = shell.choice(st.segmented_control, "Show", titles, "view", label_visibility="collapsed")
         if view == "runs" and readable and st.button("Train a run", icon=":material/add:", key="train"):
             start.dialog()
     with title:
-        shell.heading("Runs", study.ABOUT[view])
+        shell.heading("Runs", ABOUT[view])
 
 if view == "study":
+    with st.spinner("Loading the study"):
+        from app_pages.runs import study  # it imports torch
     study.page(studies)
     st.stop()
 

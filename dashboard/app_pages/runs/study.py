@@ -1,10 +1,13 @@
-"""A study on the Runs page: its progress, its methods compared, how fast they learn, and the ablation."""
+"""A study on the Runs page: its progress, its methods compared, how fast they learn, and the ablation.
+
+It imports torch: the page imports this module only when a study is shown.
+"""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -16,16 +19,8 @@ from shared.chart import chart
 from pddm_lab import figures
 from pddm_lab.figures import PROTOCOL_TITLES, style_of
 from pddm_lab.runs.run import PROTOCOLS
+from pddm_lab.study.findings import Findings, metric_of, progress, title_of
 
-if TYPE_CHECKING:
-    from pddm_lab.study.findings import Findings
-
-VIEWS = {"runs": "Runs", "study": "Study"}
-ABOUT = {
-    "runs": "Every training with its metrics under both protocols and its learning curves.",
-    "study": "Methods on the same features, batches and budget: their results over seeds, and how fast they learn.",
-}
-"""The page's description in each view."""
 STOPPED_AFTER = 900
 """Seconds without a new cell after which an unfinished study counts as stopped."""
 REFRESH = 5
@@ -33,13 +28,6 @@ REFRESH = 5
 COLOURED = 6
 """How many curves can have a colour of their own."""
 AGAINST = "Paired difference to the best baseline, in the metric's unit (in points where that is %)."
-
-
-def view(studies: dict[str, Path]) -> str:
-    """A switch between the runs and the studies, where there is a study."""
-    if not studies:
-        return "runs"
-    return shell.choice(st.segmented_control, "Show", VIEWS, "view", label_visibility="collapsed")
 
 
 def page(studies: dict[str, Path]) -> None:
@@ -60,7 +48,7 @@ def page(studies: dict[str, Path]) -> None:
             help_text = "Unseen: classes not used in training. Known: new photos of the training classes."
             titles = {one: PROTOCOL_TITLES[one] for one in names}
             protocol = shell.choice(st.segmented_control, "Protocol", titles, "protocol", help=help_text)
-            titles = {one: study_data.metric_of(one).title for one in findings.metrics(dataset) or ["map@r"]}
+            titles = {one: metric_of(one).title for one in findings.metrics(dataset) or ["map@r"]}
             metric = shell.choice(st.selectbox, "Metric", titles, "metric", "map@r", width=160)
     _broken(findings)
     _show_progress(findings, studies[name])
@@ -82,7 +70,7 @@ def _broken(findings: Findings) -> None:
 
 def _show_progress(findings: Findings, path: Path) -> None:
     """How many of the planned cells are finished, updated while the study is running."""
-    running = not study_data.progress(findings).complete and time.time() - findings.study.changed < STOPPED_AFTER
+    running = not progress(findings.study).complete and time.time() - findings.study.changed < STOPPED_AFTER
     st.fragment(_progress, run_every=REFRESH if running else None)(findings, path)
 
 
@@ -92,28 +80,27 @@ def _progress(findings: Findings, path: Path) -> None:
         return
     if now.study.changed != findings.study.changed and now is not findings:
         st.rerun()
-    progress, ago = study_data.progress(now), max(time.time() - now.study.changed, 0)
+    state, ago = progress(now.study), max(time.time() - now.study.changed, 0)
     command = f"`pddm-lab compare --name {path.name}`"
-    if progress.complete and progress.planned:
+    if state.complete and state.planned:
         return
-    if not progress.planned:
+    if not state.planned:
         st.info(f"No cell is finished yet. {command} computes them.", icon=":material/hourglass_empty:")
         return
-    started = " of the parts started" if progress.waiting else ""
+    started = " of the parts started" if state.waiting else ""
     with st.container(border=True):
         st.progress(
-            min(progress.done / progress.planned, 1.0),
-            f"**{progress.done} of {progress.planned} cells**{started} are finished, the last one "
-            f"{shell.duration(ago)} ago",
+            min(state.done / state.planned, 1.0),
+            f"**{state.done} of {state.planned} cells**{started} are finished, the last one {shell.duration(ago)} ago",
         )
         lines = [
             f"{row.dataset}, {row.part}: {row.searched} of {row.searches} searches, "
             f"{row.trained} of {row.trainings} trainings"
-            for row in progress.table.itertuples()
+            for row in state.table.itertuples()
         ]
-        st.caption(" · ".join([*lines, *(f"{name}: not started" for name in progress.waiting)]))
-        if progress.skipped:
-            text = f"Skipped, so probably failed: {', '.join(progress.skipped)}. {command} retries and shows the error."
+        st.caption(" · ".join([*lines, *(f"{name}: not started" for name in state.waiting)]))
+        if state.skipped:
+            text = f"Skipped, so probably failed: {', '.join(state.skipped)}. {command} retries and shows the error."
             st.caption(f":material/error: {text}")
         elif ago > STOPPED_AFTER:
             st.caption(f"The study isn't running. {command} resumes it with the same settings.")
@@ -121,7 +108,7 @@ def _progress(findings: Findings, path: Path) -> None:
 
 def _methods(findings: Findings, dataset: str, protocol: str, metric: str) -> None:
     """The chart and the table of all methods."""
-    results, spec = findings.results(dataset, protocol, metric), study_data.metric_of(metric)
+    results, spec = findings.results(dataset, protocol, metric), metric_of(metric)
     best, where = findings.baseline(dataset), f"{dataset}, {PROTOCOL_TITLES[protocol].lower()}"
     settings = {"data": dataset, "protocol": protocol, "metric": metric}
     title = f"Methods side by side: {spec.title} on {where}"
@@ -162,7 +149,7 @@ def _methods(findings: Findings, dataset: str, protocol: str, metric: str) -> No
     )  # fmt: skip
     baseline = "No baseline has been searched yet, so there is nothing to compare with."
     if best is not None:
-        name = study_data.title_of(best["method"])
+        name = title_of(best["method"])
         baseline = f"★ is the best baseline: {name} has the highest MAP@R on classes held out of training."
     st.caption(
         f"{baseline} ± is half of the 95 % t interval over seeds. All seeds have the same splits, and differences are "
@@ -193,7 +180,7 @@ def _learning(findings: Findings, dataset: str) -> None:
         return
     title, manifest = "How fast they learn: MAP@R on held-out classes", study_data.manifest(findings)
     heading(title, "convergence", log, manifest, {"data": dataset}, "study_curves")
-    titles = study_data.titles_of(log)
+    titles = {name: title_of(name) for name in dict.fromkeys(log["run"])}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         ticked = _ticked(titles, study_data.default_methods(findings, dataset))
         x = shell.choice(st.segmented_control, "By", {"step": "steps", "seconds": "seconds"}, "along")
@@ -241,7 +228,7 @@ def _how_fast(reached: pd.DataFrame, titles: dict[str, str], target: float) -> N
 
 def _ablation(findings: Findings, dataset: str, protocol: str, metric: str) -> None:
     """The effect of each of PDDM's settings."""
-    table, spec = findings.ablation(dataset, protocol, metric), study_data.metric_of(metric)
+    table, spec = findings.ablation(dataset, protocol, metric), metric_of(metric)
     if table.empty:
         planned = findings.study.settings.get("ablation")
         if planned and (findings.chosen["ablation"]["dataset"] == dataset).any():

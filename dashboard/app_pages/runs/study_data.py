@@ -1,12 +1,9 @@
-"""What the Runs page reads from a study, cached until a cell is added.
-
-torch is imported only when a study is read, so that a page without one opens quickly.
-"""
+"""What the Runs page reads from a study, cached until a cell is added."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -15,23 +12,12 @@ from shared.cache import cached
 
 from pddm_lab import figures
 from pddm_lab.errors import RunError
-from pddm_lab.study import cells
-
-if TYPE_CHECKING:
-    from pddm_lab.figures import Metric
-    from pddm_lab.study.findings import Cells, Findings, Progress
-
-
-def list_studies() -> dict[str, Path]:
-    """The studies by name. Not cached: it takes a millisecond."""
-    return {path.name: path for path in cells.list_studies()}
+from pddm_lab.study.findings import Cells, Findings, Reading, metric_of
 
 
 @cached("study.json", "cells", max_entries=4, show_spinner="Reading the study")
 def findings(path: Path) -> Findings | RunError:
     """The results in a study's cells, or why it can't be read."""
-    from pddm_lab.study.findings import Findings, Reading
-
     try:
         return Findings.of(Reading(path, _cells_read(str(path))))
     except RunError as error:
@@ -44,37 +30,11 @@ def _cells_read(path: str) -> Cells:
     return {}
 
 
-def progress(findings: Findings) -> Progress:
-    """How many cells of the study are finished."""
-    from pddm_lab.study.findings import progress
-
-    return progress(findings.study)
-
-
-def metric_of(name: str) -> Metric:
-    """How a metric is written."""
-    from pddm_lab.study.findings import metric_of
-
-    return metric_of(name)
-
-
 def side_by_side(results: pd.DataFrame, seeds: pd.DataFrame, metric: str) -> go.Figure:
     """A chart of every method with its interval and its seeds."""
     best = results[results["baseline"]]
     baseline = (best["name"].iloc[0], best["similarity"].iloc[0]) if len(best) else None
     return figures.study.side_by_side(results, seeds, metric_of(metric), best=baseline)
-
-
-def title_of(method: str) -> str:
-    """A method's title."""
-    from pddm_lab.study.findings import title_of
-
-    return title_of(method)
-
-
-def titles_of(log: pd.DataFrame) -> dict[str, str]:
-    """The titles of the methods in a log, by name."""
-    return {name: title_of(name) for name in dict.fromkeys(log["run"])}
 
 
 def default_methods(findings: Findings, dataset: str) -> list[str]:
