@@ -47,7 +47,16 @@ from pddm_lab import cards
 from pddm_lab.applications import tables
 from pddm_lab.applications.class_scaling import CLASSES, class_costs, embedding_seconds
 from pddm_lab.applications.feature_spaces import gallery_spaces
-from pddm_lab.applications.few_shot import METHODS, Episodes, by_mean, by_score, classifier, keep, of_run, summary
+from pddm_lab.applications.few_shot import (
+    METHODS,
+    Episodes,
+    by_mean,
+    by_score,
+    classifier,
+    keep,
+    recognise_run,
+    summary,
+)
 from pddm_lab.figures import PROTOCOL_TITLES, applications
 from pddm_lab.metrics.class_margins import MARGINS, class_margins
 from pddm_lab.runs.model import load_model
@@ -127,7 +136,7 @@ pd.DataFrame(
 # A number of shots is left out if most classes have too few pictures for it. All numbers of shots use the same classes.
 
 # %%
-table = of_run(opened, episodes, shots=shots, ways=ways, seed=seed)
+table = recognise_run(opened, episodes, shots=shots, ways=ways, seed=seed)
 means = summary(table)
 for name in opened.protocols():
     display(applications.few_shot(means, name, METHODS, title=PROTOCOL_TITLES[name]))

@@ -106,9 +106,9 @@ else:
 
 # %%
 if train:
-    runs = [reproduction.attempt(one) for one in configs]
+    runs = [reproduction.train_or_resume(one) for one in configs]
 else:
-    before = [reproduction.begun(one) for one in configs]
+    before = [reproduction.existing_run(one) for one in configs]
     runs = [run for run in before if run and run.status == "finished"]
     for one, run in zip(configs, before, strict=True):
         state = f"is {run.status} at step {run.info['step']} of {run.info['steps_total']}" if run else "has not started"

@@ -1,4 +1,4 @@
-"""What benchmarks report, and the run that they measure on."""
+"""Reports of benchmarks, and the run that they measure on."""
 
 from __future__ import annotations
 
@@ -56,27 +56,27 @@ def test_a_gallery_is_drawn_in_the_real_format(digits_run, tmp_path: Path, proto
     assert right > 0.5, "items of a class lie together"
 
 
-def test_of_a_crowd_only_what_ran_counts(capsys) -> None:
-    found = [
+def test_openings_and_failed_reruns_are_left_out_of_the_times(capsys) -> None:
+    visits = [
         {"page": "runs", "what": "open", "seconds": 9.0, "error": ""},
         {"page": "runs", "what": "Metric", "seconds": 0.2, "error": ""},
         {"page": "map", "what": "Scale", "seconds": 0.1, "error": "KeyError: x"},
     ]
-    assert dashboard._by_page(found) == {"runs": [0.2]}
-    said: list[str] = []
-    assert dashboard._errors(found, said.append) == 1
-    assert said == ["error: map, Scale: KeyError: x"]
+    assert dashboard._by_page(visits) == {"runs": [0.2]}
+    log: list[str] = []
+    assert dashboard._errors(visits, log.append) == 1
+    assert log == ["error: map, Scale: KeyError: x"]
     assert math.isnan(dashboard._percentile([], 95))
     assert dashboard._percentile([1.0, 2.0, 3.0], 50) == 2.0
 
 
-def test_tensors_that_live_at_a_time_are_counted() -> None:
+def test_peak_memory_of_tensors_is_counted() -> None:
     import torch
 
     from pddm_lab.bench.timing import tensor_memory
 
     def work() -> None:
-        for _ in range(3):  # one after the other: each is gone when the next comes
+        for _ in range(3):  # each is freed before the next is created
             large = torch.zeros(2**20)
             small = large[: 2**18].clone()
             del large, small

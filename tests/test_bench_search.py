@@ -1,4 +1,4 @@
-"""The benchmark of search measures a real gallery, and what it says of changes is true."""
+"""The benchmark of search measures a real gallery and reports its changes correctly."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def test_every_part_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(search, "trained_unit", lambda: make_similarity("pddm", 128).eval())
     for name, value in {"QUERIES": 20, "BATCH": 30, "CHANGED": 40, "_PART": 900, "CEILING_QUERIES": 50}.items():
         monkeypatch.setattr(search, name, value)
-    said: list[str] = []
-    found = {one.what: one for one in search.measure(tmp_path, 2000, said.append)}
+    log: list[str] = []
+    measures = {measure.what: measure for measure in search.measure(tmp_path, 2000, log.append)}
     gallery = Gallery.open(tmp_path / "unseen", verify=True)
     assert len(gallery) == 2000
     assert gallery.items["id"].is_unique
     np.testing.assert_allclose(np.linalg.norm(gallery.features, axis=1), 1, atol=1e-5)
-    assert 0.9 < found["recall of the index against flat"].value <= 1
-    assert found["removed items that are still found"].value == 0
-    assert found["added items that are their own nearest"].value == 100
-    assert found["updated items that are their own nearest"].value == 100
-    curve = [found[f"right items in a shortlist of {size}"].value for size in search.SIZES]
+    assert 0.9 < measures["recall of the index against flat"].value <= 1
+    assert measures["removed items that still appear in results"].value == 0
+    assert measures["added items that are their own nearest"].value == 100
+    assert measures["updated items that are their own nearest"].value == 100
+    curve = [measures[f"right items in a shortlist of {size}"].value for size in search.SIZES]
     assert curve == sorted(curve)
     assert 0 < curve[0] < curve[-1] <= 100
     for what in ("opening the gallery", "building its index", "searching", "re-ranking 100 adds", "adding", "removing"):
-        assert found[what].value > 0
-    assert said[0] == "a gallery of 2,000 items"
+        assert measures[what].value > 0
+    assert log[0] == "a gallery of 2,000 items"

@@ -1,4 +1,4 @@
-"""What classes cost: sizes by hand, and times of arrays of the sizes they are said to have."""
+"""Class scaling: sizes by hand, and times of arrays of those sizes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def model() -> MetricModel:
 
 def test_sizes_by_hand(model: MetricModel) -> None:
     trunk, head, unit, matrix = 11_176_512, 512 * 16 + 16, 2 * (16 * 16 + 16) + 16 * 32 + 16 + 17, 16 * 16
-    found = sizes(model, 1000, images=3)
-    assert found["lab_parameters"] == trunk + head + unit + matrix
-    assert found["classifier_parameters"] == trunk + 1000 * 513
-    assert found["classifier_bytes"] == 4 * found["classifier_parameters"]
-    assert found["gallery_bytes"] == 1000 * 3 * 16 * 4
+    size = sizes(model, 1000, images=3)
+    assert size["lab_parameters"] == trunk + head + unit + matrix
+    assert size["classifier_parameters"] == trunk + 1000 * 513
+    assert size["classifier_bytes"] == 4 * size["classifier_parameters"]
+    assert size["gallery_bytes"] == 1000 * 3 * 16 * 4
 
 
 def test_costs_are_measured_for_each_number_of_classes(model: MetricModel) -> None:
@@ -36,7 +36,7 @@ def test_costs_are_measured_for_each_number_of_classes(model: MetricModel) -> No
     assert seen[-1] == (2, 2, "numbers of classes")
 
 
-def test_a_long_pass_is_a_product(model: MetricModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_pass_is_estimated_from_a_step(model: MetricModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pddm_lab.applications.class_scaling.PASS_LIMIT", 0.0)
     (row,) = class_costs(model, (500,), images=2).to_dict("records")
     assert not row["pass_measured"]

@@ -1,4 +1,4 @@
-"""Recognition by plain methods on features: episodes, votes, and what each method answers, against slow loops."""
+"""Recognition by plain methods on features: episodes, votes, and the predictions of each method, against slow loops."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pddm_lab.applications.few_shot import (
     by_score,
     classifier,
     keep,
-    of_run,
     recognise,
+    recognise_run,
     summary,
     vote,
 )
@@ -96,8 +96,8 @@ def test_neighbours_equal_a_slow_search() -> None:
         expected.append(slow_vote([int(LABELS[s]) for s in order[:5]]))
     model = classifier("knn", 5).fit(features[support].numpy(), LABELS[support])
     assert model.predict(features[queries].numpy()).tolist() == expected
-    found = by_score(make_similarity("euclidean", 16), features[queries], features[support], LABELS[support])
-    assert found.tolist() == expected
+    predicted = by_score(make_similarity("euclidean", 16), features[queries], features[support], LABELS[support])
+    assert predicted.tolist() == expected
 
 
 def test_neighbours_by_a_score_equal_a_slow_search() -> None:
@@ -112,8 +112,8 @@ def test_neighbours_by_a_score_equal_a_slow_search() -> None:
             scores = {s: float(similarity(features[q], features[s])) for s in near}
         best = sorted(near, key=lambda s: -scores[s])[:3]
         expected.append(slow_vote([int(LABELS[s]) for s in best]))
-    found = by_score(similarity, features[queries], features[support], LABELS[support], neighbours=3, shortlist=10)
-    assert found.tolist() == expected
+    predicted = by_score(similarity, features[queries], features[support], LABELS[support], neighbours=3, shortlist=10)
+    assert predicted.tolist() == expected
 
 
 def test_the_nearest_mean_equals_a_slow_search() -> None:
@@ -128,7 +128,7 @@ def test_the_nearest_mean_equals_a_slow_search() -> None:
     assert by_mean(features[queries], features[support], LABELS[support]).tolist() == expected
 
 
-def test_every_method_recognises_what_lies_apart() -> None:
+def test_every_method_recognises_separated_classes() -> None:
     torch.manual_seed(0)
     known = {"euclidean": make_similarity("euclidean", 16), "pddm": make_similarity("euclidean", 16)}
     easy, bare = Space("easy", clustered(0.01), known), Space("bare", clustered(0.01), {})
@@ -140,7 +140,7 @@ def test_every_method_recognises_what_lies_apart() -> None:
     assert len(table) == 3 * 3 * (5 + 4)
 
 
-def test_where_all_look_the_same_nothing_is_recognised() -> None:
+def test_accuracy_is_chance_where_all_features_are_equal() -> None:
     same = Space("same", torch.ones(len(LABELS), 16), {})
     episodes = Episodes(LABELS, ALL, ALL, shots=(1, 2), ways=4)
     table = recognise([same], LABELS, episodes, 3, methods=("knn", "svm", "mean"))
@@ -162,7 +162,7 @@ def test_intervals_are_students() -> None:
 
 
 def test_a_run_is_recognised_from_its_galleries(digits_run, tmp_path: Path) -> None:
-    table = of_run(digits_run, 2, shots=(1, 5), ways=0)
+    table = recognise_run(digits_run, 2, shots=(1, 5), ways=0)
     assert set(table["protocol"]) == {"unseen", "known"}
     assert list(dict.fromkeys(table["space"])) == ["pretrained", digits_run.name]
     assert set(table["ways"]) == {5}

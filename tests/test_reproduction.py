@@ -74,35 +74,35 @@ def cells(**parameters: Any) -> dict[str, Any]:
     return namespace
 
 
-def test_cub_from_the_official_layout_to_the_table_stopped_and_gone_on_with(
+def test_cub_from_the_official_layout_to_the_table_with_a_stop_and_resume(
     tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_pictures(make_cub(tmp_path, classes=12, each=3))
     monkeypatch.setattr(cub200, "COUNTS", (36, 12))
     places = {"data_root": str(tmp_path), "runs_root": str(tmp_path / "runs")}
-    told = {"dataset": "cub200", "train": True, "changes": {**SMALL, "weights": weights}, **places}
-    asked = iter([False, False, True])
+    parameters = {"dataset": "cub200", "train": True, "changes": {**SMALL, "weights": weights}, **places}
+    stops = iter([False, False, True])
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "stop_requested", lambda _: next(asked, True))
-        with pytest.raises(RunError, match=r"is stopped: .* Run the same again to go on"):
-            cells(**told)
+        patch.setattr(Run, "stop_requested", lambda _: next(stops, True))
+        with pytest.raises(RunError, match=r"is stopped: .* Run the same again to resume it"):
+            cells(**parameters)
     stopped = Run.open(tmp_path / "runs" / "paper-cub200-seed0")
     assert stopped.status == "stopped" and 0 < stopped.info["step"] < 4
-    (run,) = cells(**told)["runs"]
+    (run,) = cells(**parameters)["runs"]
     assert run.path == stopped.path and run.status == "finished"
     assert (run.config.mining, run.config.trunk, run.config.known_query_share) == ("batch", "googlenet", 0.0)
     log = run.metrics()
     steps = log[(log["phase"] == "select") & (log["metric"] == "loss")]["step"]
-    assert steps.tolist() == [1, 2, 3, 4], "gone on with, not begun again"
-    again = cells(**{**told, "train": False})
+    assert steps.tolist() == [1, 2, 3, 4], "resumed, not trained again"
+    again = cells(**{**parameters, "train": False})
     assert [one.path for one in again["runs"]] == [run.path]
-    found = again["found"].set_index(["method", "ranked by"])
-    assert found.loc[("PDDM+Quadruplet", "S"), "R@1"] == 58.3
+    rows = again["table"].set_index(["method", "ranked by"])
+    assert rows.loc[("PDDM+Quadruplet", "S"), "R@1"] == 58.3
     measured = run.info["metrics"]["unseen"]["pddm"]
-    assert found.loc[("this lab, PDDM+Quadruplet", "S"), "R@2"] == pytest.approx(100 * measured["recall@2"])
-    assert found.loc[("this lab, PDDM+Quadruplet", "S"), "source"] == "1 run"
-    with pytest.raises(RunError, match="was begun with steps 4, not 5: give this one another run_name"):
-        cells(**{**told, "changes": {**told["changes"], "steps": 5}})  # type: ignore[dict-item]
+    assert rows.loc[("this lab, PDDM+Quadruplet", "S"), "R@2"] == pytest.approx(100 * measured["recall@2"])
+    assert rows.loc[("this lab, PDDM+Quadruplet", "S"), "source"] == "1 run"
+    with pytest.raises(RunError, match="was trained with steps 4, not 5: give this one another run_name"):
+        cells(**{**parameters, "changes": {**parameters["changes"], "steps": 5}})  # type: ignore[dict-item]
 
 
 def test_cars_from_the_official_kit(tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,9 +117,9 @@ def test_cars_from_the_official_kit(tmp_path: Path, weights: str, monkeypatch: p
 
 def test_without_the_data_the_row_stays_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = cells(dataset="cars196", data_root=str(tmp_path), runs_root=str(tmp_path / "runs"))
-    own = done["found"][done["found"]["source"] == "not run yet"]
+    own = done["table"][done["table"]["source"] == "not run yet"]
     assert len(own) == 2 and own.filter(like="R@").isna().all().all()
-    assert done["found"]["R@1"].tolist()[:5] == [21.7, 39.1, 49.0, 46.4, 57.4]
+    assert done["table"]["R@1"].tolist()[:5] == [21.7, 39.1, 49.0, 46.4, 57.4]
     with pytest.raises(ConfigError, match=r"Unknown parameter 'tain'\. Did you mean 'train'"):
         cells(tain=True)
 

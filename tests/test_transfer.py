@@ -1,4 +1,4 @@
-"""Models used on what they weren't trained on: targets, coarse classes, iconic pictures, and the tables."""
+"""Models used on data they weren't trained on: targets, coarse classes, iconic pictures, and the tables."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def test_a_table_beside_the_pretrained_features(materials: list[Material]) -> No
     table = transfer(target, fits, black.config)
     assert list(dict.fromkeys(table["trained_on"])) == [PRETRAINED, "white", "black"]
     assert set(table["protocol"]) == {"unseen", "known"}
-    found = summary(table).set_index(["protocol", "trained_on", "similarity", "metric"])
-    assert found.loc[("unseen", "white", "euclidean", "recall@1"), "seeds"] == 2
+    means = summary(table).set_index(["protocol", "trained_on", "similarity", "metric"])
+    assert means.loc[("unseen", "white", "euclidean", "recall@1"), "seeds"] == 2
     assert (
-        found.loc[("unseen", "white", "pddm", "map@r"), "low"]
-        <= found.loc[("unseen", "white", "pddm", "map@r"), "value"]
+        means.loc[("unseen", "white", "pddm", "map@r"), "low"]
+        <= means.loc[("unseen", "white", "pddm", "map@r"), "value"]
     )
-    assert np.isnan(found.loc[("unseen", PRETRAINED, "euclidean", "map@r"), "low"]), "one number has no interval"
+    assert np.isnan(means.loc[("unseen", PRETRAINED, "euclidean", "map@r"), "low"]), "one number has no interval"
     assert "nmi" in set(table["metric"])
 
 
@@ -83,7 +83,7 @@ def test_coarse_classes_are_trained_on_and_fine_ones_measured(materials: list[Ma
     assert np.array_equal(made.dataset.train, material.dataset.train)
     table = transfer(Target.of(material.dataset), train_each({"coarse": made}, 2, [0]), material.config)
     assert set(table["trained_on"]) == {PRETRAINED, "coarse"}
-    with pytest.raises(DataError, match="no coarse class is given for 9"):
+    with pytest.raises(DataError, match="has no coarse class for 9"):
         coarse(material, {name: name for name in "012345678"})
 
 
@@ -149,6 +149,6 @@ def test_grocerys_official_coarse_classes_and_icons(tmp_path: Path) -> None:
         grocery.coarse_classes(tmp_path / "elsewhere")
 
 
-def test_a_target_keeps_what_the_data_set_has(materials: list[Material]) -> None:
+def test_a_target_has_the_protocols_of_its_data_set(materials: list[Material]) -> None:
     data = dataclasses.replace(materials[0].dataset, known=None)
     assert [protocol.name for protocol in Target.of(data).protocols] == ["unseen"]

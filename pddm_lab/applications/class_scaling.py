@@ -1,8 +1,9 @@
-"""What many classes cost: a gallery of features beside a softmax classifier, from ten classes to a hundred thousand.
+"""Class scaling: what ten to a hundred thousand classes cost in a gallery of features and in a softmax classifier.
 
-A classifier's last layer has a line of weights per class, so the model grows with the classes, and a new class means a
-larger layer that must be trained again. Here the model stays as it is: a class is its items in the gallery, data beside
-the model. Both are measured on arrays of their real sizes. The features are random: their values make no difference.
+A classifier's last layer has a row of weights per class, so the model grows with the number of classes, and a new class
+means a larger layer that must be retrained. The lab's model stays the same: a class is its items in the gallery, which
+is data and not part of the model. Both are measured on arrays of their real sizes. The features are random, since their
+values make no difference.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from pddm_lab.progress import Progress
 
 CLASSES = (10, 100, 1_000, 10_000, 100_000)
 FLOAT = 4
-"""Bytes of a number."""
+"""Bytes per number."""
 PASS_LIMIT = 5.0
-"""Seconds up to which a pass of training is carried out; a longer one is computed from its steps."""
+"""Seconds; a pass of training that takes longer is estimated from the duration of a step."""
 _BATCH = 128
 _ROUNDS = 5
 
@@ -34,7 +35,7 @@ def class_costs(
     model: MetricModel, classes: Sequence[int] = CLASSES, *, images: int = 5, seed: int = 0,
     progress: Progress | None = None,
 ) -> pd.DataFrame:  # fmt: skip
-    """Sizes of the lab's model and of a softmax classifier on the same trunk, and what one more class costs.
+    """Compare the lab's model with a softmax classifier on the same trunk: sizes, and what one more class costs.
 
     Args:
         model: the lab's: trunk, head and similarities.
@@ -46,11 +47,11 @@ def class_costs(
     Returns:
         A row per number of classes:
         `lab_parameters`, `classifier_parameters` with their `_bytes`; `gallery_bytes`, the features of all items;
-        `add_gallery_seconds`: one more class's items put into the index;
-        `enlarge_seconds`: the layer copied into one that is a line longer;
+        `add_gallery_seconds`: adding one more class's items to the index;
+        `enlarge_seconds`: copying the layer into one with one more row;
         `step_seconds`: one training step of that layer on a batch of 128 stored features, the median of 5;
-        `pass_seconds`: a pass over all images of all classes, carried out where `pass_measured` says so, else so many
-        steps times the seconds of one;
+        `pass_seconds`: a pass over all images of all classes, measured if `pass_measured`, else the number of its
+        steps times `step_seconds`;
         `search_seconds`, `classify_seconds`: one query against all classes, without the network, which both need.
     """
     rows = []
@@ -66,7 +67,7 @@ def sizes(model: MetricModel, classes: int, images: int = 5) -> dict[str, int]:
 
     Args:
         model: the lab's.
-        classes: how many.
+        classes: number of classes.
         images: of each class in the gallery.
     """
     trunk = sum(parameter.numel() for parameter in model.embedding.trunk.parameters())
@@ -83,7 +84,7 @@ def sizes(model: MetricModel, classes: int, images: int = 5) -> dict[str, int]:
 
 
 def embedding_seconds(model: MetricModel, config: TrainConfig, rounds: int = _ROUNDS) -> float:
-    """Seconds that the network takes for one picture, on the CPU: the same for either model, whatever the classes."""
+    """Seconds to embed one picture on the CPU, the same for both models and any number of classes."""
     image = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.uint8)
     with torch.inference_mode():
         model.embedding(image)
@@ -102,7 +103,7 @@ def _gallery_seconds(features: Tensor, images: int) -> dict[str, float]:
     index = faiss.IndexFlatL2(features.shape[1])
     index.add(features.numpy())
     new, query = features[:images].numpy(), features[:1].numpy()
-    index.add(new)  # its memory grows by doubling: what is measured is one class more, not the copy now and then
+    index.add(new)  # the index doubles its memory now and then; that copy must not be measured
     return {
         "add_gallery_seconds": _median(lambda: index.add(new)),
         "search_seconds": _median(lambda: index.search(query, 1)),
@@ -141,7 +142,7 @@ def _classifier_seconds(classes: int, images: int, dim: int, random: torch.Gener
 
 @torch.no_grad()
 def _enlarged(layer: nn.Linear) -> nn.Linear:
-    """The same layer with a line for one more class."""
+    """The same layer with a row for one more class."""
     larger = nn.utils.skip_init(nn.Linear, layer.in_features, layer.out_features + 1)
     for new, old in zip(larger.parameters(), layer.parameters(), strict=True):
         new[: layer.out_features] = old

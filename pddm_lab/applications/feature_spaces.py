@@ -1,6 +1,6 @@
-"""Feature spaces to compare on any images: a trained model's embedding, and what its pretrained trunk saw before.
+"""Feature spaces to compare on any images: a trained model's embedding, and the features of its pretrained trunk.
 
-A space is made once for a list of files. Nothing is trained here, whatever the files show.
+A space is computed once for a list of files. Nothing is trained here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pddm_lab.similarities import SIMILARITIES
 from pddm_lab.training.loop import resolve_device
 
 PRETRAINED = "pretrained"
-"""Name of the space that no training of the lab's has shaped."""
+"""Name of the space of the trunk's own features, before any training by the lab."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,24 +43,21 @@ class Space:
 
 
 def pooled_features(
-    config: TrainConfig,
-    paths: Sequence[Path],
-    progress: Progress | None = None,
-    view: int = 0,
+    config: TrainConfig, paths: Sequence[Path], progress: Progress | None = None, view: int = 0,
     trunk: Trunk | None = None,
-) -> Float[Tensor, "items trunk_dim"]:
-    """A frozen trunk's features of files, computed once for each content and kept beside the runs.
+) -> Float[Tensor, "items trunk_dim"]:  # fmt: skip
+    """A frozen trunk's features of files, computed once per file content and cached next to the runs.
 
     Args:
         config: names the trunk, its weights and the size of the pictures.
         paths: the files.
         progress: called as files are done.
-        view: 0 for the centred crop, 1, 2, ... for random ones.
-        trunk: in place of the one that `config` names.
+        view: 0 for the centred crop; 1, 2, ... for random crops.
+        trunk: to use instead of the one that `config` names.
 
     Raises:
         DataError: a file can't be read.
-        ConfigError: the trunk or its weights can't be had.
+        ConfigError: the trunk or its weights are unavailable.
     """
     device, precision = _device(dataclasses.replace(config, freeze_trunk=True))
     features = trunk_features(
@@ -72,14 +69,14 @@ def pooled_features(
 
 
 def pretrained_space(config: TrainConfig, paths: Sequence[Path], progress: Progress | None = None) -> Space:
-    """The space before any training: the trunk's pooled features, evened out as the embedding evens them out."""
+    """The space before any training: the trunk's pooled features after `signed_power`, as the embedding takes them."""
     pooled = pooled_features(config, paths, progress)
     features = F.normalize(signed_power(pooled, config.pool_power), dim=1)
     return Space(PRETRAINED, features, {"euclidean": Euclidean()})
 
 
 def run_space(run: Run, paths: Sequence[Path], progress: Progress | None = None) -> Space:
-    """The space of a run's model, of files that it may never have met; nothing is trained.
+    """A run's model applied to any files.
 
     Raises:
         RunError: the run has no model yet.
@@ -92,12 +89,12 @@ def run_space(run: Run, paths: Sequence[Path], progress: Progress | None = None)
 def model_space(
     name: str, model: MetricModel, config: TrainConfig, paths: Sequence[Path], progress: Progress | None = None
 ) -> Space:
-    """The space of a model, of files that it may never have met.
+    """A model applied to any files.
 
     Args:
-        name: what to call it.
-        model: left in evaluation mode, on the device that `config` comes to here.
-        config: it was trained with.
+        name: of the space.
+        model: moved to this machine's device and left in evaluation mode.
+        config: that it was trained with.
         paths: the files.
         progress: called as files are done.
     """
@@ -115,7 +112,7 @@ def model_space(
 
 
 def gallery_spaces(run: Run, gallery: Gallery, progress: Progress | None = None) -> list[Space]:
-    """The spaces of a gallery's items: pretrained, where all their pictures still lie, then the run's own as stored.
+    """The spaces of a gallery's items: pretrained if all their pictures still exist, then the run's stored features.
 
     Raises:
         RunError: the run has no model.
@@ -131,5 +128,5 @@ def gallery_spaces(run: Run, gallery: Gallery, progress: Progress | None = None)
 
 
 def _device(config: TrainConfig) -> tuple[torch.device, str]:
-    """A run may have been trained on another machine: what it asked for there doesn't bind this one."""
+    """Device and precision of this machine, since the run may have been trained on another one."""
     return resolve_device(dataclasses.replace(config, device="auto", precision="auto"))

@@ -1,8 +1,8 @@
 """Recognition without a classifier layer: which class does a picture show, given a few pictures of each?
 
-An **episode** draws some classes, some pictures of each to learn from (the shots) and others to recognise. What learns
-is a plain method on the features: nearest neighbours, a linear SVM or Gaussian naive Bayes by scikit-learn, the nearest
-class mean, or neighbours by the PDDM score S. The network is left as it is, so a class comes or goes at once.
+An **episode** draws some classes, some pictures of each to learn from (the shots) and others to recognise. A plain
+method learns from the features: scikit-learn's nearest neighbours, linear SVM or Gaussian naive Bayes, the nearest
+class mean, or neighbours by the PDDM score S. The network doesn't change, so classes can come and go immediately.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ METHODS = {
     "mean": "nearest class mean",
     "pddm": "k-NN by S",
 }
-"""Method -> title. The last one needs a space that has a PDDM score."""
+"""Method -> title. The last needs a space with a PDDM score."""
 SHOTS = (1, 2, 5, 10)
 NEIGHBOURS = 5
-"""Neighbours that vote; with fewer shots as many as there are shots."""
+"""Neighbours that vote; never more than there are shots."""
 SHORTLIST = 50
-"""Nearest pictures by Euclidean distance among which S picks the neighbours."""
+"""Nearest pictures by Euclidean distance, from which S selects the neighbours."""
 SMOOTHING = 1.0
-"""Share of the largest variance that naive Bayes adds to each: a few pictures hardly tell a class's own variances."""
+"""Share of the largest variance that naive Bayes adds to each, since a few pictures are too few to estimate one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,21 +48,21 @@ class Episode:
     """Rows of the items of one episode."""
 
     support: Int[np.ndarray, "ways shots"]
-    """Pictures to learn from, a line per class; the first k columns are its k shots."""
+    """Pictures to learn from, a row per class; the first k columns are the class's k shots."""
     query: Int[np.ndarray, " queries"]
-    """Pictures to recognise; none of them is in the support."""
+    """Pictures to recognise, none of them in the support."""
 
 
 class Episodes:
     """Episodes, each a pure function of (seed, number).
 
-    The classes are those that can give the most shots, and the shots those that at least half of the classes can give:
-    so all shots are measured on the same classes, and a curve over shots shows shots alone.
+    Numbers of shots that fewer than half of the classes can provide are left out, then classes with fewer pictures than
+    the largest remaining number. All shots are measured on the same classes, so a curve over shots compares only shots.
 
     Attributes:
-        shots: that are measured, rising.
+        shots: numbers to measure, ascending.
         ways: classes in an episode.
-        classes: that episodes draw from.
+        classes: to draw from.
     """
 
     def __init__(
@@ -73,15 +73,15 @@ class Episodes:
         """Args:
             labels: class of each item.
             gallery: rows to learn from.
-            query: rows to recognise; where they are the same as `gallery`, what an episode doesn't learn from.
-            shots: pictures of each class to learn from.
+            query: rows to recognise; if they equal `gallery`, an episode recognises rows that it doesn't learn from.
+            shots: numbers of pictures of each class to learn from.
             ways: classes in an episode; 0, or more than there are: all.
             queries: of each class in an episode, at most.
             seed: of all episodes.
 
         Raises:
-            ConfigError: no shots, or fewer than one.
-            LabError: fewer than two classes have pictures enough.
+            ConfigError: no number of shots, or one below 1.
+            LabError: fewer than two classes have enough pictures.
         """
         if not shots or min(shots) < 1:
             raise ConfigError(f"--shots expects numbers of pictures, 1 or more, got {tuple(shots)}.")
@@ -94,7 +94,7 @@ class Episodes:
         if len(self.classes) < 2:
             raise LabError(
                 f"Recognition needs at least two classes with {min(shots)} pictures to learn from and one to "
-                f"recognise, and {len(self.classes)} of {len(self._support)} have that."
+                f"recognise; {len(self.classes)} of {len(self._support)} classes have that."
             )
         self.ways = min(ways, len(self.classes)) if ways else len(self.classes)
         self._queries, self._seed = queries, seed
@@ -104,9 +104,9 @@ class Episodes:
         rng = np.random.default_rng([self._seed, number])
         support, query = [], []
         for c in rng.permutation(self.classes)[: self.ways].tolist():
-            drawn = rng.permutation(self._support[c])
-            support.append(drawn[: self.shots[-1]])
-            rest = drawn[self.shots[-1] :] if self._same else rng.permutation(self._query[c])
+            pictures = rng.permutation(self._support[c])
+            support.append(pictures[: self.shots[-1]])
+            rest = pictures[self.shots[-1] :] if self._same else rng.permutation(self._query[c])
             query.append(rest[: self._queries])
         return Episode(np.stack(support), np.concatenate(query))
 
@@ -115,18 +115,18 @@ def recognise(
     spaces: Sequence[Space], labels: Int[np.ndarray, " items"], episodes: Episodes, count: int,
     *, methods: Sequence[str] = tuple(METHODS), progress: Progress | None = None,
 ) -> pd.DataFrame:  # fmt: skip
-    """Accuracies of every method in every space, all on the same episodes.
+    """Measure the accuracy of every method in every space, all on the same episodes.
 
     Args:
         spaces: features of the same items.
         labels: class of each item.
-        episodes: which items to learn from and to recognise.
-        count: episodes.
-        methods: keys of `METHODS`; "pddm" is left out in spaces without that score.
+        episodes: to draw from.
+        count: number of episodes.
+        methods: keys of `METHODS`; spaces without a PDDM score leave out "pddm".
         progress: called after each episode.
 
     Returns:
-        space, shots, method, episode, ways, queries, accuracy (0 to 1), a row each.
+        Columns space, shots, method, episode, ways, queries, accuracy (0 to 1).
     """
     rows: list[dict[str, Any]] = []
     for number in range(count):
@@ -134,8 +134,8 @@ def recognise(
         for space in spaces:
             similarity = space.similarities.get("pddm")
             chosen = [method for method in methods if method != "pddm" or similarity is not None]
-            for k, method, found in _answers(space, similarity, labels, episode, episodes.shots, chosen):
-                accuracy = float((found == labels[episode.query]).mean())
+            for k, method, predicted in _predictions(space, similarity, labels, episode, episodes.shots, chosen):
+                accuracy = float((predicted == labels[episode.query]).mean())
                 fixed = {"ways": episodes.ways, "queries": len(episode.query), "accuracy": accuracy}
                 rows.append({"space": space.name, "shots": k, "method": method, "episode": number, **fixed})
         if progress:
@@ -143,11 +143,11 @@ def recognise(
     return pd.DataFrame(rows)
 
 
-def _answers(
+def _predictions(
     space: Space, similarity: Similarity | None, labels: np.ndarray, episode: Episode, shots: Sequence[int],
     methods: Sequence[str],
 ) -> Iterator[tuple[int, str, Int[np.ndarray, " queries"]]]:  # fmt: skip
-    """(shots, method, class of each query)."""
+    """Yields (shots, method, predicted class of each query)."""
     queries = space.features[torch.from_numpy(episode.query)]
     for k in shots:
         rows = episode.support[:, :k].ravel()
@@ -166,7 +166,7 @@ def _answers(
 
 
 def classifier(method: str, neighbours: int = NEIGHBOURS) -> Any:
-    """scikit-learn's classifier for knn, svm or bayes.
+    """The scikit-learn classifier for knn, svm or bayes.
 
     Raises:
         ConfigError: no such method.
@@ -176,7 +176,7 @@ def classifier(method: str, neighbours: int = NEIGHBOURS) -> Any:
     from sklearn.svm import LinearSVC
 
     if method == "knn":
-        return KNeighborsClassifier(neighbours, weights=_by_place)
+        return KNeighborsClassifier(neighbours, weights=_by_rank)
     if method == "svm":
         return LinearSVC(C=1.0)
     if method == "bayes":
@@ -187,7 +187,7 @@ def classifier(method: str, neighbours: int = NEIGHBOURS) -> Any:
 def by_mean(
     queries: Float[Tensor, "queries dim"], support: Float[Tensor, "items dim"], labels: Int[np.ndarray, " items"]
 ) -> Int[np.ndarray, " queries"]:
-    """The class whose mean feature is nearest: one line of numbers is all that a class needs.
+    """The class whose mean feature is nearest, so that one vector represents a class.
 
     Args:
         queries: features to recognise.
@@ -206,7 +206,7 @@ def by_score(
     similarity: Similarity, queries: Float[Tensor, "queries dim"], support: Float[Tensor, "items dim"],
     labels: Int[np.ndarray, " items"], neighbours: int = NEIGHBOURS, shortlist: int = SHORTLIST,
 ) -> Int[np.ndarray, " queries"]:  # fmt: skip
-    """Nearest neighbours by a similarity: it ranks a shortlist of the nearest by Euclidean distance, and the best vote.
+    """Nearest neighbours by a similarity, which re-ranks a Euclidean shortlist; the best of it vote.
 
     Args:
         similarity: larger is more similar.
@@ -214,7 +214,7 @@ def by_score(
         support: features to learn from.
         labels: class of each of these.
         neighbours: that vote.
-        shortlist: nearest by Euclidean distance that are scored.
+        shortlist: nearest items by Euclidean distance to score.
 
     Returns:
         The class of each query.
@@ -226,7 +226,7 @@ def by_score(
 
 
 def vote(neighbours: Int[np.ndarray, "queries neighbours"]) -> Int[np.ndarray, " queries"]:
-    """The class that most neighbours have; of equals the one whose neighbours come earlier.
+    """The most frequent class among the neighbours; on a tie, the one whose neighbours are nearer.
 
     Args:
         neighbours: classes of each query's neighbours, the nearest first.
@@ -234,24 +234,24 @@ def vote(neighbours: Int[np.ndarray, "queries neighbours"]) -> Int[np.ndarray, "
     classes, place = np.unique(neighbours, return_inverse=True)
     votes = np.zeros((len(neighbours), len(classes)))
     rows = np.arange(len(neighbours))[:, None]
-    np.add.at(votes, (rows, place.reshape(neighbours.shape)), _by_place(neighbours))
+    np.add.at(votes, (rows, place.reshape(neighbours.shape)), _by_rank(neighbours))
     return classes[votes.argmax(axis=1)]
 
 
-def _by_place(nearest_first: np.ndarray) -> np.ndarray:
-    """Votes by place: 1, and for an earlier place a little more, which all together never makes up for one vote."""
+def _by_rank(nearest_first: np.ndarray) -> np.ndarray:
+    """Votes by rank: 1 plus a bonus for nearer ranks. All bonuses together are less than one vote."""
     count = nearest_first.shape[1]
     return np.tile(1 + (count - np.arange(count)) / (count * (count + 1)), (len(nearest_first), 1))
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over the episodes with 95 % intervals (Student's t): how far drawing other episodes would move them.
+    """Means over the episodes with 95 % intervals (Student's t), which tell how much other episodes would change them.
 
     Args:
-        table: as `recognise` returns it; further columns, such as `protocol`, tell groups apart.
+        table: as `recognise` returns it; other columns, such as `protocol`, define groups.
 
     Returns:
-        The table's other columns, episodes, accuracy, low, high.
+        The columns that define groups, then episodes, accuracy, low, high.
     """
     keys = [name for name in table.columns if name not in ("episode", "queries", "accuracy")]
     means = mean_intervals(table, keys, "accuracy")
@@ -259,15 +259,15 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return means[keys].assign(episodes=means["count"], accuracy=accuracy, low=accuracy - half, high=accuracy + half)
 
 
-def of_run(
+def recognise_run(
     run: Run, count: int, *, protocols: Sequence[str] = (), shots: Sequence[int] = SHOTS, ways: int = 20, seed: int = 0,
     methods: Sequence[str] = tuple(METHODS), progress: Progress | None = None,
 ) -> pd.DataFrame:  # fmt: skip
-    """Recognition on a run's galleries, with a column `protocol` in front of what `recognise` returns.
+    """Recognise classes in a run's galleries: the table of `recognise` with a first column `protocol`.
 
     Args:
-        run: finished; its embedding is compared with the pretrained features where the pictures still lie.
-        count: episodes of each protocol.
+        run: finished. Its embedding is compared with the pretrained features if the pictures still exist.
+        count: episodes per protocol.
         protocols: unseen, known; empty: those that the run has.
         shots: pictures of each class to learn from.
         ways: classes in an episode; 0: all.
@@ -289,21 +289,21 @@ def of_run(
         table.insert(0, "protocol", protocol)
         parts.append(table)
     if not parts:
-        raise RunError(f"{run.name} has no gallery yet: finish it first, `pddm-lab resume {run.name}`.")
+        raise RunError(f"{run.name} has no gallery yet. Finish it first: `pddm-lab resume {run.name}`.")
     return pd.concat(parts, ignore_index=True)
 
 
 def keep(study: Study, dataset: str, table: pd.DataFrame, seed: int, settings: Mapping[str, Any]) -> None:
-    """Keep means over episodes in a study: a cell per space, ranked by the method.
+    """Write means over episodes to a study: a cell per space, with the methods in the place of similarities.
 
-    For k shots it has the metrics accuracy@k and half@k, half of its 95 % interval.
+    The metrics are accuracy@k for k shots, and half@k, half of its 95 % interval.
 
     Args:
-        study: that it goes to.
+        study: to write to.
         dataset: that the run was trained on.
-        table: as `of_run` returns it.
+        table: as `recognise_run` returns it.
         seed: of the run's training; pretrained features have none, -1.
-        settings: of the episodes; a study takes one such set.
+        settings: of the episodes; a study takes only one such set.
 
     Raises:
         RunError: the study has cells of other settings.

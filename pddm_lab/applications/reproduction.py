@@ -1,6 +1,6 @@
-"""The paper's experiment on CUB-200-2011 and Cars196: its recipe, what it will take, and the table to fill.
+"""The paper's experiment on CUB-200-2011 and Cars196: its recipe, how long it takes, and its table of results.
 
-Train on the first half of the classes, measure Recall@K on the second half, each image searched among all the others.
+Train on the first half of the classes; measure Recall@K on the second half, with each image searched among the others.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from pddm_lab.training import trainer
 
 DATASETS = ("cub200", "cars196")
 ABOUT_THE_MACHINE = ("data_root", "runs_root", "run_name", "notes", "device", "devices", "precision", "workers")
-"""Choices that may differ between two attempts at one training."""
+"""Choices that may differ when a training is resumed."""
 IMAGES_PER_SECOND = (10, 250, 500, 1000, 2000)
-"""From a CPU of a few cores to a large GPU with enough cores to load the images."""
+"""From a CPU with a few cores to a large GPU with enough cores to load the images."""
 
 
 def recipe(dataset: str, changes: Mapping[str, Any] | None = None) -> TrainConfig:
-    """The preset `paper` on one of the paper's data sets, in a run of a fixed name, so that it can be gone on with.
+    """The preset `paper` on one of the paper's data sets, in a run with a fixed name, so that it can be resumed.
 
     Args:
         dataset: cub200 or cars196.
         changes: choices that differ from the preset.
 
     Raises:
-        ConfigError: another data set, or an unknown or bad choice.
+        ConfigError: another data set, or an invalid choice.
     """
     if dataset not in DATASETS:
-        raise ConfigError(f"The paper's table is of {' and '.join(DATASETS)}, got {dataset!r}.")
+        raise ConfigError(f"The paper's table covers {' and '.join(DATASETS)}, got {dataset!r}.")
     return TrainConfig.from_parameters(
         {"preset": "paper", "dataset": dataset, "run_name": f"paper-{dataset}", **(changes or {})}
     )
 
 
-def attempt(config: TrainConfig, progress: bool = True) -> Run:
-    """Train the run, go on with it where it stopped, or open it where it is finished.
+def train_or_resume(config: TrainConfig, progress: bool = True) -> Run:
+    """Train the run, resume it if it stopped, or open it if it is finished.
 
     Args:
         config: its `run_name` names the run.
@@ -50,22 +50,22 @@ def attempt(config: TrainConfig, progress: bool = True) -> Run:
 
     Raises:
         RunError: a run of that name has other choices, or the training was stopped.
-        LabError: what the training raised.
+        LabError: the training failed.
     """
-    if run := begun(config):
+    if run := existing_run(config):
         run = run if run.status == "finished" else trainer.resume(run.path, progress)
     else:
         run = trainer.train(config, progress)
     if run.status != "finished":
-        raise RunError(f"{run.name} is {run.status}: {run.reason} Run the same again to go on with it.")
+        raise RunError(f"{run.name} is {run.status}: {run.reason} Run the same again to resume it.")
     return run
 
 
-def begun(config: TrainConfig) -> Run | None:
-    """The run of the recipe's name, finished or not; None where there is none yet.
+def existing_run(config: TrainConfig) -> Run | None:
+    """The run with the recipe's name, finished or not; None if there is none.
 
     Raises:
-        RunError: it was begun with other choices.
+        RunError: it was trained with other choices.
     """
     path = runs_root(config.runs_root) / config.run_name
     if not (path / "run.json").is_file():
@@ -75,13 +75,13 @@ def begun(config: TrainConfig) -> Run | None:
         before, now = getattr(run.config, field.name), getattr(config, field.name)
         if field.name not in ABOUT_THE_MACHINE and before != now:
             raise RunError(
-                f"{run.name} was begun with {field.name} {before!r}, not {now!r}: give this one another run_name."
+                f"{run.name} was trained with {field.name} {before!r}, not {now!r}: give this one another run_name."
             )
     return run
 
 
 def training_images(config: TrainConfig) -> int:
-    """Images that pass through the network forwards and backwards, at most: choosing the best step, then the refit."""
+    """Most images that pass forwards and backwards through the network: to choose the best step, then for the refit."""
     refit = 0.0
     if config.refit == "steps" or not config.val_class_share:
         refit = 1.0 if config.val_class_share else 0.0
@@ -91,22 +91,22 @@ def training_images(config: TrainConfig) -> int:
 
 
 def hours(config: TrainConfig, rates: Sequence[float] = IMAGES_PER_SECOND) -> pd.DataFrame:
-    """How long the training takes at most: images_per_second, hours. An estimate, from the number of images alone."""
+    """How long the training takes at most: images_per_second, hours. Estimated from the number of images only."""
     images = training_images(config)
     return pd.DataFrame({"images_per_second": rates, "hours": [images / rate / 3600 for rate in rates]})
 
 
 def table(dataset: str, runs: Sequence[Run] = ()) -> pd.DataFrame:
-    """The paper's rows, and below them this lab's, in %: method, ranked by, R@1 to R@8, source; empty until measured.
+    """The paper's rows, then this lab's, in %: method, ranked by, R@1 to R@8, source. Unmeasured values are NaN.
 
     Args:
         dataset: cub200 or cars196.
-        runs: finished runs on it, such as several seeds: the mean over them.
+        runs: finished runs on it, such as several seeds; the table has their mean.
     """
     columns = [f"R@{k}" for k in RECALLS]
     rows: list[dict[str, Any]] = []
     for row in published_rows(dataset):
-        source = "printed" if row.confirmed else "printed, could not be checked"
+        source = "printed" if row.confirmed else "printed, could not be verified"
         ranked = "S" if row.method.startswith("PDDM") else "D"
         values = dict(zip(columns, row.recalls, strict=True))
         rows.append({"method": row.method, "ranked by": ranked, **values, "source": source})

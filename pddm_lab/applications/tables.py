@@ -1,4 +1,4 @@
-"""What a study keeps of recognition and transfer as tables: to read (markdown), and to compute with (csv)."""
+"""Tables of recognition and transfer from a study: markdown to read, csv to compute with."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _TRANSFER = {
 
 
 def write(study: Study, folder: Path | None = None) -> list[Path]:
-    """Write recognise and transfer as .md, each with its .csv, as far as the study has them.
+    """Write recognise and transfer as .md, each with its .csv, if the study has them.
 
     Args:
-        study: that keeps them.
-        folder: they go to; None: `tables` in the study's folder.
+        study: to read.
+        folder: to write to; None: `tables` in the study's folder.
 
     Returns:
         The files.
@@ -35,11 +35,11 @@ def write(study: Study, folder: Path | None = None) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     cells, written = table(study.path), []
     for part, name, page in (("recognition", "recognise", _recognise), ("transfer", "transfer", _transfer)):
-        found = cells[cells["part"] == part]
-        if found.empty:
+        chosen = cells[cells["part"] == part]
+        if chosen.empty:
             continue
         settings = ", ".join(f"{key} {value}" for key, value in study.info["settings"].get(part, {}).items())
-        for suffix, text in ((".md", page(found, settings)), (".csv", found.to_csv(index=False))):
+        for suffix, text in ((".md", page(chosen, settings)), (".csv", chosen.to_csv(index=False))):
             with replacing(folder / f"{name}{suffix}") as temporary:
                 temporary.write_text(text, encoding="utf-8")
             written.append(folder / f"{name}{suffix}")
@@ -50,27 +50,27 @@ def _recognise(cells: pd.DataFrame, settings: str) -> str:
     lines = [
         "# Recognition from a few pictures of each class",
         "",
-        "Accuracy in %, the mean over episodes ± half of its 95 % interval: how far other episodes would move it. A"
-        f" line is of one training; its seed is that of the run. Settings: {settings}.",
+        "Accuracy in %: the mean over episodes ± half of its 95 % interval, which tells how much other episodes would"
+        f" change it. Each row is one training, with the seed of its run. Settings: {settings}.",
         "",
         "Made by `papermill notebooks/recognise.ipynb out.ipynb -p run NAME -p study NAME`.",
     ]
-    for (dataset, protocol), rows in cells.groupby(["dataset", "protocol"], sort=False):
-        shots = [metric.partition("@")[2] for metric in rows["metric"].unique() if metric.startswith("accuracy@")]
-        found = []
-        for (space, seed, method), of in rows.groupby(["method", "seed", "similarity"], sort=False):
-            value = of.set_index("metric")["value"]
+    for (dataset, protocol), group in cells.groupby(["dataset", "protocol"], sort=False):
+        shots = [metric.partition("@")[2] for metric in group["metric"].unique() if metric.startswith("accuracy@")]
+        rows = []
+        for (space, seed, method), cell in group.groupby(["method", "seed", "similarity"], sort=False):
+            value = cell.set_index("metric")["value"]
             texts = {f"{k}-shot": format_number(value[f"accuracy@{k}"], value[f"half@{k}"], 100, 1) for k in shots}
-            found.append({"features": space, "seed": "–" if seed < 0 else seed, "method": METHODS[method], **texts})
-        lines += ["", f"## {dataset}, {PROTOCOL_TITLES[protocol].lower()}", "", markdown(pd.DataFrame(found))]
+            rows.append({"features": space, "seed": "–" if seed < 0 else seed, "method": METHODS[method], **texts})
+        lines += ["", f"## {dataset}, {PROTOCOL_TITLES[protocol].lower()}", "", markdown(pd.DataFrame(rows))]
     return "\n".join(lines) + "\n"
 
 
 def _transfer(cells: pd.DataFrame, settings: str) -> str:
     lines = [
-        "# Models used on what they weren't trained on",
+        "# Models used on data that they weren't trained on",
         "",
-        "In %, AUC aside: the mean over seeds ± half of its 95 % interval (Student's t). Known and unseen are the"
+        "In % except AUC: the mean over seeds ± half of its 95 % interval (Student's t). Known and unseen are the"
         f" classes of the target's own split. Settings: {settings}.",
         "",
         "Made by `papermill notebooks/transfer.ipynb out.ipynb -p source A -p target B -p study NAME`.",
@@ -78,18 +78,18 @@ def _transfer(cells: pd.DataFrame, settings: str) -> str:
     groups = ["protocol", "trained_on", "similarity"]
     places = {"known": 1, PRETRAINED: -1}
     cells = cells.sort_values(["protocol", "method"], key=lambda column: column.map(lambda name: places.get(name, 0)))
-    for target, of in cells.groupby("dataset", sort=False):
-        found = []
-        for names, rows in summary(of.rename(columns={"dataset": "target", "method": "trained_on"})).groupby(
+    for target, cell in cells.groupby("dataset", sort=False):
+        rows = []
+        for names, group in summary(cell.rename(columns={"dataset": "target", "method": "trained_on"})).groupby(
             groups, sort=False
         ):
-            by = rows.set_index("metric")
+            by = group.set_index("metric")
             half = by["high"] - by["value"]
             texts = {
                 title: format_number(by["value"].get(metric, nan), half.get(metric, nan), scale, digits)
                 for metric, (title, scale, digits) in _TRANSFER.items()
             }
             named = {"classes": names[0], "trained on": names[1], "ranked by": style_of(names[2]).title}
-            found.append({**named, "seeds": by["seeds"].iloc[0], **texts})
-        lines += ["", f"## On {target}", "", markdown(pd.DataFrame(found))]
+            rows.append({**named, "seeds": by["seeds"].iloc[0], **texts})
+        lines += ["", f"## On {target}", "", markdown(pd.DataFrame(rows))]
     return "\n".join(lines) + "\n"

@@ -1,11 +1,11 @@
 """Transfer and zero-shot: train on some classes or one data set, use the model on others without training.
 
-A **target** is pictures with classes, and who searches among whom. The models that meet it are the pretrained features,
-one or more trained elsewhere, and one trained on the target's own training classes: the upper reference. The unseen
-protocol of any run is the zero-shot case already; here go the steps further away: another data set, finer classes than
-the ones trained on, or a product's one iconic picture in place of photos.
+A **target** is pictures with classes and protocols. It is searched with the pretrained features, with models trained
+elsewhere, and with a model trained on the target's own training classes, the upper reference. The unseen protocol of a
+run is already zero-shot; the targets here are further away: another data set, finer classes than those trained on, or
+one iconic picture of a product instead of photos.
 
-Everything is measured on one frozen trunk, so what differs is what the embedding was trained on.
+All models share one frozen trunk, so they differ only in what the embedding was trained on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from typing import Protocol as TypingProtocol
 
 import numpy as np
 import pandas as pd
@@ -30,36 +29,24 @@ from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import DataError
 from pddm_lab.metrics.intervals import mean_intervals
 from pddm_lab.metrics.retrieval import evaluate
-from pddm_lab.model.embedding import MetricModel, signed_power
-from pddm_lab.model.similarity import Euclidean, Similarity
+from pddm_lab.model.embedding import signed_power
+from pddm_lab.model.similarity import Euclidean
 from pddm_lab.progress import Progress
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import SIMILARITIES
-from pddm_lab.study import fit as study_fit
 from pddm_lab.study.cells import Study, key_of
+from pddm_lab.study.fit import Fitting, fit
 from pddm_lab.study.material import Material
-from pddm_lab.study.methods import METHODS, Method
+from pddm_lab.study.methods import METHODS
 from pddm_lab.training.finish import paths_of
 
 COMPARED = ("euclidean", "pddm")
-"""Similarities that rank, unless others are asked for."""
-
-
-class Trained(TypingProtocol):
-    """What is asked of an embedding that a study's loop trained."""
-
-    @property
-    def model(self) -> MetricModel | None: ...
-
-    @property
-    def method(self) -> Method: ...
-
-    def similarity(self, name: str) -> Similarity: ...
+"""Similarities that rank by default."""
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """Pictures with classes that a model is used on."""
+    """Pictures with classes, and the protocols to search them by."""
 
     name: str
     paths: list[Path]
@@ -68,7 +55,7 @@ class Target:
 
     @classmethod
     def of(cls, dataset: Dataset) -> Target:
-        """A data set under its own protocols."""
+        """A data set with its own protocols."""
         protocols = tuple(protocol for protocol in (dataset.unseen, dataset.known) if protocol)
         return cls(dataset.name, paths_of(dataset), dataset.labels, protocols)
 
@@ -98,18 +85,18 @@ class Target:
 
 
 def coarse(material: Material, coarse_of: Mapping[str, str]) -> Material:
-    """The same material with coarser classes, to train on; the pictures and the split stay as they are.
+    """The same material with coarser classes to train on. Pictures and split stay the same.
 
     Args:
         material: of a data set with fine classes.
         coarse_of: fine class name -> coarse class name (`data.grocery.coarse_classes`).
 
     Raises:
-        DataError: a class that has no coarse one.
+        DataError: a class has no coarse class.
     """
     dataset = material.dataset
     if missing := [name for name in dataset.class_names if name not in coarse_of]:
-        raise DataError(f"{dataset.name}: no coarse class is given for {missing[0]}; expected one for each class.")
+        raise DataError(f"{dataset.name} has no coarse class for {missing[0]}; expected one for each class.")
     names, number = np.unique([coarse_of[name] for name in dataset.class_names], return_inverse=True)
     relabelled = dataclasses.replace(dataset, labels=number[dataset.labels], class_names=names.tolist())
     return dataclasses.replace(material, dataset=relabelled)
@@ -118,11 +105,11 @@ def coarse(material: Material, coarse_of: Mapping[str, str]) -> Material:
 def train_each(
     materials: Mapping[str, Material], steps: int, seeds: Iterable[int], *, method: str = "pddm",
     settings: Mapping[str, Any] | None = None, progress: Progress | None = None,
-) -> dict[tuple[str, int], Trained]:  # fmt: skip
+) -> dict[tuple[str, int], Fitting]:  # fmt: skip
     """Train one embedding on each material with each seed.
 
     Args:
-        materials: name -> what to train on.
+        materials: name -> material to train on.
         steps: of each training.
         seeds: of the weights and the batches.
         method: a key of `study.METHODS`.
@@ -134,26 +121,26 @@ def train_each(
     """
     wanted = [(name, seed) for name in materials for seed in seeds]
     chosen = METHODS[method].configurations(1)[0] if settings is None else settings
-    found: dict[tuple[str, int], Trained] = {}
+    trained: dict[tuple[str, int], Fitting] = {}
     for number, (name, seed) in enumerate(wanted):
         material = materials[name]
-        found[name, seed] = study_fit.fit(material, METHODS[method], chosen, material.dataset.train, steps, seed)
+        trained[name, seed] = fit(material, METHODS[method], chosen, material.dataset.train, steps, seed)
         if progress:
             progress(number + 1, len(wanted), "trainings")
-    return found
+    return trained
 
 
 def transfer(
-    target: Target, fits: Mapping[tuple[str, int], Trained], config: TrainConfig,
+    target: Target, trained: Mapping[tuple[str, int], Fitting], config: TrainConfig,
     similarities: Sequence[str] = COMPARED, progress: Progress | None = None,
 ) -> pd.DataFrame:  # fmt: skip
-    """Use trained embeddings on a target, beside the pretrained features.
+    """Use trained embeddings on a target without training, compared with the pretrained features.
 
     Args:
-        target: nothing is trained on it here.
-        fits: as `train_each` returns them, all on the trunk that `config` names.
-        config: names the trunk, and where its features are kept.
-        similarities: that rank, where a space has them.
+        target: to search.
+        trained: as `train_each` returns them, all on the trunk that `config` names.
+        config: names the trunk and the folder of its cached features.
+        similarities: to rank by, if a space has them.
         progress: called after each embedding.
 
     Returns:
@@ -161,34 +148,32 @@ def transfer(
     """
     inputs = signed_power(pooled_features(config, target.paths), config.pool_power).cpu()
     tables = [measure(target, Space(PRETRAINED, F.normalize(inputs, dim=1), {"euclidean": Euclidean()}))]
-    for number, ((name, seed), trained) in enumerate(fits.items()):
-        tables.append(measure(target, fit_space(name, trained, inputs), seed, similarities))
+    for number, ((name, seed), fitting) in enumerate(trained.items()):
+        tables.append(measure(target, fitted_space(name, fitting, inputs), seed, similarities))
         if progress:
-            progress(number + 1, len(fits), f"embeddings on {target.name}")
+            progress(number + 1, len(trained), f"embeddings on {target.name}")
     return pd.concat(tables, ignore_index=True)
 
 
 @torch.no_grad()
-def fit_space(name: str, trained: Trained, inputs: Float[Tensor, "items trunk_dim"]) -> Space:
-    """The space of a trained embedding, of features of the trunk with their power taken."""
-    assert trained.model is not None, "a method that trains"
-    ranks: dict[str, Similarity] = {
-        each: trained.similarity(each) for each in SIMILARITIES if each in trained.method.ranks
-    }
-    return Space(name, trained.model.embedding.project(inputs), ranks)
+def fitted_space(name: str, fitting: Fitting, inputs: Float[Tensor, "items trunk_dim"]) -> Space:
+    """The space of a trained embedding, given the trunk's features after `signed_power`."""
+    assert fitting.model is not None, "a method that trains"
+    ranks = {each: fitting.similarity(each) for each in SIMILARITIES if each in fitting.method.ranks}
+    return Space(name, fitting.model.embedding.project(inputs), ranks)
 
 
 def transfer_run(
     run: Run, target: Target, reference: Run | None = None, similarities: Sequence[str] = COMPARED,
     progress: Progress | None = None,
 ) -> pd.DataFrame:  # fmt: skip
-    """Use a run's model on a target, beside the pretrained features and perhaps a run that was trained on it.
+    """Use a run's model on a target without training, compared with the pretrained features and a reference run.
 
     Args:
         run: finished.
-        target: nothing is trained on it here.
+        target: to search.
         reference: a run on the target's own data set, as the upper reference.
-        similarities: that rank, where a space has them.
+        similarities: to rank by, if a space has them.
         progress: called as pictures are embedded.
 
     Returns:
@@ -205,13 +190,13 @@ def transfer_run(
 
 
 def measure(target: Target, space: Space, seed: int = -1, similarities: Sequence[str] = COMPARED) -> pd.DataFrame:
-    """Every metric of a space's similarities on a target, a row each, with the columns of `transfer`.
+    """Measure a space on a target: a row per similarity and metric, with the columns of `transfer`.
 
     Args:
         target: its labels and protocols.
         space: features of all its items.
         seed: of the training, for the table.
-        similarities: that rank, where the space has them.
+        similarities: to rank by, if the space has them.
     """
     rows = []
     for protocol in target.protocols:
@@ -219,20 +204,20 @@ def measure(target: Target, space: Space, seed: int = -1, similarities: Sequence
         labels = target.labels[protocol.query], target.labels[protocol.gallery]
         has_clusters = len(labels[1]) > len(np.unique(labels[1]))
         for name in (name for name in similarities if name in space.similarities):
-            found = evaluate(
+            result = evaluate(
                 space.similarities[name], query, gallery, *labels, protocol.leave_one_out,
                 nmi=has_clusters and name == "euclidean",
             )  # fmt: skip
             shared = {"target": target.name, "protocol": protocol.name, "trained_on": space.name, "seed": seed}
             rows += [
                 {**shared, "similarity": name, "metric": metric, "value": value}
-                for metric, value in found.metrics.items()
+                for metric, value in result.metrics.items()
             ]
     return pd.DataFrame(rows)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds with 95 % intervals (Student's t); without several seeds there is none, NaN.
+    """Means over seeds with 95 % intervals (Student's t), which are NaN for a single seed.
 
     Args:
         table: as `transfer` returns it.
@@ -247,10 +232,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def keep(study: Study, table: pd.DataFrame, settings: Mapping[str, Any]) -> None:
-    """Keep a table in a study, a cell per target, model and seed.
+    """Write a table to a study: a cell per target, model and seed.
 
     Args:
-        study: that it goes to.
+        study: to write to.
         table: as `transfer` returns it.
         settings: of the trainings; a study takes one such set.
 

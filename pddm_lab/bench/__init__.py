@@ -1,1 +1,1 @@
-"""Measurements of the lab's own speed: each ends in a table for people, and in JSON for what compares them."""
+"""Measurements of the lab's own speed, as tables and as JSON."""

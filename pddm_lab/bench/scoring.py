@@ -1,15 +1,14 @@
-"""How fast all pairs are scored, against the machine's own matrix product, counted as 8 d^2 operations a pair."""
+"""How fast S scores all pairs, compared with a matrix product on the same machine, at 8 d^2 operations per pair."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pddm_lab.bench.report import Measure
+from pddm_lab.bench.report import Log, Measure
 from pddm_lab.bench.timing import DIM, clustered, extra_memory, fastest, trained_unit
 from pddm_lab.config import PRESETS
 from pddm_lab.model.all_pairs import all_pairs, has_compiler
@@ -19,56 +18,54 @@ from pddm_lab.model.similarity import Euclidean
 from pddm_lab.training.losses import double_header_hinge, embedding_hinge, joint_objective
 
 SIDE = 4096
-"""Of the large matrix product."""
+"""Side of the large matrix product."""
 NAIVE_ITEMS = 512
-"""All pairs of so many items are scored by the naive version: it is slow."""
+"""Items whose pairs the naive version scores; it is slow."""
 MANY = 50_000
-"""Items that memory is measured with."""
+"""Items in the measurement of memory."""
 BATCH, PIXELS = 64, 96
 """Images of a training step, and their side."""
 
-Say = Callable[[str], None]
 
-
-def measure(items: int, say: Say) -> list[Measure]:
-    """Measure on synthetic clusters with a unit trained on others of them.
+def measure(items: int, log: Log) -> list[Measure]:
+    """Measure on synthetic clusters with a unit trained on other clusters.
 
     Args:
-        items: of either set.
-        say: called with what is being done.
+        items: in each of the two sets.
+        log: called with what is being done.
     """
-    say("training a unit on clusters")
+    log("training a unit on clusters")
     unit = trained_unit().unit
     assert isinstance(unit, PDDM)
     queries, gallery = (clustered(items, 4, 1.5, seed)[0] for seed in (2, 3))
     compiled = has_compiler()
     bf16 = torch.cpu._is_avx512_bf16_supported()
-    found = _speed(unit, queries, gallery, torch.float32, compiled, (0.9, 1.5, 8), say)
+    measures = _speed(unit, queries, gallery, torch.float32, compiled, (0.9, 1.5, 8), log)
     if bf16:
-        found += _speed(unit, queries, gallery, torch.bfloat16, compiled, (0.4, 0.7, 20), say)
-        say("rankings in 16 bits")
-        found += _agreement_in_16_bits(unit, min(items, 4000))
+        measures += _speed(unit, queries, gallery, torch.bfloat16, compiled, (0.4, 0.7, 20), log)
+        log("rankings in 16 bits")
+        measures += _agreement_in_16_bits(unit, min(items, 4000))
     else:
-        say("this processor has no products in bfloat16: left out")
+        log("this processor has no bfloat16 products; leaving them out")
     a, b = queries[:256], gallery[:256]
     exact = _double(unit)(a[:, None].double(), b[None].double())
     worst = float((all_pairs(unit, a, b, compiled=compiled and items >= 256) - exact).abs().max())
-    found.append(Measure("largest difference from float64", worst, "", 1e-5, "65 536 pairs"))
-    say("memory")
+    measures.append(Measure("largest difference from float64", worst, "", 1e-5, "65 536 pairs"))
+    log("memory")
     many, _ = clustered(MANY, 4, 1.5)
     rows = many[:1024]
     extra = extra_memory(lambda: all_pairs(unit, rows, many)) - len(rows) * MANY * 4 / 2**20
-    found.append(Measure("memory beside the result", extra, "MB", 256, f"1024 x {MANY:,} pairs"))
-    say("a training step")
-    return [*found, _training_share()]
+    measures.append(Measure("memory in addition to the result", extra, "MB", 256, f"1024 x {MANY:,} pairs"))
+    log("a training step")
+    return [*measures, _training_share()]
 
 
 def _speed(
     unit: PDDM, queries: Tensor, gallery: Tensor, products: torch.dtype, compiled: bool,
-    targets: tuple[float, float, float], say: Say,
+    targets: tuple[float, float, float], log: Log,
 ) -> list[Measure]:  # fmt: skip
     name = "32 bits" if products == torch.float32 else "bfloat16"
-    say(f"products in {name}")
+    log(f"products in {name}")
     square = torch.randn(SIDE, SIDE).to(products)
     few = gallery[:NAIVE_ITEMS]
     options: dict[str, Any] = {"products": products, "compiled": compiled}
@@ -85,7 +82,7 @@ def _speed(
         rounds=5,
     )
     pair, pairs = 8 * DIM**2, len(queries) * len(gallery)
-    rates = {name: pair * pairs / took for name, took in seconds.items()}
+    rates = {name: pair * pairs / duration for name, duration in seconds.items()}
     rates |= {
         "matrix product": 2 * SIDE**3 / seconds["matrix product"],
         "naive": pair * NAIVE_ITEMS**2 / seconds["naive"],
@@ -111,15 +108,15 @@ def _speed(
 
 
 def naive(unit: PDDM, queries: Tensor, gallery: Tensor, products: torch.dtype) -> Tensor:
-    """S by the plain formula: u, v and [u'; v'] are built for every pair, a row of queries at a time."""
+    """S by the plain formula, one query at a time: u, v and [u'; v'] are built for every pair."""
     with torch.no_grad(), torch.autocast("cpu", products, enabled=products != torch.float32):
         return torch.stack([unit(query, gallery) for query in queries])
 
 
 def _double(unit: PDDM) -> PDDM:
-    twin = PDDM(DIM, unit.difference.out_features)
-    twin.load_state_dict(unit.state_dict())
-    return twin.double().eval()
+    copy = PDDM(DIM, unit.difference.out_features)
+    copy.load_state_dict(unit.state_dict())
+    return copy.double().eval()
 
 
 def _agreement_in_16_bits(unit: PDDM, items: int) -> list[Measure]:
@@ -136,12 +133,12 @@ def _agreement_in_16_bits(unit: PDDM, items: int) -> list[Measure]:
     over = f"{items:,} items, R@1 {recalls[0]:.1f} %"
     return [
         Measure("bfloat16: change of R@1", abs(recalls[1] - recalls[0]), "points", 0.1, over),
-        Measure("bfloat16: least rank correlation", ranks, "", 0.999, "64 queries", True),
+        Measure("bfloat16: lowest rank correlation", ranks, "", 0.999, "64 queries", True),
     ]
 
 
 def _training_share() -> Measure:
-    """The quadruplets' forward and backward pass beside that of the trunk."""
+    """The forward and backward pass of the quadruplets, as a share of the whole with the trunk's."""
     model = MetricModel(PRESETS["finetune"], weights="none").train()
     images = torch.randint(0, 256, (BATCH, 3, PIXELS, PIXELS), dtype=torch.uint8)
     unit, euclidean = model.similarity("pddm"), Euclidean()

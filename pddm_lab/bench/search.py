@@ -1,7 +1,7 @@
-"""How soon a large gallery opens, is searched, re-ranked and changed, and what its index leaves out.
+"""How fast a large gallery opens, is searched, re-ranked and changed, and what its index misses.
 
-The gallery is a real one on disk; its features are drawn much as embeddings lie: items around classes of 8, of which
-some are dense and some wide, and classes around ranges of some 1000 items.
+The gallery is a real one on disk. Its features are random, but distributed like embeddings: items around classes of 8,
+some dense and some wide, and classes around ranges of about 1000 items.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from pddm_lab.analysis.shortlist import ceiling
-from pddm_lab.bench.report import Measure
+from pddm_lab.bench.report import Log, Measure
 from pddm_lab.bench.timing import DIM, extra_memory, trained_unit
 from pddm_lab.gallery.changes import NewItems, add, remove, update
 from pddm_lab.gallery.gallery import Gallery
@@ -29,56 +29,54 @@ from pddm_lab.gallery.gallery import Gallery
 SHORTLIST = 100
 QUERIES = 300
 BATCH = 1000
-"""Queries at once."""
+"""Queries in one call."""
 CHANGED = 1000
-"""Items that are added, removed, replaced."""
+"""Items to add, update and remove."""
 SIZES = (1, 10, 20, 50, 100, 200, 500, 1000)
-"""Of the shortlists whose ceiling is shown."""
+"""Sizes of the shortlists whose ceiling is shown."""
 CEILING_QUERIES = 500
 ITEMS_OF_A_CLASS, ITEMS_OF_A_RANGE = 8, 1000
 _PART = 100_000
 
-Say = Callable[[str], None]
 
-
-def measure(folder: Path, items: int, say: Say) -> list[Measure]:
-    """Measure on a gallery that is made for it.
+def measure(folder: Path, items: int, log: Log) -> list[Measure]:
+    """Measure on a generated gallery.
 
     Args:
-        folder: where it goes.
-        items: of it.
-        say: called with what is being done.
+        folder: to write the gallery to.
+        items: in the gallery.
+        log: called with what is being done.
     """
-    say(f"a gallery of {items:,} items")
-    drawn = _Drawn(items)
-    path = _write(folder, drawn, items)
-    say("opening it")
-    found = _opening(path)
-    say("its index")
+    log(f"a gallery of {items:,} items")
+    features = _Features(items)
+    path = _write(folder, features, items)
+    log("opening it")
+    measures = _opening(path)
+    log("its index")
     gallery = Gallery.open(path)
-    queries = drawn.features(np.random.default_rng(1).integers(0, drawn.classes, QUERIES), 2)
+    queries = features.sample(np.random.default_rng(1).integers(0, features.classes, QUERIES), 2)
     seconds: list[float] = []
     memory = extra_memory(lambda: seconds.append(_time(lambda: gallery.search(queries[:1], 1))))
-    found += [
+    measures += [
         Measure("building its index", seconds[0], "s", over="at the first search"),
-        Measure("memory of its index, at the most while it is built", memory, "MB"),
+        Measure("peak memory of its index while it is built", memory, "MB"),
     ]
-    say("what it finds of the nearest")
+    log("recall of its index")
     exact, _ = Gallery.open(path, index="flat").search(queries, SHORTLIST)
     near, _ = gallery.search(queries, SHORTLIST)
     recall = np.mean([np.isin(a, b).mean() for a, b in zip(exact, near, strict=True)])
     over = f"{QUERIES} queries, {SHORTLIST} nearest"
-    found.append(Measure("recall of the index against flat", float(recall), "", 0.95, over, True))
-    say("searching and re-ranking")
-    found += _searching(gallery, queries, drawn)
-    say("the ceilings of shortlists")
-    found += _ceilings(gallery)
-    say("items that come and go")
-    return found + _upkeep(gallery, drawn)
+    measures.append(Measure("recall of the index against flat", float(recall), "", 0.95, over, True))
+    log("searching and re-ranking")
+    measures += _searching(gallery, queries, features)
+    log("the ceilings of shortlists")
+    measures += _ceilings(gallery)
+    log("adding, updating and removing items")
+    return measures + _changes(gallery, features)
 
 
-class _Drawn:
-    """Classes around ranges, and items around classes; R@1 is some 80 %."""
+class _Features:
+    """Random features: classes around ranges, items around classes; R@1 is about 80 %."""
 
     def __init__(self, items: int) -> None:
         rng = np.random.default_rng(0)
@@ -88,7 +86,7 @@ class _Drawn:
         self._centres = _unit(ranges[of] + 0.8 * _noise(rng, self.classes))
         self._widths = rng.uniform(0.4, 1.2, (self.classes, 1)).astype(np.float32)
 
-    def features(self, labels: Int[np.ndarray, " items"], seed: int) -> Float[np.ndarray, "items dim"]:
+    def sample(self, labels: Int[np.ndarray, " items"], seed: int) -> Float[np.ndarray, "items dim"]:
         noise = _noise(np.random.default_rng(seed), len(labels))
         return _unit(self._centres[labels] + self._widths[labels] * noise)
 
@@ -101,7 +99,7 @@ def _unit(vectors: Float[np.ndarray, "count dim"]) -> Float[np.ndarray, "count d
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def _new(drawn: _Drawn, labels: Int[np.ndarray, " items"], first: int, seed: int) -> NewItems:
+def _new(features: _Features, labels: Int[np.ndarray, " items"], first: int, seed: int) -> NewItems:
     """Items with numbers from the first on."""
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, "JPEG")
@@ -113,11 +111,11 @@ def _new(drawn: _Drawn, labels: Int[np.ndarray, " items"], first: int, seed: int
             "role": "both",
         }
     )
-    return NewItems(items, drawn.features(labels, seed), [buffer.getvalue()] * len(labels))
+    return NewItems(items, features.sample(labels, seed), [buffer.getvalue()] * len(labels))
 
 
-def _write(folder: Path, drawn: _Drawn, items: int) -> Path:
-    # Begun with no item and grown: a million pictures needn't be drawn for it.
+def _write(folder: Path, features: _Features, items: int) -> Path:
+    # Start empty and add items, because writing a gallery of a million items at once would draw a million pictures.
     empty = pd.DataFrame({"id": pd.Series(dtype="str"), "label": 0, "class_name": "", "role": ""})
     gallery = Gallery.write(
         folder / "unseen",
@@ -129,19 +127,19 @@ def _write(folder: Path, drawn: _Drawn, items: int) -> Path:
     )
     labels = np.arange(items) // ITEMS_OF_A_CLASS
     for start in range(0, items, _PART):
-        gallery = add(gallery, _new(drawn, labels[start : start + _PART], start, start + 10))
+        gallery = add(gallery, _new(features, labels[start : start + _PART], start, start + 10))
     return gallery.path
 
 
 def _opening(path: Path) -> list[Measure]:
-    """In a process of its own, of which the best of three counts: what other processes do must not."""
+    """Measured in a separate process, the best of three, so that other processes don't matter."""
     command = [sys.executable, "-m", "pddm_lab.bench.search", str(path)]
     runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() for _ in range(3)]
     seconds, megabytes = (min(float(run[place]) for run in runs) for place in (0, 1))
     over = "best of 3 processes"
     return [
         Measure("opening the gallery", seconds, "s", 2, over),
-        Measure("memory that opening takes", megabytes, "MB", 1000, over),
+        Measure("memory for opening the gallery", megabytes, "MB", 1000, over),
     ]
 
 
@@ -151,7 +149,7 @@ def _print_opening(path: str) -> None:
     print(seconds[0], megabytes)
 
 
-def _searching(gallery: Gallery, queries: Float[np.ndarray, "queries dim"], drawn: _Drawn) -> list[Measure]:
+def _searching(gallery: Gallery, queries: Float[np.ndarray, "queries dim"], features: _Features) -> list[Measure]:
     import faiss
 
     unit = trained_unit()
@@ -159,17 +157,17 @@ def _searching(gallery: Gallery, queries: Float[np.ndarray, "queries dim"], draw
     threads = torch.get_num_threads()
     faiss.omp_set_num_threads(1)
     torch.set_num_threads(1)
-    took: list[tuple[float, float]] = []
+    seconds: list[tuple[float, float]] = []
     for query in queries:
         start = time.perf_counter()
         rows, _ = gallery.search(query[None], SHORTLIST)
         between = time.perf_counter()
         gallery.rerank(query[None], rows, unit)  # type: ignore[arg-type]
-        took.append((between - start, time.perf_counter() - between))
-    alone, added = np.median(np.array(took[QUERIES // 10 :]), axis=0) * 1000
+        seconds.append((between - start, time.perf_counter() - between))
+    alone, added = np.median(np.array(seconds[QUERIES // 10 :]), axis=0) * 1000
     faiss.omp_set_num_threads(cores)
     torch.set_num_threads(threads)
-    many = drawn.features(np.random.default_rng(3).integers(0, drawn.classes, BATCH), 4)
+    many = features.sample(np.random.default_rng(3).integers(0, features.classes, BATCH), 4)
     rows, _ = gallery.search(many, SHORTLIST)
     search = min(_time(lambda: gallery.search(many, SHORTLIST)) for _ in range(3))
     rerank = min(_time(lambda: gallery.rerank(many, rows, unit)) for _ in range(3))  # type: ignore[arg-type]
@@ -188,31 +186,31 @@ def _ceilings(gallery: Gallery) -> list[Measure]:
     return [Measure(f"right items in a shortlist of {size}", 100 * curve.at(size)[0], "%", over=over) for size in SIZES]
 
 
-def _upkeep(gallery: Gallery, drawn: _Drawn) -> list[Measure]:
+def _changes(gallery: Gallery, features: _Features) -> list[Measure]:
     before = len(gallery)
     rng = np.random.default_rng(5)
-    new = _new(drawn, rng.integers(0, drawn.classes, CHANGED), before, 6)
+    new = _new(features, rng.integers(0, features.classes, CHANGED), before, 6)
     ids = new.items["id"].tolist()
     steps: list[Gallery] = [gallery]
     over = f"{CHANGED:,} items, on disk and in the index"
-    found = [Measure("adding", _time(lambda: steps.append(add(steps[-1], new))), "s", over=over)]
+    measures = [Measure("adding", _time(lambda: steps.append(add(steps[-1], new))), "s", over=over)]
     share = 100 * float(np.mean(_first(steps[-1], new) == np.array(ids)))
-    found.append(Measure("added items that are their own nearest", share, "%", 95, "", True))
-    other = NewItems(new.items, drawn.features(new.items["label"].to_numpy()[::-1], 7), new.thumbs)
-    found.append(Measure("updating", _time(lambda: steps.append(update(steps[-1], other))), "s", over=over))
+    measures.append(Measure("added items that are their own nearest", share, "%", 95, "", True))
+    other = NewItems(new.items, features.sample(new.items["label"].to_numpy()[::-1], 7), new.thumbs)
+    measures.append(Measure("updating", _time(lambda: steps.append(update(steps[-1], other))), "s", over=over))
     share = 100 * float(np.mean(_first(steps[-1], other) == np.array(ids)))
-    found.append(Measure("updated items that are their own nearest", share, "%", 95, "", True))
-    found.append(Measure("removing", _time(lambda: steps.append(remove(steps[-1], ids))), "s", over=over))
+    measures.append(Measure("updated items that are their own nearest", share, "%", 95, "", True))
+    measures.append(Measure("removing", _time(lambda: steps.append(remove(steps[-1], ids))), "s", over=over))
     rows, _ = steps[-1].search(other.features, SHORTLIST)
     still = int(np.isin(steps[-1].items["id"].to_numpy()[np.unique(rows)], ids).sum())
-    found.append(Measure("removed items that are still found", still, "", 0, f"{CHANGED:,} queries"))
+    measures.append(Measure("removed items that still appear in results", still, "", 0, f"{CHANGED:,} queries"))
     kept = (steps[-1].items["id"].to_numpy() == gallery.items["id"].to_numpy()).all()
-    assert kept and len(steps[-1]) == before, "all others are there, under their ids"
-    return found
+    assert kept and len(steps[-1]) == before, "all other items are still there, under their ids"
+    return measures
 
 
 def _first(gallery: Gallery, of: NewItems) -> np.ndarray:
-    """The id nearest to each item."""
+    """The id of each item's nearest neighbour."""
     rows, _ = gallery.search(of.features, 1)
     return gallery.items["id"].to_numpy()[rows[:, 0]]
 

@@ -1,13 +1,12 @@
-"""A run to measure on: really trained, on pictures made for it, with galleries of as many items as asked for.
+"""A run to measure on: really trained on generated pictures, with galleries of any size.
 
-The training is the preset `quick` with the pretrained trunk, on a few hundred pictures: its logs, model and choices are
-what any run has. Only the galleries are not its own: their features are drawn around a centre per class, as unit
-vectors, and their pictures are some of those that it trained on.
+The training is the preset `quick` with the pretrained trunk, on a few hundred pictures, so that logs, model and choices
+are those of any run. Only the galleries are synthetic: their features are random unit vectors around a centre per
+class, and their pictures are training pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -18,6 +17,7 @@ from jaxtyping import Float, Int
 from PIL import Image, ImageDraw
 
 from pddm_lab.analysis.pairs import sample_pairs, score_pairs
+from pddm_lab.bench.report import Log
 from pddm_lab.config import TrainConfig
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.umap_layout import start_map
@@ -28,38 +28,38 @@ from pddm_lab.similarities import SIMILARITIES
 from pddm_lab.training.trainer import train
 
 CLASSES, EACH = 40, 12
-"""Of the pictures that it trains on."""
+"""Classes of the training pictures, and pictures of each."""
 ITEMS_OF_A_CLASS = 8
-"""In a gallery."""
+"""Items of a class in a gallery."""
 _SIDE = 128
 _SCORED = 200_000
 
 
-def make_run(folder: Path, progress: Callable[[str], None]) -> Run:
+def make_run(folder: Path, log: Log) -> Run:
     """A finished run, `bench`.
 
     Args:
-        folder: where its pictures (pictures/) and the runs' root (runs/) go.
-        progress: called with what is being done.
+        folder: for its pictures (pictures/) and the runs' root (runs/).
+        log: called with what is being done.
     """
-    progress("pictures to train on")
+    log("pictures to train on")
     draw_pictures(folder / "pictures")
-    progress("a training of the preset quick")
+    log("a training of the preset quick")
     config = TrainConfig(
         dataset=f"folder:{folder / 'pictures'}", runs_root=str(folder / "runs"), run_name="bench", views=1,
-        notes="Made by `pddm-lab bench dashboard`: a real training, galleries of drawn features.",
+        notes="Made by `pddm-lab bench dashboard`: a real training, with galleries of random features.",
     )  # fmt: skip
     return train(config, progress=False)
 
 
-def write_galleries(run: Run, folder: Path, items: int, progress: Callable[[str], None]) -> None:
-    """Galleries in place of the run's: `items` items of unseen classes, and a fifth of that of known ones."""
-    drawing = start_map()
+def write_galleries(run: Run, folder: Path, items: int, log: Log) -> None:
+    """Replace the run's galleries: `items` items of unseen classes, and a fifth as many of known classes."""
+    maps = start_map()
     for protocol, count in (("unseen", items), ("known", max(items // 5, 100))):
-        progress(f"a gallery of {count:,} items ({protocol})")
-        drawing.add(_write_gallery(run, folder / "pictures", protocol, count))
-    progress("their maps")
-    drawing.wait()
+        log(f"a gallery of {count:,} items ({protocol})")
+        maps.add(_write_gallery(run, folder / "pictures", protocol, count))
+    log("their maps")
+    maps.wait()
 
 
 def draw_pictures(folder: Path) -> None:
@@ -77,9 +77,7 @@ def draw_pictures(folder: Path) -> None:
             image.save(folder / f"class {label:02d}" / f"{number:02d}.jpg", quality=90)
 
 
-def clustered_features(
-    labels: Int[np.ndarray, " items"], dim: int, seed: int
-) -> Float[np.ndarray, "items dim"]:  # fmt: skip
+def clustered_features(labels: Int[np.ndarray, " items"], dim: int, seed: int) -> Float[np.ndarray, "items dim"]:
     """Unit-length features around a centre per class, denser for some classes than for others."""
     rng = np.random.default_rng(seed)
     classes = int(labels.max()) + 1
@@ -106,8 +104,8 @@ def _write_gallery(run: Run, pictures: Path, protocol: str, count: int) -> Path:
     for row, item in enumerate(items["id"]):
         if not (pictures / item).exists():
             (pictures / item).hardlink_to(files[row % len(files)])
-    drawn = sample_pairs(cast(Gallery, SimpleNamespace(items=items)), _SCORED)  # it reads the items alone
-    scores = score_pairs(features, drawn, load_similarities(run))
+    pairs = sample_pairs(cast(Gallery, SimpleNamespace(items=items)), _SCORED)  # it reads only the items
+    scores = score_pairs(features, pairs, load_similarities(run))
     positive = scores["positive"].to_numpy()
     total = count * (count - 1) // 2 if protocol == "unseen" else int((items["role"] == "query").sum()) * count
     distributions: dict[str, Distribution] = {

@@ -1,4 +1,4 @@
-"""Timing as ratios inside one run: what is compared takes turns, so that a busy machine slows both alike."""
+"""Timing for comparisons within one process: the compared works take turns, so that other load slows all of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DIM = 128
 
 
 def fastest(works: Mapping[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
-    """Seconds of each work at its best, after one call to warm up; the works take turns."""
+    """Shortest seconds of each work, after one call to warm up; the works take turns."""
     for work in works.values():
         work()
     seconds = dict.fromkeys(works, float("inf"))
@@ -37,14 +37,14 @@ def fastest(works: Mapping[str, Callable[[], object]], rounds: int = 7) -> dict[
 
 
 def extra_memory(work: Callable[[], object]) -> float:
-    """The most resident memory, in MB, that a work takes beyond what the process held before."""
+    """Peak resident memory of a work, in MB, in addition to what the process held before."""
     process, ended = psutil.Process(), threading.Event()
-    before = most = process.memory_info().rss
+    before = peak = process.memory_info().rss
 
     def watch() -> None:
-        nonlocal most
+        nonlocal peak
         while not ended.is_set():
-            most = max(most, process.memory_info().rss)
+            peak = max(peak, process.memory_info().rss)
             time.sleep(0.001)
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -52,47 +52,46 @@ def extra_memory(work: Callable[[], object]) -> float:
     work()
     ended.set()
     watcher.join()
-    return (most - before) / 2**20
+    return (peak - before) / 2**20
 
 
 def tensor_memory(work: Callable[[], object]) -> float:
-    """The most memory, in MB, that tensors made by a work hold at a time: exact where a process's memory is too coarse,
-    since the C library keeps what was freed."""
-    with _Living() as living, torch.no_grad():
+    """Peak memory, in MB, of the tensors that a work creates; exact, while a process keeps freed memory."""
+    with _TensorBytes() as tensors, torch.no_grad():
         work()
-    return living.most / 2**20
+    return tensors.peak / 2**20
 
 
-class _Living(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made and not yet gone."""
+class _TensorBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that exist."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._now = self.most = 0
+        self._now = self.peak = 0
         self._held: set[int] = set()
 
     def __torch_dispatch__(self, operation: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = operation(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        output = operation(*args, **(kwargs or {}))
+        for tensor in tree_leaves(output):
             if isinstance(tensor, Tensor):
                 self._hold(tensor.untyped_storage())
-        return made
+        return output
 
     def _hold(self, storage: torch.UntypedStorage) -> None:
-        place = storage.data_ptr()
-        if place and place not in self._held:
-            self._held.add(place)
+        address = storage.data_ptr()
+        if address and address not in self._held:
+            self._held.add(address)
             self._now += storage.nbytes()
-            self.most = max(self.most, self._now)
-            weakref.finalize(storage, self._let_go, place, storage.nbytes())
+            self.peak = max(self.peak, self._now)
+            weakref.finalize(storage, self._release, address, storage.nbytes())
 
-    def _let_go(self, place: int, size: int) -> None:
-        self._held.discard(place)
+    def _release(self, address: int, size: int) -> None:
+        self._held.discard(address)
         self._now -= size
 
 
 def clustered(items: int, per_class: int, spread: float, seed: int = 0) -> tuple[Float[Tensor, "items dim"], Tensor]:
-    """Unit-length features that lie around a centre per class, (items, 128), and their labels."""
+    """Unit-length features around a centre per class, (items, 128), and their labels."""
     random = torch.Generator().manual_seed(seed)
     labels = torch.arange(items) // per_class
     centres = F.normalize(torch.randn(int(labels.max()) + 1, DIM, generator=random), dim=1)
@@ -101,7 +100,7 @@ def clustered(items: int, per_class: int, spread: float, seed: int = 0) -> tuple
 
 
 def trained_unit(steps: int = 150, spread: float = 1.5) -> Similarity:
-    """PDDM trained on clusters for some seconds: its rankings mean something, as those of a random unit don't."""
+    """PDDM trained on clusters for a few seconds, because the rankings of a random unit mean nothing."""
     torch.manual_seed(0)
     similarity = make_similarity("pddm", DIM)
     optimizer = torch.optim.Adam(similarity.parameters(), lr=1e-3)

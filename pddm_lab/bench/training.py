@@ -1,4 +1,4 @@
-"""What a training step costs beside a library's, what loading adds, and how long the lab takes to start."""
+"""What a training step costs compared with a library's, what loading adds, and how long the lab takes to start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pddm_lab.bench.report import Measure
+from pddm_lab.bench.report import Log, Measure
 from pddm_lab.bench.timing import clustered, fastest
 from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.model.embedding import MetricModel
@@ -25,29 +25,27 @@ from pddm_lab.training.objectives import Objective
 
 BATCH = 64
 HEAVY = ("streamlit", "umap", "plotly", "torch", "faiss")
-"""What importing the lab must not bring."""
-
-Say = Callable[[str], None]
+"""Packages that importing the lab must not import."""
 
 
-def measure(images: int, say: Say) -> list[Measure]:
-    """Measure with pictures made for it.
+def measure(images: int, log: Log) -> list[Measure]:
+    """Measure on generated pictures.
 
     Args:
         images: picture files to extract features of.
-        say: called with what is being done.
+        log: called with what is being done.
     """
-    say("steps on a frozen trunk's features")
-    found = _steps(PRESETS["quick"])
+    log("steps on a frozen trunk's features")
+    measures = _steps(PRESETS["quick"])
     with tempfile.TemporaryDirectory() as folder:
-        say(f"{images:,} pictures")
+        log(f"{images:,} pictures")
         paths = _pictures(Path(folder), images)
-        say("extracting features")
-        found.append(_extraction(PRESETS["quick"], paths))
-        say("fine-tuning")
-        found.append(_loading(PRESETS["finetune"], paths))
-    say("starting")
-    return [*found, *_start()]
+        log("extracting features")
+        measures.append(_extraction(PRESETS["quick"], paths))
+        log("fine-tuning")
+        measures.append(_loading(PRESETS["finetune"], paths))
+    log("starting")
+    return [*measures, *_start()]
 
 
 def _steps(config: TrainConfig) -> list[Measure]:
@@ -96,7 +94,7 @@ def _step(parameters: list[torch.nn.Parameter], loss: Callable[[], Tensor]) -> C
 
 
 def _pictures(folder: Path, count: int) -> list[Path]:
-    """JPEG files of 160 px that decode as photos do: smooth, with some noise."""
+    """JPEG files of 160 px that decode like photos: smooth, with some noise."""
     random = np.random.default_rng(0)
     paths = []
     for number in range(count):
@@ -109,7 +107,7 @@ def _pictures(folder: Path, count: int) -> list[Path]:
 
 
 def _extraction(config: TrainConfig, paths: list[Path]) -> Measure:
-    """Images a second from files beside those of the bare trunk on pictures that are there."""
+    """Images per second from files, compared with the bare trunk on images in memory."""
     from pddm_lab.model.trunks import fuse_batch_norms
 
     device, precision = resolve_device(config)
@@ -134,7 +132,7 @@ def _extraction(config: TrainConfig, paths: list[Path]) -> Measure:
 
 
 def _loading(config: TrainConfig, paths: list[Path], steps: int = 8) -> Measure:
-    """What a step of fine-tuning waits for its images."""
+    """How long a step of fine-tuning waits for its images."""
     device, _ = resolve_device(config)
     model = MetricModel(config, weights="none").train()
     objective = Objective(model, config, BATCH // 4)
@@ -156,7 +154,7 @@ def _loading(config: TrainConfig, paths: list[Path], steps: int = 8) -> Measure:
             waited, worked = waited + ready - before, worked + done - ready
         before = done
     over = f"batch {BATCH}, {config.image_size} px, {1000 * (waited + worked) / steps:.0f} ms a step"
-    return Measure("waiting for images, of a step of fine-tuning", 100 * waited / (waited + worked), "%", 5, over)
+    return Measure("fine-tuning step: share of waiting for images", 100 * waited / (waited + worked), "%", 5, over)
 
 
 def _start() -> list[Measure]:
@@ -164,8 +162,8 @@ def _start() -> list[Measure]:
         {"help": lambda: subprocess.run([sys.executable, "-m", "pddm_lab.cli", "--help"], capture_output=True)}, 5
     )["help"]
     code = f"import sys, pddm_lab; print(sum(name in sys.modules for name in {HEAVY!r}))"
-    brought = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    imported = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     return [
         Measure("pddm-lab --help", seconds, "s", 0.5, "best of 5"),
-        Measure(f"of {', '.join(HEAVY)} brought by import pddm_lab", brought, "", 0),
+        Measure(f"of {', '.join(HEAVY)} imported by import pddm_lab", imported, "", 0),
     ]

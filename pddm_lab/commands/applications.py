@@ -29,13 +29,13 @@ def recognise(
         seed: Seed of the episodes.
         csv: File to write the accuracies of every episode to.
     """
-    from pddm_lab.applications.few_shot import METHODS, of_run, summary
+    from pddm_lab.applications.few_shot import METHODS, recognise_run, summary
     from pddm_lab.training.notebook import run_named
 
     tested = run_named(run, runs_root)
     protocols = (protocol,) if protocol else ()
     with progress_bar() as report:
-        table = of_run(tested, episodes, protocols=protocols, shots=shots, ways=ways, seed=seed, progress=report)
+        table = recognise_run(tested, episodes, protocols=protocols, shots=shots, ways=ways, seed=seed, progress=report)
     write_csv(table, csv)
     for name, part in summary(table).groupby("protocol", sort=False):
         ways_here, count = part["ways"].iloc[0], part["episodes"].iloc[0]

@@ -7,16 +7,16 @@ from pddm_lab.dashboard_server import PAGES
 
 
 def test_sessions_use_every_page_without_an_error(address: str, digits_run) -> None:
-    reruns = dashboard._attend(address, digits_run, sessions=2, reruns=2, mixed=True)
-    assert [(one["page"], one["what"], one["error"]) for one in reruns if one["error"]] == []
-    assert {one["page"] for one in reruns} == set(PAGES)
-    assert sum(one["what"] != "open" for one in reruns) == 2 * 2 * len(PAGES)
-    assert all(0 < one["seconds"] < 120 and one["bytes"] > 0 for one in reruns)
+    visits = dashboard._attend(address, digits_run, sessions=2, reruns=2, mixed=True)
+    assert [(one["page"], one["what"], one["error"]) for one in visits if one["error"]] == []
+    assert {one["page"] for one in visits} == set(PAGES)
+    assert sum(one["what"] != "open" for one in visits) == 2 * 2 * len(PAGES)
+    assert all(0 < one["seconds"] < 120 and one["bytes"] > 0 for one in visits)
 
 
 def test_a_page_that_is_not_there_is_an_error(address: str, digits_run) -> None:
-    reruns = dashboard._attend(address, digits_run, pages=["runs", "nowhere"], reruns=1)
-    assert any("no page nowhere" in one["error"] for one in reruns)
+    visits = dashboard._attend(address, digits_run, pages=["runs", "nowhere"], reruns=1)
+    assert any("no page nowhere" in one["error"] for one in visits)
 
 
 def test_a_page_times_itself(browser, address: str, digits_run) -> None:
