@@ -1,4 +1,4 @@
-"""A picture embedded by itself lies where the gallery's own embedding put it."""
+"""A picture embedded alone gets the features that it has in the gallery."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def embed(digits_run) -> ImageEmbedder:
     return ImageEmbedder(digits_run, load_model(digits_run))
 
 
-def test_an_items_picture_lies_on_the_item(digits_run, embed: ImageEmbedder) -> None:
+def test_an_items_picture_gets_the_items_features(digits_run, embed: ImageEmbedder) -> None:
     gallery, root = digits_run.gallery("unseen"), Path(digits_run.info["dataset"]["root"])
     for row in (0, 17, len(gallery) - 1):
         feature = embed(open_image(root / gallery.items["id"].iloc[row]))
         assert feature.dtype == np.float32
-        # In 16 bits the last digit hangs on how many pictures went through the network at once.
+        # In 16 bits the last digit depends on the size of the batch.
         np.testing.assert_allclose(feature, gallery.features[row], atol=4e-3)
 
 
-def test_embedding_leaves_the_model_as_it_was(digits_run) -> None:
+def test_embedding_doesnt_change_the_model(digits_run) -> None:
     model = load_model(digits_run)
     trunk, names = model.embedding.trunk, set(model.state_dict())
     ImageEmbedder(digits_run, model)
@@ -40,7 +40,7 @@ def test_pictures_of_any_shape_are_embedded(embed: ImageEmbedder, size: tuple[in
     assert np.linalg.norm(feature) == pytest.approx(1, abs=1e-4)
 
 
-def test_of_a_long_strip_the_middle_is_looked_at(embed: ImageEmbedder) -> None:
+def test_the_middle_of_a_long_strip_is_embedded(embed: ImageEmbedder) -> None:
     strip = Image.new("RGB", (10 * LONGEST_SHAPE * 4, 10), "red")
     strip.paste("blue", (strip.width // 2 - 20, 0, strip.width // 2 + 20, 10))
     middle = strip.crop((strip.width // 2 - 250, 0, strip.width // 2 + 250, 10))

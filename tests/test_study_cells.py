@@ -1,4 +1,4 @@
-"""A study on disk and the tasks that make it: nothing twice, nothing torn, one failure is not the end of all."""
+"""A study on disk and its tasks: no cell is computed twice, no file is damaged, and a failure doesn't stop the rest."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_a_study_resumes_and_computes_nothing_twice(on_pixels: None, tmp_path: P
     assert (outcome.computed, outcome.present) == (1, 7), "a study grows"
     assert list_studies(str(tmp_path)) == [study.path]
 
-    found = table(study.path)
-    methods = found[found["part"] == "methods"]
+    measurements = table(study.path)
+    methods = measurements[measurements["part"] == "methods"]
     assert set(methods["protocol"]) == {"unseen", "known"}
     assert {"recall@1", "recall@32", "r_precision", "map@r", "nmi", "auc", "dprime", "tpr@1%fpr", "tpr_sparse"} <= set(
         methods["metric"]
@@ -120,7 +120,7 @@ def test_the_latest_step_within_an_error_of_the_best_is_chosen() -> None:
     assert best_of(cells)["n"] == 1
 
 
-def test_a_configuration_that_diverges_is_one_that_was_searched(on_pixels: None) -> None:
+def test_a_configuration_that_diverges_counts_as_searched(on_pixels: None) -> None:
     config, method = TrainConfig.from_parameters({"dataset": "digits"}), METHODS["npairs"]
     settings = method.configurations()[0] | {"lr": 1e30, "average": 0.0}
     shared: dict[str, Any] = {"config": config, "folds": 2, "method": method}
@@ -132,7 +132,7 @@ def test_a_configuration_that_diverges_is_one_that_was_searched(on_pixels: None)
         train_and_measure([cell], **shared, seed=0, part="methods")
 
 
-def test_a_failure_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_a_failure_is_reported_and_the_other_cells_are_computed(tmp_path: Path) -> None:
     study, lines = Study.create("s", str(tmp_path)), list[str]()
     tasks = [
         Task("a", work, {"value": 1.0}),
@@ -147,7 +147,7 @@ def test_a_failure_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert any("b FAILED: nothing to train on." in line for line in lines)
 
 
-def test_ending_a_study_loses_only_what_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_a_study_loses_only_unfinished_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = Study.create("s", str(tmp_path))
     tasks = [Task(name, work, {"value": 1.0}) for name in "abc"]
 
@@ -160,7 +160,7 @@ def test_ending_a_study_loses_only_what_is_computed(tmp_path: Path, monkeypatch:
         patch.setattr(Path, "write_text", write_half)
         with pytest.raises(KeyboardInterrupt):
             compute_cells(study, tasks, log=lambda line: None)
-    assert files(study) == ["a.json"], "nothing torn, nothing temporary"
+    assert files(study) == ["a.json"], "no damaged and no temporary file"
     assert compute_cells(Study(study.path), tasks, log=lambda line: None).computed == 2
 
 
@@ -188,7 +188,7 @@ def test_keys_are_file_names_that_differ() -> None:
     assert one != other and "/" not in one and ":" not in one
 
 
-def test_what_is_wrong_with_a_study_is_told(tmp_path: Path) -> None:
+def test_errors_name_the_damaged_file_and_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="name expects letters"):
         Study.create("../x", str(tmp_path))
     with pytest.raises(RunError, match=r"study\.json is missing"):
@@ -202,7 +202,7 @@ def test_what_is_wrong_with_a_study_is_told(tmp_path: Path) -> None:
         table(study.path)
 
 
-def test_a_bad_plan_is_told(tmp_path: Path) -> None:
+def test_a_bad_plan_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"Unknown method 'pdm'. Did you mean 'pddm'\?"):
         Plan(methods=("pdm",))
     with pytest.raises(ConfigError, match="--configurations expects 6 or fewer"):
@@ -229,14 +229,14 @@ def test_every_method_has_the_same_budget() -> None:
     assert all(set(task.needs) <= set(keys) for task in tasks)
 
 
-def test_the_command_carries_out_a_study_and_writes_its_tables(
+def test_the_command_computes_a_study_and_writes_its_tables(
     on_pixels: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = ["--datasets", "digits", "--methods", "triplet_hard", "pretrained", "--configurations", "1", "--seeds", "2"]
     words = ["compare", "--name", "s", "--part", "methods", *small, "--steps", "4", "--runs-root", str(tmp_path)]
     cli.main([*words, "--processes", "1"])
-    told = capsys.readouterr()
-    assert told.out.startswith("5 cells computed in 0.") and "5/5 methods-digits-pretrained-0" in told.err
+    printed = capsys.readouterr()
+    assert printed.out.startswith("5 cells computed in 0.") and "5/5 methods-digits-pretrained-0" in printed.err
     tables = tmp_path / "studies" / "s" / "tables"
     assert "Triplet, batch-hard" in (tables / "compare.md").read_text()
     cli.main([*words, "--tables-only", "--out", str(tmp_path / "results")])

@@ -1,4 +1,4 @@
-"""The published numbers are as they were printed."""
+"""The published numbers match the printed ones."""
 
 from __future__ import annotations
 

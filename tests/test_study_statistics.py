@@ -40,8 +40,8 @@ def test_a_paired_test_by_hand() -> None:
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
-    found = holm([math.nan, 0.02, 0.01])
-    assert math.isnan(found[0]) and found[1:] == pytest.approx([0.02, 0.02])
+    corrected = holm([math.nan, 0.02, 0.01])
+    assert math.isnan(corrected[0]) and corrected[1:] == pytest.approx([0.02, 0.02])
     assert holm([]) == []
 
 
@@ -77,15 +77,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def test_the_best_baseline_is_chosen_by_validation_not_by_test(study: Study) -> None:
-    found = search_results(study)
-    best = best_baseline(found, "cub200")
+    results = search_results(study)
+    best = best_baseline(results, "cub200")
     assert best["method"] == "triplet_hard", "contrastive is better on the test classes, PDDM is no baseline"
     assert best["value"] == 0.35
     with pytest.raises(RunError, match="No baseline was searched on emoji"):
-        best_baseline(found, "emoji")
+        best_baseline(results, "emoji")
 
 
-def test_a_study_without_a_baseline_yet_has_its_tables(tmp_path: Path) -> None:
+def test_a_study_without_a_baseline_has_tables(tmp_path: Path) -> None:
     study = Study.create("s", str(tmp_path))
     row = {"map@r": 0.5, "error": 0.1, "folds": [0.5]}
     study.write(
@@ -109,7 +109,9 @@ def test_methods_are_compared_seed_by_seed(study: Study) -> None:
     assert rows.loc["pddm", "difference"] == pytest.approx(0.15)
     assert rows.loc["pddm", "seeds"] == 3
     assert rows.loc["pddm", "p"] == pytest.approx(paired_test([0.5, 0.6, 0.7], [0.4, 0.45, 0.5])[2])
-    assert rows.loc["pretrained", "difference"] == pytest.approx(0.2 - 0.45), "one value stands beside every seed"
+    assert rows.loc["pretrained", "difference"] == pytest.approx(0.2 - 0.45), (
+        "a single value is compared with every seed"
+    )
     assert rows["holm"].tolist() == pytest.approx(holm(rows["p"].tolist()))
 
 
@@ -127,14 +129,14 @@ def test_s_is_compared_with_the_distances_of_its_own_training(tmp_path: Path) ->
     assert rows.loc["euclidean", "difference"] == pytest.approx(0.15)
     assert rows.loc["euclidean", "half"] == pytest.approx(paired_test([0.5, 0.7], [0.4, 0.5])[1])
     assert rows.loc["mahalanobis", "difference"] == 0
-    told = lead_table(rows.reset_index(), "cub200")
-    assert told["known classes: S − D"].tolist() == ["15.0 ± 63.5"] and told["unseen classes: S − D"].tolist() == [""]
+    leads = lead_table(rows.reset_index(), "cub200")
+    assert leads["known classes: S − D"].tolist() == ["15.0 ± 63.5"] and leads["unseen classes: S − D"].tolist() == [""]
 
 
-def test_means_and_how_soon(study: Study) -> None:
-    found = summary(table(study.path), "methods").set_index(["method", "metric"])
-    assert found.loc[("pddm", "map@r"), "value"] == pytest.approx(0.6)
-    assert found.loc[("pddm", "map@r"), "seeds"] == 3
+def test_means_over_seeds_and_steps_until_the_target(study: Study) -> None:
+    means = summary(table(study.path), "methods").set_index(["method", "metric"])
+    assert means.loc[("pddm", "map@r"), "value"] == pytest.approx(0.6)
+    assert means.loc[("pddm", "map@r"), "seeds"] == 3
     reached = convergence(study, search_results(study)).set_index("method")
     assert (reached["target"] == 0.35).all()
     assert reached.loc["pddm", "target_step"] == 100 and reached.loc["pddm", "target_seconds"] == 10.0
@@ -143,32 +145,32 @@ def test_means_and_how_soon(study: Study) -> None:
     assert reached.loc["pretrained", "best_step"] == 0
 
 
-def test_tables_tell_it(study: Study, tmp_path: Path) -> None:
+def test_the_tables_hold_the_results(study: Study, tmp_path: Path) -> None:
     names = {path.name for path in write_tables(study, tmp_path / "results")}
     assert {"compare.md", "ablate.md", "converge.md", "published.md", "compare.csv", "versus.csv"} <= names
     text = (tmp_path / "results" / "compare.md").read_text()
     assert "| PDDM+Quadruplet | euclidean | 30.0 ± 12.4 |" in text
     assert "compared with Triplet, batch-hard, the best baseline" in text
     assert "| Pretrained features | euclidean | 10.0 |" in text, "one value has no interval"
-    told = (tmp_path / "results" / "published.md").read_text()
-    assert "58.3" in told and "71.4" in told and "No published numbers available." in told
+    numbers = (tmp_path / "results" / "published.md").read_text()
+    assert "58.3" in numbers and "71.4" in numbers and "No published numbers available." in numbers
     assert pd.read_csv(tmp_path / "results" / "versus.csv")["baseline"].eq("triplet_hard").all()
 
 
-def test_published_numbers_stand_beside_an_empty_column(study: Study) -> None:
-    found = summary(table(study.path), "methods")
-    rows = published_table(found, "cars196").set_index("method")
+def test_published_numbers_come_with_an_empty_column_if_nothing_was_measured(study: Study) -> None:
+    means = summary(table(study.path), "methods")
+    rows = published_table(means, "cars196").set_index("method")
     assert rows.loc["PDDM+Quadruplet", "R@1 published"] == "57.4"
     assert (rows[[f"R@{k} here" for k in (1, 2, 4, 8)]] == "").all(axis=None)
 
 
-def test_text_of_numbers() -> None:
+def test_numbers_as_text() -> None:
     assert format_number(0.1234, 0.01, 100, 1) == "12.3 ± 1.0"
     assert format_number(math.nan) == "–" and format_number(0.5, digits=1) == "0.5"
     assert markdown(pd.DataFrame({"a|b": ["x|y"]})) == "| a\\|b |\n| --- |\n| x\\|y |"
 
 
-def test_a_study_without_cells_is_told(tmp_path: Path) -> None:
+def test_a_study_without_cells_has_no_tables(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no finished cell yet"):
         write_tables(Study.create("s", str(tmp_path)), tmp_path)
 

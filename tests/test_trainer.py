@@ -129,9 +129,9 @@ def test_a_rivals_loss_trains_a_run_that_resumes_with_its_proxies(config, monkey
         assert torch.equal(resumed.model_state()[name], value), name
 
 
-def test_a_stop_on_request_keeps_the_run_to_go_on_with(config, monkeypatch):
-    asked = iter([False] * config.views + [True])  # asked after each view of the features, and after each step
-    monkeypatch.setattr(Run, "stop_requested", lambda self: next(asked, False))
+def test_a_run_that_was_stopped_on_request_resumes(config, monkeypatch):
+    requests = iter([False] * config.views + [True])  # checked after each view of the features, and after each step
+    monkeypatch.setattr(Run, "stop_requested", lambda self: next(requests, False))
     run = train(config, progress=False)
     assert run.status == "stopped" and run.info["step"] == 1 and run.info["metrics"] == {}
     assert resume(run.path, progress=False).status == "finished"
@@ -139,7 +139,7 @@ def test_a_stop_on_request_keeps_the_run_to_go_on_with(config, monkeypatch):
         resume(run.path)
 
 
-def test_a_stop_while_features_are_computed_keeps_what_is_done(config, monkeypatch):
+def test_a_stop_keeps_the_features_computed_so_far(config, monkeypatch):
     config = dataclasses.replace(config, resize=33, views=1)  # these features nobody has yet
     features = Path(config.runs_root, ".features").resolve()
     before, calls = set(features.iterdir()), iter(range(10**6))
@@ -152,7 +152,7 @@ def test_a_stop_while_features_are_computed_keeps_what_is_done(config, monkeypat
     assert resume(run.path, progress=False).status == "finished"
 
 
-def test_a_stop_while_measuring_is_gone_on_with(config, monkeypatch):
+def test_a_run_that_was_stopped_while_measuring_resumes(config, monkeypatch):
     monkeypatch.setattr(Run, "stop_requested", lambda self: self.info["phase"] == "gallery")
     run = train(config, progress=False)
     assert run.status == "stopped" and run.protocols() == []
@@ -211,11 +211,11 @@ def test_without_a_refit_the_best_step_of_the_selection_is_kept(config):
 )
 def test_learning_rate_schedules(schedule, expected):
     config = TrainConfig(steps=102, warmup_steps=2, schedule=schedule)
-    found = [learning_rate_factor(config, step) for step in (1, 2, 52, 102)]
-    assert found == pytest.approx(expected, abs=1e-9)
+    factors = [learning_rate_factor(config, step) for step in (1, 2, 52, 102)]
+    assert factors == pytest.approx(expected, abs=1e-9)
 
 
-def test_devices_and_precision_resolve_or_say_why_not(monkeypatch):
+def test_devices_and_precision_resolve_or_are_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device(TrainConfig(freeze_trunk=False)) == (torch.device("cpu"), "32")
     with pytest.raises(ConfigError, match="there is none"):

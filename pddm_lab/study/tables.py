@@ -75,17 +75,15 @@ def metrics_table(means: pd.DataFrame, part: str, dataset: str, protocol: str, m
     `metrics` are keys of `MEASURES`. All values are text, as in the other tables here.
     """
     values = _values(means[(means["dataset"] == dataset) & (means["protocol"] == protocol)])
-    missing = (math.nan, math.nan)
-    rows = [
-        [
-            title,
-            name,
-            *(format_number(*values.get((method, name, key), missing), *MEASURES[key][1:]) for key in metrics),
-        ]
-        for method, title in method_titles(part).items()
-        for name in SIMILARITIES
-        if (method, name, "map@r") in values
-    ]
+    rows = []
+    for method, title in method_titles(part).items():
+        for name in SIMILARITIES:
+            if (method, name, "map@r") in values:
+                cells = (values.get((method, name, metric), (math.nan, math.nan)) for metric in metrics)
+                scales = (MEASURES[metric][1:] for metric in metrics)
+                rows.append(
+                    [title, name, *(format_number(*cell, *how) for cell, how in zip(cells, scales, strict=True))]
+                )
     return pd.DataFrame(rows, columns=["method", "ranked by", *(MEASURES[metric][0] for metric in metrics)])
 
 
@@ -130,10 +128,8 @@ def published_table(means: pd.DataFrame, dataset: str) -> pd.DataFrame:
     values = _values(means[(means["dataset"] == dataset) & (means["protocol"] == "unseen")])
     rows = []
     for row in published_rows(dataset):
-        key = NEAREST[row.method]
-        here = [
-            format_number(*values[*key, f"recall@{k}"], 100, 1) if (*key, "map@r") in values else "" for k in RECALLS
-        ]
+        keys = [(*NEAREST[row.method], f"recall@{k}") for k in RECALLS]
+        here = [format_number(*values[key], 100, 1) if key in values else "" for key in keys]
         rows.append([row.method, *map("{:.1f}".format, row.recalls), "two" if row.confirmed else "one", *here])
     rows += [[name, f"{value:.1f}", *[""] * (2 * len(RECALLS))] for name, value in STRONGER.get(dataset, ())]
     columns = ["method", *(f"R@{k} published" for k in RECALLS), "sources", *(f"R@{k} here" for k in RECALLS)]
@@ -162,13 +158,10 @@ def convergence_table(reached: pd.DataFrame, dataset: str) -> pd.DataFrame:
     titles = method_titles("methods")
     columns = {"best": (100, 1), "share_step": (1, 0), "share_seconds": (1, 1), "target_step": (1, 0),
                "target_seconds": (1, 1)}  # fmt: skip
-    rows = [
-        [
-            titles.get(row.method, row.method),
-            *(format_number(getattr(row, name), math.nan, *how) for name, how in columns.items()),
-        ]
-        for row in reached[reached["dataset"] == dataset].itertuples()
-    ]
+    rows = []
+    for row in reached[reached["dataset"] == dataset].itertuples():
+        cells = (format_number(getattr(row, name), math.nan, *how) for name, how in columns.items())
+        rows.append([titles.get(row.method, row.method), *cells])
     head = ["method", "best MAP@R", "steps to 99 % of it", "s", "steps to the target", "s to the target"]
     return pd.DataFrame(rows, columns=head)
 

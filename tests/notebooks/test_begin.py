@@ -1,4 +1,4 @@
-"""What notebooks begin with: parameters that exist, and a run to open."""
+"""The first lines of a notebook: they check the parameters and open a run."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def renderer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plotly.io.renderers, "default", plotly.io.renderers.default)
 
 
-def test_an_unknown_parameter_is_an_error_until_the_notebook_has_begun() -> None:
+def test_an_unknown_parameter_is_an_error_in_a_fresh_kernel() -> None:
     namespace = {"In": [], "_": "", "os": os, "seed": 1, "sede": 2}
     with pytest.raises(ConfigError, match=r"Unknown parameter 'sede'. Did you mean 'seed'\? Known: seed, steps."):
         begin(namespace, "seed", "steps")
     del namespace["sede"]
     begin(namespace, "seed", "steps")
     assert plotly.io.renderers.default == "plotly_mimetype"
-    namespace["found"] = 3  # of a later cell, when the first is run again
+    namespace["results"] = 3  # from a later cell, when the first is run again
     begin(namespace, "seed", "steps")
 
 
