@@ -201,6 +201,12 @@ class TrainConfig:
             raise ConfigError(f"--resize expects --image-size ({self.image_size}) or more, got {self.resize}.")
         self.options_of_loss()
 
+    @property
+    def trained_by(self) -> str:
+        """Title of what trains the embedding: a rival's loss, or the similarity that PDDM's losses train."""
+        loss = LOSSES[self.loss]
+        return loss.title if loss.is_rival else SIMILARITIES[self.similarity].title
+
     def options_of_loss(self) -> dict[str, float]:
         """The options of the loss: its defaults, with those that `loss_options` names replaced.
 

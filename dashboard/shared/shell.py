@@ -62,7 +62,7 @@ def _facts(run: Run) -> None:
     facts = {
         "Data": str(data["name"]),
         "Items": f"{data['items']:,} in {data['classes']:,} classes" + (f", {skipped} skipped" if skipped else ""),
-        "Training": f"{run.config.preset}, {SIMILARITIES[run.config.similarity].title}, d = {run.config.dim}",
+        "Training": f"{run.config.preset}, {run.config.trained_by}, d = {run.config.dim}",
         "Trunk": run.config.trunk,
         "Time": f"{duration(seconds_spent(run))} on {run.info.get('device', 'an unknown device')}",
     }

@@ -53,6 +53,11 @@ def test_a_scale_holds_all_values_in_round_steps(ends: tuple[float, float]) -> N
     assert round(scale.low, scale.decimals) == scale.low
 
 
+def test_a_run_is_named_after_its_similarity_or_its_rival_loss() -> None:
+    assert TrainConfig(similarity="mahalanobis").trained_by == "Mahalanobis"
+    assert TrainConfig(loss="arcface").trained_by == "ArcFace"
+
+
 def test_settings_that_differ_from_the_preset_leave_out_where_a_run_lies() -> None:
     config = TrainConfig.from_parameters({"preset": "quick", "steps": 7, "runs_root": "/somewhere", "run_name": "a"})
     changed = tables.changed_from_preset(config)

@@ -8,7 +8,6 @@ from typing import Any, get_args, get_type_hints
 import pandas as pd
 
 from pddm_lab.config import LOSSES, PRESETS, TrainConfig
-from pddm_lab.figures import style_of
 from pddm_lab.runs.compare import WHERE
 from pddm_lab.runs.run import PROTOCOLS, Run
 from pddm_lab.similarities import SIMILARITIES
@@ -22,7 +21,7 @@ def overview(runs: Sequence[Run]) -> pd.DataFrame:
             "run": run.name,
             "status": [run.status],
             "data": run.info["dataset"]["name"],
-            "training": f"{run.config.preset}, {style_of(run.config.similarity).title}",
+            "training": f"{run.config.preset}, {run.config.trained_by}",
         }
         for protocol in PROTOCOLS:
             for letter, similarity in (("D", "euclidean"), ("S", run.config.similarity)):

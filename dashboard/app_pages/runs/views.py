@@ -69,7 +69,7 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
             "Status", options=list(shell.STATUS_ICONS), color=colours, width=96
         ),
         "data": text("Data", width=76),
-        "training": text("Training", width=112, help="The preset, and the similarity S that was trained."),
+        "training": text("Training", width=112, help="The preset, and the loss or the similarity S that was trained."),
         "seed": number("Seed", format="%d", width=56),
         "seconds": number("Time, s", format="%d", width=64),
         "notes": text("Notes", width="medium"),
