@@ -1,4 +1,4 @@
-"""A run that is made in two seconds, and notebooks executed as papermill's users do."""
+"""A run that trains in two seconds, and a way to execute notebooks with papermill."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def small_run(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
 
 @pytest.fixture
 def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Executes a notebook with parameters, in a folder that is not the repository; gives the executed notebook."""
+    """A function that executes a notebook with parameters in a folder outside the repository and returns the result."""
     import papermill
 
     def executed(name: str, **parameters: Any) -> Any:

@@ -34,14 +34,14 @@ def test_an_unknown_parameter_is_an_error_in_a_fresh_kernel() -> None:
     begin(namespace, "seed", "steps")
 
 
-def test_an_error_that_says_what_to_do_comes_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_of_the_lab_is_shown_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     shell = InteractiveShell()
     shell.run_cell("from pddm_lab.errors import RunError\nraise RunError('Train one.')")
     assert capsys.readouterr().out.strip() == "RunError: Train one."
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
-def test_a_notebook_knows_its_own_parameters(path: Path) -> None:
+def test_a_notebook_declares_all_its_parameters(path: Path) -> None:
     body = path.read_text(encoding="utf-8")
     begins = [node for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Call) and _named(node) == "begin"]
     if not begins:
@@ -71,7 +71,7 @@ def test_a_notebook_opened_in_its_folder_moves_to_the_repository(
     assert Path.cwd() == tmp_path
 
 
-def test_a_run_by_name_by_path_or_the_newest(small_run: Run, tmp_path: Path) -> None:
+def test_a_run_is_opened_by_name_by_path_or_as_the_newest(small_run: Run, tmp_path: Path) -> None:
     root = str(small_run.path.parent)
     for name in ("small", str(small_run.path), ""):
         assert run_named(name, root).path == small_run.path
