@@ -1,6 +1,6 @@
-# make demo: from a fresh clone to a trained run in a browser.    make test: everything that is checked.
+# make demo: from a fresh clone to a trained run in the browser.    make test: all checks.
 PYTHONS ?= python3.11 python3.12 python3.13 python3
-# One command installs both, so that pip picks a pair that fits. Another build: make demo TORCH="torch torchvision --index-url URL"
+# One command installs both, so that pip picks a matching pair. For another build: make demo TORCH="torch torchvision --index-url URL"
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 EXTRAS ?= dev
 PORT ?= 8501
@@ -18,9 +18,9 @@ help:
 	@echo 'make demo             install, fetch the demo data, train a first run, open it at http://localhost:$(PORT)'
 	@echo 'make demo SERVE=0     the same without the dashboard'
 	@echo 'make test             ruff, mypy and pytest'
-	@echo 'make format           put the code in ruff'"'"'s format and the notebooks in step'
-	@echo 'make screenshot       take the picture in README.md again, from the demo run'
-	@echo 'make clean            remove $(VENV) and the tools'"'"' caches; data and runs stay'
+	@echo 'make format           format the code with ruff and sync the notebooks'
+	@echo 'make screenshot       retake the screenshot in README.md from the demo run'
+	@echo 'make clean            remove $(VENV) and all caches; data and runs are kept'
 
 install: $(INSTALLED)
 
@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml
 	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
-	  echo 'Python 3.11 or newer is needed; none of $(PYTHONS) is that. Install it, or name it: make demo PYTHONS=/path/to/python' >&2; exit 1; \
+	  echo 'Python 3.11 or newer is needed, but none of $(PYTHONS) is. Install it, or give its path: make demo PYTHONS=/path/to/python' >&2; exit 1; \
 	fi; \
 	$(BIN)/python -c 'import pip' 2>/dev/null || { echo "Making $(VENV) with $$python"; $$python -m venv --clear $(VENV); }
 	$(BIN)/python -m pip install $(TORCH)

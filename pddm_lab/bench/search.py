@@ -117,14 +117,9 @@ def _new(features: _Features, labels: Int[np.ndarray, " items"], first: int, see
 def _write(folder: Path, features: _Features, items: int) -> Path:
     # Start empty and add items, because writing a gallery of a million items at once would draw a million pictures.
     empty = pd.DataFrame({"id": pd.Series(dtype="str"), "label": 0, "class_name": "", "role": ""})
-    gallery = Gallery.write(
-        folder / "unseen",
-        "unseen",
-        np.empty((0, DIM)),
-        empty.astype({"label": np.int64}),
-        lambda _: Image.new("L", (1, 1)),
-        {},
-    )
+    empty = empty.astype({"label": np.int64})
+    blank = Image.new("L", (1, 1))
+    gallery = Gallery.write(folder / "unseen", "unseen", np.empty((0, DIM)), empty, lambda _: blank, {})
     labels = np.arange(items) // ITEMS_OF_A_CLASS
     for start in range(0, items, _PART):
         gallery = add(gallery, _new(features, labels[start : start + _PART], start, start + 10))

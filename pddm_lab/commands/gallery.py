@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 gallery = tyro.extras.SubcommandApp()
 _Protocol = Annotated[str, arg(help="Which gallery of the run: unseen or known.")]
 _Folder = Positional[Annotated[str, arg(metavar="FOLDER")]]
-_Ids = Positional[Annotated[tuple[str, ...], arg(metavar="ID")]]
+_Ids = Positional[Annotated[tuple[str, ...], arg(metavar="ID [ID ...]")]]
 _NAMED = 3
 """Skipped pictures that a message names."""
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pddm_lab.progress import Progress
 
 RunName = Positional[Annotated[str, arg(metavar="RUN", help="Name of the run, or path to its folder.")]]
-AnyRun = Positional[Annotated[str, arg(metavar="RUN")]]
+AnyRun = Positional[Annotated[str, arg(metavar="[RUN]")]]
 """A run that may be left out; the command says which it takes then."""
 RunsRoot = Annotated[str, arg(help="Folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.")]
 DataRoot = Annotated[str, arg(help="Folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data.")]
