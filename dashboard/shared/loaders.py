@@ -166,7 +166,7 @@ def pictures(run: Run, ids: Iterable[str]) -> dict[str, bytes | None]:
 
 
 def picture(run: Run, item: str, side: int = LARGE_SIDE) -> bytes | None:
-    """An item's picture from its data set, large unless told otherwise; None if the file isn't on this machine."""
+    """An item's picture from its data set, large by default; None if the file isn't on this machine."""
     file = file_of(run, item)
     return _scaled(file, side) if file else None
 

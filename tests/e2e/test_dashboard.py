@@ -60,13 +60,13 @@ def test_the_config_beside_the_script_takes_effect(digits_run, tmp_path: Path) -
         "names = ('server.address', 'browser.gatherUsageStats', 'client.toolbarMode')\n"
         "print(json.dumps({name: config.get_option(name) for name in names}))"
     )
-    said = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code, str(shipped("dashboard/app.py"))],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert json.loads(said.stdout.splitlines()[-1]) == {
+    assert json.loads(result.stdout.splitlines()[-1]) == {
         "server.address": "127.0.0.1", "browser.gatherUsageStats": False, "client.toolbarMode": "minimal",
     }  # fmt: skip
