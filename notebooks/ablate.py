@@ -23,7 +23,7 @@
 # %% tags=["parameters"]
 # fmt: off
 study = ""  # str, Name of a study to show, such as main; empty: run a small one with the settings below.
-datasets = ["digits"]  # list, Data sets: emoji, grocery, digits, cub200, cars196, products, or folder:PATH.
+datasets = ["digits"]  # list, Data sets: names that pddm-lab data list shows, or folder:PATH.
 variants = ["default", "e_m_only", "e_e_only", "no_position"]  # list, Names of variants; empty: all.
 seeds = 2  # int, Final trainings per method on all training classes, each measured once.
 steps = 100  # int, Most training steps per configuration; the number of steps is chosen up to this limit.

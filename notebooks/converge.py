@@ -21,7 +21,7 @@
 # %% tags=["parameters"]
 # fmt: off
 study = ""  # str, Name of a study to show, such as main; empty: run a small one with the settings below.
-datasets = ["digits"]  # list, Data sets: emoji, grocery, digits, cub200, cars196, products, or folder:PATH.
+datasets = ["digits"]  # list, Data sets: names that pddm-lab data list shows, or folder:PATH.
 methods = ["pddm", "mahalanobis", "triplet_hard", "multi_similarity", "proxy_anchor", "pretrained"]  # list, Names of methods; empty: all.
 configurations = 1  # int, Configurations that each method may try, at most 6.
 seeds = 1  # int, Final trainings per method on all training classes, each measured once.

@@ -22,7 +22,7 @@
 
 # %% tags=["parameters"]
 # fmt: off
-dataset = "digits"  # str, emoji, grocery, cub200, cars196, products, digits, or folder:PATH for your own PATH/<class>/<image>.
+dataset = "digits"  # str, Name of a data set, as pddm-lab data list shows it, or folder:PATH for your own PATH/<class>/<image>.
 data_root = ""  # str, Folder with the data sets; empty: $PDDM_LAB_DATA, or ./data.
 runs_root = ""  # str, Folder with the runs and the cached trunk features; empty: $PDDM_LAB_RUNS, or ./runs.
 image_size = 0  # int, Side of the images that the trunk sees, in pixels; 0: 32 for digits, 128 otherwise.

@@ -37,7 +37,7 @@
 # %% tags=["parameters"]
 # fmt: off
 preset = "quick"  # str, The preset that these choices start from.
-dataset = "emoji"  # str, emoji, grocery, cub200, cars196, products, digits, or folder:PATH for any root/<class>/<image>.
+dataset = "emoji"  # str, Name of a data set, as pddm-lab data list shows it, or folder:PATH for any PATH/<class>/<image>.
 data_root = None  # str, Folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data.
 runs_root = None  # str, Folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
 run_name = None  # str, Folder name of the run; empty: dataset, preset and time.

@@ -26,7 +26,7 @@
 
 # %% tags=["parameters"]
 # fmt: off
-source = "emoji"  # str, Data set to train on: emoji, grocery, cub200, cars196, products, digits, folder:PATH or imagenet:zero-shot.
+source = "emoji"  # str, Data set to train on: a name that pddm-lab data list shows, folder:PATH or imagenet:zero-shot.
 target = "grocery"  # str, Data set to use the model on; grocery also has coarse classes and iconic pictures.
 data_root = ""  # str, Folder with the data sets; empty: $PDDM_LAB_DATA, or ./data.
 runs_root = ""  # str, Folder with the runs and the cached trunk features; empty: $PDDM_LAB_RUNS, or ./runs.

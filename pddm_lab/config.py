@@ -74,7 +74,7 @@ class TrainConfig:
     """The preset that these choices start from."""
 
     dataset: str = "emoji"
-    """emoji, grocery, cub200, cars196, products, digits, or folder:PATH for any root/<class>/<image>."""
+    """Name of a data set, as pddm-lab data list shows it, or folder:PATH for any PATH/<class>/<image>."""
     data_root: str = ""
     """Folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data."""
     runs_root: str = ""

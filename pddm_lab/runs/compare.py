@@ -56,7 +56,7 @@ def list_runs(root: str | Path = "") -> list[Run | BrokenRun]:
 
 
 def find_run(name: str, root: str | Path = "") -> Run:
-    """The run of a name under a root (empty: the default one), or in the folder that `name` is the path of.
+    """The run with this name in a root folder (empty: the default one), or in the folder `name`.
 
     Raises:
         RunError: it is missing, damaged or not written by this lab.
