@@ -60,28 +60,18 @@ class PropertyCheck:
 
 PROPERTIES: dict[str, tuple[str, str]] = {
     "symmetric": ("Symmetry", "S(a,b) = S(b,a). Measured: the largest difference, as a share of the spread of S."),
-    "self": (
-        "Identity: one value",
-        "S(i,i) is the same for all items, as D(i,i) = 0 is. Measured: its range, in spreads of S.",
-    ),
-    "closest": (
-        "Identity: closest to itself",
-        "No other item is more similar to i than i itself. Measured: the share of items that have one.",
-    ),
-    "triangle": (
-        "Triangle inequality",
-        "d(i,k) ≤ d(i,j) + d(j,k). Measured: the share of random triples that violate it.",
-    ),
-    "chains": (
-        "Triangle inequality in chains",
-        "The same, where i~j and j~k are accepted at 1 % FPR. Measured: the share of such chains that violate it.",
-    ),
-    "transitive": (
-        "Transitivity",
+    "self": ("Identity: one value",
+        "S(i,i) is the same for all items, as D(i,i) = 0 is. Measured: its range, in spreads of S."),
+    "closest": ("Identity: closest to itself",
+        "No other item is more similar to i than i itself. Measured: the share of items that have one."),
+    "triangle": ("Triangle inequality",
+        "d(i,k) ≤ d(i,j) + d(j,k). Measured: the share of random triples that violate it."),
+    "chains": ("Triangle inequality in chains",
+        "The same, where i~j and j~k are accepted at 1 % FPR. Measured: the share of such chains that violate it."),
+    "transitive": ("Transitivity",
         "Where i~j and j~k are accepted at 1 % FPR, i~k is too. Measured: the share of such chains whose ends are not "
-        "accepted. A metric may fail here too, but its ends are within twice the threshold.",
-    ),
-}
+        "accepted. A metric may fail here too, but its ends are within twice the threshold."),
+}  # fmt: skip
 """What is checked of every similarity: a title, and how it is measured."""
 
 
