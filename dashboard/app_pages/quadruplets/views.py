@@ -48,8 +48,8 @@ def show_cards(run: Run, mined: Mined, choice: Choice) -> None:
         if item:
             name = item if len(item) <= 40 else f"…{item[-39:]}"
             st.button(
-                f"Only with {shell.plain(name)} as i or j", icon=":material/close:", on_click=forget_item,
-                key="forget_item", help="Show the quadruplets of all pictures again.",
+                f"Only with {shell.plain(name)} as i or j", icon=":material/close:", on_click=shell.put_in_url,
+                kwargs={"item": ""}, key="forget_item", help="Show the quadruplets of all pictures again.",
             )  # fmt: skip
         choice = replace(choice, only=only, item=item)
         rows = choice.rows(mined)
@@ -83,11 +83,9 @@ def mined_by(run: Run) -> str:
 def agreement(run: Run, mined: Mined, rows: np.ndarray) -> str:
     """How often Euclidean mining chooses the same items, in words; empty where it isn't known."""
     same = hardness.agreement(mined, rows) if has_alternatives(run, mined) else {}
-    return (
-        f" · Euclidean mining chooses the same j in {100 * same['j']:.0f} %, k in {100 * same['k']:.0f} %"
-        if same
-        else ""
-    )
+    if not same:
+        return ""
+    return f" · Euclidean mining chooses the same j in {100 * same['j']:.0f} %, k in {100 * same['k']:.0f} %"
 
 
 def paged(count: int, per_page: int, key: str, about: Any) -> int:
@@ -125,20 +123,7 @@ def distinct(ids: Iterable[Any]) -> tuple[str, ...]:
 
 def show_item(item: str) -> None:
     """Show the quadruplets of one picture as cards."""
-    show_as_cards()
-    st.query_params["item"] = item
-
-
-def forget_item() -> None:
-    """Show the quadruplets of all pictures again."""
-    st.query_params.pop("item", None)
-
-
-def show_as_cards(**chosen: list[str]) -> None:
-    """Switch to the cards, with these filters."""
-    st.query_params.pop("view", None)
-    for name, value in chosen.items():
-        st.query_params[name] = value
+    shell.put_in_url(view="", item=item)
 
 
 def legend(run: Run, mined: Mined) -> None:
@@ -231,7 +216,7 @@ def show_confusion(run: Run, mined: Mined, choice: Choice) -> None:
         st.markdown(f"{names}: {len(both):,} quadruplets, the most violated first", width="stretch")
         st.button(
             "Show all as cards", icon=":material/view_module:", key="pair_cards", disabled=not len(both),
-            on_click=show_as_cards, kwargs={"own": list(chosen), "others": list(chosen)},
+            on_click=shell.put_in_url, kwargs={"view": "", "own": list(chosen), "others": list(chosen)},
         )  # fmt: skip
     quadruplet_cards(run, mined, both[:6], "pair_quadruplets", reveal=json.dumps(chosen))
     legend(run, mined)
@@ -285,7 +270,10 @@ def show_suspects(run: Run, mined: Mined, choice: Choice) -> None:
         st.markdown(
             f"**{shell.plain(item)}**: {len(own):,} quadruplets as i or j, the most violated first", width="stretch"
         )
-        st.button("Show all as cards", icon=":material/view_module:", key="item_cards", on_click=show_as_cards)
+        st.button(
+            "Show all as cards", icon=":material/view_module:", key="item_cards", on_click=shell.put_in_url,
+            kwargs={"view": ""},
+        )  # fmt: skip
     quadruplet_cards(run, mined, own[:6], "item_quadruplets", reveal=item)
     legend(run, mined)
 
