@@ -95,7 +95,7 @@ class SmallTraining:
         return Mined.of(coded_table(self._mined))
 
     def metrics(self, similarity: str) -> dict[str, float]:
-        """How well it retrieves new images of the known classes; of the unseen ones where there are no others."""
+        """Retrieval metrics on new images of the known classes, or of the unseen ones if there are no others."""
         protocol = self.dataset.known or self.dataset.unseen
         assert protocol is not None
         labels = self.dataset.labels
@@ -106,9 +106,9 @@ class SmallTraining:
 
 
 def pictures(dataset: Dataset, ids: Iterable[str]) -> dict[str, bytes]:
-    """PNG bytes of items by id, small; one of a few pixels is enlarged so that its pixels stay sharp."""
+    """Small PNG pictures of items by id; tiny ones are enlarged with sharp pixels."""
     number_of = {item: number for number, item in enumerate(dataset.ids)}
-    found = {}
+    images = {}
     for item in set(ids):
         image = dataset.load(number_of[item])
         image.thumbnail((PICTURE, PICTURE))
@@ -117,12 +117,12 @@ def pictures(dataset: Dataset, ids: Iterable[str]) -> dict[str, bytes]:
             image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
         buffer = BytesIO()
         image.save(buffer, "PNG")
-        found[item] = buffer.getvalue()
-    return found
+        images[item] = buffer.getvalue()
+    return images
 
 
 def ids_in(quadruplets: pd.DataFrame) -> set[str]:
-    """Ids of all items in some quadruplets, those of Euclidean mining among them."""
+    """Ids of all items in some quadruplets, including those mined by Euclidean distance."""
     ends = [end for end in (*"ijkl", "e_i", "e_j", "e_k", "e_l") if end in quadruplets]
     return set(quadruplets[ends].stack().dropna())
 
@@ -130,28 +130,28 @@ def ids_in(quadruplets: pd.DataFrame) -> set[str]:
 def with_wrong_labels(
     labels: Int[np.ndarray, " items"], items: Int[np.ndarray, " some"], share: float, seed: int = 0
 ) -> tuple[Int[np.ndarray, " items"], Bool[np.ndarray, " items"]]:
-    """Labels of which some are wrong: a share of the items is put into another class of theirs, at random.
+    """Labels with a share of wrong ones: some items are moved at random into another of the items' classes.
 
     Args:
         labels: of all items.
-        items: those that may be relabelled, of two classes or more.
-        share: of these, 0 to 1.
-        seed: of which, and of what they are called.
+        items: that may be relabelled; of at least two classes.
+        share: of them that get a wrong label, 0 to 1.
+        seed: of the choice of items and labels.
 
     Returns:
-        The labels, and which of them are wrong.
+        The labels, and a mask of the wrong ones.
     """
     random, wrong = np.random.default_rng(seed), np.zeros(len(labels), dtype=bool)
     wrong[random.choice(items, round(share * len(items)), replace=False)] = True
     classes = np.unique(labels[items])
-    away = random.integers(1, len(classes), wrong.sum())  # places further on among the classes: never the own one
+    away = random.integers(1, len(classes), wrong.sum())  # never 0: another class
     labels = labels.copy()
     labels[wrong] = classes[(np.searchsorted(classes, labels[wrong]) + away) % len(classes)]
     return labels, wrong
 
 
 def share_with(mined: Mined, items: Iterable[str], hardest: float = 1.0) -> float:
-    """The share of quadruplets that hold one of some items; of the most violated ones where `hardest` is below 1."""
+    """Share of quadruplets that contain one of some items; `hardest` < 1 counts only that share of the most violated."""
     rows = mined.ordered(np.arange(len(mined)), "violation")[: max(1, round(hardest * len(mined)))]
     among = np.isin(mined.items, list(items))
     return float(np.any([among[mined.ends[end][rows]] for end in "ijkl"], axis=0).mean())

@@ -198,10 +198,10 @@ class RunTraining:
         if self.writes:
             features, labels = self.embed(model, validation), self.dataset.labels[validation]
             for name in dict.fromkeys((self.config.selection, "euclidean", self.config.similarity)):
-                found = evaluate(model.similarity(name), features, features, labels, labels, True)
-                self.run.log_metrics(step, phase, "validation", name, found.metrics)
+                result = evaluate(model.similarity(name), features, features, labels, labels, True)
+                self.run.log_metrics(step, phase, "validation", name, result.metrics)
                 if name == self.config.selection:
-                    value, error = found.metrics["map@r"], found.map_at_r_error if found.queries > 1 else 0.0
+                    value, error = result.metrics["map@r"], result.map_at_r_error if result.queries > 1 else 0.0
         return self.fabric.broadcast((value, error))
 
     def _save_checkpoint(self, phase: str, best: dict[str, Any], loop: Loop) -> None:
