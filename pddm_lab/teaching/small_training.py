@@ -151,7 +151,7 @@ def with_wrong_labels(
 
 
 def share_with(mined: Mined, items: Iterable[str], hardest: float = 1.0) -> float:
-    """Share of quadruplets that contain one of some items; `hardest` < 1 counts only that share of the most violated."""
+    """Share of quadruplets that contain one of some items; `hardest` < 1 counts only the most violated ones."""
     rows = mined.ordered(np.arange(len(mined)), "violation")[: max(1, round(hardest * len(mined)))]
     among = np.isin(mined.items, list(items))
     return float(np.any([among[mined.ends[end][rows]] for end in "ijkl"], axis=0).mean())
