@@ -44,19 +44,9 @@ import torch
 from IPython.display import Markdown, display
 
 from pddm_lab import cards
-from pddm_lab.applications import tables
+from pddm_lab.applications import few_shot, tables
 from pddm_lab.applications.class_scaling import CLASSES, class_costs, embedding_seconds
 from pddm_lab.applications.feature_spaces import gallery_spaces
-from pddm_lab.applications.few_shot import (
-    METHODS,
-    Episodes,
-    by_mean,
-    by_score,
-    classifier,
-    keep,
-    recognise_run,
-    summary,
-)
 from pddm_lab.figures import PROTOCOL_TITLES, applications
 from pddm_lab.metrics.class_margins import MARGINS, class_margins
 from pddm_lab.runs.model import load_model
@@ -83,7 +73,7 @@ if len(spaces) == 1:
 # pictures to recognise. Here are five classes with up to five shots, one row per class.
 
 # %%
-drawn = Episodes(labels, gallery.rows("gallery"), gallery.rows("query"), shots=shots, ways=5, seed=seed)
+drawn = few_shot.Episodes(labels, gallery.rows("gallery"), gallery.rows("query"), shots=shots, ways=5, seed=seed)
 example = drawn.episode(0)
 
 
@@ -115,11 +105,11 @@ tests = pd.Series(example.query, index=labels[example.query]).groupby(level=0).f
 tests = tests.sample(min(3, len(tests)), random_state=seed).to_numpy(copy=True)
 queries = own.features[torch.from_numpy(tests)]
 predicted = {
-    METHODS[method]: classifier(method).fit(points.numpy(), known).predict(queries.numpy())
+    few_shot.METHODS[method]: few_shot.classifier(method).fit(points.numpy(), known).predict(queries.numpy())
     for method in ("knn", "svm", "bayes")
 }
-predicted[METHODS["mean"]] = by_mean(queries, points, known)
-predicted[METHODS["pddm"]] = by_score(own.similarities["pddm"], queries, points, known)
+predicted[few_shot.METHODS["mean"]] = few_shot.by_mean(queries, points, known)
+predicted[few_shot.METHODS["pddm"]] = few_shot.by_score(own.similarities["pddm"], queries, points, known)
 show(tests)
 pd.DataFrame(
     {name: [names[int(label)] for label in classes] for name, classes in predicted.items()},
@@ -136,10 +126,10 @@ pd.DataFrame(
 # A number of shots is left out if most classes have too few pictures for it. All numbers of shots use the same classes.
 
 # %%
-table = recognise_run(opened, episodes, shots=shots, ways=ways, seed=seed)
-means = summary(table)
+table = few_shot.recognise_run(opened, episodes, shots=shots, ways=ways, seed=seed)
+means = few_shot.summary(table)
 for name in opened.protocols():
-    display(applications.few_shot(means, name, METHODS, title=PROTOCOL_TITLES[name]))
+    display(applications.few_shot(means, name, few_shot.METHODS, title=PROTOCOL_TITLES[name]))
 
 # %%
 for name in opened.protocols():
@@ -149,14 +139,14 @@ for name in opened.protocols():
     display(
         Markdown(f"**{PROTOCOL_TITLES[name]}**: accuracy in %, {ways_used} classes per episode, {episodes} episodes")
     )
-    wide = part.assign(text=text, method=part["method"].map(METHODS))
+    wide = part.assign(text=text, method=part["method"].map(few_shot.METHODS))
     display(wide.pivot(index=["space", "method"], columns="shots", values="text").fillna(""))
 
 # %%
 if study:
     settings = {"shots": list(shots), "ways": ways, "episodes": episodes, "seed": seed}
     kept = Study.create(study, runs_root)
-    keep(kept, opened.config.dataset, table, opened.config.seed, settings)
+    few_shot.keep(kept, opened.config.dataset, table, opened.config.seed, settings)
     pages = tables.write(kept)
     display(Markdown(f"Saved in the study `{study}`; its tables are in `{pages[0].parent}`."))
 
@@ -174,8 +164,8 @@ if study:
 new = int(labels[example.support[0, 0]])
 is_new, is_new_query = known == new, labels[example.query] == new
 every = own.features[torch.from_numpy(example.query)]
-without = by_mean(every, points[torch.from_numpy(~is_new)], known[~is_new]) == labels[example.query]
-with_it = by_mean(every, points, known) == labels[example.query]
+without = few_shot.by_mean(every, points[torch.from_numpy(~is_new)], known[~is_new]) == labels[example.query]
+with_it = few_shot.by_mean(every, points, known) == labels[example.query]
 pd.DataFrame(
     {
         f"pictures of {names[new]}": [f"{100 * right[is_new_query].mean():.0f} %" for right in (without, with_it)],
