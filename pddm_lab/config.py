@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from annotated_types import Ge, Interval
 
 from pddm_lab.errors import ConfigError
 from pddm_lab.similarities import SIMILARITIES, SimilarityName
@@ -60,10 +60,10 @@ if TYPE_CHECKING:
 else:
     LossName = Literal[tuple(LOSSES)]
     _NameOrNone = Literal[("", *SIMILARITIES)]
-_Count = Annotated[int, Field(ge=1, le=LARGEST)]
-_CountOrNone = Annotated[int, Field(ge=0, le=LARGEST)]
-_NotNegative = Annotated[float, Field(ge=0)]
-_UpToHalf = Annotated[float, Field(ge=0, le=0.5)]
+_Count = Annotated[int, Interval(ge=1, le=LARGEST)]
+_CountOrNone = Annotated[int, Interval(ge=0, le=LARGEST)]
+_NotNegative = Annotated[float, Ge(0)]
+_UpToHalf = Annotated[float, Interval(ge=0, le=0.5)]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class TrainConfig:
     """Train on features of the pretrained trunk, which are computed once and cached on disk."""
     views: _Count = 4
     """With freeze_trunk, how many versions of each training image to train on: its centre and random crops."""
-    pool_power: Annotated[float, Field(gt=0, le=1)] = 0.5
+    pool_power: Annotated[float, Interval(gt=0, le=1)] = 0.5
     """Power of the trunk's pooled features before the head: 0.5 takes signed square roots, 1 leaves them."""
     dim: _Count = 128
     """Embedding dimensions (d)."""
@@ -111,7 +111,7 @@ class TrainConfig:
     """The similarity that PDDM's losses train. With another loss, it mines the quadruplets that are shown."""
     unit_hidden: _CountOrNone = 0
     """Width of the PDDM unit's layers; 0: the same as dim, as in the paper."""
-    unit_dropout: Annotated[float, Field(ge=0, le=0.95)] = 0.0
+    unit_dropout: Annotated[float, Interval(ge=0, le=0.95)] = 0.0
     """Dropout after each layer of the PDDM unit; 0 to 1."""
     unit_normalize: bool = False
     """L2-normalise u and v before the PDDM unit's first layers (one text does; measured worse)."""
@@ -121,7 +121,7 @@ class TrainConfig:
     """Initial g of the score W_s c + b_s - g D, in which the unit corrects the distance; 0: no D, as in the paper."""
     unit_detached: bool = False
     """Train the unit on detached features: then E_e alone trains the embedding, and E_m the unit."""
-    familiarity: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    familiarity: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Cosine to the nearest training class at which unit and pretrained features share the correction of D; 0: off."""
 
     mining: Literal["anchor", "batch"] = "anchor"
@@ -143,9 +143,9 @@ class TrainConfig:
 
     steps: _Count = 500
     """Training steps (batches)."""
-    classes_per_batch: Annotated[int, Field(ge=2, le=LARGEST)] = 32
+    classes_per_batch: Annotated[int, Interval(ge=2, le=LARGEST)] = 32
     """Classes in a batch (P)."""
-    images_per_class: Annotated[int, Field(ge=2, le=LARGEST)] = 4
+    images_per_class: Annotated[int, Interval(ge=2, le=LARGEST)] = 4
     """Images of each class in a batch (K)."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """adamw, or sgd with momentum 0.9."""
@@ -161,7 +161,7 @@ class TrainConfig:
     """Steps in which the learning rate rises linearly from 0."""
     clip_norm: _NotNegative = 0.0
     """Largest L2 norm of the gradient; 0: no clipping."""
-    average: Annotated[float, Field(ge=0, le=0.9999)] = 0.99
+    average: Annotated[float, Interval(ge=0, le=0.9999)] = 0.99
     """Decay per step of the moving average of the weights, which is measured and saved; 0: the last weights."""
     eval_every: _Count = 50
     """Steps between measurements on the validation classes."""
@@ -182,7 +182,7 @@ class TrainConfig:
     """Processes, one device each; more than one trains with DDP (gloo on CPUs, nccl on GPUs)."""
     precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
     """auto: bf16 on a GPU that supports it, else fp16; on a CPU 32, or bf16 for a frozen trunk where that is faster."""
-    workers: Annotated[int, Field(ge=-1, le=LARGEST)] = -1
+    workers: Annotated[int, Interval(ge=-1, le=LARGEST)] = -1
     """Processes that load images; -1: one per core but one, at most 8."""
 
     def __post_init__(self) -> None:
@@ -253,14 +253,21 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
 
+def _preset(**choices: Any) -> TrainConfig:
+    """A preset, not validated here: that would load pydantic for every command. A test validates them."""
+    preset = object.__new__(TrainConfig)
+    preset.__dict__.update({field.name: field.default for field in dataclasses.fields(TrainConfig)} | choices)
+    return preset
+
+
 PRESETS: dict[str, TrainConfig] = {
-    "quick": TrainConfig(),
-    "lab": TrainConfig(preset="lab", unit_global=1.0, unit_detached=True, familiarity=0.55),
-    "finetune": TrainConfig(
+    "quick": _preset(),
+    "lab": _preset(preset="lab", unit_global=1.0, unit_detached=True, familiarity=0.55),
+    "finetune": _preset(
         preset="finetune", freeze_trunk=False, pool_power=1.0, resize=112, image_size=96, classes_per_batch=16,
         steps=400, lr=1e-3, schedule="cosine", warmup_steps=20, clip_norm=1.0, average=0.0,
     ),
-    "paper": TrainConfig(
+    "paper": _preset(
         preset="paper", trunk="googlenet", freeze_trunk=False, pool_power=1.0, resize=256, image_size=227,
         known_query_share=0.0, mining="batch", classes_per_batch=16, optimizer="sgd", lr=1e-2, average=0.0,
         steps=20_000, eval_every=1000,

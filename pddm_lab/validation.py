@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, get_type_hints
-
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pddm_lab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 def validated(choices: Any) -> dict[str, Any]:
     """The values of a dataclass's fields, checked against their types and the ranges beside them.
 
     Args:
-        choices: an instance; `Annotated[int, pydantic.Field(ge=1)]` as the type of a field states a range.
+        choices: an instance; `Annotated[int, annotated_types.Ge(1)]` as the type of a field states a range.
 
     Raises:
         ConfigError: a value of another type, out of range, or not finite; it names the field as a flag.
     """
+    from pydantic import ValidationError
+
     model = _model_of(type(choices))  # type: ignore[arg-type]
     try:
         return dict(model(**{field.name: getattr(choices, field.name) for field in dataclasses.fields(choices)}))
@@ -34,6 +37,8 @@ def flag(name: str) -> str:
 
 @functools.cache
 def _model_of(kind: type) -> type[BaseModel]:
+    from pydantic import ConfigDict, create_model
+
     hints = get_type_hints(kind, include_extras=True)
     fields: dict[str, Any] = {field.name: (hints[field.name], ...) for field in dataclasses.fields(kind)}
     return create_model(kind.__name__, __config__=ConfigDict(strict=True, allow_inf_nan=False), **fields)
@@ -57,7 +62,7 @@ def _message(model: type[BaseModel], error: dict[str, Any]) -> str:
 def _range(metadata: list[Any]) -> str:
     """The bounds of a field in words."""
     names = ("ge", "gt", "le", "lt")
-    bounds = {name: getattr(bound, name) for bound in metadata for name in names if hasattr(bound, name)}
+    bounds = {name: bound for one in metadata for name in names if (bound := getattr(one, name, None)) is not None}
     low = f"{bounds['ge']} or more" if "ge" in bounds else f"more than {bounds['gt']}"
     if "lt" in bounds:
         return f"{low}, but less than {bounds['lt']}"
