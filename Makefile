@@ -12,12 +12,13 @@ INSTALLED := $(VENV)/installed-$(EXTRAS)
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test format notebooks screenshot clean
+.PHONY: help install demo test faults format notebooks screenshot clean
 
 help:
 	@echo 'make demo             install, fetch the demo data, train a first run, open it at http://localhost:$(PORT)'
 	@echo 'make demo SERVE=0     the same without the dashboard'
 	@echo 'make test             ruff, mypy and pytest'
+	@echo 'make faults           break off every change of a run or gallery at every file operation'
 	@echo 'make format           format the code with ruff and sync the notebooks'
 	@echo 'make screenshot       retake the screenshot in README.md from the demo run'
 	@echo 'make clean            remove $(VENV) and all caches; data and runs are kept'
@@ -44,6 +45,9 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+faults: install
+	$(BIN)/python -m pytest tests/faults --all-faults
 
 format: install
 	$(BIN)/ruff check --fix .
