@@ -163,7 +163,9 @@ def test_a_run_that_was_stopped_while_measuring_resumes(config, monkeypatch):
     assert not log.duplicated(["phase", "step", "protocol", "similarity", "metric"]).any()
 
 
-def test_two_processes_compute_what_one_does(config):
+@pytest.mark.parametrize("loss", ["quadruplet", "arcface"])
+def test_two_processes_compute_what_one_does(config, loss):
+    config = dataclasses.replace(config, loss=loss)
     one = train(config, progress=False)
     two = train(dataclasses.replace(config, run_name="two", devices=2), progress=False)
     assert two.status == "finished"
@@ -173,10 +175,11 @@ def test_two_processes_compute_what_one_does(config):
         assert values[0] == pytest.approx(values[1], abs=5e-3)
 
 
-def test_fine_tuning_trains_the_trunk_on_random_crops(config):
+@pytest.mark.parametrize("loss", ["quadruplet", "proxy-anchor"])
+def test_fine_tuning_trains_the_trunk_on_random_crops(config, loss):
     config = dataclasses.replace(
-        config, freeze_trunk=False, steps=2, eval_every=2, resize=36, images_per_class=2, workers=1, clip_norm=1.0,
-        schedule="cosine", warmup_steps=1, val_class_share=0.0,
+        config, loss=loss, freeze_trunk=False, steps=2, eval_every=2, resize=36, images_per_class=2, workers=1,
+        clip_norm=1.0, schedule="cosine", warmup_steps=1, val_class_share=0.0,
     )  # fmt: skip
     run = train(config, progress=False)
     before, after = load_model(dataclasses_run(run, steps=0)), load_model(run)
