@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        print(f"pddm-lab: {error.filename or 'A file'} can't be read or written: {reason}.", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,28 +26,53 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+TEMPORARY = re.compile(r"\..+\.(\d+)-\d+\.tmp")
+"""Names of the temporary files of `replacing`, with the number of the process that writes there."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system reports while `path` is written into one sentence.
+
+    Raises:
+        RunError: a full disk, a read-only folder, a limit of the file system.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise RunError(f"{path} can't be written: {reason}. Free space, or check the folder's permissions.") from error
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; renamed to `path` at the end, deleted after an error."""
+    """A temporary path beside `path` to write to; renamed to `path` at the end, deleted after an error.
+
+    Raises:
+        RunError: `path` can't be written.
+    """
     # The dot hides it from readers of a parquet folder; the numbers separate processes, and sessions of a server.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):  # the disk's error is the one to report
+                temporary.unlink(missing_ok=True)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write a safetensors file with tensors and, as JSON, metadata."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # Cloned: channels_last weights are not contiguous and tied ones share memory; safetensors takes neither.
     copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     with replacing(path) as temporary:
-        save_file(copies, temporary, {key: json.dumps(plain(value)) for key, value in metadata.items()})
+        # As bytes: its own writer makes files that only their owner can read, and hides what the system reports.
+        temporary.write_bytes(save(copies, {key: json.dumps(plain(value)) for key, value in metadata.items()}))
 
 
 def read_tensors(path: Path, hint: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -70,8 +97,10 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """Write tensors, numbers, strings, lists and dicts in torch's format."""
     import torch
 
+    buffer = BytesIO()
+    torch.save(dict(checkpoint), buffer)
     with replacing(path) as temporary:
-        torch.save(dict(checkpoint), temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_checkpoint(path: Path, hint: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
@@ -21,6 +22,8 @@ from pddm_lab import cli
 from pddm_lab.commands import training
 from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.errors import ConfigError, LabError, RunError
+from pddm_lab.runs.compare import list_runs
+from pddm_lab.runs.folder_name import new_folder
 from pddm_lab.runs.run import Run
 from pddm_lab.training import notebook
 from pddm_lab.training.notebook import config_of, parameters, resume_in_notebook, train_in_notebook
@@ -344,9 +347,50 @@ def test_a_run_that_cannot_resume_keeps_its_old_notebook(stand_in, tmp_path: Pat
     assert (run.path / "notebook.ipynb").read_text() == "the old one"
 
 
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_launch_leaves_the_run_of_a_faster_one_alone(stand_in, tmp_path: Path, resumes: bool) -> None:  # type: ignore[no-untyped-def]
+    """What its kernel finds is a run that another process claimed a moment before."""
+    path = tmp_path / "runs" / "one"
+    other = psutil.Process(os.getppid())
+    if resumes:
+        run = Run.create(TrainConfig(dataset="none", run_name="one"), {"name": "none"}, "cpu", "32")
+        (path / "notebook.ipynb").write_text("of the faster one")
+        run.end("stopped", "Stopped on request.")
+    owner = {"pid": other.pid, "process_started": other.create_time(), "launch": "faster"}
+    claim = f"run.update(status='running', reason='', **{owner})"
+    stand_in(
+        _BEGIN.replace("Run.create(", f"Run.open('{path}') if resume else Run.create("), f"{claim}\nrun.claim()"
+    )  # fmt: skip
+    with pytest.raises(RunError, match="is being trained by process"):
+        resume_in_notebook(path) if resumes else train(run_name="one")
+    run = Run.open(path)
+    assert (run.status, run.reason, run.info["launch"]) == ("running", "", "faster")
+    assert not resumes or (path / "notebook.ipynb").read_text() == "of the faster one"
+
+
+def test_a_name_whose_training_was_killed_before_it_began_is_free(stand_in, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    left = tmp_path / "runs" / "one"
+    left.mkdir(parents=True)
+    (left / ".lock").touch()
+    (left / ".run.json.123-456.tmp").write_text('{"format"')
+    assert list_runs(tmp_path / "runs") == []
+    stand_in(_BEGIN, "run.update(status='finished', phase='done')")
+    assert train(run_name="one").status == "finished"
+    assert [file.name for file in left.glob(".*")] == [".lock"]
+    (tmp_path / "runs" / "pictures" / "cats").mkdir(parents=True)
+    with pytest.raises(RunError, match=r"exists already.*it isn't a run's"):
+        train(run_name="pictures")
+
+
+def test_a_notebook_that_cannot_be_kept_leaves_the_reason(stand_in, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    stand_in(_BEGIN, "(run.path / 'notebook.ipynb' / 'in the way').mkdir(parents=True)\n1 / 0")
+    with pytest.raises(RunError, match="ZeroDivisionError"):
+        train(run_name="one")
+    assert "ZeroDivisionError" in Run.open(tmp_path / "runs" / "one").reason
+
+
 def test_runs_of_one_second_get_names_of_their_own(tmp_path: Path) -> None:
-    (tmp_path / "runs").mkdir()
-    names = {notebook._reserve(tmp_path / "runs", TrainConfig())[0].name for _ in range(3)}
+    names = {new_folder(tmp_path / "runs", TrainConfig(), datetime.now(UTC)).name for _ in range(3)}
     assert len(names) == 3
 
 

@@ -66,7 +66,7 @@ def test_what_is_written_comes_back(root: Path) -> None:
     assert (again.info["phase"], again.info["step"], again.info["share"], again.info["loss"]) == ("refit", 7, 0.5, None)
     assert again.info["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert again.seconds > 0
-    assert not list(run.path.glob(".*")), "no temporary file stays"
+    assert not list(run.path.glob(".*.tmp")), "no temporary file stays"
     with pytest.raises(ValueError, match="status expects one of"):
         run.update(status="done")
 
@@ -427,4 +427,4 @@ def test_notes_begin_with_those_of_the_config_and_are_kept_apart_from_run_json(r
     assert Run.open(run.path).info["step"] == 7
     reader.write_notes("")
     assert run.notes == "", "notes that were emptied stay empty"
-    assert not list(run.path.glob(".*"))
+    assert not list(run.path.glob(".*.tmp"))

@@ -99,13 +99,14 @@ def demo(serve: bool = False, port: int = 8501, data_root: DataRoot = "", runs_r
 
 def _demo_run(data_root: str, runs_root: str) -> Run:
     """The demo run: an existing one that is finished, else resumed if possible, retrained otherwise."""
+    from pddm_lab.runs.folder_name import is_free
     from pddm_lab.runs.run import Run
     from pddm_lab.training.notebook import resume_in_notebook, train_in_notebook
 
     folder = config.runs_root(runs_root)
     for number in range(1, 100):
         name = DEMO_RUN if number == 1 else f"{DEMO_RUN}-{number}"
-        if not (folder / name).exists():
+        if is_free(folder / name):
             return train_in_notebook(
                 TrainConfig(dataset=DEMO_DATASET, run_name=name, data_root=data_root, runs_root=runs_root)
             )

@@ -22,7 +22,7 @@ from pddm_lab.data.images import open_image, why_unreadable
 from pddm_lab.data.source import Source
 from pddm_lab.data.sources import folder, imagenet
 from pddm_lab.data.splits import hold_out_queries, without_lone_items
-from pddm_lab.errors import DataError
+from pddm_lab.errors import DataError, RunError
 from pddm_lab.files import replacing
 from pddm_lab.progress import Progress
 
@@ -263,7 +263,7 @@ def _read_cache(cache_file: Path | None) -> dict[str, list]:
 def _write_cache(cache_file: Path | None, entries: dict[str, list]) -> None:
     if cache_file is None:
         return
-    with contextlib.suppress(OSError):  # on a read-only or full disk the files are checked again next time
+    with contextlib.suppress(OSError, RunError):  # on a read-only or full disk the files are checked again next time
         cache_file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(cache_file) as temporary:
             temporary.write_text(json.dumps(entries))

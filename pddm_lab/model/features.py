@@ -142,7 +142,7 @@ def trunk_features(
         progress: called as images are done; if it raises, the features computed so far are kept.
         view: 0 for the centred crop; 1, 2, ... for random crops with a mirror, from images scaled up by `VIEW_ZOOM`.
     """
-    from safetensors.numpy import load_file, save_file
+    from safetensors.numpy import load_file, save
 
     with ThreadPoolExecutor() as pool:
         wanted = list(pool.map(_content_hash, paths))
@@ -176,7 +176,7 @@ def trunk_features(
             hashes = np.concatenate([hashes, contents])[: len(features)]
             folder.mkdir(parents=True, exist_ok=True)
             with replacing(file) as temporary:
-                save_file({"hashes": hashes, "features": features}, temporary)
+                temporary.write_bytes(save({"hashes": hashes, "features": features}))
     return features[[row_of[content] for content in wanted]]
 
 

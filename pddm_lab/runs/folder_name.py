@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.errors import ConfigError, RunError
+from pddm_lab.runs.process import LOCK
 
 
 def folder_name(config: TrainConfig, now: datetime) -> str:
@@ -27,11 +29,36 @@ def folder_name(config: TrainConfig, now: datetime) -> str:
 
 def exists_already(path: Path) -> RunError:
     """The error to raise if a run's folder already exists."""
-    return RunError(f"{path} exists already: choose another --run-name, or resume it: `pddm-lab resume {path.name}`.")
+    hint = f", or resume it: `pddm-lab resume {path.name}`" if (path / "run.json").exists() else ": it isn't a run's"
+    return RunError(f"{path} exists already: choose another --run-name{hint}.")
+
+
+def is_free(path: Path) -> bool:
+    """Whether a run can begin there: there is nothing, or what a training left that was killed before it wrote."""
+    try:
+        return all(file.name == LOCK or file.suffix == ".tmp" for file in path.iterdir())
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def discard_unused(path: Path) -> None:
+    """Delete the folder of a run that didn't begin."""
+    with suppress(OSError):
+        if is_free(path):
+            for file in path.iterdir():
+                file.unlink()
+            path.rmdir()
 
 
 def new_folder(root: Path, config: TrainConfig, now: datetime) -> Path:
-    """An empty folder with a new name; a number keeps apart the runs of one second."""
+    """An empty folder; a number keeps apart the runs of one second.
+
+    Raises:
+        RunError: `run_name` is taken, or the folder can't be created.
+        ConfigError: `run_name` is not a valid folder name.
+    """
     name = folder_name(config, now)
     for attempt in range(1, 1000):
         path = root / (name if attempt == 1 else f"{name}-{attempt}")
@@ -39,6 +66,8 @@ def new_folder(root: Path, config: TrainConfig, now: datetime) -> Path:
             path.mkdir(parents=True)
             return path
         except FileExistsError:
+            if config.run_name and is_free(path):
+                return path
             if config.run_name:
                 raise exists_already(path) from None
         except OSError as error:

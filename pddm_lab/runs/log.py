@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pddm_lab.errors import RunError
-from pddm_lab.files import replacing
+from pddm_lab.files import replacing, writing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +106,8 @@ class Log:
         import pyarrow as pa
 
         columns = {name: np.concatenate([values[name] for values, _ in self._chunks]) for name in self.columns}
-        self.path.mkdir(exist_ok=True)
+        with writing(self.path):
+            self.path.mkdir(exist_ok=True)
         if self._next is None:
             self._next = 1 + max((int(part.name.split("-")[1]) for part in self._parts()), default=-1)
         part = self.path / f"part-{self._next:06d}-{self._last_step:08d}.parquet"
@@ -143,7 +144,8 @@ class Log:
             order = np.array([PHASES.index(name) for name in table["phase"].to_pylist()])
             keep = (order < at) | ((order == at) & (table["step"].to_numpy() <= step))
             if not keep.any():
-                part.unlink()
+                with writing(part):
+                    part.unlink()
             elif not keep.all():
                 _write_part(part, table.filter(keep))
 

@@ -1,14 +1,26 @@
-"""Whether the process that trains a run is still alive."""
+"""The process that trains a run: which it is, whether it is still alive, and how only one becomes it."""
 
 from __future__ import annotations
 
+import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+from pddm_lab.errors import RunError
+from pddm_lab.files import TEMPORARY, writing
+
+LAUNCH = "PDDM_LAB_LAUNCH"
+"""Environment variable: the launch that a process belongs to, by which the launching process knows its own run."""
+LOCK = ".lock"
+"""File in a run's folder that is locked while a process decides whether to train it."""
+_LOCK_LIMIT = 60.0
+"""Seconds to wait for the lock, which is held for milliseconds."""
 HEARTBEAT_LIMIT = 600.0
 """Seconds without a heartbeat after which a run of another machine, whose processes are not visible, counts as dead."""
 START_TOLERANCE = 30.0
@@ -36,3 +48,54 @@ def is_alive(info: Mapping[str, Any]) -> bool:
     if info.get("host") != socket.gethostname():
         return time.time() - float(info.get("heartbeat") or 0.0) < HEARTBEAT_LIMIT
     return is_running(int(info.get("pid") or 0), float(info.get("process_started") or 0.0))
+
+
+def this_process() -> dict[str, Any]:
+    """This process as the owner of a run, as fields of run.json."""
+    me = psutil.Process()
+    launch = os.environ.get(LAUNCH, "")
+    return {"pid": me.pid, "process_started": me.create_time(), "host": socket.gethostname(), "launch": launch}
+
+
+def is_this_process(info: Mapping[str, Any]) -> bool:
+    """Whether the process in run.json is this one."""
+    return (info.get("host"), info.get("pid")) == (socket.gethostname(), os.getpid())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder; the system releases it when the process ends, however it ends.
+
+    Raises:
+        RunError: another process holds it for long, or the folder can't be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK, timeout=_LOCK_LIMIT)
+    try:
+        with writing(folder / LOCK):
+            lock.acquire()
+    except Timeout:
+        raise RunError(f"{folder} has been locked for {_LOCK_LIMIT:.0f} s by another process: try again.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def sweep_leftovers(path: Path) -> None:
+    """Delete the temporary files of killed processes in a run's folder, and in the caches beside it."""
+    for folder in (path, *path.parent.glob(".*/")):
+        for file in folder.rglob(".*.tmp"):
+            writer = TEMPORARY.fullmatch(file.name)
+            with suppress(OSError):
+                if writer and not _is_being_written(file, int(writer[1])):
+                    file.unlink()
+
+
+def _is_being_written(temporary: Path, pid: int) -> bool:
+    """Whether the process that a temporary file is named after still runs, and not a later one of its number."""
+    try:
+        return psutil.Process(pid).create_time() < temporary.stat().st_mtime + 1
+    except psutil.Error:
+        return False

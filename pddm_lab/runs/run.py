@@ -11,24 +11,23 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
-import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
-import psutil
 
 from pddm_lab.config import TrainConfig, runs_root
 from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.files import plain, read_checkpoint, read_tensors, replacing, write_checkpoint, write_tensors
-from pddm_lab.runs.folder_name import new_folder
+from pddm_lab.files import plain, read_checkpoint, read_tensors, replacing, write_checkpoint, write_tensors, writing
+from pddm_lab.runs.folder_name import exists_already, new_folder
 from pddm_lab.runs.log import EUCLIDEAN, METRICS, PHASES, QUADRUPLETS, Log
-from pddm_lab.runs.process import is_alive
+from pddm_lab.runs.process import is_alive, is_this_process, locked, sweep_leftovers, this_process
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,15 +74,18 @@ class Run:
             ConfigError: `run_name` is not a valid folder name.
         """
         now = datetime.now(UTC)
-        path = new_folder(runs_root(config.runs_root), config, now)
         info = {
-            "format": FORMAT, "name": path.name, "created": now.isoformat(), "config": config.to_dict(),
-            "dataset": plain(dataset_info), "versions": _versions(), "seed": config.seed, "device": device,
+            "format": FORMAT, "name": "", "created": now.isoformat(), "config": config.to_dict(),
+            "dataset": plain(dataset_info), "versions": versions(), "seed": config.seed, "device": device,
             "precision": precision, "status": "running", "reason": "", "phase": PHASES[0], "step": 0,
             "steps_total": config.steps, "seconds": 0.0, "best_step": None, "metrics": {},
         }  # fmt: skip
-        run = cls(path, info)
-        run.claim()
+        path = new_folder(runs_root(config.runs_root), config, now)
+        run = cls(path, info | {"name": path.name})
+        with locked(path):
+            if (path / "run.json").exists():  # of a process that was given the same name
+                raise exists_already(path)
+            run._own()
         return run
 
     @classmethod
@@ -144,27 +146,33 @@ class Run:
             return float(self.info.get("seconds") or 0.0)
         return self._spent_before + time.monotonic() - self._claimed
 
-    def claim(self, from_parent: bool = False) -> None:
-        """Make this process the owner, to train or resume the run: sets the status "running", cancels a stop request.
+    def claim(self, from_parent: bool = False, **fields: Any) -> None:
+        """Make this process the owner, to resume the run: sets the status "running", cancels a stop request.
 
         Args:
             from_parent: take it over from the process that created it and waits for this one.
+            fields: of run.json, to set with it.
 
         Raises:
-            RunError: another process is training it.
+            RunError: it is finished, another process is training it, or its folder can't be written.
         """
-        me = psutil.Process()
-        if not from_parent:
-            self.check_idle()
+        with locked(self.path):
+            self.info = Run.open(self.path).info  # another process may have claimed it since
+            if not from_parent:
+                self.check_resumable()
+            self._own(**fields)
+
+    def _own(self, **fields: Any) -> None:
         self._spent_before, self._claimed = self.seconds, time.monotonic()
-        self._stop_file.unlink(missing_ok=True)
-        host = socket.gethostname()
-        self.update(status="running", reason="", pid=me.pid, process_started=me.create_time(), host=host)
+        sweep_leftovers(self.path)
+        with writing(self._stop_file):
+            self._stop_file.unlink(missing_ok=True)
+        self.update(status="running", reason="", **this_process(), **fields)
 
     def check_idle(self) -> None:
         """Raise RunError if another process is training it."""
-        if self.status == "running" and self.info.get("pid", os.getpid()) != os.getpid():
-            owner = f"process {self.info['pid']} on {self.info['host']}"
+        if self.status == "running" and not is_this_process(self.info):
+            owner = f"process {self.info.get('pid')} on {self.info.get('host')}"
             raise RunError(f"{self.name} is being trained by {owner}: stop that process first.")
 
     def check_resumable(self) -> None:
@@ -182,6 +190,12 @@ class Run:
         with replacing(self.path / "run.json") as temporary:
             text = json.dumps(self.info, indent=1, ensure_ascii=False, allow_nan=False)
             temporary.write_text(text, encoding="utf-8")
+
+    def end(self, status: str, reason: str) -> None:
+        """Record how the training ended, as far as the disk allows: the error that ended it is the one to report."""
+        for record in (self.flush, partial(self.update, status=status, reason=reason)):
+            with suppress(Exception):
+                record()
 
     def set_metrics(self, protocol: str, similarity: str, values: Mapping[str, SupportsFloat]) -> None:
         """Store the best step's metrics in run.json, as metrics[protocol][similarity][metric]."""
@@ -300,8 +314,13 @@ class Run:
         return self.path / "stop"
 
     def request_stop(self) -> None:
-        """Ask the training process to stop after its step; can be called from any process."""
-        self._stop_file.touch()
+        """Ask the training process to stop after its step; can be called from any process.
+
+        Raises:
+            RunError: the folder can't be written.
+        """
+        with writing(self._stop_file):
+            self._stop_file.touch()
 
     def stop_requested(self) -> bool:
         """Whether a stop was requested."""
@@ -321,11 +340,8 @@ class Run:
         Raises:
             RunError: the folder can't be written.
         """
-        try:
-            with replacing(self._notes_file) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise RunError(f"{self._notes_file} can't be written: {error.strerror}.") from error
+        with replacing(self._notes_file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
     @property
     def notes_stamp(self) -> int:
@@ -353,11 +369,12 @@ def _read_config(path: Path, info: dict[str, Any]) -> TrainConfig:
         raise RunError(f"{path / 'run.json'} has a config that can't be read: {error} {hint}.") from error
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that a training's result depends on."""
+    installed = {"python": platform.python_version()}
     for name in _VERSIONS:
         try:
-            versions[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
+            installed[name] = "not installed"
+    return installed

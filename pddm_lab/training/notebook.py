@@ -1,6 +1,6 @@
 """The first lines of every notebook, and training through a notebook: papermill executes notebooks/train.ipynb.
 
-The executed notebook is written next to the runs, and moved into the run's folder at the end, even after an error.
+The executed notebook is written to a temporary folder, and into the run's folder at the end, even after an error.
 Resuming a run executes the notebook again with the parameter `resume`; it then shows the log of all attempts.
 
 Run as a module, this file is the child process that executes a notebook: `python -m pddm_lab.training.notebook JSON`.
@@ -11,30 +11,42 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
+
+import psutil
 
 from pddm_lab import errors
 from pddm_lab.config import PRESETS, TrainConfig, runs_root
 from pddm_lab.errors import ConfigError, LabError, RunError, unknown_name
-from pddm_lab.files import shipped
+from pddm_lab.files import replacing, shipped
 from pddm_lab.runs.compare import find_run, list_runs
-from pddm_lab.runs.folder_name import exists_already, folder_name
+from pddm_lab.runs.folder_name import discard_unused, new_folder
+from pddm_lab.runs.process import LAUNCH
 from pddm_lab.runs.run import Run
 
 NOTEBOOK = "notebook.ipynb"
 """Name of the executed notebook in a run's folder."""
 RESUME = "resume"
 """The notebook's only parameter that is not a field of `TrainConfig`: resume the run `run_name`."""
-_KILLED = 137  # the child's exit code after its kernel was killed
+_KILLED, _UNWRITABLE = 137, 74  # exit codes of the child: its kernel was killed, its notebook can't be written
+_REASONS = {
+    1: "papermill's error is above",
+    _UNWRITABLE: f"its notebook can't be written to {gettempdir()}. Free space there, or set TMPDIR to another folder",
+    **dict.fromkeys((_KILLED, -9), "its process was killed, most often because memory ran out"),
+}
 _CHECKED = "_parameters_checked"
 _PLAIN = (str, int, float, list, dict, type(None))
 
@@ -121,8 +133,11 @@ def train_in_notebook(config: TrainConfig) -> Run:
     Raises:
         LabError: the training failed, or couldn't begin. A run that was begun is kept, with the reason.
     """
-    path, executed = _reserve(runs_root(config.runs_root), config)
-    return _execute(path, executed, parameters(config) | {"run_name": path.name})
+    path = new_folder(runs_root(config.runs_root), config, datetime.now(UTC))
+    try:
+        return _execute(path, parameters(config) | {"run_name": path.name})
+    finally:
+        discard_unused(path)
 
 
 def resume_in_notebook(path: str | Path) -> Run:
@@ -134,37 +149,38 @@ def resume_in_notebook(path: str | Path) -> Run:
     run = Run.open(path)
     run.check_resumable()
     path = run.path.resolve()
-    executed = path.with_name(f".{path.name}.{NOTEBOOK}")
-    executed.touch()
     place = {"run_name": path.name, "runs_root": str(path.parent), RESUME: True}
-    return _execute(path, executed, parameters(run.config) | place)
+    return _execute(path, parameters(run.config) | place)
 
 
-def _execute(path: Path, executed: Path, parameters: dict[str, Any]) -> Run:
+def _execute(path: Path, parameters: dict[str, Any]) -> Run:
     """Execute the training notebook in a child process, and keep it in the run's folder.
 
     In a session of its own the child doesn't receive Ctrl-C. It ends with its kernel when its standard input is closed,
     and that also happens when this process is killed.
     """
+    launch = uuid.uuid4().hex
     # The kernel must be this interpreter's, whatever "python3" means elsewhere on the machine.
     kernels = [str(Path(sys.prefix) / "share" / "jupyter"), os.environ.get("JUPYTER_PATH", "")]
     source = str(shipped("notebooks/train.ipynb"))
-    command = [sys.executable, "-m", "pddm_lab.training.notebook", json.dumps([source, str(executed), parameters])]
-    environment = {**os.environ, "JUPYTER_PATH": os.pathsep.join(filter(None, kernels))}
-    with _sigterm_as_ctrl_c():
+    environment = {**os.environ, "JUPYTER_PATH": os.pathsep.join(filter(None, kernels)), LAUNCH: launch}
+    with _sigterm_as_ctrl_c(), TemporaryDirectory(prefix="pddm-lab-", ignore_cleanup_errors=True) as folder:
+        executed = Path(folder) / NOTEBOOK
+        command = [sys.executable, "-m", "pddm_lab.training.notebook", json.dumps([source, str(executed), parameters])]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=environment)
         assert child.stdin
         interrupted = True
         try:
-            _wait(child, path)
+            _wait(child, path, launch)
             interrupted = False
         finally:
             child.stdin.close()
             child.wait()
-            error = _keep(executed, path)
-            if interrupted and _is_training(path):
-                Run.open(path).update(status="stopped", reason="Stopped with Ctrl-C.")
-    return _finished_run(path, child.returncode, error)
+            run = _run_of(launch, path)
+            error = _keep(executed, run)
+            if interrupted and run and run.info["status"] == "running":
+                run.end("stopped", "Stopped with Ctrl-C.")
+    return _finished_run(path, run, child.returncode, error)
 
 
 @contextmanager
@@ -180,45 +196,26 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _wait(child: subprocess.Popen[bytes], path: Path) -> None:
+def _wait(child: subprocess.Popen[bytes], path: Path, launch: str) -> None:
     try:
         child.wait()
     except KeyboardInterrupt:
-        if not _is_training(path):
+        run = _run_of(launch, path)
+        if not run or run.info["status"] != "running":
             raise
         print("\nStopping after this step. Press Ctrl-C again to end immediately.", file=sys.stderr, flush=True)
-        Run.open(path).request_stop()
+        run.request_stop()
         child.wait()
 
 
-def _is_training(path: Path) -> bool:
-    """Whether run.json exists with the status "running", even if its process has just ended."""
-    return (path / "run.json").is_file() and Run.open(path).info["status"] == "running"
+def _run_of(launch: str, path: Path) -> Run | None:
+    """The run in a folder, if it was this launch that trained it last: another one may have been faster."""
+    run = Run.open(path) if (path / "run.json").is_file() else None
+    return run if run and run.info.get("launch") == launch else None
 
 
-def _reserve(root: Path, config: TrainConfig) -> tuple[Path, Path]:
-    """A new run's folder, and an empty file for its notebook, which reserves the name against other processes."""
-    name = folder_name(config, datetime.now(UTC))
-    for attempt in range(1, 1000):
-        path = root / (name if attempt == 1 else f"{name}-{attempt}")
-        executed = root / f".{path.name}.{NOTEBOOK}"
-        if config.run_name and path.exists():
-            raise exists_already(path)
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            executed.touch(exist_ok=bool(config.run_name))  # a killed process may have left the file of a chosen name
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise RunError(f"{root} can't be written: {error.strerror}. Choose another folder: --runs-root.") from error
-        if not path.exists():
-            return path, executed
-        executed.unlink()
-    raise RunError(f"{root} already has 1000 runs from this second: choose a name with --run-name.")
-
-
-def _keep(executed: Path, path: Path) -> Any:
-    """Move an executed notebook into its run's folder, or delete it where no run was begun.
+def _keep(executed: Path, run: Run | None) -> Any:
+    """Store an executed notebook in its run's folder, if a run was begun and its disk has space.
 
     Returns:
         The output of the cell that failed, with `ename`, `evalue` and `traceback`; None where no cell did.
@@ -226,17 +223,19 @@ def _keep(executed: Path, path: Path) -> Any:
     import nbformat
     from nbformat.sign import NotebookNotary
 
-    error, text = None, executed.read_text(encoding="utf-8") if executed.is_file() else ""
-    if text:
-        notebook = nbformat.reads(text, as_version=4)
-        for cell in notebook.cells:
-            cell.update({"outputs": _tidy(cell.outputs)} if "outputs" in cell else {})
-            error = next((output for output in cell.get("outputs", ()) if output.output_type == "error"), error)
-        if (path / "run.json").is_file():
-            nbformat.write(notebook, executed)
+    try:
+        notebook = nbformat.read(executed, as_version=4)
+    except (OSError, ValueError):  # papermill couldn't write it
+        return None
+    error = None
+    for cell in notebook.cells:
+        cell.update({"outputs": _tidy(cell.outputs)} if "outputs" in cell else {})
+        error = next((output for output in cell.get("outputs", ()) if output.output_type == "error"), error)
+    if run:
+        with suppress(LabError, sqlite3.Error):  # the reason why the training ended is what counts
+            with replacing(run.path / NOTEBOOK) as temporary:
+                nbformat.write(notebook, temporary)
             NotebookNotary().sign(notebook)  # without the signature Jupyter doesn't trust the outputs
-            executed.replace(path / NOTEBOOK)
-    executed.unlink(missing_ok=True)
     return error
 
 
@@ -255,9 +254,8 @@ def _tidy(outputs: list[Any]) -> list[Any]:
     return kept
 
 
-def _finished_run(path: Path, exit_code: int, error: Any) -> Run:
+def _finished_run(path: Path, run: Run | None, exit_code: int, error: Any) -> Run:
     """The finished run. If there is none, raises the reason, and marks a run that still says "running" as failed."""
-    run = Run.open(path) if (path / "run.json").is_file() else None
     if exit_code and error:
         kind = getattr(errors, error.ename, None)
         if isinstance(kind, type) and issubclass(kind, LabError):
@@ -267,10 +265,10 @@ def _finished_run(path: Path, exit_code: int, error: Any) -> Run:
                 print("\n".join(error.traceback), file=sys.stderr)
             kept = f" The traceback is in {path / NOTEBOOK}." if run else ""
             failure = RunError(f"{path.name} failed: {error.ename}: {error.evalue.rstrip('.')}.{kept}")
+    elif exit_code and run and run.info["status"] == "failed":
+        failure = RunError(run.reason)
     elif exit_code:
-        killed = exit_code in (_KILLED, -signal.SIGKILL)
-        reason = "its process was killed, most often because memory ran out" if killed else "papermill's error is above"
-        failure = RunError(f"{path.name} failed: {reason}.")
+        failure = RunError(f"{path.name} failed: {_REASONS.get(exit_code, _REASONS[1])}.")
     elif run is None:
         failure = RunError(f"The training notebook ended without creating a run in {path}.")
     elif run.status != "finished":
@@ -278,12 +276,13 @@ def _finished_run(path: Path, exit_code: int, error: Any) -> Run:
     else:
         return run
     if run and run.info["status"] == "running":
-        run.update(status="failed", reason=str(failure))
+        run.end("failed", str(failure))
     raise failure
 
 
 def _execute_in_child(source: str, target: str, parameters: dict[str, Any]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    parent = psutil.Process().parent()
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError, execute_notebook
 
@@ -298,12 +297,15 @@ def _execute_in_child(source: str, target: str, parameters: dict[str, Any]) -> N
         sys.exit(1)
     except DeadKernelError:
         sys.exit(_KILLED)
+    except OSError:
+        sys.exit(_UNWRITABLE)
+    finally:
+        if psutil.Process().parent() != parent:  # it was killed, so nobody takes the notebook from here
+            shutil.rmtree(Path(target).parent, ignore_errors=True)
 
 
 def _end_with_parent() -> None:
     """Kill the kernel and all that it started when the parent closes the pipe; papermill then writes the notebook."""
-    import psutil
-
     sys.stdin.read()
     while True:  # a kernel that is only about to start is killed too
         for process in psutil.Process().children(recursive=True):

@@ -21,7 +21,6 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
-from pddm_lab.config import runs_root
 from pddm_lab.data.dataset import Dataset
 from pddm_lab.data.splits import hold_out_classes
 from pddm_lab.metrics.retrieval import evaluate
@@ -113,7 +112,7 @@ class RunTraining:
         with self.fabric.rank_zero_first(), suppress(Stopped), self._bars(what) as report:
             features = trunk_features(
                 model.embedding.trunk, [self.dataset.path(item) for item in items],
-                runs_root(config.runs_root) / ".features",
+                self.run.path.parent / ".features",
                 resize=config.resize, size=config.image_size, device=self.fabric.device, precision=self.precision,
                 workers=config.workers, progress=report, view=view,
             )  # fmt: skip

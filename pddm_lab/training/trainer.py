@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pddm_lab.config import TrainConfig, data_root, runs_root
 from pddm_lab.data.dataset import Dataset, read_dataset
 from pddm_lab.errors import ConfigError, LabError, RunError
 from pddm_lab.model.features import default_workers
-from pddm_lab.runs.run import Run
+from pddm_lab.runs.run import Run, versions
 from pddm_lab.training.loop import resolve_device
 from pddm_lab.training.phases import RunTraining
 
@@ -33,11 +33,12 @@ def train(config: TrainConfig, progress: bool = True) -> Run:
     Raises:
         LabError: bad data or choices. A run that was begun is kept and marked as failed, with the reason.
     """
+    config = _with_full_paths(config)
     device, precision = resolve_device(config)
     batch = config.classes_per_batch * config.images_per_class
     if batch % config.devices:
         raise ConfigError(f"--devices {config.devices} doesn't divide the batch of {batch} items.")
-    dataset = _read(config)
+    dataset = _read(config, runs_root(config.runs_root))
     run = Run.create(config, _dataset_info(dataset), str(device), precision)
     return _train(run, dataset, progress)
 
@@ -54,17 +55,32 @@ def resume(path: str | Path, progress: bool = True) -> Run:
     """
     run = Run.open(path)
     run.check_resumable()
-    dataset = _read(run.config)
+    device, precision = resolve_device(run.config)
+    dataset = _read(run.config, run.path.parent)
     if dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
         raise RunError(f"{dataset.root} has changed since {run.name} was begun. Restore it or train a new run.")
-    run.claim()
+    run.claim(device=str(device), precision=precision, versions=versions())
     return _train(run, dataset, progress)
 
 
-def _read(config: TrainConfig) -> Dataset:
+def _with_full_paths(config: TrainConfig) -> TrainConfig:
+    """The same choices with absolute paths, so that the run resumes from any folder."""
+
+    def full(path: str) -> str:
+        return path and str(Path(path).expanduser().resolve())
+
+    prefix, colon, folder = config.dataset.partition(":")
+    return replace(
+        config, data_root=full(config.data_root), runs_root=full(config.runs_root),
+        dataset=f"folder:{full(folder)}" if (prefix, colon) == ("folder", ":") else config.dataset,
+        weights=config.weights if config.weights in ("imagenet", "none") else full(config.weights),
+    )  # fmt: skip
+
+
+def _read(config: TrainConfig, root: Path) -> Dataset:
     return read_dataset(
         config.dataset, data_root(config.data_root), known_query_share=config.known_query_share,
-        split_seed=config.split_seed, check_cache=runs_root(config.runs_root) / ".checked",
+        split_seed=config.split_seed, check_cache=root / ".checked",
     )  # fmt: skip
 
 
@@ -91,13 +107,10 @@ def _recording_errors(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        run.flush()
-        run.update(status="stopped", reason="Stopped with Ctrl-C.")
+        run.end("stopped", "Stopped with Ctrl-C.")
         raise
     except Exception as error:
-        run.flush()
-        reason = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
-        run.update(status="failed", reason=reason)
+        run.end("failed", str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}")
         raise
 
 
@@ -122,7 +135,7 @@ def _process_main(run_path: str, progress: str) -> None:
     if is_first:
         run.claim(from_parent=True)
     with _recording_errors(run) if is_first else nullcontext():
-        RunTraining(run, _read(run.config), progress == "1").train()
+        RunTraining(run, _read(run.config, run.path.parent), progress == "1").train()
 
 
 if __name__ == "__main__":

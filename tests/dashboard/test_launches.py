@@ -54,7 +54,7 @@ def test_forgetting_leaves_nothing(tmp_path: Path) -> None:
 def test_a_wrong_choice_or_a_taken_name_starts_nothing(runs_folder: Path) -> None:
     with pytest.raises(ConfigError, match="--steps"):
         launches.start({"preset": "quick", "steps": 0})
-    (runs_folder / "taken").mkdir()
+    (runs_folder / "taken" / "pictures").mkdir(parents=True)
     with pytest.raises(RunError, match="exists already"):
         launches.start({"preset": "quick", "run_name": "taken"})
     assert launches.launches() == []

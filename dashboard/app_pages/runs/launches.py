@@ -21,7 +21,8 @@ from typing import Any
 import psutil
 
 from pddm_lab.config import TrainConfig, data_root, runs_root
-from pddm_lab.runs.folder_name import exists_already, folder_name
+from pddm_lab.files import replacing, writing
+from pddm_lab.runs.folder_name import exists_already, folder_name, is_free
 from pddm_lab.runs.process import is_running
 from pddm_lab.runs.run import Run
 
@@ -91,12 +92,12 @@ def start(parameters: Mapping[str, Any]) -> Launch:
 
     Raises:
         ConfigError: a setting that is unknown or out of range.
-        RunError: a run of that name exists.
+        RunError: a run of that name exists, or the runs' folder can't be written.
     """
     config = TrainConfig.from_parameters(parameters)
     root = runs_root().resolve()
     name = folder_name(config, datetime.now(UTC))
-    if (root / name).exists():
+    if not is_free(root / name):
         raise exists_already(root / name)
     settings = {field: value for field, value in parameters.items() if field not in ("preset", "run_name")}
     return _launch(root, name, ["train", config.preset, *flags(settings | {"run_name": name})])
@@ -106,7 +107,7 @@ def resume(run: Run) -> Launch:
     """Start `pddm-lab resume` for a run.
 
     Raises:
-        RunError: it is finished, or running.
+        RunError: it is finished, or running, or the runs' folder can't be written.
     """
     run.check_resumable()
     return _launch(run.path.parent.resolve(), run.name, ["resume", run.name])
@@ -115,13 +116,14 @@ def resume(run: Run) -> Launch:
 def _launch(root: Path, name: str, words: list[str]) -> Launch:
     """Start a command of the lab for a run; its output goes to the launch's log."""
     folder = root / ".launches"
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     # Absolute roots, so that the process finds the same folders wherever it starts.
     environment = os.environ | {
         "PDDM_LAB_RUNS": str(root), "PDDM_LAB_DATA": str(data_root().resolve()),
         "COLUMNS": "100", "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
-    with open(folder / f"{name}.log", "wb") as log:
+    with writing(folder / f"{name}.log"), open(folder / f"{name}.log", "wb") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "pddm_lab.cli", *words],
             env=environment,
@@ -133,7 +135,8 @@ def _launch(root: Path, name: str, words: list[str]) -> Launch:
     _children[child.pid] = child
     launch = Launch(name, child.pid, psutil.Process(child.pid).create_time(), folder)
     text = json.dumps({"name": name, "pid": launch.pid, "process_started": launch.process_started})
-    (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    with replacing(folder / f"{name}.json") as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return launch
 
 
