@@ -11,11 +11,10 @@ import pytest
 from test_gallery import make, make_features, make_items, picture
 
 from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.gallery import changes, index, umap_layout
-from pddm_lab.gallery.changes import NewItems, add, remove, update
-from pddm_lab.gallery.files import thumbnail
+from pddm_lab.gallery import index, umap_layout
+from pddm_lab.gallery.changes import NewItems, add, remove, update, with_sources
+from pddm_lab.gallery.files import changing, commit, fingerprint, thumbnail
 from pddm_lab.gallery.gallery import Gallery
-from pddm_lab.gallery.umap_layout import write_map
 
 
 @pytest.fixture(params=["flat", "ivf", "ivf:2"])
@@ -137,49 +136,6 @@ def test_a_gallery_written_anew_takes_no_index_over(tmp_path: Path) -> None:
     assert other.search(other.features[:3], 1)[0].ravel().tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("at", ["_append", "replacing", "write_manifest", "unlink"])
-def test_a_change_that_ends_half_way_leaves_the_gallery_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
-) -> None:
-    monkeypatch.setattr(umap_layout, "_umap", lambda of, *_: of[:, :2])
-    gallery = make(tmp_path, 40)
-    write_map(gallery.path)
-    calls = 0
-
-    def fails(*arguments: object, **_: object) -> None:
-        nonlocal calls
-        calls += 1
-        if at == "_append" and calls < 3:
-            real(*arguments)  # type: ignore[arg-type]
-            return
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        real = changes._append
-        patched.setattr(Path if at == "unlink" else changes, at, fails)
-        with pytest.raises(KeyboardInterrupt):
-            change_both(gallery)
-    after = Gallery.open(gallery.path, verify=True)
-    pd.testing.assert_frame_equal(after.items, gallery.items)
-    np.testing.assert_array_equal(after.features, gallery.features)
-    assert after.thumb(39) == gallery.thumb(39)
-    changed = change_both(after)
-    assert Gallery.open(gallery.path, verify=True).items.equals(changed.items)
-    assert len(changed) == 45
-    assert changed.thumb(44) == new_items(6).thumbs[5]
-    assert changed.map is None
-    write_map(gallery.path)
-    assert Gallery.open(gallery.path, verify=True).map["id"].tolist() == changed.items["id"].tolist()  # type: ignore[index]
-
-
-def change_both(gallery: Gallery) -> Gallery:
-    """One change that both adds and removes."""
-    ids = gallery.items["id"].iloc[[1]]
-    items = pd.concat([gallery.items.iloc[[1]], new_items(5).items], ignore_index=True)
-    new = NewItems(items, make_features(6), new_items(6).thumbs)
-    return changes._change(gallery, new, ids.tolist())
-
-
 def test_what_was_appended_is_verified(tmp_path: Path) -> None:
     gallery = add(add(make(tmp_path, 10), new_items(2)), new_items(2, first=2))
     for name in ("features.npy", "thumbs.bin", "thumbs.npy"):
@@ -201,10 +157,8 @@ def test_places_from_a_stranger_are_looked_at(tmp_path: Path) -> None:
     file = gallery.path / "items-1.parquet"
     for places in ([-1, *range(1, 8)], [*range(7), 10], [3, *range(7)]):
         gallery.items.assign(place=places).to_parquet(file, index=False)
-        manifest = changes.fingerprint(file)
-        changes.write_manifest(
-            gallery.path, gallery.manifest | {"files": gallery.manifest["files"] | {file.name: manifest}}
-        )
+        files = gallery.manifest["files"] | {file.name: fingerprint(file)}
+        commit(gallery.path, gallery.manifest | {"files": files})
         with pytest.raises(RunError, match="expected places"):
             Gallery.open(gallery.path)
 
@@ -251,12 +205,36 @@ def test_a_copy_that_shares_its_files_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_one_change_at_a_time(tmp_path: Path) -> None:
-    pytest.importorskip("fcntl")
     gallery = make(tmp_path, 10)
-    with changes._locked(gallery.path), pytest.raises(RunError, match="changed by another process"):
+    with changing(gallery.path), pytest.raises(RunError, match="changed by another process"):
         add(gallery, new_items(1))
     assert len(add(gallery, new_items(1))) == 11
     assert len(add(gallery, new_items(1, first=1))) == 12, "from an older view of it"
+
+
+def test_a_map_never_covers_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = make(tmp_path, 10)
+
+    def slow(features: np.ndarray, *_: np.ndarray) -> np.ndarray:
+        add(gallery, new_items(2))
+        return features[:, :2]
+
+    monkeypatch.setattr(umap_layout, "_umap", slow)
+    with pytest.raises(RunError, match="was changed while its map was drawn: draw it again"):
+        umap_layout.write_map(gallery.path)
+    assert len(Gallery.open(gallery.path, verify=True)) == 12
+
+
+def test_a_gallery_knows_where_its_items_came_from(tmp_path: Path) -> None:
+    gallery = add(make(tmp_path, 3), new_items(1))
+    new = new_items(2, first=1)
+    again = add(gallery, NewItems(new.items, new.features, new.thumbs, [tmp_path / "a.png", tmp_path / "b.png"]))
+    files = [None, None, None, "", str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert with_sources(again.path, again.manifest)["picture"].replace({np.nan: None}).to_list() == files
+    file = again.path / "items-2.parquet"
+    pd.read_parquet(file).drop(columns="picture").to_parquet(file)  # as older versions wrote it
+    older = with_sources(again.path, again.manifest)["picture"].replace({np.nan: None}).to_list()
+    assert older == [None, None, None, "", "", ""]
 
 
 def test_the_index_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

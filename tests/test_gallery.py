@@ -114,7 +114,7 @@ def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
     file = tmp_path / "unseen" / name
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
-    with pytest.raises(RunError, match=f"{name} is damaged"):
+    with pytest.raises(RunError, match=f"{name} is damaged.*`pddm-lab gallery rebuild {tmp_path.parent.name}`"):
         Gallery.open(file.parent)
     file.unlink()
     with pytest.raises(RunError, match=f"{name} is damaged.*got no file"):
@@ -167,9 +167,7 @@ def test_a_damaged_or_unknown_manifest_is_named(tmp_path: Path) -> None:
         Gallery.open(tmp_path / "nowhere")
 
 
-def test_a_writing_that_fails_leaves_no_complete_gallery(tmp_path: Path) -> None:
-    make(tmp_path)
-
+def test_a_writing_that_fails_leaves_the_gallery_before(tmp_path: Path) -> None:
     def broken(row: int) -> Image.Image:
         if row == 5:
             raise DataError("a.png can't be read.")
@@ -179,7 +177,12 @@ def test_a_writing_that_fails_leaves_no_complete_gallery(tmp_path: Path) -> None
         make(tmp_path, load_image=broken)
     with pytest.raises(RunError, match="no complete gallery"):
         Gallery.open(tmp_path / "unseen")
+    make(tmp_path, 9)
+    with pytest.raises(DataError):
+        make(tmp_path, 30, load_image=broken)
+    assert len(Gallery.open(tmp_path / "unseen", verify=True)) == 9
     assert len(make(tmp_path, 7)) == 7
+    assert len(list((tmp_path / "unseen").iterdir())) == 6, "nothing of the others is left"
 
 
 def test_items_and_features_must_fit(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from test_gallery import make, make_features
 
 from pddm_lab.gallery import umap_layout
+from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.umap_layout import NEIGHBOURS, trust, write_map
 from pddm_lab.metrics.density import NEIGHBOURS as NEAR
 from pddm_lab.metrics.density import nearest
@@ -39,7 +40,7 @@ def test_a_map_is_stored_with_what_it_kept(tmp_path: Path, monkeypatch: pytest.M
     gallery = make(tmp_path, 60, features=features)
     monkeypatch.setattr(umap_layout, "_umap", lambda of, *_: of[:, :2] * 3)
     assert write_map(gallery.path) == "umap"
-    frame = gallery.map
+    frame = Gallery.open(gallery.path).map
     assert frame is not None
     assert list(frame) == ["id", "x", "y", "radius", "overlap"]
     radius, overlap = trust(features[:, :2] * 3, *nearest(features, NEIGHBOURS))

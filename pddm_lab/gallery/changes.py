@@ -1,11 +1,11 @@
 """Add, replace and remove items of a gallery, without writing or indexing the other items again.
 
 New data is appended to the files that grow (files.py), the list of current items is written under a new name, and the
-manifest, written last, names it. A change that is interrupted leaves the gallery as it was; the next one cuts off what
+manifest, written last, names it. A change that is broken off leaves the gallery as it was; the next one cuts off what
 it appended. The bytes of removed items stay in these files until the gallery is written again.
 
 The id identifies an item: rows move up when items before them are removed. The metrics and the distributions describe
-the items that were measured. The map is deleted, since it must have a place for each item; the manifest counts under
+the items that were measured. The map is dropped, since it must have a place for each item; the manifest counts under
 `changed` how many items were added and removed since.
 """
 
@@ -14,8 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,15 +28,21 @@ from pddm_lab.files import replacing
 from pddm_lab.gallery.files import (
     CHANGED_FORMAT,
     COLUMNS,
+    GROWING,
     ROLES,
+    changing,
+    commit,
     count_roles,
-    fingerprint,
-    items_name,
+    file_name,
     map_array,
+    new_file,
     read_items,
-    write_manifest,
+    read_manifest,
 )
 from pddm_lab.gallery.gallery import Gallery
+
+_HEADER = 128
+"""Bytes before the first feature in features.npy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +54,8 @@ class NewItems:
     features: Float[np.ndarray, "items dim"]
     thumbs: Sequence[bytes]
     """A JPEG per item (`thumbnail` in files.py)."""
+    pictures: Sequence[Path] = ()
+    """The file of each item's picture, from which the gallery can be written again; empty if they are not known."""
 
 
 def add(gallery: Gallery, new: NewItems) -> Gallery:
@@ -76,28 +83,26 @@ def remove(gallery: Gallery, ids: Sequence[str]) -> Gallery:
 
 
 def _change(gallery: Gallery, new: NewItems | None, removed: Sequence[str] = ()) -> Gallery:
-    try:
-        with _locked(gallery.path):
-            current = gallery.reopened()
-            leaves = current.items["id"].isin(list(removed)).to_numpy()
-            if leaves.sum() < len(set(removed)):
-                there = set(current.items["id"][leaves])
-                current.index_of(next(item for item in removed if item not in there))  # raises: there is no such item
-            if new is not None:
-                _check(new, current, leaves)
-            if not (leaves.any() or (new is not None and len(new.items))):
-                return current
-            parts = [current.items[~leaves], *([new.items[COLUMNS]] if new is not None else [])]
-            items = pd.concat(parts, ignore_index=True).astype(current.items.dtypes)
-            if not items["role"].isin(["gallery", "both"]).any():
-                raise RunError(
-                    f"Nothing was removed: no item to search would be left in the {current.protocol} gallery. Keep one "
-                    "item or more."
-                )
-            _write(current, items, ~leaves, new)
-            return current.reopened()
-    except OSError as error:
-        raise RunError(f"{gallery.path} can't be changed: {error.strerror or error}.") from error
+    read_manifest(gallery.path)  # raises: there is no gallery any more
+    with changing(gallery.path):
+        current = gallery.reopened()
+        leaves = current.items["id"].isin(list(removed)).to_numpy()
+        if leaves.sum() < len(set(removed)):
+            there = set(current.items["id"][leaves])
+            current.index_of(next(item for item in removed if item not in there))  # raises: there is no such item
+        if new is not None:
+            _check(new, current, leaves)
+        if not (leaves.any() or (new is not None and len(new.items))):
+            return current
+        parts = [current.items[~leaves], *([new.items[COLUMNS]] if new is not None else [])]
+        items = pd.concat(parts, ignore_index=True).astype(current.items.dtypes)
+        if not items["role"].isin(["gallery", "both"]).any():
+            raise RunError(
+                f"Nothing was removed: no item to search would be left in the {current.protocol} gallery. Keep one "
+                "item or more."
+            )
+        _write(current, items, ~leaves, new)
+        return current.reopened()
 
 
 def _check(new: NewItems, current: Gallery, leaves: Bool[np.ndarray, " items"]) -> None:
@@ -117,40 +122,47 @@ def _check(new: NewItems, current: Gallery, leaves: Bool[np.ndarray, " items"]) 
 
 def _write(current: Gallery, items: pd.DataFrame, stay: Bool[np.ndarray, " items"], new: NewItems | None) -> None:
     path, before = current.path, current.manifest
-    files = {name: dict(entry) for name, entry in before["files"].items() if name != "map.parquet"}
-    _, places = read_items(path, before)
-    places = (np.arange(len(stay)) if places is None else places)[stay]
-    if new is not None and len(new.items):
-        first = len(map_array(path / "features.npy", files["features.npy"]["bytes"]))
-        places = np.concatenate([places, first + np.arange(len(new.items))])
-        ends = files["thumbs.bin"]["bytes"] + np.cumsum([len(thumb) for thumb in new.thumbs], dtype=np.int64)
-        for name, data in (
-            ("features.npy", np.ascontiguousarray(new.features, dtype=np.float32).tobytes()),
-            ("thumbs.bin", b"".join(new.thumbs)),
-            ("thumbs.npy", ends.tobytes()),
-        ):
-            _append(path / name, files[name], data)
-    change = int(before.get("change", 0)) + 1
-    counts = before.get("changed", {"added": 0, "removed": 0})
     added, removed = len(new.items) if new is not None else 0, int((~stay).sum())
+    counts = before.get("changed", {"added": 0, "removed": 0})
+    files = {name: dict(entry) for name, entry in before["files"].items()}
+    files.pop(file_name(before, "map.parquet"), None)
     after = before | {
-        "format": CHANGED_FORMAT, "items": len(items), "roles": count_roles(items), "map": None, "change": change,
+        "format": CHANGED_FORMAT, "items": len(items), "roles": count_roles(items), "map": None, "files": files,
+        "change": int(before.get("change", 0)) + 1,
         "changed": {"added": counts["added"] + added, "removed": counts["removed"] + removed},
     }  # fmt: skip
-    old, name = items_name(before), items_name(after)
-    with replacing(path / name) as temporary:
-        items.assign(place=places).to_parquet(temporary, index=False)
-    if "map.parquet" in before["files"]:  # first, so that a map never stands beside other items than its own
-        write_manifest(path, before | {"map": None, "files": files})
-        (path / "map.parquet").unlink(missing_ok=True)
-    del files[old]
-    write_manifest(path, after | {"files": files | {name: fingerprint(path / name)}})
-    with suppress(OSError):  # some systems don't delete open files: it stays unused
-        (path / old).unlink(missing_ok=True)
+    listed = with_sources(path, before)[stay]
+    places, pictures = listed["place"].to_list(), listed["picture"].to_list()
+    if new is not None and added:
+        features, thumbs, ends = (file_name(before, name) for name in GROWING)
+        first = len(map_array(path / features, files[features]["bytes"]))
+        places += range(first, first + added)
+        pictures += [str(file.resolve()) for file in new.pictures] or [""] * added
+        begin = files[thumbs]["bytes"]
+        _append(path / features, files, np.ascontiguousarray(new.features, dtype=np.float32).tobytes())
+        _append(path / thumbs, files, b"".join(new.thumbs))
+        _append(path / ends, files, (begin + np.cumsum([*map(len, new.thumbs)], dtype=np.int64)).tobytes())
+    with new_file(path, after, "items.parquet") as temporary:
+        items.assign(place=places, picture=pictures).to_parquet(temporary, index=False)
+    commit(path, after)
 
 
-def _append(file: Path, entry: dict[str, Any], data: bytes) -> None:
+def with_sources(path: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """The items with the place and the picture of each (`read_items` in files.py), whether they are listed or not."""
+    items = read_items(path, manifest)
+    if "place" not in items:
+        items["place"] = np.arange(len(items))
+    if "picture" not in items:  # older versions didn't list it: what was appended is not from the data set
+        entry = manifest["files"][file_name(manifest, "features.npy")]
+        size = entry["bytes"] - sum(part["bytes"] for part in entry.get("appended", []))
+        written = (size - _HEADER) // (4 * manifest["dim"])
+        items["picture"] = [None if place < written else "" for place in items["place"]]
+    return items
+
+
+def _append(file: Path, files: dict[str, dict[str, Any]], data: bytes) -> None:
     """Append to a file after the bytes that its entry in the manifest counts, and update the entry."""
+    entry = files[file.name]
     if file.stat().st_nlink > 1:  # a hard-linked copy of the run shares the file
         with replacing(file) as temporary:
             shutil.copyfile(file, temporary)
@@ -162,21 +174,3 @@ def _append(file: Path, entry: dict[str, Any], data: bytes) -> None:
         os.fsync(opened.fileno())
     part = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     entry.update(bytes=entry["bytes"] + len(data), appended=[*entry.get("appended", []), part])
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes from changing the same gallery, if the system supports it; readers are not affected."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise RunError(f"{path} is being changed by another process: try again when that has finished.") from None
-    finally:
-        os.close(folder)

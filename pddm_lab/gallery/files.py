@@ -1,18 +1,21 @@
-"""The files of a gallery, each written under a temporary name and renamed, the manifest last.
+"""The files of a gallery. manifest.json names them, so renaming a new manifest into its place is all that a change does
+at once: whatever fails or is killed before leaves the old gallery, whatever comes later the new one.
 
 gallery/<protocol>/
   features.npy           (items, dim) float32, memory-mapped
-  items.parquet          id, label, class_name, role: query, gallery or both
+  items.parquet          id, label, class_name, role: query, gallery or both; place and picture after a change
   thumbs.bin thumbs.npy  JPEGs end to end, and where each begins, (items + 1,) int64
   distributions.parquet  similarity, left, right, positive, negative: the histograms of the evaluation
   map.parquet            id, x, y, radius, overlap: drawn later (umap_layout.py); older versions wrote only id, x, y
   manifest.json          counts, and size and SHA-256 of every file: if it exists, the gallery is complete
 
-A row is an item's place in all of them. New items (changes.py) are appended to features.npy, thumbs.bin and thumbs.npy.
-Nothing in these is ever overwritten, so a reader's memory-mapped files stay the same. Their headers count the items at
-first writing, and the manifest's sizes those there are now; bytes beyond belong to a change that was interrupted.
-After a change, items-<change>.parquet replaces items.parquet: the current items, each with its place in the files that
-grow.
+A file that a change writes again gets the number of the change: items-3.parquet. What the manifest doesn't name is left
+from a change that was broken off; the next one deletes it.
+
+A row is an item's place in all of them. New items (changes.py) are appended to features.npy, thumbs.bin and thumbs.npy,
+and each item's place in these is listed. Nothing in these is ever overwritten, so a reader's memory-mapped files stay
+the same. Their headers count the items at first writing, and the manifest's sizes those there are now; bytes beyond
+belong to a change that was broken off.
 """
 
 from __future__ import annotations
@@ -21,13 +24,17 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
@@ -42,43 +49,97 @@ CHANGED_FORMAT = 2
 ROLES = ("query", "gallery", "both")
 THUMB_SIDE = 96
 """Longer side of a thumbnail, in pixels."""
-REWRITE = "Restore it, or resume the run with `pddm-lab resume RUN`; if it is finished, train it again"
 COLUMNS = ["id", "label", "class_name", "role"]
 GROWING = ("features.npy", "thumbs.bin", "thumbs.npy")
 _FILES = (*GROWING, "items.parquet", "distributions.parquet")
+_WRITTEN = re.compile(r"(features|items|thumbs|distributions|map)(-\d+)?\.(npy|bin|parquet)|\..+\.tmp")
+
+
+def repair(path: Path) -> str:
+    """What to do about the damaged gallery in a run's folder."""
+    return (
+        f"Restore it, or write the gallery again: `pddm-lab gallery rebuild {quote(path.absolute().parents[1].name)}`"
+    )
 
 
 def write_files(
     path: Path, protocol: str, features: Float[np.ndarray, "items dim"], items: pd.DataFrame,
-    load_image: Callable[[int], Image.Image], distributions: Mapping[str, Distribution], progress: Progress | None,
+    thumb: Callable[[int], bytes], distributions: Mapping[str, Distribution], progress: Progress | None,
+    changed: Mapping[str, int] | None = None,
 ) -> None:  # fmt: skip
-    """Write a gallery's folder; arguments as for `Gallery.write`."""
-    items = items[COLUMNS].reset_index(drop=True)
+    """Write a gallery's folder; it replaces one that is there.
+
+    Args:
+        path, protocol, features, items, distributions, progress: as for `Gallery.write`; items may have `picture`.
+        thumb: row -> JPEG.
+        changed: how many items were added and removed since the gallery was measured.
+    """
+    items = items[[name for name in items if name in (*COLUMNS, "picture")]].reset_index(drop=True)
     features = np.ascontiguousarray(features, dtype=np.float32)
     if features.ndim != 2 or len(features) != len(items) or not np.isfinite(features).all():
         raise ValueError(f"expected finite features of shape ({len(items)}, dim), got {features.shape}")
     if not items["id"].is_unique or not items["role"].isin(ROLES).all():
         raise ValueError(f"expected unique ids, and roles among {', '.join(ROLES)}")
-    path.mkdir(parents=True, exist_ok=True)
-    for stale in (path / "manifest.json", path / "map.parquet", *path.glob("items-*.parquet")):
-        stale.unlink(missing_ok=True)
-    with replacing(path / "features.npy") as temporary, open(temporary, "wb") as file:
-        np.save(file, features)
-    with replacing(path / "items.parquet") as temporary:
-        items.to_parquet(temporary, index=False)
-    with replacing(path / "thumbs.bin") as temporary:
-        offsets = _write_thumbs(temporary, len(items), load_image, progress)
-    with replacing(path / "thumbs.npy") as temporary, open(temporary, "wb") as file:
-        np.save(file, offsets)
-    with replacing(path / "distributions.parquet") as temporary:
-        _distribution_frame(distributions).to_parquet(temporary, index=False)
-    manifest = {
-        "format": FORMAT, "protocol": protocol, "items": len(items), "dim": features.shape[1],
-        "roles": count_roles(items),
-        "pairs": {name: {"scored": d.pairs_scored, "total": d.pairs_total} for name, d in distributions.items()},
-        "map": None, "files": {name: fingerprint(path / name) for name in _FILES},
-    }  # fmt: skip
-    write_manifest(path, manifest)
+    with changing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            change = int(read_manifest(path).get("change", 0)) + 1
+        except RunError:
+            change = 0  # there is none that could be read
+        manifest: dict[str, Any] = {
+            "format": CHANGED_FORMAT if change else FORMAT, "protocol": protocol, "items": len(items),
+            "dim": features.shape[1], "roles": count_roles(items), "map": None, "change": change, "files": {},
+            "pairs": {name: {"scored": d.pairs_scored, "total": d.pairs_total} for name, d in distributions.items()},
+            **({"changed": dict(changed)} if changed else {}),
+        }  # fmt: skip
+        with new_file(path, manifest, "features.npy") as file, open(file, "wb") as opened:
+            np.save(opened, features)
+        with new_file(path, manifest, "items.parquet") as file:
+            items.to_parquet(file, index=False)
+        with new_file(path, manifest, "thumbs.bin") as file:
+            offsets = _write_thumbs(file, len(items), thumb, progress)
+        with new_file(path, manifest, "thumbs.npy") as file, open(file, "wb") as opened:
+            np.save(opened, offsets)
+        with new_file(path, manifest, "distributions.parquet") as file:
+            _distribution_frame(distributions).to_parquet(file, index=False)
+        commit(path, manifest)
+
+
+@contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Keep other processes from changing the same gallery; readers are not affected.
+
+    Raises:
+        RunError: another process is changing it, or its files can't be written.
+    """
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock"), blocking=False):
+            yield
+    except Timeout:
+        raise RunError(f"{path} is being changed by another process: try again when that has finished.") from None
+    except OSError as error:
+        raise RunError(f"{path} can't be changed: {error.strerror or error}.") from error
+
+
+@contextmanager
+def new_file(path: Path, manifest: dict[str, Any], name: str) -> Iterator[Path]:
+    """A temporary path to write to; it becomes the gallery's file of that name in a manifest that is then committed."""
+    change = int(manifest.get("change", 0))
+    manifest["files"].pop(file_name(manifest, name), None)
+    stored = path / (f"-{change}.".join(name.split(".")) if change else name)
+    with replacing(stored) as temporary:
+        yield temporary
+    manifest["files"][stored.name] = fingerprint(stored)
+
+
+def commit(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Make a manifest the gallery's, and delete the files that it doesn't name."""
+    with replacing(path / "manifest.json") as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for file in path.iterdir():
+        if _WRITTEN.fullmatch(file.name) and file.name not in manifest["files"]:
+            with suppress(OSError):  # some systems don't delete open files: the next change tries again
+                file.unlink(missing_ok=True)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -91,30 +152,49 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunError(f"{path} has no complete gallery: expected {file.name} in it. {REWRITE}.") from None
+        raise RunError(f"{path} has no complete gallery: expected {file.name} in it. {repair(path)}.") from None
     except (ValueError, OSError) as error:
-        raise RunError(f"{file} is damaged: expected JSON, got {error}. {REWRITE}.") from error
+        raise RunError(f"{file} is damaged: expected JSON, got {error}. {repair(path)}.") from error
     needed = {"format", "protocol", "items", "dim", "pairs", "map", "files"}
     if not isinstance(manifest, dict) or not needed <= manifest.keys():
-        raise RunError(f"{file} was not written by this lab: expected {', '.join(sorted(needed))} in it. {REWRITE}.")
+        raise RunError(
+            f"{file} was not written by this lab: expected {', '.join(sorted(needed))} in it. {repair(path)}."
+        )
     if manifest["format"] not in (FORMAT, CHANGED_FORMAT):
         expected = f"expected {FORMAT} or {CHANGED_FORMAT}"
         raise RunError(f"{file} has format {manifest['format']!r}, {expected}: update this lab to read it.")
-    if not {*_FILES, items_name(manifest)} - {"items.parquet"} <= manifest["files"].keys():
-        raise RunError(f"{file} was not written by this lab: expected {', '.join(_FILES)} in its files. {REWRITE}.")
+    if not all(file_name(manifest, name) for name in _FILES):
+        raise RunError(
+            f"{file} was not written by this lab: expected {', '.join(_FILES)} in its files. {repair(path)}."
+        )
     return manifest
 
 
-def items_name(manifest: Mapping[str, Any]) -> str:
-    """The file that holds the items."""
-    change = int(manifest.get("change", 0))
-    return f"items-{change}.parquet" if change else "items.parquet"
+def file_name(manifest: Mapping[str, Any], name: str) -> str:
+    """The file that a manifest names as the gallery's file of that name; empty if it names none."""
+    stem, ending = name.split(".")
+    return next((file for file in manifest["files"] if re.fullmatch(rf"{stem}(-\d+)?\.{ending}", file)), "")
 
 
-def read_items(path: Path, manifest: Mapping[str, Any]) -> tuple[pd.DataFrame, Int[np.ndarray, " items"] | None]:
-    """The items, and the place of each in the files that grow; None if the places are the rows."""
-    items = pd.read_parquet(path / items_name(manifest))
-    return (items[COLUMNS], items["place"].to_numpy()) if "place" in items else (items, None)
+def read_items(path: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """The items, with `place` and `picture` if they are listed.
+
+    Without `place` the places are the rows. `picture` is null for an item of the data set, else the file that the item
+    was embedded from, empty if it is not known.
+    """
+    return pd.read_parquet(path / file_name(manifest, "items.parquet"))
+
+
+def read_distributions(path: Path, manifest: Mapping[str, Any]) -> dict[str, Distribution]:
+    """Similarity -> distribution of its pairs."""
+    frame, pairs = pd.read_parquet(path / file_name(manifest, "distributions.parquet")), manifest["pairs"]
+    return {
+        str(name): Distribution(
+            np.append(bins["left"], bins["right"].iloc[-1]), bins["positive"].to_numpy(),
+            bins["negative"].to_numpy(), pairs[name]["scored"], pairs[name]["total"],
+        )
+        for name, bins in frame.groupby("similarity", sort=False)
+    }  # fmt: skip
 
 
 def map_array(file: Path, size: int) -> np.ndarray:
@@ -140,14 +220,21 @@ def map_bytes(file: Path, size: int) -> UInt8[np.ndarray, " bytes"]:
 
 def check_files(path: Path, manifest: Mapping[str, Any], verify: bool) -> None:
     """Raise RunError if the size of a file, or with `verify` its SHA-256, differs from the manifest's."""
+    growing = {file_name(manifest, name) for name in GROWING}
     for name, expected in manifest["files"].items():
         file = path / name
         size, wanted = file.stat().st_size if file.is_file() else -1, expected["bytes"]
-        if size < wanted or (size > wanted and name not in GROWING):
+        if size < wanted or (size > wanted and name not in growing):
             actual = "no file" if size < 0 else f"{size} bytes"
-            raise RunError(f"{file} is damaged: expected {wanted} bytes, got {actual}. {REWRITE}.")
+            raise RunError(f"{file} is damaged: expected {wanted} bytes, got {actual}. {repair(path)}.")
         if verify and not _is_unchanged(file, expected):
-            raise RunError(f"{file} has changed: expected the SHA-256 in the manifest, got another. {REWRITE}.")
+            raise RunError(f"{file} has changed: expected the SHA-256 in the manifest, got another. {repair(path)}.")
+
+
+def is_intact(path: Path, manifest: Mapping[str, Any], name: str) -> bool:
+    """Whether a gallery's file is there, and as the manifest describes it."""
+    stored = file_name(manifest, name)
+    return bool(stored) and (path / stored).is_file() and _is_unchanged(path / stored, manifest["files"][stored])
 
 
 def _is_unchanged(file: Path, expected: Mapping[str, Any]) -> bool:
@@ -171,12 +258,6 @@ def count_roles(items: pd.DataFrame) -> dict[str, int]:
     return {role: int((items["role"] == role).sum()) for role in ROLES}
 
 
-def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Write manifest.json, which makes a gallery complete."""
-    with replacing(path / "manifest.json") as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-
-
 def fingerprint(file: Path) -> dict[str, Any]:
     """Size and SHA-256 of a file, as in the manifest."""
     with open(file, "rb") as opened:
@@ -184,13 +265,13 @@ def fingerprint(file: Path) -> dict[str, Any]:
 
 
 def _write_thumbs(
-    file: Path, items: int, load_image: Callable[[int], Image.Image], progress: Progress | None
+    file: Path, items: int, thumb: Callable[[int], bytes], progress: Progress | None
 ) -> Int[np.ndarray, " offsets"]:
     """Write every item's JPEG; returns where each begins and the last one ends."""
     sizes: list[int] = []
     with open(file, "wb") as out, ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
         for start in range(0, items, 256):  # in parts, so that a failure stops it and results don't pile up
-            for data in pool.map(lambda row: thumbnail(load_image(row)), range(start, min(start + 256, items))):
+            for data in pool.map(thumb, range(start, min(start + 256, items))):
                 sizes.append(out.write(data))
                 if progress:
                     progress(len(sizes), items, "thumbnails")

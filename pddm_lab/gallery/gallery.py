@@ -20,13 +20,16 @@ from PIL import Image
 
 from pddm_lab.errors import RunError
 from pddm_lab.gallery.files import (
-    REWRITE,
+    COLUMNS,
     check_files,
-    items_name,
+    file_name,
     map_array,
     map_bytes,
+    read_distributions,
     read_items,
     read_manifest,
+    repair,
+    thumbnail,
     write_files,
 )
 from pddm_lab.gallery.index import Index, IndexChoice
@@ -89,16 +92,16 @@ class Gallery:
         self._stored: np.ndarray = self._read("features.npy", lambda file: map_array(file, size[file.name]))
         self._offsets: np.ndarray = self._read("thumbs.npy", lambda file: map_array(file, size[file.name]))
         self._thumbs: np.ndarray = self._read("thumbs.bin", lambda file: map_bytes(file, size[file.name]))
-        self.items, self._places = self._read(items_name(manifest), lambda file: read_items(file.parent, manifest))
+        listed = self._read("items.parquet", lambda file: read_items(path, manifest))
+        self.items, self._places = listed[COLUMNS], listed["place"].to_numpy() if "place" in listed else None
         self._lock = threading.Lock()
         self._index: Index | None = None
         items = len(self.items) if self._places is None else len(self._stored)
         if len({len(self._stored), items, len(self._offsets) - 1}) != 1:
-            raise RunError(f"{path} is damaged: its files have different numbers of items. {REWRITE}.")
+            raise RunError(f"{path} is damaged: its files have different numbers of items. {repair(self.path)}.")
         if self._places is not None and not _are_places(self._places, items):
-            raise RunError(
-                f"{path / items_name(manifest)} is damaged: expected places from 0 to {items - 1}. {REWRITE}."
-            )
+            file = path / file_name(manifest, "items.parquet")
+            raise RunError(f"{file} is damaged: expected places from 0 to {items - 1}. {repair(path)}.")
 
     @staticmethod
     def write(
@@ -120,7 +123,9 @@ class Gallery:
         Raises:
             ValueError: items and features don't match.
         """
-        write_files(Path(path), protocol, features, items, load_image, distributions, progress)
+        write_files(
+            Path(path), protocol, features, items, lambda row: thumbnail(load_image(row)), distributions, progress
+        )
         return Gallery.open(path)
 
     @classmethod
@@ -158,7 +163,7 @@ class Gallery:
 
         Does nothing unless `before` is this gallery before some changes, and its index is built.
         """
-        index, mine, its = before._index, *(one.manifest["files"]["features.npy"] for one in (self, before))
+        index, mine, its = before._index, *(_features_entry(one) for one in (self, before))
         appended = its.get("appended", [])
         same = mine["sha256"] == its["sha256"] and mine.get("appended", [])[: len(appended)] == appended
         if index and same:
@@ -182,28 +187,20 @@ class Gallery:
 
         Maps of older versions have no radius and no overlap.
         """
-        file = self.path / "map.parquet"
-        return self._read("map.parquet", pd.read_parquet) if file.is_file() else None
+        there = file_name(self.manifest, "map.parquet")
+        return self._read("map.parquet", pd.read_parquet) if there and (self.path / there).is_file() else None
 
     @property
     def distributions(self) -> dict[str, Distribution]:
         """Similarity -> distribution of its pairs."""
-        frame = self._read("distributions.parquet", pd.read_parquet)
-        pairs = self.manifest["pairs"]
-        return {
-            str(name): Distribution(
-                np.append(bins["left"], bins["right"].iloc[-1]), bins["positive"].to_numpy(),
-                bins["negative"].to_numpy(), pairs[name]["scored"], pairs[name]["total"],
-            )
-            for name, bins in frame.groupby("similarity", sort=False)
-        }  # fmt: skip
+        return self._read("distributions.parquet", lambda file: read_distributions(file.parent, self.manifest))
 
     @cached_property
     def _rows(self) -> dict[str, int]:
         # Made at first use: it takes a second and a half for a million items.
         rows = {str(name): row for row, name in enumerate(self.items["id"])}
         if len(rows) != len(self):
-            raise RunError(f"{self.path / 'items.parquet'} is damaged: it names an item twice. {REWRITE}.")
+            raise RunError(f"{self.path / 'items.parquet'} is damaged: it names an item twice. {repair(self.path)}.")
         return rows
 
     def thumb(self, row: int) -> bytes:
@@ -308,7 +305,7 @@ class Gallery:
             if self._index is None:
                 places = self._places_of(self.rows("gallery"))
                 if not len(places):
-                    raise RunError(f"The {self.protocol} gallery has no item to search. {REWRITE}.")
+                    raise RunError(f"The {self.protocol} gallery has no item to search. {repair(self.path)}.")
                 self._index = Index.of(self._stored, places, self._choice)
             return self._index
 
@@ -320,13 +317,17 @@ class Gallery:
         return np.ascontiguousarray(self._stored[self._places_of(rows)])
 
     def _read(self, name: str, read: Callable[[Path], Any]) -> Any:
+        file = self.path / file_name(self.manifest, name)
         try:
-            return read(self.path / name)
+            return read(file)
         except Exception as error:  # numpy, pandas and pyarrow raise many kinds; all mean the same here
             reason = str(error).partition("\n")[0].rstrip(".")
-            raise RunError(
-                f"{self.path / name} is damaged or was not written by this lab: {reason}. {REWRITE}."
-            ) from error
+            message = f"{file} is damaged or was not written by this lab: {reason}"
+            raise RunError(f"{message}. {repair(self.path)}.") from error
+
+
+def _features_entry(gallery: Gallery) -> dict[str, Any]:
+    return gallery.manifest["files"][file_name(gallery.manifest, "features.npy")]
 
 
 def _are_places(places: np.ndarray, count: int) -> bool:

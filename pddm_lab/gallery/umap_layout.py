@@ -19,8 +19,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from pddm_lab.errors import RunError
-from pddm_lab.files import replacing
-from pddm_lab.gallery.files import fingerprint, map_array, read_items, read_manifest, write_manifest
+from pddm_lab.gallery.files import changing, commit, file_name, map_array, new_file, read_items, read_manifest
 from pddm_lab.metrics.density import nearest, radius_from, shared
 
 NEIGHBOURS = 15
@@ -41,22 +40,26 @@ def write_map(path: str | Path) -> str:
         "umap" or "pca".
 
     Raises:
-        RunError: the folder has no complete gallery.
+        RunError: the folder has no complete gallery, or another process changed it meanwhile.
     """
     path = Path(path)
     manifest = read_manifest(path)
-    items, places_of = read_items(path, manifest)
-    features = map_array(path / "features.npy", manifest["files"]["features.npy"]["bytes"])
-    features = np.array(features if places_of is None else features[places_of])
+    items, name = read_items(path, manifest), file_name(manifest, "features.npy")
+    features = map_array(path / name, manifest["files"][name]["bytes"])
+    features = np.array(features[items["place"]] if "place" in items else features)
     neighbours = nearest(features, NEIGHBOURS)
     places, method, reason = _lay_out(features, *neighbours)
     radius, overlap = trust(places, *neighbours)
-    with replacing(path / "map.parquet") as temporary:
-        columns = {"id": items["id"], "x": places[:, 0], "y": places[:, 1], "radius": radius, "overlap": overlap}
-        pd.DataFrame(columns).to_parquet(temporary, index=False)
-    manifest["map"] = {"method": method, "reason": reason, "seed": SEED}
-    manifest["files"]["map.parquet"] = fingerprint(path / "map.parquet")
-    write_manifest(path, manifest)
+    columns = {"id": items["id"], "x": places[:, 0], "y": places[:, 1], "radius": radius, "overlap": overlap}
+    with changing(path):
+        if read_manifest(path) != manifest:
+            raise RunError(f"{path} was changed while its map was drawn: draw it again.")
+        if file_name(manifest, "map.parquet"):  # the one that readers may have open keeps its name
+            manifest["change"] = int(manifest.get("change", 0)) + 1
+        manifest["map"] = {"method": method, "reason": reason, "seed": SEED}
+        with new_file(path, manifest, "map.parquet") as temporary:
+            pd.DataFrame(columns).to_parquet(temporary, index=False)
+        commit(path, manifest)
     return method
 
 

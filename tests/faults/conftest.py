@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-SAMPLE = 6
+SAMPLE = 4
 """Points of an operation and mode in a normal test run."""
 _COUNTS = pytest.StashKey[dict[str, int]]()
 

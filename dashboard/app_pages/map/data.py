@@ -73,7 +73,7 @@ def layout(run: Run, protocol: str) -> Layout | None:
     if len(frame) != len(gallery) or not {"x", "y"} <= set(frame) or not np.isfinite(frame[["x", "y"]]).all(axis=None):
         raise RunError(
             f"{gallery.path / 'map.parquet'} doesn't fit its gallery: expected x and y of {len(gallery)} items. "
-            "`pddm-lab resume` writes a run's galleries again."
+            f"Draw it again: `pddm-lab gallery map {run.name} --protocol {protocol}`."
         )
     labels, names = pd.factorize(gallery.items["class_name"], sort=True)
     x, y = (frame[axis].to_numpy() for axis in "xy")
