@@ -27,8 +27,7 @@ def few_shot(
     """Accuracy against the number of shots: a colour and marker per method, a dash per space, 95 % intervals as bars.
 
     Args:
-        table: as `recognition.summary` returns it, with a column `protocol`.
-        protocol: the rows to use.
+        table: as `few_shot.summary` returns it, with a column `protocol`.
         titles: method -> title, in the order of the legend.
     """
     figure = new_figure(title, height)

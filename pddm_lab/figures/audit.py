@@ -23,9 +23,6 @@ def self_margins(axioms: Mapping[str, Axioms], *, title: str = "", height: int =
     """How much more similar items are to themselves than to the closest other: the share of items up to each margin.
 
     Each similarity is a line. Where it crosses 0 it shows how many items have a closer other.
-
-    Args:
-        axioms: by similarity.
     """
     figure = new_figure(title, height)
     shares = np.linspace(0, 100, 201)
@@ -48,11 +45,7 @@ def self_margins(axioms: Mapping[str, Axioms], *, title: str = "", height: int =
 
 
 def slack(axioms: Mapping[str, Axioms], *, title: str = "", height: int = 300) -> go.Figure:
-    """How much longer a detour through a third item is than the direct way, a line per similarity.
-
-    Args:
-        axioms: by similarity.
-    """
+    """How much longer a detour through a third item is than the direct way, a line per similarity."""
     from pddm_lab.analysis.metric_axioms import SLACK_EDGES
 
     counts = {name: of.triangles.slack for name, of in axioms.items()}
@@ -93,7 +86,6 @@ def reliability_diagram(
     """Observed shares of positive pairs against predicted probabilities; on the diagonal both agree.
 
     Args:
-        calibrations: by similarity.
         by: the map, a key of `calibration.MAPS`.
         log: logarithmic axes, for probabilities near 0.
     """
@@ -123,11 +115,7 @@ def reliability_diagram(
 
 
 def probability_by_density(calibration: Calibration, *, title: str = "", height: int = 360) -> go.Figure:
-    """The probability that a pair is of one class by its similarity, for all pairs and in each third by density.
-
-    Args:
-        calibration: of one similarity.
-    """
+    """The probability that a pair is of one class by its similarity, for all pairs and in each third by density."""
     from pddm_lab.analysis.calibration import probability
 
     style, figure = style_of(calibration.similarity), new_figure(title, height)

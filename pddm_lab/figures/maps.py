@@ -84,8 +84,6 @@ def colour_by_mistake(items: int, rows: Int[np.ndarray, " queries"], right: Floa
     """Right and wrong queries.
 
     Args:
-        items: number of items.
-        rows: of the queries.
         right: 1 if a query's first result is of its class, else 0.
     """
     codes = np.zeros(items, np.uint8)
@@ -103,8 +101,6 @@ def colour_by_value(
     """A ramp of colours over values; NaN has no colour.
 
     Args:
-        title: what the values are.
-        values: of each item.
         colours: from low to high, as those of `RAMPS`.
         ends: names of both ends; empty: their values.
         low: value of the first colour; None: the lowest.
@@ -127,7 +123,6 @@ def colour_by_similarity(
 
     Args:
         values: of the similarity, larger = more similar.
-        similarity: its name.
         anchor: the anchor's row; its own value doesn't affect the ramp.
         ranks: colour by the logarithm of the rank, which is comparable between similarities.
     """
@@ -154,11 +149,8 @@ def map_of(
 
     Args:
         places: x, y, and id or class_name for hover texts; a row per item.
-        colouring: of the items, as the functions above make it.
         rings: similarity -> rows to mark in its colour and shape, such as an anchor's nearest.
         anchor: a row to mark.
-        title: of the figure.
-        height: in pixels.
     """
     figure = new_figure(title, height)
     layers = np.array(colouring.layers or [0] * len(colouring.palette))

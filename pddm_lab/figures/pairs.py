@@ -56,7 +56,6 @@ def distributions_by_density(
     """Positive and negative pairs in each third by density, one above the other.
 
     Args:
-        thirds: by density.
         threshold: a similarity (not a distance) to mark in all of them.
         bins: neighbouring bins are merged into about this many.
     """
@@ -110,7 +109,6 @@ def roc(
     """TPR against FPR, a line per similarity.
 
     Args:
-        distributions: by similarity.
         thresholds: similarities (not distances) to mark on their lines.
         log_x: a logarithmic axis shows the rare false positives that matter in a large gallery.
     """
@@ -128,7 +126,6 @@ def roc_by_density(
     """TPR against FPR in each third by density: a dash each.
 
     Args:
-        thirds: by density.
         threshold: a similarity (not a distance) to mark on each line. The marks coincide if one threshold works
             equally well everywhere.
     """
@@ -179,10 +176,7 @@ def joint(
 
     Args:
         pairs: positive, and both similarities; each kind in random order, so that its first pairs are a sample.
-        x: similarity along the horizontal axis.
-        y: similarity along the vertical axis.
-        at_x: threshold on x, a similarity (not a distance).
-        at_y: threshold on y.
+        at_x, at_y: thresholds on both, similarities (not distances).
         names: columns with the classes of both items, for hover texts.
         points: drawn at most, half of each kind.
         picked: similarities by x and y of a pair to mark.
@@ -246,14 +240,16 @@ def _outlines(
     values: list[np.ndarray], ends: list[tuple[float, float]], axes: tuple[str, str], name: str, colour: str
 ) -> go.Contour:
     """Lines around the densest regions that contain the shares `HELD` of some pairs."""
+    from scipy.ndimage import convolve1d
+
     places = [
         ((of - low) / (high - low) * _CELLS).astype(int).clip(0, _CELLS - 1)
         for of, (low, high) in zip(values, ends, strict=True)
     ]
     counts = np.bincount(places[1] * _CELLS + places[0], minlength=_CELLS**2).reshape(_CELLS, _CELLS).astype(float)
     smooth = counts
-    for _ in range(2):  # few pairs per cell leave holes
-        smooth = _blurred(_blurred(smooth).T).T
+    for axis in (0, 1, 0, 1):  # few pairs per cell leave holes
+        smooth = convolve1d(smooth, [0.25, 0.5, 0.25], axis, mode="nearest")
     falling = np.argsort(-smooth, axis=None)
     within = np.empty(counts.size)
     within[falling] = counts.ravel()[falling].cumsum() / counts.sum()
@@ -271,19 +267,12 @@ def _outlines(
     )  # fmt: skip
 
 
-def _blurred(counts: np.ndarray) -> np.ndarray:
-    """Each row averaged with the rows above and below."""
-    padded = np.pad(counts, ((1, 1), (0, 0)), mode="edge")
-    return (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
-
-
 def by_density(results: Mapping[str, ByDensity], *, share: float, title: str = "", height: int = 300) -> go.Figure:
     """TPR and FPR of one threshold in each third by density, with 95 % intervals.
 
     Hollow markers: the TPR at the third's own threshold, which accepts the same share of its negative pairs.
 
     Args:
-        results: by similarity.
         share: of the negative pairs that the thresholds accept.
     """
     figure = make_subplots(1, 2, horizontal_spacing=0.12, subplot_titles=["TPR, %", "FPR, %"])

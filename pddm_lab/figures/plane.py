@@ -33,8 +33,7 @@ def plane_neighbourhood(
     """Contours of S around an anchor, and circles of D.
 
     Args:
-        point_set: the points.
-        anchor: a row of them.
+        anchor: a row of the points.
         scores: S of the anchor with the points of `mesh`; None if no unit is trained yet.
         threshold: S above which a pair is accepted.
         radius: D below which a pair is accepted.
@@ -50,9 +49,7 @@ def plane_neighbourhood(
         _circles(figure, x, y, (radius,), {"color": euclidean.colour, "width": 2.5}, "D accepts")
     _points(figure, point_set, hover)
     _pair(figure, pair)
-    figure.add_scatter(
-        x=[x], y=[y], name="anchor", mode="markers", hoverinfo="skip", showlegend=False, marker=ANCHOR
-    )  # fmt: skip
+    figure.add_scatter(x=[x], y=[y], name="anchor", mode="markers", hoverinfo="skip", showlegend=False, marker=ANCHOR)
     return _framed(figure)
 
 
@@ -64,7 +61,6 @@ def plane_everywhere(
     """S of one difference with its mean at each point of `mesh`, and the path along which `plane_along` moves it.
 
     Args:
-        point_set: the points.
         scores: S at the points of `mesh`.
         threshold: S above which a pair is accepted.
         pair: both ends of the pair at its current place.
@@ -89,7 +85,6 @@ def plane_along(
     """S and D of one difference while its mean moves along the point set's path.
 
     Args:
-        point_set: whose path it is.
         scores: S at even steps along the path.
         threshold: S above which a pair is accepted.
         distance: D of the pair, the same everywhere.
@@ -170,7 +165,6 @@ def plane_rulers(point_set: PointSet, radii: Mapping[str, float], *, title: str 
     A radius suits a class if it lies between the class's two bars. One ruler suits all if it does so for every class.
 
     Args:
-        point_set: the points.
         radii: rulers to draw, by name.
     """
     figure, ordered = new_figure(title, height), sorted(spans(point_set), key=lambda span: span.half)
@@ -207,7 +201,6 @@ def plane_pairs(
     """Pairs of places on the plane: their ends, their difference along each axis (u), and their mean (v).
 
     Args:
-        point_set: the points.
         pairs: both ends of each, by name.
     """
     figure = new_figure(title, height)
@@ -237,9 +230,7 @@ def plane_unit(
     """The output of a unit's layers for some pairs: a row per pair, a column per number of u', v', c and W_s c.
 
     Args:
-        steps: of the pairs.
         weights: W_s.
-        names: of the pairs.
     """
     parts = {
         "u′: the difference": steps.u_hidden.numpy(), "v′: the place": steps.v_hidden.numpy(),
@@ -271,9 +262,7 @@ def plane_through(
     """What S accepts around an anchor at some steps of a training, two to a row, and the circle of D.
 
     Args:
-        point_set: the points.
-        anchor: a row of them.
-        steps: the snapshots to draw.
+        anchor: a row of the points.
         radius: D below which a pair is accepted.
     """
     from pddm_lab.teaching.plane import score

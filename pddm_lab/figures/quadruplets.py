@@ -13,12 +13,9 @@ from jaxtyping import Float
 from pddm_lab.figures.style import DARK, NEGATIVE, WRONG, new_figure, shown, style_of, translucent
 
 HARDNESS = {
-    "violated": "Violated hinges",
-    "slack": "Slack",
-    "s": "S of the pairs",
-    "d": "D of the pairs",
+    "violated": "Violated hinges", "slack": "Slack", "s": "S of the pairs", "d": "D of the pairs",
     "same": "Same as Euclidean",
-}
+}  # fmt: skip
 """What `hardness` can draw, with titles."""
 
 
@@ -115,7 +112,6 @@ def batch_matrix(
         scores: of every item (row) with every item (column), larger = more similar.
         labels: class of each item, those of a class next to each other.
         pictures: of each item, PNG bytes; empty to draw none.
-        similarity: whose scores they are.
         marks: cells to mark, (row, column), by what they are.
     """
     figure, items, style = new_figure(title, height), len(labels), style_of(similarity)
@@ -183,9 +179,6 @@ _LINES: dict[str, tuple[str, list[tuple[str, ...]]]] = {
     "same": ("%", [("same_j", "same j", _EUCLIDEAN.colour, "solid"), ("same_k", "same k", _EUCLIDEAN.colour, "dash")]),
 }
 _TITLES = {
-    "violated": "violated, %",
-    "slack": "slack, above 0: violated",
-    "s": "{} score S",
-    "d": "Euclidean distance D",
+    "violated": "violated, %", "slack": "slack, above 0: violated", "s": "{} score S", "d": "Euclidean distance D",
     "same": "Euclidean mining chooses the same, %",
-}
+}  # fmt: skip

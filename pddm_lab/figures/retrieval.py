@@ -35,7 +35,6 @@ def rank_flow(
         similarities: the axes, from left to right.
         right_class: the query's class; lines of other classes are dotted. None if it is unknown.
         images: picture bytes by item id, drawn at the first ranks.
-        top: number of first results.
         highlighted: id of an item to draw stronger.
     """
     ranks = shortlist[[f"{name}_rank" for name in similarities]].to_numpy()
@@ -104,12 +103,7 @@ def _plain(text: str) -> str:
 
 
 def ceiling(measured: Ceiling, shortlist: int, *, title: str = "", height: int = 280) -> go.Figure:
-    """The best that re-ranking a shortlist can reach against its size, with the chosen size marked.
-
-    Args:
-        measured: as `pddm_lab.analysis.shortlist.ceiling` measures it.
-        shortlist: the size to mark.
-    """
+    """The best that re-ranking a shortlist can reach against its size, with the chosen size marked."""
     figure, count = new_figure(title, height), len(measured.recall)
     shown = np.unique(np.geomspace(1, max(count, 1), 120).round().astype(int)) if count else np.empty(0, int)
     colour = style_of("euclidean").colour

@@ -15,7 +15,6 @@ COLOURS = ("#D9570B", "#2F78D0", "#0E9470", "#B83280", "#8A6D1C", "#5B4BC4")
 """Colours of the methods that are named."""
 REST = "rgba(138,147,163,.45)"
 _SPREAD = 0.52  # part of a row's height that the rankings of one method share
-_LABEL = 44  # characters per line of a row's name
 
 
 def side_by_side(
@@ -142,7 +141,7 @@ def _in_rows(figure: go.Figure, labels: Sequence[str], x: str) -> go.Figure:
 
 
 def _wrapped(name: str) -> str:
-    return "<br>".join(textwrap.wrap(name, _LABEL))
+    return "<br>".join(textwrap.wrap(name, 44))
 
 
 def learning(

@@ -25,18 +25,13 @@ DARK = "#6B7686"
 RIGHT, WRONG = "#17875A", "#C4382F"
 """Colours of right and wrong classes, which always differ in another way too."""
 PROTOCOL_TITLES = {
-    "unseen": "Unseen classes",
-    "known": "Known classes",
-    "validation": "Validation classes",
+    "unseen": "Unseen classes", "known": "Known classes", "validation": "Validation classes",
     "train": "Training batches",
-}
+}  # fmt: skip
 PHASE_TITLES = {
-    "select": "Choosing the best step",
-    "refit": "Refit on all training classes",
-    "evaluate": "Measuring",
-    "gallery": "Building the galleries",
-    "done": "Done",
-}
+    "select": "Choosing the best step", "refit": "Refit on all training classes", "evaluate": "Measuring",
+    "gallery": "Building the galleries", "done": "Done",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -141,8 +141,6 @@ def dots_by_protocol(
     Args:
         table: protocol, similarity, value, and optionally std, the half width of a bar.
         rows: entries of the table's index, from top to bottom.
-        names: of the rows.
-        protocols: the panels.
     """
     figure = make_subplots(
         1, max(len(protocols), 1), shared_yaxes=True, horizontal_spacing=0.04,
