@@ -1,7 +1,7 @@
 """Pictures with their numbers as HTML blocks, for notebooks and the dashboard; `from pddm_lab import cards`.
 
 A block contains its pictures as data URIs and its own style: one element on a page, and nothing to load. It inherits
-text colour and background, so that it fits a light and a dark page.
+text colour and background, so that it fits a light and a dark page. Everywhere, `images` are picture bytes by item id.
 """
 
 from pddm_lab.cards.audit import Cell, Head, Tile, TileSet, audit_table, tile_sets

@@ -36,8 +36,6 @@ def audit_table(heads: Sequence[Head], rows: Sequence[Sequence[Cell]], *, words:
     """A table whose first column names its rows.
 
     Args:
-        heads: a title per column.
-        rows: a cell per column.
         words: columns, from the left, that hold words and are left-aligned; the others hold numbers.
     """
     head = "".join(
@@ -93,8 +91,6 @@ def tile_sets(sets: Sequence[TileSet], images: Mapping[str, bytes | None], *, ch
 
     Args:
         sets: all with the same number of pictures.
-        images: picture bytes by item id.
-        chosen: id of the item to mark.
     """
     size = max((len(one.tiles) for one in sets), default=2)
     body = "".join(_card(one, images, chosen) for one in sets)

@@ -22,7 +22,6 @@ def confusion_bars(
 
     Args:
         pairs: a, b, count, violated, a_to_b, b_to_a, as `hardness.mutual` returns it.
-        images: picture bytes by item id.
         examples: item ids of a and of b by pair.
         chosen: two classes whose bar is marked.
     """
@@ -59,9 +58,8 @@ def suspect_grid(
 
     Args:
         suspects: as `pddm_lab.analysis.hardness.suspects` returns it.
-        images: picture bytes by item id.
         examples: item ids by class.
-        chosen: id of the one to mark.
+        chosen: id of the item to mark.
         first: rank of the first row.
         met: what the column `met` counts.
     """

@@ -38,7 +38,6 @@ def explained_pair(a: tuple[str, str], b: tuple[str, str], images: Mapping[str, 
     Args:
         a: id and class name of the query.
         b: of the result.
-        images: picture bytes by item id.
     """
     shown = "".join(
         f"<figure>{picture(images.get(item), f'{kind}: {class_name}, {item}')}"
@@ -53,11 +52,6 @@ def dimension_rows(why: Explanation, dimensions: Sequence[Dimension], images: Ma
 
     On the track the distance between both marks is u, and their middle is v. The bars to the left of the last line show
     the share of D², those to its right the contribution to S: below 0 it makes the pair less similar.
-
-    Args:
-        why: the pair.
-        dimensions: rows, in order.
-        images: picture bytes by item id; a page lets users click one to choose the item.
     """
     shares, parts = why.distance_shares, why.score_parts
     most_share = max((shares[one.number] for one in dimensions), default=0) or 1

@@ -38,7 +38,6 @@ def picture(data: bytes | None, alt: str) -> str:
 
     Args:
         data: JPEG, PNG, WebP or GIF bytes.
-        alt: its description.
     """
     if not data:
         return f'<span class="pl-none" role="img" aria-label="{escaped(alt)}, picture missing">no picture</span>'

@@ -21,7 +21,6 @@ def pair_grid(
 
     Args:
         pairs: item_a, item_b, class_a, class_b, positive, and each similarity, larger = more similar.
-        images: picture bytes by item id.
         similarities: whose values are shown on the edge.
         chosen: both ids of the pair to mark.
     """
@@ -36,10 +35,7 @@ def pair_strip(
 
     Args:
         pairs: as for `pair_grid`, with `accepted`, least similar first.
-        images: picture bytes by item id.
-        similarity: whose threshold it is.
         threshold: a similarity, not a distance.
-        chosen: both ids of the pair to mark.
     """
     sides = [pairs[pairs["accepted"] == side] for side in (False, True)]
     style = style_of(similarity)
@@ -62,8 +58,6 @@ def quadrant_table(counts: pd.DataFrame, x: str, y: str) -> Block:
 
     Args:
         counts: a row per quadrant (an index of `QUADRANTS`), columns positive and negative.
-        x: similarity along the horizontal axis.
-        y: similarity along the vertical axis.
     """
     totals = counts.sum()
 

@@ -21,7 +21,6 @@ def retrieval_grid(
     Args:
         results: id, class_name, rank (from 1), value (of the similarity, larger = more similar); optional rank_change
             (places gained against the other ranking, NaN if that one lacks the item), note (added to the tile's title).
-        images: picture bytes by item id.
         similarity: the one that ranked.
         right_class: the query's class, to mark right and wrong results; None if it is unknown.
         why: add a button to each tile that asks why it is here; a page reads its `data-why`.
@@ -51,8 +50,6 @@ def image_grid(
 
     Args:
         items: (id, class name) pairs.
-        images: picture bytes by item id.
-        chosen: id of the one to mark.
     """
     tiles = "".join(
         _tile(name, class_name, images, class_name, "chosen" if name == chosen else "plain")

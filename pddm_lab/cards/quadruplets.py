@@ -21,7 +21,6 @@ def quadruplet_card(
     Args:
         quadruplet: a row of quadruplets.parquet. If it has columns of what Euclidean mining would have chosen
             (e_j, ...), those pictures follow below.
-        images: picture bytes by item id.
         similarity: the trained one, whose scores S are.
         mined_by: the similarity that mined it; empty for the trained one.
         margin: of the scores; if given, the card explains why each picture was chosen. The row then needs `positives`:

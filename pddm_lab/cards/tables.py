@@ -19,7 +19,6 @@ def metrics_table(
     Args:
         measured: run, protocol, similarity, metric, value; with `std` and `seeds`, each value is a mean over seeds,
             followed by its standard deviation if there are several.
-        protocol: the rows to use.
         metrics: columns; those without a value are left out.
         best_of_each: mark the best of each run rather than of all, for runs measured on different items.
     """
