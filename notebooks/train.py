@@ -104,14 +104,13 @@ from IPython.display import Markdown, display
 
 from pddm_lab import cards, figures
 from pddm_lab.analysis.hardness import through_training
-from pddm_lab.config import data_root as data_folder
 from pddm_lab.config import runs_root as runs_folder
-from pddm_lab.data.dataset import read_dataset
 from pddm_lab.errors import RunError
 from pddm_lab.runs.compare import compare_runs
 from pddm_lab.runs.model import load_model
 from pddm_lab.runs.quadruplets import Mined
 from pddm_lab.training import trainer
+from pddm_lab.training.loop import dataset_of
 from pddm_lab.training.notebook import config_of
 
 config = config_of(globals())
@@ -130,10 +129,7 @@ plotly.io.renderers.default = "plotly_mimetype"  # figures as data: small, and t
 # * **known**: the queries are new images of the training classes.
 
 # %%
-data = read_dataset(
-    config.dataset, data_folder(config.data_root), known_query_share=config.known_query_share,
-    split_seed=config.split_seed, check_cache=runs_folder(config.runs_root) / ".checked",
-)  # fmt: skip
+data = dataset_of(config)
 protocols = [protocol for protocol in (data.unseen, data.known) if protocol]
 parts = {"training": data.train} | {
     f"{protocol.name}: {side}": getattr(protocol, side) for protocol in protocols for side in ("query", "gallery")

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pddm_lab.config import TrainConfig, data_root, runs_root
-from pddm_lab.data.dataset import Dataset, Protocol, read_dataset
+from pddm_lab.config import TrainConfig, runs_root
+from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import ConfigError, DataError
 from pddm_lab.model.embedding import signed_power
 from pddm_lab.model.features import trunk_features
 from pddm_lab.model.trunks import Trunk, load_trunk
 from pddm_lab.progress import Bar
-from pddm_lab.training.loop import resolve_device
+from pddm_lab.training.loop import dataset_of, resolve_device
 
 FOLDS = 3
 """Parts of the training classes; each is held out once."""
@@ -60,10 +60,7 @@ class Material:
         if not config.freeze_trunk:
             raise ConfigError("A study works on features of a frozen trunk: --freeze-trunk must be on.")
         device, precision = resolve_device(config)
-        dataset = read_dataset(
-            config.dataset, data_root(config.data_root), known_query_share=config.known_query_share,
-            split_seed=config.split_seed, check_cache=runs_root(config.runs_root) / ".checked",
-        )  # fmt: skip
+        dataset = dataset_of(config)
         trunk = load_trunk(config.trunk, config.weights).to(device)
 
         parts = []
@@ -108,7 +105,6 @@ def class_folds(labels: np.ndarray, train: np.ndarray, folds: int, seed: int) ->
 
     Args:
         labels: (all items,) class of each item.
-        train: the training items.
         folds: how many; fewer if they would have fewer than two classes each.
         seed: of the order of the classes.
 

@@ -20,7 +20,8 @@ from jaxtyping import Float, Int
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from pddm_lab.config import TrainConfig
+from pddm_lab.config import TrainConfig, data_root, runs_root
+from pddm_lab.data.dataset import Dataset, read_dataset
 from pddm_lab.data.sampler import ClassBatches
 from pddm_lab.errors import ConfigError
 from pddm_lab.model.embedding import MetricModel
@@ -52,6 +53,22 @@ def resolve_device(config: TrainConfig) -> tuple[torch.device, str]:
         return device, "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     # On a CPU with bf16 products the frozen trunk runs twice as fast in bf16, but fine-tuning runs slower than in 32.
     return device, "bf16" if config.freeze_trunk and torch.cpu._is_avx512_bf16_supported() else "32"
+
+
+def dataset_of(config: TrainConfig, root: Path | None = None) -> Dataset:
+    """The data set that a configuration names, with its split.
+
+    Args:
+        config: names the data set and how it is split.
+        root: the runs' root, where checks of images are cached; None: the configuration's.
+
+    Raises:
+        DataError: it is missing or damaged, or can't be split like this.
+    """
+    return read_dataset(
+        config.dataset, data_root(config.data_root), known_query_share=config.known_query_share,
+        split_seed=config.split_seed, check_cache=(root or runs_root(config.runs_root)) / ".checked",
+    )  # fmt: skip
 
 
 def learning_rate_factor(config: TrainConfig, step: int) -> float:

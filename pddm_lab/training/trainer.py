@@ -11,12 +11,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pddm_lab.config import TrainConfig, data_root, runs_root
-from pddm_lab.data.dataset import Dataset, read_dataset
+from pddm_lab.config import TrainConfig
+from pddm_lab.data.dataset import Dataset
 from pddm_lab.errors import ConfigError, LabError, RunError
 from pddm_lab.model.features import default_workers
 from pddm_lab.runs.run import Run, versions
-from pddm_lab.training.loop import resolve_device
+from pddm_lab.training.loop import dataset_of, resolve_device
 from pddm_lab.training.phases import RunTraining
 
 
@@ -38,7 +38,7 @@ def train(config: TrainConfig, progress: bool = True) -> Run:
     batch = config.classes_per_batch * config.images_per_class
     if batch % config.devices:
         raise ConfigError(f"--devices {config.devices} doesn't divide the batch of {batch} items.")
-    dataset = _read(config, runs_root(config.runs_root))
+    dataset = dataset_of(config)
     run = Run.create(config, _dataset_info(dataset), str(device), precision)
     return _train(run, dataset, progress)
 
@@ -56,7 +56,7 @@ def resume(path: str | Path, progress: bool = True) -> Run:
     run = Run.open(path)
     run.check_resumable()
     device, precision = resolve_device(run.config)
-    dataset = _read(run.config, run.path.parent)
+    dataset = dataset_of(run.config, run.path.parent)
     if dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
         raise RunError(f"{dataset.root} has changed since {run.name} was begun. Restore it or train a new run.")
     run.claim(device=str(device), precision=precision, versions=versions())
@@ -74,13 +74,6 @@ def _with_full_paths(config: TrainConfig) -> TrainConfig:
         config, data_root=full(config.data_root), runs_root=full(config.runs_root),
         dataset=f"folder:{full(folder)}" if (prefix, colon) == ("folder", ":") else config.dataset,
         weights=config.weights if config.weights in ("imagenet", "none") else full(config.weights),
-    )  # fmt: skip
-
-
-def _read(config: TrainConfig, root: Path) -> Dataset:
-    return read_dataset(
-        config.dataset, data_root(config.data_root), known_query_share=config.known_query_share,
-        split_seed=config.split_seed, check_cache=root / ".checked",
     )  # fmt: skip
 
 
@@ -135,7 +128,7 @@ def _process_main(run_path: str, progress: str) -> None:
     if is_first:
         run.claim(from_parent=True)
     with _recording_errors(run) if is_first else nullcontext():
-        RunTraining(run, _read(run.config, run.path.parent), progress == "1").train()
+        RunTraining(run, dataset_of(run.config, run.path.parent), progress == "1").train()
 
 
 if __name__ == "__main__":
