@@ -43,7 +43,6 @@ def measure(folder: Path, items: int, sessions: int, memory_items: int, log: Log
         items: in the gallery.
         sessions: simultaneous sessions.
         memory_items: in the gallery that memory is measured with; 0: leave that out.
-        log: called with what is being done.
     """
     run = _run(folder, items, log)
     with contextlib.ExitStack() as stack:

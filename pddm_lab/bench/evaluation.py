@@ -19,7 +19,6 @@ def measure(few: int, many: int, log: Log) -> list[Measure]:
     Args:
         few: items whose pairs are all scored.
         many: items for which PDDM ranks a shortlist; 0: leave that out.
-        log: called with what is being done.
     """
     log("training a unit on clusters")
     unit, euclidean = trained_unit(spread=SPREAD), make_similarity("euclidean", 128)

@@ -18,17 +18,11 @@ PER_CLASS = 4
 SPREAD = 1.5
 """Spread of the classes, wide enough that hard negatives are hard."""
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
-SCALING_FROM = 256
-"""Items of the smallest batch that scaling is measured with."""
 
 
-def measure(sizes: Sequence[int], log: Log) -> list[Measure]:
-    """Measure both strategies with a trained unit.
-
-    Args:
-        sizes: of the batches, ascending.
-        log: called with what is being done.
-    """
+def measure(largest: int, log: Log) -> list[Measure]:
+    """Measure both strategies with a trained unit, in batches of up to `largest` items."""
+    sizes = [size for size in SIZES if size <= largest]
     log("training a unit on clusters")
     unit = trained_unit(spread=SPREAD)
     seconds: dict[int, dict[str, float]] = {}
@@ -45,7 +39,7 @@ def measure(sizes: Sequence[int], log: Log) -> list[Measure]:
             Measure(f"{size} items: batch / the faster", by_miner["batch"] / min(hard, multi), "x", limit, over),
             Measure(f"{size} items: anchor / BatchHardMiner", by_miner["anchor"] / hard, "x", 3),
         ]
-    large = [size for size in sizes if size >= SCALING_FROM]
+    large = [size for size in sizes if size >= 256]
     if len(large) > 1:
         over = f"{large[0]} to {large[-1]} items, {PER_CLASS} a class"
         measures.append(Measure("batch: time scales with power", _slope(large, seconds, "batch"), "", 1.15, over))
@@ -65,15 +59,11 @@ def _side_by_side(size: int, unit: Similarity) -> dict[str, float]:
 
     features, labels = clustered(size, PER_CLASS, SPREAD, seed=size)
     hard, multi = BatchHardMiner(), MultiSimilarityMiner()
-    return fastest(
-        {
-            "BatchHardMiner": lambda: hard(features, labels),
-            "MultiSimilarityMiner": lambda: multi(features, labels),
-            "batch": lambda: mine(features, labels, unit, "batch"),
-            "anchor": lambda: mine(features, labels, unit, "anchor"),
-        },
-        rounds=7 if size <= 1024 else 3,
-    )
+    return fastest({
+        "BatchHardMiner": lambda: hard(features, labels), "MultiSimilarityMiner": lambda: multi(features, labels),
+        "batch": lambda: mine(features, labels, unit, "batch"),
+        "anchor": lambda: mine(features, labels, unit, "anchor"),
+    }, rounds=7 if size <= 1024 else 3)  # fmt: skip
 
 
 def _slope(sizes: Sequence[int], seconds: dict[int, dict[str, float]], name: str) -> float:

@@ -21,8 +21,6 @@ from pddm_lab.errors import RunError
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, BrowserType, Page
 
-REPEATS = 5
-RERUNS = 12
 _LIMIT = 60_000  # ms
 
 _LAB = """
@@ -89,7 +87,7 @@ class Loads:
     errors: list[str] = field(default_factory=list)
 
 
-def load(chromium: BrowserType, address: str, loads: Loads, repeats: int = REPEATS) -> None:
+def load(chromium: BrowserType, address: str, loads: Loads, repeats: int = 5) -> None:
     """Open a page in a new browser, then `repeats` times with that browser's cache filled.
 
     Args:
@@ -112,7 +110,7 @@ def load(chromium: BrowserType, address: str, loads: Loads, repeats: int = REPEA
                 loads.cold_written, loads.cold_drawn = written, drawn
 
 
-def reruns(chromium: BrowserType, address: str, count: int = RERUNS) -> tuple[list[float], list[str]]:
+def reruns(chromium: BrowserType, address: str, count: int = 12) -> tuple[list[float], list[str]]:
     """Use a page's buttons and sliders in turn, and time the rerun after each.
 
     Returns:

@@ -51,22 +51,18 @@ class Measure:
 
 def machine() -> dict[str, Any]:
     """What the numbers depend on: cores, memory, threads, versions, the load of other processes, and the date."""
+    import joblib
     import psutil
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "system": platform.platform(),
-        "processor": _processor(),
-        "cores": cores,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"), "system": platform.platform(),
+        "processor": _processor(), "cores": joblib.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "load_average": [round(load, 2) for load in os.getloadavg()],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torch_threads": torch.get_num_threads(),
+        "load_average": [round(load, 2) for load in os.getloadavg()], "python": platform.python_version(),
+        "torch": torch.__version__, "torch_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-    }
+    }  # fmt: skip
 
 
 def _processor() -> str:

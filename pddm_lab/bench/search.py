@@ -7,13 +7,13 @@ some dense and some wide, and classes around ranges of about 1000 items.
 from __future__ import annotations
 
 import io
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -45,7 +45,6 @@ def measure(folder: Path, items: int, log: Log) -> list[Measure]:
     Args:
         folder: to write the gallery to.
         items: in the gallery.
-        log: called with what is being done.
     """
     log(f"a gallery of {items:,} items")
     features = _Features(items)
@@ -103,14 +102,10 @@ def _new(features: _Features, labels: Int[np.ndarray, " items"], first: int, see
     """Items with numbers from the first on."""
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, "JPEG")
-    items = pd.DataFrame(
-        {
-            "id": [f"class {label:06d}/{number:07d}.jpg" for number, label in enumerate(labels, first)],
-            "label": labels,
-            "class_name": [f"class {label:06d}" for label in labels],
-            "role": "both",
-        }
-    )
+    items = pd.DataFrame({
+        "id": [f"class {label:06d}/{number:07d}.jpg" for number, label in enumerate(labels, first)], "label": labels,
+        "class_name": [f"class {label:06d}" for label in labels], "role": "both",
+    })  # fmt: skip
     return NewItems(items, features.sample(labels, seed), [buffer.getvalue()] * len(labels))
 
 
@@ -148,7 +143,7 @@ def _searching(gallery: Gallery, queries: Float[np.ndarray, "queries dim"], feat
     import faiss
 
     unit = trained_unit()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = joblib.cpu_count()
     threads = torch.get_num_threads()
     faiss.omp_set_num_threads(1)
     torch.set_num_threads(1)

@@ -40,7 +40,6 @@ def make_run(folder: Path, log: Log) -> Run:
 
     Args:
         folder: for its pictures (pictures/) and the runs' root (runs/).
-        log: called with what is being done.
     """
     log("pictures to train on")
     draw_pictures(folder / "pictures")
@@ -92,14 +91,11 @@ def _write_gallery(run: Run, pictures: Path, protocol: str, count: int) -> Path:
     features = clustered_features(labels, run.config.dim, seed=len(protocol))
     files = sorted(pictures.glob("class */*.jpg"))
     images = [Image.open(file).convert("RGB") for file in files]
-    items = pd.DataFrame(
-        {
-            "id": [f"{protocol}/{row:07d}.jpg" for row in range(count)],
-            "label": labels,
-            "class_name": [f"class {label:05d}" for label in labels],
-            "role": np.where(np.arange(count) % 5 == 0, "query", "gallery") if protocol == "known" else "both",
-        }
-    )
+    items = pd.DataFrame({
+        "id": [f"{protocol}/{row:07d}.jpg" for row in range(count)], "label": labels,
+        "class_name": [f"class {label:05d}" for label in labels],
+        "role": np.where(np.arange(count) % 5 == 0, "query", "gallery") if protocol == "known" else "both",
+    })  # fmt: skip
     (pictures / protocol).mkdir(exist_ok=True)
     for row, item in enumerate(items["id"]):
         if not (pictures / item).exists():

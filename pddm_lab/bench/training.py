@@ -33,7 +33,6 @@ def measure(images: int, log: Log) -> list[Measure]:
 
     Args:
         images: picture files to extract features of.
-        log: called with what is being done.
     """
     log("steps on a frozen trunk's features")
     measures = _steps(PRESETS["quick"])

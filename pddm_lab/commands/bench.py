@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,12 +35,9 @@ def dashboard(
         memory_items: Items in the gallery for measuring memory; 0: leave that out.
         folder: Folder to keep the benchmark's run in, so that measuring again is faster; empty: a temporary one.
     """
-    _limit_cores(cores)
-    from pddm_lab.bench.dashboard import measure
-
     with tempfile.TemporaryDirectory() as temporary:
         kept = Path(folder).expanduser() if folder else Path(temporary)
-        _run("dashboard", json, measure, kept, items, sessions, memory_items)
+        _run("dashboard", "dashboard", cores, json, kept, items, sessions, memory_items)
 
 
 @bench.command
@@ -50,10 +47,7 @@ def scoring(items: int = 4096, cores: _Cores = 2, json: _Json = "") -> None:
     Args:
         items: Items in each of the two sets.
     """
-    _limit_cores(cores)
-    from pddm_lab.bench.scoring import measure
-
-    _run("scoring", json, measure, items)
+    _run("scoring", "scoring", cores, json, items)
 
 
 @bench.command
@@ -63,10 +57,7 @@ def mining(largest: int = 8192, cores: _Cores = 2, json: _Json = "") -> None:
     Args:
         largest: Items in the largest batch.
     """
-    _limit_cores(cores)
-    from pddm_lab.bench.mining import SIZES, measure
-
-    _run("mining", json, measure, [size for size in SIZES if size <= largest])
+    _run("mining", "mining", cores, json, largest)
 
 
 @bench.command
@@ -77,10 +68,7 @@ def evaluate(items: int = 6000, many: int = 60_000, cores: _Cores = 2, json: _Js
         items: Items whose pairs are all scored.
         many: Items for which PDDM ranks a shortlist; 0: leave that out.
     """
-    _limit_cores(cores)
-    from pddm_lab.bench.evaluation import measure
-
-    _run("evaluate", json, measure, items, many)
+    _run("evaluate", "evaluation", cores, json, items, many)
 
 
 @bench.command
@@ -90,10 +78,7 @@ def train(images: int = 1500, cores: _Cores = 2, json: _Json = "") -> None:
     Args:
         images: Picture files to generate and extract features of.
     """
-    _limit_cores(cores)
-    from pddm_lab.bench.training import measure
-
-    _run("train", json, measure, images)
+    _run("train", "training", cores, json, images)
 
 
 @bench.command
@@ -103,26 +88,25 @@ def search(items: int = 1_000_000, cores: _Cores = 2, json: _Json = "") -> None:
     Args:
         items: Items in the gallery.
     """
-    _limit_cores(cores)
-    from pddm_lab.bench.search import measure
-
     with tempfile.TemporaryDirectory() as temporary:
-        _run("search", json, measure, Path(temporary), items)
+        _run("search", "search", cores, json, Path(temporary), items)
 
 
-def _run(name: str, json: str, measure: Callable[..., list[Measure]], *arguments: Any) -> None:
+def _run(name: str, module: str, cores: int, json: str, *arguments: Any) -> None:
+    """Call `measure` of a module of `pddm_lab.bench`, limited to so many cores where the system supports it."""
+    # Before any import of a numerical library, and for the processes that are started too.
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     from pddm_lab.bench.report import machine
 
     facts = machine()  # before measuring, so that the load average is that of other processes
-    show(name, measure(*arguments, _log), facts, json)
+    show(name, import_module(f"pddm_lab.bench.{module}").measure(*arguments, _log), facts, json)
 
 
 def show(name: str, measures: list[Measure], facts: dict[str, Any], json: str = "") -> None:
     """Print a benchmark's table with the facts of the machine below it, and write all of it as JSON if asked.
 
     Args:
-        name: of the benchmark.
-        measures: to show.
         facts: of the machine, as `pddm_lab.bench.report.machine` returns them.
         json: file to write to; empty: none.
     """
@@ -139,9 +123,3 @@ def show(name: str, measures: list[Measure], facts: dict[str, Any], json: str = 
 
 def _log(what: str) -> None:
     print(f"... {what}", file=sys.stderr, flush=True)
-
-
-def _limit_cores(cores: int) -> None:
-    """Limit this process and its children to so many cores, where the system supports it."""
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +36,8 @@ def compare(
         tables_only: Compute nothing; write the tables of what is finished.
         out: Folder for the tables; empty: tables in the study's folder.
     """
+    import joblib
+
     from pddm_lab import config
     from pddm_lab.study.cells import Study
     from pddm_lab.study.plan import PARTS, Plan, run_study
@@ -58,7 +59,7 @@ def compare(
         for dataset in sorted({task.arguments["config"].dataset for task in plan.tasks()}):
             fetch_if_missing(dataset, data_root)
         try:
-            study, outcome = run_study(plan, name, runs_root, processes or _cores())
+            study, outcome = run_study(plan, name, runs_root, processes or joblib.cpu_count())
         except KeyboardInterrupt:
             print("\nFinished cells are kept. The same command resumes the study.", file=sys.stderr)
             raise
@@ -71,7 +72,3 @@ def compare(
     if failures:
         key, reason = next(iter(failures.items()))
         raise RunError(f"{len(failures)} cells failed, the first is {key}: {reason} The same command retries them.")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -70,7 +70,6 @@ def image_loader(images: ImageFiles, batches: Any, workers: int, device: torch.d
     """Batches of prepared images, loaded by worker processes, into pinned memory for a GPU.
 
     Args:
-        images: the images.
         batches: iterable of lists of keys, one list per batch.
         workers: processes; -1 for `default_workers`.
         device: target of the batches.
@@ -84,7 +83,7 @@ def image_loader(images: ImageFiles, batches: Any, workers: int, device: torch.d
 
 def default_workers() -> int:
     """One process per core except one, at most 8."""
-    return min(max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 2) - 1, 8)
+    return min(max(joblib.cpu_count() - 1, 1), 8)
 
 
 def run_network(network: nn.Module, paths: Sequence[Path], **options: Any) -> Float[np.ndarray, "images dim"]:
@@ -107,10 +106,8 @@ def network_outputs(
 
     Args:
         network: takes uint8 images (n, 3, size, size); in evaluation mode.
-        paths: the image files.
         resize: shorter side before the crop, in pixels.
         size: side of the crop, in pixels.
-        device: of the network.
         precision: 32, bf16 or fp16.
         workers: processes that load images.
         progress: called after each batch.
@@ -136,7 +133,6 @@ def trunk_features(
     """Features of a frozen trunk, (images, trunk.dim) float32, cached by the content of the files.
 
     Args:
-        trunk: the frozen trunk.
         paths, resize, size, device, precision, workers: as for `network_outputs`.
         folder: of the cache: one file per trunk, weights, size, precision and view.
         progress: called as images are done; if it raises, the features computed so far are kept.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import re
 from collections.abc import Iterator, Mapping
@@ -58,12 +57,13 @@ class Study:
         except OSError as error:
             raise RunError(f"{path} can't be written: {error.strerror}. Choose another folder: --runs-root.") from error
         if not (path / "study.json").exists():
+            import joblib
+
             versions = {package: version(package) for package in ("torch", "pytorch-metric-learning", "scikit-learn")}
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
             _write(path / "study.json", {
                 "name": name, "created": datetime.now(UTC).isoformat(timespec="seconds"), "settings": {},
                 "versions": versions | {"python": platform.python_version()},
-                "machine": {"system": platform.platform(), "cores": cores},
+                "machine": {"system": platform.platform(), "cores": joblib.cpu_count()},
             })  # fmt: skip
         return cls(path)
 
