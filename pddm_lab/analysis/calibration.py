@@ -35,16 +35,12 @@ SAME_EVERYWHERE = 0.1
 """Range of predictions at the thirds' even odds up to which a similarity counts as meaning the same everywhere."""
 MAPS = {"platt": "logistic (Platt)", "isotonic": "isotonic"}
 PROPERTIES: dict[str, tuple[str, str]] = {
-    "calibrated": (
-        "Calibrated",
-        f"Expected calibration error of the predicted probabilities. Holds up to {100 * CALIBRATED:.0f} %.",
-    ),
-    "everywhere": (
-        "The same everywhere",
+    "calibrated": ("Calibrated",
+        f"Expected calibration error of the predicted probabilities. Holds up to {100 * CALIBRATED:.0f} %."),
+    "everywhere": ("The same everywhere",
         "Probabilities that the map of all pairs predicts at the even odds of the dense, the middle and the sparse "
-        f"third. Holds if they are within {100 * SAME_EVERYWHERE:.0f} points of each other.",
-    ),
-}
+        f"third. Holds if they are within {100 * SAME_EVERYWHERE:.0f} points of each other."),
+}  # fmt: skip
 """What is checked of every similarity: a title, and how it is measured."""
 
 
@@ -132,7 +128,6 @@ def calibrate(pairs: pd.DataFrame, similarity: str, *, share: float = 0.5, seed:
 
     Args:
         pairs: positive, label_a, label_b, density (an index into `DENSITIES`), and the similarity by its name.
-        similarity: the column.
         share: of positive pairs, to weight to. With 0.5 each third is weighted separately, so that only the similarity
             matters; any other share is that of all pairs, and thirds keep their own.
         seed: of the halves of the classes.
@@ -198,7 +193,6 @@ def reliability(
 
     Args:
         predicted: of each pair, 0 to 1.
-        positive: whether the pair is of one class.
         share: of positive pairs, to weight to.
         bins: with equally many pairs each, by rank of the prediction; equal predictions share a bin.
     """

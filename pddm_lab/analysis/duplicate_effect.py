@@ -50,9 +50,7 @@ def best_matches(
 
     Args:
         similarity: on the CPU.
-        gallery: of a protocol.
         budget: most pairs to score; beyond, a random sample of the queries is matched.
-        seed: of the sample.
         progress: called with (queries matched, queries, "queries").
     """
     import torch
@@ -101,9 +99,6 @@ def effect(
     """The effect of duplicates on Recall@1; shares of no queries are NaN.
 
     Args:
-        similarity: its name.
-        matches: of a protocol.
-        labels: of the gallery's items.
         duplicates: pairs of rows of the gallery.
     """
     duplicates_of: dict[int, set[int]] = {}

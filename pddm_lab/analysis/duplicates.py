@@ -45,12 +45,9 @@ MOST = 200_000
 """Most pairs that are kept: the most similar ones."""
 KINDS = {"identical": "Identical", "near": "Near", "mirrored": "Mirrored"}
 SPLITS = {
-    "train": "training items",
-    "known": "known queries",
-    "unseen": "unseen items",
-    "unseen_query": "unseen queries",
+    "train": "training items", "known": "known queries", "unseen": "unseen items", "unseen_query": "unseen queries",
     "unseen_gallery": "unseen gallery",
-}
+}  # fmt: skip
 """Splits in the order of tables. The galleries of the known classes are the training items."""
 _MIRROR_GAIN = 0.01  # how much more similar a mirror image must be: a symmetric picture is its own mirror image
 _ROWS = 256  # read at a time
@@ -91,7 +88,6 @@ def read_pictures(
     """Read prints and digests of all items of a run's galleries from their thumbnails.
 
     Args:
-        galleries: by protocol.
         prints: False to find only identical thumbnails, in a fraction of the time.
         progress: called with (pictures read, pictures, "pictures").
     """
@@ -110,11 +106,7 @@ def read_pictures(
 
 
 def items_of(galleries: Mapping[str, Gallery]) -> pd.DataFrame:
-    """The items of a run's galleries: id, label, class_name, split (a key of `SPLITS`), protocol, row.
-
-    Args:
-        galleries: by protocol.
-    """
+    """The items of a run's galleries: id, label, class_name, split (a key of `SPLITS`), protocol, row."""
     columns = ["id", "label", "class_name", "split", "protocol", "row"]
     parts = [pd.DataFrame(columns=columns)]
     for protocol, gallery in galleries.items():

@@ -125,15 +125,8 @@ def explain_by(
     similarity: PDDMSimilarity, metric: Mahalanobis, a: Float[np.ndarray, " dim"], b: Float[np.ndarray, " dim"],
     places: Float[np.ndarray, "places dim"],
 ) -> Explanation:  # fmt: skip
-    """Decompose a pair by a run's similarities; if they use the trunk's features too, by the embedding alone.
-
-    Args:
-        similarity: PDDM's.
-        metric: Mahalanobis.
-        a: a unit-length feature, (dim,).
-        b: another.
-        places: as for `explain`.
-    """
+    """Decompose a pair by a run's similarities, as `explain`; if they use the trunk's features too, by the embedding
+    alone."""
     if not isinstance(similarity, FamiliarPDDM):
         return explain(a, b, similarity.unit, metric, places)
     pair, around = (split_parts(torch.tensor(part))[0] for part in (np.stack([a, b]), places))
@@ -148,8 +141,7 @@ def explain(
     """Decompose a pair, in float64.
 
     Args:
-        a: a unit-length feature, (dim,).
-        b: another.
+        a, b: unit-length features, (dim,).
         unit: scores the pair; on the CPU; not changed.
         metric: to decompose D_M too.
         places: features in whose direction the same difference is scored, (places, dim): all pairs of one D have means
@@ -167,17 +159,13 @@ def explain(
         mapped = weight @ (left - right)
         parts = ((left - right) * (weight.T @ mapped)).numpy()
         from_metric = {"mahalanobis": float(mapped.norm()), "mahalanobis_shares": parts / max(parts.sum(), 1e-300)}
+    score_parts = _integrated_gradients(unit, u, v, score - of_equals, _TOLERANCE * max(abs(score), abs(of_equals)))
     return Explanation(
-        u=(left - right).abs().numpy(),
-        v=((left + right) / 2).numpy(),
-        distance=float(np.sqrt(squares.sum())),
-        distance_shares=squares / max(squares.sum(), 1e-300),
-        score=score,
-        score_of_equals=of_equals,
-        score_parts=_integrated_gradients(unit, u, v, score - of_equals, _TOLERANCE * max(abs(score), abs(of_equals))),
-        elsewhere=unit.score_of(u.expand_as(at), at).numpy(),
+        (left - right).abs().numpy(), ((left + right) / 2).numpy(), float(np.sqrt(squares.sum())),
+        squares / max(squares.sum(), 1e-300), score, of_equals, score_parts,
+        unit.score_of(u.expand_as(at), at).numpy(),
         **from_metric,
-    )
+    )  # fmt: skip
 
 
 def _integrated_gradients(

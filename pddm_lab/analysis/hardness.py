@@ -22,7 +22,6 @@ def through_training(mined: Mined, rows: NDArray[np.intp], points: int = 100) ->
     """How hard quadruplets were during training: one row per group of steps.
 
     Args:
-        mined: of a run.
         rows: which, of one phase.
         points: steps are grouped into at most about this many.
 
@@ -117,7 +116,6 @@ def suspects(mined: Mined, rows: NDArray[np.intp], least_met: int = LEAST_MET) -
     contradicts the label if the item's negative is more similar than its positive.
 
     Args:
-        mined: of a run.
         rows: all those of one phase, or of some of its classes or steps, so that it is known who met whom.
         least_met: items that met fewer classmates are left out.
 

@@ -218,7 +218,6 @@ def examine(
         features: of a gallery, (items, dim) float32; at least three items.
         threshold: the smallest accepted similarity, for the chains.
         rows: items that are compared with all others; fewer if the gallery is very large.
-        seed: of everything that is drawn.
         progress: called with (items compared, rows, "items compared with all").
 
     Raises:

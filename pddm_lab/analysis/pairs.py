@@ -83,9 +83,7 @@ def sample_pairs(gallery: Gallery, count: int, seed: int = 0) -> pd.DataFrame:
     ids, labels and roles: two runs on the same items get the same pairs, in whatever order their galleries hold them.
 
     Args:
-        gallery: whose items to pair.
         count: pairs; if there are too few of one kind, the other fills up; all pairs if there are no more.
-        seed: of the sample.
 
     Returns:
         As `draw_pairs`.
@@ -105,11 +103,7 @@ def draw_pairs(
     """Up to so many distinct pairs of each kind; all if there are no more.
 
     Args:
-        labels: class of each item.
         roles: query, gallery or both, of each item.
-        positives: positive pairs.
-        negatives: negative pairs.
-        seed: of the sample.
 
     Returns:
         a (row of the query), b (row of the searched item), positive; positive pairs first, each kind in random order.
@@ -183,8 +177,6 @@ def most_similar(values: Float[np.ndarray, " items"], anchor: int, count: int) -
 
     Args:
         values: of every item, as `similarity_to` gives them.
-        anchor: its row.
-        count: at most.
     """
     others = np.where(np.arange(len(values)) == anchor, -np.inf, values)
     count = max(min(count, len(values) - 1), 0)

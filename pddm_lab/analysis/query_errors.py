@@ -31,7 +31,6 @@ def judge(
 
     Args:
         features: of all items; may be memory-mapped.
-        labels: class of each item.
         queries: rows of the queries; one that is also searched doesn't find itself.
         searched: rows that are searched.
         similarity: re-ranks the shortlist; None: ranked by Euclidean distance.

@@ -42,7 +42,6 @@ def ceiling(gallery: Gallery, longest: int = 1000, most_queries: int = MOST_QUER
         gallery: to search, with the index that a search uses.
         longest: the largest shortlist.
         most_queries: to measure; of more, a sample.
-        seed: of the sample.
     """
     labels, searched, queries = gallery.items["label"].to_numpy(), gallery.rows("gallery"), gallery.rows("query")
     is_searched = np.zeros(len(labels), bool)

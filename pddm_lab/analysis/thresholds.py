@@ -30,8 +30,6 @@ QUADRANTS = ("neither", "x", "y", "both")
 """Which of two similarities accept a pair."""
 DRAWS = 200
 """Resamples of the classes for an interval."""
-FALSE_POSITIVES = 0.01
-"""Largest share of the negative pairs that a threshold accepts, unless another is chosen."""
 MOST_PAIRS = 100_000
 """Pairs of either kind that a study measures; of more, a sample that is the same for every similarity and method."""
 
@@ -131,7 +129,7 @@ class ByDensity:
         return self.draws[rate][:, 0] - self.draws[rate][:, -1]
 
 
-def by_density(pairs: pd.DataFrame, similarity: str, share: float = FALSE_POSITIVES, draws: int = DRAWS) -> ByDensity:
+def by_density(pairs: pd.DataFrame, similarity: str, share: float = 0.01, draws: int = DRAWS) -> ByDensity:
     """Measure one threshold for all pairs within each third of them by density.
 
     Args:
@@ -178,10 +176,7 @@ def rates_by_density(
 
     Args:
         similarity: larger is more similar.
-        query: features.
         gallery: features; not used if `leave_one_out`.
-        query_labels: class of each query.
-        gallery_labels: class of each item.
         leave_one_out: query and gallery are the same items.
 
     Returns:

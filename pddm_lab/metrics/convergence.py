@@ -28,7 +28,6 @@ def kept_value(log: pd.DataFrame, metric: str, similarity: str, best_step: int |
     Args:
         log: of one run.
         metric: its name, such as "map@r".
-        similarity: its name.
         best_step: from run.json.
     """
     rows = _validation(log, metric)

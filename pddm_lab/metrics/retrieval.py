@@ -26,8 +26,6 @@ Array: TypeAlias = Tensor | np.ndarray
 PlacesScorer: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Scores of pairs in a chunk: rows and columns, (pairs,) each -> (pairs,)."""
 
-__all__ = ["Distribution", "Evaluation", "average_precisions", "cluster", "clustering_nmi", "evaluate"]
-
 RECALLS = (1, 2, 4, 8, 16, 32)
 _CHUNK_SCORES = 1 << 21  # scores at a time: 8 MB, and some 50 MB with the keys that order them
 _CHUNK_ROWS = 128  # least number of queries at a time with a shortlist: fewer make poor use of a matrix product
@@ -80,9 +78,6 @@ def evaluate(
     Args:
         similarity: larger means more similar.
         query: features, on the similarity's device.
-        gallery: features.
-        query_labels: class of each query.
-        gallery_labels: class of each gallery item.
         leave_one_out: query and gallery are the same items, and an item doesn't retrieve itself. A pair counts once.
         nmi: also cluster all the features by k-means.
         seed: of the sample of pairs if there are too many, and of k-means.
@@ -102,9 +97,7 @@ def evaluate(
             ranking.add(rows, scores)
     else:
         for rows, scores in _scores(similarity, items):
-            pairs.add(
-                rows, functools.partial(_places_of, scores)
-            )  # before the ranking, which overwrites the query itself
+            pairs.add(rows, functools.partial(_places_of, scores))  # first: the ranking overwrites the query itself
             ranking.add(rows, scores)
     metrics = ranking.metrics() | pairs.metrics()
     if nmi:
@@ -123,7 +116,6 @@ def average_precisions(
 
     Args:
         scores: of each query with every item, larger is more similar; a query's score with itself is overwritten.
-        labels: class of each item.
         rows: the row of each query among the items.
 
     Returns:

@@ -93,7 +93,6 @@ def highest_rejected(negative: Float[np.ndarray, " negatives"], share: float) ->
 
     Args:
         negative: similarities of negative pairs, ascending; at least one.
-        share: of them.
     """
     return negative[len(negative) - 1 - int(share * len(negative) * (1 + 1e-9))]
 

@@ -123,8 +123,6 @@ def own_pairs(
 
     Args:
         unit: in evaluation mode, without `normalize_input`.
-        queries: features, (queries, dim).
-        gallery: features, (items, dim).
         candidates: rows of the gallery, (queries, candidates).
     """
     if candidates.numel() < len(gallery):  # only keep the rows that are used

@@ -8,7 +8,7 @@ class. In training phi = 1 and k = 1, so that S is the unit's score.
 An item's feature contains both parts, x of the embedding and p of the trunk, so that every similarity finds what it
 needs: [sqrt(1 - e^2) x; e p], of unit length. p is so short that it hardly affects D and D_M.
 
-Not in the paper; chosen on held-out training classes (README, Experiment log).
+Not in the paper; chosen on held-out training classes (notebooks/results/experiments.md).
 """
 
 from __future__ import annotations

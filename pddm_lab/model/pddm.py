@@ -52,8 +52,7 @@ class PDDM(nn.Module):
         """Score pairs; `a` and `b` broadcast against each other, and S(a, b) = S(b, a).
 
         Args:
-            a: unit-length features, (..., dim).
-            b: unit-length features, (..., dim).
+            a, b: unit-length features, (..., dim).
 
         Returns:
             Scores, (...): unbounded, larger is more similar.

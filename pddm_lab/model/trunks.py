@@ -23,8 +23,7 @@ class Trunk(nn.Module):
     Args:
         network: maps normalised images (n, 3, side, side) to pooled features (n, dim).
         dim: dimensions of the pooled features.
-        mean: of each channel of the input, on a scale of 0 to 1.
-        std: of each channel of the input, on a scale of 0 to 1.
+        mean, std: of each channel of the input, on a scale of 0 to 1.
     """
 
     mean: Tensor

@@ -28,9 +28,6 @@ PER_CLASS = 5
 """Points of each class in a step's batch."""
 ACCEPTED_NEGATIVES = 0.01
 """Share of the negative pairs that a threshold accepts: makes a circle of D and a contour of S comparable."""
-SNAPSHOTS = 24
-"""Number of steps of a training that are saved, roughly."""
-_LEARNING_RATE = 0.01
 _WEIGHT_DECAY = 0.5  # gamma, decoupled; with less, S keeps its initial slope over the plane
 
 
@@ -61,7 +58,7 @@ class Snapshot:
 
 def snapshot_steps(steps: int) -> list[int]:
     """The steps that are saved: 0, the last, and in between ever further apart, because a unit learns most at first."""
-    return sorted({0, *np.geomspace(1, steps, SNAPSHOTS).round().astype(int).tolist()})
+    return sorted({0, *np.geomspace(1, steps, 24).round().astype(int).tolist()})
 
 
 def train_plane(
@@ -72,15 +69,13 @@ def train_plane(
     The same points and settings give the same snapshots, even if other code draws random numbers meanwhile.
 
     Args:
-        point_set: the points.
-        config: the settings.
         stopped: called after each step; True ends the training.
     """
     random = torch.Generator().manual_seed(config.seed)
     unit = _new_unit(config, random)
     pddm = PDDMSimilarity(unit)
     parameters = [parameter for parameter in unit.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    optimiser = torch.optim.AdamW(parameters, lr=0.01, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
     points, labels = torch.from_numpy(point_set.points), torch.from_numpy(point_set.labels)
     of_class = [torch.from_numpy(np.flatnonzero(point_set.trains & (point_set.labels == label)))
@@ -127,7 +122,6 @@ def measure(similarity: Similarity, point_set: PointSet, protocol: str) -> Measu
 
     Args:
         similarity: of points on the plane.
-        point_set: the points.
         protocol: known or unseen.
     """
     rows = point_set.held_out(protocol)
@@ -193,8 +187,6 @@ def inside(unit: PDDM, a: Float[Tensor, "pairs dim"], b: Float[Tensor, "pairs di
 
     Args:
         unit: in evaluation mode.
-        a: features.
-        b: features.
     """
     recorded: dict[str, Tensor] = {}
 
@@ -238,8 +230,7 @@ def accepted(point_set: PointSet, anchor: int, similarities: Float[np.ndarray, "
     """Count the points that an anchor accepts.
 
     Args:
-        point_set: the points.
-        anchor: a row of them.
+        anchor: a row of the points.
         similarities: of the anchor with every point.
         threshold: the similarity above which a pair is accepted.
     """

@@ -73,7 +73,6 @@ def make_point_set(name: str, seed: int = 0) -> PointSet:
 
     Args:
         name: a key of `LAYOUTS`.
-        seed: of its points.
 
     Raises:
         ConfigError: an unknown name.
@@ -84,13 +83,11 @@ def make_point_set(name: str, seed: int = 0) -> PointSet:
     drawn = [points[:HELD_OUT] if never else points for _, never, points in classes]
     sizes = [len(points) for points in drawn]
     return PointSet(
-        name,
-        np.concatenate(drawn).astype(np.float32),
-        labels=np.repeat(np.arange(len(classes)), sizes),
+        name, np.concatenate(drawn).astype(np.float32), labels=np.repeat(np.arange(len(classes)), sizes),
         trains=np.concatenate([np.arange(size) >= HELD_OUT for size in sizes]),
         unseen=np.repeat([never for _, never, _ in classes], sizes),
         regions=tuple(region for region, _, _ in classes),
-    )
+    )  # fmt: skip
 
 
 def without(point_set: PointSet, region: str) -> PointSet:
@@ -170,14 +167,11 @@ def _stripe(
 def _dense_to_sparse(random: np.random.Generator, count: int) -> Classes:
     classes: Classes = []
     for region, x, radius, rows, apart, never in (
-        ("dense", -3.05, 0.085, 6, 0.34, (1, 4)),
-        ("dense", -2.6, 0.13, 4, 0.5, (2,)),
-        ("between", -2.0, 0.2, 3, 0.75, (1,)),
-        ("between", -1.1, 0.32, 3, 1.0, (0,)),
-        ("sparse", 0.1, 0.43, 3, 1.2, (1,)),
-        ("sparse", 1.4, 0.45, 3, 1.22, (2,)),
+        ("dense", -3.05, 0.085, 6, 0.34, (1, 4)), ("dense", -2.6, 0.13, 4, 0.5, (2,)),
+        ("between", -2.0, 0.2, 3, 0.75, (1,)), ("between", -1.1, 0.32, 3, 1.0, (0,)),
+        ("sparse", 0.1, 0.43, 3, 1.2, (1,)), ("sparse", 1.4, 0.45, 3, 1.22, (2,)),
         ("sparse", 2.75, 0.47, 3, 1.25, (1,)),
-    ):
+    ):  # fmt: skip
         for row in range(rows):
             centre = (x, (row - (rows - 1) / 2) * apart)
             classes.append((region, row in never, _disc(centre, radius, count, random)))
