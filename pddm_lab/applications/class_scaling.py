@@ -39,9 +39,7 @@ def class_costs(
 
     Args:
         model: the lab's: trunk, head and similarities.
-        classes: numbers of classes.
         images: of each class, in the gallery and in the classifier's training data.
-        seed: of the features.
         progress: called after each number of classes.
 
     Returns:
@@ -66,21 +64,16 @@ def sizes(model: MetricModel, classes: int, images: int = 5) -> dict[str, int]:
     """Parameters and bytes of both models, and bytes of the gallery's features.
 
     Args:
-        model: the lab's.
-        classes: number of classes.
         images: of each class in the gallery.
     """
     trunk = sum(parameter.numel() for parameter in model.embedding.trunk.parameters())
     lab = sum(parameter.numel() for parameter in model.parameters())
     classifier = trunk + classes * (model.embedding.trunk.dim + 1)
     return {
-        "classes": classes,
-        "lab_parameters": lab,
-        "classifier_parameters": classifier,
-        "lab_bytes": FLOAT * lab,
+        "classes": classes, "lab_parameters": lab, "classifier_parameters": classifier, "lab_bytes": FLOAT * lab,
         "classifier_bytes": FLOAT * classifier,
         "gallery_bytes": FLOAT * classes * images * model.embedding.head.out_features,
-    }
+    }  # fmt: skip
 
 
 def embedding_seconds(model: MetricModel, config: TrainConfig, rounds: int = _ROUNDS) -> float:
@@ -131,13 +124,11 @@ def _classifier_seconds(classes: int, images: int, dim: int, random: torch.Gener
     start = time.perf_counter()
     for _ in range(steps if measured else 0):
         step()
+    whole = time.perf_counter() - start if measured else steps * seconds
     return {
-        "enlarge_seconds": enlarge,
-        "step_seconds": seconds,
-        "pass_seconds": time.perf_counter() - start if measured else steps * seconds,
-        "pass_measured": measured,
+        "enlarge_seconds": enlarge, "step_seconds": seconds, "pass_seconds": whole, "pass_measured": measured,
         "classify_seconds": classify,
-    }
+    }  # fmt: skip
 
 
 @torch.no_grad()

@@ -50,7 +50,6 @@ def pooled_features(
 
     Args:
         config: names the trunk, its weights and the size of the pictures.
-        paths: the files.
         progress: called as files are done.
         view: 0 for the centred crop; 1, 2, ... for random crops.
         trunk: to use instead of the one that `config` names.
@@ -92,10 +91,8 @@ def model_space(
     """A model applied to any files.
 
     Args:
-        name: of the space.
         model: moved to this machine's device and left in evaluation mode.
         config: that it was trained with.
-        paths: the files.
         progress: called as files are done.
     """
     device, precision = _device(config)

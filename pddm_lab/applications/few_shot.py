@@ -27,12 +27,8 @@ from pddm_lab.runs.run import Run
 from pddm_lab.study.cells import Study, key_of
 
 METHODS = {
-    "knn": "k-NN",
-    "svm": "linear SVM",
-    "bayes": "naive Bayes",
-    "mean": "nearest class mean",
-    "pddm": "k-NN by S",
-}
+    "knn": "k-NN", "svm": "linear SVM", "bayes": "naive Bayes", "mean": "nearest class mean", "pddm": "k-NN by S",
+}  # fmt: skip
 """Method -> title. The last needs a space with a PDDM score."""
 SHOTS = (1, 2, 5, 10)
 NEIGHBOURS = 5
@@ -119,9 +115,6 @@ def recognise(
 
     Args:
         spaces: features of the same items.
-        labels: class of each item.
-        episodes: to draw from.
-        count: number of episodes.
         methods: keys of `METHODS`; spaces without a PDDM score leave out "pddm".
         progress: called after each episode.
 
@@ -210,9 +203,7 @@ def by_score(
 
     Args:
         similarity: larger is more similar.
-        queries: features to recognise.
-        support: features to learn from.
-        labels: class of each of these.
+        queries, support, labels: as for `by_mean`.
         neighbours: that vote.
         shortlist: nearest items by Euclidean distance to score.
 
@@ -269,11 +260,8 @@ def recognise_run(
         run: finished. Its embedding is compared with the pretrained features if the pictures still exist.
         count: episodes per protocol.
         protocols: unseen, known; empty: those that the run has.
-        shots: pictures of each class to learn from.
-        ways: classes in an episode; 0: all.
-        seed: of the episodes.
-        methods: keys of `METHODS`.
-        progress: called after each episode.
+        shots, ways, seed: as for `Episodes`.
+        methods, progress: as for `recognise`.
 
     Raises:
         RunError: no such gallery.
@@ -299,7 +287,6 @@ def keep(study: Study, dataset: str, table: pd.DataFrame, seed: int, settings: M
     The metrics are accuracy@k for k shots, and half@k, half of its 95 % interval.
 
     Args:
-        study: to write to.
         dataset: that the run was trained on.
         table: as `recognise_run` returns it.
         seed: of the run's training; pretrained features have none, -1.

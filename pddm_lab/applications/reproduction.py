@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from pddm_lab.config import PRESETS, TrainConfig, runs_root
+from pddm_lab.config import TrainConfig, runs_root
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.runs.run import Run
 from pddm_lab.study.published import RECALLS, published_rows
@@ -46,7 +46,6 @@ def train_or_resume(config: TrainConfig, progress: bool = True) -> Run:
 
     Args:
         config: its `run_name` names the run.
-        progress: show progress bars.
 
     Raises:
         RunError: a run of that name has other choices, or the training was stopped.
@@ -120,9 +119,3 @@ def table(dataset: str, runs: Sequence[Run] = ()) -> pd.DataFrame:
         loss = runs[0].config.loss if runs else "quadruplet"
         rows.append({"method": f"this lab, PDDM+{loss.title()}", "ranked by": letter, **values, "source": source})
     return pd.DataFrame(rows)
-
-
-def changes_from_preset(config: TrainConfig) -> dict[str, Any]:
-    """The choices that differ from the preset `paper`."""
-    preset = PRESETS["paper"].to_dict()
-    return {name: value for name, value in config.to_dict().items() if value != preset[name]}

@@ -13,19 +13,15 @@ from pddm_lab.applications.transfer import summary
 from pddm_lab.figures import PROTOCOL_TITLES, style_of
 from pddm_lab.files import replacing
 from pddm_lab.study.cells import Study, table
-from pddm_lab.study.tables import format_number, markdown
+from pddm_lab.study.tables import MEASURES, format_number, markdown
 
-_TRANSFER = {
-    "recall@1": ("R@1", 100, 1), "recall@4": ("R@4", 100, 1), "map@r": ("MAP@R", 100, 1), "nmi": ("NMI", 100, 1),
-    "auc": ("AUC", 1, 3),
-}  # fmt: skip
+_TRANSFER = ("recall@1", "recall@4", "map@r", "nmi", "auc")
 
 
 def write(study: Study, folder: Path | None = None) -> list[Path]:
     """Write recognise and transfer as .md, each with its .csv, if the study has them.
 
     Args:
-        study: to read.
         folder: to write to; None: `tables` in the study's folder.
 
     Returns:
@@ -86,8 +82,8 @@ def _transfer(cells: pd.DataFrame, settings: str) -> str:
             by = group.set_index("metric")
             half = by["high"] - by["value"]
             texts = {
-                title: format_number(by["value"].get(metric, nan), half.get(metric, nan), scale, digits)
-                for metric, (title, scale, digits) in _TRANSFER.items()
+                MEASURES[name][0]: format_number(by["value"].get(name, nan), half.get(name, nan), *MEASURES[name][1:])
+                for name in _TRANSFER
             }
             named = {"classes": names[0], "trained on": names[1], "ranked by": style_of(names[2]).title}
             rows.append({**named, "seeds": by["seeds"].iloc[0], **texts})

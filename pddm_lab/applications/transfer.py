@@ -65,7 +65,7 @@ class Target:
 
         Args:
             dataset: its classes are matched by name.
-            icons: class name -> its picture (`data.grocery.iconic_images`); classes without one are left out.
+            icons: class name -> its picture (`sources.grocery.iconic_images`); classes without one are left out.
 
         Raises:
             DataError: no class of a protocol has a picture.
@@ -89,7 +89,7 @@ def coarse(material: Material, coarse_of: Mapping[str, str]) -> Material:
 
     Args:
         material: of a data set with fine classes.
-        coarse_of: fine class name -> coarse class name (`data.grocery.coarse_classes`).
+        coarse_of: fine class name -> coarse class name (`sources.grocery.coarse_classes`).
 
     Raises:
         DataError: a class has no coarse class.
@@ -110,7 +110,6 @@ def train_each(
 
     Args:
         materials: name -> material to train on.
-        steps: of each training.
         seeds: of the weights and the batches.
         method: a key of `study.METHODS`.
         settings: of the method; None: the first of its configurations.
@@ -137,7 +136,6 @@ def transfer(
     """Use trained embeddings on a target without training, compared with the pretrained features.
 
     Args:
-        target: to search.
         trained: as `train_each` returns them, all on the trunk that `config` names.
         config: names the trunk and the folder of its cached features.
         similarities: to rank by, if a space has them.
@@ -171,7 +169,6 @@ def transfer_run(
 
     Args:
         run: finished.
-        target: to search.
         reference: a run on the target's own data set, as the upper reference.
         similarities: to rank by, if a space has them.
         progress: called as pictures are embedded.
@@ -193,7 +190,6 @@ def measure(target: Target, space: Space, seed: int = -1, similarities: Sequence
     """Measure a space on a target: a row per similarity and metric, with the columns of `transfer`.
 
     Args:
-        target: its labels and protocols.
         space: features of all its items.
         seed: of the training, for the table.
         similarities: to rank by, if the space has them.
@@ -235,7 +231,6 @@ def keep(study: Study, table: pd.DataFrame, settings: Mapping[str, Any]) -> None
     """Write a table to a study: a cell per target, model and seed.
 
     Args:
-        study: to write to.
         table: as `transfer` returns it.
         settings: of the trainings; a study takes one such set.
 

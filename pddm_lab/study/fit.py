@@ -40,7 +40,6 @@ class Fitting:
     """A method in training, step by step.
 
     Args:
-        material: the features.
         method: one of `METHODS`, or your own.
         settings: a configuration of the method: fields of `TrainConfig`, and options of its loss.
         items: training items, among `material.dataset.train`.
@@ -127,25 +126,12 @@ class Fitting:
 
 
 def fit(
-    material: Material,
-    method: Method,
-    settings: Mapping[str, Any],
-    items: Int[np.ndarray, " items"],
-    steps: int,
-    seed: int = 0,
-    validation: Int[np.ndarray, " validation"] | None = None,
-    eval_every: int = EVAL_EVERY,
-) -> Fitting:
-    """Train a method from its first step to its last.
+    material: Material, method: Method, settings: Mapping[str, Any], items: Int[np.ndarray, " items"], steps: int,
+    seed: int = 0, validation: Int[np.ndarray, " validation"] | None = None, eval_every: int = EVAL_EVERY,
+) -> Fitting:  # fmt: skip
+    """Train a method from its first step to its last; arguments as for `Fitting` and `Fitting.advance`.
 
     Args:
-        material: the features.
-        method: one of `METHODS`, or your own.
-        settings: a configuration of the method.
-        items: training items, among `material.dataset.train`.
-        steps: to train.
-        seed: of the weights, the batches and dropout.
-        validation: items to measure MAP@R on.
         eval_every: steps between measurements; the last step is measured, too.
 
     Raises:

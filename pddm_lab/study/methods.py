@@ -63,9 +63,7 @@ class Method:
         """The configuration that settings stand for on a material.
 
         Args:
-            material: to train on.
             settings: one of `configurations`: fields of `TrainConfig`, and options of the loss.
-            seed: of the training.
 
         Raises:
             ConfigError: a setting that would change the material, an unknown setting, or a bad value.
@@ -144,7 +142,6 @@ FACTORS = (
     "S", "dropout", "width", "u and v",
 )  # fmt: skip
 """What the ablation varies, in the order of its tables."""
-_RANKS: tuple[SimilarityName, ...] = ("euclidean", "mahalanobis", "pddm")
 # Computed on distances, the score's hinge is E_e, with alpha in place of beta.
 _E_E = {"similarity": "euclidean", "score_margin": 1.0, "embedding_weight": 0.0}
 
@@ -159,7 +156,7 @@ class Variant:
 
 
 def _variant(name: str, factor: str, title: str, **fixed: Any) -> Variant:
-    return Variant(factor, Method(name, title, "ablation", "joint", fixed, {}, _RANKS))
+    return Variant(factor, Method(name, title, "ablation", "joint", fixed, {}, _PDDM))
 
 
 ABLATIONS: dict[str, Variant] = {

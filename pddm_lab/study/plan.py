@@ -136,7 +136,6 @@ def run_study(
     """Compute the cells of a plan that a study doesn't have yet.
 
     Args:
-        plan: what to compare.
         name: of the study; it is created if there is none.
         root: the runs' root; empty: the default one.
         processes: that compute in parallel, each with one thread.
@@ -169,8 +168,6 @@ def open_study(name: str, plan: Plan, root: str = "", processes: int = 1) -> Stu
     Args:
         name: of an existing study; empty: run the plan.
         plan: ignored where a study is named.
-        root: the runs' root; empty: the default one.
-        processes: that compute in parallel.
 
     Raises:
         LabError: there is no such study, an error of `run_study`, or a cell that failed.

@@ -37,10 +37,7 @@ def search_configuration(
 
     Args:
         needed: unused; every task of a study takes it.
-        config: of the material.
-        folds: of the material.
-        method: what to train.
-        settings: one of its configurations.
+        settings: one of the method's configurations.
         steps: the most it may train.
         eval_every: steps between measurements.
     """
@@ -105,11 +102,7 @@ def train_and_measure(
 
     Args:
         needed: the method's searched cells.
-        config: of the material.
-        folds: of the material.
-        method: what to train.
         seed: of the weights, the batches and dropout.
-        part: of the study.
 
     Raises:
         DivergedError: every configuration diverged, or this training does.

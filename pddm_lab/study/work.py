@@ -58,7 +58,6 @@ def compute_cells(
     """Compute the missing cells, in the given order as far as their needs allow.
 
     Args:
-        study: stores the cells.
         tasks: all tasks; what they need is among them or in the study.
         processes: that compute in parallel, each with one thread; 1: compute in this process.
         log: receives a line about each cell; None: standard error.

@@ -41,13 +41,9 @@ class Quadruplets:
 
 @torch.no_grad()
 def mine(
-    embeddings: Float[Tensor, "items dim"],
-    labels: Int[Tensor, " items"],
-    similarity: Similarity,
-    strategy: str = "batch",
-    pairs: tuple[Tensor, Tensor] | None = None,
-    neighbours: int = NEIGHBOURS,
-) -> Quadruplets:
+    embeddings: Float[Tensor, "items dim"], labels: Int[Tensor, " items"], similarity: Similarity,
+    strategy: str = "batch", pairs: tuple[Tensor, Tensor] | None = None, neighbours: int = NEIGHBOURS,
+) -> Quadruplets:  # fmt: skip
     """Mine hard quadruplets with any similarity; no gradient is recorded.
 
     Args:

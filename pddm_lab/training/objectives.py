@@ -56,7 +56,7 @@ class Objective(nn.Module):
         config: the choices of the loss.
         classes: how many classes train; their labels are 0 to classes - 1.
         learning: the learned similarities that train; one that nobody looks at only costs time. PDDM's losses always
-            train the one they are asked for.
+            train `config.similarity`.
     """
 
     def __init__(
@@ -144,13 +144,9 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def _euclidean(
-        self,
-        features: Tensor,
-        mined_by: Callable[[Similarity], Quadruplets],
-        miner: Similarity,
-        quads: Quadruplets,
+        self, features: Tensor, mined_by: Callable[[Similarity], Quadruplets], miner: Similarity, quads: Quadruplets,
         values: Tensor,
-    ) -> tuple[Int[Tensor, "4 quads"], Float[Tensor, "6 quads"]]:
+    ) -> tuple[Int[Tensor, "4 quads"], Float[Tensor, "6 quads"]]:  # fmt: skip
         """What Euclidean mining takes from the same features, and the values of its pairs."""
         if miner.name == "euclidean":
             return _ends(quads), values
