@@ -133,12 +133,6 @@ def _opening(path: Path) -> list[Measure]:
     ]
 
 
-def _print_opening(path: str) -> None:
-    seconds: list[float] = []
-    megabytes = extra_memory(lambda: seconds.append(_time(lambda: Gallery.open(path))))
-    print(seconds[0], megabytes)
-
-
 def _searching(gallery: Gallery, queries: Float[np.ndarray, "queries dim"], features: _Features) -> list[Measure]:
     import faiss
 
@@ -212,4 +206,6 @@ def _time(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    _print_opening(sys.argv[1])
+    opened: list[float] = []
+    megabytes = extra_memory(lambda: opened.append(_time(lambda: Gallery.open(sys.argv[1]))))
+    print(opened[0], megabytes)

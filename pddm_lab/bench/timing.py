@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -106,7 +106,8 @@ def trained_unit(steps: int = 150, spread: float = 1.5) -> Similarity:
     optimizer = torch.optim.Adam(similarity.parameters(), lr=1e-3)
     features, labels = clustered(4096, 4, spread, seed=1)
     for step in range(steps):
-        part = _some_classes(labels, step)
+        classes = torch.randperm(int(labels.max()) + 1, generator=torch.Generator().manual_seed(step))[:32]
+        part = torch.isin(labels, classes).nonzero().squeeze(1)
         quads = mine(features[part], labels[part], similarity, "anchor")
         a = features[part]
         i, j, k, l = (a[ends] for ends in (quads.i, quads.j, quads.k, quads.l))
@@ -115,8 +116,3 @@ def trained_unit(steps: int = 150, spread: float = 1.5) -> Similarity:
         optimizer.step()
         optimizer.zero_grad()
     return similarity.eval().requires_grad_(False)
-
-
-def _some_classes(labels: Int[Tensor, " items"], step: int) -> Int[Tensor, " part"]:
-    classes = torch.randperm(int(labels.max()) + 1, generator=torch.Generator().manual_seed(step))[:32]
-    return torch.isin(labels, classes).nonzero().squeeze(1)
