@@ -73,10 +73,10 @@ class PDDM(nn.Module):
         v_hidden = F.normalize(self.dropout(F.relu(self.position(v))), dim=-1)
         joint = self.dropout(F.relu(self.joint(torch.cat([u_hidden, v_hidden], dim=-1))))
         score = self.score(joint).squeeze(-1)
-        return score if self.global_weight is None else score - self.global_weight[0] * _length(u)
+        return score if self.global_weight is None else score - self.global_weight[0] * safe_sqrt(u.square().sum(-1))
 
 
-def _length(u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-    """||u||, with the gradient 0 at u = 0."""
-    squares = u.square().sum(-1)
-    return torch.where(squares > 0, squares, 1.0).sqrt() * (squares > 0)
+def safe_sqrt(squares: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """A square root with the gradient 0 at 0 instead of infinity."""
+    positive = squares > 0
+    return torch.where(positive, squares, 1.0).sqrt() * positive

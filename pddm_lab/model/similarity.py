@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pddm_lab.errors import ConfigError
 from pddm_lab.model.all_pairs import all_pairs, own_pairs
-from pddm_lab.model.pddm import PDDM
+from pddm_lab.model.pddm import PDDM, safe_sqrt
 from pddm_lab.similarities import SIMILARITIES
 
 CHUNK_PAIRS = 1 << 16
@@ -112,7 +112,7 @@ class Euclidean(Similarity):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Minus the Euclidean distance; its gradient is 0 where both are equal."""
-        return -_safe_sqrt((a - b).square().sum(-1))
+        return -safe_sqrt((a - b).square().sum(-1))
 
     def _matrix(self, queries: Tensor, gallery: Tensor) -> Tensor:
         return -_distances(queries, gallery)
@@ -148,7 +148,7 @@ class Mahalanobis(Similarity):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Minus the Mahalanobis distance."""
-        return -_safe_sqrt(self.map(a - b).square().sum(-1))
+        return -safe_sqrt(self.map(a - b).square().sum(-1))
 
     def _matrix(self, queries: Tensor, gallery: Tensor) -> Tensor:
         return -_distances(self.map(queries), self.map(gallery))
@@ -198,12 +198,6 @@ def make_similarity(name: str, dim: int, **unit: Any) -> Similarity:
     if name not in CLASSES:
         raise ConfigError(f"Unknown similarity {name!r}. Expected one of {', '.join(SIMILARITIES)}.")
     return CLASSES[name].make(dim, **unit)
-
-
-def _safe_sqrt(squares: Tensor) -> Tensor:
-    """A square root with the gradient 0 at 0 instead of infinity."""
-    positive = squares > 0
-    return torch.where(positive, squares, 1.0).sqrt() * positive
 
 
 def _distances(a: Float[Tensor, "a dim"], b: Float[Tensor, "b dim"]) -> Float[Tensor, "a b"]:
