@@ -7,8 +7,9 @@ import torch
 from pddm_lab.config import LOSSES, TrainConfig
 from pddm_lab.errors import ConfigError
 from pddm_lab.model.embedding import MetricModel
+from pddm_lab.runs.quadruplets import VALUES
 from pddm_lab.similarities import LEARNED, SIMILARITIES
-from pddm_lab.training.objectives import RIVALS, VALUE_NAMES, Objective
+from pddm_lab.training.objectives import RIVALS, Objective
 
 LABELS = torch.arange(6).repeat_interleave(3)
 
@@ -49,7 +50,7 @@ def test_the_logged_values_belong_to_the_quadruplets(pooled):
     step_of = learner()
     step = step_of(pooled, LABELS)
     features = step_of.model.embedding.project(pooled).detach()
-    values = dict(zip(VALUE_NAMES, step.values, strict=True))
+    values = dict(zip(VALUES, step.values, strict=True))
     i, j, k, l = step.quadruplets
     torch.testing.assert_close(values["d_jl"], (features[j] - features[l]).norm(dim=1))
     torch.testing.assert_close(values["slack_ik"], 0.5 + values["s_ik"] - values["s_ij"])
@@ -97,7 +98,7 @@ def test_companions_learn_without_moving_the_embedding(pooled, similarity):
 
 def test_triplets_leave_l_out(pooled):
     step = learner(loss="triplet")(pooled, LABELS)
-    values = dict(zip(VALUE_NAMES, step.values, strict=True))
+    values = dict(zip(VALUES, step.values, strict=True))
     e_m = (0.5 + values["s_ik"] - values["s_ij"]).clamp(min=0).mean()
     e_e = (1.0 + values["d_ij"] - values["d_ik"]).clamp(min=0).mean()
     torch.testing.assert_close(step.terms["loss"], e_m + 0.5 * e_e)

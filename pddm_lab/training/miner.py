@@ -83,8 +83,7 @@ def positive_pairs(labels: Int[Tensor, " items"]) -> tuple[Int[Tensor, " pairs"]
     """All pairs of different items that share a class, each once, without a items x items table."""
     ordered, order = labels.sort(stable=True)
     firsts, seconds = [], []
-    # In class order, the partners of an item lie 1, 2, ... places on; the first distance without any pair ends the
-    # search.
+    # Sorted by class, the partners of an item follow it 1, 2, ... places later, up to the size of the largest class.
     for offset in range(1, len(labels)):
         same = (ordered[offset:] == ordered[:-offset]).nonzero().squeeze(1)
         if not len(same):
@@ -130,7 +129,7 @@ def _hardest_of_neighbourhoods(
     hard_positive = partner.new_full((items,), items).scatter_reduce(0, anchor, lowest_partner, "amin")
     nearest = _nearest_negatives(embeddings, labels, min(neighbours, items))
     negative_scores = similarity.candidates(embeddings, embeddings, nearest)
-    # Of a class that leaves fewer negatives than were asked for, the last of the nearest are its own items.
+    # If there are fewer than `neighbours` negatives, the last of the nearest are items of the anchor's own class.
     negative_scores.masked_fill_(labels[nearest] == labels[:, None], -torch.inf)
     hard_negative = nearest.gather(1, negative_scores.argmax(dim=1, keepdim=True)).squeeze(1)
     i = (hard_positive < items).nonzero().squeeze(1)

@@ -39,13 +39,9 @@ class Step(NamedTuple):
     values: Float[Tensor, "8 quads"]
     """s_ij, s_ik, s_jl, d_ij, d_ik, d_jl, slack_ik, slack_jl of each quadruplet, detached."""
     euclidean: Int[Tensor, "4 quads"]
-    """What Euclidean mining takes instead from the same batch: of the same i with anchors, else the batch's one."""
+    """What Euclidean mining chooses from the same batch: one quadruplet for each i with anchors, else one in all."""
     euclidean_values: Float[Tensor, "6 quads"]
     """s_ij, s_ik, s_jl, d_ij, d_ik, d_jl of those, detached."""
-
-
-VALUE_NAMES = ("s_ij", "s_ik", "s_jl", "d_ij", "d_ik", "d_jl", "slack_ik", "slack_jl")
-"""The rows of `Step.values`; the first six are those of `Step.euclidean_values`."""
 
 
 class Objective(nn.Module):
@@ -55,8 +51,8 @@ class Objective(nn.Module):
         model: what learns.
         config: the choices of the loss.
         classes: how many classes train; their labels are 0 to classes - 1.
-        learning: the learned similarities that train; one that nobody looks at only costs time. PDDM's losses always
-            train `config.similarity`.
+        learning: the learned similarities that train; leave out those that nobody looks at, to save time. PDDM's losses
+            always train `config.similarity`.
     """
 
     def __init__(
@@ -147,7 +143,7 @@ class Objective(nn.Module):
         self, features: Tensor, mined_by: Callable[[Similarity], Quadruplets], miner: Similarity, quads: Quadruplets,
         values: Tensor,
     ) -> tuple[Int[Tensor, "4 quads"], Float[Tensor, "6 quads"]]:  # fmt: skip
-        """What Euclidean mining takes from the same features, and the values of its pairs."""
+        """What Euclidean mining chooses from the same features, and the values of its pairs."""
         if miner.name == "euclidean":
             return _ends(quads), values
         others = mined_by(Euclidean())
@@ -166,12 +162,13 @@ class Objective(nn.Module):
         self, similarity: Similarity, features: Tensor, mined_by: Callable[[Similarity], Quadruplets]
     ) -> Float[Tensor, ""]:
         quads = mined_by(similarity)
-        s_ij, s_ik, s_jl = pair_values(similarity, features, quads)
+        left, right = _pairs(quads)
+        s_ij, s_ik, s_jl = similarity(features[left], features[right]).view(3, -1)
         return double_header_hinge(s_ij, s_ik, s_jl, self.config.score_margin).sum() / max(len(quads), 1)
 
 
 def _only(loss: Float[Tensor, ""]) -> Step:
-    """The step of a loss beside which nothing is mined."""
+    """The step of a loss if nothing is mined."""
     ends, values = loss.new_empty(4, 0, dtype=torch.long), loss.new_empty(8, 0)
     return Step(loss, {"loss": loss.detach()}, ends, values, ends, values[:6])
 
@@ -198,7 +195,7 @@ class RivalLoss(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Softmax cross-entropy of a linear layer on the embedding, called as a loss of the library is."""
+    """Softmax cross-entropy of a linear layer on the embedding, called like a loss of the library."""
 
     def __init__(self, num_classes: int, embedding_size: int, smoothing: float = 0.0) -> None:
         super().__init__()
@@ -224,7 +221,7 @@ class Rival(NamedTuple):
 def _lifted(options: dict[str, float], _sizes: Mapping[str, int]) -> Rival:
     from pytorch_metric_learning import distances, losses
 
-    # On features of unit length its sum of exponentials weighs all negatives alike: it comes without, as published.
+    # On features of unit length its sum of exponentials weighs all negatives alike, so they keep theirs, as published.
     distance = distances.LpDistance(normalize_embeddings=False)
     return Rival(losses.GeneralizedLiftedStructureLoss(distance=distance, **options), unit_length=False)
 
@@ -232,7 +229,7 @@ def _lifted(options: dict[str, float], _sizes: Mapping[str, int]) -> Rival:
 def _npairs(options: dict[str, float], _sizes: Mapping[str, int]) -> Rival:
     from pytorch_metric_learning import distances, losses, regularizers
 
-    # Dot products of features of unit length can't tell 32 classes apart; the authors bound the length softly.
+    # Dot products of features of unit length can't distinguish 32 classes; the authors penalise the length instead.
     loss = losses.NPairsLoss(
         distance=distances.DotProductSimilarity(normalize_embeddings=False),
         embedding_regularizer=regularizers.LpRegularizer(power=2), embedding_reg_weight=options["length_weight"],
@@ -282,15 +279,8 @@ RIVALS: dict[str, Callable[[dict[str, float], dict[str, int]], Rival]] = {
 """Builds each rival's loss from its options and from the number of classes and dimensions."""
 
 
-def pair_values(
-    similarity: Similarity, features: Float[Tensor, "items dim"], quads: Quadruplets
-) -> Float[Tensor, "3 quads"]:
-    """Similarities of the pairs (i, j), (i, k) and (j, l) of each quadruplet, in one call."""
-    left, right = _pairs(quads)
-    return similarity(features[left], features[right]).view(3, -1)
-
-
 def _pairs(quads: Quadruplets) -> tuple[Tensor, Tensor]:
+    """The ends of the pairs (i, j), (i, k) and (j, l) of all quadruplets, to compute their values in one call."""
     return torch.cat([quads.i, quads.i, quads.j]), torch.cat([quads.j, quads.k, quads.l])
 
 
