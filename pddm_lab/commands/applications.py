@@ -104,7 +104,7 @@ def class_scaling(
     rows = [
         [
             f"{row.classes:,}",
-            *map(_megabytes, (row.lab_bytes, row.gallery_bytes, row.classifier_bytes)),
+            *(f"{size / 1e6:,.1f} MB" for size in (row.lab_bytes, row.gallery_bytes, row.classifier_bytes)),
             _duration(row.add_gallery_seconds), _duration(row.enlarge_seconds),
             _duration(row.pass_seconds) + ("" if row.pass_measured else " *"),
         ]
@@ -134,10 +134,6 @@ def _text(value: float, metric: str) -> str:
     if value != value:
         return "-"
     return f"{value:.3f}" if metric == "auc" else f"{100 * value:.1f}"
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:,.1f} MB"
 
 
 def _duration(seconds: float) -> str:

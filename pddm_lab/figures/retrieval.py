@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,8 @@ def rank_flow(
              "legendgroup": kind, "showlegend": kind not in named, "customdata": [item] * len(titles), "line": line,
              "marker": {"color": colour, "size": 7, "opacity": 1}, "selected": {"marker": {"opacity": 1}},
              "unselected": {"marker": {"opacity": 1}},
-             "hovertemplate": f"{_plain(class_name)}<br>{where}<extra></extra>"}
+             # Plotly interprets some HTML in a hover label.
+             "hovertemplate": f"{html.escape(class_name, quote=False)}<br>{where}<extra></extra>"}
         )  # fmt: skip
         named.add(kind)
         data = (images or {}).get(item)
@@ -95,11 +97,6 @@ def _kind_of(class_name: str, right_class: str | None) -> tuple[str, str, str]:
     if right_class is None:
         return "class of the query unknown", DARK, "solid"
     return ("right class", RIGHT, "solid") if class_name == right_class else ("another class", WRONG, "dot")
-
-
-def _plain(text: str) -> str:
-    """Text from outside, escaped for a hover label, which interprets some HTML."""
-    return str(text).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def ceiling(measured: Ceiling, shortlist: int, *, title: str = "", height: int = 280) -> go.Figure:
