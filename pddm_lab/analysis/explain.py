@@ -46,7 +46,7 @@ class Explanation:
     """S(0, v): of an identical pair in the same place."""
     score_parts: Float[np.ndarray, " dim"]
     """Each dimension's contribution to S, below 0 if it makes the pair less similar; their sum is `score -
-    score_of_equals` except for `remainder`."""
+    score_of_equals`, but for a share of `_TOLERANCE`."""
     elsewhere: Float[np.ndarray, " places"]
     """S of the same difference at other places."""
     mahalanobis: float = float("nan")
@@ -55,11 +55,6 @@ class Explanation:
     """Shares of D_M^2; they sum to 1, and are below 0 if a dimension compensates for another."""
     familiarity: float = 1.0
     """How familiar the pair's place is, 0 to 1, for a similarity that depends on it (familiarity.py)."""
-
-    @property
-    def remainder(self) -> float:
-        """The part of `score - score_of_equals` that the contributions miss."""
-        return self.score - self.score_of_equals - float(self.score_parts.sum())
 
     @property
     def gain(self) -> float:

@@ -111,7 +111,7 @@ def train_each(
     Args:
         materials: name -> material to train on.
         seeds: of the weights and the batches.
-        method: a key of `study.METHODS`.
+        method: a key of `methods.METHODS`.
         settings: of the method; None: the first of its configurations.
         progress: called after each training.
 

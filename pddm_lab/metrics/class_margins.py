@@ -61,13 +61,11 @@ def class_margins(
         other = distances.masked_fill(same, torch.inf).amin(1)
         square = distances.clone().fill_diagonal_(0).numpy()  # scikit-learn wants exact zeros there
         silhouette = float(silhouette_score(square, classes, metric="precomputed"))
-        table.append(
-            (
-                name, len(rows), len(np.unique(classes)), intra, inter, inter / intra if intra else float("inf"),
-                other.mean().item(), (other - own).mean().item(), (other < own).double().mean().item(), silhouette,
-                clustering_nmi(points, classes, seed),
-            )
-        )  # fmt: skip
+        table.append((
+            name, len(rows), len(np.unique(classes)), intra, inter, inter / intra if intra else float("inf"),
+            other.mean().item(), (other - own).mean().item(), (other < own).double().mean().item(), silhouette,
+            clustering_nmi(points, classes, seed),
+        ))  # fmt: skip
     return pd.DataFrame(table, columns=["space", "items", "classes", *MARGINS])
 
 

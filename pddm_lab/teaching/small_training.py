@@ -26,7 +26,7 @@ from pddm_lab.training.loop import Loop, view_inputs
 from pddm_lab.training.objectives import Step
 
 PHASE = "refit"
-"""What the log of a small training calls its only phase: it trains on all training classes, as a refit does."""
+"""The only phase in the log of a small training: it trains on all training classes, like a refit."""
 
 PICTURE = 64
 """Longer side of a picture in a notebook, in pixels."""
@@ -40,9 +40,9 @@ class SmallTraining:
     pooled: Float[Tensor, "items trunk_dim"]
     """The frozen trunk's features of all items."""
     config: TrainConfig
-    """Of it all that a step needs: the batches, the model, the objective, lr, weight_decay and seed."""
+    """A step uses its choices of batches, model and objective, its lr, weight_decay and seed."""
     labels: Int[np.ndarray, " items"] | None = None
-    """In place of the data set's own, where some are to be wrong."""
+    """Instead of the data set's own, for example with some wrong ones."""
     model: MetricModel = field(init=False)
     losses: list[float] = field(init=False, default_factory=list)
     """E of each step."""
@@ -68,7 +68,7 @@ class SmallTraining:
             return self.model.embedding.project(self.pooled[torch.from_numpy(items)])
 
     def look(self, items: Int[np.ndarray, " items"]) -> Step:
-        """What a step would make of a batch; nothing is learned."""
+        """The step that a batch would give, without learning from it."""
         with torch.no_grad():
             return self._loop.objective(self.pooled[torch.from_numpy(items)], self._loop.numbered(items))
 
@@ -83,7 +83,7 @@ class SmallTraining:
         )
 
     def train(self, steps: int) -> None:
-        """Go on for so many steps."""
+        """Train for so many more steps."""
         for _ in range(steps):
             result = self._loop.take_step()
             self.losses.append(float(result.loss.detach()))
