@@ -46,7 +46,7 @@ def test_where_there_is_no_imagenet(digits_run, tmp_path: Path, capsys: pytest.C
     with pytest.raises(SystemExit):
         cli.main(["transfer", str(digits_run.path), "--to", "imagenet:zero-shot", "--data-root", str(tmp_path)])
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("pddm-lab: There is no ImageNet in")
+    assert line.startswith("pddm-lab: ImageNet is not in")
 
 
 def test_class_scaling(digits_run, capsys: pytest.CaptureFixture[str]) -> None:
