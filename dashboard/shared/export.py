@@ -64,7 +64,7 @@ def packed(name: str, table: pd.DataFrame, kind: str, runs: Source, settings: Ma
         raise ConfigError(f"Unknown format {kind!r}; expected one of {', '.join(KINDS)}.")
     buffer = io.BytesIO()
     if kind == "csv":
-        table.to_csv(buffer, index=False)
+        safe_cells(table).to_csv(buffer, index=False)
     elif kind == "json":
         table.to_json(buffer, orient="records", force_ascii=False, indent=1)
     else:
@@ -75,6 +75,19 @@ def packed(name: str, table: pd.DataFrame, kind: str, runs: Source, settings: Ma
         archive.writestr(f"{name}.{kind}", buffer.getvalue())
         archive.writestr("manifest.json", json.dumps(details, indent=1, ensure_ascii=False))
     return out.getvalue()
+
+
+def safe_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose texts a spreadsheet doesn't run as formulas: a quotation mark goes before those that it would run.
+
+    Numbers stay numbers. Source: OWASP, CSV Injection.
+    """
+
+    def safe(cell: Any) -> Any:
+        return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
+
+    texts = table.select_dtypes(exclude=["number", "bool", "datetime"]).columns
+    return table.assign(**{name: table[name].astype(object).map(safe) for name in texts}).rename(columns=safe)
 
 
 def manifest(runs: Source, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,3 +35,17 @@ def test_a_table_reads_back(digits_run, kind: str) -> None:
 def test_an_unknown_format_is_refused(digits_run) -> None:
     with pytest.raises(ConfigError, match="csv, json, parquet"):
         packed("results", TABLE, "xlsx", digits_run, {})
+
+
+def test_a_spreadsheet_runs_no_text_of_a_csv_as_a_formula(digits_run) -> None:
+    texts = ["=1+1", "+1", "-a.png", "@SUM(A1)", "\t=1", "\r=1", "a=1", None]
+    table = pd.DataFrame(
+        {"id": texts, "=name": pd.Categorical(texts[:4] * 2), "change": [-1.5] * 8, "right": [True] * 8}
+    )
+    archive = zipfile.ZipFile(io.BytesIO(packed("results", table, "csv", digits_run, {})))
+    with archive.open("results.csv") as file:
+        back = pd.read_csv(io.TextIOWrapper(file, newline=""), lineterminator="\n")
+    assert list(back) == ["id", "'=name", "change", "right"]
+    assert back["id"].tolist()[:-1] == [f"'{text}" for text in texts[:6]] + ["a=1"]
+    assert back["'=name"].str.startswith("'").all()
+    assert (back["change"] == -1.5).all() and back["right"].all(), "numbers stay numbers"
