@@ -1,7 +1,8 @@
-"""The dashboard with a hint to browsers: `streamlit run dashboard/serve.py`, as `pddm-lab dashboard` does.
+"""The dashboard with two headers for browsers: `streamlit run dashboard/serve.py`, as `pddm-lab dashboard` does.
 
-plotly.js is 4.7 MB, and a page requests it only for its first chart. A header of the page's first response makes the
-browser fetch and parse it earlier. `streamlit run dashboard/app.py` serves the same pages without the hint.
+A content security policy keeps a page from fetching anything from elsewhere, whatever a run's files contain. A hint
+makes the browser fetch and parse plotly.js (4.7 MB) at once, which a page would request only for its first chart.
+`streamlit run dashboard/app.py` serves the same pages without these headers.
 """
 
 from __future__ import annotations
@@ -12,26 +13,35 @@ import streamlit as st
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+POLICY = (
+    "default-src 'self'; script-src 'self' blob: data: 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; font-src 'self' data:; "
+    "connect-src 'self' blob: data:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; "
+    "form-action 'self'; frame-ancestors 'self'"
+)
+"""No host but this one. The unsafe words are needed: Streamlit puts scripts of components and styles into the page."""
 
-class EarlyCharts:
-    """Name the chunks that draw charts in the header of every HTML response."""
+
+class Headers:
+    """Add both headers to every HTML response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         static = Path(st.__file__).parent / "static"
         chunks = sorted(static.glob("static/js/PlotlyChart.*.js"))
-        self.link = ", ".join(f"</{chunk.relative_to(static)}>; rel=modulepreload" for chunk in chunks).encode()
+        link = ", ".join(f"</{chunk.relative_to(static)}>; rel=modulepreload" for chunk in chunks)
+        self.headers = [(b"link", link.encode()), (b"content-security-policy", POLICY.encode())]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_hint(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             headers = message.get("headers", [])
             if message["type"] == "http.response.start" and any(
                 name == b"content-type" and value.startswith(b"text/html") for name, value in headers
             ):
-                message = {**message, "headers": [*headers, (b"link", self.link)]}
+                message = {**message, "headers": [*headers, *self.headers]}
             await send(message)
 
-        await self.app(scope, receive, send_with_hint)
+        await self.app(scope, receive, send_with_headers)
 
 
-app = st.App("app.py", middleware=[Middleware(EarlyCharts)])
+app = st.App("app.py", middleware=[Middleware(Headers)])
