@@ -153,7 +153,7 @@ def test_best_matches_give_the_recall_that_the_run_measured(digits_run) -> None:
     assert len(some.queries) == 50 and set(some.queries) < set(matches.queries)
 
 
-def test_the_effect_of_twins_is_that_of_a_slow_loop() -> None:
+def test_the_effect_of_near_duplicates_is_that_of_a_slow_loop() -> None:
     labels = np.array([0, 0, 1, 1, 0, 2])
     searched = np.array([True, True, True, True, False, True])
     best = np.array([[1, 2, 3, 5, 0], [3, 0, 1, 5, 2], [0, 1, 2, 3, 5], [0, 1, 2, 3, 5]])

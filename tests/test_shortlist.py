@@ -36,7 +36,7 @@ def test_ceiling_equals_a_slow_loop(tmp_path: Path, queries: int, longest: int) 
     assert result.at(10_000) == (result.recall[-1], result.reached[-1])
 
 
-def test_twins_do_not_stand_in_for_the_query(tmp_path: Path) -> None:
+def test_near_duplicates_do_not_stand_in_for_the_query(tmp_path: Path) -> None:
     gallery = make(tmp_path, 10, features=np.ones((10, 4), np.float32))
     result = ceiling(gallery)
     assert result.recall[8] == pytest.approx(1), "all others, whichever the index names first"
