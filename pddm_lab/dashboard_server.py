@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from pddm_lab.errors import RunError
 from pddm_lab.files import shipped
@@ -57,7 +58,7 @@ PAGES: dict[str, PageSpec] = {
 
 def page_url(address: str, page: str, run: str) -> str:
     """The URL of a page (a name from `PAGES`) with a run open; the first page has no path of its own."""
-    return f"{address}/{'' if page == next(iter(PAGES)) else page}?run={run}"
+    return f"{address}/{'' if page == next(iter(PAGES)) else page}?run={quote(run)}"
 
 
 def dashboard_command(port: int) -> list[str]:

@@ -20,8 +20,6 @@ from pddm_lab.data.images import open_image
 from pddm_lab.errors import DataError, LabError, RunError
 from pddm_lab.gallery.files import THUMB_SIDE
 from pddm_lab.gallery.gallery import Gallery
-from pddm_lab.runs import compare
-from pddm_lab.runs.compare import BrokenRun
 from pddm_lab.runs.run import Run
 
 if TYPE_CHECKING:
@@ -34,11 +32,6 @@ LARGE_SIDE = 360
 """Longer side of a query's picture, in pixels."""
 SAMPLED = 150_000
 """Pairs of a gallery that are scored one by one, positive and negative ones together."""
-
-
-def list_runs() -> list[Run | BrokenRun]:
-    """All runs, newest first. Not cached: reading them takes milliseconds, and training changes them."""
-    return compare.list_runs()
 
 
 @cached("metrics.parquet", max_entries=16)
@@ -174,9 +167,12 @@ def picture(run: Run, item: str, side: int = LARGE_SIDE) -> bytes | None:
 def file_of(run: Run, item: str) -> Path | None:
     """The file of an item; None if its data set isn't on this machine."""
     root = Path(str(run.info["dataset"].get("root") or ".")).resolve()
-    file = (root / item).resolve()
-    # The id comes from a file, so it must not lead out of the data set's folder.
-    return file if file.is_relative_to(root) and file.is_file() else None
+    try:
+        file = (root / item).resolve()
+        # The id comes from a file, so it must not lead out of the data set's folder.
+        return file if file.is_relative_to(root) and file.is_file() else None
+    except (OSError, ValueError):  # a name that no file can have
+        return None
 
 
 @cached(copied=True, max_entries=4096)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import streamlit as st
-from shared import loaders
+from shared.plain_text import plain
 
 from pddm_lab import cards
 from pddm_lab.figures import PHASE_TITLES, PROTOCOL_TITLES
-from pddm_lab.runs.compare import BrokenRun, measured_alike
+from pddm_lab.runs.compare import BrokenRun, list_runs, measured_alike
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import SIMILARITIES
 
@@ -26,7 +25,7 @@ STATUS_ICONS = {
 
 
 def _openable() -> list[Run]:
-    return [run for run in loaders.list_runs() if isinstance(run, Run)]
+    return [run for run in list_runs() if isinstance(run, Run)]
 
 
 def sidebar() -> None:
@@ -67,10 +66,10 @@ def _facts(run: Run) -> None:
         "Time": f"{duration(seconds_spent(run))} on {run.info.get('device', 'an unknown device')}",
     }
     st.html(cards.facts(facts))
-    st.caption(f"**Pictures:** {data.get('licence') or 'licence unknown'}")
+    st.caption(f"**Pictures:** {plain(data.get('licence') or 'licence unknown')}")
     if data.get("attribution"):
         with st.expander("Attribution", type="compact"):
-            st.caption(str(data["attribution"]))
+            st.caption(plain(data["attribution"]))
 
 
 def heading(title: str, text: str) -> None:
@@ -78,14 +77,14 @@ def heading(title: str, text: str) -> None:
     st.title(title, anchor=False)
     st.caption(text)
     if missing := st.session_state.get("missing_run"):
-        broken = [run.reason for run in loaders.list_runs() if isinstance(run, BrokenRun) and run.name == missing]
-        why = broken[0] if broken else f"The run “{plain(missing)}” named in the link doesn't exist."
-        st.warning(f"{why} Showing {st.session_state['run']} instead.", icon=":material/link_off:")
+        broken = [run.reason for run in list_runs() if isinstance(run, BrokenRun) and run.name == missing]
+        why = broken[0] if broken else f"The run “{missing}” named in the link doesn't exist."
+        warn_of_link(f"{why} Showing {st.session_state['run']} instead.")
 
 
-def warn_of_missing_item(item: str) -> None:
-    """Say that the item in a link isn't in the gallery."""
-    st.warning(f"The item “{plain(item)}” in this link isn't in this gallery.", icon=":material/link_off:")
+def warn_of_link(text: str) -> None:
+    """Say what is wrong with the page's link."""
+    st.warning(plain(text), icon=":material/link_off:")
 
 
 def run_or_stop() -> Run:
@@ -100,11 +99,16 @@ def nothing(title: str, text: str, icon: str = ":material/hourglass_empty:") -> 
     """An empty state: what is missing, why, and what to do. Ends the page."""
     with st.container(border=True, horizontal_alignment="center"):
         st.space("small")
-        st.markdown(f"### {icon} {title}", text_alignment="center")
-        st.markdown(text, text_alignment="center")
+        st.markdown(f"### {icon} {plain(title)}", text_alignment="center")
+        st.markdown(plain(text), text_alignment="center")
         st.page_link("app_pages/runs/page.py", label="Go to Runs", icon=":material/monitoring:")
         st.space("small")
     st.stop()
+
+
+def unreadable(title: str, error: Exception) -> NoReturn:
+    """The empty state of a page that can't read or compute what it shows. Ends the page."""
+    nothing(title, str(error), ":material/broken_image:")
 
 
 def without(run: Run, what: str) -> NoReturn:
@@ -150,6 +154,29 @@ def put_in_url(**choices: str) -> None:
             st.query_params.pop(name, None)
 
 
+def linked_number(name: str, low: int, high: int, default: int) -> int:
+    """A whole number in the URL, moved into a range; the default if it isn't one."""
+    text = st.query_params.get(name, "")
+    return min(max(int(text[:9]), low), high) if text.isdecimal() else default
+
+
+def paged(count: int, per_page: int, key: str, about: Any = None) -> slice:
+    """Show a choice of pages, kept in the URL; returns what is on the chosen one. A change of `about` opens page 1."""
+    if st.session_state.get(f"{key}_about", about) != about:
+        st.session_state[key] = 1
+    st.session_state[f"{key}_about"] = about
+    pages = max(1, -(-count // per_page))
+    page = min(st.pagination(pages, key=key, bind="query-params"), pages)
+    return slice((page - 1) * per_page, min(page * per_page, count))
+
+
+def search_link(run: Run, protocol: str, item: str, label: str = "Search with it", **options: Any) -> None:
+    """A link to the Search page, with an item as the query."""
+    query = {"run": run.name, "protocol": protocol, "item": item}
+    icon = ":material/image_search:"
+    st.page_link("app_pages/search/page.py", label=label, icon=icon, query_params=query, **options)
+
+
 def protocol_picker(run: Run) -> str:
     """A choice among the protocols for which the run has galleries."""
     protocols = run.protocols()
@@ -185,11 +212,6 @@ def compared_similarities(run: Run) -> tuple[str, str]:
     own = str(run.config.similarity)
     network = next(name for name, spec in SIMILARITIES.items() if spec.is_network)
     return "euclidean", network if own == "euclidean" else own
-
-
-def plain(text: str) -> str:
-    """Text from outside (a link, an upload) with Markdown escaped: it could load a picture from anywhere otherwise."""
-    return re.sub(r"([^\w\s])", r"\\\1", text)
 
 
 def seconds_spent(run: Run) -> float:

@@ -18,7 +18,12 @@ DATA = {"name": "digits", "fingerprint": "-", "items": 1797, "classes": 10, "ski
 
 
 def texts(app) -> str:
-    """All text on the page."""
+    """All text on the page, as a person reads it: without the marks that keep Markdown from being formatted."""
+    return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", markdown(app)).replace("\u2060", "")
+
+
+def markdown(app) -> str:
+    """All text on the page, as it is sent."""
     kinds = (app.title, app.markdown, app.caption, app.warning, app.error, app.info, app.subheader)
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from app_pages.map import canvas, data, views
 from app_pages.map.lasso import LAST, Grid, Lasso
-from app_pages.map.scene import Choice, Scene, open_map, selection_table, settings
+from app_pages.map.scene import Choice, MapView, open_map, selection_table, settings
 from reading import blocks, texts, tiles
 
 from pddm_lab.figures import class_colour
@@ -211,7 +211,7 @@ def test_a_selection_is_exported_with_its_places(with_digits: Path) -> None:
     first = open_map(run, "unseen")
     assert first is not None
     choices = [Choice("anchor", "euclidean"), Choice("anchor", "pddm")]
-    scene = Scene([first, first], choices, 5, 5, Lasso.parse(HALF), "centre")
+    scene = MapView([first, first], choices, 5, 5, Lasso.parse(HALF), "centre")
     table = selection_table(scene)
     gallery = run.gallery("unseen")
     assert gallery.map is not None
@@ -316,7 +316,7 @@ def test_messages_from_the_browser_are_checked() -> None:
 def test_choices_on_the_canvas_go_into_the_url(with_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_map(Run.open(with_digits / "digits"), "unseen")
     assert first is not None
-    scene = Scene([first], [Choice("class")], 0, None, None, "centre")
+    scene = MapView([first], [Choice("class")], 0, None, None, "centre")
     query, state = {"run": "digits", "page": "3", "view": "1.2.3"}, dict[str, object]()
     monkeypatch.setattr(views.st, "query_params", query)
     monkeypatch.setattr(views.st, "session_state", state)

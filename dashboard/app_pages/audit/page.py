@@ -6,6 +6,7 @@ from app_pages.audit import data, pictures, similarities
 from shared import loaders, picture_grid, shell
 from shared.chart import chart
 from shared.export import export
+from shared.plain_text import plain
 
 from pddm_lab import cards, figures
 from pddm_lab.errors import LabError
@@ -13,7 +14,7 @@ from pddm_lab.figures import PROTOCOL_TITLES
 from pddm_lab.runs.run import Run
 
 VIEWS = {"axioms": "Metric axioms", "calibration": "Calibration", "duplicates": "Duplicates", "licences": "Licences"}
-LOOKS = {"closest": "Self-similarity", "triangle": "Triangles", "chains": "Chains", "symmetric": "Symmetry"}
+LOOKS = {"closest": "Self-similarity", "triangle": "Triangle inequality", "chains": "Chains", "symmetric": "Symmetry"}
 PICTURES = 24
 
 
@@ -29,7 +30,7 @@ def main() -> None:
     try:
         {"axioms": axioms, "calibration": calibration, "duplicates": duplicates, "licences": licences}[view](run)
     except LabError as error:
-        shell.nothing("Can't audit this run", str(error), ":material/broken_image:")
+        shell.unreadable("Can't audit this run", error)
 
 
 def axioms(run: Run) -> None:
@@ -237,16 +238,16 @@ def _sheet(run: Run, items: pd.DataFrame, chosen: pd.DataFrame) -> None:
     """One page of pairs, as pictures."""
     from pddm_lab.analysis.duplicates import compare_files
 
-    sheets = -(-len(chosen) // PICTURES)
-    sheet = min(st.pagination(sheets, key="sheet", bind="query-params"), sheets) if sheets > 1 else 1
-    first = PICTURES * (sheet - 1)
-    here, ids = chosen.iloc[first : first + PICTURES], items["id"].to_numpy()
+    on_page = shell.paged(len(chosen), PICTURES, "sheet") if len(chosen) > PICTURES else slice(0, len(chosen))
+    here, ids = chosen.iloc[on_page], items["id"].to_numpy()
     root = str(run.info["dataset"].get("root") or "")
     same = {
         (int(row.a), int(row.b)): compare_files(root, str(ids[row.a]), str(ids[row.b]))
         for row in here[here["kind"] == "identical"].itertuples()
     }
-    text = f"Pairs {first + 1} to {first + len(here)} of {len(chosen):,}, most alike first. Dashed: the labels differ."
+    text = (
+        f"Pairs {on_page.start + 1} to {on_page.stop} of {len(chosen):,}, most alike first. Dashed: the labels differ."
+    )
     _examples(run, pictures.duplicate_cards(items, here, same), "duplicates", text, "")
 
 
@@ -287,8 +288,8 @@ def licences(run: Run) -> None:
     )
     for name in dict.fromkeys(table["licence"]):
         licence = licence_of(str(name))
-        link = f"[{licence.name}]({licence.url})" if licence.url else shell.plain(licence.name)
-        st.caption(f"**{link}**: {shell.plain(licence.note)}")
+        link = f"[{licence.name}]({licence.url})" if licence.url else plain(licence.name)
+        st.caption(f"**{link}**: {plain(licence.note)}")
     st.markdown("**Attribution, to copy**")
     st.code(attribution(table), language=None, wrap_lines=True)
 
@@ -319,10 +320,7 @@ def _chosen(run: Run, item: str, class_name: str) -> None:
             if large:
                 st.image(large, alt=f"{class_name}, {item}", width=88)
             if protocol:
-                st.page_link(
-                    "app_pages/search/page.py", label="Search with it", icon=":material/image_search:",
-                    query_params={"run": run.name, "protocol": protocol, "item": item},
-                )  # fmt: skip
+                shell.search_link(run, protocol, item)
         st.html(cards.facts({"Chosen": class_name, "Item": item}))
 
 

@@ -7,6 +7,7 @@ import streamlit as st
 from app_pages.local_global import data, text
 from shared import shell
 from shared.chart import chart
+from shared.plain_text import plain
 
 from pddm_lab import cards, figures
 from pddm_lab.teaching.point_sets import LAYOUTS, PlaneConfig, first_anchor, mesh, path, vector
@@ -94,7 +95,7 @@ def view() -> None:
 def chosen_step() -> int:
     """Show the progress of the training, then a slider over its steps. Returns the snapshot's number; -1: none yet."""
     if training.failed:
-        st.error(f"The training failed: {training.failed}", icon=":material/error:")
+        st.error(plain(f"The training failed: {training.failed}"), icon=":material/error:")
     taken = [snapshot.step for snapshot in training.snapshots]
     last = len(taken) - 1
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -124,8 +125,9 @@ def chosen_step() -> int:
 
 def chosen_anchor() -> int:
     """The row of the anchor, from the URL."""
-    row = st.query_params.get(f"anchor_{name}", "")
-    return int(row) if row.isdecimal() and int(row) < len(scene.points) else first_anchor(scene)
+    default = first_anchor(scene)
+    row = shell.linked_number(f"anchor_{name}", 0, len(scene.points), default)
+    return row if row < len(scene.points) else default
 
 
 def chosen_pair() -> tuple[np.ndarray, np.ndarray, float]:

@@ -3,8 +3,9 @@
 import streamlit as st
 from app_pages.map import text, views
 from app_pages.map.lasso import Lasso
-from app_pages.map.scene import COLOURS, MEASURES, ORDERS, SCALES, Choice, Scene, neighbourhoods, open_map, panels
+from app_pages.map.scene import COLOURS, MEASURES, ORDERS, SCALES, Choice, MapView, neighbourhoods, open_map, panels
 from shared import loaders, shell
+from shared.plain_text import command, plain
 
 from pddm_lab.errors import LabError
 from pddm_lab.similarities import SIMILARITIES
@@ -40,15 +41,15 @@ try:
     first = open_map(run, protocol)
     if first is None:
         if loaders.gallery(run, protocol).manifest.get("changed"):
-            command = f"`pddm-lab gallery map {run.name} --protocol {protocol}`"
-            shell.nothing("No map of this gallery", f"The gallery has changed. Redraw the map: {command}")
+            redraw = command("gallery", "map", run.name, "--protocol", protocol)
+            shell.nothing("No map of this gallery", f"The gallery has changed. Redraw the map: {redraw}")
         shell.without(run, "map of this gallery")
     second = open_map(other, protocol, run) if other else None
     gallery = first.gallery
 except LabError as error:
-    shell.nothing("The map can't be read", str(error), ":material/broken_image:")
+    shell.unreadable("The map can't be read", error)
 if other and second is None:
-    st.warning(f"{other.name} has no map of the same items.", icon=":material/map:")
+    st.warning(f"{plain(other.name)} has no map of the same items.", icon=":material/map:")
 maps = [first, second or first][: 2 if second or colour == "anchor" else 1]
 
 # A lasso and a view belong to one map and mean nothing on another.
@@ -61,12 +62,12 @@ st.session_state["map_place"] = place
 item, lasso_text = st.query_params.get("item", ""), st.query_params.get("lasso", "")
 picked, lasso = loaders.row_of(gallery, item) if item else None, Lasso.parse(lasso_text)
 if item and picked is None:
-    shell.warn_of_missing_item(item)
+    shell.warn_of_link(f"The item “{item}” in this link isn't in this gallery.")
 if lasso_text and (lasso is None or lasso.panel >= len(maps)):
-    st.warning("The lasso in this link is invalid, or belongs to a map that isn't open.", icon=":material/link_off:")
+    shell.warn_of_link("The lasso in this link is invalid, or belongs to a map that isn't open.")
     lasso = None
 order = st.query_params.get("order", "")
-scene = Scene(
+scene = MapView(
     maps,
     [Choice(colour, by, measure, scale, near) for by in (left, right)][: len(maps)],
     int(gallery.rows("query")[0]) if picked is None else picked,
@@ -83,7 +84,7 @@ try:
         for paragraph in text.words(scene, colour in ("trust", "density") or len(gallery) <= MEASURED_AT_ONCE):
             st.caption(paragraph)
 except LabError as error:
-    shell.nothing("The map can't be coloured", str(error), ":material/broken_image:")
+    shell.unreadable("The map can't be coloured", error)
 if side:
     with side:
         if picked is None:

@@ -92,7 +92,7 @@ class Map:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class MapView:
     """Everything that the page shows."""
 
     maps: Sequence[Map]
@@ -214,7 +214,7 @@ def colouring(of: Map, choice: Choice, anchor: int, keys: Sequence[Key] = ()) ->
     return replace(figures.colour_by_class(labels), title="Class", keys=tuple(keys))
 
 
-def panels(scene: Scene) -> list[Panel]:
+def panels(scene: MapView) -> list[Panel]:
     """The maps as the canvas draws them, with colours and rings. Raises LabError as `colouring` does."""
     near: list[list[int]] = [
         of.nearest(scene.anchor, choice.by, choice.near).tolist() if choice.colour == "anchor" else []
@@ -251,7 +251,7 @@ def _mates(labels: np.ndarray, row: int) -> list[Ring]:
     return [Ring(rows[:MATES], class_colour(labels[row]), "circle", 7)] if rows else []
 
 
-def neighbourhoods(scene: Scene) -> pd.DataFrame:
+def neighbourhoods(scene: MapView) -> pd.DataFrame:
     """The items nearest to the anchor on either of two maps: row, id, class_name, and for n in 0 and 1 value_n (larger
     = more similar), rank_n (among all items) and near_n (whether it is one of the nearest)."""
     anchor, tables = scene.anchor, []
@@ -271,12 +271,12 @@ def neighbourhoods(scene: Scene) -> pd.DataFrame:
     return table
 
 
-def rows_by_id(scene: Scene, rows: Sequence[int] | np.ndarray) -> dict[str, int]:
+def rows_by_id(scene: MapView, rows: Sequence[int] | np.ndarray) -> dict[str, int]:
     """Rows of items by their ids."""
     return dict(zip(scene.items["id"].iloc[rows].astype(str), map(int, rows), strict=True))
 
 
-def selection_table(scene: Scene) -> pd.DataFrame:
+def selection_table(scene: MapView) -> pd.DataFrame:
     """The selected items for export, with their places and their values on the maps."""
     rows = scene.rows
     table = scene.items.iloc[rows][["id", "class_name", "role"]].reset_index(drop=True)
@@ -294,7 +294,7 @@ def selection_table(scene: Scene) -> pd.DataFrame:
     return table
 
 
-def settings(scene: Scene) -> dict[str, Any]:
+def settings(scene: MapView) -> dict[str, Any]:
     """The choices that led to a table, for its manifest; the lasso's corners in the map's own units."""
     choices: dict[str, Any] = {"protocol": scene.first.protocol, **vars(scene.choices[0]), "order": scene.order}
     if scene.colour == "anchor":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from app_pages.map.scene import Choice, Map, Scene
+from app_pages.map.scene import Choice, Map, MapView
+from shared.plain_text import plain
 
 from pddm_lab.analysis.query_errors import SHORTLIST
 from pddm_lab.cards.html import number
@@ -14,7 +15,7 @@ from pddm_lab.metrics.density import DENSITIES, NEIGHBOURS, density_of
 from pddm_lab.similarities import SIMILARITIES
 
 
-def describe(scene: Scene, row: int) -> list[str]:
+def describe(scene: MapView, row: int) -> list[str]:
     """An item's values on the maps, in a few short lines."""
     lines = []
     for of, choice in zip(scene.maps, scene.choices, strict=True):
@@ -50,13 +51,13 @@ def named(similarity: str) -> str:
     return f"{SIMILARITIES[similarity].title} {SIMILARITIES[similarity].letter}"
 
 
-def named_on(scene: Scene, at: int) -> str:
+def named_on(scene: MapView, at: int) -> str:
     """`named` for one of two maps, with its run if they belong to two."""
     name = named(scene.choices[at].by)
-    return f"{name} of {scene.maps[at].run.name}" if scene.of_two_runs else name
+    return f"{name} of {plain(scene.maps[at].run.name)}" if scene.of_two_runs else name
 
 
-def facts(scene: Scene) -> dict[str, str]:
+def facts(scene: MapView) -> dict[str, str]:
     """The anchor's facts for its card; with density and trust if the map was stored with them."""
     item, first = scene.items.iloc[scene.anchor], scene.first
     roles = {"both": "query and searched", "query": "query", "gallery": "searched"}
@@ -68,7 +69,7 @@ def facts(scene: Scene) -> dict[str, str]:
     return values
 
 
-def words(scene: Scene, measure: bool) -> list[str]:
+def words(scene: MapView, measure: bool) -> list[str]:
     """For each map, sentences on what is drawn, how far it can be trusted, and what the colours mean.
 
     Args:
@@ -78,13 +79,13 @@ def words(scene: Scene, measure: bool) -> list[str]:
     texts = []
     for of, choice in zip(scene.different, scene.choices, strict=False):
         parts = [_drawn_words(of), _trust_words(of, measure), _colour_words(of, choice)]
-        texts.append((f"{of.run.name}: " if scene.of_two_runs else "") + " ".join(filter(None, parts)))
+        texts.append((f"{plain(of.run.name)}: " if scene.of_two_runs else "") + " ".join(filter(None, parts)))
     return texts
 
 
 def _drawn_words(of: Map) -> str:
     how = "UMAP" if of.layout.method == "umap" else "their two principal components"
-    why = f" ({of.layout.reason.rstrip('.')})" if of.layout.reason else ""
+    why = f" ({plain(of.layout.reason.rstrip('.'))})" if of.layout.reason else ""
     return f"**{len(of.layout):,} of {len(of.layout):,} items drawn**, by {how}{why}."
 
 
@@ -120,7 +121,7 @@ def _colour_words(of: Map, choice: Choice) -> str:
     return ""
 
 
-def around_words(scene: Scene, around: pd.DataFrame) -> str:
+def around_words(scene: MapView, around: pd.DataFrame) -> str:
     """How the two neighbourhoods of an anchor differ, in a few sentences."""
     near, names = [around[f"near_{at}"] for at in (0, 1)], [named_on(scene, at) for at in (0, 1)]
     right = [int((around["class_name"][each] == scene.anchor_class).sum()) for each in near]

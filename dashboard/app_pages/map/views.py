@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 from app_pages.map import canvas, text
-from app_pages.map.scene import ORDERS, Scene, rows_by_id, selection_table, settings
+from app_pages.map.scene import ORDERS, MapView, rows_by_id, selection_table, settings
 from shared import loaders, picture_grid, shell
 from shared.export import export
 
@@ -20,7 +20,7 @@ PAGE = 48
 
 
 @st.fragment
-def maps(scene: Scene, panels: list[canvas.Panel], around: pd.DataFrame | None) -> None:
+def maps(scene: MapView, panels: list[canvas.Panel], around: pd.DataFrame | None) -> None:
     """The canvas. Pointing at an item reruns only this part of the page; picking one, or a lasso, reruns all of it."""
     if st.session_state.pop("map_moved", False):
         st.rerun()
@@ -40,7 +40,7 @@ def maps(scene: Scene, panels: list[canvas.Panel], around: pd.DataFrame | None) 
     )  # fmt: skip
 
 
-def _receive(scene: Scene, state: canvas.State) -> None:
+def _receive(scene: MapView, state: canvas.State) -> None:
     """Put the choices made on the canvas into the URL, and rerun the page if they concern the rest of it."""
     st.session_state["map_hovered"] = state.hovered
     shell.put_in_url(view=state.view)
@@ -65,16 +65,13 @@ def how_to() -> None:
     st.html(cards.facts(HOW_TO))
 
 
-def item_card(scene: Scene) -> None:
+def item_card(scene: MapView) -> None:
     """The picked item, with links to search with it and to its neighbourhood."""
     first, row = scene.first, scene.anchor
     large = loaders.picture(first.run, scene.anchor_id) or first.gallery.thumb(row)
     st.image(large, alt=f"{scene.anchor_class}, {scene.anchor_id}", width="stretch")
     st.html(cards.facts(text.facts(scene)))
-    st.page_link(
-        "app_pages/search/page.py", label="Search with it", icon=":material/image_search:",
-        query_params={"run": first.run.name, "protocol": first.protocol, "item": scene.anchor_id},
-    )  # fmt: skip
+    shell.search_link(first.run, first.protocol, scene.anchor_id)
     if scene.colour != "anchor":
         st.button(
             "Its neighbourhood", icon=":material/adjust:", type="tertiary",
@@ -83,7 +80,7 @@ def item_card(scene: Scene) -> None:
         )  # fmt: skip
 
 
-def neighbours(scene: Scene, around: pd.DataFrame) -> None:
+def neighbours(scene: MapView, around: pd.DataFrame) -> None:
     """The nearest to the anchor by two similarities: those that only one has, and those of both."""
     st.caption(text.around_words(scene, around))
     card, lists = st.columns([3, 12], gap="medium")
@@ -98,7 +95,7 @@ def neighbours(scene: Scene, around: pd.DataFrame) -> None:
         _tiles(scene, "By both", around[around["near_0"] & around["near_1"]], 1)
 
 
-def _tiles(scene: Scene, title: str, near: pd.DataFrame, at: int) -> None:
+def _tiles(scene: MapView, title: str, near: pd.DataFrame, at: int) -> None:
     """Neighbours as pictures, ranked by one of the two similarities."""
     near = near.rename(columns={f"value_{at}": "value", f"rank_{at}": "rank"}).sort_values("rank")
     near["rank_change"] = near[f"rank_{1 - at}"] - near["rank"]
@@ -109,7 +106,7 @@ def _tiles(scene: Scene, title: str, near: pd.DataFrame, at: int) -> None:
     picture_grid.pictures(grid, f"near_{title}")
 
 
-def selection(scene: Scene) -> None:
+def selection(scene: MapView) -> None:
     """The items inside the lasso: their classes, their pictures, and a table to download."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         inside, classes = f"{len(scene.rows):,} of {len(scene.items):,} items", f"{len(scene.classes):,} classes"
@@ -135,13 +132,12 @@ def selection(scene: Scene) -> None:
         picture_grid.pictures(cards.image_grid(some, images, chosen=chosen, small=True), "selection")
 
 
-def _pages(scene: Scene, choose: bool = False) -> Any:
+def _pages(scene: MapView, choose: bool = False) -> Any:
     """Number of pages of the selection, rows of the open page, and its first place in the selection."""
     pages = max(-(-len(scene.rows) // PAGE), 1)
     if choose and pages > 1:
         page = st.pagination(pages, key="page", bind="query-params")
     else:
-        linked = st.query_params.get("page", "1")
-        page = min(max(int(linked), 1), pages) if linked.isdecimal() else 1
+        page = shell.linked_number("page", 1, pages, 1)
     first = PAGE * (page - 1)
     return pages, scene.rows[first : first + PAGE], first

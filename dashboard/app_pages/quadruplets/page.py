@@ -4,6 +4,7 @@ import streamlit as st
 from app_pages.quadruplets import data, views
 from app_pages.quadruplets.data import Choice
 from shared import shell
+from shared.plain_text import plain
 
 from pddm_lab.errors import RunError
 
@@ -19,7 +20,7 @@ run = shell.run_or_stop()
 try:
     mined = data.mined(run)
 except RunError as error:
-    shell.nothing("The quadruplets can't be read", str(error), ":material/broken_image:")
+    shell.unreadable("The quadruplets can't be read", error)
 if not len(mined):
     shell.without(run, "quadruplets")
 if run.status == "running":
@@ -33,7 +34,7 @@ elif run.status != "finished":
 with st.container(horizontal=True, vertical_alignment="bottom"):
     view = shell.choice(st.segmented_control, "View", VIEWS, "view")
     phase = shell.choice(
-        st.segmented_control, "Mined while", {name: PHASES.get(name, name) for name in mined.phases}, "mined"
+        st.segmented_control, "Mined while", {name: PHASES.get(name, plain(name)) for name in mined.phases}, "mined"
     )
 first, last = mined.span(phase)
 with st.container(horizontal=True, vertical_alignment="top"):

@@ -14,6 +14,7 @@ from app_pages.quadruplets.data import Choice
 from shared import loaders, picture_grid, shell
 from shared.chart import chart
 from shared.export import export
+from shared.plain_text import plain
 
 from pddm_lab import cards, figures
 from pddm_lab.analysis import hardness
@@ -48,7 +49,7 @@ def show_cards(run: Run, mined: Mined, choice: Choice) -> None:
         if item:
             name = item if len(item) <= 40 else f"…{item[-39:]}"
             st.button(
-                f"Only with {shell.plain(name)} as i or j", icon=":material/close:", on_click=shell.put_in_url,
+                f"Only with {plain(name)} as i or j", icon=":material/close:", on_click=shell.put_in_url,
                 kwargs={"item": ""}, key="forget_item", help="Show the quadruplets of all pictures again.",
             )  # fmt: skip
         choice = replace(choice, only=only, item=item)
@@ -62,11 +63,11 @@ def show_cards(run: Run, mined: Mined, choice: Choice) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         many = f"**{len(rows):,}** of {len(mined.pick(choice.phase)):,} quadruplets"
         st.markdown(f"{many} · **{100 * broken:.1f} %** violate a hinge{agreement(run, mined, rows)}", width="stretch")
-        page = paged(len(rows), PER_PAGE, "page", (run.name, choice, order))
+        on_page = shell.paged(len(rows), PER_PAGE, "page", (run.name, choice, order))
     if not len(rows):
         st.info("No quadruplet matches. Choose more steps, or remove a class.", icon=":material/filter_alt_off:")
         return
-    quadruplet_cards(run, mined, mined.ordered(rows, order)[(page - 1) * PER_PAGE : page * PER_PAGE], "cards")
+    quadruplet_cards(run, mined, mined.ordered(rows, order)[on_page], "cards")
     legend(run, mined)
 
 
@@ -86,16 +87,6 @@ def agreement(run: Run, mined: Mined, rows: np.ndarray) -> str:
     if not same:
         return ""
     return f" · Euclidean mining chooses the same j in {100 * same['j']:.0f} %, k in {100 * same['k']:.0f} %"
-
-
-def paged(count: int, per_page: int, key: str, about: Any) -> int:
-    """The page to show, from 1; back to the first when `about` changes."""
-    before = st.session_state.get(f"{key}_about", about)
-    if before != about:
-        st.session_state[key] = 1
-    st.session_state[f"{key}_about"] = about
-    pages = max(1, -(-count // per_page))
-    return min(st.pagination(pages, key=key, bind="query-params"), pages)
 
 
 def settings(choice: Choice) -> dict[str, Any]:
@@ -188,12 +179,12 @@ def show_confusion(run: Run, mined: Mined, choice: Choice) -> None:
             f"**{len(pairs):,}** pairs of classes",
             width="stretch",
         )
-        page = paged(len(pairs), PAIRS, "pairs_page", (run.name, choice))
+        on_page = shell.paged(len(pairs), PAIRS, "pairs_page", (run.name, choice))
         export("confused-classes", lambda: table, run, settings(choice))
     if pairs.empty:
         st.info("No quadruplet matches.", icon=":material/filter_alt_off:")
         return
-    shown = pairs.iloc[(page - 1) * PAIRS : page * PAIRS]
+    shown = pairs.iloc[on_page]
     rows = choice.rows(mined)
     examples = hardness.mixed_up(mined, rows, list(zip(shown["a"], shown["b"], strict=True)))
     pictures = loaders.pictures(run, distinct(item for both in examples.values() for side in both for item in side))
@@ -212,7 +203,7 @@ def show_confusion(run: Run, mined: Mined, choice: Choice) -> None:
         return
     both = mined.ordered(replace(choice, own=tuple(chosen), others=tuple(chosen)).rows(mined), "violation")
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        names = " and ".join(f"**{shell.plain(name)}**" for name in chosen)
+        names = " and ".join(f"**{plain(name)}**" for name in chosen)
         st.markdown(f"{names}: {len(both):,} quadruplets, the most violated first", width="stretch")
         st.button(
             "Show all as cards", icon=":material/view_module:", key="pair_cards", disabled=not len(both),
@@ -244,7 +235,7 @@ def show_suspects(run: Run, mined: Mined, choice: Choice) -> None:
             f"**{strong:,}** of {len(table):,} items with evidence against their label score {SUSPICIOUS:g} or more",
             width="stretch",
         )
-        page = paged(len(table), PER_PAGE, "suspects_page", (run.name, choice))
+        on_page = shell.paged(len(table), PER_PAGE, "suspects_page", (run.name, choice))
         export("suspects", lambda: table, run, settings(choice) | {"least_met": hardness.LEAST_MET})
     st.caption(explanation(mined))
     if table.empty:
@@ -253,23 +244,21 @@ def show_suspects(run: Run, mined: Mined, choice: Choice) -> None:
             icon=":material/check_circle:",
         )
         return
-    shown = table.iloc[(page - 1) * PER_PAGE : page * PER_PAGE]
+    shown = table.iloc[on_page]
     examples = hardness.examples(mined, mined.pick(choice.phase, choice.steps), {*shown["class_name"], *shown["named"]})
     pictures = loaders.pictures(run, distinct([*shown["id"], *(item for of in examples.values() for item in of)]))
     item = st.query_params.get("item", "")
-    block = cards.suspect_grid(shown, pictures, examples, chosen=item, first=(page - 1) * PER_PAGE + 1, met=met)
+    block = cards.suspect_grid(shown, pictures, examples, chosen=item, first=on_page.start + 1, met=met)
     picture_grid.pictures(block, key="suspects")
     if not item:
         st.caption("Click an item to see its quadruplets.")
         return
     own = mined.ordered(replace(choice, item=item).rows(mined), "violation")
     if not len(own):
-        st.info(f"{shell.plain(item)} is in none of these quadruplets.", icon=":material/filter_alt_off:")
+        st.info(f"{plain(item)} is in none of these quadruplets.", icon=":material/filter_alt_off:")
         return
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.markdown(
-            f"**{shell.plain(item)}**: {len(own):,} quadruplets as i or j, the most violated first", width="stretch"
-        )
+        st.markdown(f"**{plain(item)}**: {len(own):,} quadruplets as i or j, the most violated first", width="stretch")
         st.button(
             "Show all as cards", icon=":material/view_module:", key="item_cards", on_click=shell.put_in_url,
             kwargs={"view": ""},

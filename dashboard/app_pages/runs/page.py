@@ -2,9 +2,10 @@
 
 import streamlit as st
 from app_pages.runs import start, views
-from shared import loaders, shell
+from shared import shell
+from shared.plain_text import plain
 
-from pddm_lab.runs.compare import BrokenRun
+from pddm_lab.runs.compare import BrokenRun, list_runs
 from pddm_lab.runs.run import Run
 from pddm_lab.study.cells import list_studies
 
@@ -13,7 +14,7 @@ ABOUT = {
     "study": "Methods on the same features, batches and budget: their results over seeds, and how fast they learn.",
 }
 
-runs = loaders.list_runs()
+runs = list_runs()
 readable = [run for run in runs if isinstance(run, Run)]
 studies = {path.name: path for path in list_studies()}
 
@@ -39,7 +40,7 @@ if view == "study":
 training = start.watch()
 
 for broken in (run for run in runs if isinstance(run, BrokenRun)):
-    st.warning(broken.reason, title=f"Can't read {broken.name}", icon=":material/broken_image:")
+    st.warning(plain(broken.reason), title=f"Can't read {plain(broken.name)}", icon=":material/broken_image:")
 
 if not readable:
     if not training:
@@ -59,7 +60,7 @@ for run in compared:
     if run.reason:
         message = st.info if run.status == "stopped" else st.error
         with st.container(horizontal=True, vertical_alignment="center"):
-            message(run.reason, title=f"{run.name}: {run.status}", icon=shell.STATUS_ICONS[run.status])
+            message(plain(run.reason), title=f"{plain(run.name)}: {run.status}", icon=shell.STATUS_ICONS[run.status])
             start.resume_button(run)
 mean = views.seeds_of(compared, readable)
 views.final_metrics(compared, mean)

@@ -7,12 +7,14 @@ from pathlib import Path
 import streamlit as st
 from app_pages.runs import launches, tables
 from shared import loaders, shell
+from shared.plain_text import command, plain
 
 from pddm_lab.cards import stepper
 from pddm_lab.config import PRESET_SUMMARIES, PRESETS, data_root
 from pddm_lab.data.dataset import SOURCES
 from pddm_lab.errors import LabError
 from pddm_lab.figures import METRICS, PHASE_TITLES, style_of
+from pddm_lab.runs.compare import list_runs
 from pddm_lab.runs.log import PHASES
 from pddm_lab.runs.run import Run
 
@@ -53,7 +55,7 @@ def choose_and_start() -> bool:
     try:
         launches.start(parameters)
     except LabError as error:
-        st.error(str(error))
+        st.error(plain(error))
         return False
     return True
 
@@ -77,7 +79,7 @@ def dialog() -> None:
 
 def _in_progress() -> tuple[list[Run], list[launches.Launch]]:
     """The runs that are training, and the launches that have no run yet."""
-    runs = {run.name: run for run in loaders.list_runs()}
+    runs = {run.name: run for run in list_runs()}
     waiting = []
     for launch in launches.launches():
         run = runs.get(launch.name)
@@ -126,16 +128,16 @@ def _show_launch(launch: launches.Launch) -> None:
     with st.container(border=True):
         if launch.alive:
             with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-                st.markdown(f"**{launch.name}** :gray[is starting]")
+                st.markdown(f"**{plain(launch.name)}** :gray[is starting]")
                 st.button("Cancel", key=f"cancel_{launch.name}", icon=":material/close:", on_click=launch.cancel)
             st.html(stepper(["Starting", *(PHASE_TITLES[phase] for phase in PHASES[:-1])], 0))
             if bar := launch.progress():
                 _bar(*bar)
             else:
-                st.caption(lines[-1] if lines else "Starting Python")
+                st.caption(plain(lines[-1]) if lines else "Starting Python")
             return
         reason = lines[-1] if lines else "The process ended without output."
-        st.error(reason, title=f"{launch.name} did not start", icon=":material/error:")
+        st.error(plain(reason), title=f"{plain(launch.name)} did not start", icon=":material/error:")
         with st.container(horizontal=True, vertical_alignment="center"):
             st.button("Dismiss", key=f"dismiss_{launch.name}", on_click=launch.forget, icon=":material/close:")
             with st.expander("Output", type="compact"):
@@ -148,7 +150,7 @@ def _show_running(run: Run, launch: launches.Launch | None) -> None:
     step = min(tables.last_step(run, metrics), total)
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            st.markdown(f"**{run.name}** :gray[· {shell.duration(shell.seconds_spent(run))} so far]")
+            st.markdown(f"**{plain(run.name)}** :gray[· {shell.duration(shell.seconds_spent(run))} so far]")
             stopping = run.stop_requested()
             st.button(
                 "Stopping" if stopping else "Stop", key=f"stop_{run.name}", icon=":material/stop_circle:",
@@ -171,15 +173,15 @@ def _show_running(run: Run, launch: launches.Launch | None) -> None:
 
 
 def _bar(what: str, done: int, total: int) -> None:
-    st.progress(min(done / max(total, 1), 1.0), text=f"{what[:1].upper()}{what[1:]} {done:,} of {total:,}")
+    st.progress(min(done / max(total, 1), 1.0), text=plain(f"{what[:1].upper()}{what[1:]} {done:,} of {total:,}"))
 
 
 def resume_button(run: Run) -> None:
     """A button that resumes a run which stopped, failed or was interrupted."""
-    if st.button("Resume", key=f"resume_{run.name}", icon=":material/resume:", help=f"`pddm-lab resume {run.name}`"):
+    if st.button("Resume", key=f"resume_{run.name}", icon=":material/resume:", help=command("resume", run.name)):
         try:
             launches.resume(run)
         except LabError as error:
-            st.error(str(error))
+            st.error(plain(error))
         else:
             st.rerun()

@@ -15,6 +15,7 @@ from app_pages.runs import study_data
 from app_pages.runs.views import heading, speed_columns
 from shared import shell
 from shared.chart import chart
+from shared.plain_text import command, plain
 
 from pddm_lab import figures
 from pddm_lab.figures import PROTOCOL_TITLES, style_of
@@ -35,9 +36,9 @@ def page(studies: dict[str, Path]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = shell.choice(st.selectbox, "Study", {name: name for name in studies}, "study", width=200)
         if (in_link := st.query_params.get("study", name)) not in studies:
-            st.caption(f":material/link_off: The link names the study {shell.plain(in_link)}, which isn't here.")
+            st.caption(f":material/link_off: The link names the study {plain(in_link)}, which isn't here.")
         if isinstance(findings := study_data.findings(studies[name]), Exception):
-            st.error(str(findings), title=f"Can't read {name}", icon=":material/broken_image:")
+            st.error(plain(findings), title=f"Can't read {plain(name)}", icon=":material/broken_image:")
             return
         datasets = findings.datasets()
         dataset = protocol = metric = ""
@@ -65,7 +66,7 @@ def _broken(findings: Findings) -> None:
         title = (
             f"Can't read {len(broken)} cells of this study" if len(broken) > 1 else "Can't read a cell of this study"
         )
-        st.warning(next(iter(broken.values())), title=title, icon=":material/broken_image:")
+        st.warning(plain(next(iter(broken.values()))), title=title, icon=":material/broken_image:")
 
 
 def _show_progress(findings: Findings, path: Path) -> None:
@@ -81,11 +82,11 @@ def _progress(findings: Findings, path: Path) -> None:
     if now.study.changed != findings.study.changed and now is not findings:
         st.rerun()
     state, ago = progress(now.study), max(time.time() - now.study.changed, 0)
-    command = f"`pddm-lab compare --name {path.name}`"
+    compare = command("compare", "--name", path.name)
     if state.complete and state.planned:
         return
     if not state.planned:
-        st.info(f"No cell is finished yet. {command} computes them.", icon=":material/hourglass_empty:")
+        st.info(f"No cell is finished yet. {compare} computes them.", icon=":material/hourglass_empty:")
         return
     started = " of the parts started" if state.waiting else ""
     with st.container(border=True):
@@ -98,12 +99,14 @@ def _progress(findings: Findings, path: Path) -> None:
             f"{row.trained} of {row.trainings} trainings"
             for row in state.table.itertuples()
         ]
-        st.caption(" · ".join([*lines, *(f"{name}: not started" for name in state.waiting)]))
+        st.caption(plain(" · ".join([*lines, *(f"{name}: not started" for name in state.waiting)])))
         if state.skipped:
-            text = f"Skipped, so probably failed: {', '.join(state.skipped)}. {command} retries and shows the error."
-            st.caption(f":material/error: {text}")
+            skipped = plain(", ".join(state.skipped))
+            st.caption(
+                f":material/error: Skipped, so probably failed: {skipped}. {compare} retries and shows the error."
+            )
         elif ago > STOPPED_AFTER:
-            st.caption(f"The study isn't running. {command} resumes it with the same settings.")
+            st.caption(f"The study isn't running. {compare} resumes it with the same settings.")
 
 
 def _methods(findings: Findings, dataset: str, protocol: str, metric: str) -> None:
@@ -118,7 +121,7 @@ def _methods(findings: Findings, dataset: str, protocol: str, metric: str) -> No
         st.caption(
             "No method is measured yet. The study searches the settings of each method first."
             if started
-            else f"This study compares no methods on {dataset}."
+            else f"This study compares no methods on {plain(dataset)}."
         )
         return
     figure = study_data.side_by_side(results, findings.seeds(dataset, protocol, metric), metric)
@@ -150,7 +153,7 @@ def _methods(findings: Findings, dataset: str, protocol: str, metric: str) -> No
     baseline = "No baseline has been searched yet, so there is nothing to compare with."
     if best is not None:
         name = title_of(best["method"])
-        baseline = f"★ is the best baseline: {name} has the highest MAP@R on classes held out of training."
+        baseline = f"★ is the best baseline: {plain(name)} has the highest MAP@R on classes held out of training."
     st.caption(
         f"{baseline} ± is half of the 95 % t interval over seeds. All seeds have the same splits, and differences are "
         "paired by seed. A hollow marker has no interval."
@@ -162,7 +165,7 @@ def _published(findings: Findings, dataset: str) -> None:
     table = findings.published(dataset)
     if table.empty:
         return
-    st.subheader(f"Published numbers beside this study's: Recall@K on {dataset}", anchor=False)
+    st.subheader(f"Published numbers beside this study's: Recall@K on {plain(dataset)}", anchor=False)
     st.dataframe(
         table, hide_index=True, key="study_published", placeholder="", alt="Published Recall at K beside this study's",
         column_config={"method": st.column_config.TextColumn("Method", pinned=True, width=190)},
@@ -244,7 +247,7 @@ def _ablation(findings: Findings, dataset: str, protocol: str, metric: str) -> N
         f"{spec.format(row.value)} by {style_of(str(row.similarity)).title}"
         for row in findings.default(dataset, protocol, metric).itertuples()
     )
-    title = f"{spec.title} in {spec.unit}" if spec.unit else spec.title
+    title = f"{plain(spec.title)} in {spec.unit}" if spec.unit else plain(spec.title)
     st.caption(f"The default's {title}: {values}. Differences are paired by seed; bars are 95 % t intervals.")
 
 
@@ -255,9 +258,10 @@ def _made_with(findings: Findings) -> None:
     settings: dict[str, Any] = next((parts[part] for part in ("methods", "ablation") if part in parts), {})
     searched = max((len(group) for group in settings.get("configurations", {}).values()), default=0)
     cores = (info.get("machine") or {}).get("cores", "?")
+    steps, folds = (plain(settings.get(name, "?")) for name in ("steps", "folds"))
     st.caption(
-        f"Started on {str(info['created'])[:10]} on a machine with {cores} cores. The cells took "
+        f"Started on {plain(str(info['created'])[:10])} on a machine with {plain(cores)} cores. The cells took "
         f"{shell.duration(seconds)} on one core. Every method has the same frozen features, head and batches, and "
-        f"up to {settings.get('steps', '?')} steps. {searched} configuration{'s' * (searched != 1)} of each method "
-        f"{'were' if searched != 1 else 'was'} searched on {settings.get('folds', '?')} folds of the training classes."
+        f"up to {steps} steps. {searched} configuration{'s' * (searched != 1)} of each method "
+        f"{'were' if searched != 1 else 'was'} searched on {folds} folds of the training classes."
     )

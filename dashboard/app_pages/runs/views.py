@@ -11,6 +11,7 @@ from app_pages.runs import data, tables
 from shared import loaders, shell
 from shared.chart import chart
 from shared.export import Source, export
+from shared.plain_text import plain
 
 from pddm_lab import cards, figures
 from pddm_lab.figures import METRICS, style_of
@@ -25,7 +26,7 @@ NOTES_LENGTH = 20_000
 def heading(title: str, name: str, table: pd.DataFrame, runs: Source, settings: dict[str, Any], key: str = "") -> None:
     """A section's heading, with a menu to export its table unless that is empty."""
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.subheader(title, anchor=False, width="content")
+        st.subheader(plain(title), anchor=False, width="content")
         if len(table):
             export(name, lambda: table, runs, settings, key)
 
@@ -85,7 +86,7 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
         "the similarity S that the run trained."
     )
     if missing := [name for name in beside if name not in names]:
-        st.caption(f":material/link_off: The link also names {shell.plain(', '.join(missing))}, which isn't here.")
+        st.caption(f":material/link_off: The link also names {plain(', '.join(missing))}, which isn't here.")
     return [run for name in ticked for run in readable if run.name == name]
 
 
@@ -110,8 +111,8 @@ def seeds_of(compared: Sequence[Run], readable: Sequence[Run]) -> bool:
         help_text = "Averages runs on the same data that differ only in their seeds."
         view = shell.choice(st.segmented_control, "Seeds", titles, "seeds", help=help_text) if several else "each"
         if others:
-            label = f"Add {len(others)} other seed{'s' * (len(others) > 1)} of {chosen.name}"
-            st.button(label, on_click=add, icon=":material/add:", key="add_seeds", help=", ".join(others))
+            label = f"Add {len(others)} other seed{'s' * (len(others) > 1)} of {plain(chosen.name)}"
+            st.button(label, on_click=add, icon=":material/add:", key="add_seeds", help=plain(", ".join(others)))
     return view == "mean"
 
 
@@ -217,7 +218,7 @@ def _how_fast(compared: Sequence[Run], metric: str) -> None:
     st.dataframe(table, hide_index=True, placeholder="not reached", alt=alt, key="how_fast", column_config=columns)
     st.caption(
         f"On the validation classes, at the steps that were measured. {target_text} is the final value of "
-        f"{target_run.name}, ranked by {style_of(by).title}. Seconds count from step 0 on the training machine, "
+        f"{plain(target_run.name)}, ranked by {style_of(by).title}. Seconds count from step 0 on the training machine, "
         "measurements included."
     )
 
@@ -240,7 +241,7 @@ def choices(compared: Sequence[Run]) -> None:
         alt = "Settings that differ from the preset"
         st.dataframe(changed, hide_index=True, alt=alt, key="changed", width="content")
     else:
-        st.caption(f"The preset {chosen.config.preset}, unchanged.")
+        st.caption(f"The preset {plain(chosen.config.preset)}, unchanged.")
     with st.expander("All settings and versions", type="compact"):
         rows = pd.Series(chosen.config.to_dict()).map(str).rename("value").rename_axis("setting").reset_index()
         versions = pd.Series(chosen.info.get("versions", {})).rename("version").rename_axis("package").reset_index()
@@ -268,7 +269,7 @@ def notes(compared: Sequence[Run]) -> None:
                 run.write_notes(text)
 
             column.text_area(
-                run.name, run.notes, key=key, on_change=keep, height=110, max_chars=NOTES_LENGTH,
+                plain(run.name), run.notes, key=key, on_change=keep, height=110, max_chars=NOTES_LENGTH,
                 placeholder="What you tried, and what happened",
             )  # fmt: skip
     st.caption("Saved as notes.md in the run's folder when you leave the field. Exports include them.")

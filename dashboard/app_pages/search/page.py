@@ -7,6 +7,7 @@ import streamlit as st
 from app_pages.search import views
 from app_pages.search.own_picture import Crop, Own, cropper, own_picture, read_crop, write_crop
 from shared import export, loaders, picture_grid, shell
+from shared.plain_text import plain
 
 from pddm_lab import cards
 from pddm_lab.errors import LabError
@@ -34,7 +35,7 @@ try:
     gallery = loaders.gallery(run, protocol)
     items, queries = gallery.items, gallery.rows("query")
 except LabError as error:
-    shell.nothing("The gallery can't be read", str(error), ":material/broken_image:")
+    shell.unreadable("The gallery can't be read", error)
 if not len(queries):
     shell.nothing("No queries", f"The gallery {protocol!r} of {run.name} has no queries.")
 
@@ -62,7 +63,7 @@ if source == "upload" and own is None:
 linked_crop = st.query_params.get("crop", "")
 crop = read_crop(linked_crop)
 if linked_crop and not crop:
-    st.warning("The crop in this link is invalid; searching with the whole picture.", icon=":material/link_off:")
+    shell.warn_of_link("The crop in this link is invalid; searching with the whole picture.")
 
 if own is not None:
     query = views.Query.of_upload(own, crop)
@@ -70,7 +71,7 @@ else:
     linked = st.query_params.get("item", "")
     linked_row = loaders.row_of(gallery, linked)
     if linked and linked_row is None:
-        shell.warn_of_missing_item(linked)
+        shell.warn_of_link(f"The item “{linked}” in this link isn't in this gallery.")
         crop = None  # it was drawn on that item
     row = int(queries[0]) if linked_row is None else linked_row
     query = views.Query.of_item(run, gallery, row, crop)
@@ -80,7 +81,7 @@ with query_side:
     try:
         responses = [views.search(one, protocol, query, shortlist) for one in runs]
     except LabError as error:
-        st.error(str(error), icon=":material/broken_image:")
+        st.error(plain(error), icon=":material/broken_image:")
         if own is not None:
             own_picture("own_picture", search_with, small=True)
         st.stop()
@@ -106,7 +107,7 @@ with query_side:
     else:
         typed = ""
         st.caption(
-            f"{shell.plain(own.name)}. Its class is unknown, so results are not marked right or wrong. Links don't "
+            f"{plain(own.name)}. Its class is unknown, so results are not marked right or wrong. Links don't "
             "include the picture."
         )
     own_picture("own_picture", search_with, small=True)
@@ -123,11 +124,11 @@ with st.container(horizontal=True, vertical_alignment="bottom", horizontal_align
     view = shell.choice(st.segmented_control, "Look closer", titles, "view")
     with st.container(gap=None, width="content"):
         for one in responses:
-            st.caption((f"**{shell.plain(one.run.name)}** · " if beside else "") + views.latency(one))
+            st.caption((f"**{plain(one.run.name)}** · " if beside else "") + views.latency(one))
     settings = {"protocol": protocol, "shortlist": shortlist, "query": query.item or query.name, "crop": crop}
     export.export("results", lambda: views.results_table(responses), runs, settings)
 {"flow": views.flow, "why": views.why, "ceiling": views.ceiling}[view](responses, protocol, shortlist)
 if own is None and not typed:
-    st.subheader(f"Other queries of {shell.plain(str(query.class_name))}", anchor=False)
+    st.subheader(f"Other queries of {plain(query.class_name)}", anchor=False)
     same = of_queries[of_queries["class_name"] == query.class_name]
     views.query_choices(gallery, same, "", query.item, MATCHES)

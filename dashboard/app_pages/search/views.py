@@ -12,6 +12,7 @@ from app_pages.search import data
 from app_pages.search.own_picture import Crop, Own
 from shared import loaders, picture_grid, shell
 from shared.chart import chart
+from shared.plain_text import plain
 
 from pddm_lab import cards, figures
 from pddm_lab.gallery.gallery import Gallery, SearchResult
@@ -114,7 +115,7 @@ def rankings(responses: list[Response], count: int, explained: str) -> None:
     cells = [[(one, name) for one in responses] for name in names]
     if len(responses) > 1:
         for place, one in zip(st.columns(len(responses), gap="medium"), responses, strict=True):
-            place.markdown(f"##### {shell.plain(one.run.name)}")
+            place.markdown(f"##### {plain(one.run.name)}")
     else:
         cells = [[cell for row in cells for cell in row]]
     for row in cells:
@@ -172,7 +173,7 @@ def explain(item: str, run: str) -> None:
 def query_choices(gallery: Gallery, matches: pd.DataFrame, text: str, chosen: str, most: int) -> None:
     """Queries to choose from, at most so many."""
     if matches.empty:
-        st.caption(f"No query has “{shell.plain(text)}” in its class or its id.")
+        st.caption(f"No query has “{plain(text)}” in its class or its id.")
         return
     rows = matches.index[:most]
     ending = f"; the first {most} are shown." if len(matches) > most else "."
@@ -213,7 +214,7 @@ def ceiling(responses: list[Response], protocol: str, shortlist: int) -> None:
         with place:
             measured = data.ceiling(one.run, protocol)
             items, queries = (100 * share for share in measured.at(shortlist))
-            text = f"**{shell.plain(one.run.name)}**: " if len(responses) > 1 else ""
+            text = f"**{plain(one.run.name)}**: " if len(responses) > 1 else ""
             if one.query.class_name is not None:
                 text += (
                     f"The shortlist of {shortlist:,} holds **{one.right_in_shortlist:,} of {one.right_items:,}** right "
@@ -231,14 +232,14 @@ def ceiling(responses: list[Response], protocol: str, shortlist: int) -> None:
 
 def why(responses: list[Response], protocol: str, shortlist: int) -> None:
     """Explain the similarity of the query and one result."""
-    runs = {one.run.name: one.run.name for one in responses}
+    runs = {one.run.name: plain(one.run.name) for one in responses}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if len(runs) > 1:
             shell.choice(st.segmented_control, "Explained by", runs, "of")
         one, linked = _explaining(responses), st.query_params.get("why", "")
         ranked, item = one.result.ranked("pddm"), explained_item(responses)
         if linked and item != linked:
-            st.warning(f"The item “{shell.plain(linked)}” to explain isn't in this gallery.")
+            shell.warn_of_link(f"The item “{linked}” to explain isn't in this gallery.")
         if not item:
             st.caption("There are no results to explain.")
             return

@@ -11,6 +11,7 @@ from app_pages.similarity import data
 from app_pages.similarity.text import density_in_words
 from shared import export, shell
 from shared.chart import chart
+from shared.plain_text import plain
 
 from pddm_lab import cards, figures
 from pddm_lab.analysis.thresholds import ByDensity
@@ -49,7 +50,7 @@ def show(runs: Sequence[Run], protocols: Sequence[str], names: Sequence[str]) ->
                 yield *panel, result
 
     for run, protocol, result in across():
-        of_run = f"{shell.plain(run.name)}, " if len(runs) > 1 else ""
+        of_run = f"{plain(run.name)}, " if len(runs) > 1 else ""
         st.markdown(f"### {of_run}{PROTOCOL_TITLES[protocol].lower() if of_run else PROTOCOL_TITLES[protocol]}")
         for paragraph in density_in_words(result):
             st.markdown(paragraph)

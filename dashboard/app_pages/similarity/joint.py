@@ -13,6 +13,7 @@ from app_pages.similarity.picked_pair import as_shown, matched, pick, picked, pi
 from app_pages.similarity.text import as_exported, who_is_right_in_words, with_items
 from shared import export, loaders, picture_grid, shell
 from shared.chart import chart
+from shared.plain_text import plain
 
 from pddm_lab import cards, figures
 from pddm_lab.analysis.thresholds import QUADRANTS, clearest_first, quadrant_of, who_is_right
@@ -64,7 +65,7 @@ def show(runs: Sequence[Run], protocol: str, on_x: tuple[str, float], on_y: tupl
     else:
         for column, side in zip(st.columns(2, gap="large"), sides, strict=True):
             with column:
-                st.markdown(f"**{shell.plain(side.run.name)}**")
+                st.markdown(f"**{plain(side.run.name)}**")
                 _chart(side, height=440)
                 _quadrants(side)
     show_picked(runs, protocol, {x: at_x, y: at_y})
@@ -132,10 +133,9 @@ def _pictures(sides: Sequence[Side], where: str) -> None:
     pairs = side.pairs[rows]
     pairs = pairs.iloc[clearest_first(pairs, side.x, side.y, *side.at)]
     gallery = loaders.gallery(side.run, side.protocol)
-    pages = max(1, -(-len(pairs) // PER_PAGE))
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(f"**{len(pairs):,}** of {len(side.pairs):,} scored pairs, the farthest from both thresholds first")
-        page = min(st.pagination(pages, key=f"page_{quadrant}", bind="query-params"), pages)
+        on_page = shell.paged(len(pairs), PER_PAGE, f"page_{quadrant}")
         thresholds = zip("xy", (side.x, side.y), side.at, strict=True)
         export.export(
             "pairs-of-quadrant",
@@ -148,7 +148,7 @@ def _pictures(sides: Sequence[Side], where: str) -> None:
     if pairs.empty:
         st.info("At these thresholds, no scored pair lies in this quadrant.", icon=":material/filter_alt_off:")
         return
-    on_page = with_items(gallery, pairs.iloc[(page - 1) * PER_PAGE : page * PER_PAGE])
-    images = loaders.thumbs(gallery, {*on_page["a"], *on_page["b"]})
-    grid = cards.pair_grid(on_page, images, (side.x, side.y), chosen=picked())
+    drawn = with_items(gallery, pairs.iloc[on_page])
+    images = loaders.thumbs(gallery, {*drawn["a"], *drawn["b"]})
+    grid = cards.pair_grid(drawn, images, (side.x, side.y), chosen=picked())
     picture_grid.pictures(grid, "quadrant_pairs", on_pick=pick)

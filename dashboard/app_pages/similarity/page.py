@@ -25,7 +25,7 @@ if not protocols:
 try:
     pairs = {protocol: loaders.pairs(run, protocol) for protocol in protocols}
 except LabError as error:
-    shell.nothing("The distributions can't be read", str(error), ":material/broken_image:")
+    shell.unreadable("The distributions can't be read", error)
 first_protocol = protocols[0]
 names = figures.in_order(pairs[first_protocol].distributions)
 titles = {name: SIMILARITIES[name].title for name in names}
@@ -66,4 +66,4 @@ try:
     else:
         density.show(runs, protocols, [name for name, _ in chosen.values()])
 except LabError as error:
-    shell.nothing("The pairs can't be scored", str(error), ":material/broken_image:")
+    shell.unreadable("The pairs can't be scored", error)

@@ -9,6 +9,7 @@ import numpy as np
 import streamlit as st
 from app_pages.similarity import data
 from shared import loaders, shell
+from shared.plain_text import plain
 
 from pddm_lab import cards, figures
 from pddm_lab.figures import PROTOCOL_TITLES
@@ -38,13 +39,13 @@ def show_picked(runs: Sequence[Run], protocol: str, thresholds: Mapping[str, flo
     items = picked()
     if not items:
         if "pair" in st.query_params:
-            st.warning("The pair in this link is invalid: expected two different items.", icon=":material/link_off:")
+            shell.warn_of_link("The pair in this link is invalid: expected two different items.")
         return
     run = runs[0]
     scores = picked_scores(run, protocol)
     with st.container(border=True):
         if scores is None:
-            named = " and ".join(f"“{shell.plain(item)}”" for item in items)
+            named = " and ".join(f"“{plain(item)}”" for item in items)
             st.caption(f":material/link_off: The picked pair, {named}, isn't in this gallery.")
             st.button("Unpick", key="unpick", on_click=unpick)
             return
@@ -57,11 +58,7 @@ def show_picked(runs: Sequence[Run], protocol: str, thresholds: Mapping[str, flo
             with side:
                 image = loaders.picture(run, item) or gallery.thumb(row)
                 st.image(image, alt=f"{classes[-1]}, {item}", width="stretch")
-                st.page_link(
-                    "app_pages/search/page.py", label=shell.plain(classes[-1]), icon=":material/image_search:",
-                    help="Search with this item",
-                    query_params={"run": run.name, "protocol": protocol, "item": item},
-                )  # fmt: skip
+                shell.search_link(run, protocol, item, plain(classes[-1]), help="Search with this item")
         with values:
             with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
                 kind = "positive" if classes[0] == classes[1] else "negative"

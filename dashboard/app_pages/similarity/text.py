@@ -60,14 +60,7 @@ def as_exported(pairs: pd.DataFrame) -> pd.DataFrame:
         f"{name}_distance" if SIMILARITIES[name].is_distance else name: shown(name, pairs[name].to_numpy())
         for name in names
     }
-    columns = [
-        "item_a",
-        "item_b",
-        "class_a",
-        "class_b",
-        "positive",
-        *(name for name in _OPTIONAL if name in pairs),
-    ]
+    columns = ["item_a", "item_b", "class_a", "class_b", "positive", *(name for name in _OPTIONAL if name in pairs)]
     return pairs[columns].assign(**values).reset_index(drop=True)
 
 

@@ -10,6 +10,7 @@ from app_pages.similarity.picked_pair import as_shown, matched, pick, picked, pi
 from app_pages.similarity.text import as_exported, with_items
 from shared import export, loaders, picture_grid, shell
 from shared.chart import chart
+from shared.plain_text import plain
 
 from pddm_lab import cards, figures
 from pddm_lab.analysis.thresholds import around_threshold
@@ -38,14 +39,14 @@ def show(runs: Sequence[Run], protocols: Sequence[str], chosen: Mapping[str, tup
     else:
         protocol = protocols[0]
         for side, one in zip(st.columns(2, gap="large"), runs, strict=True):
-            side.markdown(f"**{shell.plain(one.name)}** :gray[· {loaders.pairs(one, protocol).size}]")
+            side.markdown(f"**{plain(one.name)}** :gray[· {loaders.pairs(one, protocol).size}]")
         for key, (name, threshold) in chosen.items():
             for side, one in zip(st.columns(2, gap="large"), runs, strict=True):
                 with side:
                     at = matched(run, one, protocol, name, threshold)
                     _distribution(one, protocol, name, at, key=f"{key}_{one.name}")
         st.caption(
-            f"Scales differ between runs, so {shell.plain(runs[1].name)} is shown at the thresholds that let as many "
+            f"Scales differ between runs, so {plain(runs[1].name)} is shown at the thresholds that let as many "
             "negative pairs pass."
         )
     pictures = st.container()  # filled last, since they take longer to load
@@ -84,7 +85,7 @@ def _roc(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[str,
     for side, (run, protocol) in zip(st.columns(len(charts), gap="large"), charts, strict=True):
         with side:
             of = f"ROC, {PROTOCOL_TITLES[protocol].lower()}"
-            st.markdown(f"**{of if len(runs) == 1 else shell.plain(run.name)}**")
+            st.markdown(f"**{of if len(runs) == 1 else plain(run.name)}**")
             at = {name: matched(runs[0], run, protocol, name, value) for name, value in thresholds.items()}
             figure = figures.roc(loaders.pairs(run, protocol).distributions, thresholds=at, log_x=not linear)
             alt = f"ROC curves of every similarity, {PROTOCOL_TITLES[protocol]}, {run.name}"
@@ -119,7 +120,7 @@ def _around(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[s
         )
     for one in runs:
         if len(runs) > 1:
-            st.markdown(f"**{shell.plain(one.name)}**")
+            st.markdown(f"**{plain(one.name)}**")
         gallery, at = loaders.gallery(one, protocol), matched(run, one, protocol, name, thresholds[name])
         near = with_items(gallery, around_threshold(data.pairs_where(one, protocol, where), name, at, PER_SIDE))
         images = loaders.thumbs(gallery, {*near["a"], *near["b"]})

@@ -1,0 +1,45 @@
+"""A run made elsewhere, in a real browser: nothing is fetched from outside, and no text of the run becomes a link."""
+
+from __future__ import annotations
+
+import urllib.request
+from pathlib import Path
+
+from foreign_run import HOST, NAME, foreign_run
+
+from pddm_lab.dashboard_server import PAGES, page_url, served_dashboard, wait_until_drawn
+
+ELSEWHERE = """[...document.querySelectorAll("a, img, iframe, link, script")].map((one) => one.href ?? one.src)
+    .filter((address) => address && !address.startsWith(location.origin) && !/^(data|blob):/.test(address))"""
+
+
+def test_no_page_asks_another_server(browser, digits_run, tmp_path: Path) -> None:
+    foreign_run(digits_run.path, tmp_path)
+    with served_dashboard(tmp_path) as served:
+        requests: list[str] = []
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.on("request", lambda request: requests.append(request.url))
+        for name in PAGES:
+            page.goto(page_url(served, name, NAME) + ("&view=licences" if name == "audit" else ""))
+            wait_until_drawn(page)
+            assert page.get_by_text("Attribution", exact=True).count(), "the run is open"
+            assert page.evaluate(ELSEWHERE) == [], name
+            assert page.get_by_test_id("stException").count() == 0
+        page.close()
+    assert [url for url in requests if not url.startswith((served, "data:", "blob:"))] == []
+
+
+def test_the_policy_lets_a_page_fetch_from_this_server_only(page, address: str) -> None:
+    with urllib.request.urlopen(address) as response:
+        policy = response.headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy and "http" not in policy and "*" not in policy
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.goto(f"{address}/search?run=digits")
+    wait_until_drawn(page)
+    assert not [text for text in messages if "Content Security Policy" in text], (
+        "the dashboard itself needs nothing that the policy refuses"
+    )
+    page.evaluate(f"document.body.append(Object.assign(new Image(), {{ src: 'http://{HOST}/a.png' }}))")
+    page.wait_for_timeout(500)
+    assert any(HOST in text for text in messages)
