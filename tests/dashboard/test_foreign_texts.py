@@ -55,7 +55,7 @@ def dangers(app: Any) -> list[str]:
 
 def dangerous(text: str) -> bool:
     """Whether a browser would make a picture or a link of a part of a text that isn't code."""
-    return bool(DANGER.search(re.sub(r"`[^`\n]+`", "", text.replace("\\`", ""))))
+    return bool(DANGER.search(re.sub(r"(``?)(?!`)[^\n]+?\1", "", text.replace("\\`", ""))))
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -45,6 +45,21 @@ def test_a_process_that_is_gone_or_whose_number_another_has_is_not_alive(tmp_pat
     assert not launch(tmp_path, pid=os.getpid()).alive
 
 
+@pytest.mark.parametrize(
+    ("typed", "answer"), [("~nosuchuser/pictures", None), ("a\0b", "Enter the folder"), (" ", "Enter")]
+)
+def test_a_folder_that_cannot_be_is_one_sentence(open_page, monkeypatch, typed: str, answer: str | None) -> None:
+    started: list = []
+    monkeypatch.setattr(launches, "start", started.append)
+    app = open_page("runs")
+    app.selectbox(key="new_data").select("folder").run()
+    app.text_input(key="new_folder").set_value(typed).run()
+    app.button(key="new_start").click().run()
+    assert not app.exception
+    assert [error.value.startswith(answer) for error in app.error] == ([True] if answer else [])
+    assert [one["dataset"] for one in started] == ([] if answer else [f"folder:{typed}"])
+
+
 def test_forgetting_leaves_nothing(tmp_path: Path) -> None:
     one = launch(tmp_path, "x")
     one.forget()

@@ -1,6 +1,7 @@
 """Local vs global: a plane of points on which a PDDM unit trains in seconds, to compare S with D."""
 
 import time
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -21,6 +22,15 @@ shell.heading(
     "The distance D uses one ruler everywhere. The PDDM score S also depends on where a pair lies. Compare both on a "
     "plane while the unit trains.",
 )
+
+
+def number(label: str, low: float, high: float, default: float, key: str, **options: Any) -> float:
+    """An input for a number, kept in the URL. Whole ones are floats, too: an input of ints fails on `seed=1e999`."""
+    options = {"step": 1.0, "format": "%.0f", "key": key, "bind": "query-params"} | options
+    value = st.number_input(label, float(low), float(high), float(default), **options)
+    return value if low <= value <= high else default
+
+
 with st.container(horizontal=True, vertical_alignment="bottom"):
     titles = {name: layout.title for name, layout in LAYOUTS.items()}
     name = shell.choice(st.segmented_control, "Scene", titles, "scene")
@@ -29,15 +39,11 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         help="u is the difference of a pair, v its mean. Without v (W_v = 0), S depends on u alone.",
     )  # fmt: skip
     with st.popover("Training", icon=":material/tune:"), st.form("choices", border=False):
-        seed = st.number_input(
-            "Seed", 0, 9999, PlaneConfig.seed, key="seed", bind="query-params",
-            help="Sets the points, the initial weights and the batches.",
-        )  # fmt: skip
-        hidden = st.number_input("Width of the layers", 2, 256, PlaneConfig.hidden, key="hidden", bind="query-params")
-        steps = st.number_input("Steps", 10, 5000, PlaneConfig.steps, key="train_steps", bind="query-params")
-        margin = st.number_input(
-            "Margin α", 0.05, 5.0, PlaneConfig.score_margin, 0.05, key="margin", bind="query-params"
-        )
+        help_text = "Sets the points, the initial weights and the batches."
+        seed = int(number("Seed", 0, 9999, PlaneConfig.seed, "seed", help=help_text))
+        hidden = int(number("Width of the layers", 2, 256, PlaneConfig.hidden, "hidden"))
+        steps = int(number("Steps", 10, 5000, PlaneConfig.steps, "train_steps"))
+        margin = number("Margin α", 0.05, 5.0, PlaneConfig.score_margin, "margin", step=0.05, format="%.2f")
         st.form_submit_button("Train", type="primary", width="stretch")
 st.caption(LAYOUTS[name].summary)
 config = PlaneConfig(name, sees == "both", seed, hidden, steps, round(margin, 2))

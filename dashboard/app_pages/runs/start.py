@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 import streamlit as st
 from app_pages.runs import launches, tables
@@ -45,11 +45,11 @@ def choose_and_start() -> bool:
         name = st.text_input("Name", key="new_name", placeholder="default: data, preset and time", width=280)
     if not st.button("Start training", type="primary", icon=":material/play_arrow:", key="new_start"):
         return False
-    if data == OWN_FOLDER and not path.strip():
+    if data == OWN_FOLDER and (not path.strip() or "\0" in path):
         st.error("Enter the folder that holds the images, with one subfolder per class.")
         return False
     parameters = {
-        "preset": preset, "dataset": f"folder:{Path(path.strip()).expanduser()}" if data == OWN_FOLDER else data,
+        "preset": preset, "dataset": f"folder:{os.path.expanduser(path.strip())}" if data == OWN_FOLDER else data,
         "run_name": name.strip(), "loss": loss, "similarity": similarity, "steps": int(steps), "seed": int(seed),
     }  # fmt: skip
     try:
