@@ -17,7 +17,7 @@ from shared.plain_text import command, plain
 MARKDOWN = {"body", "label", "help", "title", "text", "content", "caption", "options", "captions"}
 """Fields of Streamlit's elements that a browser shows as Markdown (or, of `options`, may)."""
 DANGER = re.compile(r"(?<!\\)!\[|(?<!\\)\[[^\]]*\]\(|(?<!\\)<|https?\\?://|www\.|\w@evil")
-VIEWS = {
+VIEWS: dict[str, list[dict[str, str]]] = {
     "runs": [{}], "similarity": [{}, {"view": "joint"}, {"view": "density"}],
     "quadruplets": [{}, {"view": "training"}, {"view": "confusion"}, {"view": "suspects"}],
     "search": [{"view": "flow"}, {"view": "why"}, {"view": "ceiling"}], "map": [{}, {"colour": "anchor"}],

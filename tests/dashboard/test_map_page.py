@@ -13,7 +13,7 @@ import pytest
 from app_pages.map import canvas, data, views
 from app_pages.map.lasso import LAST, Grid, Lasso
 from app_pages.map.scene import Choice, MapView, open_map, selection_table, settings
-from reading import blocks, texts, tiles
+from reading import blocks, markdown, texts, tiles
 
 from pddm_lab.figures import class_colour
 from pddm_lab.gallery import umap_layout
@@ -284,7 +284,7 @@ def test_a_link_with_nonsense_opens_the_map_and_says_so(open_page, with_digits: 
     assert not app.error
     assert "The lasso in this link is invalid" in texts(app)
     assert "isn't in this gallery" in texts(app)
-    assert image not in texts(app)
+    assert image not in markdown(app)
     assert (drawn(app)["lasso"], drawn(app)["anchor"]) == ("", -1)
     assert "belongs to a map that isn't open" in texts(open_page("map", run="digits", lasso=f"2_{HALF}"))
     far = corners((5, 5), (6, 5), (6, 6))

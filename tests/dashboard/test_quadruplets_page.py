@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from reading import blocks, texts
+from reading import blocks, markdown, texts
 
 from pddm_lab.analysis import hardness
 from pddm_lab.runs.log import EUCLIDEAN
@@ -171,5 +171,5 @@ def test_nonsense_in_a_link_opens_the_default(open_page, with_digits: Path, view
     assert not app.error
     image = "![x](http://example.com/a.png)"
     app = open_page("quadruplets", run="digits", view=view, **dict.fromkeys(("own", "item", "pair"), image))
-    assert image not in texts(app)
+    assert image not in markdown(app)
     assert all(image not in button.label for button in app.button)

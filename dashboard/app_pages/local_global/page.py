@@ -26,8 +26,8 @@ shell.heading(
 
 def number(label: str, low: float, high: float, default: float, key: str, **options: Any) -> float:
     """An input for a number, kept in the URL. Whole ones are floats, too: an input of ints fails on `seed=1e999`."""
-    options = {"step": 1.0, "format": "%.0f", "key": key, "bind": "query-params"} | options
-    value = st.number_input(label, float(low), float(high), float(default), **options)
+    shown: dict[str, Any] = {"step": 1.0, "format": "%.0f"} | options
+    value = st.number_input(label, float(low), float(high), float(default), key=key, bind="query-params", **shown)
     return value if low <= value <= high else default
 
 
