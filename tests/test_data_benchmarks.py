@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import tarfile
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,35 +215,29 @@ def test_products_lists_that_share_classes(tmp_path: Path) -> None:
 def test_downloads_land_under_the_usual_name(
     tmp_path: Path, module, make, inner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader that unpacks into its root, as pytorch-metric-learning's do."""
-
-    def reader(root: str, download: bool) -> None:
-        assert download
-        made = make(Path(root))
-        if module is cars196:  # its archive has no folder of its own
-            for entry in list(made.iterdir()):
-                entry.rename(Path(root) / entry.name)
-            made.rmdir()
-
-    monkeypatch.setattr(module, "_reader", lambda: reader)
-    assert module.fetch(tmp_path) == tmp_path / inner
-    assert module.is_present(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [inner]
-    monkeypatch.setattr(module, "_reader", lambda: pytest.fail("what is there is not downloaded again"))
-    assert module.fetch(tmp_path) == tmp_path / inner
-
-
-@pytest.mark.parametrize("module", [cub200, cars196, products])
-def test_no_network_is_one_clear_error(tmp_path: Path, module, monkeypatch: pytest.MonkeyPatch) -> None:
-    def reader(root: str, download: bool) -> None:
-        raise OSError("Name or service not known")
-
-    monkeypatch.setattr(module, "_reader", lambda: reader)
-    with pytest.raises(DataError, match=r"Cannot download .*Name or service not known.*Expected a network.* Or "):
-        module.fetch(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    published = make(tmp_path / "published")
+    archive = tmp_path / ("a.tgz" if module is cub200 else "a.zip")
+    top = "." if module is cars196 else inner  # the archive of cars has no folder of its own
+    if module is cub200:
+        with tarfile.open(archive, "w:gz") as file:
+            file.add(published, top)
+    else:
+        with zipfile.ZipFile(archive, "w") as packed:
+            for path in published.rglob("*"):
+                packed.write(path, top / path.relative_to(published))
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    monkeypatch.setattr(module, "ARCHIVE", replace(module.ARCHIVE, url=archive.as_uri(), sha256=digest))
+    root = tmp_path / "data"
+    assert module.fetch(root) == root / inner
+    assert module.is_present(root)
+    assert [path.name for path in root.iterdir()] == [inner]
+    archive.unlink()
+    assert module.fetch(root) == root / inner, "what is there is not downloaded again"
+    monkeypatch.setattr(module, "ARCHIVE", replace(module.ARCHIVE, url=archive.as_uri()))
+    with pytest.raises(DataError, match=r"Cannot download .*No such file.*Expected a network.* Or "):
+        module.fetch(tmp_path / "other")
+    assert list((tmp_path / "other").iterdir()) == []
 
 
-def test_the_readers_exist() -> None:
-    for module in (cub200, cars196, products):
-        assert hasattr(module._reader(), "DOWNLOAD_URL")
+def test_published_checksums() -> None:
+    assert all(len(module.ARCHIVE.sha256) == 64 for module in (cub200, products))

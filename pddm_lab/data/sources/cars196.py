@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pddm_lab.data.download import Reader, download_with_reader
+from pddm_lab.data.download import Archive, download
 from pddm_lab.data.source import Listing, Source, as_ints, check_counts, how_to_get, read_rows
 from pddm_lab.errors import DataError
 from pddm_lab.progress import Progress
@@ -22,6 +22,10 @@ FOLDERS = (FOLDER, "stanford_cars")
 """Usual folder names, the first one preferred."""
 COUNTS = (16_185, 196)
 """Published (items, classes)."""
+ARCHIVE = Archive(
+    "https://www.kaggle.com/api/v1/datasets/download/jutrera/stanford-car-dataset-by-classes-folder", 2_500_000_000
+)
+"""A user's copy of the data set, without a published checksum."""
 _TITLE = "Cars196"
 _LAYOUTS = (
     "cars_annos.mat and car_ims; or devkit (with cars_test_annos_withlabels.mat), cars_train and cars_test; or "
@@ -33,21 +37,15 @@ _Items = tuple[list[str], list[int], list[str]]
 
 
 def fetch(data_root: Path, progress: Progress | None = None) -> Path:
-    """Download a copy with pytorch-metric-learning's reader, unless there is one.
+    """Download the copy that pytorch-metric-learning uses, unless there is one.
 
     Raises:
         DataError: no network, or a data root that cannot be written.
     """
     if not is_present(data_root):
         by_hand = f"Or copy it so that {data_root / FOLDER} holds one of: {_LAYOUTS}."
-        download_with_reader(_reader, data_root / FOLDER, by_hand, progress)
+        download(ARCHIVE, data_root / FOLDER, by_hand, progress)
     return _root(data_root)
-
-
-def _reader() -> Reader:
-    from pytorch_metric_learning.datasets.cars196 import Cars196
-
-    return Cars196
 
 
 def is_present(data_root: Path) -> bool:

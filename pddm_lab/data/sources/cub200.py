@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pddm_lab.data.download import Reader, download_with_reader
+from pddm_lab.data.download import Archive, download
 from pddm_lab.data.source import Listing, Source, as_ints, check_counts, check_layout, how_to_get, read_rows
 from pddm_lab.errors import DataError
 from pddm_lab.progress import Progress
@@ -14,12 +14,16 @@ from pddm_lab.progress import Progress
 FOLDER = "CUB_200_2011"
 COUNTS = (11_788, 200)
 """Published (items, classes)."""
+ARCHIVE = Archive(
+    "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz", 1_150_585_339,
+    "0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081", inner=FOLDER,
+)  # fmt: skip
 _TITLE = "CUB-200-2011"
 _NEEDED = ("images.txt", "image_class_labels.txt", "classes.txt", "images")
 
 
 def fetch(data_root: Path, progress: Progress | None = None) -> Path:
-    """Download the official archive with pytorch-metric-learning's reader, unless it is there.
+    """Download the official archive, unless it is there.
 
     Raises:
         DataError: no network, or a data root that cannot be written.
@@ -27,14 +31,8 @@ def fetch(data_root: Path, progress: Progress | None = None) -> Path:
     target = data_root / FOLDER
     if not is_present(data_root):
         by_hand = f"Or unpack CUB_200_2011.tgz (data.caltech.edu) so that {target / 'images.txt'} exists."
-        download_with_reader(_reader, target, by_hand, progress, inner=FOLDER)
+        download(ARCHIVE, target, by_hand, progress)
     return target
-
-
-def _reader() -> Reader:
-    from pytorch_metric_learning.datasets.cub import CUB
-
-    return CUB
 
 
 def is_present(data_root: Path) -> bool:

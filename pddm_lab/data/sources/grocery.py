@@ -10,13 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from pddm_lab.data.download import download_zip
+from pddm_lab.data.download import Archive, download
 from pddm_lab.data.source import Listing, Source, as_ints, check_layout, how_to_get, read_rows
 from pddm_lab.errors import DataError
 from pddm_lab.progress import Progress
 
 FOLDER = "GroceryStoreDataset"
-URL = "https://github.com/marcusklasson/GroceryStoreDataset/archive/refs/heads/master.zip"
+ARCHIVE = Archive(
+    "https://github.com/marcusklasson/GroceryStoreDataset/archive/refs/heads/master.zip", 500_000_000,
+    inner="GroceryStoreDataset-*",
+)  # fmt: skip
+"""The current state of the repository, which has no published checksum."""
 _TITLE = "the Grocery Store data set"
 _LISTS = ("train.txt", "val.txt", "test.txt")
 
@@ -31,7 +35,7 @@ def fetch(data_root: Path, progress: Progress | None = None) -> Path:
         by_hand = (
             f"Or clone github.com/marcusklasson/GroceryStoreDataset elsewhere and copy it to {data_root / FOLDER}."
         )
-        download_zip(URL, data_root / FOLDER, by_hand, progress)
+        download(ARCHIVE, data_root / FOLDER, by_hand, progress)
     return data_root / FOLDER
 
 

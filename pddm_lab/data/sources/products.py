@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pddm_lab.data.download import Reader, download_with_reader
+from pddm_lab.data.download import Archive, download
 from pddm_lab.data.source import Listing, Source, as_ints, check_counts, check_layout, how_to_get, read_rows
 from pddm_lab.errors import DataError
 from pddm_lab.progress import Progress
@@ -14,12 +14,17 @@ from pddm_lab.progress import Progress
 FOLDER = "Stanford_Online_Products"
 COUNTS = (120_053, 22_634)
 """Published (items, classes)."""
+ARCHIVE = Archive(
+    "https://drive.usercontent.google.com/download"
+    "?id=1TclrpQOF_ullUP99wk_gjGN8pKvtErG8&export=download&authuser=0&confirm=t", 3_083_860_082,
+    "b04fa78210e69fab050ce73939550e1cd0f96890bdd98ec9fee732c3b756ef48", inner=FOLDER,
+)  # fmt: skip
 _TITLE = "Stanford Online Products"
 _LISTS = ("Ebay_train.txt", "Ebay_test.txt")
 
 
 def fetch(data_root: Path, progress: Progress | None = None) -> Path:
-    """Download the official archive with pytorch-metric-learning's reader, unless it is there.
+    """Download the official archive, unless it is there.
 
     Raises:
         DataError: no network, or a data root that cannot be written.
@@ -27,14 +32,8 @@ def fetch(data_root: Path, progress: Progress | None = None) -> Path:
     target = data_root / FOLDER
     if not is_present(data_root):
         by_hand = f"Or unpack Stanford_Online_Products.zip (cvgl.stanford.edu) so that {target / _LISTS[0]} exists."
-        download_with_reader(_reader, target, by_hand, progress, inner=FOLDER)
+        download(ARCHIVE, target, by_hand, progress)
     return target
-
-
-def _reader() -> Reader:
-    from pytorch_metric_learning.datasets.sop import StanfordOnlineProducts
-
-    return StanfordOnlineProducts
 
 
 def is_present(data_root: Path) -> bool:
