@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -130,23 +132,29 @@ def test_missing_empty_and_foreign_files(tmp_path: Path) -> None:
     assert why_unreadable(tmp_path / "folder.png")
 
 
-def _bomb(side: int) -> bytes:
+def _bomb(side: int, colour: int = 0) -> bytes:
     """A small PNG whose header claims side x side pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", side, side, 8, colour, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
     )
 
 
-@pytest.mark.parametrize("side", [9_001, 60_000])
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [9_001, 9_500, 60_000])
 def test_bombs_are_refused_before_decoding(side: int) -> None:
     with pytest.raises(DataError, match="at most 80 million pixels"):
         verify(_bomb(side))
+
+
+def test_an_upload_is_bounded_by_its_memory() -> None:
+    with pytest.raises(DataError, match=r"7500 x 7500 pixels of PNG\. Expected at most 54 million pixels"):
+        verify(_bomb(7500, colour=6))
+    with pytest.raises(DataError, match="damaged or incomplete"):
+        verify(_bomb(7500, colour=0))
 
 
 def test_formats_that_start_programs_are_not_tried() -> None:
@@ -179,3 +187,103 @@ def test_animation_gives_its_first_frame() -> None:
 def test_suffixes_fit_the_formats() -> None:
     readable = {s for s, name in Image.registered_extensions().items() if name in images.FORMATS}
     assert readable >= images.SUFFIXES
+
+
+def test_floats_are_scaled_over_their_finite_values(tmp_path: Path) -> None:
+    values = np.array([[1, 2, 3], [np.nan, np.inf, -np.inf]], dtype=np.float32)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    assert _pixels(tmp_path / "a.tif")[..., 0].tolist() == [[0, 128, 255], [0, 255, 0]]
+
+
+MODES = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F",
+         "I;16", "I;16B", "I;16L", "I;16N")  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_that_pillow_decodes_becomes_rgb(mode: str) -> None:
+    image = images._to_rgb(Image.new(mode, (300, 2)))
+    assert (image.mode, image.size) == ("RGB", (300, 2))
+
+
+def test_a_mode_is_refused_by_the_check_if_it_cannot_be_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _photo(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: int("no conversion"))
+    assert "no conversion" in why_unreadable(tmp_path / "a.png")
+    with pytest.raises(DataError, match="no conversion"):
+        open_image(tmp_path / "a.png")
+
+
+def test_premultiplied_alpha_lies_on_white() -> None:
+    grey = Image.merge("LA", [Image.new("L", (1, 1), 0), Image.new("L", (1, 1), 128)]).convert("La")
+    assert images._to_rgb(grey).getpixel((0, 0)) == (127, 127, 127)
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a.avif", "a.heic"])
+def test_further_formats_are_read(tmp_path: Path, name: str) -> None:
+    if Path(name).suffix not in images.SUFFIXES:
+        pytest.skip(f"this machine's Pillow reads no {name}")
+    Image.new("RGB", (64, 48), "red").save(tmp_path / name, "JPEG" if ".j" in name else None)
+    assert why_unreadable(tmp_path / name) == ""
+    assert _pixels(tmp_path / name).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_a_large_picture_is_halved_tile_by_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (75, 99, 4), dtype=np.uint8)
+    bands = {"RGB": noise[..., :3], "RGBA": noise, "L": noise[..., 0]}
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "a.png"
+    Image.fromarray(bands[mode]).save(path, exif=exif)
+    whole = open_image(path).transpose(Image.Transpose.ROTATE_90)
+    monkeypatch.setattr(images, "KEPT_PIXELS", 75 * 99 - 1)
+    monkeypatch.setattr(images, "_TILE", 16)
+    halved = whole.reduce(2).transpose(Image.Transpose.ROTATE_270)
+    assert np.array_equal(_pixels(path), np.asarray(halved))
+
+
+def test_a_large_jpeg_is_decoded_at_half_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _photo(tmp_path / "a.jpg")
+    monkeypatch.setattr(images, "KEPT_PIXELS", 64 * 64 - 1)
+    assert open_image(tmp_path / "a.jpg").size == (32, 32)
+
+
+def test_too_little_memory_names_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(_self: Image.Image) -> None:
+        raise MemoryError
+
+    _photo(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(DataError, match=r"a\.png needs more memory than is free"):
+        open_image(tmp_path / "a.png")
+
+
+PEAK = """
+import sys
+from pddm_lab.data.images import verify
+from pddm_lab.errors import DataError
+kilobytes = lambda key: next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
+before = kilobytes("VmRSS")
+try:
+    verify(open(sys.argv[1], "rb").read())
+    print("read", (kilobytes("VmHWM") - before) / 1000)
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of memory")
+@pytest.mark.parametrize(
+    ("mode", "side", "save"),
+    [
+        ("I;16", 8900, {"format": "PNG"}),
+        ("RGB", 4100, {"format": "WEBP"}),
+    ],
+)
+def test_no_accepted_upload_needs_more_than_300_mb(tmp_path: Path, mode: str, side: int, save: dict) -> None:
+    """The largest that are accepted, to within a few per cent."""
+    Image.new(mode, (side, side)).save(tmp_path / "a", **save)
+    done = subprocess.run([sys.executable, "-c", PEAK, tmp_path / "a"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("read") and float(done.stdout.split()[1]) <= 300, done.stdout

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -5,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pddm_lab.model.features import prepare, run_network, trunk_features
+from pddm_lab.errors import DataError
+from pddm_lab.model.features import ImageFiles, prepare, run_network, trunk_features
 from pddm_lab.model.trunks import Trunk
 from pddm_lab.progress import Stopped
 
@@ -108,3 +111,29 @@ def test_of_a_stopped_computation_what_is_done_is_kept(photos, tmp_path, monkeyp
     )
     assert totals == [1], "only the last is computed"
     np.testing.assert_array_equal(features, trunk_features(trunk(), photos, tmp_path / "other", **options))
+
+
+def test_a_picture_that_needs_too_much_memory_is_named(photos, monkeypatch):
+    def prepare(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("pddm_lab.model.features.prepare", prepare)
+    with pytest.raises(DataError, match=r"2\.png needs more memory than is free"):
+        ImageFiles(photos, 40, 40)[2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's account of memory")
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1)])
+def test_a_long_strip_needs_little_memory(tmp_path, size):
+    Image.new("RGB", size).save(tmp_path / "strip.png")
+    code = """
+import resource, sys
+import numpy as np
+from pddm_lab.model.features import ImageFiles
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+before = peak()
+ImageFiles([sys.argv[1]], 256, 224)[0], ImageFiles([sys.argv[1]], 256, 224)[0, 0]
+print(peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "strip.png"], capture_output=True, text=True)
+    assert float(done.stdout) < 400, done.stderr

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pddm_lab.data.images import open_image
-from pddm_lab.runs.model import LONGEST_SHAPE, ImageEmbedder, load_model
+from pddm_lab.model.features import LONGEST_SHAPE, run_network
+from pddm_lab.runs.model import ImageEmbedder, load_model
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +47,17 @@ def test_the_middle_of_a_long_strip_is_embedded(embed: ImageEmbedder) -> None:
     strip.paste("blue", (strip.width // 2 - 20, 0, strip.width // 2 + 20, 10))
     middle = strip.crop((strip.width // 2 - 250, 0, strip.width // 2 + 250, 10))
     np.testing.assert_allclose(embed(strip), embed(middle), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (3, 5000)])
+def test_a_long_strip_has_the_same_feature_in_training_and_by_upload(
+    tmp_path: Path, embed: ImageEmbedder, digits_run, size: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(tmp_path / "strip.png")
+    config = digits_run.config
+    (trained,) = run_network(
+        load_model(digits_run).embedding, [tmp_path / "strip.png"], resize=config.resize, size=config.image_size,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    np.testing.assert_allclose(embed(open_image(tmp_path / "strip.png")), trained, atol=4e-3)

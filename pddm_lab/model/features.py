@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pddm_lab.data.images import open_image
+from pddm_lab.errors import DataError
 from pddm_lab.files import replacing
 from pddm_lab.model.trunks import Trunk, fuse_batch_norms, weights_fingerprint
 from pddm_lab.progress import Progress
@@ -24,6 +25,9 @@ from pddm_lab.progress import Progress
 INFERENCE_BATCH = 32
 VIEW_ZOOM = 9 / 8
 """Factor that an image is scaled up by before a random crop, for views of a frozen trunk."""
+LONGEST_SHAPE = 50
+"""Of a picture that is longer than this many times its width, only the middle is used: all of it, scaled to the
+network's size, would fill the memory."""
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -38,6 +42,10 @@ def prepare(
         size: side of the crop, in pixels.
         rng: for a random crop and mirror in training; None for the centre.
     """
+    longest = LONGEST_SHAPE * min(image.size)
+    if max(image.size) > longest:
+        left, top = (max(0, side - longest) // 2 for side in image.size)
+        image = image.crop((left, top, image.width - left, image.height - top))
     scale = resize / min(image.size)
     if scale != 1:
         scaled = (max(size, round(image.width * scale)), max(size, round(image.height * scale)))
@@ -60,10 +68,13 @@ class ImageFiles(Dataset[Tensor]):
         return len(self._paths)
 
     def __getitem__(self, key: int | tuple[int, ...]) -> UInt8[Tensor, "3 size size"]:
-        if isinstance(key, tuple):
-            rng = np.random.default_rng([self._seed, *key[:-1]])
-            return prepare(open_image(self._paths[key[-1]]), self._resize, self._size, rng)
-        return prepare(open_image(self._paths[key]), self._resize, self._size)
+        *seeds, position = key if isinstance(key, tuple) else (key,)
+        rng = np.random.default_rng([self._seed, *seeds]) if seeds else None
+        path = self._paths[position]
+        try:
+            return prepare(open_image(path), self._resize, self._size, rng)
+        except MemoryError as error:
+            raise DataError(f"{path} needs more memory than is free: close other programs.") from error
 
 
 def image_loader(images: ImageFiles, batches: Any, workers: int, device: torch.device) -> DataLoader[Tensor]:

@@ -18,9 +18,6 @@ from pddm_lab.model.trunks import fuse_batch_norms
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import LEARNED, SIMILARITIES
 
-LONGEST_SHAPE = 50
-"""A picture longer than this many times its width is cropped to its middle; the network sees the centred square."""
-
 
 def load_model(run: Run) -> MetricModel:
     """A run's trained model, on the CPU, in evaluation mode.
@@ -71,9 +68,5 @@ class ImageEmbedder:
     @torch.inference_mode()
     def __call__(self, image: Image.Image) -> Float[np.ndarray, " dim"]:
         """The unit-length feature of an RGB picture, (dim,) float32."""
-        longest = LONGEST_SHAPE * min(image.size)
-        if max(image.size) > longest:  # a long strip, scaled to the network's size, would fill the memory
-            left, top = (max(0, side - longest) // 2 for side in image.size)
-            image = image.crop((left, top, image.width - left, image.height - top))
         with torch.autocast("cpu", self._precision, enabled=self._precision is not None):
             return self._network(prepare(image, self._resize, self._size)[None])[0].float().numpy()

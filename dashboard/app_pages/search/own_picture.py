@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from pddm_lab.data.images import SUFFIXES, UPLOAD_BYTES
+from pddm_lab.data.images import FORMATS, SUFFIXES, UPLOAD_BYTES
 
 Crop = tuple[float, float, float, float]
 """Left, top, right and bottom of a part of a picture, as shares of its width and height."""
@@ -62,8 +62,8 @@ def own_picture(key: str, on_picture: Callable[[Own], None], small: bool = False
                 data = b""  # verification rejects it
             on_picture(Own(str(sent["name"]), data))
 
-    options = {"most": UPLOAD_BYTES, "small": small, "accept": ",".join(sorted(SUFFIXES))}
-    _OWN(data=options, key=key, on_picture_change=take)
+    options = {"most": UPLOAD_BYTES, "formats": ", ".join(FORMATS), "accept": ",".join(sorted(SUFFIXES))}
+    _OWN(data=options | {"small": small}, key=key, on_picture_change=take)
 
 
 def cropper(image: bytes, alt: str, crop: Crop | None, key: str, on_crop: Callable[[Crop | None], None]) -> None:
@@ -117,7 +117,7 @@ export default function (component) {
   zone.classList.toggle("small", data.small)
   zone.setAttribute("aria-label", zone.querySelector(".lead").textContent)
   zone.querySelector(".more").textContent =
-    `JPEG, PNG, WebP, GIF, BMP or TIFF of at most ${data.most / 1e6} MB. It stays on this machine.`
+    `${data.formats} of at most ${data.most / 1e6} MB. It stays on this machine.`
   if (data.small) zone.querySelector(".lead").textContent = "Drop or paste a picture"
   input.accept = data.accept
 
