@@ -109,7 +109,7 @@ def model_space(
 
 
 def gallery_spaces(run: Run, gallery: Gallery, progress: Progress | None = None) -> list[Space]:
-    """The spaces of a gallery's items: pretrained if all their pictures still exist, then the run's stored features.
+    """The spaces of a gallery's items: pretrained if all their pictures are in the data set's root, then the run's own.
 
     Raises:
         RunError: the run has no model.
@@ -117,8 +117,10 @@ def gallery_spaces(run: Run, gallery: Gallery, progress: Progress | None = None)
     similarities = load_similarities(run)
     own = Space(run.name, torch.from_numpy(np.array(gallery.features)), similarities)
     root = Path(run.info["dataset"]["root"])
-    paths = [root / item for item in gallery.items["id"]]
-    if not all(path.is_file() for path in paths):
+    items = [Path(item) for item in gallery.items["id"]]
+    paths = [root / item for item in items]
+    leaves_root = any(item.is_absolute() or ".." in item.parts for item in items)
+    if leaves_root or not all(path.is_file() for path in paths):
         return [own]
     before = pretrained_space(run.config, paths, progress)
     return [dataclasses.replace(before, features=before.features.cpu()), own]

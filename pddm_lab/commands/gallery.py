@@ -13,6 +13,7 @@ from pddm_lab.errors import RunError
 
 if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
+    from pddm_lab.runs.new_items import FolderItems
     from pddm_lab.runs.run import Run
 
 gallery = tyro.extras.SubcommandApp()
@@ -41,7 +42,7 @@ def add(run: RunName, folder: _Folder, protocol: _Protocol = "unseen", runs_root
     classes, new = pictures.new.items["class_name"].nunique(), len(pictures.new_classes)
     what = f"{_count(classes, 'class', 'classes')}, {new or 'none'} of them new"
     added = f"Added {_count(len(pictures.new.items), 'item')} of {what}."
-    _print_change(added, changed, before, after, pictures.skipped)
+    _print_change(added, changed, before, after, pictures)
 
 
 @gallery.command
@@ -60,7 +61,7 @@ def update(run: RunName, folder: _Folder, protocol: _Protocol = "unseen", runs_r
         pictures = new_items.to_update(changed, before, Path(folder).expanduser(), report)
     after = changes.update(before, pictures.new)
     updated = f"Updated {_count(len(pictures.new.items), 'item')}."
-    _print_change(updated, changed, before, after, pictures.skipped)
+    _print_change(updated, changed, before, after, pictures)
 
 
 @gallery.command
@@ -77,7 +78,7 @@ def remove(run: RunName, ids: _Ids, protocol: _Protocol = "unseen", runs_root: R
     changed = _run_at_rest(run, runs_root)
     before = changed.gallery(protocol)
     after = changes.remove(before, ids)
-    _print_change(f"Removed {_count(len(set(ids)), 'item')}.", changed, before, after, [])
+    _print_change(f"Removed {_count(len(set(ids)), 'item')}.", changed, before, after)
 
 
 @gallery.command(name="map")
@@ -104,11 +105,12 @@ def _run_at_rest(name: str, runs_root: str) -> Run:
     return run
 
 
-def _print_change(done: str, run: Run, before: Gallery, after: Gallery, skipped: list[str]) -> None:
+def _print_change(done: str, run: Run, before: Gallery, after: Gallery, of: FolderItems | None = None) -> None:
     print(f"{done} The {after.protocol} gallery has {_count(len(after), 'item')}.")
-    if skipped:
-        more = f" and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
-        print(f"Skipped {_count(len(skipped), 'picture')}: {' '.join(skipped[:_NAMED])}{more}")
+    if of and of.skipped:
+        more = f" and {len(of.skipped) - _NAMED} more" if len(of.skipped) > _NAMED else ""
+        print(f"Skipped {_count(len(of.skipped), 'picture')}: {' '.join(of.skipped[:_NAMED])}{more}")
+    print("".join(f"{note}\n" for note in of.notes) if of else "", end="")
     print("Its metrics and distributions still describe the items it was measured with.")
     if before.manifest["map"]:
         command = f"pddm-lab gallery map {run.name} --protocol {after.protocol}"

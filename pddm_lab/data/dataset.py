@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pddm_lab.data.images import open_image, why_unreadable
+from pddm_lab.data.images import FORMATS, open_image, why_unreadable
+from pddm_lab.data.pictures import readable_name
 from pddm_lab.data.source import Source
 from pddm_lab.data.sources import folder, imagenet
 from pddm_lab.data.splits import hold_out_queries, without_lone_items
@@ -133,7 +134,10 @@ def read_dataset(
     if source.automatic and not source.is_present(data_root):
         source.fetch(data_root, progress)
     listing = source.list_items(data_root, split_seed)
-    cache_file = check_cache / f"{source.name}-{_short_hash(str(listing.root.resolve()))}.json" if check_cache else None
+    place = str(listing.root.resolve())
+    if readable_name(place) != place:
+        raise DataError(f"The folder {readable_name(place)} is named in another encoding than UTF-8: rename it.")
+    cache_file = check_cache / f"{source.name}-{_short_hash(place + ' '.join(FORMATS))}.json" if check_cache else None
     reasons, sizes = check_images(listing.root, listing.ids, cache_file, progress)
     kept = np.array([not reason for reason in reasons], dtype=bool)
     skipped = [Skipped(i, reason) for i, reason in zip(listing.ids, reasons, strict=True) if reason]

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pddm_lab.data.images import SUFFIXES, open_image
+from pddm_lab.data.images import open_image
+from pddm_lab.data.pictures import counted, find_pictures
 from pddm_lab.errors import DataError, RunError
 from pddm_lab.gallery.changes import NewItems
 from pddm_lab.gallery.files import thumbnail
@@ -29,10 +30,12 @@ class FolderItems:
     """Classes that are new in the gallery."""
     skipped: list[str]
     """Why a picture couldn't be read, one sentence each."""
+    notes: list[str]
+    """What else of the folder was passed over."""
 
 
 def to_add(run: Run, gallery: Gallery, folder: Path, progress: Progress | None = None) -> FolderItems:
-    """The pictures FOLDER/<class>/<image> as items with the id <class>/<image>.
+    """The pictures FOLDER/<class>/<image> as items with the id <class>/<image>; a class may be a path, as in training.
 
     If the gallery's own items are queries too, so are these; else they are only searched. A class name that occurs in
     one of the run's galleries keeps its label.
@@ -41,7 +44,10 @@ def to_add(run: Run, gallery: Gallery, folder: Path, progress: Progress | None =
         DataError: the folder does not exist, or has no readable picture.
         RunError: an id is already in the gallery, or the run has no model.
     """
-    files = {item: file for item, file in _pictures(folder).items() if item.count("/") == 1}
+    pictures, notes = _pictures(folder)
+    files = {item: file for item, file in pictures.items() if "/" in item}
+    if loose := len(pictures) - len(files):
+        notes.append(f"Skipped {counted(loose, 'picture')} outside of class folders.")
     if not files:
         raise DataError(f"{folder} has no pictures in class folders: {_LAYOUT}.")
     known = gallery.items["id"]
@@ -51,13 +57,13 @@ def to_add(run: Run, gallery: Gallery, folder: Path, progress: Progress | None =
     for one in (*(run.gallery(name) for name in run.protocols() if name != gallery.protocol), gallery):
         classes = one.items.drop_duplicates("class_name")
         labels |= dict(zip(classes["class_name"].astype(str), classes["label"].astype(int), strict=True))
-    named = [item.partition("/")[0] for item in files]
+    named = [item.rpartition("/")[0] for item in files]
     for name in named:
         labels.setdefault(name, max(labels.values(), default=-1) + 1)
     role = "both" if gallery.items["role"].eq("both").any() else "gallery"
     columns = {"id": list(files), "label": [labels[name] for name in named], "class_name": named, "role": role}
     own = set(gallery.items["class_name"])
-    return _embedded(run, pd.DataFrame(columns), list(files.values()), own, progress)
+    return _embedded(run, pd.DataFrame(columns), list(files.values()), own, notes, progress)
 
 
 def to_update(run: Run, gallery: Gallery, folder: Path, progress: Progress | None = None) -> FolderItems:
@@ -67,46 +73,41 @@ def to_update(run: Run, gallery: Gallery, folder: Path, progress: Progress | Non
         DataError: the folder does not exist, or has no readable picture.
         RunError: an id isn't in the gallery, or the run has no model.
     """
-    files = _pictures(folder)
+    files, notes = _pictures(folder)
     rows = [gallery.index_of(item) for item in files]
     items = gallery.items.iloc[rows].reset_index(drop=True)
-    return _embedded(run, items, list(files.values()), set(items["class_name"]), progress)
+    return _embedded(run, items, list(files.values()), set(items["class_name"]), notes, progress)
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    """Picture files by their path relative to the folder; hidden ones are skipped."""
+def _pictures(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """(picture files by their path relative to the folder, what was passed over)."""
     if not folder.is_dir():
         raise DataError(f"The folder {folder} does not exist: {_LAYOUT}.")
-    files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*"))}
-    pictures = {
-        item: file
-        for item, file in files.items()
-        if file.suffix.lower() in SUFFIXES and file.is_file() and not any(part[0] == "." for part in item.split("/"))
-    }
-    if not pictures:
-        raise DataError(f"{folder} has no pictures: {_LAYOUT}.")
-    return pictures
+    pictures = find_pictures(folder)
+    if not pictures.ids:
+        raise DataError(" ".join([f"{folder} has no pictures: {_LAYOUT}.", *pictures.notes()]))
+    return {item: folder / item for item in pictures.ids}, pictures.notes()
 
 
 def _embedded(
-    run: Run, items: pd.DataFrame, files: list[Path], own_classes: set[str], progress: Progress | None
+    run: Run, items: pd.DataFrame, files: list[Path], own_classes: set[str], notes: list[str],
+    progress: Progress | None,
 ) -> FolderItems:  # fmt: skip
     embed = ImageEmbedder(run, load_model(run))
     features, thumbs, skipped = [], [], []
     read = np.ones(len(files), bool)
     for row, file in enumerate(files):
         try:
-            str(file).encode()  # a name that is not valid text can't be an id
             image = open_image(file)
             features.append(embed(image))
             thumbs.append(thumbnail(image))
-        except (DataError, UnicodeEncodeError) as error:
+        except (DataError, MemoryError) as error:
             read[row] = False
-            skipped.append(str(error))
+            skipped.append(str(error) or f"{file} needs more memory than is free.")
         if progress:
             progress(row + 1, len(files), "pictures")
     if not features:
         raise DataError(f"None of {len(files)} pictures can be read. The first error: {skipped[0]}")
     items = items[read].reset_index(drop=True)
     new_classes = [name for name in items["class_name"].unique() if name not in own_classes]
-    return FolderItems(NewItems(items, np.stack(features), thumbs), new_classes, skipped)
+    return FolderItems(NewItems(items, np.stack(features), thumbs), new_classes, skipped, notes)

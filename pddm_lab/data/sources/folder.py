@@ -1,24 +1,32 @@
-"""`folder:PATH`: any `root/<class>/<image>`."""
+"""`folder:PATH`: any `root/<class>/<image>`; the path of a deeper folder is its class, such as "fruit/apple"."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from itertools import groupby
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from pddm_lab.data.images import SUFFIXES
+from pddm_lab.data.pictures import Pictures, counted, find_pictures
 from pddm_lab.data.source import Listing, Source
 from pddm_lab.data.splits import halves_by_hash
 from pddm_lab.errors import DataError
 from pddm_lab.progress import Progress
 
 _LAYOUT = "expected FOLDER/<class>/<image>, a folder per class with at least two images each"
+_SPLITS = ("train", "val", "test")
 
 
 def source(path: str) -> Source:
-    """A folder of pictures as a source; there is nothing to fetch."""
-    root = Path(path).expanduser()
+    """A folder of pictures as a source; there is nothing to fetch.
+
+    Raises:
+        DataError: no path.
+    """
+    if not path.strip():
+        raise DataError("folder: needs a path, as in folder:photos. For the current folder: folder:.")
+    root = Path(os.path.expanduser(path))
 
     def fetch(_data_root: Path, _progress: Progress | None = None) -> Path:
         if not root.is_dir():
@@ -33,46 +41,51 @@ def source(path: str) -> Source:
 
 
 def list_folder(root: Path, split_seed: int = 0) -> Listing:
-    """Items and classes in alphabetical order; hidden folders, other files and empty classes are skipped.
+    """Items and classes in alphabetical order; hidden files and what is no picture are skipped.
 
     With fewer than four classes all of them are training classes, since half of them would be too few to train on.
 
     Raises:
-        DataError: the folder does not exist, or has fewer than two classes.
+        DataError: the folder does not exist, has fewer than two classes, or is split into train, val and test.
     """
     if not root.is_dir():
         raise DataError(f"The folder {root} does not exist: {_LAYOUT}.")
-    ids: list[str] = []
-    labels: list[int] = []
-    names: list[str] = []
-    empty: list[str] = []
-    for class_name in sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."):
-        files = image_names(root / class_name)
-        if not files:
-            empty.append(class_name)
-            continue
-        ids += [f"{class_name}/{name}" for name in files]
-        labels += [len(names)] * len(files)
-        names.append(class_name)
+    pictures = find_pictures(root)
+    by_class = {name: list(ids) for name, ids in groupby(pictures.ids, lambda item: item.rpartition("/")[0])}
+    loose, names = by_class.pop("", []), sorted(by_class)
+    tops = {name.partition("/")[0] for name in names}
+    splits = sorted(tops & {*_SPLITS}, key=_SPLITS.index)
+    if len(splits) > 1 or any(name.startswith(f"{split}/") for split in splits for name in names):
+        raise DataError(
+            f"{root} is split into {', '.join(splits)}, which would become classes or parts of their names. Name one "
+            f"of them, and the lab splits its classes: folder:{root / splits[0]}"
+        )
+    empty = _without_pictures(pictures, names)
     if len(names) < 2:
-        raise DataError(f"{root} has {_contents(root, names, empty)}: {_LAYOUT}, and at least two classes.")
-    notes = [f"{len(empty)} folders without images are skipped; the first is {empty[0]}."] if empty else []
+        error = f"{root} has {_contents(names, empty, loose)}: {_LAYOUT}, and at least two classes."
+        raise DataError(" ".join([error, *pictures.notes()]))
+    notes = pictures.notes()
+    for what, skipped in (("folder without images", empty), ("image outside of class folders", loose)):
+        if skipped:
+            noun, _, rest = what.partition(" ")
+            notes.append(f"Skipped {counted(len(skipped), noun)} {rest}, such as {skipped[0]}.")
     trains = halves_by_hash(names, split_seed)
     if len(names) < 4:
         trains[:] = True
         notes.append(f"All {len(names)} classes are used for training; with four or more, half would be unseen.")
-    return Listing(root, ids, np.array(labels, dtype=np.int64), names, trains, notes=notes)
+    labels = np.repeat(np.arange(len(names), dtype=np.int64), [len(by_class[name]) for name in names])
+    return Listing(root, [item for name in names for item in by_class[name]], labels, names, trains, notes=notes)
 
 
-def image_names(folder: Path) -> list[str]:
-    """Names of the images in a folder, in alphabetical order; hidden and other files are skipped."""
-    names = (entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name[0] != ".")
-    return sorted(name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES)
+def _without_pictures(pictures: Pictures, classes: list[str]) -> list[str]:
+    """The folders without a picture in them or below, except those inside of another one."""
+    needed = {str(folder) for name in classes for folder in (PurePosixPath(name), *PurePosixPath(name).parents)}
+    return [f for f in pictures.folders if f not in needed and (f.rpartition("/")[0] or ".") in needed | {"."}]
 
 
-def _contents(root: Path, names: list[str], empty: list[str]) -> str:
+def _contents(names: list[str], empty: list[str], loose: list[str]) -> str:
     if names:
         return f"only one class with images ({names[0]})"
-    if loose := image_names(root):
+    if loose:
         return f"{len(loose)} images outside of class folders"
     return f"{len(empty)} folders, all without images" if empty else "no folders"

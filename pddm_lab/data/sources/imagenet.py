@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pddm_lab.data.pictures import find_pictures
 from pddm_lab.data.source import Listing, Source, read_rows
-from pddm_lab.data.sources.folder import image_names
 from pddm_lab.data.splits import halves_by_hash
 from pddm_lab.errors import DataError
 from pddm_lab.progress import Progress
@@ -125,7 +125,9 @@ def list_items(data_root: Path, protocol: str, split_seed: int = 0) -> Listing:
     if missing := (train | test) - set(used):
         notes.append(f"{len(missing)} classes of the lists are missing here, such as {min(missing)}.")
     names = _names(top / "words.txt")
-    files = [image_names(root / wnid) for wnid in used]
+    pictures = [find_pictures(root / wnid) for wnid in used]
+    files = [each.ids for each in pictures]
+    notes += [f"{wnid}: {note}" for wnid, each in zip(used, pictures, strict=True) for note in each.notes()]
     inner = root.relative_to(top).as_posix()
     return Listing(
         root=top,
@@ -141,8 +143,8 @@ def _wnids(root: Path) -> list[str]:
     """Names of the folders that are wnids: n and eight digits."""
     if not root.is_dir():
         return []
-    names = (entry.name for entry in os.scandir(root) if entry.is_dir())
-    return sorted(name for name in names if len(name) == 9 and name[0] == "n" and name[1:].isdigit())
+    names = (name for name in os.listdir(root) if len(name) == 9 and name[0] == "n" and name[1:].isdigit())
+    return sorted(name for name in names if (root / name).is_dir())
 
 
 def _read_list(path: Path) -> set[str] | None:
