@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.data.sources import emoji, npm
@@ -226,6 +227,34 @@ def test_a_half_written_folder_is_made_anew(registry: Registry, tmp_path: Path, 
     assert len(read_dataset("emoji", tmp_path)) == 17
     assert json.loads((root / "index.json").read_text()) == index
     assert not (root / "cup" / "emojione.png").exists()
+
+
+def test_a_picture_that_was_tampered_with_at_equal_size_is_skipped_and_fetched_again(
+    registry: Registry, tmp_path: Path
+) -> None:
+    cup = registry.fetch(tmp_path) / "cup" / "noto.png"
+    drawn = cup.read_bytes()
+    black = io.BytesIO()
+    Image.new("RGB", (128, 128)).save(black, "PNG")
+    cup.write_bytes(black.getvalue().ljust(len(drawn), b"\0"))
+    assert cup.stat().st_size == len(drawn)
+    assert [(s.id, s.reason) for s in read_dataset("emoji", tmp_path, known_query_share=0.0).skipped] == [
+        ("cup/noto.png", "the file is not the one that was fetched: fetch the data set again.")
+    ]
+    registry.fetch(tmp_path)
+    assert cup.read_bytes() == drawn
+
+
+def test_an_index_without_checksums_is_read_as_before(registry: Registry, tmp_path: Path) -> None:
+    root = registry.fetch(tmp_path)
+    index = json.loads((root / "index.json").read_text())
+    before = read_dataset("emoji", tmp_path).fingerprint()
+    del index["sha256"]
+    (root / "index.json").write_text(json.dumps(index))
+    registry.packed.clear()
+    registry.fetch(tmp_path)
+    assert registry.packed == []
+    assert read_dataset("emoji", tmp_path).fingerprint() == before
 
 
 def test_a_folder_of_somebody_elses_is_never_replaced(registry: Registry, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -78,6 +79,25 @@ def test_pictures_of_a_folder_become_items(run: Run, folder: Path, capsys: pytes
     assert {0, row} == set(actual[0])
     assert distances.max() < 1e-2
     assert after.thumb(new).startswith(b"\xff\xd8")
+
+
+def test_what_is_passed_over_in_a_folder_is_named(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "pictures" / "fruit" / "apple"
+    folder.mkdir(parents=True)
+    for path in (folder / "0.png", folder.parents[1] / "loose.png"):
+        Image.new("RGB", (40, 40), "red").save(path)
+    shutil.copy(os.fsencode(folder / "0.png"), os.path.join(os.fsencode(folder), b"caf\xe9.png"))
+    (folder / "1.svg").write_text("<svg/>")
+    (folder / "up").symlink_to(tmp_path / "pictures")
+    gallery("add", "digits", tmp_path / "pictures")
+    output = capsys.readouterr().out
+    assert "Added 1 item of 1 class, 1 of them new." in output
+    assert "1 link in a circle or to nowhere, such as fruit/apple/up." in output
+    assert "1 file named in another encoding than UTF-8, such as fruit/apple/caf\\xe9.png: rename" in output
+    assert "1 picture in a format that isn't read: .SVG 1." in output
+    assert "1 picture outside of class folders." in output
+    after = run.gallery("unseen")
+    assert after.items["class_name"].iloc[after.index_of("fruit/apple/0.png")] == "fruit/apple"
 
 
 def test_items_get_new_pictures(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,17 +10,18 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
 
 from pddm_lab.data.images import FORMATS, open_image, why_unreadable
 from pddm_lab.data.pictures import readable_name
-from pddm_lab.data.source import Source
+from pddm_lab.data.source import Source, sha256
 from pddm_lab.data.sources import folder, imagenet
 from pddm_lab.data.splits import hold_out_queries, without_lone_items
 from pddm_lab.errors import DataError, RunError
@@ -138,7 +139,7 @@ def read_dataset(
     if readable_name(place) != place:
         raise DataError(f"The folder {readable_name(place)} is named in another encoding than UTF-8: rename it.")
     cache_file = check_cache / f"{source.name}-{_short_hash(place + ' '.join(FORMATS))}.json" if check_cache else None
-    reasons, sizes = check_images(listing.root, listing.ids, cache_file, progress)
+    reasons, sizes = check_images(listing.root, listing.ids, cache_file, progress, listing.sha256)
     kept = np.array([not reason for reason in reasons], dtype=bool)
     skipped = [Skipped(i, reason) for i, reason in zip(listing.ids, reasons, strict=True) if reason]
     if not kept.any():
@@ -208,8 +209,9 @@ def _split(
 
 
 def check_images(
-    root: Path, ids: list[str], cache_file: Path | None = None, progress: Progress | None = None
-) -> tuple[list[str], np.ndarray]:
+    root: Path, ids: list[str], cache_file: Path | None = None, progress: Progress | None = None,
+    checksums: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[list[str], np.ndarray]:  # fmt: skip
     """Decode every file once, in threads (decoders release the interpreter).
 
     Args:
@@ -217,6 +219,7 @@ def check_images(
         ids: files to check.
         cache_file: JSON that keeps results by id, size and modification time; not written on a read-only disk.
         progress: called as files are done.
+        checksums: SHA-256 that files must have, by id.
 
     Returns:
         (why each file cannot be read, "" if it can; (files,) int64 sizes in bytes, 0 if missing).
@@ -234,7 +237,7 @@ def check_images(
         chunks = [open_items[start : start + _CHUNK] for start in range(0, len(open_items), _CHUNK)]
         done = 0
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            results = pool.map(lambda chunk: [why_unreadable(root / ids[item]) for item in chunk], chunks)
+            results = pool.map(lambda chunk: [_why_skipped(root, ids[item], checksums) for item in chunk], chunks)
             for chunk, result in zip(chunks, results, strict=True):
                 reasons.update(zip(chunk, result, strict=True))
                 done += len(chunk)
@@ -244,6 +247,13 @@ def check_images(
         _write_cache(cache_file, entries)
     sizes = np.array([stat[0] if stat else 0 for stat in stats], dtype=np.int64)
     return [reasons[item] for item in range(len(ids))], sizes
+
+
+def _why_skipped(root: Path, item: str, checksums: Mapping[str, str]) -> str:
+    reason = why_unreadable(root / item)
+    if not reason and item in checksums and sha256(root / item) != checksums[item]:
+        return "the file is not the one that was fetched: fetch the data set again."
+    return reason
 
 
 def _size_and_time(path: str) -> tuple[int, int] | None:

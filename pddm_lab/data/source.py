@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
@@ -35,6 +36,8 @@ class Listing:
     queries: np.ndarray | None = None
     """(items,) bool: the data set's own query photos; None if it has none."""
     notes: list[str] = field(default_factory=list)
+    sha256: dict[str, str] = field(default_factory=dict)
+    """Checksums of items by id, if the source keeps them; an item with another content is skipped."""
 
 
 class Credit(NamedTuple):
@@ -118,6 +121,11 @@ def _replace_folder(new: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         new.rename(target)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def check_layout(root: Path, needed: Sequence[str], title: str, advice: str) -> None:

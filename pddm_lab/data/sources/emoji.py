@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pddm_lab.data.source import Credit, Listing, Source, how_to_get, staged_folder
+from pddm_lab.data.source import Credit, Listing, Source, how_to_get, sha256, staged_folder
 from pddm_lab.data.sources.emoji_sets import (
     LICENCE_URLS,
     STYLE_SETS,
@@ -74,7 +74,11 @@ def fetch(
         render_svgs(jobs, SIDE, progress)
         items, repeated, shared = _drop_repeated(folder, classes, styles_needed)
         (folder / LICENCES).write_text(_licences(sets), encoding="utf-8")
-        index = {"version": _VERSION, "packages": _pins(sets), "repeated": repeated, "shared": shared, "items": items}
+        hashes = {name: sha256(folder / name) for name in _files(items)}
+        index = {
+            "version": _VERSION, "packages": _pins(sets), "repeated": repeated, "shared": shared, "items": items,
+            "sha256": hashes,
+        }  # fmt: skip
         (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
     shutil.rmtree(downloads, ignore_errors=True)
     return target
@@ -97,9 +101,9 @@ def list_items(data_root: Path, split_seed: int = 0) -> Listing:
         state = f"{root} is incomplete: it has no valid {INDEX}" if root.exists() else f"There is no {root}"
         raise DataError(f"{state}. {how_to_get('emoji', data_root)}")
     names = list(index["items"])
-    ids = [f"{name}/{style}.png" for name, styles in index["items"].items() for style in styles]
+    ids = list(_files(index["items"]))
     labels = np.repeat(np.arange(len(names), dtype=np.int64), [len(styles) for styles in index["items"].values()])
-    return Listing(root, ids, labels, names, halves_by_hash(names, split_seed))
+    return Listing(root, ids, labels, names, halves_by_hash(names, split_seed), sha256=index.get("sha256", {}))
 
 
 def credit(item: str) -> Credit | None:
@@ -180,17 +184,20 @@ def _read_index(root: Path) -> dict[str, Any] | None:
     return index if isinstance(index, dict) and index.get("version") == _VERSION and index.get("items") else None
 
 
+def _files(items: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Item id -> its size, of the items in an index."""
+    return {f"{name}/{style}.png": size for name, styles in items.items() for style, size in styles.items()}
+
+
 def _is_complete(root: Path, sets: Sequence[StyleSet]) -> bool:
-    """Whether every picture of the index exists with its size and comes from these packages."""
+    """Whether every picture of the index is as it was written, and comes from these packages."""
     index = _read_index(root)
     if index is None or index.get("packages") != _pins(sets):
         return False
     try:
-        return all(
-            (root / name / f"{style}.png").stat().st_size == size
-            for name, styles in index["items"].items()
-            for style, size in styles.items()
-        )
+        if any((root / name).stat().st_size != size for name, size in _files(index["items"]).items()):
+            return False
+        return all(sha256(root / name) == checksum for name, checksum in index.get("sha256", {}).items())
     except OSError:
         return False
 
