@@ -16,6 +16,7 @@ from pddm_lab.commands.gallery import gallery
 from pddm_lab.commands.study import compare
 from pddm_lab.commands.training import demo, resume, runs, train
 from pddm_lab.errors import LabError
+from pddm_lab.validation import checked
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     train, resume, runs, dashboard, screenshots, demo, recognise, transfer, class_scaling, compare
@@ -23,7 +24,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 
 app = tyro.extras.SubcommandApp()
 for command in _COMMANDS:
-    app.command(command)
+    app.command(checked(command))
 app.command(data, name="data", help="List or fetch data sets.")
 app.command(gallery, name="gallery", help="Add, remove or update items of a run's gallery.")
 app.command(bench, name="bench", help="Measure how fast the lab is on this machine.")

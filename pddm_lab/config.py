@@ -60,8 +60,8 @@ if TYPE_CHECKING:
 else:
     LossName = Literal[tuple(LOSSES)]
     _NameOrNone = Literal[("", *SIMILARITIES)]
-_Count = Annotated[int, Interval(ge=1, le=LARGEST)]
-_CountOrNone = Annotated[int, Interval(ge=0, le=LARGEST)]
+Count = Annotated[int, Interval(ge=1, le=LARGEST)]
+CountOrNone = Annotated[int, Interval(ge=0, le=LARGEST)]
 _NotNegative = Annotated[float, Ge(0)]
 _UpToHalf = Annotated[float, Interval(ge=0, le=0.5)]
 
@@ -87,29 +87,29 @@ class TrainConfig:
     """Share of each training class held out as known-class queries, if the data set names none; 0 to 0.5."""
     val_class_share: _UpToHalf = 0.2
     """Share of the training classes held out to choose the best step; 0 to 0.5; 0 keeps the last step."""
-    split_seed: _CountOrNone = 0
+    split_seed: CountOrNone = 0
     """Seed of the class splits. It is separate from seed, so that trainings with several seeds share their splits."""
 
     trunk: str = "efficientnet_lite0"
     """efficientnet_lite0, googlenet, or any torchvision classification model by name."""
     weights: str = "imagenet"
     """imagenet, none, or the path of a .pth or .safetensors state dict of the trunk."""
-    resize: _Count = 128
+    resize: Count = 128
     """Length of an image's shorter side after scaling and before the crop, in pixels."""
-    image_size: _Count = 128
+    image_size: Count = 128
     """Side of the trunk's square input, in pixels: a centred crop to evaluate, a random, mirrored crop to train."""
     freeze_trunk: bool = True
     """Train on features of the pretrained trunk, which are computed once and cached on disk."""
-    views: _Count = 4
+    views: Count = 4
     """With freeze_trunk, how many versions of each training image to train on: its centre and random crops."""
     pool_power: Annotated[float, Interval(gt=0, le=1)] = 0.5
     """Power of the trunk's pooled features before the head: 0.5 takes signed square roots, 1 leaves them."""
-    dim: _Count = 128
+    dim: Count = 128
     """Embedding dimensions (d)."""
 
     similarity: SimilarityName = "pddm"
     """The similarity that PDDM's losses train. With another loss, it mines the quadruplets that are shown."""
-    unit_hidden: _CountOrNone = 0
+    unit_hidden: CountOrNone = 0
     """Width of the PDDM unit's layers; 0: the same as dim, as in the paper."""
     unit_dropout: Annotated[float, Interval(ge=0, le=0.95)] = 0.0
     """Dropout after each layer of the PDDM unit; 0 to 1."""
@@ -141,7 +141,7 @@ class TrainConfig:
     squared_distance: bool = False
     """Use the squared Euclidean distance in E_e; the sources don't say."""
 
-    steps: _Count = 500
+    steps: Count = 500
     """Training steps (batches)."""
     classes_per_batch: Annotated[int, Interval(ge=2, le=LARGEST)] = 32
     """Classes in a batch (P)."""
@@ -157,13 +157,13 @@ class TrainConfig:
     """Weight decay (gamma)."""
     schedule: Literal["constant", "cosine", "step"] = "constant"
     """Learning rate after the warm-up: constant, cosine to 0, or step: divided by 10 at 1/2 and 3/4 of the steps."""
-    warmup_steps: _CountOrNone = 0
+    warmup_steps: CountOrNone = 0
     """Steps in which the learning rate rises linearly from 0."""
     clip_norm: _NotNegative = 0.0
     """Largest L2 norm of the gradient; 0: no clipping."""
     average: Annotated[float, Interval(ge=0, le=0.9999)] = 0.99
     """Decay per step of the moving average of the weights, which is measured and saved; 0: the last weights."""
-    eval_every: _Count = 50
+    eval_every: Count = 50
     """Steps between measurements on the validation classes."""
     selection: SimilarityName = "euclidean"
     """The similarity whose MAP@R on the validation classes chooses the best step."""
@@ -172,13 +172,13 @@ class TrainConfig:
     refit: Literal["passes", "steps", "none"] = "passes"
     """Afterwards retrain on all training classes, for as many passes over them or as many steps; none: don't."""
 
-    seed: _CountOrNone = 0
+    seed: CountOrNone = 0
     """Seed of the weights, the batches and the augmentation."""
     deterministic: bool = False
     """Use deterministic algorithms only (slower on a GPU)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where there is one, else cpu."""
-    devices: _Count = 1
+    devices: Count = 1
     """Processes, one device each; more than one trains with DDP (gloo on CPUs, nccl on GPUs)."""
     precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
     """auto: bf16 on a GPU that supports it, else fp16; on a CPU 32, or bf16 for a frozen trunk where that is faster."""

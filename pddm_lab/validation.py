@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any, get_type_hints
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from pddm_lab.errors import ConfigError
 
@@ -30,6 +32,20 @@ def validated(choices: Any) -> dict[str, Any]:
         raise ConfigError(_message(model, error.errors()[0])) from None  # type: ignore[arg-type]
 
 
+def checked(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose numbers are checked against the ranges beside their types before it begins."""
+
+    @functools.wraps(command)
+    def run(*values: Any, **named: Any) -> None:
+        arguments = inspect.signature(command).bind(*values, **named).arguments
+        hints = get_type_hints(command, include_extras=True)
+        numbers = {name: value for name, value in arguments.items() if isinstance(value, (int, tuple))}
+        validated(dataclasses.make_dataclass("Numbers", [(name, hints[name]) for name in numbers])(**numbers))
+        command(*values, **named)
+
+    return run
+
+
 def flag(name: str) -> str:
     """A field as a flag of the command line."""
     return "--" + name.replace("_", "-")
@@ -50,7 +66,8 @@ def _message(model: type[BaseModel], error: dict[str, Any]) -> str:
     if problem == "literal_error":
         expected = f"one of {error['ctx']['expected'].replace(' or ', ', ')}"
     elif problem in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
-        expected = _range(model.model_fields[name].metadata)
+        of_members = [part for member in get_args(kind) for part in getattr(member, "__metadata__", ())]
+        expected = _range(model.model_fields[name].metadata or of_members)
     elif problem == "finite_number" or (kind is float and isinstance(value, int) and not isinstance(value, bool)):
         expected = "a finite number"  # an int of hundreds of digits is too large for a float
     else:

@@ -111,6 +111,20 @@ def test_a_mistyped_flag_is_named(argv: tuple[str, ...], message: str, capsys: p
         (("train", "quick", "--steps", "0"), "--steps expects 1 or more"),
         (("train", "quick", "--dataset", "digits", "--run-name", "a/b"), "--run-name"),
         (("data", "fetch", "digts"), "Did you mean 'digits'?"),
+        (("train", "quick", "--lr", "nan"), "--lr expects a finite number, got nan"),
+        (("train", "quick", "--lr", "9" * 400), "--lr expects a finite number, got inf"),
+        (("train", "lab", "--seed", "9" * 400), "--seed expects 0 or more, got a number of more than 16 digits"),
+        (("train", "quick", "--loss", "arcface", "--loss-options", "scale=inf"), "--loss-options expects a finite"),
+        (("recognise", "x", "--shots", "1", "0"), "--shots expects 1 or more, got 0"),
+        (("recognise", "x", "--seed", "9" * 400), "--seed expects 0 or more, got a number of more than 16"),
+        (("transfer", "x", "--to", "digits", "--split-seed=-1"), "--split-seed expects 0 or more, got -1"),
+        (("class-scaling", "--images", "0"), "--images expects 1 or more, got 0"),
+        (("dashboard", "--port", "9" * 400), "--port expects 1 or more, at most 65535, got a number"),
+        (("screenshots", "x", "--width", "0"), "--width expects 1 or more"),
+        (("demo", "--port", "0"), "--port expects 1 or more"),
+        (("compare", "--seeds", "9" * 400), "--seeds expects 1 or more, got a number of more than 16 digits"),
+        (("compare", "--configurations", "7"), "--configurations expects 1 or more, at most 6, got 7"),
+        (("bench", "mining", "--largest", "9" * 400), "--largest expects 1 or more"),
         (("resume", "nothing"), "nothing"),
         (("dashboard", "nothing"), "nothing"),
         (("screenshots", "nothing"), "nothing"),
@@ -401,4 +415,7 @@ def test_an_unknown_parameter_of_a_notebook_is_an_error() -> None:
         config_of({"preset": "quick", "stpes": 5})
     with pytest.raises(ConfigError, match=r"'stpes'.*'steps'"):
         config_of({"preset": "quick", "stpes": None})
+    for number in (float("nan"), float("inf"), 10**400):
+        with pytest.raises(ConfigError, match="--lr expects a finite number"):
+            config_of({"preset": "quick", "lr": number})
     assert config_of(namespace | {"answer": 42}).steps == 5, "later in a session, other names are the reader's own"

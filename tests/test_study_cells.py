@@ -205,7 +205,7 @@ def test_errors_name_the_damaged_file_and_what_to_do(tmp_path: Path) -> None:
 def test_a_bad_plan_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"Unknown method 'pdm'. Did you mean 'pddm'\?"):
         Plan(methods=("pdm",))
-    with pytest.raises(ConfigError, match="--configurations expects 6 or fewer"):
+    with pytest.raises(ConfigError, match="--configurations expects 1 or more, at most 6, got 7"):
         Plan(configurations=7)
     with pytest.raises(ConfigError, match="--seeds expects 1 or more"):
         Plan(seeds=0)

@@ -12,9 +12,10 @@ from pddm_lab.data.splits import hold_out_classes
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.features import INFERENCE_BATCH
+from pddm_lab.model.trunks import load_trunk
 from pddm_lab.runs.compare import list_runs
 from pddm_lab.runs.model import load_model, load_similarities
-from pddm_lab.runs.run import Run
+from pddm_lab.runs.run import Run, versions
 from pddm_lab.similarities import SIMILARITIES
 from pddm_lab.training.loop import learning_rate_factor, resolve_device
 from pddm_lab.training.phases import RunTraining
@@ -236,6 +237,27 @@ def test_a_batch_that_the_devices_cannot_share_is_refused_before_a_run_is_made(c
     with pytest.raises(ConfigError, match="doesn't divide"):
         train(dataclasses.replace(config, devices=3), progress=False)
     assert not list_runs(config.runs_root)
+
+
+def test_what_was_given_relatively_resumes_from_any_folder(config, data_root, tmp_path, monkeypatch):
+    torch.save(load_trunk(weights="none").network.state_dict(), tmp_path / "trunk.pth")
+    (tmp_path / "pictures").symlink_to(data_root / "digits")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    relative = {"dataset": "folder:pictures", "data_root": "data", "runs_root": "runs", "weights": "trunk.pth"}
+    stops = iter([False] * 2 + [True])  # after the features, then after each step
+    monkeypatch.setattr(Run, "stop_requested", lambda self: next(stops, False))
+    monkeypatch.setattr("pddm_lab.training.phases.finish", lambda *_: None)
+    few = dataclasses.replace(config, **relative, views=1, steps=3, eval_every=3, refit="none")
+    run = train(few, progress=False)
+    assert run.status == "stopped" and run.config.weights == str(tmp_path / "trunk.pth")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    path = tmp_path / "runs" / "run"
+    Run.open(path).update(device="cuda", precision="fp16", versions={"torch": "1.0"})
+    resumed = resume(path, progress=False)
+    assert resumed.info["step"] == 3 and not list((tmp_path / "elsewhere").iterdir())
+    assert (resumed.info["device"], resumed.info["precision"]) == ("cpu", resolve_device(few)[1])
+    assert resumed.info["versions"]["torch"] == versions()["torch"] != "1.0"
 
 
 def test_a_changed_data_set_is_not_resumed(config, monkeypatch):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pddm_lab import config
 from pddm_lab.commands.terminal import AnyRun, DataRoot, RunName, RunsRoot, print_table, progress_bar, write_csv
+from pddm_lab.config import Count, CountOrNone
 from pddm_lab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ _ICONIC_METRICS = ("recall@1", "recall@2", "recall@4", "auc")
 
 
 def recognise(
-    run: RunName, protocol: str = "", shots: tuple[int, ...] = (1, 2, 5, 10), ways: int = 20, episodes: int = 50,
-    seed: int = 0, csv: str = "", runs_root: RunsRoot = "",
+    run: RunName, protocol: str = "", shots: tuple[Count, ...] = (1, 2, 5, 10), ways: CountOrNone = 20,
+    episodes: Count = 50, seed: CountOrNone = 0, csv: str = "", runs_root: RunsRoot = "",
 ) -> None:  # fmt: skip
     """Recognise classes from a few pictures of each: plain methods on a run's features, without a classifier layer.
 
@@ -50,7 +51,7 @@ def recognise(
 
 
 def transfer(
-    run: RunName, to: str, reference: str = "", iconic: bool = False, split_seed: int = 0, csv: str = "",
+    run: RunName, to: str, reference: str = "", iconic: bool = False, split_seed: CountOrNone = 0, csv: str = "",
     data_root: DataRoot = "", runs_root: RunsRoot = "",
 ) -> None:  # fmt: skip
     """Use a run's model on another data set without training, compared with the pretrained features.
@@ -80,7 +81,7 @@ def transfer(
 
 
 def class_scaling(
-    run: AnyRun = "", most: int = 100_000, images: int = 5, csv: str = "", runs_root: RunsRoot = ""
+    run: AnyRun = "", most: Count = 100_000, images: Count = 5, csv: str = "", runs_root: RunsRoot = ""
 ) -> None:
     """Compare what classes cost in a gallery of features and in a softmax classifier: bytes, and seconds to add one.
 

@@ -13,19 +13,22 @@ import tyro
 from tyro.conf import arg
 
 from pddm_lab.commands.terminal import print_table
+from pddm_lab.config import Count, CountOrNone
+from pddm_lab.validation import checked
 
 if TYPE_CHECKING:
     from pddm_lab.bench.report import Measure
 
 bench = tyro.extras.SubcommandApp()
-_Cores = Annotated[int, arg(help="Processor cores to use; 0: all there are.")]
+_Cores = Annotated[CountOrNone, arg(help="Processor cores to use; 0: all there are.")]
 _Json = Annotated[str, arg(help="File to write the measurements to.")]
 
 
 @bench.command
+@checked
 def dashboard(
-    items: int = 10_000, sessions: int = 20, memory_items: int = 100_000, folder: str = "", cores: _Cores = 2,
-    json: _Json = "",
+    items: Count = 10_000, sessions: Count = 20, memory_items: CountOrNone = 100_000, folder: str = "",
+    cores: _Cores = 2, json: _Json = "",
 ) -> None:  # fmt: skip
     """Measure the dashboard against its targets. Browser measurements need Chromium on the PATH.
 
@@ -41,7 +44,8 @@ def dashboard(
 
 
 @bench.command
-def scoring(items: int = 4096, cores: _Cores = 2, json: _Json = "") -> None:
+@checked
+def scoring(items: Count = 4096, cores: _Cores = 2, json: _Json = "") -> None:
     """Measure how fast S scores all pairs, compared with a large matrix product.
 
     Args:
@@ -51,7 +55,8 @@ def scoring(items: int = 4096, cores: _Cores = 2, json: _Json = "") -> None:
 
 
 @bench.command
-def mining(largest: int = 8192, cores: _Cores = 2, json: _Json = "") -> None:
+@checked
+def mining(largest: Count = 8192, cores: _Cores = 2, json: _Json = "") -> None:
     """Measure how mining scales with the batch, compared with pytorch-metric-learning's miners.
 
     Args:
@@ -61,7 +66,8 @@ def mining(largest: int = 8192, cores: _Cores = 2, json: _Json = "") -> None:
 
 
 @bench.command
-def evaluate(items: int = 6000, many: int = 60_000, cores: _Cores = 2, json: _Json = "") -> None:
+@checked
+def evaluate(items: Count = 6000, many: CountOrNone = 60_000, cores: _Cores = 2, json: _Json = "") -> None:
     """Measure how long an evaluation takes: Euclidean and PDDM, over all pairs and within a shortlist.
 
     Args:
@@ -72,7 +78,8 @@ def evaluate(items: int = 6000, many: int = 60_000, cores: _Cores = 2, json: _Js
 
 
 @bench.command
-def train(images: int = 1500, cores: _Cores = 2, json: _Json = "") -> None:
+@checked
+def train(images: Count = 1500, cores: _Cores = 2, json: _Json = "") -> None:
     """Measure training steps compared with a library's, loading, feature extraction, and the lab's start-up time.
 
     Args:
@@ -82,7 +89,8 @@ def train(images: int = 1500, cores: _Cores = 2, json: _Json = "") -> None:
 
 
 @bench.command
-def search(items: int = 1_000_000, cores: _Cores = 2, json: _Json = "") -> None:
+@checked
+def search(items: Count = 1_000_000, cores: _Cores = 2, json: _Json = "") -> None:
     """Measure how fast a large gallery opens, is searched, re-ranked and changed.
 
     Args:

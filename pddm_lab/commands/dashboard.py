@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pddm_lab.commands.terminal import AnyRun, DataRoot, RunName, RunsRoot
+from pddm_lab.commands.terminal import AnyRun, DataRoot, Port, RunName, RunsRoot
+from pddm_lab.config import Count
 from pddm_lab.errors import ConfigError
 
 
-def dashboard(run: AnyRun = "", port: int = 8501, runs_root: RunsRoot = "", data_root: DataRoot = "") -> None:
+def dashboard(run: AnyRun = "", port: Port = 8501, runs_root: RunsRoot = "", data_root: DataRoot = "") -> None:
     """Serve the dashboard.
 
     Args:
@@ -40,7 +41,7 @@ def serve(run: str, port: int, runs_root: str, data_root: str) -> None:
 
 
 def screenshots(
-    run: RunName, out: str = ".", only: str = "", full: bool = False, width: int = 1280, runs_root: RunsRoot = ""
+    run: RunName, out: str = ".", only: str = "", full: bool = False, width: Count = 1280, runs_root: RunsRoot = ""
 ) -> None:
     """Take screenshots of the dashboard's pages with a run open, in light and dark. Needs Chromium.
 

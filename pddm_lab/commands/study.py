@@ -10,14 +10,15 @@ from tyro.conf import arg
 
 from pddm_lab.commands.data import fetch_if_missing
 from pddm_lab.commands.terminal import DataRoot, RunsRoot
+from pddm_lab.config import Count, CountOrNone
 from pddm_lab.errors import ConfigError, RunError
 
 
 def compare(
     name: str = "main", part: str = "all", datasets: tuple[str, ...] = ("emoji", "grocery", "digits"),
     ablation_datasets: tuple[str, ...] = ("emoji", "grocery"),
-    methods: Annotated[tuple[str, ...], arg(metavar="NAMES")] = (), configurations: int = 6, seeds: int = 5,
-    ablation_seeds: int = 3, steps: int = 400, processes: int = 0, tables_only: bool = False, out: str = "",
+    methods: Annotated[tuple[str, ...], arg(metavar="NAMES")] = (), configurations: Count = 6, seeds: Count = 5,
+    ablation_seeds: Count = 3, steps: Count = 400, processes: CountOrNone = 0, tables_only: bool = False, out: str = "",
     data_root: DataRoot = "", runs_root: RunsRoot = "",
 ) -> None:  # fmt: skip
     """Compare all methods on the same features, batches and budget, and write the tables. Resumes where it stopped.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from annotated_types import Interval
 from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ RunName = Positional[Annotated[str, arg(metavar="RUN", help="Name of the run, or
 AnyRun = Positional[Annotated[str, arg(metavar="[RUN]")]]
 """A run that may be left out; the command says which it takes then."""
 RunsRoot = Annotated[str, arg(help="Folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.")]
+Port = Annotated[int, Interval(ge=1, le=65_535)]
 DataRoot = Annotated[str, arg(help="Folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data.")]
 
 

@@ -13,7 +13,7 @@ from tyro.conf import Fixed, Suppress, arg
 from pddm_lab import config
 from pddm_lab.commands.dashboard import serve as serve_dashboard
 from pddm_lab.commands.data import fetch, fetch_if_missing
-from pddm_lab.commands.terminal import DataRoot, RunName, RunsRoot, print_table
+from pddm_lab.commands.terminal import DataRoot, Port, RunName, RunsRoot, print_table
 from pddm_lab.config import PRESET_SUMMARIES, PRESETS, TrainConfig
 from pddm_lab.errors import LabError, RunError
 
@@ -83,7 +83,7 @@ def runs(runs_root: RunsRoot = "") -> None:
         print(f"There are no runs in {config.runs_root(runs_root)} yet. Train one: pddm-lab train quick")
 
 
-def demo(serve: bool = False, port: int = 8501, data_root: DataRoot = "", runs_root: RunsRoot = "") -> None:
+def demo(serve: bool = False, port: Port = 8501, data_root: DataRoot = "", runs_root: RunsRoot = "") -> None:
     """Fetch the demo data and train a first run on it. What is already there is kept.
 
     Args:

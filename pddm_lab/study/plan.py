@@ -10,9 +10,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Annotated, Any
 
-from pddm_lab.config import TrainConfig, runs_root
+from annotated_types import Interval
+
+from pddm_lab.config import LARGEST, Count, TrainConfig, runs_root
 from pddm_lab.errors import ConfigError, RunError, unknown_name
 from pddm_lab.files import plain
 from pddm_lab.progress import progress_bars
@@ -22,6 +24,7 @@ from pddm_lab.study.material import FOLDS, Material
 from pddm_lab.study.methods import ABLATIONS, CONFIGURATIONS, METHODS, PRESETS_THEMSELVES, Method
 from pddm_lab.study.search import search_configuration, train_and_measure
 from pddm_lab.study.work import Outcome, Task, compute_cells, to_stderr
+from pddm_lab.validation import validated
 
 DATASETS = ("emoji", "grocery", "digits")
 PARTS = ("methods", "ablation")
@@ -41,17 +44,17 @@ class Plan:
     """Keys of `METHODS`."""
     variants: tuple[str, ...] = tuple(ABLATIONS)
     """Keys of `ABLATIONS`."""
-    configurations: int = CONFIGURATIONS
+    configurations: Annotated[int, Interval(ge=1, le=CONFIGURATIONS)] = CONFIGURATIONS
     """Number of configurations that each method searches; 1 to 6."""
-    seeds: int = 5
+    seeds: Count = 5
     """Number of trainings that measure each method."""
-    ablation_seeds: int = 3
+    ablation_seeds: Count = 3
     """Number of trainings that measure each variant of the ablation; the presets themselves have `seeds`."""
-    folds: int = FOLDS
+    folds: Annotated[int, Interval(ge=2, le=LARGEST)] = FOLDS
     """Number of parts that the training classes are split into."""
-    steps: int = 400
+    steps: Count = 400
     """Limit of a configuration's training steps in the search, on the classes of all folds but one."""
-    eval_every: int = EVAL_EVERY
+    eval_every: Count = EVAL_EVERY
     """Steps between measurements on the held-out classes."""
     base: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `TrainConfig` that differ from the preset `quick` for all methods."""
@@ -63,12 +66,7 @@ class Plan:
             for name in names:
                 if name not in known:
                     raise ConfigError(unknown_name(what, name, known))
-        lowest = {"configurations": 1, "seeds": 1, "ablation_seeds": 1, "folds": 2, "steps": 1, "eval_every": 1}
-        for name, low in lowest.items():
-            if getattr(self, name) < low:
-                raise ConfigError(f"--{name.replace('_', '-')} expects {low} or more, got {getattr(self, name)}.")
-        if self.configurations > CONFIGURATIONS:
-            raise ConfigError(f"--configurations expects {CONFIGURATIONS} or fewer, got {self.configurations}.")
+        validated(self)
 
     def config(self, dataset: str) -> TrainConfig:
         """The configuration of a data set's material."""

@@ -69,6 +69,9 @@ def test_forgetting_leaves_nothing(tmp_path: Path) -> None:
 def test_a_wrong_choice_or_a_taken_name_starts_nothing(runs_folder: Path) -> None:
     with pytest.raises(ConfigError, match="--steps"):
         launches.start({"preset": "quick", "steps": 0})
+    for number in (float("nan"), float("inf"), 10**400):
+        with pytest.raises(ConfigError, match="--lr expects a finite number"):
+            launches.start({"preset": "quick", "lr": number})
     (runs_folder / "taken" / "pictures").mkdir(parents=True)
     with pytest.raises(RunError, match="exists already"):
         launches.start({"preset": "quick", "run_name": "taken"})
