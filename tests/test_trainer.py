@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import load_file
 
 from pddm_lab.config import TrainConfig
@@ -11,8 +12,8 @@ from pddm_lab.data.dataset import read_dataset
 from pddm_lab.data.splits import hold_out_classes
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.metrics.retrieval import evaluate
+from pddm_lab.model import trunks
 from pddm_lab.model.features import INFERENCE_BATCH
-from pddm_lab.model.trunks import load_trunk
 from pddm_lab.runs.compare import list_runs
 from pddm_lab.runs.model import load_model, load_similarities
 from pddm_lab.runs.run import Run, versions
@@ -239,16 +240,22 @@ def test_a_batch_that_the_devices_cannot_share_is_refused_before_a_run_is_made(c
     assert not list_runs(config.runs_root)
 
 
-def test_what_was_given_relatively_resumes_from_any_folder(config, data_root, tmp_path, monkeypatch):
-    torch.save(load_trunk(weights="none").network.state_dict(), tmp_path / "trunk.pth")
-    (tmp_path / "pictures").symlink_to(data_root / "digits")
+def test_what_was_given_relatively_resumes_from_any_folder(tmp_path, monkeypatch):
+    torch.save(trunks._efficientnet_lite0("none").state_dict(), tmp_path / "trunk.pth")
+    for number, colour in enumerate(np.random.default_rng(0).integers(0, 255, (24, 3))):
+        folder = tmp_path / "pictures" / f"class {number % 6}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), tuple(colour.tolist())).save(folder / f"{number}.png")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     relative = {"dataset": "folder:pictures", "data_root": "data", "runs_root": "runs", "weights": "trunk.pth"}
-    stops = iter([False] * 2 + [True])  # after the features, then after each step
+    stops = iter([False, True])  # after the features, then after each step
     monkeypatch.setattr(Run, "stop_requested", lambda self: next(stops, False))
     monkeypatch.setattr("pddm_lab.training.phases.finish", lambda *_: None)
-    few = dataclasses.replace(config, **relative, views=1, steps=3, eval_every=3, refit="none")
+    few = TrainConfig(
+        **relative, run_name="run", image_size=32, resize=32, views=1, steps=3, classes_per_batch=2, images_per_class=2,
+        val_class_share=0.0, workers=0,
+    )  # fmt: skip
     run = train(few, progress=False)
     assert run.status == "stopped" and run.config.weights == str(tmp_path / "trunk.pth")
     monkeypatch.chdir(tmp_path / "elsewhere")
