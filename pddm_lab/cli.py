@@ -26,7 +26,7 @@ app = tyro.extras.SubcommandApp()
 for command in _COMMANDS:
     app.command(checked(command))
 app.command(data, name="data", help="List or fetch data sets.")
-app.command(gallery, name="gallery", help="Add, remove or update items of a run's gallery.")
+app.command(gallery, name="gallery", help="Add, remove or update items of a run's gallery, or rebuild it.")
 app.command(bench, name="bench", help="Measure how fast the lab is on this machine.")
 
 

@@ -12,9 +12,16 @@ from PIL import Image
 
 from pddm_lab import cli
 from pddm_lab.data.images import open_image
-from pddm_lab.gallery import umap_layout
+from pddm_lab.errors import RunError
+from pddm_lab.gallery import changes, umap_layout
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.runs.process import this_process
 from pddm_lab.runs.run import Run
+from pddm_lab.training import rebuild
+from pddm_lab.training.finish import item_table
+
+PRECISION = 0.02
+"""Largest difference of a feature that was computed in another batch: a trunk in 16 bits rounds otherwise there."""
 
 
 @pytest.fixture
@@ -159,7 +166,84 @@ def test_errors_are_one_sentence_and_change_nothing(
     again.parent.mkdir(parents=True)
     shutil.copy(Path(run.info["dataset"]["root"]) / before.items["id"].iloc[0], again)
     assert "already in the unseen gallery: update it" in fails(capsys, "add", "digits", tmp_path / "again")
-    run.claim()
-    run.update(status="running")
+    run.update(status="running", **this_process())
     assert "still running" in fails(capsys, "remove", "digits", before.items["id"].iloc[0])
     assert Gallery.open(before.path, verify=True).manifest == before.manifest
+
+
+def added(run: Run, folder: Path) -> Gallery:
+    """The gallery of 40 unseen items with three pictures added, and one item updated by one of them."""
+    changes.remove(run.gallery("unseen"), run.gallery("unseen").items["id"].iloc[40:].tolist())
+    gallery("add", "digits", folder)
+    before = run.gallery("unseen")
+    new = folder.parent / "new" / before.items["id"].iloc[3]
+    new.parent.mkdir(parents=True)
+    shutil.copy(folder / "neu é" / "red.webp", new.with_suffix(".png"))
+    gallery("update", "digits", folder.parent / "new")
+    return run.gallery("unseen")
+
+
+def test_a_damaged_gallery_is_written_again(
+    run: Run, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(umap_layout, "_umap", lambda of, *_: of[:, :2])
+    before = added(run, folder)
+    features, thumbs = np.array(before.features), [before.thumb(row) for row in range(len(before))]
+    names, known = list(before.distributions), run.gallery("known").manifest
+    (before.path / "features.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(RunError, match=r"features\.npy is damaged.*`pddm-lab gallery rebuild digits`"):
+        run.gallery("unseen")
+    (folder / "neu é" / "red.webp").unlink()
+    capsys.readouterr()
+    gallery("rebuild", "digits", "--protocol", "unseen")
+    output = capsys.readouterr().out
+    assert f"Wrote the unseen gallery again: {len(before) - 1:,} items, map by UMAP." in output
+    assert output.count("Not kept: ") == 1 and "Not kept: neu é/red.webp: " in output
+    after = Gallery.open(before.path, verify=True)
+    stay = np.flatnonzero(before.items["id"] != "neu é/red.webp")
+    assert after.items.equals(before.items.iloc[stay].reset_index(drop=True))
+    np.testing.assert_allclose(after.features, features[stay], atol=PRECISION)
+    assert [after.thumb(row) for row in range(len(after))] == [thumbs[row] for row in stay]
+    assert after.map is not None and after.map["id"].tolist() == after.items["id"].tolist()
+    assert list(after.distributions) == names
+    assert after.manifest["changed"]["removed"] == before.manifest["changed"]["removed"] + 1
+    assert run.gallery("known").manifest == known
+
+
+def test_what_is_undamaged_is_kept_and_the_rest_comes_from_the_data_set(
+    run: Run, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(umap_layout, "_umap", lambda of, *_: of[:, :2])
+    first = run.gallery("unseen")
+    pairs = {name: measured.pairs_scored for name, measured in first.distributions.items()}
+    before = added(run, folder)
+    features = np.array(before.features)
+    shutil.rmtree(folder)
+    (before.path / "distributions.parquet").write_bytes(b"")
+    gallery("rebuild", "digits", "--protocol", "unseen")
+    assert "Not kept" not in capsys.readouterr().out
+    after = Gallery.open(before.path, verify=True)
+    assert after.items.equals(before.items)
+    np.testing.assert_allclose(after.features, features, atol=PRECISION)
+    assert list(after.distributions) == list(pairs)
+    assert after.distributions["pddm"].pairs_scored < pairs["pddm"], "of the items there are"
+    monkeypatch.setattr(rebuild, "item_table", lambda *of: item_table(*of).iloc[:20])  # of 901
+    (after.path / "manifest.json").unlink()
+    with pytest.raises(RunError, match="`pddm-lab gallery rebuild digits`"):
+        run.gallery("unseen")
+    gallery("rebuild", "digits", "--protocol", "unseen")
+    assert "only the items of the data set were embedded again" in capsys.readouterr().out
+    again = Gallery.open(before.path, verify=True)
+    assert again.items.equals(first.items.iloc[:20])
+    np.testing.assert_allclose(again.features, first.features[:20], atol=PRECISION)
+    assert list(again.distributions) == list(pairs)
+
+
+def test_a_gallery_that_cannot_be_rebuilt(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "has no other gallery: expected unseen or known" in fails(capsys, "rebuild", "digits", "--protocol", "other")
+    shutil.rmtree(run.path / "gallery")
+    run.update(status="stopped")
+    assert "has no gallery yet. Resume it with `pddm-lab resume digits`" in fails(capsys, "rebuild", "digits")
+    run.update(status="finished")
+    (run.path / "model.safetensors").unlink()
+    assert "model.safetensors is missing" in fails(capsys, "rebuild", "digits")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pddm_lab.applications.feature_spaces import PRETRAINED, Space, gallery_spaces
 from pddm_lab.data.splits import by_class
-from pddm_lab.errors import ConfigError, LabError, RunError
+from pddm_lab.errors import ConfigError, LabError
 from pddm_lab.metrics.intervals import mean_intervals
 from pddm_lab.model.similarity import Similarity
 from pddm_lab.progress import Progress
@@ -277,7 +277,7 @@ def recognise_run(
         table.insert(0, "protocol", protocol)
         parts.append(table)
     if not parts:
-        raise RunError(f"{run.name} has no gallery yet. Finish it first: `pddm-lab resume {run.name}`.")
+        run.gallery("unseen")  # raises: there is none, and what to do
     return pd.concat(parts, ignore_index=True)
 
 

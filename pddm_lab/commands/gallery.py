@@ -1,4 +1,4 @@
-"""The commands `gallery add`, `update`, `remove` and `map`: keep a run's gallery in step with a changing catalogue."""
+"""The commands of `gallery`: keep a run's gallery in step with a changing catalogue, and write a damaged one again."""
 
 from __future__ import annotations
 
@@ -89,6 +89,31 @@ def redraw_map(run: RunName, protocol: _Protocol = "unseen", runs_root: RunsRoot
     drawn = _run_at_rest(run, runs_root).gallery(protocol)
     method = write_map(drawn.path)
     print(f"Drew the map of {_count(len(drawn), 'item')} of {protocol} ({method.upper()}).")
+
+
+@gallery.command
+def rebuild(run: RunName, protocol: str = "", runs_root: RunsRoot = "") -> None:
+    """Write the galleries of a run again: embed their items with the run's model, and draw their maps.
+
+    Added items come from the pictures that they were added from. What can't be kept is named.
+
+    Args:
+        protocol: Only this gallery: unseen or known.
+    """
+    from pddm_lab.gallery.umap_layout import write_map
+    from pddm_lab.training.loop import dataset_of
+    from pddm_lab.training.rebuild import protocols_to_rebuild
+    from pddm_lab.training.rebuild import rebuild as write_again
+
+    repaired = _run_at_rest(run, runs_root)
+    dataset = dataset_of(repaired.config, repaired.path.parent)
+    for one in protocols_to_rebuild(repaired, dataset, protocol):
+        with progress_bar() as report:
+            rebuilt = write_again(repaired, dataset, one, report)
+        method = write_map(rebuilt.gallery.path)
+        print(f"Wrote the {one.name} gallery again: {_count(len(rebuilt.gallery), 'item')}, map by {method.upper()}.")
+        for reason in rebuilt.lost:
+            print(f"Not kept: {reason}")
 
 
 def _run_at_rest(name: str, runs_root: str) -> Run:

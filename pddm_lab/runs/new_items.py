@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from pddm_lab.data.images import open_image
 from pddm_lab.data.pictures import counted, find_pictures
@@ -93,21 +95,33 @@ def _embedded(
     run: Run, items: pd.DataFrame, files: list[Path], own_classes: set[str], notes: list[str],
     progress: Progress | None,
 ) -> FolderItems:  # fmt: skip
-    embed = ImageEmbedder(run, load_model(run))
     features, thumbs, skipped = [], [], []
     read = np.ones(len(files), bool)
-    for row, file in enumerate(files):
-        try:
-            image = open_image(file)
-            features.append(embed(image))
-            thumbs.append(thumbnail(image))
-        except (DataError, MemoryError) as error:
+    for row, made in enumerate(embed_pictures(run, files)):
+        if isinstance(made, str):
             read[row] = False
-            skipped.append(str(error) or f"{file} needs more memory than is free.")
+            skipped.append(made)
+        else:
+            features.append(made[0])
+            thumbs.append(made[1])
         if progress:
             progress(row + 1, len(files), "pictures")
     if not features:
         raise DataError(f"None of {len(files)} pictures can be read. The first error: {skipped[0]}")
     items = items[read].reset_index(drop=True)
     new_classes = [name for name in items["class_name"].unique() if name not in own_classes]
-    return FolderItems(NewItems(items, np.stack(features), thumbs), new_classes, skipped, notes)
+    pictures = [file for file, one in zip(files, read, strict=True) if one]
+    return FolderItems(NewItems(items, np.stack(features), thumbs, pictures), new_classes, skipped, notes)
+
+
+def embed_pictures(run: Run, files: Sequence[Path | None]) -> Iterator[tuple[Float[np.ndarray, " dim"], bytes] | str]:
+    """The feature and the thumbnail of each picture, or a sentence that says why it can't be read; None is no file."""
+    embed = ImageEmbedder(run, load_model(run))
+    for file in files:
+        try:
+            if file is None:
+                raise DataError("It is not in the data set, and the file it was added from is not known.")
+            image = open_image(file)
+            yield embed(image), thumbnail(image)
+        except (DataError, MemoryError) as error:
+            yield str(error) or f"{file} needs more memory than is free."

@@ -305,8 +305,10 @@ class Run:
         from pddm_lab.gallery.gallery import Gallery
 
         if protocol not in self.protocols():
-            have = ", ".join(self.protocols()) or "none"
-            raise RunError(f"{self.name} has no {protocol} gallery; it has: {have}. {self._hint()}")
+            have, hint = ", ".join(self.protocols()) or "none", self._hint()
+            if self.status == "finished":
+                hint = f"Write its galleries again: `pddm-lab gallery rebuild {self.name}`."
+            raise RunError(f"{self.name} has no {protocol} gallery; it has: {have}. {hint}")
         return Gallery.open(self.path / "gallery" / protocol)
 
     @property

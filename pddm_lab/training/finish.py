@@ -94,22 +94,26 @@ def _evaluate_protocol(run: Run, model: MetricModel, embed: Embedder, protocol: 
             distributions[similarity] = evaluation.distribution
         report(len(SIMILARITIES), len(SIMILARITIES), "similarities")
     run.update(phase="gallery")
-    in_query, in_gallery = np.isin(items, protocol.query), np.isin(items, protocol.gallery)
-    labels = dataset.labels[items]
-    frame = pd.DataFrame(
-        {
-            "id": np.array(dataset.ids, dtype=object)[items],
-            "label": labels,
-            "class_name": np.array(dataset.class_names, dtype=object)[labels],
-            "role": np.where(in_query & in_gallery, "both", np.where(in_query, "query", "gallery")),
-        }
-    )
+    frame = item_table(dataset, protocol)
     path = run.path / "gallery" / name
     with bar(f"gallery {name}") as report:
         Gallery.write(
             path, name, features.cpu().numpy(), frame, lambda row: dataset.load(items[row]), distributions, report
         )
     return path
+
+
+def item_table(dataset: Dataset, protocol: Protocol) -> pd.DataFrame:
+    """The items of a protocol as a gallery lists them: id, label, class_name, role."""
+    items = np.union1d(protocol.query, protocol.gallery)
+    in_query, in_gallery = np.isin(items, protocol.query), np.isin(items, protocol.gallery)
+    labels = dataset.labels[items]
+    columns = {
+        "id": np.array(dataset.ids, dtype=object)[items], "label": labels,
+        "class_name": np.array(dataset.class_names, dtype=object)[labels],
+        "role": np.where(in_query & in_gallery, "both", np.where(in_query, "query", "gallery")),
+    }  # fmt: skip
+    return pd.DataFrame(columns)
 
 
 def paths_of(dataset: Dataset) -> list[Path]:

@@ -1,0 +1,117 @@
+"""Write a gallery of a run again, with its model and from its pictures, where files of the gallery are damaged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+
+from pddm_lab.data.dataset import Dataset, Protocol
+from pddm_lab.errors import RunError
+from pddm_lab.gallery.changes import with_sources
+from pddm_lab.gallery.files import GROWING, is_intact, read_distributions, read_manifest, write_files
+from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.index import IndexChoice
+from pddm_lab.metrics.retrieval import evaluate
+from pddm_lab.metrics.separation import Distribution
+from pddm_lab.progress import Progress
+from pddm_lab.runs.model import load_similarities
+from pddm_lab.runs.new_items import embed_pictures
+from pddm_lab.runs.run import Run
+from pddm_lab.training.finish import item_table
+
+
+@dataclass(frozen=True, eq=False)
+class Rebuilt:
+    """A gallery that was written again."""
+
+    gallery: Gallery
+    lost: list[str]
+    """Why an item could not be kept, one sentence each."""
+
+
+def protocols_to_rebuild(run: Run, dataset: Dataset, only: str = "") -> list[Protocol]:
+    """The protocols of a run whose galleries can be written again.
+
+    Raises:
+        RunError: there is none, or none named `only`.
+    """
+    every = [protocol for protocol in (dataset.unseen, dataset.known) if protocol]
+    begun = [one for one in every if run.status == "finished" or (run.path / "gallery" / one.name).is_dir()]
+    chosen = [one for one in begun if only in ("", one.name)]
+    if not chosen and begun:
+        raise RunError(f"{run.name} has no {only} gallery: expected {' or '.join(one.name for one in begun)}.")
+    if not chosen:
+        raise RunError(f"{run.name} has no gallery yet. Resume it with `pddm-lab resume {run.name}`.")
+    return chosen
+
+
+def rebuild(run: Run, dataset: Dataset, protocol: Protocol, progress: Progress | None = None) -> Rebuilt:
+    """Embed the items of a gallery again and replace the gallery.
+
+    Its own list says which items it has, or the data set where this list is damaged. An item of the data set is
+    embedded from there, and another from the picture that it was added from. Where that can't be read, the stored
+    feature and thumbnail are kept if they are undamaged.
+
+    Raises:
+        RunError: the run has no model, no item is left, or another process is changing the gallery.
+    """
+    path, lost = run.path / "gallery" / protocol.name, []
+    try:
+        manifest = read_manifest(path)
+    except RunError:
+        manifest = {"files": {}}
+    if is_intact(path, manifest, "items.parquet"):
+        items = with_sources(path, manifest)
+    else:
+        items = item_table(dataset, protocol).assign(picture=None)
+        lost = [f"The list of items in {path} is damaged: only the items of the data set were embedded again."]
+    whole = all(is_intact(path, manifest, name) for name in ("items.parquet", *GROWING))
+    stored = Gallery(path, manifest, IndexChoice.of("")) if whole else None
+    row_of = {name: row for row, name in enumerate(dataset.ids)}
+    files: list[Path | None] = []
+    for name, picture in zip(items["id"], items["picture"], strict=True):
+        if isinstance(picture, str):
+            files.append(Path(picture) if picture else None)
+        else:
+            files.append(dataset.path(row_of[name]) if name in row_of else None)
+    kept, features, thumbs = np.ones(len(items), bool), [], []
+    for row, made in enumerate(embed_pictures(run, files)):
+        if isinstance(made, str) and stored is not None:
+            made = stored.features[row], stored.thumb(row)
+        if isinstance(made, str):
+            kept[row] = False
+            lost.append(f"{items['id'].iloc[row]}: {made}")
+        else:
+            features.append(made[0])
+            thumbs.append(made[1])
+        if progress:
+            progress(row + 1, len(items), "pictures")
+    items = items[kept].drop(columns="picture" if items["picture"].isna().all() else []).reset_index(drop=True)
+    if not items["role"].isin(["gallery", "both"]).any():
+        raise RunError(f"No item of {path} can be embedded again. {' '.join(lost[:1])}")
+    rows = np.stack(features)
+    if is_intact(path, manifest, "distributions.parquet"):
+        distributions = read_distributions(path, manifest)
+    else:
+        distributions = _distributions(run, rows, items)
+    counts = manifest.get("changed")
+    changed = {**counts, "removed": counts["removed"] + int((~kept).sum())} if counts else None
+    write_files(path, protocol.name, rows, items, thumbs.__getitem__, distributions, None, changed)
+    return Rebuilt(Gallery.open(path), lost)
+
+
+def _distributions(run: Run, features: Float[np.ndarray, "items dim"], items: pd.DataFrame) -> dict[str, Distribution]:
+    """The histograms of an evaluation of these items."""
+    query, gallery = (np.flatnonzero(items["role"].isin([role, "both"])) for role in ("query", "gallery"))
+    of, labels = torch.from_numpy(features), items["label"].to_numpy()
+    return {
+        name: evaluate(
+            similarity, of[query], of[gallery], labels[query], labels[gallery], np.array_equal(query, gallery)
+        ).distribution
+        for name, similarity in load_similarities(run).items()
+    }
