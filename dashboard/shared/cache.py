@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
 
 import streamlit as st
@@ -33,6 +34,10 @@ def stamp(path: Path) -> Stamp:
     return tuple(times)
 
 
+def _name_of(function: FunctionType) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
 def cached(*files: str, copied: bool = False, **options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Cache a function of runs or paths; its other arguments are part of the key as Streamlit hashes them.
 
@@ -50,5 +55,5 @@ def cached(*files: str, copied: bool = False, **options: Any) -> Callable[[Calla
         return str(path), [stamp(path / file) for file in files] if files and path.is_dir() else [stamp(path)]
 
     cache = st.cache_data if copied else st.cache_resource
-    keys: dict[str | type, Callable] = {Run: run_key, type(Path()): path_key}
+    keys: dict[str | type, Callable] = {Run: run_key, type(Path()): path_key, FunctionType: _name_of}
     return cache(hash_funcs=keys, **{"max_entries": 8, "show_spinner": False, **options})  # type: ignore[return-value,call-overload]

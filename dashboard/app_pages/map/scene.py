@@ -123,22 +123,18 @@ class MapView:
 
     @property
     def of_two_runs(self) -> bool:
-        """Whether the maps belong to two runs."""
         return len(self.maps) == 2 and self.maps[0] is not self.maps[1]
 
     @property
     def different(self) -> Sequence[Map]:
-        """The maps without repetition."""
         return self.maps if self.of_two_runs else self.maps[:1]
 
     @property
     def anchor_id(self) -> str:
-        """The anchor's item id."""
         return str(self.items["id"].iloc[self.anchor])
 
     @property
     def anchor_class(self) -> str:
-        """The anchor's class."""
         return str(self.items["class_name"].iloc[self.anchor])
 
     @cached_property

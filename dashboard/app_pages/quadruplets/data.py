@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from shared.cache import cached
 
-from pddm_lab.analysis import hardness
 from pddm_lab.runs.quadruplets import Mined
 from pddm_lab.runs.run import Run
 
@@ -45,25 +45,7 @@ class Choice:
         return of.pick(self.phase, self.steps, own=self.own, others=self.others, item=self.item, only=self.only)
 
 
-@cached(FILE, max_entries=16, show_spinner="Counting")
-def through_training(run: Run, choice: Choice) -> pd.DataFrame:
-    """`hardness.through_training` of the chosen quadruplets."""
-    return hardness.through_training(mined(run), choice.rows(mined(run)))
-
-
-@cached(FILE, max_entries=16, show_spinner="Counting")
-def confusions(run: Run, choice: Choice) -> pd.DataFrame:
-    """`hardness.confusions` of the chosen quadruplets."""
-    return hardness.confusions(mined(run), choice.rows(mined(run)))
-
-
-@cached(FILE, max_entries=16, show_spinner="Counting")
-def mutual(run: Run, choice: Choice) -> pd.DataFrame:
-    """`hardness.mutual` of the chosen quadruplets: both directions of a pair of classes together."""
-    return hardness.mutual(confusions(run, choice))
-
-
-@cached(FILE, max_entries=16, show_spinner="Counting")
-def suspects(run: Run, choice: Choice) -> pd.DataFrame:
-    """`hardness.suspects` of the chosen quadruplets."""
-    return hardness.suspects(mined(run), choice.rows(mined(run)))
+@cached(FILE, max_entries=48, show_spinner="Counting")
+def counted(run: Run, choice: Choice, count: Callable[[Mined, np.ndarray], pd.DataFrame]) -> pd.DataFrame:
+    """The chosen quadruplets, as a function of `pddm_lab.analysis.hardness` counts them."""
+    return count(mined(run), choice.rows(mined(run)))

@@ -139,7 +139,7 @@ def without_alternatives(run: Run, mined: Mined) -> str:
 
 def show_training(run: Run, mined: Mined, choice: Choice) -> None:
     """How hard the quadruplets were, by training step."""
-    table = data.through_training(run, choice)
+    table = data.counted(run, choice, hardness.through_training)
     drawn = {name: title for name, title in figures.HARDNESS.items() if name != "same" or has_alternatives(run, mined)}
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         what = shell.choice(st.segmented_control, "Draw", drawn, "draw")
@@ -168,8 +168,8 @@ def show_training(run: Run, mined: Mined, choice: Choice) -> None:
 
 def show_confusion(run: Run, mined: Mined, choice: Choice) -> None:
     """Which classes provided each other's hard negatives."""
-    table = data.confusions(run, choice)
-    pairs = data.mutual(run, choice)
+    table = data.counted(run, choice, hardness.confusions)
+    pairs = hardness.mutual(table)
     chosen = st.query_params.get_all("pair")
     if len(chosen) != 2 or not set(chosen) <= set(mined.classes):
         chosen = []
@@ -227,7 +227,7 @@ def choose_cell() -> None:
 
 def show_suspects(run: Run, mined: Mined, choice: Choice) -> None:
     """Items whose label looks wrong, to check and to download."""
-    table = data.suspects(run, choice)
+    table = data.counted(run, choice, hardness.suspects)
     met = "appearances" if mined.one_a_batch else "classmates"
     strong = int((table["score"] >= SUSPICIOUS).sum())
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
