@@ -248,12 +248,12 @@ def test_what_was_given_relatively_resumes_from_any_folder(tmp_path, monkeypatch
         Image.new("RGB", (32, 32), tuple(colour.tolist())).save(folder / f"{number}.png")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    relative = {"dataset": "folder:pictures", "data_root": "data", "runs_root": "runs", "weights": "trunk.pth"}
     stops = iter([False, True])  # after the features, then after each step
     monkeypatch.setattr(Run, "stop_requested", lambda self: next(stops, False))
     monkeypatch.setattr("pddm_lab.training.phases.finish", lambda *_: None)
     few = TrainConfig(
-        **relative, run_name="run", image_size=32, resize=32, views=1, steps=3, classes_per_batch=2, images_per_class=2,
+        dataset="folder:pictures", data_root="data", runs_root="runs", weights="trunk.pth", run_name="run", image_size=32,
+        resize=32, views=1, steps=3, classes_per_batch=2, images_per_class=2,
         val_class_share=0.0, workers=0,
     )  # fmt: skip
     run = train(few, progress=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import psutil
@@ -139,6 +140,10 @@ def test_a_run_in_training_shows_its_progress_and_stops_on_request(open_page, ru
     assert app.progress[0].value == 40
     assert "step 20 of 50" in app.progress[0].text
     assert "**32.1 %**" in texts(app)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "touch", Mock(side_effect=PermissionError(13, "Permission denied")))
+        app.button(key="stop_now").click().run()
+    assert not app.exception and "can't be written: Permission denied" in app.error[0].value
     app.button(key="stop_now").click().run()
     assert run.stop_requested()
     assert app.button(key="stop_now").label == "Stopping"

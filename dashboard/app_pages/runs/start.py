@@ -154,7 +154,7 @@ def _show_running(run: Run, launch: launches.Launch | None) -> None:
             stopping = run.stop_requested()
             st.button(
                 "Stopping" if stopping else "Stop", key=f"stop_{run.name}", icon=":material/stop_circle:",
-                disabled=stopping, on_click=run.request_stop, help="Stops within seconds. You can resume it later.",
+                disabled=stopping, on_click=_stop, args=[run], help="Stops within seconds. You can resume it later.",
             )  # fmt: skip
         st.html(stepper([PHASE_TITLES[name] for name in PHASES[:-1]], PHASES.index(phase)))
         bar = launch.progress() if launch else None
@@ -170,6 +170,13 @@ def _show_running(run: Run, launch: launches.Launch | None) -> None:
         facts += [f"loss **{loss[0]:.3f}**"] if loss else []
         if facts:
             st.caption(" · ".join(facts))
+
+
+def _stop(run: Run) -> None:
+    try:
+        run.request_stop()
+    except LabError as error:
+        st.error(str(error))
 
 
 def _bar(what: str, done: int, total: int) -> None:

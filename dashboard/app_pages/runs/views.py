@@ -14,6 +14,7 @@ from shared.export import Source, export
 from shared.plain_text import plain
 
 from pddm_lab import cards, figures
+from pddm_lab.errors import LabError
 from pddm_lab.figures import METRICS, style_of
 from pddm_lab.metrics.convergence import kept_value
 from pddm_lab.runs.compare import WHERE, compare_runs, groups, measured_alike, spread
@@ -266,7 +267,10 @@ def notes(compared: Sequence[Run]) -> None:
                 text = st.session_state[key]
                 if run.notes_stamp != stamp:  # someone else has changed it since: keep both
                     text = f"{run.notes}\n\n{text}"
-                run.write_notes(text)
+                try:
+                    run.write_notes(text)
+                except LabError as error:
+                    st.error(str(error))
 
             column.text_area(
                 plain(run.name), run.notes, key=key, on_change=keep, height=110, max_chars=NOTES_LENGTH,
