@@ -252,9 +252,8 @@ def test_what_was_given_relatively_resumes_from_any_folder(tmp_path, monkeypatch
     monkeypatch.setattr(Run, "stop_requested", lambda self: next(stops, False))
     monkeypatch.setattr("pddm_lab.training.phases.finish", lambda *_: None)
     few = TrainConfig(
-        dataset="folder:pictures", data_root="data", runs_root="runs", weights="trunk.pth", run_name="run", image_size=32,
-        resize=32, views=1, steps=3, classes_per_batch=2, images_per_class=2,
-        val_class_share=0.0, workers=0,
+        dataset="folder:pictures", data_root="data", runs_root="runs", weights="trunk.pth", run_name="run", views=1,
+        steps=3, image_size=32, resize=32, classes_per_batch=2, images_per_class=2, val_class_share=0.0, workers=0,
     )  # fmt: skip
     run = train(few, progress=False)
     assert run.status == "stopped" and run.config.weights == str(tmp_path / "trunk.pth")
