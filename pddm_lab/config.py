@@ -7,9 +7,9 @@ d -> dim   m (mini-batch) -> classes_per_batch x images_per_class
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
 
-from pddm_lab.errors import ConfigError
+from pddm_lab.errors import ConfigError, unknown_name
 from pddm_lab.similarities import SIMILARITIES, SimilarityName
 from pddm_lab.validation import validated
 
@@ -241,11 +241,10 @@ class TrainConfig:
         fields = [field.name for field in dataclasses.fields(cls)]
         for name in parameters:
             if name not in fields:
-                near = "".join(f" Did you mean {field!r}?" for field in difflib.get_close_matches(name, fields, n=1))
-                raise ConfigError(f"Unknown parameter {name!r}.{near} Known: {', '.join(fields)}.")
+                raise ConfigError(unknown_name("parameter", str(name), fields))
         preset = changes.get("preset", "quick")
-        if preset not in PRESETS:
-            raise ConfigError(f"Unknown preset {preset!r}. Expected one of {', '.join(PRESETS)}.")
+        if not isinstance(preset, str) or preset not in PRESETS:
+            raise ConfigError(f"Unknown preset {reprlib.repr(preset)}. Expected one of {', '.join(PRESETS)}.")
         return dataclasses.replace(PRESETS[preset], **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -284,11 +283,16 @@ PRESET_SUMMARIES: dict[str, str] = {
 """One line a preset, for the command line and the dashboard."""
 
 
+def typed_path(text: str) -> Path:
+    """The path that a user typed. A `~` of an unknown user stays as it is, where `Path.expanduser` raises."""
+    return Path(os.path.expanduser(text))
+
+
 def data_root(flag: str = "") -> Path:
     """The folder that holds the data sets: the flag, else $PDDM_LAB_DATA, else ./data."""
-    return Path(flag or os.environ.get("PDDM_LAB_DATA") or "data").expanduser()
+    return typed_path(flag or os.environ.get("PDDM_LAB_DATA") or "data")
 
 
 def runs_root(flag: str = "") -> Path:
     """The folder that holds the runs: the flag, else $PDDM_LAB_RUNS, else ./runs."""
-    return Path(flag or os.environ.get("PDDM_LAB_RUNS") or "runs").expanduser()
+    return typed_path(flag or os.environ.get("PDDM_LAB_RUNS") or "runs")

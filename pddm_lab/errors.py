@@ -9,6 +9,9 @@ from collections.abc import Collection
 class LabError(Exception):
     """Base of the lab's errors: the command line and the pages show its message without a traceback."""
 
+    def __str__(self) -> str:
+        return valid_text(super().__str__())
+
     def _render_traceback_(self) -> list[str]:
         """The text that IPython shows instead of a traceback."""
         return [f"{type(self).__name__}: {self}"]
@@ -24,6 +27,11 @@ class DataError(LabError):
 
 class RunError(LabError):
     """A run or a gallery on disk that is missing, damaged, or not written by this lab."""
+
+
+def valid_text(text: str) -> str:
+    """A text that can be written anywhere: a file's name may hold bytes that are no text, shown as "?"."""
+    return text.encode(errors="replace").decode()
 
 
 def unknown_name(what: str, name: str, known: Collection[str]) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import reprlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
-from pddm_lab.errors import ConfigError
+from pddm_lab.errors import ConfigError, valid_text
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -53,11 +54,19 @@ def flag(name: str) -> str:
 
 @functools.cache
 def _model_of(kind: type) -> type[BaseModel]:
-    from pydantic import ConfigDict, create_model
+    from pydantic import AfterValidator, ConfigDict, create_model
 
     hints = get_type_hints(kind, include_extras=True)
-    fields: dict[str, Any] = {field.name: (hints[field.name], ...) for field in dataclasses.fields(kind)}
+    text = Annotated[str, AfterValidator(_writable)]
+    kinds = {name: text if hint is str else hint for name, hint in hints.items()}
+    fields: dict[str, Any] = {field.name: (kinds[field.name], ...) for field in dataclasses.fields(kind)}
     return create_model(kind.__name__, __config__=ConfigDict(strict=True, allow_inf_nan=False), **fields)
+
+
+def _writable(text: str) -> str:
+    if "\0" in text or valid_text(text) != text:
+        raise ValueError
+    return text
 
 
 def _message(model: type[BaseModel], error: dict[str, Any]) -> str:
@@ -70,10 +79,19 @@ def _message(model: type[BaseModel], error: dict[str, Any]) -> str:
         expected = _range(model.model_fields[name].metadata or of_members)
     elif problem == "finite_number" or (kind is float and isinstance(value, int) and not isinstance(value, bool)):
         expected = "a finite number"  # an int of hundreds of digits is too large for a float
+    elif problem == "value_error":
+        expected = "text without null characters and bytes that are no text"
     else:
-        return f"{flag(name)} expects {getattr(kind, '__name__', kind)}, got {value!r} ({type(value).__name__})."
-    shown = repr(value) if not isinstance(value, int) or abs(value) < 1e16 else "a number of more than 16 digits"
+        return f"{flag(name)} expects {getattr(kind, '__name__', kind)}, got {_shown(value)} ({type(value).__name__})."
+    shown = _shown(value) if not isinstance(value, int) or abs(value) < 1e16 else "a number of more than 16 digits"
     return f"{flag(name)} expects {expected}, got {shown}."
+
+
+def _shown(value: Any) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python doesn't write out an integer of more than 4300 digits
+        return "a value with a very large number"
 
 
 def _range(metadata: list[Any]) -> str:

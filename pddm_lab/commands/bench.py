@@ -13,7 +13,7 @@ import tyro
 from tyro.conf import arg
 
 from pddm_lab.commands.terminal import print_table
-from pddm_lab.config import Count, CountOrNone
+from pddm_lab.config import Count, CountOrNone, typed_path
 from pddm_lab.validation import checked
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def dashboard(
         folder: Folder to keep the benchmark's run in, so that measuring again is faster; empty: a temporary one.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        kept = Path(folder).expanduser() if folder else Path(temporary)
+        kept = typed_path(folder) if folder else Path(temporary)
         _run("dashboard", "dashboard", cores, json, kept, items, sessions, memory_items)
 
 

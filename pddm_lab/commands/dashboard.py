@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from pddm_lab.commands.terminal import AnyRun, DataRoot, Port, RunName, RunsRoot
-from pddm_lab.config import Count
+from pddm_lab.config import Count, typed_path
 from pddm_lab.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ def serve(run: str, port: int, runs_root: str, data_root: str) -> None:
     environment = dict(os.environ)
     for variable, root in (("PDDM_LAB_RUNS", runs_root), ("PDDM_LAB_DATA", data_root)):
         if root:
-            environment[variable] = str(Path(root).expanduser().resolve())
+            environment[variable] = str(typed_path(root).resolve())
     print(f"\nOpen http://localhost:{port}/{'?run=' * bool(run)}{run}", flush=True)
     with subprocess.Popen(dashboard_command(port), env=environment) as server:
         try:

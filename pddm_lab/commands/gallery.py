@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import Positional, arg
 
 from pddm_lab.commands.terminal import RunName, RunsRoot, progress_bar
+from pddm_lab.config import typed_path
 from pddm_lab.errors import RunError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def add(run: RunName, folder: _Folder, protocol: _Protocol = "unseen", runs_root
     changed = _run_at_rest(run, runs_root)
     before = changed.gallery(protocol)
     with progress_bar() as report:
-        pictures = new_items.to_add(changed, before, Path(folder).expanduser(), report)
+        pictures = new_items.to_add(changed, before, typed_path(folder), report)
     after = changes.add(before, pictures.new)
     classes, new = pictures.new.items["class_name"].nunique(), len(pictures.new_classes)
     what = f"{_count(classes, 'class', 'classes')}, {new or 'none'} of them new"
@@ -58,7 +58,7 @@ def update(run: RunName, folder: _Folder, protocol: _Protocol = "unseen", runs_r
     changed = _run_at_rest(run, runs_root)
     before = changed.gallery(protocol)
     with progress_bar() as report:
-        pictures = new_items.to_update(changed, before, Path(folder).expanduser(), report)
+        pictures = new_items.to_update(changed, before, typed_path(folder), report)
     after = changes.update(before, pictures.new)
     updated = f"Updated {_count(len(pictures.new.items), 'item')}."
     _print_change(updated, changed, before, after, pictures)

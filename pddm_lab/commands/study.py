@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import arg
 
 from pddm_lab.commands.data import fetch_if_missing
 from pddm_lab.commands.terminal import DataRoot, RunsRoot
-from pddm_lab.config import Count, CountOrNone
+from pddm_lab.config import Count, CountOrNone, typed_path
 from pddm_lab.errors import ConfigError, RunError
 
 
@@ -67,7 +66,7 @@ def compare(
         failures = outcome.failures
         minutes = outcome.seconds / 60
         print(f"{outcome.computed} cells computed in {minutes:.1f} min, {outcome.present} existed already.")
-    folder = Path(out).expanduser() if out else study.path / "tables"
+    folder = typed_path(out) if out else study.path / "tables"
     for path in write_tables(study, folder):
         print(path)
     if failures:

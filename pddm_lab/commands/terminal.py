@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Interval
 from tyro.conf import Positional, arg
+
+from pddm_lab.config import typed_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,4 +50,4 @@ def progress_bar() -> Iterator[Progress]:
 def write_csv(table: pd.DataFrame, csv: str) -> None:
     """Write a table to a file; an empty name writes nothing."""
     if csv:
-        table.to_csv(Path(csv).expanduser(), index=False)
+        table.to_csv(typed_path(csv), index=False)

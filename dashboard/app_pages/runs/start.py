@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import streamlit as st
 from app_pages.runs import launches, tables
 from shared import loaders, shell
 from shared.plain_text import command, plain
 
 from pddm_lab.cards import stepper
-from pddm_lab.config import PRESET_SUMMARIES, PRESETS, data_root
+from pddm_lab.config import PRESET_SUMMARIES, PRESETS, data_root, typed_path
 from pddm_lab.data.dataset import SOURCES
 from pddm_lab.errors import LabError
 from pddm_lab.figures import METRICS, PHASE_TITLES, style_of
@@ -49,7 +47,7 @@ def choose_and_start() -> bool:
         st.error("Enter the folder that holds the images, with one subfolder per class.")
         return False
     parameters = {
-        "preset": preset, "dataset": f"folder:{os.path.expanduser(path.strip())}" if data == OWN_FOLDER else data,
+        "preset": preset, "dataset": f"folder:{typed_path(path.strip())}" if data == OWN_FOLDER else data,
         "run_name": name.strip(), "loss": loss, "similarity": similarity, "steps": int(steps), "seed": int(seed),
     }  # fmt: skip
     try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from pddm_lab.config import typed_path
 from pddm_lab.data.pictures import Pictures, counted, find_pictures
 from pddm_lab.data.source import Listing, Source
 from pddm_lab.data.splits import halves_by_hash
@@ -26,7 +26,7 @@ def source(path: str) -> Source:
     """
     if not path.strip():
         raise DataError("folder: needs a path, as in folder:photos. For the current folder: folder:.")
-    root = Path(os.path.expanduser(path))
+    root = typed_path(path)
 
     def fetch(_data_root: Path, _progress: Progress | None = None) -> Path:
         if not root.is_dir():
