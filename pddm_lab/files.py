@@ -2,6 +2,9 @@
 
 Tensors are stored as safetensors, a checkpoint in torch's own format, read as tensors and plain values only. torch is
 imported where it is used, so that reading the rest of a run doesn't wait for it.
+
+A file may come from anywhere. Its content is checked once, where it is read: JSON by a pydantic model (`Content`), a
+table by its columns. Anything else is a RunError that names the file, the field, what was expected and what to run.
 """
 
 from __future__ import annotations
@@ -10,20 +13,129 @@ import json
 import math
 import os
 import re
+import reprlib
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from pddm_lab.errors import RunError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""A number of things: as large as a float can hold exactly."""
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""Text without a null character, which no path may have."""
+
+
+class Content(BaseModel):
+    """What a file must hold; it may hold more, since a later version of this format may add to it."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+def check(kind: type[Content], content: Any, file: Path, hint: str) -> None:
+    """Raise RunError unless the content of a file is of a kind; `hint` says what to do."""
+    try:
+        kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "its content"
+        expected = (
+            first["msg"].replace("Input should be", "expected").replace("Field required", "expected, but missing")
+        )
+        came = "" if first["type"] == "missing" else f", got {reprlib.repr(first['input'])}"
+        if first["loc"] == ("format",) and came:  # the first of all fields
+            raise RunError(f"{file} has another format, {expected}{came}: update this lab to read it.") from None
+        raise RunError(f"{file} was not written by this lab: {field}: {expected}{came}. {hint}") from None
+
+
+def read_json(file: Path, kind: type[Content], missing: str, hint: str) -> dict[str, Any]:
+    """The content of a JSON file of a kind.
+
+    Raises:
+        RunError: it is missing (the message is `missing`), can't be read, is damaged, or was not written by this lab;
+            `hint` says what to do.
+    """
+    try:
+        content = from_json(file.read_bytes(), allow_inf_nan=False)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(missing) from None
+    except OSError as error:
+        raise RunError(f"{file} can't be read: {error.strerror}. Check its permissions.") from error
+    except ValueError as error:
+        raise RunError(f"{file} is damaged: expected JSON, got {error}. {hint}") from error
+    check(kind, content, file, hint)
+    return plain(content)
+
+
+def read_table(
+    file: Path, columns: Mapping[str, str], hint: str, *, optional: Collection[str] = (), coded: bool = False,
+    among: Mapping[str, Collection[str]] | None = None, finite: bool = False,
+) -> pa.Table:  # fmt: skip
+    """The columns of a parquet file.
+
+    Args:
+        file: its path.
+        columns: name -> arrow type. The others in the file are left out.
+        hint: what to do if it is damaged.
+        optional: columns that may lack or hold nulls; a column that lacks is read as nulls.
+        coded: texts as dictionaries.
+        among: column -> the values it may have.
+        finite: whether numbers must be finite.
+
+    Raises:
+        RunError: it is missing, damaged or was not written by this lab.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    schema = arrow_schema(columns, coded)
+    texts = {name for name, kind in columns.items() if kind == "string"}
+    try:
+        metadata = pq.read_metadata(file)
+        coded_here = sorted(texts.intersection(metadata.schema.names)) if coded else []
+        with pq.ParquetFile(file, metadata=metadata, read_dictionary=coded_here) as opened:
+            table = opened.read(columns=list(columns), use_threads=coded)
+        for name in optional:
+            if name in columns and name not in table.column_names:
+                table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
+        table = table.select(list(columns)).cast(schema)
+        table.validate(full=True)
+        for name in columns.keys() - set(optional):
+            if table[name].null_count:
+                raise ValueError(f"no value in some rows of {name}")
+            if finite and name not in texts and not pc.all(pc.is_finite(table[name]), min_count=0).as_py():
+                raise ValueError(f"a number in {name} that is not finite")
+            if name in texts and not coded and pc.any(pc.match_substring(table[name], "\0")).as_py():
+                raise ValueError(f"a null character in {name}")
+        for name, values in (among or {}).items():
+            if name in columns and (others := set(table[name].unique().to_pylist()) - set(values)):
+                raise ValueError(f"{reprlib.repr(others.pop())} in {name} instead of one of {', '.join(values)}")
+        return table
+    except Exception as error:  # pyarrow raises many kinds for a damaged file; all mean the same here
+        reason = str(error).partition("\n")[0].rstrip(".")
+        message = f"{file} is damaged or was not written by this lab: expected columns {', '.join(columns)}"
+        raise RunError(f"{message}, got {reason}. {hint}") from error
+
+
+def arrow_schema(columns: Mapping[str, str], coded: bool = False) -> pa.Schema:
+    """The schema of columns name -> arrow type; `coded`: texts as dictionaries."""
+    import pyarrow as pa
+
+    text = pa.dictionary(pa.int32(), pa.string()) if coded else pa.string()
+    return pa.schema([(name, text if kind == "string" else getattr(pa, kind)()) for name, kind in columns.items()])
 
 
 TEMPORARY = re.compile(r"\..+\.(\d+)-\d+\.tmp")

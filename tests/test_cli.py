@@ -28,6 +28,8 @@ from pddm_lab.runs.run import Run
 from pddm_lab.training import notebook
 from pddm_lab.training.notebook import config_of, parameters, resume_in_notebook, train_in_notebook
 
+DATASET_INFO = {"name": "digits", "fingerprint": "ab12", "items": 1797, "classes": 10}
+
 
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +154,7 @@ def test_data_is_listed_and_fetched(capsys: pytest.CaptureFixture[str], tmp_path
 def test_runs_are_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     cli.main(["runs"])
     assert "pddm-lab train quick" in capsys.readouterr().out
-    run = Run.create(TrainConfig(run_name="one", dataset="digits"), {"name": "digits"}, "cpu", "32")
+    run = Run.create(TrainConfig(run_name="one", dataset="digits"), DATASET_INFO, "cpu", "32")
     run.set_metrics("unseen", "euclidean", {"recall@1": 0.5, "map@r": 0.25})
     run.update(status="failed", reason="The disk is full.")
     (tmp_path / "runs" / "damaged").mkdir()
@@ -183,7 +185,7 @@ def test_the_demo_ends_with_a_finished_run(
 
     def train(config: TrainConfig) -> Run:
         done.append(("train", config.run_name))
-        run = Run.create(config, {"name": config.dataset}, "cpu", "32")
+        run = Run.create(config, DATASET_INFO, "cpu", "32")
         run.update(status="finished")
         return run
 
@@ -197,7 +199,7 @@ def test_the_demo_ends_with_a_finished_run(
 
     broken = []
     for name, status in before.items():
-        run = Run.create(TrainConfig(run_name=name), {"name": "emoji"}, "cpu", "32")
+        run = Run.create(TrainConfig(run_name=name), DATASET_INFO, "cpu", "32")
         run.update(status="failed" if status == "broken" else status)
         broken += [run.path] if status == "broken" else []
     monkeypatch.setattr(training, "fetch", lambda name, data_root: done.append(("fetch", name)))
@@ -217,7 +219,7 @@ _BEGIN = """
 from pddm_lab.training.notebook import config_of
 config = config_of(globals())
 from pddm_lab.runs.compare import Run
-run = Run.create(config, {"name": "none"}, "cpu", "32")
+run = Run.create(config, {"name": "none", "fingerprint": "", "items": 0, "classes": 0}, "cpu", "32")
 print("begun", flush=True)
 """
 
@@ -335,7 +337,7 @@ def test_resuming_a_run_executes_its_notebook_again(stand_in, tmp_path: Path) ->
         "from pddm_lab.training.notebook import config_of\nconfig = config_of(globals())\n"
         "from pddm_lab.runs.run import Run\n"
         "path = f'{config.runs_root}/{config.run_name}' if resume else ''\n"
-        "run = Run.open(path) if resume else Run.create(config, {'name': 'none'}, 'cpu', '32')\nrun.claim()",
+        f"run = Run.open(path) if resume else Run.create(config, {DATASET_INFO}, 'cpu', '32')\nrun.claim()",
         "print('attempt', 'two' if resume else 'one')\nassert resume or run.update(status='stopped')",
         "run.update(status='finished', phase='done')",
     )
@@ -353,7 +355,7 @@ def test_resuming_a_run_executes_its_notebook_again(stand_in, tmp_path: Path) ->
 
 
 def test_a_run_that_cannot_resume_keeps_its_old_notebook(stand_in, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    run = Run.create(TrainConfig(dataset="none", run_name="one"), {"name": "none"}, "cpu", "32")
+    run = Run.create(TrainConfig(dataset="none", run_name="one"), DATASET_INFO, "cpu", "32")
     (run.path / "notebook.ipynb").write_text("the old one")
     run.update(pid=os.getppid(), process_started=psutil.Process(os.getppid()).create_time())
     with pytest.raises(RunError, match="is being trained"):

@@ -267,7 +267,9 @@ def test_the_checkpoint_comes_back_and_runs_no_code(root: Path, capsys: pytest.C
     with pytest.raises(RunError, match=r"last\.ckpt is missing.*pddm-lab train quick"):
         run.load_checkpoint()
     run.log_metrics(1, "select", "train", "", {"loss": 1.0})
-    run.save_checkpoint({"step": 4, "optimizer": {"state": {0: torch.ones(3)}}})
+    best = {"best_step": 2, "best_value": 0.5, "error": 0.1}
+    weights = {"model": {}, "kept": {}, "optimizer": {"state": {0: torch.ones(3)}}}
+    run.save_checkpoint({"phase": "select", "step": 4, **best, **weights})
     assert len(run.metrics()) == 1, "the log is written no later than the checkpoint"
     back = run.load_checkpoint()
     assert back["step"] == 4
@@ -277,6 +279,9 @@ def test_the_checkpoint_comes_back_and_runs_no_code(root: Path, capsys: pytest.C
         file.write_bytes(content)
         with pytest.raises(RunError, match=r"last\.ckpt is damaged or was not written by this lab"):
             run.load_checkpoint()
+    run.save_checkpoint({"phase": "select", "step": -4, **best, **weights})
+    with pytest.raises(RunError, match=r"last\.ckpt was not written by this lab: step: expected"):
+        run.load_checkpoint()
     assert "ran code" not in capsys.readouterr().out
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pddm_lab.config import runs_root
-from pddm_lab.errors import RunError
+from pddm_lab.config import runs_root, typed_path
+from pddm_lab.errors import RunError, valid_text
 from pddm_lab.runs.run import Run
 
 if TYPE_CHECKING:
@@ -33,25 +33,23 @@ class BrokenRun:
     @property
     def name(self) -> str:
         """The folder's name."""
-        return self.path.name
+        return valid_text(self.path.name)
 
 
 def list_runs(root: str | Path = "") -> list[Run | BrokenRun]:
-    """All runs in a root folder (empty: the default one), newest first; those that can't be read as a BrokenRun.
+    """All runs in a root folder (empty: the default one), newest first; last those that can't be read, as a BrokenRun.
 
     Folders without any file of a run are left out.
     """
     runs: list[tuple[str, str, Run | BrokenRun]] = []
     folder = runs_root(str(root))
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.startswith(".") or not any((path / name).exists() for name in _FILES):
-            continue
         try:
-            run = Run.open(path)
-            runs.append((str(run.info["created"]), run.name, run))
-        except RunError as error:
-            changed = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
-            runs.append((changed, path.name, BrokenRun(path, str(error))))
+            if not path.name.startswith(".") and any((path / name).exists() for name in _FILES):
+                run = Run.open(path)
+                runs.append((run.info["created"], run.name, run))
+        except (RunError, OSError) as error:
+            runs.append(("", path.name, BrokenRun(path, str(error))))
     return [run for _, _, run in sorted(runs, key=lambda entry: entry[:2], reverse=True)]
 
 
@@ -61,8 +59,8 @@ def find_run(name: str, root: str | Path = "") -> Run:
     Raises:
         RunError: it is missing, damaged or not written by this lab.
     """
-    path = Path(name).expanduser()
-    return Run.open(path if (path / "run.json").is_file() else runs_root(str(root)) / name)
+    path = typed_path(name)
+    return Run.open(path if os.path.isfile(path / "run.json") else runs_root(str(root)) / name)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ as one table. A part is only written again if a resumed training has to cut it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pddm_lab.errors import RunError
-from pddm_lab.files import replacing, writing
+from pddm_lab.files import arrow_schema, read_table, replacing, writing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +76,7 @@ def coded_table(parts: Sequence[Mapping[str, Any]]) -> pa.Table:
     columns = QUADRUPLETS | EUCLIDEAN
     rows = [{name: _column(part.get(name), len(part["i"])) for name in columns} for part in parts]
     whole = {name: np.concatenate([part[name] for part in rows]) for name in columns}
-    return pa.Table.from_pydict(whole, schema=_schema(columns, coded=True))
+    return pa.Table.from_pydict(whole, schema=arrow_schema(columns, coded=True))
 
 
 class Log:
@@ -111,7 +112,7 @@ class Log:
         if self._next is None:
             self._next = 1 + max((int(part.name.split("-")[1]) for part in self._parts()), default=-1)
         part = self.path / f"part-{self._next:06d}-{self._last_step:08d}.parquet"
-        _write_part(part, pa.Table.from_pydict(columns, schema=_schema(self.columns)))
+        _write_part(part, pa.Table.from_pydict(columns, schema=arrow_schema(self.columns)))
         self._next, self._last_step = self._next + 1, 0
         self._chunks.clear()
 
@@ -133,7 +134,7 @@ class Log:
         import pyarrow as pa
 
         names = list(self.columns) if names is None else names
-        empty = _schema({name: self.columns[name] for name in names}, coded).empty_table()
+        empty = arrow_schema({name: self.columns[name] for name in names}, coded).empty_table()
         whole = pa.concat_tables([empty, *(table for _, table in self._tables(names, coded))])
         return whole.unify_dictionaries() if coded else whole
 
@@ -150,37 +151,18 @@ class Log:
                 _write_part(part, table.filter(keep))
 
     def _parts(self) -> list[Path]:
-        return sorted(self.path.glob("part-*-*.parquet"))
+        return sorted(part for part in self.path.glob("part-*.parquet") if re.fullmatch(r"part-\d+-\d+", part.stem))
 
     def _tables(self, names: list[str], coded: bool = False) -> Iterator[tuple[Path, pa.Table]]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        schema = _schema({name: self.columns[name] for name in names}, coded)
-        texts = {name for name in names if self.columns[name] == "string"} if coded else set()
+        columns, hint = {name: self.columns[name] for name in names}, "Delete this part to read the others."
         for part in self._parts():
             try:
-                metadata = pq.read_metadata(part)
-                coded_here = sorted(texts.intersection(metadata.schema.names))
-                with pq.ParquetFile(part, metadata=metadata, read_dictionary=coded_here) as file:
-                    table = file.read(columns=names, use_threads=coded)
-                for name in names:
-                    if name in self.optional and name not in table.column_names:
-                        table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
-                yield part, table.select(names).cast(schema)
-            except FileNotFoundError:
+                table = read_table(part, columns, hint, optional=self.optional, coded=coded, among={"phase": PHASES})
+            except RunError:
+                if part.exists():
+                    raise
                 continue  # deleted by a training that was resumed meanwhile
-            except (pa.ArrowException, KeyError, OSError) as error:
-                reason = str(error).partition("\n")[0].rstrip(".")
-                message = f"{part} is damaged or was not written by this lab: expected columns {', '.join(names)}"
-                raise RunError(f"{message}, got {reason}. Delete this part to read the others.") from error
-
-
-def _schema(columns: Mapping[str, str], coded: bool = False) -> pa.Schema:
-    import pyarrow as pa
-
-    text = pa.dictionary(pa.int32(), pa.string()) if coded else pa.string()
-    return pa.schema([(name, text if kind == "string" else getattr(pa, kind)()) for name, kind in columns.items()])
+            yield part, table
 
 
 def _write_part(path: Path, table: pa.Table) -> None:

@@ -23,11 +23,22 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 import numpy as np
 
 from pddm_lab.config import TrainConfig, runs_root
-from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.files import plain, read_checkpoint, read_tensors, replacing, write_checkpoint, write_tensors, writing
+from pddm_lab.errors import ConfigError, RunError, valid_text
+from pddm_lab.files import (
+    check,
+    plain,
+    read_checkpoint,
+    read_json,
+    read_tensors,
+    replacing,
+    write_checkpoint,
+    write_tensors,
+    writing,
+)
 from pddm_lab.runs.folder_name import exists_already, new_folder
 from pddm_lab.runs.log import EUCLIDEAN, METRICS, PHASES, QUADRUPLETS, Log
 from pddm_lab.runs.process import is_alive, is_this_process, locked, sweep_leftovers, this_process
+from pddm_lab.runs.schema import FORMAT, STATUSES, CheckpointContent, RunContent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,12 +47,8 @@ if TYPE_CHECKING:
 
     from pddm_lab.gallery.gallery import Gallery
 
-FORMAT = 1
-"""Version of the layout; newer ones can't be read."""
-STATUSES = ("running", "finished", "failed", "stopped")
 PROTOCOLS = ("unseen", "known")
 
-_NEEDED = ("format", "name", "created", "config", "dataset", "status", "metrics")
 _VERSIONS = ("pddm-lab", "torch", "torchvision", "lightning-fabric", "numpy", "faiss-cpu", "umap-learn")
 
 
@@ -96,24 +103,11 @@ class Run:
             RunError: no run there, or its run.json is damaged, not written by this lab, or of a newer version.
         """
         path = Path(path)
-        file = path / "run.json"
-        try:
-            info = json.loads(file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            hint = "`pddm-lab runs` lists all runs"
-            raise RunError(f"{path} is not a run: expected {file.name} in it. {hint}.") from None
-        except OSError as error:
-            raise RunError(f"{file} can't be read: {error.strerror}. Check its permissions.") from error
-        except ValueError as error:
-            hint = "Restore it or delete the run's folder"
-            raise RunError(f"{file} is damaged: expected JSON, got {error}. {hint}.") from error
-        missing = [key for key in _NEEDED if key not in info] if isinstance(info, dict) else list(_NEEDED)
-        if missing:
-            hint = "`pddm-lab train quick` trains a run"
-            raise RunError(f"{file} was not written by this lab: expected {', '.join(missing)} in it. {hint}.")
-        if not isinstance(info["format"], int) or info["format"] > FORMAT:
-            expected = f"expected at most {FORMAT}"
-            raise RunError(f"{file} has format {info['format']!r}, {expected}: update this lab to read it.")
+        file, lists = path / "run.json", "`pddm-lab runs` lists all runs"
+        if valid_text(path.name) != path.name:
+            raise RunError(f"{path} has a name that is no valid text: rename the folder.")
+        missing = f"{path} is not a run: expected {file.name} in it. {lists}."
+        info = read_json(file, RunContent, missing, f"Restore it or delete the run's folder; {lists}.")
         return cls(path, info)
 
     @property
@@ -290,7 +284,10 @@ class Run:
         Raises:
             RunError: no checkpoint, a damaged one, or one with other content than plain values.
         """
-        return read_checkpoint(self.path / "last.ckpt", self._train_again())
+        file, hint = self.path / "last.ckpt", self._train_again()
+        checkpoint = read_checkpoint(file, hint)
+        check(CheckpointContent, checkpoint, file, hint)
+        return checkpoint
 
     def protocols(self) -> list[str]:
         """The protocols with a complete gallery, among "unseen" and "known"."""
@@ -309,7 +306,17 @@ class Run:
             if self.status == "finished":
                 hint = f"Write its galleries again: `pddm-lab gallery rebuild {self.name}`."
             raise RunError(f"{self.name} has no {protocol} gallery; it has: {have}. {hint}")
-        return Gallery.open(self.path / "gallery" / protocol)
+        opened = Gallery.open(self.path / "gallery" / protocol)
+        if opened.manifest["dim"] != (dim := self._feature_dim()):
+            raise RunError(f"{opened.path} is of another run: expected features of {dim} dimensions. {self._hint()}")
+        return opened
+
+    def _feature_dim(self) -> int:
+        if not self.config.familiarity:
+            return self.config.dim
+        from pddm_lab.model.familiarity import PRETRAINED_DIMS
+
+        return self.config.dim + PRETRAINED_DIMS
 
     @property
     def _stop_file(self) -> Path:

@@ -15,6 +15,8 @@ from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.runs.run import Run
 from pddm_lab.training.notebook import begin, run_named
 
+DATASET_INFO = {"name": "digits", "fingerprint": "ab12", "items": 1797, "classes": 10}
+
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
@@ -80,7 +82,7 @@ def test_a_run_is_opened_by_name_by_path_or_as_the_newest(small_run: Run, tmp_pa
     with pytest.raises(RunError, match="is not a run"):
         run_named("nothing", str(tmp_path))
     config = dataclasses.replace(small_run.config, runs_root=str(tmp_path), run_name="other")
-    unfinished = Run.create(config, {}, "cpu", "32")
+    unfinished = Run.create(config, DATASET_INFO, "cpu", "32")
     with pytest.raises(RunError, match="other is running"):
         run_named("other", str(tmp_path))
     unfinished.update(status="failed", reason="It diverged.")

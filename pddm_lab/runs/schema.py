@@ -1,0 +1,80 @@
+"""What run.json and last.ckpt must hold, in every version of format 1. The configuration checks itself (config.py)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from pddm_lab.files import Content, Count, Text
+from pddm_lab.runs.log import PHASES
+
+FORMAT = 1
+"""Version of the layout; newer ones can't be read."""
+STATUSES = ("running", "finished", "failed", "stopped")
+
+_Seconds = Annotated[float, Field(ge=0, le=1e11)]
+"""A duration or a time since the epoch."""
+
+
+def _is_time(text: str) -> str:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None or not 1970 <= time.year < 9000:
+        raise ValueError("expected a time with its zone, between the years 1970 and 9000")
+    return text
+
+
+class DatasetContent(Content):
+    """The data set that a run was trained on."""
+
+    name: Text
+    fingerprint: Text
+    items: Count
+    classes: Count
+    licence: Text = ""
+    attribution: Text = ""
+    root: Text = ""
+    skipped: list[dict[str, Text]] = Field(default_factory=list)
+
+
+class RunContent(Content):
+    """run.json."""
+
+    format: Literal[1]
+    name: Text
+    created: Annotated[str, AfterValidator(_is_time)]
+    config: dict[str, Any]
+    dataset: DatasetContent
+    status: Literal[STATUSES]  # type: ignore[valid-type]
+    metrics: dict[Text, dict[Text, dict[Text, float | None]]]
+    """protocol -> similarity -> metric -> value."""
+    versions: dict[Text, Text] = Field(default_factory=dict)
+    seed: int = 0
+    device: Text
+    precision: Text
+    reason: Text = ""
+    phase: Literal[PHASES]  # type: ignore[valid-type]
+    step: Count
+    steps_total: Count
+    seconds: _Seconds = 0.0
+    best_step: Count | None
+    heartbeat: _Seconds = 0.0
+    pid: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    process_started: _Seconds = 0.0
+    host: Text = ""
+    warnings: list[Text] = Field(default_factory=list)
+
+
+class CheckpointContent(Content):
+    """last.ckpt. Shapes are compared with the model's where it is loaded (training/loop.py)."""
+
+    phase: Literal["select", "refit"]
+    step: Count
+    best_step: Count
+    best_value: Annotated[float, Field(allow_inf_nan=True)]
+    """Minus infinity before the first measurement."""
+    error: float
+    model: dict[str, Any]
+    kept: dict[str, Any]
+    optimizer: dict[str, Any]
