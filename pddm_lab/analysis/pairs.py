@@ -15,7 +15,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from pddm_lab.errors import RunError
+from pddm_lab.gallery.files import repair
 from pddm_lab.metrics.density import density_of, local_radius
+from pddm_lab.similarities import SIMILARITIES
 
 if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
@@ -39,7 +42,15 @@ class Pairs:
 
     @staticmethod
     def of(gallery: Gallery) -> Pairs:
-        """Count a gallery's pairs: query and searched item, or each unordered pair once if all items are both."""
+        """Count a gallery's pairs: query and searched item, or each unordered pair once if all items are both.
+
+        Raises:
+            RunError: its distributions are damaged, or lack a similarity.
+        """
+        distributions = gallery.distributions
+        if missing := SIMILARITIES.keys() - distributions:
+            lacking = f"{gallery.path / 'distributions.parquet'} lacks {', '.join(sorted(missing))}"
+            raise RunError(f"{lacking}. {repair(gallery.path)}.")
         roles, labels = gallery.items["role"], gallery.items["label"].to_numpy()
         queries, searched = labels[roles != "gallery"], labels[roles != "query"]
         classes = int(labels.max()) + 1 if len(labels) else 0
@@ -49,7 +60,7 @@ class Pairs:
             total = len(labels) * (len(labels) - 1) // 2
         else:
             positives, total = int((of_query * of_searched).sum()), len(queries) * len(searched)
-        return Pairs(gallery.distributions, len(queries), len(searched), positives, total - positives)
+        return Pairs(distributions, len(queries), len(searched), positives, total - positives)
 
     def rates(self, similarity: str, threshold: float) -> tuple[float, float, float]:
         """(true-positive rate, false-positive rate, precision) of accepting pairs of at least a threshold.

@@ -39,7 +39,8 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from pddm_lab.errors import RunError
-from pddm_lab.files import replacing
+from pddm_lab.files import read_json, read_table, replacing
+from pddm_lab.gallery.schema import DISTRIBUTIONS, ITEMS, MOST_CLASSES, ManifestContent
 from pddm_lab.metrics.separation import Distribution
 from pddm_lab.progress import Progress
 
@@ -149,20 +150,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         RunError: missing, damaged, not written by this lab, or of a newer version.
     """
     file = path / "manifest.json"
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{path} has no complete gallery: expected {file.name} in it. {repair(path)}.") from None
-    except (ValueError, OSError) as error:
-        raise RunError(f"{file} is damaged: expected JSON, got {error}. {repair(path)}.") from error
-    needed = {"format", "protocol", "items", "dim", "pairs", "map", "files"}
-    if not isinstance(manifest, dict) or not needed <= manifest.keys():
-        raise RunError(
-            f"{file} was not written by this lab: expected {', '.join(sorted(needed))} in it. {repair(path)}."
-        )
-    if manifest["format"] not in (FORMAT, CHANGED_FORMAT):
-        expected = f"expected {FORMAT} or {CHANGED_FORMAT}"
-        raise RunError(f"{file} has format {manifest['format']!r}, {expected}: update this lab to read it.")
+    missing = f"{path} has no complete gallery: expected {file.name} in it. {repair(path)}."
+    manifest = read_json(file, ManifestContent, missing, f"{repair(path)}.")
     if not all(file_name(manifest, name) for name in _FILES):
         raise RunError(
             f"{file} was not written by this lab: expected {', '.join(_FILES)} in its files. {repair(path)}."
@@ -181,13 +170,23 @@ def read_items(path: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:
 
     Without `place` the places are the rows. `picture` is null for an item of the data set, else the file that the item
     was embedded from, empty if it is not known.
+
+    Raises:
+        RunError: the file is damaged or was not written by this lab.
     """
-    return pd.read_parquet(path / file_name(manifest, "items.parquet"))
+    file, hint, listed = path / file_name(manifest, "items.parquet"), f"{repair(path)}.", ("place", "picture")
+    table = read_table(file, ITEMS, hint, optional=listed, among={"role": ROLES}, finite=True)
+    items = table.drop_columns([name for name in listed if table[name].null_count == len(table)]).to_pandas()
+    if not items["label"].between(0, MOST_CLASSES).all() or items.get("place", items["label"]).isna().any():
+        raise RunError(f"{file} is damaged: expected places, and labels from 0 to {MOST_CLASSES}. {hint}")
+    return items
 
 
 def read_distributions(path: Path, manifest: Mapping[str, Any]) -> dict[str, Distribution]:
-    """Similarity -> distribution of its pairs."""
-    frame, pairs = pd.read_parquet(path / file_name(manifest, "distributions.parquet")), manifest["pairs"]
+    """Similarity -> distribution of its pairs; raises RunError as `read_items` does."""
+    file, pairs = path / file_name(manifest, "distributions.parquet"), manifest["pairs"]
+    hint = f"{repair(path)}."
+    frame = read_table(file, DISTRIBUTIONS, hint, among={"similarity": pairs}, finite=True).to_pandas()
     return {
         str(name): Distribution(
             np.append(bins["left"], bins["right"].iloc[-1]), bins["positive"].to_numpy(),

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from pddm_lab.errors import RunError
+from pddm_lab.files import read_table
 from pddm_lab.gallery.files import (
     COLUMNS,
     check_files,
@@ -33,6 +34,7 @@ from pddm_lab.gallery.files import (
     write_files,
 )
 from pddm_lab.gallery.index import Index, IndexChoice
+from pddm_lab.gallery.schema import MAP
 from pddm_lab.gallery.umap_layout import MapDrawing, start_map, write_map
 from pddm_lab.metrics.separation import Distribution
 from pddm_lab.progress import Progress
@@ -85,20 +87,26 @@ class Gallery:
     def __init__(self, path: Path, manifest: dict[str, Any], choice: IndexChoice) -> None:
         self.path = path
         self.manifest = manifest
-        self.protocol = str(manifest["protocol"])
+        self.protocol: str = manifest["protocol"]
         self._choice = choice
-        size = {name: int(entry["bytes"]) for name, entry in manifest["files"].items()}
+        size = {name: entry["bytes"] for name, entry in manifest["files"].items()}
         # Items have rows without gaps; features and thumbnails stay where they were written, at the items' places.
         self._stored: np.ndarray = self._read("features.npy", lambda file: map_array(file, size[file.name]))
         self._offsets: np.ndarray = self._read("thumbs.npy", lambda file: map_array(file, size[file.name]))
         self._thumbs: np.ndarray = self._read("thumbs.bin", lambda file: map_bytes(file, size[file.name]))
-        listed = self._read("items.parquet", lambda file: read_items(path, manifest))
+        listed = read_items(path, manifest)
         self.items, self._places = listed[COLUMNS], listed["place"].to_numpy() if "place" in listed else None
         self._lock = threading.Lock()
         self._index: Index | None = None
         items = len(self.items) if self._places is None else len(self._stored)
-        if len({len(self._stored), items, len(self._offsets) - 1}) != 1:
+        if len({len(self._stored), items, len(self._offsets) - 1}) != 1 or len(listed) != manifest["items"]:
             raise RunError(f"{path} is damaged: its files have different numbers of items. {repair(self.path)}.")
+        if self._stored.dtype != np.float32 or self._stored.shape[1:] != (manifest["dim"],):
+            expected = f"expected {manifest['dim']} float32 values an item"
+            raise RunError(f"{path / file_name(manifest, 'features.npy')} is damaged: {expected}. {repair(path)}.")
+        if not _are_offsets(self._offsets, len(self._thumbs)):
+            file = path / file_name(manifest, "thumbs.npy")
+            raise RunError(f"{file} is damaged: expected where each thumbnail begins. {repair(path)}.")
         if self._places is not None and not _are_places(self._places, items):
             file = path / file_name(manifest, "items.parquet")
             raise RunError(f"{file} is damaged: expected places from 0 to {items - 1}. {repair(path)}.")
@@ -187,13 +195,19 @@ class Gallery:
 
         Maps of older versions have no radius and no overlap.
         """
-        there = file_name(self.manifest, "map.parquet")
-        return self._read("map.parquet", pd.read_parquet) if there and (self.path / there).is_file() else None
+        name = file_name(self.manifest, "map.parquet")
+        file, redraw = self.path / name, "Redraw it with `pddm-lab gallery map RUN`."
+        if not name or not file.is_file():
+            return None
+        frame = read_table(file, MAP, redraw, optional=("radius", "overlap"), finite=True).to_pandas()
+        if not frame["id"].equals(self.items["id"]):
+            raise RunError(f"{file} is damaged: expected the gallery's items. {redraw}")
+        return frame.dropna(axis="columns", how="all")
 
     @property
     def distributions(self) -> dict[str, Distribution]:
         """Similarity -> distribution of its pairs."""
-        return self._read("distributions.parquet", lambda file: read_distributions(file.parent, self.manifest))
+        return read_distributions(self.path, self.manifest)
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -328,6 +342,12 @@ class Gallery:
 
 def _features_entry(gallery: Gallery) -> dict[str, Any]:
     return gallery.manifest["files"][file_name(gallery.manifest, "features.npy")]
+
+
+def _are_offsets(offsets: np.ndarray, size: int) -> bool:
+    """Whether these are where the parts of so many bytes begin, and where the last one ends."""
+    is_list = offsets.ndim == 1 and offsets.dtype == np.int64
+    return is_list and offsets[0] == 0 and offsets[-1] <= size and bool((offsets[1:] >= offsets[:-1]).all())
 
 
 def _are_places(places: np.ndarray, count: int) -> bool:
