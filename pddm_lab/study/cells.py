@@ -14,11 +14,13 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from pddm_lab.config import runs_root
 from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.files import plain, replacing
+from pddm_lab.files import Content, Count, Text, check, plain, read_json, replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +28,66 @@ if TYPE_CHECKING:
 PARTS = ("search", "methods", "ablation", "recognition", "transfer")
 """The parts of a study. The other parts choose their configurations by the validation results in `search`."""
 COLUMNS = ["part", "dataset", "method", "seed", "protocol", "similarity", "metric", "value"]
-_CELL = {"key", "part", "dataset", "method", "seed", "settings", "seconds", "metrics", "curve"}
+_HINT = "Delete it and run the same command again, or choose another study name."
+
+
+class PartContent(Content):
+    """The settings of a part."""
+
+    configurations: dict[Text, list[dict[str, Any]]] = Field(default_factory=dict)
+
+
+class MachineContent(Content):
+    """The machine that began a study."""
+
+    cores: Count | None = None
+
+
+class StudyContent(Content):
+    """study.json."""
+
+    name: Text
+    created: Text
+    settings: dict[Text, PartContent]
+    versions: dict[Text, Text] = Field(default_factory=dict)
+    machine: MachineContent | None = None
+
+
+class CurveContent(Content):
+    """A row of a training's curve; the other fields are similarity -> map@r, error."""
+
+    step: Count
+    seconds: float
+
+
+class ChosenContent(Content):
+    """The step that a search chose."""
+
+    step: Count
+    similarity: Text
+    value: Annotated[float, Field(alias="map@r")]
+    error: float
+
+
+class CellContent(Content):
+    """cells/<key>.json."""
+
+    key: Text
+    part: Text
+    dataset: Text
+    method: Text
+    seed: int
+    settings: dict[str, Any]
+    seconds: float
+    metrics: dict[Text, dict[Text, dict[Text, float | None]]]
+    curve: list[CurveContent]
+
+
+class SearchContent(CellContent):
+    """The cell of a search."""
+
+    key: Annotated[str, Field(pattern="^search-.+-")]
+    chosen: ChosenContent
 
 
 class Study:
@@ -38,7 +99,7 @@ class Study:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.info: dict[str, Any] = _read(self.path / "study.json", {"name", "created", "settings"})
+        self.info: dict[str, Any] = _read(self.path / "study.json", StudyContent)
         self._kept: dict[str, dict[str, Any]] = {}
 
     @classmethod
@@ -93,7 +154,11 @@ class Study:
             RunError: it is missing, damaged, or not written by this lab.
         """
         if key not in self._kept:
-            self._kept[key] = _read(self._file(key), _CELL)
+            file = self._file(key)
+            cell = _read(file, CellContent)
+            if cell["part"] == "search":
+                check(SearchContent, cell, file, _HINT)
+            self._kept[key] = cell
         return self._kept[key]
 
     def cells(self, part: str = "") -> Iterator[dict[str, Any]]:
@@ -169,17 +234,9 @@ def _write(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _read(path: Path, expected: set[str]) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{path} is missing. `pddm-lab compare` creates a study.") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged: {error}. Delete it and run the same command again.") from error
-    if not isinstance(content, dict) or not expected <= set(content):
-        hint = "Delete it or choose another study name"
-        raise RunError(f"{path} was not written by this lab: expected {', '.join(sorted(expected))} in it. {hint}.")
-    return content
+def _read(path: Path, kind: type[Content]) -> dict[str, Any]:
+    missing = f"{path} is missing. `pddm-lab compare` creates a study."
+    return read_json(path, kind, missing, _HINT)
 
 
 def _merge(before: Any, now: Any, where: str = "") -> Any:

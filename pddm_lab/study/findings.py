@@ -54,17 +54,11 @@ class Reading(Study):
             try:
                 stamp = file.stat().st_mtime_ns
                 if file.stem not in cells_read or cells_read[file.stem][0] != stamp:
-                    cell = self.cell(file.stem)
-                    _check(cell)
-                    cells_read[file.stem] = stamp, cell
+                    cells_read[file.stem] = stamp, self.cell(file.stem)
                 self._kept[file.stem] = cells_read[file.stem][1]
                 self.changed = max(self.changed, stamp / 1e9)
             except (RunError, OSError) as error:
                 self.broken[file.stem] = str(error)
-            except (AttributeError, KeyError, TypeError, ValueError, IndexError):
-                self.broken[file.stem] = f"{file} was not written by a study of this lab. Delete it."
-            if file.stem in self.broken:
-                self._kept.pop(file.stem, None)
 
     def cells(self, part: str = "") -> Iterator[dict[str, Any]]:
         """The finished cells that can be read, or those of a part."""
@@ -82,18 +76,6 @@ def _rows(cell: Mapping[str, Any]) -> Iterator[tuple]:
             for metric, value in values.items():
                 own = float("nan") if value is None else float(value)
                 yield (cell["part"], cell["dataset"], cell["method"], cell["seed"], protocol, similarity, metric, own)
-
-
-def _check(cell: Mapping[str, Any]) -> None:
-    """Raises where a cell lacks something that the statistics need."""
-    for _ in _rows(cell):
-        pass
-    if cell["part"] == "search":
-        chosen = cell["chosen"]
-        rows = [(row["step"], row["seconds"]) for row in cell["curve"]]  # none where the configuration diverged
-        for number in sum(rows, (chosen["map@r"], chosen["error"], chosen["step"])):
-            float(number)
-        str(chosen["similarity"])
 
 
 @dataclass(frozen=True)

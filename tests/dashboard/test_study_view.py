@@ -157,7 +157,7 @@ def test_a_study_with_only_a_search_shows_no_method(open_page, with_study: Path)
 def test_a_file_that_cannot_be_read_is_named(open_page, with_study: Path) -> None:
     cell = json.loads((with_study / "cells" / "search-methods-digits-pddm-0.json").read_text())
     (with_study / "cells" / "search-methods-digits-pddm-0.json").write_text(json.dumps(cell | {"chosen": {}}))
-    assert "was not written by a study of this lab" in texts(open_page("runs", view="study"))
+    assert "was not written by this lab" in texts(open_page("runs", view="study"))
     (with_study / "study.json").write_text("{")
     app = open_page("runs", view="study", study="small")
     assert re.search("study.json is damaged", texts(app))
