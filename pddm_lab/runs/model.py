@@ -25,28 +25,40 @@ def load_model(run: Run) -> MetricModel:
     Raises:
         RunError: no model yet, or a model with other shapes than its configuration.
     """
+    state = _similarities(run)[1]
     model = MetricModel(run.config, weights="none")
-    _load_state(model, run.model_state(), run)
+    _load_state(model, state, run)
     return model.eval()
 
 
 def load_similarities(run: Run) -> dict[str, Similarity]:
     """A run's similarities by name, to score stored features, without its trunk and head; as `load_model` otherwise."""
-    learned, prefix = learned_similarities(run.config), "learned."
-    state = {name.removeprefix(prefix): tensor for name, tensor in run.model_state().items() if name.startswith(prefix)}
-    _load_state(learned, state, run)
-    learned.eval().requires_grad_(False)
+    learned = _similarities(run)[0].eval().requires_grad_(False)
     return {
         name: learned[name] if name in LEARNED else make_similarity(name, run.config.dim)  # type: ignore[misc]
         for name in SIMILARITIES
     }
 
 
-def _load_state(module: nn.Module, state: dict[str, Tensor], run: Run) -> None:
+def _similarities(run: Run) -> tuple[nn.ModuleDict, dict[str, Tensor]]:
+    """A run's learned similarities, and all saved tensors.
+
+    Shapes are compared before anything is allocated: the configuration of a foreign run could ask for any memory.
+    """
+    state, prefix = run.model_state(), "learned."
+    own = {name.removeprefix(prefix): tensor.float() for name, tensor in state.items() if name.startswith(prefix)}
+    with torch.device("meta"):
+        learned = learned_similarities(run.config)
+    _load_state(learned, own, run, assign=True)
+    return learned, state
+
+
+def _load_state(module: nn.Module, state: dict[str, Tensor], run: Run, assign: bool = False) -> None:
     try:
-        module.load_state_dict(state)
+        module.load_state_dict(state, assign=assign)
     except RuntimeError as error:
-        raise RunError(f"model.safetensors of {run.name} doesn't match its configuration: {error}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise RunError(f"{run.path / 'model.safetensors'} doesn't match its configuration: {reason}") from error
 
 
 class ImageEmbedder:

@@ -197,11 +197,19 @@ class Loop:
         return {"step": self.step, **{name: one.state_dict() for name, one in state.items() if one is not None}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue after the step at which `state_dict` was called."""
+        """Continue after the step at which `state_dict` was called.
+
+        Raises:
+            RuntimeError: the state is of a model with other shapes.
+        """
         self.step = int(state["step"])
         self.model.load_state_dict(state["model"])
         self.kept.load_state_dict(state["kept"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        groups = self._optimizer.state_dict()["param_groups"]  # its options are those of the configuration
+        self._optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        for parameter, values in self._optimizer.state.items():
+            if any(value.shape not in (parameter.shape, ()) for value in values.values()):
+                raise RuntimeError(f"the optimizer's state doesn't have the shape {tuple(parameter.shape)}")
         if self.objective.rival:
             self.objective.rival.load_state_dict(state["rival"])
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from pddm_lab.data.dataset import Dataset
 from pddm_lab.data.splits import hold_out_classes
+from pddm_lab.errors import RunError
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.features import trunk_features
@@ -147,7 +148,11 @@ class RunTraining:
         best = {"best_step": 0 if len(validation) else steps, "best_value": -math.inf, "error": 0.0}
         if checkpoint:
             best = {key: checkpoint[key] for key in best}
-            loop.load_state_dict(checkpoint)
+            try:
+                loop.load_state_dict(checkpoint)
+            except Exception as problem:  # torch raises many kinds for another model's state; all mean the same here
+                reason = " ".join(str(problem).split())[:300]
+                raise RunError(f"{run.path / 'last.ckpt'} doesn't match the run's configuration: {reason}") from problem
         if self.writes:
             run.update(phase=phase, step=loop.step, steps_total=steps)
         if len(validation) and not checkpoint:
