@@ -6,6 +6,7 @@ torch and faiss are imported by the calls that need them, so that the first page
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -166,13 +167,10 @@ def picture(run: Run, item: str, side: int = LARGE_SIDE) -> bytes | None:
 
 def file_of(run: Run, item: str) -> Path | None:
     """The file of an item; None if its data set isn't on this machine."""
-    root = Path(str(run.info["dataset"].get("root") or ".")).resolve()
-    try:
-        file = (root / item).resolve()
-        # The id comes from a file, so it must not lead out of the data set's folder.
-        return file if file.is_relative_to(root) and file.is_file() else None
-    except (OSError, ValueError):  # a name that no file can have
-        return None
+    root = Path(run.info["dataset"].get("root") or ".").resolve()
+    file = (root / item).resolve()
+    # The id comes from a file, so it must not lead out of the data set's folder.
+    return file if file.is_relative_to(root) and os.path.isfile(file) else None
 
 
 @cached(copied=True, max_entries=4096)

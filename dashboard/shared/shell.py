@@ -57,13 +57,13 @@ def sidebar() -> None:
 
 def _facts(run: Run) -> None:
     data = run.info["dataset"]
-    skipped = len(data["skipped"]) if isinstance(data.get("skipped"), list) else int(data.get("skipped") or 0)
+    skipped = len(data.get("skipped", []))
     facts = {
-        "Data": str(data["name"]),
+        "Data": data["name"],
         "Items": f"{data['items']:,} in {data['classes']:,} classes" + (f", {skipped} skipped" if skipped else ""),
         "Training": f"{run.config.preset}, {run.config.trained_by}, d = {run.config.dim}",
         "Trunk": run.config.trunk,
-        "Time": f"{duration(seconds_spent(run))} on {run.info.get('device', 'an unknown device')}",
+        "Time": f"{duration(seconds_spent(run))} on {run.info['device']}",
     }
     st.html(cards.facts(facts))
     st.caption(f"**Pictures:** {plain(data.get('licence') or 'licence unknown')}")
