@@ -19,6 +19,7 @@ help:
 	@echo 'make demo SERVE=0     the same without the dashboard'
 	@echo 'make test             ruff, mypy and pytest'
 	@echo 'make faults           break off every change of a run or gallery at every file operation'
+	@echo 'make fuzz             100,000 odd files, choices, links and pictures (make test tries some of them)'
 	@echo 'make format           format the code with ruff and sync the notebooks'
 	@echo 'make screenshot       retake the screenshot in README.md from the demo run'
 	@echo 'make clean            remove $(VENV) and all caches; data and runs are kept'
@@ -48,6 +49,9 @@ test: install
 
 faults: install
 	$(BIN)/python -m pytest tests/faults --all-faults
+
+fuzz: install
+	PDDM_LAB_FUZZ_INPUTS=100000 $(BIN)/python -m pytest -n auto --dist worksteal tests/test_fuzz.py tests/dashboard/test_fuzz_links.py
 
 format: install
 	$(BIN)/ruff check --fix .
