@@ -57,7 +57,7 @@ def test_a_long_strip_has_the_same_feature_in_training_and_by_upload(
     Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(tmp_path / "strip.png")
     config = digits_run.config
     (trained,) = run_network(
-        load_model(digits_run).embedding, [tmp_path / "strip.png"], resize=config.resize, size=config.image_size,
-        device=torch.device("cpu"),
+        embed._network, [tmp_path / "strip.png"], resize=config.resize, size=config.image_size,
+        device=torch.device("cpu"), precision=digits_run.info["precision"],
     )  # fmt: skip
     np.testing.assert_allclose(embed(open_image(tmp_path / "strip.png")), trained, atol=4e-3)
