@@ -13,6 +13,7 @@ import pytest
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.errors import RunError
+from pddm_lab.runs import process
 from pddm_lab.runs.process import sweep_leftovers
 from pddm_lab.runs.run import Run
 
@@ -119,3 +120,18 @@ def test_sweeping_passes_over_names_that_are_not_the_labs(tmp_path: Path) -> Non
     (tmp_path / ".of-another program.tmp").touch()
     sweep_leftovers(tmp_path)
     assert (tmp_path / ".of-another program.tmp").exists()
+
+
+def test_a_lock_that_another_process_keeps_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = python(
+        "import sys; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire(); "
+        "print('locked', flush=True); sys.stdin.readline()",
+        tmp_path / process.LOCK,
+    )
+    assert keeper.stdout and keeper.stdout.readline() == "locked\n"
+    monkeypatch.setattr(process, "_LOCK_LIMIT", 0.1)
+    try:
+        with pytest.raises(RunError, match="Another process has locked .*: try again"), process.locked(tmp_path):
+            pass
+    finally:
+        keeper.communicate("\n")

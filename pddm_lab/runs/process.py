@@ -72,11 +72,11 @@ def locked(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / LOCK, timeout=_LOCK_LIMIT)
-    try:
-        with writing(folder / LOCK):
+    with writing(folder / LOCK):
+        try:
             lock.acquire()
-    except Timeout:
-        raise RunError(f"{folder} has been locked for {_LOCK_LIMIT:.0f} s by another process: try again.") from None
+        except Timeout:  # an OSError, too
+            raise RunError(f"Another process has locked {folder} for {_LOCK_LIMIT:.0f} s: try again.") from None
     try:
         yield
     finally:
