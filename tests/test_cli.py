@@ -369,7 +369,7 @@ def test_a_launch_leaves_the_run_of_a_faster_one_alone(stand_in, tmp_path: Path,
     path = tmp_path / "runs" / "one"
     other = psutil.Process(os.getppid())
     if resumes:
-        run = Run.create(TrainConfig(dataset="none", run_name="one"), {"name": "none"}, "cpu", "32")
+        run = Run.create(TrainConfig(dataset="none", run_name="one"), DATASET_INFO, "cpu", "32")
         (path / "notebook.ipynb").write_text("of the faster one")
         run.end("stopped", "Stopped on request.")
     owner = {"pid": other.pid, "process_started": other.create_time(), "launch": "faster"}

@@ -45,7 +45,12 @@ def log(run: Run, step: int) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    made = Run.create(TrainConfig(dataset="digits", runs_root=str(tmp_path)), {"name": "digits"}, "cpu", "32")
+    made = Run.create(
+        TrainConfig(dataset="digits", runs_root=str(tmp_path)),
+        {"name": "digits", "fingerprint": "", "items": 9, "classes": 3},
+        "cpu",
+        "32",
+    )
     for step in range(5):
         log(made, step)
     made.save_checkpoint({"step": 4})
@@ -55,7 +60,9 @@ def run(tmp_path: Path) -> Run:
 
 
 OPERATIONS: dict[str, Callable[[Run], object]] = {
-    "create": lambda run: Run.create(run.config, {"name": "digits"}, "cpu", "32"),
+    "create": lambda run: Run.create(
+        run.config, {"name": "digits", "fingerprint": "", "items": 9, "classes": 3}, "cpu", "32"
+    ),
     "claim": lambda run: Run.open(run.path).claim(),
     "update": lambda run: run.update(step=9),
     "set metrics": lambda run: run.set_metrics("unseen", "pddm", {"auc": 1.0}),

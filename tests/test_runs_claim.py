@@ -13,7 +13,7 @@ import pytest
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.errors import RunError
-from pddm_lab.runs import process
+from pddm_lab.runs import process as owner
 from pddm_lab.runs.process import sweep_leftovers
 from pddm_lab.runs.run import Run
 
@@ -35,7 +35,7 @@ sys.stdin.readline()
 
 def make(root: Path, **choices: object) -> Run:
     config = TrainConfig.from_parameters({"dataset": "digits", "runs_root": str(root), **choices})
-    return Run.create(config, {"name": "digits", "fingerprint": "ab12"}, "cpu", "32")
+    return Run.create(config, {"name": "digits", "fingerprint": "ab12", "items": 9, "classes": 3}, "cpu", "32")
 
 
 def python(code: str, *words: object) -> subprocess.Popen[str]:
@@ -126,12 +126,12 @@ def test_a_lock_that_another_process_keeps_is_one_sentence(tmp_path: Path, monke
     keeper = python(
         "import sys; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire(); "
         "print('locked', flush=True); sys.stdin.readline()",
-        tmp_path / process.LOCK,
+        tmp_path / owner.LOCK,
     )
     assert keeper.stdout and keeper.stdout.readline() == "locked\n"
-    monkeypatch.setattr(process, "_LOCK_LIMIT", 0.1)
+    monkeypatch.setattr(owner, "_LOCK_LIMIT", 0.1)
     try:
-        with pytest.raises(RunError, match="Another process has locked .*: try again"), process.locked(tmp_path):
+        with pytest.raises(RunError, match=r"Another process has locked .*: try again"), owner.locked(tmp_path):
             pass
     finally:
         keeper.communicate("\n")

@@ -19,7 +19,7 @@ from pddm_lab.runs.run import Run
 
 def create(folder: Path) -> Run:
     config = TrainConfig(dataset="digits", runs_root=str(folder), run_name="one")
-    return Run.create(config, {"name": "digits", "fingerprint": "ab12"}, "cpu", "32")
+    return Run.create(config, {"name": "digits", "fingerprint": "ab12", "items": 9, "classes": 3}, "cpu", "32")
 
 
 def log(run: Run, steps: range) -> None:
