@@ -76,7 +76,7 @@ OPERATIONS: dict[str, Callable[[Run], object]] = {
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
-    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file() and file.name != ".lock"}
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file() and not file.name.endswith(".lock")}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

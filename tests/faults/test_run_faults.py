@@ -29,10 +29,17 @@ def log(run: Run, steps: range) -> None:
             run.flush()  # parts of one or two steps
 
 
+def training_state(step: int) -> dict[str, Any]:
+    """A checkpoint whose weights tell its step."""
+    weights = {"weights": torch.full((100,), float(step))}
+    best = {"phase": "select", "best_step": step, "best_value": 0.5, "error": 0.0}
+    return {**best, "step": step, "model": weights, "kept": weights, "optimizer": {}}
+
+
 def prepare(folder: Path) -> None:
     run = create(folder)
     log(run, range(5))
-    run.save_checkpoint({"step": 4, "weights": torch.full((100,), 4.0)})
+    run.save_checkpoint(training_state(4))
     run.save_model({"weights": torch.full((100,), 4.0)}, {"step": 4})
     log(run, range(5, 8))
     run.write_notes("old")
@@ -70,8 +77,9 @@ def steps(run: Run, upto: int = 100) -> list[int]:
 
 def checkpoint(folder: Path) -> Any:
     saved, model = opened(folder).load_checkpoint(), opened(folder).model_state()
-    assert len(set(saved["weights"].tolist())) == len(set(model["weights"].tolist())) == 1
-    return saved["step"], saved["weights"][0].item(), steps(opened(folder), saved["step"])
+    weights = saved["model"]["weights"]
+    assert len(set(weights.tolist())) == len(set(model["weights"].tolist())) == 1
+    return saved["step"], weights[0].item(), steps(opened(folder), saved["step"])
 
 
 def train_on(folder: Path) -> None:
@@ -79,7 +87,7 @@ def train_on(folder: Path) -> None:
     run = opened(folder)
     run.truncate_after("select", run.load_checkpoint()["step"])
     log(run, range(5, 10))
-    run.save_checkpoint({"step": 9, "weights": torch.full((100,), 9.0)})
+    run.save_checkpoint(training_state(9))
 
 
 def save_model(folder: Path) -> None:
