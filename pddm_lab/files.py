@@ -50,7 +50,7 @@ def check(kind: type[Content], content: Any, file: Path, hint: str) -> None:
         kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "its content"
+        field = ".".join(map(str, first["loc"])).encode("unicode_escape").decode() or "its content"
         expected = (
             first["msg"].replace("Input should be", "expected").replace("Field required", "expected, but missing")
         )

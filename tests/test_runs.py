@@ -111,6 +111,14 @@ def test_a_damaged_or_unknown_run_is_named(root: Path, text: str, message: str) 
     assert broken.name == run.name
 
 
+def test_a_field_whose_name_holds_a_line_break_leaves_the_message_on_one_line(root: Path) -> None:
+    file = make(root).path / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"metrics": {"un\nseen": {"pddm": {"map@r": "high"}}}}))
+    with pytest.raises(RunError, match=r"metrics\.un\\nseen") as error:
+        Run.open(file.parent)
+    assert "\n" not in str(error.value)
+
+
 def test_other_versions_are_refused(root: Path) -> None:
     run = make(root)
     file = run.path / "run.json"
