@@ -31,10 +31,10 @@ def foreign_run(source: Path, root: Path, status: str = "finished") -> None:
     shutil.copytree(source, run)
     info = json.loads((run / "run.json").read_text(encoding="utf-8"))
     info["dataset"] |= {"name": f"folder:{BAIT}", "licence": BAIT, "attribution": BAIT}
-    info |= {"status": status, "reason": BAIT if status == "failed" else None, "device": BAIT, "versions": {BAIT: BAIT}}
+    info |= {"status": status, "reason": BAIT if status == "failed" else "", "device": BAIT, "versions": {BAIT: BAIT}}
     replace(run / "run.json", json.dumps(info))
     replace(run / "notes.md", BAIT)
-    for gallery in (run / "gallery").iterdir():
+    for gallery in (path for path in (run / "gallery").iterdir() if path.is_dir()):
         items = pd.read_parquet(gallery / "items.parquet")
         items["class_name"] = BAIT + items["class_name"]
         (gallery / "items.parquet").unlink()

@@ -10,6 +10,7 @@ from typing import get_args, get_type_hints
 import pytest
 from app_pages.runs import launches
 from app_pages.runs.tables import option_title
+from shared.plain_text import plain
 
 from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.errors import ConfigError, RunError
@@ -107,7 +108,7 @@ def test_a_training_that_never_starts_shows_the_reason_on_the_page(
     while started.alive and time.monotonic() < end:
         time.sleep(0.2)
     app.run()
-    assert app.error[0].value == started.lines(1)[0]
+    assert app.error[0].value == plain(started.lines(1)[0])
     assert "nothing here" in app.error[0].value
     app.button(key=f"dismiss_{started.name}").click().run()
     assert launches.launches() == []

@@ -331,7 +331,7 @@ def test_a_gallery_without_its_map_or_with_a_damaged_one_says_so(open_page, with
     folder = with_digits / "digits" / "gallery"
     file = folder / "unseen" / "map.parquet"
     change(file, pd.read_parquet(file).iloc[:-3])
-    assert "doesn't fit its gallery" in texts(open_page("map", run="digits"))
+    assert "expected the gallery's items" in texts(open_page("map", run="digits"))
     for protocol in ("unseen", "known"):
         (folder / protocol / "map.parquet").unlink()
         content = json.loads((folder / protocol / "manifest.json").read_text())

@@ -116,7 +116,7 @@ def test_search_warns_of_an_item_or_a_crop_that_is_invalid(open_page, with_digit
     app = open_page("search", run="digits", item="9/none.png", crop="1,2", why="9/none.png", view="why")
     assert "in this link isn't in this gallery" in texts(app)
     assert "The crop in this link is invalid; searching with the whole picture." in texts(app)
-    assert "The item “9\\/none\\.png” to explain isn't in this gallery" in texts(app)
+    assert "The item “9/none.png” to explain isn't in this gallery" in texts(app)
 
 
 def test_search_explains_a_pair(open_page, with_digits: Path, digits_run, scored) -> None:

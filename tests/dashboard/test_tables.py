@@ -13,6 +13,7 @@ from app_pages.similarity.text import Scale
 from pddm_lab.analysis.pairs import Pairs
 from pddm_lab.config import TrainConfig
 from pddm_lab.metrics.separation import histogram
+from pddm_lab.similarities import SIMILARITIES
 
 
 class FakeGallery:
@@ -27,7 +28,7 @@ class FakeGallery:
 def test_pairs_are_counted_as_the_protocol_counts_them(roles: list[str]) -> None:
     labels = [0, 0, 1, 0, 1, 2]
     every = list(combinations(range(6), 2) if roles[0] == "both" else product(range(3), range(3, 6)))
-    pairs = Pairs.of(FakeGallery(labels, roles, {}))  # type: ignore[arg-type]
+    pairs = Pairs.of(FakeGallery(labels, roles, dict.fromkeys(SIMILARITIES)))  # type: ignore[arg-type]
     assert pairs.positives == sum(labels[a] == labels[b] for a, b in every)
     assert pairs.positives + pairs.negatives == len(every)
 

@@ -114,7 +114,7 @@ def _methods(findings: Findings, dataset: str, protocol: str, metric: str) -> No
     results, spec = findings.results(dataset, protocol, metric), metric_of(metric)
     best, where = findings.baseline(dataset), f"{dataset}, {PROTOCOL_TITLES[protocol].lower()}"
     settings = {"data": dataset, "protocol": protocol, "metric": metric}
-    title = f"Methods side by side: {spec.title} on {where}"
+    title = f"Methods side by side: {spec.title} on {plain(where)}"
     heading(title, "methods", results, study_data.manifest(findings), settings, "study_methods")
     if results.empty:
         started = len(findings.chosen["methods"]) and (findings.chosen["methods"]["dataset"] == dataset).any()

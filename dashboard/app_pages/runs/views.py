@@ -25,9 +25,9 @@ NOTES_LENGTH = 20_000
 
 
 def heading(title: str, name: str, table: pd.DataFrame, runs: Source, settings: dict[str, Any], key: str = "") -> None:
-    """A section's heading, with a menu to export its table unless that is empty."""
+    """A section's heading, in Markdown, with a menu to export its table unless that is empty."""
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.subheader(plain(title), anchor=False, width="content")
+        st.subheader(title, anchor=False, width="content")
         if len(table):
             export(name, lambda: table, runs, settings, key)
 
