@@ -65,36 +65,36 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 def find_pictures(root: Path) -> Pictures:
     """Search a folder and all folders in it. Links are followed, except to a folder that they are in."""
-    found = Pictures()
-    _walk(root, "", frozenset(), found)
-    found.ids.sort(key=lambda item: item.rpartition("/")[::2])
-    return found
+    pictures = Pictures()
+    _walk(root, "", frozenset(), pictures)
+    pictures.ids.sort(key=lambda item: item.rpartition("/")[::2])
+    return pictures
 
 
-def _walk(root: Path, inner: str, above: frozenset[tuple[int, int]], found: Pictures) -> None:
+def _walk(root: Path, inner: str, above: frozenset[tuple[int, int]], pictures: Pictures) -> None:
     try:
         stat = os.stat(root / inner)
         entries = sorted(os.scandir(root / inner), key=lambda entry: entry.name)
     except OSError:
-        found._locked.append(readable_name(inner or str(root)))
+        pictures._locked.append(readable_name(inner or str(root)))
         return
     here = stat.st_dev, stat.st_ino
     if here in above:
-        found._links.append(readable_name(inner))
+        pictures._links.append(readable_name(inner))
         return
     if inner:
-        found.folders.append(inner)
+        pictures.folders.append(inner)
     for entry in entries:
         item, ending = f"{inner}/{entry.name}" if inner else entry.name, os.path.splitext(entry.name)[1].lower()
         kind = "" if entry.name[0] == "." else _kind(entry)
         if kind == "folder":
-            _walk(root, item, above | {here}, found)
+            _walk(root, item, above | {here}, pictures)
         elif kind == "link":
-            found._links.append(readable_name(item))
+            pictures._links.append(readable_name(item))
         elif kind == "file" and ending in SUFFIXES:
-            (found.ids if item.isascii() or readable_name(item) == item else found._names).append(item)
+            (pictures.ids if item.isascii() or readable_name(item) == item else pictures._names).append(item)
         elif kind == "file" and _is_picture(entry.path, ending):
-            found._formats[ending.upper() or "no ending"] += 1
+            pictures._formats[ending.upper() or "no ending"] += 1
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
