@@ -119,6 +119,15 @@ def test_a_field_whose_name_holds_a_line_break_leaves_the_message_on_one_line(ro
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("skipped", [3, None, [], [{"id": "a.png", "reason": "damaged"}]])
+def test_a_run_opens_however_its_skipped_images_were_noted(root: Path, skipped: object) -> None:
+    file = make(root).path / "run.json"
+    info = json.loads(file.read_text())
+    info["dataset"]["skipped"] = skipped
+    file.write_text(json.dumps(info))
+    assert Run.open(file.parent).info["dataset"]["skipped"] == skipped
+
+
 def test_other_versions_are_refused(root: Path) -> None:
     run = make(root)
     file = run.path / "run.json"

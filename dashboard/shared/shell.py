@@ -57,7 +57,8 @@ def sidebar() -> None:
 
 def _facts(run: Run) -> None:
     data = run.info["dataset"]
-    skipped = len(data.get("skipped", []))
+    skipped = data.get("skipped") or 0
+    skipped = skipped if isinstance(skipped, int) else len(skipped)
     facts = {
         "Data": data["name"],
         "Items": f"{data['items']:,} in {data['classes']:,} classes" + (f", {skipped} skipped" if skipped else ""),

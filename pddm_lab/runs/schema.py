@@ -35,7 +35,8 @@ class DatasetContent(Content):
     licence: Text = ""
     attribution: Text = ""
     root: Text = ""
-    skipped: list[dict[str, Text]] = Field(default_factory=list)
+    skipped: list[dict[str, Text]] | Count | None = None
+    """The images that could not be read; their number in early runs."""
 
 
 class RunContent(Content):

@@ -249,7 +249,7 @@ def choices(compared: Sequence[Run]) -> None:
         left, right = st.columns([3, 2])
         left.dataframe(rows, hide_index=True, alt="Every setting of this run", key="choices")
         right.dataframe(versions, hide_index=True, alt="Package versions this run was trained with", key="versions")
-        if skipped := chosen.info["dataset"].get("skipped"):
+        if isinstance(skipped := chosen.info["dataset"].get("skipped"), list) and skipped:
             right.caption(f"{len(skipped):,} items were left out because they can't be read:")
             right.dataframe(pd.DataFrame(skipped), hide_index=True, alt="Items left out, and why", key="skipped")
 
