@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pddm_lab.data.prepare import prepare
 from pddm_lab.errors import DataError
-from pddm_lab.model.features import ImageFiles, prepare, run_network, trunk_features
+from pddm_lab.model.features import ImageFiles, run_network, trunk_features
 from pddm_lab.model.trunks import Trunk
 from pddm_lab.progress import Stopped
 
@@ -46,14 +47,14 @@ def test_prepare_scales_the_shorter_side_and_cuts_the_centre():
     image = Image.new("RGB", (60, 40), "black")
     image.paste((255, 255, 255), (20, 0, 40, 40))
     square = prepare(image, 20, 10)
-    assert square.shape == (3, 10, 10) and square.dtype == torch.uint8
+    assert square.shape == (3, 10, 10) and square.dtype == np.uint8
     assert (square[:, :, 1:-1] == 255).all(), "the white middle third, 10 of 30 pixels wide"
 
 
 def test_a_random_crop_belongs_to_its_step():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
     crops = [prepare(image, 30, 20, np.random.default_rng([0, step])) for step in (1, 1, 2)]
-    assert torch.equal(crops[0], crops[1]) and not torch.equal(crops[0], crops[2])
+    assert np.array_equal(crops[0], crops[1]) and not np.array_equal(crops[0], crops[2])
 
 
 def test_run_network_keeps_the_order(photos):
@@ -138,3 +139,9 @@ print(peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", code, *tmp_path.glob("*.png")], capture_output=True, text=True)
     assert float(done.stdout) < 400, done.stderr
+
+
+def test_pictures_are_prepared_without_torch():
+    code = "import sys, pddm_lab.data.prepare, pddm_lab.data.images; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from pddm_lab.data.images import open_image
-from pddm_lab.model.features import LONGEST_SHAPE, run_network
+from pddm_lab.data.prepare import LONGEST_SHAPE
+from pddm_lab.model.features import run_network
 from pddm_lab.runs.model import ImageEmbedder, load_model
 
 

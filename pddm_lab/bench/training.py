@@ -18,8 +18,9 @@ from torch import Tensor
 from pddm_lab.bench.report import Log, Measure
 from pddm_lab.bench.timing import clustered, fastest
 from pddm_lab.config import PRESETS, TrainConfig
+from pddm_lab.data.prepare import prepare
 from pddm_lab.model.embedding import MetricModel
-from pddm_lab.model.features import AUTOCAST, INFERENCE_BATCH, ImageFiles, image_loader, prepare, run_network
+from pddm_lab.model.features import AUTOCAST, INFERENCE_BATCH, ImageFiles, image_loader, run_network
 from pddm_lab.training.loop import resolve_device
 from pddm_lab.training.objectives import Objective
 
@@ -113,7 +114,8 @@ def _extraction(config: TrainConfig, paths: list[Path]) -> Measure:
     trunk = fuse_batch_norms(MetricModel(config, weights="none").embedding.trunk).eval()
     options: dict[str, Any] = {"resize": config.resize, "size": config.image_size, "device": device}
     with Image.open(paths[0]) as image:
-        ready = prepare(image.convert("RGB"), config.resize, config.image_size)[None].repeat(INFERENCE_BATCH, 1, 1, 1)
+        pixels = prepare(image.convert("RGB"), config.resize, config.image_size)
+    ready = torch.from_numpy(pixels).repeat(INFERENCE_BATCH, 1, 1, 1)
     batches = len(paths) // INFERENCE_BATCH
 
     @torch.inference_mode()

@@ -12,11 +12,11 @@ import joblib
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pddm_lab.data.images import open_image
+from pddm_lab.data.prepare import prepare
 from pddm_lab.errors import DataError
 from pddm_lab.files import replacing
 from pddm_lab.model.trunks import Trunk, fuse_batch_norms, weights_fingerprint
@@ -25,37 +25,7 @@ from pddm_lab.progress import Progress
 INFERENCE_BATCH = 32
 VIEW_ZOOM = 9 / 8
 """Factor that an image is scaled up by before a random crop, for views of a frozen trunk."""
-LONGEST_SHAPE = 50
-"""Of a picture that is longer than this many times its width, only the middle is used: all of it, scaled to the
-network's size, would fill the memory."""
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def prepare(
-    image: Image.Image, resize: int, size: int, rng: np.random.Generator | None = None
-) -> UInt8[Tensor, "3 size size"]:
-    """Scale an image's shorter side and cut a square.
-
-    Args:
-        image: RGB.
-        resize: shorter side after scaling, in pixels.
-        size: side of the crop, in pixels.
-        rng: for a random crop and mirror in training; None for the centre.
-    """
-    longest = LONGEST_SHAPE * min(image.size)
-    if max(image.size) > longest:
-        left, top = (max(0, side - longest) // 2 for side in image.size)
-        image = image.crop((left, top, image.width - left, image.height - top))
-    scale = resize / min(image.size)
-    if scale != 1:
-        scaled = (max(size, round(image.width * scale)), max(size, round(image.height * scale)))
-        image = image.resize(scaled, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    spare = (image.width - size, image.height - size)
-    left, top = (s // 2 for s in spare) if rng is None else (int(rng.integers(s + 1)) for s in spare)
-    pixels = np.asarray(image.crop((left, top, left + size, top + size)))
-    if rng is not None and rng.random() < 0.5:
-        pixels = pixels[:, ::-1]
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
 class ImageFiles(Dataset[Tensor]):
@@ -72,7 +42,7 @@ class ImageFiles(Dataset[Tensor]):
         rng = np.random.default_rng([self._seed, *seeds]) if seeds else None
         path = self._paths[position]
         try:
-            return prepare(open_image(path), self._resize, self._size, rng)
+            return torch.from_numpy(prepare(open_image(path), self._resize, self._size, rng))
         except MemoryError as error:
             raise DataError(f"{path} needs more memory than is free: close other programs.") from error
 

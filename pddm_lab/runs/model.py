@@ -10,9 +10,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from pddm_lab.data.prepare import prepare
 from pddm_lab.errors import RunError
 from pddm_lab.model.embedding import MetricModel, learned_similarities
-from pddm_lab.model.features import AUTOCAST, prepare
+from pddm_lab.model.features import AUTOCAST
 from pddm_lab.model.similarity import Similarity, make_similarity
 from pddm_lab.model.trunks import fuse_batch_norms
 from pddm_lab.runs.run import Run
@@ -81,4 +82,4 @@ class ImageEmbedder:
     def __call__(self, image: Image.Image) -> Float[np.ndarray, " dim"]:
         """The unit-length feature of an RGB picture, (dim,) float32."""
         with torch.autocast("cpu", self._precision, enabled=self._precision is not None):
-            return self._network(prepare(image, self._resize, self._size)[None])[0].float().numpy()
+            return self._network(torch.from_numpy(prepare(image, self._resize, self._size))[None])[0].float().numpy()

@@ -1,0 +1,38 @@
+"""What a network sees of a picture: its shorter side is scaled and a square is cut out, for training and for search."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+LONGEST_SHAPE = 50
+"""Of a picture that is longer than this many times its width, only the middle is used: all of it, scaled to the
+network's size, would fill the memory."""
+
+
+def prepare(
+    image: Image.Image, resize: int, size: int, rng: np.random.Generator | None = None
+) -> UInt8[np.ndarray, "3 size size"]:
+    """Scale an image's shorter side and cut a square.
+
+    Args:
+        image: RGB.
+        resize: shorter side after scaling, in pixels.
+        size: side of the crop, in pixels.
+        rng: for a random crop and mirror in training; None for the centre.
+    """
+    longest = LONGEST_SHAPE * min(image.size)
+    if max(image.size) > longest:
+        left, top = (max(0, side - longest) // 2 for side in image.size)
+        image = image.crop((left, top, image.width - left, image.height - top))
+    scale = resize / min(image.size)
+    if scale != 1:
+        scaled = (max(size, round(image.width * scale)), max(size, round(image.height * scale)))
+        image = image.resize(scaled, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    spare = (image.width - size, image.height - size)
+    left, top = (s // 2 for s in spare) if rng is None else (int(rng.integers(s + 1)) for s in spare)
+    pixels = np.asarray(image.crop((left, top, left + size, top + size)))
+    if rng is not None and rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
