@@ -41,7 +41,7 @@ def test_every_size_agrees_with_float64(unit: PDDM, queries: int, items: int) ->
     torch.testing.assert_close(actual.double(), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("items", [1, 16, 37, 50])
+@pytest.mark.parametrize("items", [0, 1, 2, 7, 16, 37, 50])
 def test_pairs_of_one_set_are_exactly_symmetric(unit: PDDM, items: int) -> None:
     a = reference.unit_features(items, 16, 1, torch.float32)
     actual = all_pairs(unit, a, a)

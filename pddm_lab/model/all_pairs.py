@@ -60,8 +60,8 @@ class _Layers(NamedTuple):
     def of(unit: PDDM, products: torch.dtype) -> _Layers:
         of_u, of_v = unit.joint.weight.T.to(products).chunk(2)
         return _Layers(
-            unit.difference.weight.T.contiguous().to(products), unit.difference.bias, of_u.contiguous(),
-            of_v.contiguous(), unit.joint.bias, unit.score.weight[0], unit.score.bias, unit.global_weight,
+            unit.difference.weight.T.to(products), unit.difference.bias, of_u, of_v, unit.joint.bias,
+            unit.score.weight[0], unit.score.bias, unit.global_weight,
         )  # fmt: skip
 
 
@@ -94,12 +94,9 @@ def all_pairs(
     score_tile = _compiled_tile() if compiled else _score_tile
     if unit.normalize_input:
         score_tile = lambda a, b, *_: unit(a[:, None], b)  # noqa: E731
-    if queries is gallery and len(queries) ** 2 <= 2 * rows * columns:  # each pair once: they fit into a tile
-        i, j = torch.triu_indices(len(queries), len(queries), device=queries.device)
-        positions = query_positions[i], gallery_positions[j, None]
-        scores[i, j] = score_tile(queries[i], gallery[j, None], *positions, layers).squeeze(1)
-        scores[j, i] = scores[i, j]
-        return scores
+    if queries is gallery and 0 < len(queries) ** 2 <= 2 * rows * columns:  # each pair once: they fit into a tile
+        parts = query_positions, _followers(gallery_positions)
+        return _symmetric(score_tile(queries, _followers(gallery), *parts, layers))
     windows = _full_windows if compiled else _windows
     for top, q in windows(0, len(queries), rows):
         bottom = q.stop
@@ -139,6 +136,21 @@ def own_pairs(
         own = candidates[q]
         scores[q] = _score_tile(queries[q], gallery[own], query_positions[q], gallery_positions[own], layers)
     return scores
+
+
+def _followers(rows: Float[Tensor, "items dim"]) -> Float[Tensor, "items half dim"]:
+    """Each item and the next half of the items after it on a circle: a view that holds every pair, without copies."""
+    half = len(rows) // 2
+    return torch.cat([rows, rows[:half]]).unfold(0, half + 1, 1).transpose(1, 2)
+
+
+def _symmetric(scores: Float[Tensor, "items half"]) -> Float[Tensor, "items items"]:
+    """The table of all pairs from the scores of each item with its `_followers`."""
+    items, half = scores.shape
+    item = torch.arange(items, device=scores.device)[:, None]
+    follower = (item + torch.arange(half, device=scores.device)) % items
+    table = scores.new_full((items, items), -torch.inf).scatter_(1, follower, scores)
+    return table.maximum(table.T)  # an even circle scores opposite items twice, maybe with another last bit
 
 
 def _windows(start: int, stop: int, size: int) -> Iterator[tuple[int, slice]]:

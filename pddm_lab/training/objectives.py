@@ -111,7 +111,7 @@ class Objective(nn.Module):
         miner = self.model.similarity(config.mining_similarity or config.similarity)
         mined_by = self._miner(features.detach(), labels)
         quads = mined_by(miner)
-        left, right = (features[ends] for ends in _pairs(quads))
+        left, right = (features.index_select(0, ends) for ends in _pairs(quads))
         seen = (left.detach(), right.detach()) if config.unit_detached else (left, right)
         scores, distances = similarity(*seen).view(3, -1), -Euclidean()(left, right).view(3, -1)
         hinged = distances.square() if config.squared_distance else distances
@@ -151,19 +151,20 @@ class Objective(nn.Module):
             others = quads
         similarity = self.model.similarity(self.config.similarity)
         left, right = _pairs(others)
-        distances = -Euclidean()(features[left], features[right])
+        a, b = features.index_select(0, left), features.index_select(0, right)
+        distances = -Euclidean()(a, b)
         if quads.scores is not None and miner is similarity:
             scores = quads.scores[left, right]
         else:
-            scores = similarity.pairs(features[left], features[right])
+            scores = similarity.pairs(a, b)
         return _ends(others), torch.cat([scores.view(3, -1), distances.view(3, -1)])
 
     def _companion_loss(
         self, similarity: Similarity, features: Tensor, mined_by: Callable[[Similarity], Quadruplets]
     ) -> Float[Tensor, ""]:
         quads = mined_by(similarity)
-        left, right = _pairs(quads)
-        s_ij, s_ik, s_jl = similarity(features[left], features[right]).view(3, -1)
+        left, right = (features.index_select(0, ends) for ends in _pairs(quads))
+        s_ij, s_ik, s_jl = similarity(left, right).view(3, -1)
         return double_header_hinge(s_ij, s_ik, s_jl, self.config.score_margin).sum() / max(len(quads), 1)
 
 
