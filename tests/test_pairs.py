@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
-from pddm_lab.analysis.pairs import pairs_by_density, sample_pairs, score_pairs
+from pddm_lab.analysis.pairs import Pairs, pairs_by_density, sample_pairs, score_pairs
 from pddm_lab.metrics.density import density_of, local_radius
 from pddm_lab.model.similarity import make_similarity
+from pddm_lab.similarities import SIMILARITIES
 
 RNG = np.random.default_rng(0)
 
@@ -132,3 +133,13 @@ def test_pairs_by_density_know_their_classes_and_how_densely_they_lie() -> None:
     for row in found.to_dict("records"):
         away = np.linalg.norm(gallery.features[row["a"]] - gallery.features[row["b"]])
         assert row["euclidean"] == pytest.approx(-away, rel=1e-5)
+
+
+def test_a_similarity_that_came_to_the_lab_later_is_left_out_and_named(digits_run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    gallery = digits_run.gallery("unseen")
+    measured = Pairs.of(gallery)
+    assert list(measured.distributions) == list(SIMILARITIES) and not measured.not_measured
+    monkeypatch.setitem(SIMILARITIES, "later", SIMILARITIES["cosine"])
+    older = Pairs.of(gallery)
+    assert list(older.distributions) == list(measured.distributions)
+    assert older.not_measured == ("later",) and older.counted == measured.counted

@@ -31,9 +31,10 @@ SCORED_AT_A_TIME = 1 << 14
 
 @dataclass(frozen=True)
 class Pairs:
-    """How many pairs a protocol has, and how every similarity distributes them."""
+    """How many pairs a protocol has, and how the similarities distribute them."""
 
     distributions: Mapping[str, Distribution]
+    """Of every similarity that the gallery was measured by."""
     queries: int
     searched: int
     positives: int
@@ -45,11 +46,12 @@ class Pairs:
         """Count a gallery's pairs: query and searched item, or each unordered pair once if all items are both.
 
         Raises:
-            RunError: its distributions are damaged, or lack a similarity.
+            RunError: its distributions are damaged, or of no similarity of this lab.
         """
-        distributions = gallery.distributions
-        if missing := SIMILARITIES.keys() - distributions:
-            lacking = f"{gallery.path / 'distributions.parquet'} lacks {', '.join(sorted(missing))}"
+        stored = gallery.distributions
+        distributions = {name: stored[name] for name in SIMILARITIES if name in stored}
+        if not distributions:
+            lacking = f"{gallery.path / 'distributions.parquet'} lacks {', '.join(SIMILARITIES)}"
             raise RunError(f"{lacking}. {repair(gallery.path)}.")
         roles, labels = gallery.items["role"], gallery.items["label"].to_numpy()
         queries, searched = labels[roles != "gallery"], labels[roles != "query"]
@@ -61,6 +63,11 @@ class Pairs:
         else:
             positives, total = int((of_query * of_searched).sum()), len(queries) * len(searched)
         return Pairs(distributions, len(queries), len(searched), positives, total - positives)
+
+    @property
+    def not_measured(self) -> tuple[str, ...]:
+        """Similarities that the lab did not have when it measured this gallery."""
+        return tuple(name for name in SIMILARITIES if name not in self.distributions)
 
     def rates(self, similarity: str, threshold: float) -> tuple[float, float, float]:
         """(true-positive rate, false-positive rate, precision) of accepting pairs of at least a threshold.

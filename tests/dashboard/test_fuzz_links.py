@@ -119,5 +119,5 @@ def test_a_gallery_of_another_run_is_an_error(digits_run: Run, with_digits: Path
     (with_digits / "other" / "run.json").write_bytes((digits_run.path / "run.json").read_bytes())
     with pytest.raises(RunError, match="of another run"):
         Run.open(with_digits / "other").gallery("unseen")
-    with pytest.raises(RunError, match="lacks cosine"):
+    with pytest.raises(RunError, match="lacks euclidean, cosine"):
         Pairs.of(other)

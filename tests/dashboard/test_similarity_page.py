@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import link
 from reading import blocks, markdown, numbers, texts
 
+from pddm_lab.gallery.files import fingerprint
 from pddm_lab.runs.run import Run
 
 SAMPLED = 20_000
@@ -305,3 +307,29 @@ def test_pairs_are_exported_as_they_are_shown(with_digits: Path) -> None:
     for row in table.itertuples():
         assert row.euclidean_distance == pytest.approx(files.distance(row.item_a, row.item_b), abs=1e-5)
         assert row.positive == files.alike(row.item_a, row.item_b) == (row.class_a == row.class_b)
+
+
+def without_cosine(folder: Path) -> None:
+    """Make a gallery's files those of a lab that had no cosine."""
+    frame = pd.read_parquet(folder / "distributions.parquet").query("similarity != 'cosine'")
+    (folder / "distributions.parquet").unlink()  # other copies of the run share the file
+    frame.to_parquet(folder / "distributions.parquet", index=False)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["pairs"].pop("cosine")
+    manifest["files"]["distributions.parquet"] = fingerprint(folder / "distributions.parquet")
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(("page", "more"), [("similarity", {"with": "digits"}), ("similarity", {}), ("audit", {})])
+def test_a_run_of_a_lab_with_fewer_similarities_shows_those_it_has(
+    open_page, with_digits: Path, page: str, more: dict[str, str]
+) -> None:
+    shutil.copytree(with_digits / "digits", with_digits / "older", copy_function=link)
+    for protocol in ("unseen", "known"):
+        without_cosine(with_digits / "older" / "gallery" / protocol)
+    app = open_page(page, run="older", left="cosine", **more)
+    assert not app.error
+    if page == "similarity":
+        assert list(app.get_by_key("left").options) == ["Euclidean", "Mahalanobis", "PDDM"]
+        assert "older was measured before this lab had Cosine. `pddm-lab gallery rebuild older`" in texts(app)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import streamlit as st
 from shared import loaders
 from shared.cache import GALLERIES, MODEL, cached
 
-from pddm_lab.errors import LabError
+from pddm_lab.errors import LabError, RunError
 from pddm_lab.figures import in_order, style_of
+from pddm_lab.gallery.files import repair
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import SIMILARITIES
@@ -101,11 +102,12 @@ def _ticker(report: Report, part: int, parts: int, of: str) -> Callable[[int, in
 
 
 def _each(
-    run: Run, report: Report, compute: Callable[[Similarity, Callable[[int, int, str], None]], Result]
-) -> dict[str, Result]:
-    """The result for every similarity of a run, by name."""
+    run: Run, report: Report, compute: Callable[[Similarity, Callable[[int, int, str], None]], Result],
+    among: Collection[str] = SIMILARITIES.keys(),
+) -> dict[str, Result]:  # fmt: skip
+    """The result for every similarity of a run, or for some of them, by name."""
     similarities = loaders.similarities(run)
-    names = in_order(similarities)
+    names = in_order(similarities.keys() & among)
     return {
         name: compute(similarities[name], _ticker(report, part, len(names), f"{style_of(name).title}, "))
         for part, name in enumerate(names)
@@ -113,16 +115,22 @@ def _each(
 
 
 def axioms(run: Run, protocol: str, rows: int) -> dict[str, Axioms]:
-    """The axioms of a metric, tested for every similarity on a gallery. Raises RunError as `loaders.gallery` does."""
-    gallery = loaders.gallery(run, protocol)
+    """The axioms of a metric, tested on a gallery for every similarity that it was measured by.
+
+    Raises:
+        RunError: as `loaders.gallery` does, or it was not measured by the run's own similarity.
+    """
+    gallery, distributions = loaders.gallery(run, protocol), loaders.pairs(run, protocol).distributions
+    if run.config.similarity not in distributions:
+        raise RunError(f"{gallery.path} was not measured by {run.config.similarity}. {repair(gallery.path)}.")
 
     def compute(report: Report) -> dict[str, Axioms]:
         from pddm_lab.analysis.metric_axioms import examine
 
-        thresholds = {name: of.threshold_at_fpr(0.01) for name, of in gallery.distributions.items()}
+        thresholds = {name: of.threshold_at_fpr(0.01) for name, of in distributions.items()}
         return _each(run, report, lambda similarity, tick: examine(
             similarity, gallery.features, thresholds[similarity.name], rows=rows, progress=tick
-        ))  # fmt: skip
+        ), thresholds)  # fmt: skip
 
     return _once(_work("axioms", run, protocol, rows), "Testing the axioms of a metric", compute)
 

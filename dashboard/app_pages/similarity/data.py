@@ -13,9 +13,16 @@ from pddm_lab.analysis.thresholds import ByDensity
 from pddm_lab.metrics.density import DENSITIES
 from pddm_lab.metrics.separation import Distribution, histogram
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import SIMILARITIES
 
 WHERE = {"all": "any density"} | {name: f"{name} third" for name in DENSITIES}
 """Which of the scored pairs to look at, by how densely their items lie."""
+
+
+def not_measured(run: Run) -> list[str]:
+    """The similarities that some gallery of a run was not measured by. Raises as `loaders.pairs` does."""
+    lacking = {name for protocol in run.protocols() for name in loaders.pairs(run, protocol).not_measured}
+    return [name for name in SIMILARITIES if name in lacking]
 
 
 @cached(*GALLERIES, MODEL, max_entries=32, show_spinner="Measuring the threshold by density, with intervals")

@@ -2,9 +2,10 @@
 
 import numpy as np
 import streamlit as st
-from app_pages.similarity import density, joint, thresholds
+from app_pages.similarity import data, density, joint, thresholds
 from app_pages.similarity.text import Scale
 from shared import loaders, shell
+from shared.plain_text import command, plain
 
 from pddm_lab import figures
 from pddm_lab.errors import LabError
@@ -27,14 +28,24 @@ try:
 except LabError as error:
     shell.unreadable("The distributions can't be read", error)
 first_protocol = protocols[0]
-names = figures.in_order(pairs[first_protocol].distributions)
-titles = {name: SIMILARITIES[name].title for name in names}
 
 with st.container(horizontal=True, vertical_alignment="top"):
     view = shell.choice(st.segmented_control, "View", VIEWS, "view")
     other = shell.second_run(run, first_protocol, width=260)
     if view == "joint" or other is not None:  # otherwise the page shows both protocols
         protocols = [shell.protocol_picker(run)]
+
+runs = [run] if other is None else [run, other]
+try:
+    lacking = {one.name: data.not_measured(one) for one in runs}
+except LabError as error:
+    shell.unreadable("The distributions can't be read", error)
+titles = {name: of.title for name, of in SIMILARITIES.items() if not any(name in names for names in lacking.values())}
+for name, names in lacking.items():
+    if names:
+        listed = " or ".join(SIMILARITIES[one].title for one in names)
+        rebuild = command("gallery", "rebuild", name)
+        st.caption(f"{plain(name)} was measured before this lab had {listed}. {rebuild} measures it again.")
 
 chosen: dict[str, tuple[str, float]] = {}
 sides = zip(st.columns(2, gap="large"), ("left", "right"), shell.compared_similarities(run), strict=True)
@@ -57,7 +68,6 @@ for side, key, first in sides:
         )  # fmt: skip
         chosen[key] = name, float(figures.shown(name, np.array(value)))
 
-runs = [run] if other is None else [run, other]
 try:
     if view == "thresholds":
         thresholds.show(runs, protocols, chosen)
