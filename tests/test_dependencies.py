@@ -7,10 +7,11 @@ import re
 import shutil
 import subprocess
 import tomllib
+from email.message import Message
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import pytest
 from packaging.markers import Marker
@@ -204,7 +205,7 @@ SILENT = {"cuda-toolkit": CUDA}
 
 def licences(of: metadata.Distribution) -> list[str]:
     """The SPDX ids of a package's licences: from its expression, its licence field, its classifiers, or its text."""
-    header = of.metadata
+    header = cast(Message, of.metadata)
     if expression := header.get("License-Expression"):
         return [spdx_of(part.strip(" ()")) for part in re.split(r" AND | OR ", expression)]
     classifiers = [line.split(" :: ")[-1] for line in header.get_all("Classifier", []) if line.startswith("License ::")]
@@ -227,7 +228,7 @@ def spdx_of(name: str) -> str:
 
 def runtime() -> dict[str, metadata.Distribution]:
     """What a user's installation of the lab runs, as far as this system needs it."""
-    names, packages = {one.name for one in required(*RUNTIME)}, {}
+    names, packages = {one.name for one in required(*RUNTIME)}, dict[str, metadata.Distribution]()
     while names:
         name = canonicalize_name(names.pop())
         if name not in packages:
