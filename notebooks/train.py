@@ -37,7 +37,7 @@
 # %% tags=["parameters"]
 # fmt: off
 preset = "quick"  # str, The preset that these choices start from.
-dataset = "emoji"  # str, Name of a data set, as pddm-lab data list shows it, or folder:PATH for any PATH/<class>/<image>.
+dataset = "emoji"  # str, A data set of pddm-lab data list, folder:PATH for any PATH/<class>/<image>, or manifest:FILE.csv.
 data_root = None  # str, Folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data.
 runs_root = None  # str, Folder that holds the runs; empty: $PDDM_LAB_RUNS, else ./runs.
 run_name = None  # str, Folder name of the run; empty: dataset, preset and time.
@@ -45,7 +45,7 @@ notes = None  # str, Free text kept with the run.
 known_query_share = None  # float, Share of each training class held out as known-class queries, if the data set names none; 0 to 0.5. [0.2; paper 0.0]
 val_class_share = None  # float, Share of the training classes held out to choose the best step; 0 to 0.5; 0 keeps the last step. [0.2]
 split_seed = None  # int, Seed of the class splits. It is separate from seed, so that trainings with several seeds share their splits. [0]
-trunk = None  # str, efficientnet_lite0, googlenet, or any torchvision classification model by name. ['efficientnet_lite0'; paper 'googlenet']
+trunk = None  # str, efficientnet_lite0, _lite1 or _lite2, whose weights need no download, or a torchvision classification model. ['efficientnet_lite0'; paper 'googlenet']
 weights = None  # str, imagenet, none, or the path of a .pth or .safetensors state dict of the trunk. ['imagenet']
 resize = None  # int, Length of an image's shorter side after scaling and before the crop, in pixels. [128; finetune 112; paper 256]
 image_size = None  # int, Side of the trunk's square input, in pixels: a centred crop to evaluate, a random, mirrored crop to train. [128; finetune 96; paper 227]

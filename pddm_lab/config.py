@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 else:
     LossName = Literal[tuple(LOSSES)]
     _NameOrNone = Literal[("", *SIMILARITIES)]
+OFFLINE_TRUNKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+"""Trunks whose ImageNet weights come with a package (Apache-2.0), the fastest first; the others' are downloaded."""
 Count = Annotated[int, Interval(ge=1, le=LARGEST)]
 CountOrNone = Annotated[int, Interval(ge=0, le=LARGEST)]
 _NotNegative = Annotated[float, Ge(0)]
@@ -74,7 +76,7 @@ class TrainConfig:
     """The preset that these choices start from."""
 
     dataset: str = "emoji"
-    """Name of a data set, as pddm-lab data list shows it, or folder:PATH for any PATH/<class>/<image>."""
+    """A data set of pddm-lab data list, folder:PATH for any PATH/<class>/<image>, or manifest:FILE.csv."""
     data_root: str = ""
     """Folder that holds the data sets; empty: $PDDM_LAB_DATA, else ./data."""
     runs_root: str = ""
@@ -91,7 +93,7 @@ class TrainConfig:
     """Seed of the class splits. It is separate from seed, so that trainings with several seeds share their splits."""
 
     trunk: str = "efficientnet_lite0"
-    """efficientnet_lite0, googlenet, or any torchvision classification model by name."""
+    """efficientnet_lite0, _lite1 or _lite2, whose weights need no download, or a torchvision classification model."""
     weights: str = "imagenet"
     """imagenet, none, or the path of a .pth or .safetensors state dict of the trunk."""
     resize: Count = 128

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -202,6 +203,13 @@ def test_a_data_root_that_cannot_be_written_is_one_clear_error(tmp_path: Path, n
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "digits"])
 def test_a_missing_data_set_says_how_to_get_it(tmp_path: Path, name: str) -> None:
     assert not SOURCES[name].is_present(tmp_path)
+    if by_hand := SOURCES[name].by_hand:
+        where = re.escape(f"{by_hand} to {tmp_path / SOURCES[name].folder_name}, or point PDDM_LAB_DATA")
+        with pytest.raises(DataError, match=rf"is not at .*{where}"):
+            read_dataset(name, tmp_path)
+        with pytest.raises(DataError, match=where):
+            SOURCES[name].fetch(tmp_path, None)
+        return
     with pytest.raises(DataError, match=rf"(There is no|is not at) .*pddm-lab data fetch {name}.*PDDM_LAB_DATA"):
         read_dataset(name, tmp_path)
 

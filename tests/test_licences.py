@@ -24,7 +24,9 @@ def test_each_emoji_has_the_licence_of_its_style() -> None:
 
 
 def test_a_folder_of_ones_own_is_unknown_and_a_named_set_is_not() -> None:
-    assert sources({"name": "folder:/x/y", "licence": "your own"}, ["a"])["licence"].tolist() == [UNKNOWN]
+    for name in ("folder:/x/y", "manifest:/x/y"):
+        table = sources({"name": name, "licence": "your own"}, ["a"])
+        assert table[["source", "licence"]].to_numpy().tolist() == [["/x/y", UNKNOWN]]
     assert sources({"name": "digits", "licence": "CC-BY-4.0"}, ["a", "b"])["licence"].tolist() == ["CC-BY-4.0"] * 2
     assert licence_of("WTFPL").commercial is None and licence_of("WTFPL").name == "WTFPL"
     assert licence_of("CC-BY-SA-4.0").share_alike and not licence_of("CC-BY-4.0").share_alike

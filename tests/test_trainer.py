@@ -241,7 +241,7 @@ def test_a_batch_that_the_devices_cannot_share_is_refused_before_a_run_is_made(c
 
 
 def test_what_was_given_relatively_resumes_from_any_folder(tmp_path, monkeypatch):
-    torch.save(trunks._efficientnet_lite0("none").state_dict(), tmp_path / "trunk.pth")
+    torch.save(trunks._efficientnet_lite("efficientnet_lite0", "none").state_dict(), tmp_path / "trunk.pth")
     for number, colour in enumerate(np.random.default_rng(0).integers(0, 255, (24, 3))):
         folder = tmp_path / "pictures" / f"class {number % 6}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from pddm_lab.config import OFFLINE_TRUNKS
 from pddm_lab.errors import ConfigError
 from pddm_lab.model.trunks import fuse_batch_norms, load_trunk, weights_fingerprint
 
@@ -27,6 +28,23 @@ def test_the_default_trunk_is_pretrained_and_normalises_its_input():
     )
 
 
+def test_offline_trunks_are_pretrained_without_a_network(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    sizes = []
+    for name in OFFLINE_TRUNKS:
+        trunk = load_trunk(name).eval()
+        with torch.no_grad():
+            one, other = trunk(images(96))
+        # With random weights two images of noise have a cosine of 0.96 and more.
+        assert trunk.dim == len(one) == 1280
+        assert torch.cosine_similarity(one, other, dim=0) < 0.92
+        sizes.append(sum(weight.numel() for weight in trunk.parameters()))
+    assert sizes == sorted(set(sizes)), "the fastest first"
+
+
 @pytest.mark.parametrize(("name", "dim"), [("googlenet", 1024), ("resnet18", 512), ("mobilenet_v3_small", 1024)])
 def test_torchvision_trunks_by_name(name, dim):
     trunk = load_trunk(name, "none")
@@ -34,9 +52,9 @@ def test_torchvision_trunks_by_name(name, dim):
     assert trunk(images()).shape == (2, dim)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "googlenet", "resnet18"])
+@pytest.mark.parametrize("name", [*OFFLINE_TRUNKS, "googlenet", "resnet18"])
 def test_fused_batch_norms_give_equal_features(name):
-    trunk = load_trunk(name, "imagenet" if name == "efficientnet_lite0" else "none").eval()
+    trunk = load_trunk(name, "imagenet" if name in OFFLINE_TRUNKS else "none").eval()
     fused = fuse_batch_norms(trunk)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fused.modules())
     with torch.no_grad():
@@ -55,7 +73,7 @@ def test_weights_from_a_file(tmp_path, suffix):
 
 
 def test_what_cannot_be_had_is_one_clear_error(tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match="Unknown trunk 'resnet19'"):
+    with pytest.raises(ConfigError, match=r"Unknown trunk 'resnet19'\. Expected .*efficientnet_lite2 or a torchvision"):
         load_trunk("resnet19")
     with pytest.raises(ConfigError, match="no linear classifier"):
         load_trunk("squeezenet1_1", "none")
@@ -92,5 +110,5 @@ def test_no_network_for_torchvision_weights(monkeypatch):
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     monkeypatch.setattr("torch.hub.get_dir", lambda: "/nonexistent-cache")
     monkeypatch.setattr("os.makedirs", lambda *_, **__: None)
-    with pytest.raises(ConfigError, match="could not be downloaded"):
+    with pytest.raises(ConfigError, match=r"could not be downloaded.*--trunk efficientnet_lite0 or efficientnet_lite1"):
         load_trunk("resnet18", "imagenet")

@@ -57,7 +57,7 @@ def transfer(
     """Use a run's model on another data set without training, compared with the pretrained features.
 
     Args:
-        to: Data set: a name that pddm-lab data list shows, folder:PATH or imagenet:zero-shot.
+        to: Data set: a name that pddm-lab data list shows, folder:PATH, manifest:FILE.csv or imagenet:zero-shot.
         reference: A run that was trained on that data set, as the upper reference.
         iconic: Search one iconic picture of each class instead of photos. Only grocery has them.
         split_seed: Seed of that data set's split by classes.

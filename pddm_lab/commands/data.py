@@ -25,7 +25,10 @@ def list_data(data_root: DataRoot = "") -> None:
         for source in SOURCES.values()
     ]
     print_table(("name", "present", "contents", "licence", "size"), rows)
-    print(f"\nFolder: {root}. To use your own images, one folder per class: --dataset folder:PATH")
+    print(
+        f"\nFolder: {root}. To use your own images: --dataset folder:PATH with a folder per class, or with a table of"
+    )
+    print("paths, labels and splits: --dataset manifest:FILE.csv")
 
 
 @data.command
@@ -51,5 +54,6 @@ def fetch_if_missing(dataset: str, data_root: str) -> None:
 
     source, root = SOURCES.get(dataset), config.data_root(data_root)
     if source and not source.automatic and not source.is_present(root):
-        print(f"{root} has no {dataset} yet. Fetching it first: {source.size}", flush=True)
+        if not source.by_hand:
+            print(f"{root} has no {dataset} yet. Fetching it first: {source.size}", flush=True)
         fetch(dataset, data_root)

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,8 +22,8 @@ from PIL import Image
 
 from pddm_lab.data.images import FORMATS, open_image, why_unreadable
 from pddm_lab.data.pictures import readable_name
-from pddm_lab.data.source import Source, sha256
-from pddm_lab.data.sources import folder, imagenet
+from pddm_lab.data.source import Source, Use, sha256
+from pddm_lab.data.sources import folder, imagenet, manifest
 from pddm_lab.data.splits import hold_out_queries, without_lone_items
 from pddm_lab.errors import DataError, RunError
 from pddm_lab.files import replacing
@@ -30,11 +31,15 @@ from pddm_lab.progress import Progress
 
 SOURCES: dict[str, Source] = {
     name: importlib.import_module(f"pddm_lab.data.sources.{name}").SOURCE
-    for name in ("emoji", "grocery", "cub200", "cars196", "products", "digits")
+    for name in ("emoji", "grocery", "caltech101", "fruits360", "cub200", "cars196", "products", "digits")
 }
 """The data sets known by name, the demo first."""
-PREFIXES: dict[str, Callable[[str], Source]] = {"folder": folder.source, "imagenet": imagenet.source}
-"""Data sets named PREFIX:ARGUMENT: `folder:PATH`, `imagenet:zero-shot`, `imagenet:transfer`."""
+PREFIXES: dict[str, Callable[[str], Source]] = {
+    "folder": folder.source, "manifest": manifest.source, "imagenet": imagenet.source
+}  # fmt: skip
+"""Data sets named PREFIX:ARGUMENT: `folder:PATH`, `manifest:FILE.csv`, `imagenet:zero-shot`, `imagenet:transfer`."""
+OWN = ("folder", "manifest")
+"""Prefixes of a user's own images; a path follows."""
 
 _CHUNK = 64
 
@@ -88,6 +93,10 @@ class Dataset:
     """What a user should know about the data as read, one sentence each."""
     sizes: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64), repr=False)
     """(items,) int64 file sizes in bytes."""
+    metadata: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    """What else the data set says of its items: name -> a text for each."""
+    stamp: str = ""
+    """What identifies the split, if it can change while items and labels stay."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -105,8 +114,8 @@ class Dataset:
         return open_image(self.path(item))
 
     def fingerprint(self) -> str:
-        """SHA-256 of ids, labels and file sizes; it does not depend on where the data is stored."""
-        digest = hashlib.sha256()
+        """SHA-256 of ids, labels, file sizes and `stamp`; it does not depend on where the data is stored."""
+        digest = hashlib.sha256(self.stamp.encode())
         for item_id, label, size in zip(self.ids, self.labels.tolist(), self.sizes.tolist(), strict=True):
             digest.update(f"{item_id}\t{label}\t{size}\n".encode())
         return digest.hexdigest()
@@ -120,7 +129,7 @@ def read_dataset(
 
     Args:
         name: a name in `SOURCES`, or one that starts with a prefix in `PREFIXES`.
-        data_root: folder that holds the data sets under their usual names; not used for `folder:PATH`.
+        data_root: folder that holds the data sets under their usual names; not used for your own images.
         known_query_share: share of each training class held out as queries of the known classes, 0 to 0.5; not used if
             the data set has its own queries.
         split_seed: seed of the split by classes and of the held-out queries.
@@ -155,7 +164,7 @@ def read_dataset(
         notes.append(f"{len(skipped)} of {len(kept)} images cannot be read and are skipped; the first is {first}")
     classes, labels = np.unique(listing.labels[kept], return_inverse=True)
     train, unseen, known = _split(
-        labels, listing.trains[classes], None if listing.queries is None else listing.queries[kept],
+        labels, listing.trains[classes], None if listing.uses is None else listing.uses[kept],
         known_query_share, split_seed,
     )  # fmt: skip
     lone = int((np.bincount(labels) == 1).sum())
@@ -170,7 +179,8 @@ def read_dataset(
         name=name, root=listing.root, ids=[i for i, keep in zip(listing.ids, kept, strict=True) if keep],
         labels=labels.astype(np.int64), class_names=[listing.class_names[c] for c in classes], train=train,
         unseen=unseen, known=known, skipped=skipped, licence=source.licence, attribution=source.attribution,
-        notes=notes, sizes=sizes[kept],
+        notes=notes, sizes=sizes[kept], stamp=listing.stamp,
+        metadata={name: list(compress(texts, kept)) for name, texts in listing.metadata.items()},
     )  # fmt: skip
 
 
@@ -184,25 +194,31 @@ def source_of(name: str) -> Source:
     if colon and prefix in PREFIXES:
         return PREFIXES[prefix](argument)
     if name not in SOURCES:
-        raise DataError(f"Unknown data set {name!r}. Expected one of {', '.join(SOURCES)}, or folder:PATH.")
+        raise DataError(
+            f"Unknown data set {name!r}. Expected one of {', '.join(SOURCES)}, folder:PATH or manifest:FILE.csv."
+        )
     return SOURCES[name]
 
 
 def _split(
-    labels: np.ndarray, trains: np.ndarray, queries: np.ndarray | None, share: float, seed: int
+    labels: np.ndarray, trains: np.ndarray, uses: np.ndarray | None, share: float, seed: int
 ) -> tuple[np.ndarray, Protocol | None, Protocol | None]:
-    """(train items, unseen, known); `queries` is None if the data set has none: then unseen is leave-one-out."""
-    items = np.arange(len(labels), dtype=np.int64)
+    """(train items, unseen, known); `uses` is None if the data set says nothing of them."""
     is_known = trains[labels]
-    if queries is None:
-        gallery, query = hold_out_queries(labels, items[is_known], share, seed)
-        unseen = Protocol("unseen", items[~is_known], items[~is_known])
-    else:
-        gallery, query = items[is_known & ~queries], items[is_known & queries]
-        unseen = Protocol("unseen", items[~is_known & queries], items[~is_known & ~queries])
+    if uses is None:
+        uses = np.where(is_known, Use.TRAIN | Use.GALLERY, Use.QUERY | Use.GALLERY)
+
+    def items(of: np.ndarray, use: Use) -> np.ndarray:
+        return np.flatnonzero(of & (uses & use > 0)).astype(np.int64)
+
+    train, query, gallery = (items(is_known, use) for use in (Use.TRAIN, Use.QUERY, Use.GALLERY))
+    if not len(query):
+        train, query = hold_out_queries(labels, train, share, seed)
+        gallery = np.setdiff1d(gallery, query)
     known = Protocol("known", query, gallery)
+    unseen = Protocol("unseen", items(~is_known, Use.QUERY), items(~is_known, Use.GALLERY))
     return (
-        without_lone_items(labels, gallery),
+        without_lone_items(labels, train),
         unseen if len(unseen.query) and len(unseen.gallery) else None,
         known if len(query) and len(gallery) else None,
     )

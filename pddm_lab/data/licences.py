@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from pddm_lab.data.dataset import SOURCES
+from pddm_lab.data.dataset import OWN, SOURCES
 from pddm_lab.data.source import Credit
 from pddm_lab.data.sources.emoji_sets import LICENCE_URLS
 
@@ -85,8 +85,9 @@ def sources(dataset: Mapping[str, Any], ids: Iterable[str]) -> pd.DataFrame:
     if source and source.credit:
         rows = [source.credit(item) or Credit("", "", UNKNOWN, "") for item in ids]
     else:
-        licence = UNKNOWN if name.startswith("folder:") else str(dataset.get("licence") or UNKNOWN)
-        title = source.title if source else name.removeprefix("folder:")
+        prefix, _, path = name.partition(":")
+        licence = UNKNOWN if prefix in OWN else str(dataset.get("licence") or UNKNOWN)
+        title = source.title if source else path if prefix in OWN else name
         rows = [Credit(title, str(dataset.get("attribution") or ""), licence, "")] * len(list(ids))
     return pd.DataFrame(rows, columns=Credit._fields)
 

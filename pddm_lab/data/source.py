@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import IntFlag
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,14 @@ from pddm_lab.progress import Progress
 
 _STALE_SECONDS = 24 * 3600
 """A temporary folder that has not changed for this long is left over from a download that was interrupted."""
+
+
+class Use(IntFlag):
+    """What an item is for, if the data set says so. Only items of training classes train."""
+
+    TRAIN = 1
+    QUERY = 2
+    GALLERY = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +42,13 @@ class Listing:
     class_names: list[str]
     trains: np.ndarray
     """(classes,) bool: the training classes; the others are the unseen classes."""
-    queries: np.ndarray | None = None
-    """(items,) bool: the data set's own query photos; None if it has none."""
+    uses: np.ndarray | None = None
+    """(items,) uint8 of `Use`. None: the lab holds out queries of the training classes and trains on their other items;
+    each item of the unseen classes is searched among all the others."""
+    metadata: dict[str, list[str]] = field(default_factory=dict)
+    """What else the data set says of its items: name -> a text for each."""
+    stamp: str = ""
+    """What identifies the split, if it can change while items and labels stay; part of the fingerprint."""
     notes: list[str] = field(default_factory=list)
     sha256: dict[str, str] = field(default_factory=dict)
     """Checksums of items by id, if the source keeps them; an item with another content is skipped."""
@@ -69,6 +83,8 @@ class Source:
     """(data root, progress) -> folder of the data set; keeps a complete one, raises DataError if it cannot fetch."""
     automatic: bool = False
     """Needs no network: it is fetched when it is read."""
+    by_hand: str = ""
+    """What to get and copy, if the lab can't download it: "Get ..., and copy ..."."""
     credit: Callable[[str], Credit | None] | None = None
     """Item id -> where it comes from, None if unknown; only for a data set whose items differ in author or licence."""
 
@@ -76,6 +92,18 @@ class Source:
 def how_to_get(name: str, data_root: Path) -> str:
     """How to get a data set: the last sentence of every error about missing data."""
     return f"Run `pddm-lab data fetch {name}`, or point PDDM_LAB_DATA (now {data_root}) at the folder that holds it."
+
+
+def how_to_get_by_hand(by_hand: str, folder: Path) -> str:
+    """As `how_to_get`, for a data set that the lab can't download.
+
+    Args:
+        by_hand: what to get and copy, as `Source.by_hand`.
+        folder: of the data set in the data root.
+    """
+    return (
+        f"{by_hand} to {folder}, or point PDDM_LAB_DATA (now {folder.parent}) at the folder that holds {folder.name}."
+    )
 
 
 @contextmanager

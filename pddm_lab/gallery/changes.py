@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,8 +39,10 @@ from pddm_lab.gallery.files import (
     new_file,
     read_items,
     read_manifest,
+    read_metadata,
 )
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.schema import METADATA
 
 _HEADER = 128
 """Bytes before the first feature in features.npy."""
@@ -131,7 +134,9 @@ def _write(current: Gallery, items: pd.DataFrame, stay: Bool[np.ndarray, " items
         "change": int(before.get("change", 0)) + 1,
         "changed": {"added": counts["added"] + added, "removed": counts["removed"] + removed},
     }  # fmt: skip
-    listed = with_sources(path, before)[stay]
+    listed = with_sources(path, before)
+    metadata = listed.drop_duplicates("id").set_index("id").filter(regex=f"^{re.escape(METADATA)}")
+    listed = listed[stay]
     places, pictures = listed["place"].to_list(), listed["picture"].to_list()
     if new is not None and added:
         features, thumbs, ends = (file_name(before, name) for name in GROWING)
@@ -143,13 +148,15 @@ def _write(current: Gallery, items: pd.DataFrame, stay: Bool[np.ndarray, " items
         _append(path / thumbs, files, b"".join(new.thumbs))
         _append(path / ends, files, (begin + np.cumsum([*map(len, new.thumbs)], dtype=np.int64)).tobytes())
     with new_file(path, after, "items.parquet") as temporary:
-        items.assign(place=places, picture=pictures).to_parquet(temporary, index=False)
+        # A new picture of an item leaves its metadata; a new item has none.
+        whole = items.join(metadata.reindex(items["id"]).fillna("").reset_index(drop=True))
+        whole.assign(place=places, picture=pictures).to_parquet(temporary, index=False)
     commit(path, after)
 
 
 def with_sources(path: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:
-    """The items with the place and the picture of each (`read_items` in files.py), whether they are listed or not."""
-    items = read_items(path, manifest)
+    """The items with place and picture (`read_items` in files.py), whether these are listed or not, and metadata."""
+    items = read_items(path, manifest).join(read_metadata(path, manifest).add_prefix(METADATA))
     if "place" not in items:
         items["place"] = np.arange(len(items))
     if "picture" not in items:  # older versions didn't list it: what was appended is not from the data set

@@ -3,7 +3,8 @@ at once: whatever fails or is killed before leaves the old gallery, whatever com
 
 gallery/<protocol>/
   features.npy           (items, dim) float32, memory-mapped
-  items.parquet          id, label, class_name, role: query, gallery or both; place and picture after a change
+  items.parquet          id, label, class_name, role: query, gallery or both; place and picture after a change;
+                         metadata.<name>: texts of the data set
   thumbs.bin thumbs.npy  JPEGs end to end, and where each begins, (items + 1,) int64
   distributions.parquet  similarity, left, right, positive, negative: the histograms of the evaluation
   map.parquet            id, x, y, radius, overlap: drawn later (umap_layout.py); older versions wrote only id, x, y
@@ -40,7 +41,7 @@ from PIL import Image
 
 from pddm_lab.errors import RunError
 from pddm_lab.files import read_json, read_table, replacing
-from pddm_lab.gallery.schema import DISTRIBUTIONS, ITEMS, MOST_CLASSES, ManifestContent
+from pddm_lab.gallery.schema import DISTRIBUTIONS, ITEMS, METADATA, MOST_CLASSES, ManifestContent
 from pddm_lab.metrics.separation import Distribution
 from pddm_lab.progress import Progress
 
@@ -71,11 +72,13 @@ def write_files(
     """Write a gallery's folder; it replaces one that is there.
 
     Args:
-        path, protocol, features, items, distributions, progress: as for `Gallery.write`; items may have `picture`.
+        path, protocol, features, items, distributions, progress: as for `Gallery.write`; items may have `picture`
+            and metadata.
         thumb: row -> JPEG.
         changed: how many items were added and removed since the gallery was measured.
     """
-    items = items[[name for name in items if name in (*COLUMNS, "picture")]].reset_index(drop=True)
+    kept = [name for name in items if name in (*COLUMNS, "picture") or name.startswith(METADATA)]
+    items = items[kept].reset_index(drop=True)
     features = np.ascontiguousarray(features, dtype=np.float32)
     if features.ndim != 2 or len(features) != len(items) or not np.isfinite(features).all():
         raise ValueError(f"expected finite features of shape ({len(items)}, dim), got {features.shape}")
@@ -180,6 +183,23 @@ def read_items(path: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:
     if not items["label"].between(0, MOST_CLASSES).all() or items.get("place", items["label"]).isna().any():
         raise RunError(f"{file} is damaged: expected places, and labels from 0 to {MOST_CLASSES}. {hint}")
     return items
+
+
+def read_metadata(path: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """What the data set says of each item beside its class, a column of texts for each name.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    import pyarrow.parquet as pq
+
+    file, hint = path / file_name(manifest, "items.parquet"), f"{repair(path)}."
+    try:
+        names = [name for name in pq.read_schema(file).names if name.startswith(METADATA)]
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} is damaged: {error}. {hint}") from error
+    table = read_table(file, {"id": "string"} | dict.fromkeys(names, "string"), hint, optional=names)
+    return table.to_pandas()[names].fillna("").rename(columns=lambda name: name.removeprefix(METADATA))
 
 
 def read_distributions(path: Path, manifest: Mapping[str, Any]) -> dict[str, Distribution]:

@@ -29,6 +29,7 @@ from pddm_lab.gallery.files import (
     read_distributions,
     read_items,
     read_manifest,
+    read_metadata,
     repair,
     thumbnail,
     write_files,
@@ -203,6 +204,10 @@ class Gallery:
         if not frame["id"].equals(self.items["id"]):
             raise RunError(f"{file} is damaged: expected the gallery's items. {redraw}")
         return frame.dropna(axis="columns", how="all")
+
+    def metadata(self) -> pd.DataFrame:
+        """What the data set says of each item beside its class, a column of texts for each name; often none."""
+        return read_metadata(self.path, self.manifest)
 
     @property
     def distributions(self) -> dict[str, Distribution]:

@@ -13,7 +13,8 @@ ITEMS = {
     **dict.fromkeys(("id", "class_name", "role", "picture"), "string"),
     **dict.fromkeys(("label", "place"), "int64"),
 }
-"""place and picture only after a change."""
+"""place and picture only after a change. Columns named `METADATA` and a name hold the data set's own metadata."""
+METADATA = "metadata."
 DISTRIBUTIONS = {
     "similarity": "string",
     "left": "float64",

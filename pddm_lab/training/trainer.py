@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pddm_lab.config import TrainConfig
-from pddm_lab.data.dataset import Dataset
+from pddm_lab.data.dataset import OWN, Dataset
 from pddm_lab.errors import ConfigError, LabError, RunError
 from pddm_lab.model.features import default_workers
 from pddm_lab.runs.run import Run, versions
@@ -69,10 +69,10 @@ def _with_full_paths(config: TrainConfig) -> TrainConfig:
     def full(path: str) -> str:
         return path and str(Path(path).expanduser().resolve())
 
-    prefix, colon, folder = config.dataset.partition(":")
+    prefix, colon, path = config.dataset.partition(":")
     return replace(
         config, data_root=full(config.data_root), runs_root=full(config.runs_root),
-        dataset=f"folder:{full(folder)}" if (prefix, colon) == ("folder", ":") else config.dataset,
+        dataset=f"{prefix}:{full(path)}" if colon and prefix in OWN else config.dataset,
         weights=config.weights if config.weights in ("imagenet", "none") else full(config.weights),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from app_pages.runs import launches
 from app_pages.runs.tables import option_title
 from shared.plain_text import plain
 
-from pddm_lab.config import PRESETS, TrainConfig
+from pddm_lab.config import OFFLINE_TRUNKS, PRESETS, TrainConfig
 from pddm_lab.errors import ConfigError, RunError
 
 
@@ -47,18 +47,24 @@ def test_a_process_that_is_gone_or_whose_number_another_has_is_not_alive(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("typed", "answer"), [("~nosuchuser/pictures", None), ("a\0b", "Enter the folder"), (" ", "Enter")]
-)
-def test_a_folder_that_cannot_be_is_one_sentence(open_page, monkeypatch, typed: str, answer: str | None) -> None:
+    ("own", "typed", "answer"),
+    [
+        ("folder", "~nosuchuser/pictures", None), ("folder", "a\0b", "Enter the folder"), ("folder", " ", "Enter"),
+        ("manifest", "~nosuchuser/split.csv", None), ("manifest", "", "Enter the CSV file"),
+    ],
+)  # fmt: skip
+def test_a_path_that_cannot_be_is_one_sentence(
+    open_page, monkeypatch, own: str, typed: str, answer: str | None
+) -> None:
     started: list = []
     monkeypatch.setattr(launches, "start", started.append)
     app = open_page("runs")
-    app.selectbox(key="new_data").select("folder").run()
-    app.text_input(key="new_folder").set_value(typed).run()
+    app.selectbox(key="new_data").select(own).run()
+    app.text_input(key=f"new_{own}").set_value(typed).run()
     app.button(key="new_start").click().run()
     assert not app.exception
     assert [error.value.startswith(answer) for error in app.error] == ([True] if answer else [])
-    assert [one["dataset"] for one in started] == ([] if answer else [f"folder:{typed}"])
+    assert [one["dataset"] for one in started] == ([] if answer else [f"{own}:{typed}"])
 
 
 def test_forgetting_leaves_nothing(tmp_path: Path) -> None:
@@ -86,6 +92,28 @@ def test_the_form_offers_every_loss_and_similarity_of_the_configuration(runs_fol
         box = app.selectbox(key=f"new_{field}_quick")
         assert box.options == [option_title(field, value) for value in values] and len(set(box.options)) == len(values)
         assert box.value == getattr(PRESETS["quick"], field)
+
+
+def test_the_form_offers_the_trunks_that_need_no_network_and_the_preset_s_own(open_page, monkeypatch) -> None:
+    started: list = []
+    monkeypatch.setattr(launches, "start", started.append)
+    app = open_page("runs")
+    assert app.selectbox(key="new_trunk_quick").options == [*OFFLINE_TRUNKS]
+    app.selectbox(key="new_trunk_quick").select(OFFLINE_TRUNKS[2]).run()
+    app.button(key="new_start").click().run()
+    assert [one["trunk"] for one in started] == [OFFLINE_TRUNKS[2]]
+    app.radio(key="new_preset").set_value("paper").run()
+    assert app.selectbox(key="new_trunk_paper").value == "googlenet"
+
+
+def test_a_data_set_that_is_not_downloaded_says_where_to_get_it(open_page, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PDDM_LAB_DATA", str(tmp_path))
+    app = open_page("runs")
+    app.selectbox(key="new_data").select("caltech101").run()
+    texts = [caption.value for caption in app.caption]
+    assert any(plain("Not here yet. Get caltech-101.zip") in text for text in texts), texts
+    app.selectbox(key="new_data").select("cub200").run()
+    assert any("Will be downloaded first: 1.1 GB" in caption.value for caption in app.caption)
 
 
 def test_a_half_written_record_is_left_for_later(runs_folder: Path) -> None:

@@ -8,15 +8,27 @@ from shared import loaders, shell
 from shared.plain_text import command, plain
 
 from pddm_lab.cards import stepper
-from pddm_lab.config import PRESET_SUMMARIES, PRESETS, data_root, typed_path
+from pddm_lab.config import OFFLINE_TRUNKS, PRESET_SUMMARIES, PRESETS, data_root, typed_path
 from pddm_lab.data.dataset import SOURCES
+from pddm_lab.data.source import Source, how_to_get_by_hand
 from pddm_lab.errors import LabError
 from pddm_lab.figures import METRICS, PHASE_TITLES, style_of
 from pddm_lab.runs.compare import list_runs
 from pddm_lab.runs.log import PHASES
 from pddm_lab.runs.run import Run
 
-OWN_FOLDER = "folder"
+_OWN = {
+    "folder": (
+        "Your own folder", "Folder", "/path/with/one/folder/per/class", "One subfolder per class: "
+        "`<folder>/<class>/<image>`.", "Enter the folder that holds the images, with one subfolder per class.",
+    ),
+    "manifest": (
+        "Your own table", "Table", "/path/of/manifest.csv", "CSV with the columns path (relative to the table), label, "
+        "split (train or test), and perhaps role (query, gallery or both).",
+        "Enter the CSV file that lists the images.",
+    ),
+}  # fmt: skip
+"""Prefix of a user's own data: title, label and placeholder of the path, what it must hold, what to do without it."""
 
 
 def choose_and_start() -> bool:
@@ -26,29 +38,29 @@ def choose_and_start() -> bool:
         captions = [PRESET_SUMMARIES[name] for name in PRESETS]
         preset = st.radio("Preset", list(PRESETS), captions=captions, key="new_preset")
     with right:
-        titles = {name: source.title for name, source in SOURCES.items()} | {OWN_FOLDER: "Your own folder"}
+        titles = {name: source.title for name, source in SOURCES.items()} | {name: _OWN[name][0] for name in _OWN}
         data = st.selectbox("Data", list(titles), key="new_data", format_func=titles.__getitem__)
-        if data == OWN_FOLDER:
-            path = st.text_input("Folder", key="new_folder", placeholder="/path/with/one/folder/per/class")
-            st.caption("One subfolder per class: `<folder>/<class>/<image>`. The images stay on this machine.")
+        if data in _OWN:
+            _, label, placeholder, needed, advice = _OWN[data]
+            path = st.text_input(label, key=f"new_{data}", placeholder=placeholder)
+            st.caption(f"{needed} The images stay on this machine.")
         else:
-            source = SOURCES[data]
-            here = source.is_present(data_root())
-            present = "Already downloaded." if here else f"Will be downloaded first: {source.size}."
-            st.caption(f"{present} Licence: {source.licence}.")
+            st.caption(f"{_place(SOURCES[data])} Licence: {SOURCES[data].licence}.")
     with st.expander("More settings", type="compact"), st.container(horizontal=True):
         loss, similarity = _option("Loss", "loss", preset), _option("Similarity to train", "similarity", preset)
+        trunk = _trunk(preset)
         steps = st.number_input("Steps", 1, 1_000_000, PRESETS[preset].steps, key=f"new_steps_{preset}", width=160)
         seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="new_seed", width=140)
         name = st.text_input("Name", key="new_name", placeholder="default: data, preset and time", width=280)
     if not st.button("Start training", type="primary", icon=":material/play_arrow:", key="new_start"):
         return False
-    if data == OWN_FOLDER and (not path.strip() or "\0" in path):
-        st.error("Enter the folder that holds the images, with one subfolder per class.")
+    if data in _OWN and (not path.strip() or "\0" in path):
+        st.error(advice)
         return False
     parameters = {
-        "preset": preset, "dataset": f"folder:{typed_path(path.strip())}" if data == OWN_FOLDER else data,
-        "run_name": name.strip(), "loss": loss, "similarity": similarity, "steps": int(steps), "seed": int(seed),
+        "preset": preset, "dataset": f"{data}:{typed_path(path.strip())}" if data in _OWN else data,
+        "run_name": name.strip(), "loss": loss, "similarity": similarity, "trunk": trunk, "steps": int(steps),
+        "seed": int(seed),
     }  # fmt: skip
     try:
         launches.start(parameters)
@@ -65,6 +77,25 @@ def _option(label: str, field: str, preset: str) -> str:
     return st.selectbox(
         label, options, default, key=f"new_{field}_{preset}", width=220,
         format_func=lambda name: tables.option_title(field, name),
+    )  # fmt: skip
+
+
+def _place(source: Source) -> str:
+    """Whether a data set is here, and how it comes here."""
+    if source.is_present(data_root()):
+        return "Already downloaded."
+    if source.by_hand:
+        return f"Not here yet. {plain(how_to_get_by_hand(source.by_hand, data_root() / source.folder_name))}"
+    return f"Will be downloaded first: {source.size}."
+
+
+def _trunk(preset: str) -> str:
+    """A choice among the trunks that need no network, and the preset's own."""
+    own = PRESETS[preset].trunk
+    options = list(dict.fromkeys([*OFFLINE_TRUNKS, own]))
+    return st.selectbox(
+        "Trunk", options, options.index(own), key=f"new_trunk_{preset}", width=220,
+        help="Larger EfficientNets see more, and compute features more slowly. Others: `pddm-lab train --trunk`.",
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pddm_lab.data.download import Archive, download
-from pddm_lab.data.source import Listing, Source, as_ints, check_layout, how_to_get, read_rows
+from pddm_lab.data.source import Listing, Source, Use, as_ints, check_layout, how_to_get, read_rows
 from pddm_lab.errors import DataError
 from pddm_lab.progress import Progress
 
@@ -59,19 +59,19 @@ def list_items(data_root: Path, split_seed: int = 0) -> Listing:
     }
     ids: list[str] = []
     class_ids: list[np.ndarray] = []
-    queries: list[bool] = []
+    uses: list[Use] = []
     for name in _LISTS:
         rows = read_rows(root / name, 3, separator=",")
         ids += [row[0].lstrip("/") for row in rows]
         class_ids.append(as_ints([row[1] for row in rows], root / name))
-        queries += [name == "test.txt"] * len(rows)
+        uses += [Use.QUERY if name == "test.txt" else Use.TRAIN | Use.GALLERY] * len(rows)
     listed, labels = np.unique(np.concatenate(class_ids), return_inverse=True)
     if unnamed := set(listed.tolist()) - set(names):
         raise DataError(
             f"{classes} does not name the class ids {sorted(unnamed)[:5]}: expected every id that the lists use."
         )
     class_names = [names[class_id] for class_id in listed.tolist()]
-    return Listing(root, ids, labels.astype(np.int64), class_names, listed % 2 == 0, np.array(queries, dtype=bool))
+    return Listing(root, ids, labels.astype(np.int64), class_names, listed % 2 == 0, np.array(uses, dtype=np.uint8))
 
 
 def iconic_images(data_root: Path) -> dict[str, Path]:
