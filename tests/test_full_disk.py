@@ -152,5 +152,9 @@ def test_a_command_on_a_full_disk_ends_in_one_line(
             cli.main(words)
         error = capfd.readouterr().err
         assert error.startswith("pddm-lab: ") and error.count("\n") == 1, error
-    with full_disk(), pytest.raises(RunError, match=r"^digits-quick-\S+ failed: .*\.$"):
-        train_in_notebook(TrainConfig(dataset="digits", runs_root=str(tmp_path / "runs")))
+    config = TrainConfig(dataset="digits", runs_root=str(tmp_path / "runs"))
+    with full_disk(), pytest.raises(RunError, match=r"failed: its notebook can't be written to .*\. Free space there"):
+        train_in_notebook(config)
+    monkeypatch.setattr("tempfile.tempdir", None)  # look for one again
+    with full_disk(), pytest.raises(RunError, match=r"^The notebook needs a temporary folder, .*\. Free space"):
+        train_in_notebook(config)

@@ -11,8 +11,10 @@ from PIL import Image
 
 from pddm_lab.data.images import open_image
 from pddm_lab.data.prepare import LONGEST_SHAPE
+from pddm_lab.errors import RunError
 from pddm_lab.model.features import run_network
-from pddm_lab.runs.model import ImageEmbedder, load_model
+from pddm_lab.runs.model import ImageEmbedder, load_model, load_similarities
+from pddm_lab.runs.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,18 @@ def test_embedding_doesnt_change_the_model(digits_run) -> None:
     ImageEmbedder(digits_run, model)
     assert model.embedding.trunk is trunk
     assert set(model.state_dict()) == names
+
+
+@pytest.mark.parametrize("load", [load_model, load_similarities])
+def test_weights_that_are_not_finite_are_damaged(digits_run: Run, tmp_path: Path, load) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "run.json").write_bytes((digits_run.path / "run.json").read_bytes())
+    damaged = Run.open(tmp_path)
+    state = digits_run.model_state()
+    name = next(name for name in state if name.startswith("learned.pddm") and name.endswith("weight"))
+    state[name][0] = torch.nan
+    damaged.save_model(state, {})
+    with pytest.raises(RunError, match=rf"model\.safetensors is damaged: .*NaN or infinity in {name}\. Train again"):
+        load(damaged)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 60_000), (60_000, 1), (3, 5)])

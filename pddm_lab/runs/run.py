@@ -267,7 +267,12 @@ class Run:
         Raises:
             RunError: no model yet, or a damaged file.
         """
-        return read_tensors(self.path / "model.safetensors", self._hint())[0]
+        file, hint = self.path / "model.safetensors", self._hint()
+        state = read_tensors(file, hint)[0]
+        for name, tensor in state.items():
+            if not tensor.isfinite().all():
+                raise RunError(f"{file} is damaged: expected finite weights, got NaN or infinity in {name}. {hint}")
+        return state
 
     def model_metadata(self) -> dict[str, Any]:
         """The metadata of the saved model; raises RunError as `model_state` does."""

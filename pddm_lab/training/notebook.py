@@ -42,11 +42,6 @@ NOTEBOOK = "notebook.ipynb"
 RESUME = "resume"
 """The notebook's only parameter that is not a field of `TrainConfig`: resume the run `run_name`."""
 _KILLED, _UNWRITABLE = 137, 74  # exit codes of the child: its kernel was killed, its notebook can't be written
-_REASONS = {
-    1: "papermill's error is above",
-    _UNWRITABLE: f"its notebook can't be written to {gettempdir()}. Free space there, or set TMPDIR to another folder",
-    **dict.fromkeys((_KILLED, -9), "its process was killed, most often because memory ran out"),
-}
 _CHECKED = "_parameters_checked"
 _PLAIN = (str, int, float, list, dict, type(None))
 
@@ -164,8 +159,8 @@ def _execute(path: Path, parameters: dict[str, Any]) -> Run:
     kernels = [str(Path(sys.prefix) / "share" / "jupyter"), os.environ.get("JUPYTER_PATH", "")]
     source = str(shipped("notebooks/train.ipynb"))
     environment = {**os.environ, "JUPYTER_PATH": os.pathsep.join(filter(None, kernels)), LAUNCH: launch}
-    with _sigterm_as_ctrl_c(), TemporaryDirectory(prefix="pddm-lab-", ignore_cleanup_errors=True) as folder:
-        executed = Path(folder) / NOTEBOOK
+    with _sigterm_as_ctrl_c(), _scratch() as folder:
+        executed = folder / NOTEBOOK
         command = [sys.executable, "-m", "pddm_lab.training.notebook", json.dumps([source, str(executed), parameters])]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=environment)
         assert child.stdin
@@ -181,6 +176,19 @@ def _execute(path: Path, parameters: dict[str, Any]) -> Run:
             if interrupted and run and run.info["status"] == "running":
                 run.end("stopped", "Stopped with Ctrl-C.")
     return _finished_run(path, run, child.returncode, error)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A temporary folder for the notebook while it is executed; raises RunError if there is none to write to."""
+    try:
+        folder = TemporaryDirectory(prefix="pddm-lab-", ignore_cleanup_errors=True)
+    except OSError:
+        raise RunError(
+            "The notebook needs a temporary folder, and none can be written. Free space, or set TMPDIR to another one."
+        ) from None
+    with folder as path:
+        yield Path(path)
 
 
 @contextmanager
@@ -268,7 +276,7 @@ def _finished_run(path: Path, run: Run | None, exit_code: int, error: Any) -> Ru
     elif exit_code and run and run.info["status"] == "failed":
         failure = RunError(run.reason)
     elif exit_code:
-        failure = RunError(f"{path.name} failed: {_REASONS.get(exit_code, _REASONS[1])}.")
+        failure = RunError(f"{path.name} failed: {_reason(exit_code)}.")
     elif run is None:
         failure = RunError(f"The training notebook ended without creating a run in {path}.")
     elif run.status != "finished":
@@ -278,6 +286,14 @@ def _finished_run(path: Path, run: Run | None, exit_code: int, error: Any) -> Ru
     if run and run.info["status"] == "running":
         run.end("failed", str(failure))
     raise failure
+
+
+def _reason(exit_code: int) -> str:
+    """Why the child ended, where its notebook doesn't tell."""
+    if exit_code == _UNWRITABLE:  # not a constant: to look for the folder writes to it, and the child can't then start
+        return f"its notebook can't be written to {gettempdir()}. Free space there, or set TMPDIR to another folder"
+    killed = exit_code in (_KILLED, -9)
+    return "its process was killed, most often because memory ran out" if killed else "papermill's error is above"
 
 
 def _execute_in_child(source: str, target: str, parameters: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +73,9 @@ def rebuild(run: Run, dataset: Dataset, protocol: Protocol, progress: Progress |
         items = item_table(dataset, protocol).assign(picture=None)
         lost = [f"The list of items in {path} is damaged: only the items of the data set were embedded again."]
     whole = all(is_intact(path, manifest, name) for name in ("items.parquet", *GROWING))
-    stored = Gallery(path, manifest, IndexChoice.of("")) if whole else None
+    stored = None
+    with suppress(RunError):  # foreign files may be as their manifest says and hold NaN
+        stored = Gallery(path, manifest, IndexChoice.of("")) if whole else None
     row_of = {name: row for row, name in enumerate(dataset.ids)}
     files: list[Path | None] = []
     for name, picture in zip(items["id"], items["picture"], strict=True):
@@ -95,18 +99,19 @@ def rebuild(run: Run, dataset: Dataset, protocol: Protocol, progress: Progress |
     if not items["role"].isin(["gallery", "both"]).any():
         raise RunError(f"No item of {path} can be embedded again. {' '.join(lost[:1])}")
     rows = np.stack(features)
-    if is_intact(path, manifest, "distributions.parquet"):
-        distributions = read_distributions(path, manifest)
-    else:
-        distributions = _distributions(run, rows, items)
+    intact = is_intact(path, manifest, "distributions.parquet")
+    distributions = read_distributions(path, manifest) if intact else {}
+    distributions |= _distributions(run, rows, items, besides=distributions)
     counts = manifest.get("changed")
     changed = {**counts, "removed": counts["removed"] + int((~kept).sum())} if counts else None
     write_files(path, protocol.name, rows, items, thumbs.__getitem__, distributions, None, changed)
     return Rebuilt(Gallery.open(path), lost)
 
 
-def _distributions(run: Run, features: Float[np.ndarray, "items dim"], items: pd.DataFrame) -> dict[str, Distribution]:
-    """The histograms of an evaluation of these items."""
+def _distributions(
+    run: Run, features: Float[np.ndarray, "items dim"], items: pd.DataFrame, besides: Collection[str]
+) -> dict[str, Distribution]:
+    """The histograms of an evaluation of these items by the run's similarities, besides some."""
     query, gallery = (np.flatnonzero(items["role"].isin([role, "both"])) for role in ("query", "gallery"))
     of, labels = torch.from_numpy(features), items["label"].to_numpy()
     return {
@@ -114,4 +119,5 @@ def _distributions(run: Run, features: Float[np.ndarray, "items dim"], items: pd
             similarity, of[query], of[gallery], labels[query], labels[gallery], np.array_equal(query, gallery)
         ).distribution
         for name, similarity in load_similarities(run).items()
+        if name not in besides
     }
