@@ -7,13 +7,14 @@ import sys
 import tempfile
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import arg
 
-from pddm_lab.commands.terminal import print_table
-from pddm_lab.config import Count, CountOrNone, typed_path
+from pddm_lab.commands.terminal import DataRoot, print_table, write_csv
+from pddm_lab.config import OFFLINE_TRUNKS, Count, CountOrNone, typed_path
+from pddm_lab.config import data_root as data_root_of
 from pddm_lab.validation import checked
 
 if TYPE_CHECKING:
@@ -100,11 +101,44 @@ def search(items: Count = 1_000_000, cores: _Cores = 2, json: _Json = "") -> Non
         _run("search", "search", cores, json, Path(temporary), items)
 
 
-def _run(name: str, module: str, cores: int, json: str, *arguments: Any) -> None:
-    """Call `measure` of a module of `pddm_lab.bench`, limited to so many cores where the system supports it."""
+@bench.command
+@checked
+def trunks(
+    datasets: tuple[str, ...] = ("emoji",), trunks: tuple[str, ...] = OFFLINE_TRUNKS,
+    sizes: tuple[Count, ...] = (128, 160, 192, 224), items: CountOrNone = 0,
+    precision: Literal["auto", "32", "bf16"] = "auto", cores: _Cores = 2, csv: str = "", data_root: DataRoot = "",
+) -> None:  # fmt: skip
+    """Measure what pretrained trunks see at each size of picture, and the processor time it costs.
+
+    Args:
+        datasets: Data sets to search in.
+        trunks: Trunks to compare.
+        sizes: Sides of the square input, in pixels.
+        items: Items of each protocol at most, whole classes chosen at random; 0: all.
+        precision: Precision of the trunks; auto: bf16 where that is faster.
+        csv: File to write the table to.
+    """
+    _limit(cores)
+    from pddm_lab.bench.report import machine
+    from pddm_lab.bench.trunks import measure
+
+    facts = machine()
+    table = measure(datasets, trunks, sizes, items, precision, data_root_of(data_root), _log)
+    print_table(list(table.columns), table.astype(str).to_numpy().tolist())
+    print("\n" + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items()))
+    write_csv(table, csv)
+
+
+def _limit(cores: int) -> None:
+    """Use only so many cores, where the system supports it."""
     # Before any import of a numerical library, and for the processes that are started too.
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+
+
+def _run(name: str, module: str, cores: int, json: str, *arguments: Any) -> None:
+    """Call `measure` of a module of `pddm_lab.bench` on so many cores."""
+    _limit(cores)
     from pddm_lab.bench.report import machine
 
     facts = machine()  # before measuring, so that the load average is that of other processes
