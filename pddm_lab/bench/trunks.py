@@ -89,7 +89,7 @@ def _processor_seconds() -> float:
 
 
 def _quality(dataset: Dataset, parts: list[Protocol], every: np.ndarray, features: torch.Tensor) -> dict[str, float]:
-    quality = {}
+    quality: dict[str, float] = {}
     for part in parts:
         query, gallery = (features[np.searchsorted(every, items)] for items in (part.query, part.gallery))
         labels = dataset.labels[part.query], dataset.labels[part.gallery]
