@@ -176,15 +176,20 @@ def replacing(path: Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
+def write_file(path: Path, content: str | bytes | memoryview) -> None:
+    """Write a whole file, or replace it; text as UTF-8. Raises as `replacing` does."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write a safetensors file with tensors and, as JSON, metadata."""
     from safetensors.torch import save
 
     # Cloned: channels_last weights are not contiguous and tied ones share memory; safetensors takes neither.
     copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    with replacing(path) as temporary:
-        # As bytes: its own writer makes files that only their owner can read, and hides what the system reports.
-        temporary.write_bytes(save(copies, {key: json.dumps(plain(value)) for key, value in metadata.items()}))
+    # As bytes: its own writer makes files that only their owner can read, and hides what the system reports.
+    write_file(path, save(copies, {key: json.dumps(plain(value)) for key, value in metadata.items()}))
 
 
 def read_tensors(path: Path, hint: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -211,8 +216,7 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
 
     buffer = BytesIO()
     torch.save(dict(checkpoint), buffer)
-    with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    write_file(path, buffer.getbuffer())
 
 
 def read_checkpoint(path: Path, hint: str) -> dict[str, Any]:

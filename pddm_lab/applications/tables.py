@@ -11,7 +11,7 @@ from pddm_lab.applications.feature_spaces import PRETRAINED
 from pddm_lab.applications.few_shot import METHODS
 from pddm_lab.applications.transfer import summary
 from pddm_lab.figures import PROTOCOL_TITLES, style_of
-from pddm_lab.files import replacing
+from pddm_lab.files import write_file
 from pddm_lab.study.cells import Study, table
 from pddm_lab.study.tables import MEASURES, format_number, markdown
 
@@ -36,8 +36,7 @@ def write(study: Study, folder: Path | None = None) -> list[Path]:
             continue
         settings = ", ".join(f"{key} {value}" for key, value in study.info["settings"].get(part, {}).items())
         for suffix, text in ((".md", page(chosen, settings)), (".csv", chosen.to_csv(index=False))):
-            with replacing(folder / f"{name}{suffix}") as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_file(folder / f"{name}{suffix}", text)
             written.append(folder / f"{name}{suffix}")
     return written
 

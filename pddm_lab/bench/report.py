@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pddm_lab.files import plain, replacing
+from pddm_lab.files import plain, write_file
 
 Log = Callable[[str], None]
 """Called with what a benchmark is about to do."""
@@ -76,6 +76,4 @@ def _processor() -> str:
 def write_json(file: Path, name: str, measures: Sequence[Measure], facts: dict[str, Any]) -> None:
     """Write a benchmark's measurements, with their verdicts and the facts of the machine, as JSON."""
     rows = [asdict(measure) | {"verdict": measure.verdict} for measure in measures]
-    with replacing(file) as temporary:
-        text = json.dumps(plain({"bench": name, "machine": facts, "measures": rows}), indent=1)
-        temporary.write_text(text, encoding="utf-8")
+    write_file(file, json.dumps(plain({"bench": name, "machine": facts, "measures": rows}), indent=1))

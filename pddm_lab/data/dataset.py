@@ -26,7 +26,7 @@ from pddm_lab.data.source import Source, Use, sha256
 from pddm_lab.data.sources import folder, imagenet, manifest
 from pddm_lab.data.splits import hold_out_queries, without_lone_items
 from pddm_lab.errors import DataError, RunError
-from pddm_lab.files import replacing
+from pddm_lab.files import write_file
 from pddm_lab.progress import Progress
 
 SOURCES: dict[str, Source] = {
@@ -295,8 +295,7 @@ def _write_cache(cache_file: Path | None, entries: dict[str, list]) -> None:
         return
     with contextlib.suppress(OSError, RunError):  # on a read-only or full disk the files are checked again next time
         cache_file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(cache_file) as temporary:
-            temporary.write_text(json.dumps(entries))
+        write_file(cache_file, json.dumps(entries))
 
 
 def _short_hash(text: str) -> str:

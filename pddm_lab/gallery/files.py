@@ -40,7 +40,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from pddm_lab.errors import RunError
-from pddm_lab.files import read_json, read_table, replacing
+from pddm_lab.files import read_json, read_table, replacing, write_file
 from pddm_lab.gallery.schema import DISTRIBUTIONS, ITEMS, METADATA, MOST_CLASSES, ManifestContent
 from pddm_lab.metrics.separation import Distribution
 from pddm_lab.progress import Progress
@@ -138,8 +138,7 @@ def new_file(path: Path, manifest: dict[str, Any], name: str) -> Iterator[Path]:
 
 def commit(path: Path, manifest: Mapping[str, Any]) -> None:
     """Make a manifest the gallery's, and delete the files that it doesn't name."""
-    with replacing(path / "manifest.json") as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    write_file(path / "manifest.json", json.dumps(manifest, indent=1))
     for file in path.iterdir():
         if _WRITTEN.fullmatch(file.name) and file.name not in manifest["files"]:
             with suppress(OSError):  # some systems don't delete open files: the next change tries again

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from pddm_lab.data.images import open_image
 from pddm_lab.data.prepare import prepare
 from pddm_lab.errors import DataError
-from pddm_lab.files import replacing
+from pddm_lab.files import write_file
 from pddm_lab.model.trunks import Trunk, fuse_batch_norms, weights_fingerprint
 from pddm_lab.progress import Progress
 
@@ -152,8 +152,7 @@ def trunk_features(
             contents = np.frombuffer(b"".join(missing), np.uint8).reshape(-1, 16)
             hashes = np.concatenate([hashes, contents])[: len(features)]
             folder.mkdir(parents=True, exist_ok=True)
-            with replacing(file) as temporary:
-                temporary.write_bytes(save({"hashes": hashes, "features": features}))
+            write_file(file, save({"hashes": hashes, "features": features}))
     return features[[row_of[content] for content in wanted]]
 
 

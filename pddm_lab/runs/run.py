@@ -30,8 +30,8 @@ from pddm_lab.files import (
     read_checkpoint,
     read_json,
     read_tensors,
-    replacing,
     write_checkpoint,
+    write_file,
     write_tensors,
     writing,
 )
@@ -181,9 +181,7 @@ class Run:
             if name in fields and fields[name] not in known:
                 raise ValueError(f"{name} expects one of {', '.join(known)}, got {fields[name]!r}")
         self.info |= {"seconds": self.seconds, "heartbeat": time.time()} | plain(fields)
-        with replacing(self.path / "run.json") as temporary:
-            text = json.dumps(self.info, indent=1, ensure_ascii=False, allow_nan=False)
-            temporary.write_text(text, encoding="utf-8")
+        write_file(self.path / "run.json", json.dumps(self.info, indent=1, ensure_ascii=False, allow_nan=False))
 
     def end(self, status: str, reason: str) -> None:
         """Record how the training ended, as far as the disk allows: the error that ended it is the one to report."""
@@ -354,8 +352,7 @@ class Run:
         Raises:
             RunError: the folder can't be written.
         """
-        with replacing(self._notes_file) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_file(self._notes_file, text)
 
     @property
     def notes_stamp(self) -> int:

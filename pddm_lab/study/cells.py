@@ -20,7 +20,7 @@ from pydantic import Field
 
 from pddm_lab.config import runs_root
 from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.files import Content, Count, Text, check, plain, read_json, replacing
+from pddm_lab.files import Content, Count, Text, check, plain, read_json, write_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -229,8 +229,7 @@ def list_studies(root: str = "") -> list[Path]:
 
 def _write(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     content = dict(plain(content))
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_file(path, json.dumps(content, indent=1))
     return content
 
 

@@ -219,7 +219,7 @@ def settings_text(settings: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Progress:
+class StudyProgress:
     """How many of the cells planned in study.json are finished."""
 
     table: pd.DataFrame
@@ -237,7 +237,7 @@ class Progress:
         return self.done >= self.planned and not self.waiting
 
 
-def progress(study: Reading) -> Progress:
+def progress(study: Reading) -> StudyProgress:
     """Count the cells of a study by part and data set, and list the methods that were skipped."""
     there: dict[tuple[str, str], dict[str, tuple[set[str], set[int]]]] = {}
     for cell in study.cells():
@@ -275,7 +275,7 @@ def progress(study: Reading) -> Progress:
     waiting = [name for name in study.settings.get("data", {}) if name not in started]
     waiting += [part for part in PARTS if part in study.settings and part not in set(table["part"])]
     done, planned = table["searched"] + table["trained"], table["searches"] + table["trainings"]
-    return Progress(table, int(done.sum()), int(planned.sum()), skipped, waiting)
+    return StudyProgress(table, int(done.sum()), int(planned.sum()), skipped, waiting)
 
 
 def _diverged(study: Reading) -> set[tuple[str, str, str]]:

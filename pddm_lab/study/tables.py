@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from pddm_lab.errors import RunError
-from pddm_lab.files import replacing
+from pddm_lab.files import write_file
 from pddm_lab.similarities import SIMILARITIES
 from pddm_lab.study.cells import Study, table
 from pddm_lab.study.methods import ABLATIONS, METHODS
@@ -197,8 +197,7 @@ def write_tables(study: Study, folder: Path) -> list[Path]:
     texts = {f"{name}.md": f"{page.strip()}\n" for name, page in pages.items()}
     texts |= {f"{name}.csv": frame.to_csv(index=False, float_format="%.6g") for name, frame in frames.items()}
     for name, text in texts.items():
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_file(folder / name, text)
     return [folder / name for name in texts]
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from pddm_lab.config import TrainConfig, data_root, runs_root
-from pddm_lab.files import replacing, writing
+from pddm_lab.files import write_file, writing
 from pddm_lab.runs.folder_name import exists_already, folder_name, is_free
 from pddm_lab.runs.process import is_running
 from pddm_lab.runs.run import Run
@@ -135,8 +135,7 @@ def _launch(root: Path, name: str, words: list[str]) -> Launch:
     _children[child.pid] = child
     launch = Launch(name, child.pid, psutil.Process(child.pid).create_time(), folder)
     text = json.dumps({"name": name, "pid": launch.pid, "process_started": launch.process_started})
-    with replacing(folder / f"{name}.json") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_file(folder / f"{name}.json", text)
     return launch
 
 
