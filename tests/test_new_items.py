@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -14,6 +16,7 @@ from pddm_lab import cli
 from pddm_lab.data.images import open_image
 from pddm_lab.errors import RunError
 from pddm_lab.gallery import changes, umap_layout
+from pddm_lab.gallery.files import fingerprint
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.runs.process import this_process
 from pddm_lab.runs.run import Run
@@ -237,6 +240,31 @@ def test_what_is_undamaged_is_kept_and_the_rest_comes_from_the_data_set(
     assert again.items.equals(first.items.iloc[:20])
     np.testing.assert_allclose(again.features, first.features[:20], atol=PRECISION)
     assert list(again.distributions) == list(pairs)
+
+
+def test_a_gallery_with_nan_and_without_a_similarity_is_whole_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = run.gallery("unseen")
+    made = [(np.array(before.features[row]), before.thumb(row)) for row in range(len(before))]
+    measured = before.distributions
+    features = np.load(before.path / "features.npy")
+    features[3] = np.nan
+    np.save(before.path / "features.npy", features)
+    frame = pd.read_parquet(before.path / "distributions.parquet").query("similarity != 'cosine'")
+    frame.to_parquet(before.path / "distributions.parquet", index=False)
+    manifest = before.manifest
+    manifest["pairs"].pop("cosine")
+    manifest["files"] |= {name: fingerprint(before.path / name) for name in ("features.npy", "distributions.parquet")}
+    (before.path / "manifest.json").write_text(json.dumps(manifest))  # as if the lab had written this
+    with pytest.raises(RunError, match=r"features\.npy is damaged: expected finite values.*gallery rebuild digits"):
+        run.gallery("unseen")
+    monkeypatch.setattr(rebuild, "embed_pictures", lambda run, files: made)
+    monkeypatch.setattr(umap_layout, "_umap", lambda of, *_: of[:, :2])
+    gallery("rebuild", "digits", "--protocol", "unseen")
+    after = Gallery.open(before.path, verify=True).distributions
+    assert set(after) == set(measured)
+    for name, one in measured.items():
+        np.testing.assert_array_equal(after[name].positive, one.positive)
+        np.testing.assert_array_equal(after[name].negative, one.negative)
 
 
 def test_a_gallery_that_cannot_be_rebuilt(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
