@@ -12,6 +12,7 @@ from pddm_lab.commands.applications import class_scaling, recognise, transfer
 from pddm_lab.commands.bench import bench
 from pddm_lab.commands.dashboard import dashboard, screenshots
 from pddm_lab.commands.data import data
+from pddm_lab.commands.export import export, search_exported
 from pddm_lab.commands.gallery import gallery
 from pddm_lab.commands.study import compare
 from pddm_lab.commands.training import demo, resume, runs, train
@@ -19,8 +20,12 @@ from pddm_lab.errors import LabError
 from pddm_lab.validation import checked
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    train, resume, runs, dashboard, screenshots, demo, recognise, transfer, class_scaling, compare
+    train, resume, runs, dashboard, screenshots, demo, recognise, transfer, class_scaling, compare, export,
+    search_exported,
 )  # fmt: skip
+
+_EXTRAS = {"openvino": "openvino", "onnx": "export", "onnxscript": "export", "streamlit": "dashboard"}
+"""Module -> extra of the package that brings it. All others that may lack come with `train`."""
 
 app = tyro.extras.SubcommandApp()
 for command in _COMMANDS:
@@ -39,6 +44,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         )  # fmt: skip
     except LabError as error:
         print(f"pddm-lab: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module in ("", "pddm_lab"):
+            raise
+        extra = _EXTRAS.get(module, "train")
+        print(
+            f"pddm-lab: This needs {module}, which isn't installed: pip install 'pddm-lab[{extra}]'.", file=sys.stderr
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         print("pddm-lab: interrupted.", file=sys.stderr)

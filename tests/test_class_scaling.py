@@ -25,6 +25,13 @@ def test_sizes_by_hand(model: MetricModel) -> None:
     assert size["gallery_bytes"] == 1000 * 3 * 16 * 4
 
 
+def test_a_gallery_of_the_preset_lab_holds_the_features_as_they_are() -> None:
+    config = TrainConfig.from_parameters({"preset": "lab", "trunk": "resnet18", "weights": "none", "dim": 16})
+    model = MetricModel(config)
+    features = model.embedding.project(torch.rand(2, 512))
+    assert sizes(model, 1000, images=3)["gallery_bytes"] == 1000 * 3 * 4 * features.shape[1] == 1000 * 3 * 4 * 144
+
+
 def test_costs_are_measured_for_each_number_of_classes(model: MetricModel) -> None:
     seen: list[tuple[int, int, str]] = []
     table = class_costs(model, (10, 300), images=2, progress=lambda *report: seen.append(report))

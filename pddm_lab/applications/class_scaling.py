@@ -72,7 +72,7 @@ def sizes(model: MetricModel, classes: int, images: int = 5) -> dict[str, int]:
     return {
         "classes": classes, "lab_parameters": lab, "classifier_parameters": classifier, "lab_bytes": FLOAT * lab,
         "classifier_bytes": FLOAT * classifier,
-        "gallery_bytes": FLOAT * classes * images * model.embedding.head.out_features,
+        "gallery_bytes": FLOAT * classes * images * model.embedding.dim,
     }  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def embedding_seconds(model: MetricModel, config: TrainConfig, rounds: int = _RO
 
 def _measure(model: MetricModel, classes: int, images: int, seed: int) -> dict[str, float]:
     random = torch.Generator().manual_seed(seed)
-    gallery = _gallery_seconds(_unit(classes * images, model.embedding.head.out_features, random), images)
+    gallery = _gallery_seconds(_unit(classes * images, model.embedding.dim, random), images)
     return gallery | _classifier_seconds(classes, images, model.embedding.trunk.dim, random)
 
 

@@ -25,7 +25,10 @@ def signed_power(pooled: Float[Tensor, "n trunk_dim"], power: float) -> Float[Te
     Below 1 it evens out bursts: a few large values of a feature outweigh the many small ones (power normalisation;
     Perronnin et al., ECCV 2010). Sizes are clamped, since the slope of a root is infinite at 0.
     """
-    return pooled if power == 1 else pooled.abs().clamp(min=1e-6).pow(power).copysign(pooled)
+    if power == 1:
+        return pooled
+    sizes = pooled.abs().clamp(min=1e-6).pow(power)
+    return torch.where(pooled < 0, -sizes, sizes)  # not copysign, which ONNX doesn't have
 
 
 class EmbeddingNet(nn.Module):
@@ -44,6 +47,11 @@ class EmbeddingNet(nn.Module):
         self.power = power
         self.head = nn.Linear(trunk.dim, dim)
         self.pretrained = PretrainedPart(trunk.dim) if pretrained else None
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a feature, with the pretrained part."""
+        return self.head.out_features + (0 if self.pretrained is None else PRETRAINED_DIMS)
 
     def project(self, pooled: Float[Tensor, "n trunk_dim"]) -> Float[Tensor, "n dim"]:
         """Unit-length features of the trunk's pooled features."""

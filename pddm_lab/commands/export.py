@@ -1,0 +1,89 @@
+"""The commands `export` and `search-exported`: models that leave the lab."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_format
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from pddm_lab.commands.terminal import RunName, RunsRoot, print_table, progress_bar
+from pddm_lab.config import Count, typed_path
+from pddm_lab.similarities import SIMILARITIES
+
+
+def export(
+    run: RunName, format: Literal["onnx", "openvino"] = "onnx", precision: Literal["32", "fp16", "int8"] = "32",
+    out: str = "", gallery: Literal["unseen", "known", "none"] = "unseen", runs_root: RunsRoot = "",
+) -> None:  # fmt: skip
+    """Write a run's model as files that need no torch: pictures to features, and pairs of features to scores.
+
+    Args:
+        format: onnx for onnxruntime and many others, or openvino.
+        precision: Bits of the weights: 32, fp16, or int8, which computes in 8 bits too.
+        out: Folder to write; empty: export/<format>-<precision> in the run's folder.
+        gallery: Gallery whose items are copied, to search them with `search-exported`.
+    """
+    from pddm_lab.export.folder import Exported
+    from pddm_lab.export.write import export_run
+    from pddm_lab.runs.compare import find_run
+
+    exported = find_run(run, runs_root)
+    folder = typed_path(out) if out else exported.path / "export" / f"{format}-{precision}"
+    with progress_bar() as report:
+        export_run(exported, folder, format, precision, "" if gallery == "none" else gallery, report)
+    content = Exported(folder).content
+    size, parameters = content["model_bytes"], content["parameters"]
+    print(f"Wrote {folder}: {size / 1e6:.2f} MB for {parameters:,} parameters ({size / parameters:.2f} bytes each).")
+    how = "1 minus their cosine with" if precision == "int8" else "the largest difference from"
+    print(f"Compared with torch: {how} its features is {content['agreement']['features']:.2g}.")
+    if content["gallery"]:
+        print(f"To search with it: pddm-lab search-exported {folder} IMAGE")
+
+
+def search_exported(
+    folder: Positional[Annotated[str, arg(metavar="FOLDER")]], image: Positional[Annotated[str, arg(metavar="IMAGE")]],
+    gallery: str = "", k: Count = 10, shortlist: Count = 100, json: str = "",
+) -> None:  # fmt: skip
+    """Search a gallery with a picture by an exported model. It needs no torch.
+
+    Args:
+        folder: Folder that `pddm-lab export` wrote.
+        image: File of the picture.
+        gallery: Folder with features.npy and items.parquet to search instead of the export's copy.
+        k: Number of results.
+        shortlist: How many of the nearest by distance are ranked by the score.
+        json: File to write the results to.
+    """
+    from pddm_lab.data.images import verify
+    from pddm_lab.export.folder import Exported
+    from pddm_lab.export.search import search
+    from pddm_lab.files import replacing
+
+    exported = Exported(typed_path(folder))
+    items = exported.gallery(typed_path(gallery) if gallery else None)
+    (query,) = exported.embed(exported.prepared(verify(typed_path(image)))[None])
+    matches = search(exported, query, items, k, shortlist)
+    similarity = SIMILARITIES[exported.content["similarity"]]
+    sign = -1 if similarity.is_distance else 1
+    head = ("rank", "id", "class", "D", similarity.letter, "rank by D")
+    rows = [
+        (one.rank, _printable(one.id), _printable(one.class_name), f"{one.distance:.4f}", f"{sign * one.score:.4f}",
+         one.distance_rank)
+        for one in matches
+    ]  # fmt: skip
+    print_table(head, rows)
+    near = min(shortlist, len(items.ids))
+    print(f"\nThe best of {len(items.ids):,} items by {similarity.letter}, among the {near} nearest by D.")
+    if json:
+        with replacing(Path(typed_path(json))) as target:
+            text = json_format.dumps([dataclasses.asdict(one) for one in matches], indent=1, ensure_ascii=False)
+            target.write_text(text, encoding="utf-8")
+        print(f"Written to {json}")
+
+
+def _printable(text: str) -> str:
+    """A name from a file, without what would steer the terminal."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)

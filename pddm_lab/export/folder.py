@@ -1,0 +1,146 @@
+"""An export on disk, opened and checked. No torch.
+
+FOLDER/
+  embedding.onnx   images (n, 3, side, side) uint8 -> features (n, dim), unit length
+  score.onnx       features of both ends of pairs, (n, dim) and (n, dim) -> scores (n,)
+  features.npy     (items, dim) float32, and items.parquet: id, label, class_name; optional: the items that are searched
+  export.json      sizes, the picture's preparation, and size and SHA-256 of every file
+
+OpenVINO's graphs are embedding.xml and embedding.bin. A folder may come from anywhere: names, sizes and hashes are
+checked, nothing is unpickled, and nothing outside the folder is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from pddm_lab.data.prepare import prepare
+from pddm_lab.errors import RunError
+from pddm_lab.export.engines import Graph, load_graph
+from pddm_lab.export.schema import EMBEDDING, ENDINGS, SCORE, ExportContent
+from pddm_lab.files import read_json, read_table
+
+CONTENT = "export.json"
+FEATURES, ITEMS = "features.npy", "items.parquet"
+AGAIN = "Export the run again: `pddm-lab export RUN`."
+_AT_ONCE = 32
+_COLUMNS = {"id": "string", "label": "int64", "class_name": "string"}
+
+
+class Exported:
+    """An exported model: pictures to features, and pairs of features to scores.
+
+    Args:
+        path: the folder.
+        threads: cores to use; 0: all there are.
+
+    Raises:
+        RunError: no export there, a damaged one, or one that was not written by this lab.
+    """
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        self.path, self._threads = path, threads
+        missing = f"{path} is no export: expected {CONTENT} in it. {AGAIN}"
+        self.content: dict[str, Any] = read_json(path / CONTENT, ExportContent, missing, AGAIN)
+        needed = [name + ending for name in (EMBEDDING, SCORE) for ending in ENDINGS[self.content["engine"]]]
+        for name in (*needed, *((FEATURES, ITEMS) if self.content["gallery"] else ())):
+            if name not in self.content["files"]:
+                raise RunError(f"{path / CONTENT} was not written by this lab: expected {name} in its files. {AGAIN}")
+        for name, expected in self.content["files"].items():
+            _check_file(path, name, expected)
+
+    @cached_property
+    def _embedding(self) -> Graph:
+        return load_graph(self._file(EMBEDDING), self._threads)
+
+    @cached_property
+    def _score(self) -> Graph:
+        return load_graph(self._file(SCORE), self._threads)
+
+    def _file(self, graph: str) -> Path:
+        return self.path / (graph + ENDINGS[self.content["engine"]][0])
+
+    def prepared(self, image: Image.Image) -> UInt8[np.ndarray, "3 side side"]:
+        """An RGB picture as the embedding takes it."""
+        return prepare(image, self.content["image"]["resize"], self.content["image"]["side"])
+
+    def embed(self, images: UInt8[np.ndarray, "n 3 side side"]) -> Float[np.ndarray, "n dim"]:
+        """Unit-length features of prepared pictures."""
+        return self._embedding(np.ascontiguousarray(images))
+
+    def scores(self, a: Float[np.ndarray, "n dim"], b: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, " n"]:
+        """Scores of pairs; larger is more similar."""
+        return self._score(np.ascontiguousarray(a), np.ascontiguousarray(b))
+
+    def gallery(self, folder: Path | None = None) -> Items:
+        """The items to search: the export's own copy, or those of another folder.
+
+        Raises:
+            RunError: there are none, they are damaged, or of features with other dimensions.
+        """
+        if folder is None and not self.content["gallery"]:
+            raise RunError(f"{self.path} has no copy of a gallery: name a folder with --gallery, or export it again.")
+        return Items.read(folder or self.path, self.content["dim"])
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """The items that are searched."""
+
+    ids: list[str]
+    labels: list[int]
+    class_names: list[str]
+    features: Float[np.ndarray, "items dim"]
+    """Memory-mapped."""
+
+    @staticmethod
+    def read(folder: Path, dim: int) -> Items:
+        """The items of features.npy and items.parquet in a folder: an export, or a run's gallery as it was written.
+
+        Args:
+            folder: of both files. If the table has roles, the items that are only queries are left out.
+            dim: dimensions that a feature must have.
+
+        Raises:
+            RunError: a file is missing, damaged, or doesn't match the other.
+        """
+        file, hint = folder / FEATURES, "Name an export, or the folder of a gallery that was not changed."
+        try:
+            features = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise RunError(f"{file} can't be read: expected an array of features. {hint}") from error
+        table = read_table(folder / ITEMS, {**_COLUMNS, "role": "string"}, hint, optional=("role",))
+        if features.dtype != np.float32 or features.shape != (len(table), dim):
+            shape = f"{len(table)} rows of {dim} float32 values"
+            raise RunError(f"{file} doesn't match the items or the model: expected {shape}. {hint}")
+        searched = np.flatnonzero([role != "query" for role in table["role"].to_pylist()])
+        if len(searched) < len(table):
+            table, features = table.take(searched), features[searched]
+        return Items(*(table[name].to_pylist() for name in _COLUMNS), features)
+
+
+def embed_in_parts(graph: Graph, images: UInt8[np.ndarray, "n 3 side side"]) -> Float[np.ndarray, "n dim"]:
+    """Features of any number of prepared pictures, `_AT_ONCE` at a time."""
+    return np.concatenate([graph(images[start : start + _AT_ONCE]) for start in range(0, len(images), _AT_ONCE)])
+
+
+def fingerprint(file: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file."""
+    with open(file, "rb") as opened:
+        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
+
+
+def _check_file(folder: Path, name: str, expected: dict[str, Any]) -> None:
+    file = folder / name
+    if not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
+        raise RunError(f"{file} is missing: expected a file in the folder. {AGAIN}")
+    if any(expected[key] != value for key, value in fingerprint(file).items()):
+        raise RunError(f"{file} has changed: expected the size and SHA-256 in {CONTENT}. {AGAIN}")

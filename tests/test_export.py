@@ -1,0 +1,251 @@
+"""Exported models agree with torch, rank as the lab does, need no torch, and are checked when they come from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pddm_lab import cli
+from pddm_lab.data.images import open_image
+from pddm_lab.errors import LabError, RunError
+from pddm_lab.export import write
+from pddm_lab.export.folder import Exported
+from pddm_lab.export.graphs import Graphs
+from pddm_lab.export.search import search
+from pddm_lab.export.write import export_run
+from pddm_lab.runs.model import ImageEmbedder, load_model, load_similarities
+
+KINDS = [
+    ("onnx", "32"),
+    ("onnx", "fp16"),
+    ("onnx", "int8"),
+    ("openvino", "32"),
+    ("openvino", "fp16"),
+    ("openvino", "int8"),
+]
+
+
+@pytest.fixture(scope="module")
+def familiar_run(digits_config):
+    """A run of the preset `lab`, whose features are joined; without maps, which would take longer than the training."""
+    from pddm_lab.training import finish
+    from pddm_lab.training.trainer import train
+
+    choices = {"preset": "lab", "unit_global": 1.0, "unit_detached": True, "familiarity": 0.55, "precision": "32"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finish, "start_map", MagicMock)
+        return train(replace(digits_config, run_name="familiar", **choices), progress=False)
+
+
+@pytest.fixture(scope="module")
+def folder(familiar_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_run(familiar_run, tmp_path_factory.mktemp("exports") / "onnx-32")
+
+
+@pytest.mark.parametrize(("engine", "precision"), KINDS)
+def test_an_export_agrees_with_torch(digits_run, tmp_path: Path, engine: str, precision: str) -> None:
+    exported = Exported(export_run(digits_run, tmp_path / "out", engine, precision, protocol=""))
+    graphs = Graphs(load_model(digits_run), "pddm", 32)
+    images = write.run_pictures(digits_run, 33)
+    with torch.inference_mode():
+        expected = graphs.embedding(torch.from_numpy(images)).numpy()
+        wanted = graphs.score(torch.from_numpy(expected[1:]), torch.from_numpy(expected[:-1])).numpy()
+    for part in (slice(1), slice(2), slice(7), slice(33)):
+        features = exported.embed(images[part])
+        np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-4)
+        if precision == "int8":
+            assert (features * expected[part]).sum(1).mean() > 0.95
+        else:
+            np.testing.assert_allclose(features, expected[part], atol=1e-5 if precision == "32" else 3e-3)
+    scores = exported.scores(expected[1:], expected[:-1])
+    np.testing.assert_allclose(scores, wanted, atol=1e-4 if precision == "32" else 1e-2)
+    size = sum(file.stat().st_size for file in exported.path.iterdir() if file.suffix in (".onnx", ".xml", ".bin"))
+    content = exported.content
+    assert content["model_bytes"] == size
+    assert content["parameters"] == sum(value.numel() for value in graphs.state_dict().values())
+    least, most = {"32": (4, 4.2), "fp16": (2, 2.2), "int8": (1, 1.3)}[precision]
+    assert least <= size / content["parameters"] <= most
+
+
+def test_joined_features_and_a_fading_score_are_exported(familiar_run, folder: Path) -> None:
+    exported, model = Exported(folder), load_model(familiar_run)
+    assert exported.content["dim"] == 256
+    assert exported.content["similarity"] == "pddm"
+    features = familiar_run.gallery("unseen").features
+    a, b = features[:200], features[200:400]
+    wanted = model.similarity("pddm").pairs(torch.from_numpy(a.copy()), torch.from_numpy(b.copy())).numpy()
+    np.testing.assert_allclose(exported.scores(a, b), wanted, atol=1e-4)
+
+
+def test_the_size_does_not_depend_on_the_classes(familiar_run) -> None:
+    few, many = load_model(familiar_run), load_model(familiar_run)
+    many.learned["pddm"].used.fill_(900)  # type: ignore[union-attr, operator]
+    assert Graphs(few, "pddm", 32).parameters_count == Graphs(many, "pddm", 32).parameters_count
+
+
+def test_a_model_that_knows_no_class_yet_scores_by_its_unit(familiar_run) -> None:
+    model = load_model(familiar_run)
+    similarity = model.similarity("pddm")
+    similarity.used.fill_(0)  # type: ignore[union-attr, operator]
+    a, b = (torch.from_numpy(familiar_run.gallery("unseen").features[rows].copy()) for rows in (slice(9), slice(9, 18)))
+    score = Graphs(model, "pddm", 32).score
+    torch.testing.assert_close(score(a, b), similarity.pairs(a, b))
+
+
+def test_it_ranks_as_the_lab_does(familiar_run, folder: Path) -> None:
+    gallery, exported = familiar_run.gallery("unseen"), Exported(folder)
+    items, root = exported.gallery(), Path(familiar_run.info["dataset"]["root"])
+    embed = ImageEmbedder(familiar_run, load_model(familiar_run))
+    for row in gallery.rows("query")[:5]:
+        picture = open_image(root / gallery.items["id"].iloc[row])
+        (query,) = exported.embed(exported.prepared(picture)[None])
+        np.testing.assert_allclose(query, embed(picture), atol=1e-5)
+        lab = gallery.search_by(query, [load_similarities(familiar_run)["pddm"]], shortlist=50).ranked("pddm", 10)
+        found = search(exported, query, items, k=10, shortlist=50)
+        assert [one.id for one in found] == lab["id"].tolist()
+        assert [one.class_name for one in found] == lab["class_name"].tolist()
+        np.testing.assert_allclose([one.score for one in found], lab["value"], atol=1e-4)
+        assert [one.distance_rank - one.rank for one in found] == lab["rank_change"].tolist()
+
+
+def test_an_export_that_disagrees_is_not_written(digits_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(write.TOLERANCE, "32", 0.0)
+    with pytest.raises(LabError, match=r"differ from torch's by .*, expected at most 0: nothing was written"):
+        export_run(digits_run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_something_else_is_kept(digits_run, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(RunError, match="exists and is no export"):
+        export_run(digits_run, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_int8_needs_the_pictures_themselves(digits_run, tmp_path: Path) -> None:
+    moved = type(digits_run)(
+        digits_run.path, digits_run.info | {"dataset": {**digits_run.info["dataset"], "root": str(tmp_path)}}
+    )
+    with pytest.raises(RunError, match="no pictures to calibrate with: expected its data set in"):
+        export_run(moved, tmp_path / "out", precision="int8", protocol="")
+    assert Exported(export_run(moved, tmp_path / "out", protocol="")).content["precision"] == "32"  # thumbnails will do
+
+
+def _without(folder: Path, target: Path, **changes: object) -> Path:
+    shutil.copytree(folder, target)
+    content = json.loads((target / "export.json").read_text())
+    (target / "export.json").write_text(json.dumps(content | changes))
+    return target
+
+
+def test_a_foreign_folder_is_checked(folder: Path, tmp_path: Path) -> None:
+    files = json.loads((folder / "export.json").read_text())["files"]
+    with pytest.raises(RunError, match=r"is no export: expected export.json"):
+        Exported(tmp_path)
+    with pytest.raises(RunError, match=r"similarity: expected"):
+        Exported(_without(folder, tmp_path / "a", similarity="other"))
+    with pytest.raises(RunError, match=r"files\.\.\./secret"):
+        Exported(_without(folder, tmp_path / "b", files=files | {"../secret": files["score.onnx"]}))
+    with pytest.raises(RunError, match=r"expected score.onnx in its files"):
+        Exported(_without(folder, tmp_path / "c", files={k: v for k, v in files.items() if k != "score.onnx"}))
+    changed = _without(folder, tmp_path / "d")
+    with open(changed / "embedding.onnx", "r+b") as file:
+        file.seek(1000)
+        file.write(b"\xff")
+    with pytest.raises(RunError, match=r"embedding.onnx has changed: expected the size and SHA-256"):
+        Exported(changed)
+    linked = _without(folder, tmp_path / "e")
+    (linked / "score.onnx").unlink()
+    (linked / "score.onnx").symlink_to(folder / "score.onnx")
+    with pytest.raises(RunError, match=r"score.onnx is missing: expected a file in the folder"):
+        Exported(linked)
+
+
+def test_a_damaged_graph_is_one_sentence(folder: Path, tmp_path: Path) -> None:
+    from pddm_lab.export.folder import fingerprint
+
+    (tmp_path / "bad").write_bytes(b"no graph")
+    files = json.loads((folder / "export.json").read_text())["files"] | {"score.onnx": fingerprint(tmp_path / "bad")}
+    foreign = _without(folder, tmp_path / "out", files=files)
+    shutil.copy(tmp_path / "bad", foreign / "score.onnx")
+    with pytest.raises(RunError, match=r"score.onnx is damaged, or is no graph"):
+        Exported(foreign).scores(np.zeros((1, 256), np.float32), np.zeros((1, 256), np.float32))
+
+
+def test_a_gallery_that_does_not_match_is_refused(folder: Path, tmp_path: Path) -> None:
+    exported = Exported(folder)
+    shutil.copy(folder / "items.parquet", tmp_path)
+    np.save(tmp_path / "features.npy", np.zeros((3, 256), np.float32))
+    with pytest.raises(RunError, match="doesn't match the items or the model: expected"):
+        exported.gallery(tmp_path)
+    np.save(tmp_path / "features.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(RunError, match="can't be read: expected an array of features"):
+        exported.gallery(tmp_path)
+
+
+def test_only_searched_items_of_a_runs_gallery_are_searched(familiar_run, folder: Path) -> None:
+    known = familiar_run.gallery("known")
+    items = Exported(folder).gallery(known.path)
+    assert items.ids == known.items["id"].iloc[known.rows("gallery")].tolist()
+    np.testing.assert_array_equal(items.features, known.features[known.rows("gallery")])
+
+
+BLOCKED = """
+import sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "torchvision", "lightning_fabric", "pandas", "sklearn", "faiss", "onnx"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Block())
+from pddm_lab.cli import main
+main(sys.argv[1:])
+"""
+
+
+def _lab_without_torch(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", BLOCKED, *words], capture_output=True, text=True, env={**os.environ})
+
+
+def test_a_search_needs_no_torch(familiar_run, folder: Path, tmp_path: Path) -> None:
+    gallery, root = familiar_run.gallery("unseen"), Path(familiar_run.info["dataset"]["root"])
+    item = gallery.items["id"].iloc[gallery.rows("gallery")[0]]
+    done = _lab_without_torch(
+        "search-exported", str(folder), str(root / item), "--k", "3", "--json", str(tmp_path / "found.json")
+    )
+    assert done.returncode == 0, done.stderr
+    first, *rest = json.loads((tmp_path / "found.json").read_text())
+    assert first["distance"] < 1e-3
+    assert len(rest) == 2
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["rank", "id", "class", "D", "S", "rank", "by", "D"]
+    assert lines[1].split()[1] == first["id"]
+    assert f"among the {min(100, len(gallery.rows('gallery')))} nearest by D" in done.stdout
+
+
+def test_a_command_that_needs_torch_says_which_extra_brings_it(digits_run) -> None:
+    done = _lab_without_torch("export", str(digits_run.path))
+    assert done.returncode == 2
+    assert done.stderr.strip() == "pddm-lab: This needs torch, which isn't installed: pip install 'pddm-lab[train]'."
+
+
+def test_the_command_exports_into_the_run(digits_run, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["export", str(digits_run.path), "--precision", "fp16", "--gallery", "known"])
+    folder = digits_run.path / "export" / "onnx-fp16"
+    out = capsys.readouterr().out
+    assert f"pddm-lab search-exported {folder} IMAGE" in out
+    exported = Exported(folder)
+    assert exported.content["gallery"] == "known"
+    assert pd.read_parquet(folder / "items.parquet")["id"].tolist() == exported.gallery().ids
