@@ -57,7 +57,7 @@ def machine() -> dict[str, Any]:
 
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"), "system": platform.platform(),
-        "processor": _processor(), "cores": joblib.cpu_count(),
+        "processor": processor(), "cores": joblib.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "load_average": [round(load, 2) for load in os.getloadavg()], "python": platform.python_version(),
         "torch": torch.__version__, "torch_threads": torch.get_num_threads(),
@@ -65,7 +65,8 @@ def machine() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name, as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

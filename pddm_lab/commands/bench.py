@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import arg
 
-from pddm_lab.commands.terminal import DataRoot, print_table, write_csv
+from pddm_lab.commands.terminal import DataRoot, RunName, RunsRoot, print_table, write_csv
 from pddm_lab.config import OFFLINE_TRUNKS, Count, CountOrNone, typed_path
 from pddm_lab.config import data_root as data_root_of
+from pddm_lab.similarities import SIMILARITIES
 from pddm_lab.validation import checked
 
 if TYPE_CHECKING:
@@ -127,6 +128,26 @@ def trunks(
     print_table(list(table.columns), table.astype(str).to_numpy().tolist())
     print("\n" + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items()))
     write_csv(table, csv)
+
+
+@bench.command
+@checked
+def formats(run: RunName, most: CountOrNone = 0, runs_root: RunsRoot = "") -> None:
+    """Measure each format that a run can be exported in: size, time, retrieval. The table is kept with the run.
+
+    Args:
+        most: Items of each gallery to measure retrieval on; 0: all.
+    """
+    from pddm_lab.bench.formats import measure
+    from pddm_lab.export.table import FILE, table_rows, write_formats
+    from pddm_lab.runs.compare import find_run
+
+    measured = find_run(run, runs_root)
+    content = measure(measured, _log, most)
+    write_formats(measured.path, content)
+    print_table(*table_rows(content, SIMILARITIES[content["similarity"]].letter))
+    print(f"\nms an image: on one core of {content['processor']}. All else but MB and bytes in %.")
+    print(f"Written to {measured.path / FILE}")
 
 
 def _limit(cores: int) -> None:

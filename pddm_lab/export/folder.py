@@ -114,8 +114,8 @@ class Items:
         """
         file, hint = folder / FEATURES, "Name an export, or the folder of a gallery that was not changed."
         try:
-            features = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            features = np.lib.format.open_memmap(file, mode="r")  # no pickle, no archive
+        except (OSError, ValueError) as error:
             raise RunError(f"{file} can't be read: expected an array of features. {hint}") from error
         table = read_table(folder / ITEMS, {**_COLUMNS, "role": "string"}, hint, optional=("role",))
         if features.dtype != np.float32 or features.shape != (len(table), dim):
@@ -124,6 +124,8 @@ class Items:
         searched = np.flatnonzero([role != "query" for role in table["role"].to_pylist()])
         if len(searched) < len(table):
             table, features = table.take(searched), features[searched]
+        if not len(searched):
+            raise RunError(f"{folder} has no item to search. {hint}")
         return Items(*(table[name].to_pylist() for name in _COLUMNS), features)
 
 

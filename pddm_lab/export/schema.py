@@ -91,6 +91,6 @@ class FormatsContent(Content):
     measured: Text
     """When, as an ISO time."""
     processor: Text
-    similarity: Text
+    similarity: Literal[tuple(SIMILARITIES)]  # type: ignore[valid-type]
     parameters: Count
     rows: list[FormatRow]

@@ -108,6 +108,21 @@ def evaluate(
     return Evaluation(metrics, pairs.distribution(), ranking.queries, ranking.map_at_r_error(), excluded)
 
 
+def rank(
+    similarity: PairScorer, query: Float[Array, "queries dim"], gallery: Float[Array, "items dim"],
+    query_labels: Int[Array, " queries"], gallery_labels: Int[Array, " items"], leave_one_out: bool, shortlist: int = 0,
+) -> dict[str, float]:  # fmt: skip
+    """The metrics of the ranking alone, as `evaluate` has them, without the distributions of pairs."""
+    items = _Items.of(query, gallery, query_labels, gallery_labels, leave_one_out)
+    ranking = _Ranking(items)
+    chunks = (
+        _shortlisted(cast(ShortlistScorer, similarity), items, shortlist) if shortlist else _scores(similarity, items)
+    )
+    for rows, scores in chunks:
+        ranking.add(rows, scores)
+    return ranking.metrics()
+
+
 @torch.no_grad()
 def average_precisions(
     scores: Float[Tensor, "queries items"], labels: Int[Tensor, " items"], rows: Int[Tensor, " queries"]

@@ -14,6 +14,7 @@ from app_pages.runs import launches
 from reading import DATA, numbers, rows_of, texts
 
 from pddm_lab.config import TrainConfig
+from pddm_lab.export.table import write_formats
 from pddm_lab.figures import METRICS
 from pddm_lab.runs.run import Run
 
@@ -34,6 +35,34 @@ def test_runs_shows_the_metrics_of_run_json(open_page, with_digits: Path) -> Non
     assert row["unseen D"] == pytest.approx(100 * measured["unseen"]["euclidean"]["recall@1"])
     assert row["known S"] == pytest.approx(100 * measured["known"]["pddm"]["recall@1"])
     assert "CC-BY-4.0" in texts(app)
+
+
+def test_runs_shows_the_table_of_formats_once_it_is_measured(open_page, with_digits: Path) -> None:
+    run = with_digits / "digits"
+    assert [block.value for block in open_page("runs", run="digits").code] == ["pddm-lab bench formats digits"]
+    values = {"recall@1": 0.512, "map@r": 0.3, "score_recall@1": 0.5, "score_map@r": 0.2, "unchanged@10": 0.9}
+    row = {
+        "engine": "onnx",
+        "precision": "int8",
+        "model_bytes": 3_000_000,
+        "milliseconds": 4.5,
+        "protocols": {"unseen": values},
+    }
+    content = {
+        "format": 1,
+        "measured": "2026-01-01",
+        "processor": "a chip",
+        "similarity": "pddm",
+        "parameters": 2_500_000,
+    }
+    write_formats(run, content | {"rows": [row]})
+    app = open_page("runs", run="digits")
+    (shown,) = table(app, "format").to_dict("records")
+    assert shown["bytes a parameter"] == "1.20"
+    assert (shown["unseen R@1 by D"], shown["unseen same top 10"]) == ("51.2", "90.0")
+    assert "pddm-lab export digits --format onnx --precision int8" in [block.value for block in app.code]
+    (run / "formats.json").write_text("{}")
+    assert "formats.json" in open_page("runs", run="digits").error[0].value
 
 
 def test_runs_draws_the_logged_curves(open_page, with_digits: Path) -> None:

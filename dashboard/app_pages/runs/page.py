@@ -1,7 +1,7 @@
 """Runs: every training with its status and metrics, to start, watch, stop, resume and compare."""
 
 import streamlit as st
-from app_pages.runs import start, views
+from app_pages.runs import exports, start, views
 from shared import shell
 from shared.plain_text import plain
 
@@ -66,4 +66,5 @@ mean = views.seeds_of(compared, readable)
 views.final_metrics(compared, mean)
 views.through_training(compared, mean)
 views.choices(compared)
+exports.formats(compared)
 views.notes(compared)
