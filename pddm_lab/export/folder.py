@@ -126,7 +126,8 @@ class Items:
             table, features = table.take(searched), features[searched]
         if not len(searched):
             raise RunError(f"{folder} has no item to search. {hint}")
-        return Items(*(table[name].to_pylist() for name in _COLUMNS), features)
+        ids, labels, class_names = (table[name].to_pylist() for name in _COLUMNS)
+        return Items(ids, labels, class_names, features)
 
 
 def embed_in_parts(graph: Graph, images: UInt8[np.ndarray, "n 3 side side"]) -> Float[np.ndarray, "n dim"]:

@@ -10,7 +10,8 @@ import copy
 import io
 import logging
 import warnings
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING
 
 import torch
@@ -114,23 +115,29 @@ def to_onnx(module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], o
         inputs, output: names in the model.
     """
     batch = torch.export.Dim("batch")
-    # The exporter reports its progress on both streams, and warns of what it decides itself.
-    level, exporter = logging.root.manager.disable, io.StringIO()
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(exporter), redirect_stderr(exporter):
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module, example, dynamo=True, dynamic_shapes=[{0: batch} for _ in example], input_names=inputs,
-                output_names=[output], external_data=False, verbose=False,
-            )  # fmt: skip
-    finally:
-        logging.disable(level)
+    with quiet():
+        program = torch.onnx.export(
+            module, example, dynamo=True, dynamic_shapes=[{0: batch} for _ in example], input_names=inputs,
+            output_names=[output], external_data=False, verbose=False,
+        )  # fmt: skip
     assert program is not None
     model = program.model_proto
     for described in (model, model.graph, *model.graph.node, *model.graph.value_info):
         del described.metadata_props[:]  # where in which file a node comes from: large, and of no use elsewhere
     return model
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the output of exporters, which report their progress and warn of what they decide themselves."""
+    level, streams = logging.root.manager.disable, io.StringIO()
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(streams), redirect_stderr(streams):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def as_onnx(graphs: Graphs) -> dict[str, onnx.ModelProto]:

@@ -16,6 +16,8 @@ import onnx
 from jaxtyping import UInt8
 from onnx import TensorProto, helper, numpy_helper
 
+from pddm_lab.export.graphs import quiet
+
 SMALL = 256
 """Fewer numbers than this stay in 32 bits."""
 _QUANTISED = ["Conv", "Clip", "Relu", "MatMul", "Gemm", "Add", "AveragePool", "MaxPool", "Concat"]
@@ -66,9 +68,10 @@ def quantised(model: onnx.ModelProto, images: UInt8[np.ndarray, "n 3 side side"]
         source, target = (str(Path(folder) / name) for name in ("32.onnx", "8.onnx"))
         for per_channel in (False, True):
             onnx.save(model, source)
-            quantize_static(
-                source, target, Pictures(), quant_format=QuantFormat.QDQ, per_channel=per_channel,
-                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=_QUANTISED,
-                nodes_to_exclude=head,
-            )  # fmt: skip
+            with quiet():
+                quantize_static(
+                    source, target, Pictures(), quant_format=QuantFormat.QDQ, per_channel=per_channel,
+                    activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=_QUANTISED,
+                    nodes_to_exclude=head,
+                )  # fmt: skip
             yield with_half_weights(onnx.load(target))
