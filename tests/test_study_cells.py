@@ -152,12 +152,13 @@ def test_stopping_a_study_loses_only_unfinished_cells(tmp_path: Path, monkeypatc
     tasks = [Task(name, work, {"value": 1.0}) for name in "abc"]
 
     def write_half(path: Path, *_: Any, **__: Any) -> None:
-        path.write_bytes(b'{"key": "b", "par')
+        with open(path, "wb") as file:
+            file.write(b'{"key": "b", "par')
         raise KeyboardInterrupt
 
     compute_cells(study, tasks[:1], log=lambda line: None)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", write_half)
+        patch.setattr(Path, "write_bytes", write_half)
         with pytest.raises(KeyboardInterrupt):
             compute_cells(study, tasks, log=lambda line: None)
     assert files(study) == ["a.json"], "no damaged and no temporary file"
