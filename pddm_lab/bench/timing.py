@@ -24,20 +24,33 @@ DIM = 128
 
 
 def fastest(works: Mapping[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
-    """Shortest seconds of each work, after one call to warm up; the works take turns."""
+    """Shortest seconds of each work, after one call to warm up; the works take turns, and a GPU's are waited for."""
     for work in works.values():
         work()
+    wait()
     seconds = dict.fromkeys(works, float("inf"))
     for _ in range(rounds):
         for name, work in works.items():
             start = time.perf_counter()
             work()
+            wait()
             seconds[name] = min(seconds[name], time.perf_counter() - start)
     return seconds
 
 
-def extra_memory(work: Callable[[], object]) -> float:
-    """Peak resident memory of a work, in MB, in addition to what the process held before."""
+def wait() -> None:
+    """Wait for the GPU's work, if there is any: its calls return at once."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def extra_memory(work: Callable[[], object], device: str = "cpu") -> float:
+    """Peak memory of a work, in MB, in addition to what was held before: the process's resident memory, or a GPU's."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        work()
+        return (torch.cuda.max_memory_allocated() - held) / 2**20
     process, ended = psutil.Process(), threading.Event()
     before = peak = process.memory_info().rss
 

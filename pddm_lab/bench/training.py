@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from pddm_lab.bench.report import Log, Measure
-from pddm_lab.bench.timing import clustered, fastest
-from pddm_lab.config import PRESETS, TrainConfig
+from pddm_lab.bench.timing import clustered, fastest, wait
+from pddm_lab.config import PRESETS, Device, TrainConfig
 from pddm_lab.data.prepare import prepare
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.features import AUTOCAST, INFERENCE_BATCH, ImageFiles, image_loader, run_network
@@ -29,21 +30,23 @@ HEAVY = ("streamlit", "umap", "plotly", "torch", "faiss")
 """Packages that importing the lab must not import."""
 
 
-def measure(images: int, log: Log) -> list[Measure]:
+def measure(images: int, device: Device, log: Log) -> list[Measure]:
     """Measure on generated pictures.
 
     Args:
         images: picture files to extract features of.
+        device: auto, cpu or cuda.
     """
+    quick, finetune = (replace(PRESETS[name], device=device) for name in ("quick", "finetune"))
     log("steps on a frozen trunk's features")
-    measures = _steps(PRESETS["quick"])
+    measures = _steps(quick)
     with tempfile.TemporaryDirectory() as folder:
         log(f"{images:,} pictures")
         paths = _pictures(Path(folder), images)
         log("extracting features")
-        measures.append(_extraction(PRESETS["quick"], paths))
+        measures.append(_extraction(quick, paths))
         log("fine-tuning")
-        measures.append(_loading(PRESETS["finetune"], paths))
+        measures.append(_loading(finetune, paths))
     log("starting")
     return [*measures, *_start()]
 
@@ -53,18 +56,20 @@ def _steps(config: TrainConfig) -> list[Measure]:
     from pytorch_metric_learning.losses import TripletMarginLoss
     from pytorch_metric_learning.miners import BatchHardMiner
 
-    labels = clustered(BATCH, 4, 1.0)[1]
+    device, _ = resolve_device(config)
+    labels = clustered(BATCH, 4, 1.0)[1].to(device)
 
     def lab(*companions: str) -> Callable[[], object]:
-        model = MetricModel(config, weights="none")
+        model = MetricModel(config, weights="none").to(device)
         objective = Objective(model, config, BATCH // 4, companions)
-        pooled = torch.rand(BATCH, model.embedding.trunk.dim)
+        pooled = torch.rand(BATCH, model.embedding.trunk.dim, device=device)
         return _step([*model.embedding.head.parameters(), *model.learned.parameters()],
                      lambda: objective(pooled, labels).loss)  # fmt: skip
 
     def library() -> Callable[[], object]:
-        embedding = MetricModel(config, weights="none").embedding
-        pooled, hardest, loss = torch.rand(BATCH, embedding.trunk.dim), BatchHardMiner(), TripletMarginLoss()
+        embedding = MetricModel(config, weights="none").embedding.to(device)
+        pooled = torch.rand(BATCH, embedding.trunk.dim, device=device)
+        hardest, loss = BatchHardMiner(), TripletMarginLoss()
 
         def triplets() -> Tensor:
             features = embedding.project(pooled)
@@ -111,11 +116,11 @@ def _extraction(config: TrainConfig, paths: list[Path]) -> Measure:
     from pddm_lab.model.trunks import fuse_batch_norms
 
     device, precision = resolve_device(config)
-    trunk = fuse_batch_norms(MetricModel(config, weights="none").embedding.trunk).eval()
+    trunk = fuse_batch_norms(MetricModel(config, weights="none").embedding.trunk).eval().to(device)
     options: dict[str, Any] = {"resize": config.resize, "size": config.image_size, "device": device}
     with Image.open(paths[0]) as image:
         pixels = prepare(image.convert("RGB"), config.resize, config.image_size)
-    ready = torch.from_numpy(pixels).repeat(INFERENCE_BATCH, 1, 1, 1)
+    ready = torch.from_numpy(pixels).repeat(INFERENCE_BATCH, 1, 1, 1).to(device)
     batches = len(paths) // INFERENCE_BATCH
 
     @torch.inference_mode()
@@ -135,13 +140,14 @@ def _extraction(config: TrainConfig, paths: list[Path]) -> Measure:
 def _loading(config: TrainConfig, paths: list[Path], steps: int = 8) -> Measure:
     """How long a step of fine-tuning waits for its images."""
     device, _ = resolve_device(config)
-    model = MetricModel(config, weights="none").train()
+    model = MetricModel(config, weights="none").train().to(device)
     objective = Objective(model, config, BATCH // 4)
-    labels = clustered(BATCH, 4, 1.0)[1]
+    labels = clustered(BATCH, 4, 1.0)[1].to(device)
 
     def step(images: Tensor) -> None:
-        objective(images, labels).loss.backward()
+        objective(images.to(device), labels).loss.backward()
         model.zero_grad(set_to_none=True)
+        wait()
 
     files = ImageFiles(paths, config.resize, config.image_size)
     keys = [[(number, item, item) for item in range(BATCH)] for number in range(steps + 3)]

@@ -13,7 +13,7 @@ import tyro
 from tyro.conf import arg
 
 from pddm_lab.commands.terminal import DataRoot, RunName, RunsRoot, print_table, write_csv
-from pddm_lab.config import OFFLINE_TRUNKS, Count, CountOrNone, typed_path
+from pddm_lab.config import OFFLINE_TRUNKS, Count, CountOrNone, Device, typed_path
 from pddm_lab.config import data_root as data_root_of
 from pddm_lab.similarities import SIMILARITIES
 from pddm_lab.validation import checked
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 bench = tyro.extras.SubcommandApp()
 _Cores = Annotated[CountOrNone, arg(help="Processor cores to use; 0: all there are.")]
+_Device = Annotated[Device, arg(help="auto: cuda where there is one, else cpu.")]
 _Json = Annotated[str, arg(help="File to write the measurements to.")]
 
 
@@ -47,13 +48,13 @@ def dashboard(
 
 @bench.command
 @checked
-def scoring(items: Count = 4096, cores: _Cores = 2, json: _Json = "") -> None:
+def scoring(items: Count = 4096, device: _Device = "auto", cores: _Cores = 2, json: _Json = "") -> None:
     """Measure how fast S scores all pairs, compared with a large matrix product.
 
     Args:
         items: Items in each of the two sets.
     """
-    _run("scoring", "scoring", cores, json, items)
+    _run("scoring", "scoring", cores, json, items, device)
 
 
 @bench.command
@@ -81,13 +82,13 @@ def evaluate(items: Count = 6000, many: CountOrNone = 60_000, cores: _Cores = 2,
 
 @bench.command
 @checked
-def train(images: Count = 1500, cores: _Cores = 2, json: _Json = "") -> None:
+def train(images: Count = 1500, device: _Device = "auto", cores: _Cores = 2, json: _Json = "") -> None:
     """Measure training steps compared with a library's, loading, feature extraction, and the lab's start-up time.
 
     Args:
         images: Picture files to generate and extract features of.
     """
-    _run("train", "training", cores, json, images)
+    _run("train", "training", cores, json, images, device)
 
 
 @bench.command
