@@ -65,7 +65,7 @@ def measure(run: Run, log: Log, most: int = 0) -> dict[str, Any]:
     Args:
         run: finished, with the pictures of its data set on this machine.
         log: called with what is about to be done.
-        most: items of each gallery, chosen by a seed; 0: all.
+        most: items of each gallery at most, whole classes chosen by a seed; 0: all.
 
     Returns:
         The content of formats.json.
@@ -130,9 +130,7 @@ def _retrieval(
     run: Run, protocol: str, embeddings: dict[Kind, Graph], scores: dict[Kind, Graph], most: int
 ) -> Iterator[tuple[Kind, dict[str, float]]]:
     gallery = run.gallery(protocol)
-    rows = np.arange(len(gallery))
-    if most and most < len(rows):
-        rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+    rows = _whole_classes(gallery.items["label"].to_numpy(), most or len(gallery))
     features = _features(run, gallery, rows, embeddings)
     roles, labels = gallery.items["role"].to_numpy()[rows], gallery.items["label"].to_numpy()[rows]
     queries, searched = np.flatnonzero(roles != "gallery"), np.flatnonzero(roles != "query")
@@ -150,6 +148,14 @@ def _retrieval(
             **{name: by_distance[name] for name in ("recall@1", "map@r")},
             **{f"score_{name}": by_score[name] for name in ("recall@1", "map@r")}, "unchanged@10": float(unchanged),
         }  # fmt: skip
+
+
+def _whole_classes(labels: np.ndarray, most: int) -> np.ndarray:
+    """Rows of so many items at most, whole classes chosen by a seed: an item alone of its class has no right answer."""
+    classes, counts = np.unique(labels, return_counts=True)
+    order = np.random.default_rng(0).permutation(len(classes))
+    chosen = classes[order][np.cumsum(counts[order]) <= most]
+    return np.flatnonzero(np.isin(labels, chosen))
 
 
 def _features(

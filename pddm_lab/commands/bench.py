@@ -137,7 +137,7 @@ def formats(run: RunName, most: CountOrNone = 0, runs_root: RunsRoot = "") -> No
     """Measure each format that a run can be exported in: size, time, retrieval. The table is kept with the run.
 
     Args:
-        most: Items of each gallery to measure retrieval on; 0: all.
+        most: Items of each gallery to measure retrieval on at most, whole classes chosen at random; 0: all.
     """
     from pddm_lab.bench.formats import measure
     from pddm_lab.export.table import FILE, table_rows, write_formats

@@ -114,7 +114,7 @@ class Items:
         """
         file, hint = folder / FEATURES, "Name an export, or the folder of a gallery that was not changed."
         try:
-            features = np.lib.format.open_memmap(file, mode="r")  # no pickle, no archive
+            features: np.ndarray = np.lib.format.open_memmap(file, mode="r")  # no pickle, no archive
         except (OSError, ValueError) as error:
             raise RunError(f"{file} can't be read: expected an array of features. {hint}") from error
         table = read_table(folder / ITEMS, {**_COLUMNS, "role": "string"}, hint, optional=("role",))
