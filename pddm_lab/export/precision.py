@@ -47,7 +47,7 @@ def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 def quantised(model: onnx.ModelProto, images: UInt8[np.ndarray, "n 3 side side"]) -> Iterator[onnx.ModelProto]:
     """An embedding in 8 bits: with one scale a layer, then with a scale a channel.
 
-    Its head stays in 16 bits: it is small, and what follows the signed power spreads over a wide range.
+    Its head is left as it is: it is small, and what follows the signed power spreads over a wide range.
 
     Args:
         model: of an embedding, in 32 bits.
@@ -74,4 +74,4 @@ def quantised(model: onnx.ModelProto, images: UInt8[np.ndarray, "n 3 side side"]
                     activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=_QUANTISED,
                     nodes_to_exclude=head,
                 )  # fmt: skip
-            yield with_half_weights(onnx.load(target))
+            yield onnx.load(target)

@@ -177,28 +177,28 @@ def run_pictures(run: Run, count: int, originals: bool = False) -> UInt8[np.ndar
 def _in_precision(
     exact: dict[str, onnx.ModelProto], precision: str, calibration: np.ndarray, tested: np.ndarray, expected: np.ndarray
 ) -> dict[str, onnx.ModelProto]:
-    """The graphs in a precision; of int8, the better of both kinds of scales. Scores keep 16 bits then."""
-    if precision == "32":
+    """The graphs as `_save` takes them; of int8, the better of both kinds of scales. The score isn't quantised."""
+    if precision != "int8":
         return exact
-    from pddm_lab.export.precision import quantised, with_half_weights
+    from pddm_lab.export.precision import quantised
 
-    half = {name: with_half_weights(model) for name, model in exact.items()}
-    if precision == "fp16":
-        return half
     agreements = []
     for model in quantised(exact[EMBEDDING], calibration):
         with tempfile.TemporaryDirectory() as temporary:
             _save(model, Path(temporary) / EMBEDDING, "onnx", precision)
             features = embed_in_parts(load_graph(Path(temporary) / f"{EMBEDDING}.onnx"), tested)
         agreements.append((float((features * expected).sum(1).mean()), model))
-    return half | {EMBEDDING: max(agreements, key=lambda pair: pair[0])[1]}
+    return exact | {EMBEDDING: max(agreements, key=lambda pair: pair[0])[1]}
 
 
 def _save(model: onnx.ModelProto, path: Path, engine: str, precision: str) -> None:
+    """Write a graph; its weights in 32 bits get 16 where fewer bits are wanted."""
     import onnx
 
     if engine == "onnx":
-        onnx.save(model, path.with_suffix(".onnx"))
+        from pddm_lab.export.precision import with_half_weights
+
+        onnx.save(model if precision == "32" else with_half_weights(model), path.with_suffix(".onnx"))
         return
     import openvino
 
