@@ -146,7 +146,7 @@ def test_unknown_files_of_the_right_size_are_named(tmp_path: Path) -> None:
         Gallery.open(file.parent)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 3e38])
 def test_features_that_are_not_finite_are_damaged(tmp_path: Path, value: float) -> None:
     gallery = make(tmp_path, count=20_000, load_image=lambda _: Image.new("RGB", (1, 1)))  # read in two parts
     features = np.load(gallery.path / "features.npy", mmap_mode="r+")
