@@ -268,13 +268,11 @@ class _Ranking:
 
     def add(self, rows: slice, scores: Float[Tensor, "rows items"]) -> None:
         relevant = self.items.relevant[rows]
-        if self.items.leave_one_out:
+        if self.items.leave_one_out:  # last, the query itself can't be among its first R, nor its first right item
             scores[torch.arange(len(scores)), torch.arange(rows.start, rows.stop)] = -math.inf
         best = _top(scores, self._depth)
         hits = (self.items.gallery_labels[best] == self.items.query_labels[rows, None])[relevant > 0]
         relevant = relevant[relevant > 0]
-        if self.items.leave_one_out:  # with fewer than `depth` others, the query itself is last
-            hits = hits & (torch.arange(hits.shape[1], device=hits.device) < len(self.items.gallery) - 1)
         for k in RECALLS:
             self._sums[f"recall@{k}"] += hits[:, :k].any(1).sum().item()
         self._sums["r_precision"] += (_within_r(hits, relevant).sum(1) / relevant).sum().item()
