@@ -27,6 +27,13 @@ def test_known_values():
     assert distance_hinge(one[0], one[1], 1.0).item() == pytest.approx(1.25)
 
 
+def test_one_quadruplet_is_its_own_mean():
+    loss, terms = objective(torch.tensor([[1.0, 0.75, 1.25, 1.0, 0.75, 1.25]], requires_grad=True))
+    assert (terms["E_m"], terms["E_e"]) == (0.25 + 0.75, 1.25 + 0.75)
+    assert loss == terms["loss"] == 1 + 0.5 * 2
+    assert loss.requires_grad and not any(term.requires_grad for term in terms.values()), "terms are for the log"
+
+
 def test_zero_where_every_margin_holds():
     loss, terms = objective(torch.tensor([[5.0, 1.0, 2.0, 0.1, 1.2, 1.3]]))
     assert loss == 0 and terms["E_m"] == 0 and terms["E_e"] == 0

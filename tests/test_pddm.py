@@ -2,7 +2,7 @@ import pytest
 import reference
 import torch
 
-from pddm_lab.model.pddm import PDDM
+from pddm_lab.model.pddm import PDDM, safe_sqrt
 
 
 @pytest.mark.parametrize("normalize_input", [False, True])
@@ -30,12 +30,30 @@ def test_known_value():
     torch.testing.assert_close(unit(a, b), torch.tensor([2 * 2**0.5 + 3]).double())
 
 
-def test_the_score_is_symmetric_and_broadcasts():
-    unit = PDDM(dim=8).double()
+@pytest.mark.parametrize("options", [{}, {"normalize_input": True}, {"global_weight": 2.0}])
+def test_the_score_is_symmetric_and_broadcasts(options):
+    unit = PDDM(dim=8, **options).double()
     a, b = reference.unit_features(3, 8, 1), reference.unit_features(4, 8, 2)
     table = unit(a[:, None], b[None])
-    assert table.shape == (3, 4)
+    expected = [[reference.pddm_score(unit, x, y) for y in b.tolist()] for x in a.tolist()]
+    torch.testing.assert_close(table, torch.tensor(expected, dtype=torch.float64))
     torch.testing.assert_close(table, unit(b[:, None], a[None]).T)
+
+
+def test_the_layers_are_as_wide_as_asked():
+    assert PDDM().difference.weight.shape == (128, 128)
+    for unit, width in ((PDDM(5), 5), (PDDM(5, hidden=7), 7)):
+        assert unit.difference.weight.shape == unit.position.weight.shape == (width, 5)
+        assert unit.joint.weight.shape == (width, 2 * width)
+        assert unit.score.weight.shape == (1, width)
+
+
+def test_a_unit_that_normalises_its_input_sees_no_length():
+    a, b = reference.unit_features(4, 6, 1), reference.unit_features(4, 6, 2)
+    for normalize_input in (True, False):
+        torch.manual_seed(0)
+        unit = PDDM(6, normalize_input=normalize_input).double()
+        assert torch.allclose(unit(a, b), unit(3 * a, 3 * b)) == normalize_input
 
 
 def test_gradients_of_features_and_weights():
@@ -62,6 +80,22 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(unit(a, b), unit(a, b))
 
 
+def test_dropout_acts_on_every_layer():
+    torch.manual_seed(0)
+    unit = PDDM(dim=8, hidden=200, dropout=0.5).double()
+    layers = (unit.difference, unit.position, unit.joint)
+    for layer in layers:
+        torch.nn.init.constant_(layer.bias, 3.0)  # so that every output is positive
+    a, b = reference.unit_features(2, 8)
+    unit(a, b).backward()
+    for layer in layers:
+        dropped = torch.as_tensor(layer.bias.grad == 0).double().mean()  # what is dropped gets no gradient
+        assert 0.3 < dropped < 0.7
+    unit.zero_grad()
+    unit.eval()(a, b).backward()
+    assert all(torch.as_tensor(layer.bias.grad != 0).all() for layer in layers)
+
+
 def test_a_unit_that_corrects_the_distance_starts_as_the_distance():
     unit = PDDM(6, global_weight=3.0).double()
     a, b = reference.unit_features(5, 6, 1), reference.unit_features(5, 6, 2)
@@ -82,5 +116,15 @@ def test_without_its_place_a_pair_scores_alike_everywhere():
     assert (PDDM(6).double()(a, b) - PDDM(6).double()(a + 0.7, b + 0.7)).abs().max() > 0.01
     optimizer = torch.optim.AdamW(unit.parameters(), lr=0.1)
     unit(a, b).sum().backward()
+    assert all(parameter.grad is None for parameter in unit.position.parameters()), "it isn't trained"
+    assert unit.difference.weight.grad is not None
     optimizer.step()
     assert not any(parameter.any() for parameter in unit.position.parameters())
+
+
+def test_a_square_root_has_the_gradient_0_at_0():
+    squares = torch.tensor([0.0, 0.25, 9.0], requires_grad=True)
+    roots = safe_sqrt(squares)
+    assert roots.tolist() == [0, 0.5, 3]
+    roots.sum().backward()
+    torch.testing.assert_close(squares.grad, torch.tensor([0, 1, 1 / 6]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import resource
 import time
@@ -17,7 +18,8 @@ from pddm_lab.errors import LabError
 from pddm_lab.metrics import retrieval as module
 from pddm_lab.metrics.retrieval import RECALLS, average_precisions, cluster, clustering_nmi, evaluate
 from pddm_lab.metrics.separation import BINS, histogram, separation
-from pddm_lab.model.similarity import make_similarity
+from pddm_lab.model.pddm import PDDM
+from pddm_lab.model.similarity import PDDMSimilarity, Similarity, make_similarity
 
 SEPARATION = ("auc", "eer", "dprime", "tpr@1%fpr")
 
@@ -55,6 +57,13 @@ def toy(items: int, classes: int, dim: int = 6, seed: int = 0, spread: float = 0
     centres = torch.randn(classes, dim, generator=random)
     features = centres[(labels - 5) // 3] + spread * torch.randn(items, dim, generator=random)
     return torch.nn.functional.normalize(features, dim=1), labels
+
+
+def unit_with_bias(bias: float) -> Similarity:
+    torch.manual_seed(0)
+    unit = PDDM(6)
+    torch.nn.init.constant_(unit.score.bias, bias)
+    return PDDMSimilarity(unit).eval()
 
 
 def slow_metrics(scores: np.ndarray, query_labels: list[int], gallery_labels: list[int], loo: bool) -> dict[str, float]:
@@ -145,6 +154,68 @@ def test_average_precisions_have_the_mean_and_error_of_evaluate() -> None:
     some = average_precisions(Euclidean().matrix(features[rows], features), labels, rows)
     assert torch.equal(some, every[[2, 16]]), "the lone item has no value, and the others move up"
     assert not len(average_precisions(torch.zeros(1, 1), torch.zeros(1), torch.zeros(1, dtype=torch.long)))
+    scores = torch.ones(2, 2, requires_grad=True) * 1.0
+    assert not average_precisions(scores, torch.zeros(2), torch.arange(2)).requires_grad
+
+
+@pytest.mark.parametrize("others", [1, 31, 32, 45])
+def test_every_one_of_r_places_counts(others: int) -> None:
+    """A class of any size, ranked without a fault, has MAP@R 1; without its last right item, (R - 1) / R."""
+    items = others + 6
+    labels = torch.tensor([0] * (others + 1) + [1] * 5)
+    scores = (labels[:, None] == labels).float()
+    rows = torch.arange(items)[:, None].float()
+    for table, expected in ((scores, 1.0), (scores - 2 * torch.eye(items)[others], (others - 1) / others)):
+        metrics = evaluate(Table(table), rows[:1], rows[1:], labels[:1], labels[1:], False).metrics
+        assert metrics["map@r"] == metrics["r_precision"] == pytest.approx(expected)
+        table = table.clone()
+        assert average_precisions(table, labels, torch.arange(items))[0] == pytest.approx(expected)
+    whole = evaluate(Table(scores), rows, rows, labels, labels, True).metrics
+    assert whole["map@r"] == whole["r_precision"] == whole["recall@1"] == 1
+
+
+def test_the_names_of_the_metrics() -> None:
+    features, labels = toy(20, 3)
+    result = evaluate(Euclidean(), features, features, labels, labels, True)
+    recalls = [f"recall@{k}" for k in (1, 2, 4, 8, 16, 32)]
+    assert list(result.metrics) == [*recalls, "r_precision", "map@r", "auc", "eer", "dprime", "tpr@1%fpr"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.queries = 0  # type: ignore[misc]
+    assert len({result, evaluate(Euclidean(), features, features, labels, labels, True)}) == 2, "compared by identity"
+
+
+@pytest.mark.parametrize("mirrored", [5600, 0])
+@pytest.mark.parametrize("budget", [1_000_000, 300])
+def test_an_item_is_no_pair_with_itself(monkeypatch: pytest.MonkeyPatch, mirrored: int, budget: int) -> None:
+    monkeypatch.setattr(module, "_MIRRORED_ITEMS", mirrored)
+    monkeypatch.setattr(module, "_POSITIVE_BUDGET", budget)
+    monkeypatch.setattr(module, "_NEGATIVE_BUDGET", budget)
+    monkeypatch.setattr(module, "_CHUNK_SCORES", 700)
+    labels = torch.arange(60) % 3
+    scores = (labels[:, None] == labels).float() + 1000 * torch.eye(60)
+    rows = torch.arange(60.0)[:, None]
+    result = evaluate(Table(scores), rows, rows, labels, labels, True)
+    assert (result.distribution.edges[0], result.distribution.edges[-1]) == pytest.approx((0, 1), abs=0.01)
+    assert result.metrics["auc"] == 1, "what counts as positive is positive"
+    assert result.distribution.pairs_total == 60 * 59 // 2
+    if budget == 300:
+        assert 400 < result.distribution.pairs_scored <= 600
+
+
+def test_the_seed_draws_the_sample_and_the_clusters() -> None:
+    features, labels = toy(300, 8, spread=1.0)
+    values = {seed: clustering_nmi(features, labels, seed) for seed in (0, 1, 7)}
+    assert len(set(values.values())) == 3
+    assert clustering_nmi(features, labels) == values[0]
+    assert (cluster(features, 8) == cluster(features, 8, 0)).all()
+    assert (cluster(features, 8, 1) != cluster(features, 8, 0)).any()
+    for seed in (0, 7):
+        result = evaluate(Euclidean(), features, features, labels, labels, True, nmi=True, seed=seed)
+        assert result.metrics["nmi"] == values[seed]
+    assert evaluate(Euclidean(), features, features, labels, labels, True, nmi=True).metrics["nmi"] == values[0]
+    gallery, query = (features[:100], labels[:100]), (features[100:], labels[100:])
+    apart = evaluate(Euclidean(), query[0], gallery[0], query[1], gallery[1], False, nmi=True).metrics["nmi"]
+    assert apart == values[0], "queries and gallery, the gallery first"
 
 
 def test_ties_rank_by_gallery_row() -> None:
@@ -204,11 +275,26 @@ def test_one_value_for_all_pairs() -> None:
     assert result.distribution.positive.sum() == 3
 
 
-def test_scores_that_are_not_numbers_are_an_error() -> None:
+def test_scores_that_are_not_numbers_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = toy(9, 3)
     features[4] = math.nan
-    with pytest.raises(LabError, match=r"euclidean gives NaN.*--lr"):
+    message = (
+        "Expected numbers, but {} gives NaN from query {} on. The training diverged: lower --lr, or set --clip-norm."
+    )
+    with pytest.raises(LabError) as error:
         evaluate(Euclidean(), features, features, labels, labels, True)
+    assert str(error.value) == message.format("euclidean", 0)
+    monkeypatch.setattr(module, "_CHUNK_SCORES", 20)
+    monkeypatch.setattr(module, "_CHUNK_ROWS", 2)
+    with pytest.raises(LabError) as error:
+        evaluate(Euclidean(), features[3:], features[:3], labels[3:], labels[:3], False)
+    assert str(error.value) == message.format("euclidean", 0)
+    broken = unit_with_bias(math.nan)
+    features, _ = toy(9, 3)
+    for shortlist in (0, 2):
+        with pytest.raises(LabError) as error:
+            evaluate(broken, features, features, labels, labels, True, shortlist=shortlist)
+        assert str(error.value) == message.format("pddm", 0)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -258,6 +344,28 @@ def test_a_distribution_serves_a_threshold_to_drag() -> None:
     roc = spread.roc()
     assert (roc.fpr[0], roc.tpr[0], roc.fpr[-1], roc.tpr[-1]) == (0, 0, 1, 1)
     assert (np.diff(roc.thresholds) < 0).all()
+
+
+@pytest.mark.parametrize("loo", [True, False])
+def test_a_shortlist_samples_pairs(monkeypatch: pytest.MonkeyPatch, loo: bool) -> None:
+    torch.manual_seed(0)
+    similarity = make_similarity("pddm", 6).eval()
+    (query, query_labels), (gallery, gallery_labels) = toy(150, 4, seed=1), toy(200, 4, seed=2)
+    if loo:
+        query, query_labels = gallery, gallery_labels
+    arguments = similarity, query, gallery, query_labels, gallery_labels, loo
+    exact = evaluate(*arguments)
+    monkeypatch.setattr(module, "_SAMPLED", (2000, 4000))
+    sampled = evaluate(*arguments, shortlist=5)
+    assert 5400 < sampled.distribution.pairs_scored <= 6000
+    assert sampled.distribution.pairs_total == exact.distribution.pairs_total
+    assert sampled.metrics["auc"] == pytest.approx(exact.metrics["auc"], abs=0.03)
+    assert evaluate(*arguments, shortlist=5).metrics == evaluate(*arguments, shortlist=5, seed=0).metrics
+    assert evaluate(*arguments, shortlist=5, seed=1).metrics["auc"] != sampled.metrics["auc"]
+    monkeypatch.setattr(module, "_POSITIVE_BUDGET", 3000)
+    monkeypatch.setattr(module, "_NEGATIVE_BUDGET", 3000)
+    assert 5400 < evaluate(*arguments).distribution.pairs_scored <= 6000
+    assert evaluate(*arguments).metrics == evaluate(*arguments, seed=0).metrics
 
 
 def test_too_many_pairs_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,12 +427,13 @@ def test_six_thousand_items_take_seconds_and_little_memory() -> None:
 
 @pytest.mark.parametrize("loo", [True, False])
 @pytest.mark.parametrize("shortlist", [1, 5, 1000])
+@pytest.mark.parametrize("bias", [-50.0, 0.0, 50.0])
 def test_a_shortlist_is_ordered_anew_and_the_rest_keeps_its_order(
-    monkeypatch: pytest.MonkeyPatch, shortlist: int, loo: bool
+    monkeypatch: pytest.MonkeyPatch, shortlist: int, loo: bool, bias: float
 ) -> None:
     monkeypatch.setattr(module, "_CHUNK_SCORES", 300)
-    torch.manual_seed(0)
-    similarity = make_similarity("pddm", 6).eval()
+    monkeypatch.setattr(module, "_CHUNK_ROWS", 7)
+    similarity = unit_with_bias(bias)  # whatever its scores are, they rank above distances
     (query, query_labels), (gallery, gallery_labels) = toy(31, 6, seed=1), toy(90, 6, seed=2)
     if loo:
         query, query_labels = gallery, gallery_labels
@@ -340,5 +449,8 @@ def test_a_shortlist_is_ordered_anew_and_the_rest_keeps_its_order(
     for name, value in slow.items():
         assert actual.metrics[name] == pytest.approx(value), name
     whole = evaluate(similarity, query, gallery, query_labels, gallery_labels, loo)
+    ranking = module.rank(similarity, query, gallery, query_labels, gallery_labels, loo, shortlist)
+    assert list(ranking) == list(slow) and actual.metrics | ranking == actual.metrics, "the same without the pairs"
+    assert whole.metrics | module.rank(similarity, query, gallery, query_labels, gallery_labels, loo) == whole.metrics
     assert actual.metrics["auc"] == pytest.approx(whole.metrics["auc"], abs=1e-4), "few pairs are all scored"
     assert actual.distribution.pairs_total == whole.distribution.pairs_total

@@ -3,7 +3,8 @@ import reference
 import torch
 
 from pddm_lab.errors import ConfigError
-from pddm_lab.model.similarity import Mahalanobis, make_similarity
+from pddm_lab.model import similarity as module
+from pddm_lab.model.similarity import Mahalanobis, PDDMSimilarity, make_similarity
 from pddm_lab.similarities import SIMILARITIES
 
 
@@ -83,6 +84,105 @@ def test_candidates_are_scored_as_in_the_matrix(name, count):
     torch.testing.assert_close(actual, exact, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("options", [{}, {"normalize_input": True}, {"hidden": 5}, {"position": False}])
+def test_candidates_of_a_unit_equal_the_slow_reference(options):
+    similarity = similarity_of("pddm", 6, **options).double()
+    queries, gallery = reference.unit_features(3, 6, 1), reference.unit_features(9, 6, 2)
+    rows = torch.tensor([[4, 0], [8, 8], [1, 5]])
+    expected = [
+        [reference.pddm_score(similarity.unit, query, gallery[row].tolist()) for row in own]
+        for query, own in zip(queries.tolist(), rows.tolist(), strict=True)
+    ]
+    torch.testing.assert_close(similarity.candidates(queries, gallery, rows), torch.tensor(expected).double())
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+@pytest.mark.parametrize("chunk", [1, 4, 7, 1000])
+def test_pairs_and_candidates_are_scored_in_chunks(monkeypatch, name, chunk):
+    monkeypatch.setattr(module, "CHUNK_PAIRS", chunk)
+    similarity = similarity_of(name, 8, **({"normalize_input": True} if name == "pddm" else {})).double()
+    a, b = reference.unit_features(14, 8, 1), reference.unit_features(14, 8, 2)
+    rows = torch.randint(14, (14, 3), generator=torch.Generator().manual_seed(0))
+    expected = similarity(a, b), similarity(a[:, None], b[rows])
+    most = []
+    similarity.register_forward_hook(lambda module, inputs, scores: most.append(scores.numel()))
+    torch.testing.assert_close(similarity.pairs(a, b), expected[0])
+    assert max(most) == min(chunk, 14)
+    most.clear()
+    torch.testing.assert_close(similarity.candidates(a, b, rows), expected[1])
+    assert max(most) == (42 if chunk == 1000 else 6 if chunk == 7 else 3), "whole rows of candidates, one at least"
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_scoring_records_no_gradient_drops_nothing_and_keeps_the_mode(name):
+    similarity = similarity_of(name, 8, **({"dropout": 0.5} if name == "pddm" else {}))
+    a, b = (reference.unit_features(5, 8, seed, torch.float32).requires_grad_() for seed in (1, 2))
+    rows = torch.arange(5)[:, None]
+    exact = similarity.eval()(a, b).detach()
+    for mode in (True, False):
+        similarity.train(mode)
+        scores = (
+            similarity.matrix(a, b).diagonal(), similarity.pairs(a, b), similarity.candidates(a, b, rows)[:, 0],
+            similarity.rerank(a[0], b, torch.tensor([0]))[1],
+        )  # fmt: skip
+        for one in scores:
+            assert not one.requires_grad
+            torch.testing.assert_close(one, exact[: len(one)], atol=1e-3, rtol=1e-4)
+        assert similarity.training == mode
+    similarity.train()
+    with pytest.raises(RuntimeError):
+        similarity.matrix(a, b.double())
+    assert similarity.training, "after an error, too"
+
+
+@pytest.mark.parametrize("name", ["euclidean", "mahalanobis"])
+def test_distances_of_equal_items_are_numbers(name):
+    a = 30 * reference.unit_features(50, 8, 1, torch.float32)
+    similarity = similarity_of(name, 8)
+    matrix = similarity.matrix(a, a)
+    assert (matrix <= 0).all(), "and none is NaN"
+    torch.testing.assert_close(matrix.diagonal(), torch.zeros(50), atol=0.2, rtol=0)
+    torch.testing.assert_close(matrix, similarity(a[:, None], a[None]), atol=0.2, rtol=0)
+
+
+def test_cosines_have_no_length():
+    a, b = reference.unit_features(3, 6, 1), reference.unit_features(4, 6, 2)
+    cosine = make_similarity("cosine", 6)
+    torch.testing.assert_close(cosine.matrix(2 * a, 5 * b), a @ b.T)
+    torch.testing.assert_close(cosine(2 * a[:, None], 5 * b[None]), a @ b.T)
+
+
+def test_a_unit_alone_is_a_network():
+    assert [name for name in SIMILARITIES if make_similarity(name, 4).is_network] == ["pddm"]
+    assert [make_similarity(name, 4).name for name in SIMILARITIES] == list(SIMILARITIES)
+    mine = make_similarity("pddm", 4)
+    mine.name = "mine"
+    assert not mine.is_network, "unless it is known as one"
+
+
+def test_options_reach_the_unit_alone():
+    similarity = make_similarity("pddm", 4, hidden=7, dropout=0.25, normalize_input=True)
+    assert isinstance(similarity, PDDMSimilarity)
+    unit = similarity.unit
+    assert (unit.score.in_features, unit.dropout.p, unit.normalize_input) == (7, 0.25, True)
+    for name in ("euclidean", "cosine", "mahalanobis"):
+        weights = {key: tuple(value.shape) for key, value in make_similarity(name, 4, hidden=7).state_dict().items()}
+        assert weights == ({"map.weight": (4, 4)} if name == "mahalanobis" else {})
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_rerank_keeps_the_order_of_equal_items(name):
+    query = reference.unit_features(1, 8, 1, torch.float32)[0]
+    gallery = reference.unit_features(3, 8, 2, torch.float32).repeat(100, 1)
+    shortlist = torch.randperm(300, generator=torch.Generator().manual_seed(0))
+    rows, scores = similarity_of(name, 8).rerank(query, gallery, shortlist)
+    places = {row: place for place, row in enumerate(shortlist.tolist())}
+    for kind in range(3):
+        same = [places[row] for row in rows.tolist() if row % 3 == kind]
+        assert len(same) == 100 and same == sorted(same)
+    assert len(set(scores.tolist())) == 3
+
+
 @pytest.mark.parametrize("name", SIMILARITIES)
 def test_nothing_to_score(name):
     similarity = similarity_of(name, 4)
@@ -93,5 +193,5 @@ def test_nothing_to_score(name):
 
 
 def test_an_unknown_name():
-    with pytest.raises(ConfigError, match="Expected one of euclidean, cosine, mahalanobis, pddm"):
+    with pytest.raises(ConfigError, match=r"'manhattan'\. Expected one of euclidean, cosine, mahalanobis, pddm"):
         make_similarity("manhattan", 4)
