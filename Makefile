@@ -19,7 +19,7 @@ AUDIT ?= $(BIN)/pip-audit
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults fuzz lock audit format notebooks screenshot clean
+.PHONY: help install demo test faults fuzz mutants lock audit format notebooks screenshot clean
 
 help:
 	@echo 'make demo             install, fetch the demo data, train a first run, open it at http://localhost:$(PORT)'
@@ -28,6 +28,7 @@ help:
 	@echo 'make test             ruff, mypy and pytest'
 	@echo 'make faults           break off every change of a run or gallery at every file operation'
 	@echo 'make fuzz             100,000 odd files, choices, links and pictures (make test tries some of them)'
+	@echo 'make mutants          change the mathematics of the core 2,500 times, and see that the tests notice'
 	@echo 'make lock             lock what pyproject.toml needs, by version and hash (UPGRADE=1: the newest versions)'
 	@echo 'make audit            ask for known vulnerabilities of what is locked'
 	@echo 'make format           format the code with ruff and sync the notebooks'
@@ -63,6 +64,9 @@ faults: install
 
 fuzz: install
 	PDDM_LAB_FUZZ_INPUTS=100000 $(BIN)/python -m pytest -n auto --dist worksteal tests/test_fuzz.py tests/dashboard/test_fuzz_links.py
+
+mutants: install
+	$(BIN)/python tests/mutants/check.py
 
 # One resolution for every system and Python from 3.11. What is locked keeps its version where that still fits.
 lock:
