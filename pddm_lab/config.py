@@ -184,9 +184,9 @@ class TrainConfig:
     devices: Count = 1
     """Processes, one device each; more than one trains with DDP (gloo on CPUs, nccl on GPUs)."""
     precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
-    """auto: bf16 on a GPU that supports it, else fp16; on a CPU 32, or bf16 for a frozen trunk where that is faster."""
+    """auto: bf16 on a GPU that supports it, else fp16; 32 on a CPU."""
     workers: Annotated[int, Interval(ge=-1, le=LARGEST)] = -1
-    """Processes that load images; -1: one per core but one, at most 8."""
+    """Processes that load images for training the trunk; -1: one per core but one, at most 8."""
 
     def __post_init__(self) -> None:
         values = validated(self)

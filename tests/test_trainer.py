@@ -121,7 +121,7 @@ def test_a_rivals_loss_trains_a_run_that_resumes_with_its_proxies(config, monkey
     assert set(log[log.protocol == "train"].metric) >= {"loss", "pddm_loss", "mahalanobis_loss"}
     assert len(whole.quadruplets()) and set(whole.info["metrics"]["unseen"]) == set(SIMILARITIES)
     assert not [name for name in whole.model_state() if "rival" in name or "loss" in name], "proxies aren't deployed"
-    stops = iter([False] * config.views + [False] * 3 + [True])  # after each view of the features, then each step
+    stops = iter([False] * 4 + [True])  # after the features, then after each step
     monkeypatch.setattr(Run, "stop_requested", lambda self: next(stops, False))
     stopped = train(dataclasses.replace(config, run_name="stopped"), progress=False)
     assert stopped.status == "stopped" and "rival" in stopped.load_checkpoint()
@@ -132,7 +132,7 @@ def test_a_rivals_loss_trains_a_run_that_resumes_with_its_proxies(config, monkey
 
 
 def test_a_run_that_was_stopped_on_request_resumes(config, monkeypatch):
-    requests = iter([False] * config.views + [True])  # checked after each view of the features, and after each step
+    requests = iter([False, True])  # checked after the features, and after each step
     monkeypatch.setattr(Run, "stop_requested", lambda self: next(requests, False))
     run = train(config, progress=False)
     assert run.status == "stopped" and run.info["step"] == 1 and run.info["metrics"] == {}

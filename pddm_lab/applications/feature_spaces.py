@@ -19,7 +19,8 @@ from torch import Tensor
 from pddm_lab.config import TrainConfig, runs_root
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.model.embedding import MetricModel, signed_power
-from pddm_lab.model.features import run_network, trunk_features
+from pddm_lab.model.engine import Engine
+from pddm_lab.model.features import file_features, trunk_features
 from pddm_lab.model.similarity import Euclidean, Similarity
 from pddm_lab.model.trunks import Trunk, load_trunk
 from pddm_lab.progress import Progress
@@ -58,13 +59,12 @@ def pooled_features(
         DataError: a file can't be read.
         ConfigError: the trunk or its weights are unavailable.
     """
-    device, precision = _device(dataclasses.replace(config, freeze_trunk=True))
-    features = trunk_features(
-        trunk or load_trunk(config.trunk, config.weights), paths, runs_root(config.runs_root) / ".features",
-        resize=config.resize, size=config.image_size, device=device, precision=precision, workers=config.workers,
-        progress=progress, view=view,
-    )  # fmt: skip
-    return torch.from_numpy(features).to(device)
+    frozen = dataclasses.replace(config, freeze_trunk=True)
+    engine = _engine(trunk or load_trunk(config.trunk, config.weights), frozen)
+    folder = runs_root(config.runs_root) / ".features"
+    views = {view: range(len(paths))}
+    features = trunk_features(engine, paths, folder, resize=config.resize, progress=progress, views=views)[view]
+    return torch.from_numpy(features).to(engine.device)
 
 
 def pretrained_space(config: TrainConfig, paths: Sequence[Path], progress: Progress | None = None) -> Space:
@@ -95,16 +95,14 @@ def model_space(
         config: that it was trained with.
         progress: called as files are done.
     """
-    device, precision = _device(config)
-    model = model.to(device).eval().requires_grad_(False)
+    model = model.to(_device(config)[0]).eval().requires_grad_(False)
     if config.freeze_trunk:
-        features = model.embedding.project(pooled_features(config, paths, progress, trunk=model.embedding.trunk))
+        pooled = pooled_features(config, paths, progress, trunk=model.embedding.trunk)
     else:
-        outputs = run_network(
-            model.embedding, paths, resize=config.resize, size=config.image_size, device=device, precision=precision,
-            workers=config.workers, progress=progress, what="embedding",
-        )  # fmt: skip
-        features = torch.from_numpy(outputs).to(device)
+        engine = _engine(model.embedding.trunk, config)
+        outputs = file_features(engine, paths, resize=config.resize, progress=progress)
+        pooled = torch.from_numpy(outputs).to(engine.device)
+    features = model.embedding.project(pooled)
     return Space(name, features, {each: model.similarity(each) for each in SIMILARITIES})
 
 
@@ -124,6 +122,11 @@ def gallery_spaces(run: Run, gallery: Gallery, progress: Progress | None = None)
         return [own]
     before = pretrained_space(run.config, paths, progress)
     return [dataclasses.replace(before, features=before.features.cpu()), own]
+
+
+def _engine(trunk: Trunk, config: TrainConfig) -> Engine:
+    device, precision = _device(config)
+    return Engine(trunk, size=config.image_size, device=device, precision=precision)
 
 
 def _device(config: TrainConfig) -> tuple[torch.device, str]:

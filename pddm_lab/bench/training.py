@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,8 @@ from pddm_lab.bench.timing import clustered, fastest, wait
 from pddm_lab.config import PRESETS, Device, TrainConfig
 from pddm_lab.data.prepare import prepare
 from pddm_lab.model.embedding import MetricModel
-from pddm_lab.model.features import AUTOCAST, INFERENCE_BATCH, ImageFiles, image_loader, run_network
+from pddm_lab.model.engine import Engine
+from pddm_lab.model.features import INFERENCE_BATCH, ImageFiles, file_features, image_loader, in_threads
 from pddm_lab.training.loop import resolve_device
 from pddm_lab.training.objectives import Objective
 
@@ -112,29 +112,23 @@ def _pictures(folder: Path, count: int) -> list[Path]:
 
 
 def _extraction(config: TrainConfig, paths: list[Path]) -> Measure:
-    """Images per second from files, compared with the bare trunk on images in memory."""
-    from pddm_lab.model.trunks import fuse_batch_norms
-
+    """Images per second from files, compared with the engine on images in memory, called by as many threads."""
     device, precision = resolve_device(config)
-    trunk = fuse_batch_norms(MetricModel(config, weights="none").embedding.trunk).eval().to(device)
-    options: dict[str, Any] = {"resize": config.resize, "size": config.image_size, "device": device}
+    trunk = MetricModel(config, weights="none").embedding.trunk
+    engine = Engine(trunk, size=config.image_size, device=device, precision=precision)
     with Image.open(paths[0]) as image:
         pixels = prepare(image.convert("RGB"), config.resize, config.image_size)
-    ready = torch.from_numpy(pixels).repeat(INFERENCE_BATCH, 1, 1, 1).to(device)
-    batches = len(paths) // INFERENCE_BATCH
+    ready, batches = np.stack([pixels] * INFERENCE_BATCH), len(paths) // INFERENCE_BATCH
+    engine.start()
 
-    @torch.inference_mode()
     def bare() -> None:
-        with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
-            for _ in range(batches):
-                trunk(ready)
+        for _ in in_threads(engine, [ready] * batches, engine.threads):
+            pass
 
-    seconds = fastest(
-        {"bare": bare, "files": lambda: run_network(trunk, paths, precision=precision, **options)}, rounds=3
-    )
+    seconds = fastest({"bare": bare, "files": lambda: file_features(engine, paths, resize=config.resize)}, rounds=3)
     rates = {"bare": batches * INFERENCE_BATCH / seconds["bare"], "files": len(paths) / seconds["files"]}
-    over = f"{rates['files']:.0f} of {rates['bare']:.0f} images/s, {config.image_size} px, {precision}"
-    return Measure("feature extraction / bare trunk", 100 * rates["files"] / rates["bare"], "%", 90, over, True)
+    over = f"{rates['files']:.0f} of {rates['bare']:.0f} images/s, {config.image_size} px, {engine.name}, {precision}"
+    return Measure("feature extraction / bare trunk", 100 * rates["files"] / rates["bare"], "%", None, over, True)
 
 
 def _loading(config: TrainConfig, paths: list[Path], steps: int = 8) -> Measure:

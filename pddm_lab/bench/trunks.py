@@ -17,6 +17,7 @@ from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Dataset, Protocol, read_dataset
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.embedding import signed_power
+from pddm_lab.model.engine import Engine
 from pddm_lab.model.features import trunk_features
 from pddm_lab.model.similarity import Euclidean
 from pddm_lab.model.trunks import load_trunk
@@ -75,9 +76,8 @@ def _features(trunk: str, size: int, precision: str, paths: Sequence[Path]) -> t
     network = load_trunk(trunk).to(device)
     before = _processor_seconds()
     with tempfile.TemporaryDirectory() as folder:
-        pooled = trunk_features(
-            network, paths, Path(folder), resize=size, size=size, device=device, precision=used
-        )  # fmt: skip
+        engine = Engine(network, size=size, device=device, precision=used)
+        pooled = trunk_features(engine, paths, Path(folder), resize=size)[0]
     seconds = _processor_seconds() - before
     return F.normalize(signed_power(torch.from_numpy(pooled), 0.5)), seconds, used
 

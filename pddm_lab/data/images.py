@@ -53,21 +53,27 @@ _TRANSPOSE = {
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-def open_image(path: Path | str) -> Image.Image:
+def open_image(path: Path | str, shorter: int = 0) -> Image.Image:
     """An image file as a loaded RGB image, upright, alpha on white.
+
+    Args:
+        path: of the file.
+        shorter: pixels that the shorter side needs: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that has
+            as many, in a fraction of the time; 0: at its whole size.
 
     Raises:
         DataError: the file is missing, is not an image, is damaged, or has more than `PIXEL_CAP` pixels.
     """
-    return _decode(Path(path), f"{path}")
+    return _decode(Path(path), f"{path}", shorter)
 
 
-def verify(source: bytes | Path | str, *, max_bytes: int = UPLOAD_BYTES) -> Image.Image:
+def verify(source: bytes | Path | str, *, max_bytes: int = UPLOAD_BYTES, shorter: int = 0) -> Image.Image:
     """An uploaded picture as RGB; an error is one sentence for the person who uploaded it.
 
     Args:
         source: the file's bytes, or its path.
         max_bytes: size limit.
+        shorter: as for `open_image`.
 
     Raises:
         DataError: too many bytes or pixels, more than `UPLOAD_MEMORY`, not an image, or damaged.
@@ -81,7 +87,7 @@ def verify(source: bytes | Path | str, *, max_bytes: int = UPLOAD_BYTES) -> Imag
         raise DataError(
             f"{name} has {size / 1e6:.0f} MB. Expected at most {max_bytes / 1e6:.0f} MB: choose a smaller picture."
         )
-    return _decode(source, name, most_memory=UPLOAD_MEMORY)
+    return _decode(source, name, shorter, UPLOAD_MEMORY)
 
 
 def why_unreadable(path: Path | str) -> str:
@@ -90,13 +96,13 @@ def why_unreadable(path: Path | str) -> str:
     JPEGs are decoded at an eighth of their size: that reads all bytes in a third of the time.
     """
     try:
-        _decode(Path(path), "the file", smallest=True)
+        _decode(Path(path), "the file", shorter=1)
     except DataError as error:
         return str(error)
     return ""
 
 
-def _decode(source: bytes | Path, name: str, smallest: bool = False, most_memory: float = math.inf) -> Image.Image:
+def _decode(source: bytes | Path, name: str, shorter: int = 0, most_memory: float = math.inf) -> Image.Image:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             pixels = image.width * image.height
@@ -105,8 +111,8 @@ def _decode(source: bytes | Path, name: str, smallest: bool = False, most_memory
             if (memory := _memory(image)) > most_memory:
                 shape = f"{image.width} x {image.height} pixels of {image.format}"
                 raise DataError(_too_large(name, shape, int(pixels * most_memory / memory)))
-            if smallest or pixels > KEPT_PIXELS:  # a JPEG is made smaller while it is decoded
-                shrink = 8 if smallest else 2
+            shrink = min(image.size) // shorter if shorter else 1
+            if (shrink := max(shrink, 2 if pixels > KEPT_PIXELS else 1)) > 1:  # a JPEG, while it is decoded
                 image.draft(None, (max(1, image.width // shrink), max(1, image.height // shrink)))
             image.load()
             rgb, turn = _to_rgb(image), _TRANSPOSE.get(_orientation(image))

@@ -1,31 +1,49 @@
-"""Images to features in bulk: images are decoded while the network runs; a frozen trunk's features are cached."""
+"""Images to features in bulk: threads decode images and run the network; a frozen trunk's features are cached.
+
+Each thread takes a part of the images through all stages, so that as many threads as cores are busy, and no thread
+waits for another. A file is decoded once for all its views.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import joblib
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pddm_lab.data.images import open_image
 from pddm_lab.data.prepare import prepare
 from pddm_lab.errors import DataError
 from pddm_lab.files import write_file
-from pddm_lab.model.trunks import Trunk, fuse_batch_norms, weights_fingerprint
+from pddm_lab.model.engine import Engine
+from pddm_lab.model.trunks import weights_fingerprint
 from pddm_lab.progress import Progress
 
 INFERENCE_BATCH = 32
+"""Images that a thread takes at once."""
 VIEW_ZOOM = 9 / 8
 """Factor that an image is scaled up by before a random crop, for views of a frozen trunk."""
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+READ_SIDE = 360
+"""Pixels that the shorter side of a JPEG keeps when it is read for a network: enough to show it, too."""
+CENTRE: tuple[int, ...] = (0,)
+"""The view that is the centred crop; another one is (number, seeds ...)."""
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def side_to_read(resize: int) -> int:
+    """Pixels that the shorter side of a picture needs, whatever its view; see `pddm_lab.data.images.open_image`."""
+    return max(READ_SIDE, round(resize * VIEW_ZOOM))
 
 
 class ImageFiles(Dataset[Tensor]):
@@ -40,11 +58,19 @@ class ImageFiles(Dataset[Tensor]):
     def __getitem__(self, key: int | tuple[int, ...]) -> UInt8[Tensor, "3 size size"]:
         *seeds, position = key if isinstance(key, tuple) else (key,)
         rng = np.random.default_rng([self._seed, *seeds]) if seeds else None
-        path = self._paths[position]
-        try:
-            return torch.from_numpy(prepare(open_image(path), self._resize, self._size, rng))
-        except MemoryError as error:
-            raise DataError(f"{path} needs more memory than is free: close other programs.") from error
+        path, shorter = Path(self._paths[position]), side_to_read(self._resize)
+        return torch.from_numpy(_prepared(path, [(self._resize, rng)], self._size, shorter)[0])
+
+
+def _prepared(
+    path: Path, crops: Sequence[tuple[int, np.random.Generator | None]], size: int, shorter: int
+) -> UInt8[np.ndarray, "crops 3 size size"]:
+    """Crops of an image file, which is read once; each is scaled to a side and cut as `prepare` does."""
+    try:
+        image = open_image(path, shorter)
+        return np.stack([prepare(image, resize, size, rng) for resize, rng in crops])
+    except MemoryError as error:
+        raise DataError(f"{path} needs more memory than is free: close other programs.") from error
 
 
 def image_loader(images: ImageFiles, batches: Any, workers: int, device: torch.device) -> DataLoader[Tensor]:
@@ -67,93 +93,165 @@ def default_workers() -> int:
     return min(max(joblib.cpu_count() - 1, 1), 8)
 
 
-def run_network(network: nn.Module, paths: Sequence[Path], **options: Any) -> Float[np.ndarray, "images dim"]:
-    """Outputs of a network for image files, (images, dim) float32, in order; arguments as for `network_outputs`.
+def in_threads(work: Callable[[Task], Result], tasks: Iterable[Task], threads: int) -> Iterator[Result]:
+    """Results of tasks in their order, worked on by threads that are at most a task each ahead of what is taken."""
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(work, task))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def parts_of(count: int, threads: int) -> list[slice]:
+    """Equal parts of a number of images for threads, with at most `INFERENCE_BATCH` images each."""
+    step = max(1, min(INFERENCE_BATCH, -(-count // threads)))
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def view_features(
+    engine: Engine, paths: Sequence[Path], views: Sequence[Sequence[tuple[int, ...]]], *, resize: int,
+    progress: Progress | None = None, what: str = "images",
+) -> Iterator[list[Float[np.ndarray, "views dim"]]]:  # fmt: skip
+    """Features of views of image files, some files at a time, so that the caller can keep them if it is stopped.
+
+    Args:
+        paths: of the images.
+        views: of each image: `CENTRE`, or numbers that seed a random crop and mirror of the image scaled up by
+            `VIEW_ZOOM`.
+        resize: shorter side before the centred crop, in pixels.
+        progress: called as images are done.
+        what: name of the work for `progress`.
+
+    Yields:
+        One array an image, in their order.
 
     Raises:
         DataError: an image can no longer be read.
     """
-    outputs = list(network_outputs(network, paths, **options))
-    return np.concatenate(outputs) if outputs else np.empty((0, 0), np.float32)
+    engine.start()
 
+    def work(part: slice) -> list[np.ndarray]:
+        crops = []
+        for path, of_image in zip(paths[part], views[part], strict=True):
+            rngs = [None if view == CENTRE else np.random.default_rng([0, *view]) for view in of_image]
+            sides = [resize if rng is None else round(resize * VIEW_ZOOM) for rng in rngs]
+            crops.append(_prepared(path, list(zip(sides, rngs, strict=True)), engine.size, side_to_read(resize)))
+        ends = np.cumsum([len(one) for one in crops])
+        return np.split(engine(np.concatenate(crops)), ends[:-1])
 
-@torch.inference_mode()
-def network_outputs(
-    network: nn.Module, paths: Sequence[Path], *, resize: int, size: int, device: torch.device, precision: str = "32",
-    workers: int = -1, progress: Progress | None = None, what: str = "images",
-    crops: Sequence[tuple[int, ...]] | None = None,
-) -> Iterator[Float[np.ndarray, "batch dim"]]:  # fmt: skip
-    """Outputs of a network for image files, batch by batch, so that the caller can keep them if it is stopped.
-
-    Args:
-        network: takes uint8 images (n, 3, size, size); in evaluation mode.
-        resize: shorter side before the crop, in pixels.
-        size: side of the crop, in pixels.
-        precision: 32, bf16 or fp16.
-        workers: processes that load images.
-        progress: called after each batch.
-        what: name of the work for `progress`.
-        crops: numbers that seed each image's random crop and mirror; None for the centre.
-    """
-    of_image = range(len(paths)) if crops is None else [(*crop, n) for n, crop in enumerate(crops)]
-    keys = [of_image[start : start + INFERENCE_BATCH] for start in range(0, len(paths), INFERENCE_BATCH)]
     done = 0
-    for images in image_loader(ImageFiles(paths, resize, size), keys, workers if len(keys) > 2 else 0, device):
-        with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
-            output = network(images.to(device, non_blocking=True)).float().cpu().numpy()
-        yield output
-        done += len(images)
+    for features in in_threads(work, parts_of(len(paths), engine.threads), engine.threads):
+        yield features
+        done += len(features)
         if progress:
             progress(done, len(paths), what)
 
 
+def file_features(
+    engine: Engine, paths: Sequence[Path], *, resize: int, progress: Progress | None = None, what: str = "embedding"
+) -> Float[np.ndarray, "images dim"]:
+    """Features of the centred crops of image files; arguments and errors as for `view_features`."""
+    parts = view_features(engine, paths, [[CENTRE]] * len(paths), resize=resize, progress=progress, what=what)
+    features = [one for part in parts for one in part]
+    return np.concatenate(features) if features else np.empty((0, engine.trunk.dim), np.float32)
+
+
 def trunk_features(
-    trunk: Trunk, paths: Sequence[Path], folder: Path, *, resize: int, size: int, device: torch.device,
-    precision: str = "32", workers: int = -1, progress: Progress | None = None, view: int = 0,
-) -> Float[np.ndarray, "images trunk_dim"]:  # fmt: skip
-    """Features of a frozen trunk, (images, trunk.dim) float32, cached by the content of the files.
+    engine: Engine, paths: Sequence[Path], folder: Path, *, resize: int, progress: Progress | None = None,
+    views: Mapping[int, Sequence[int] | np.ndarray] | None = None,
+) -> dict[int, Float[np.ndarray, "images dim"]]:  # fmt: skip
+    """Features of a frozen trunk, cached by the content of the files.
 
     Args:
-        paths, resize, size, device, precision, workers: as for `network_outputs`.
-        folder: of the cache: one file per trunk, weights, size, precision and view.
+        engine: of the trunk.
+        paths: of the images.
+        folder: of the cache: one file per trunk, weights, size, engine, precision and view.
+        resize: shorter side before the centred crop, in pixels.
         progress: called as images are done; if it raises, the features computed so far are kept.
-        view: 0 for the centred crop; 1, 2, ... for random crops with a mirror, from images scaled up by `VIEW_ZOOM`.
-    """
-    from safetensors.numpy import load_file, save
+        views: view -> positions of the images whose features to return; 0 is the centred crop; 1, 2, ... are random
+            crops with a mirror. None: the centred crop of all images.
 
+    Returns:
+        view -> features (images of the view, dim) float32.
+    """
+    views = {0: range(len(paths))} if views is None else views
     with ThreadPoolExecutor() as pool:
-        wanted = list(pool.map(_content_hash, paths))
-    file = folder / f"{weights_fingerprint(trunk)}-{resize}-{size}-{precision}-{view}.safetensors"
-    kept: dict[str, np.ndarray] = {}
-    try:
-        kept = load_file(file)
-    except FileNotFoundError:
-        pass
-    except Exception:  # damaged: compute the features again
-        file.unlink(missing_ok=True)
-    hashes = kept.get("hashes", np.empty((0, 16), np.uint8))
-    features = kept.get("features", np.empty((0, trunk.dim), np.float32))
-    row_of = {row.tobytes(): number for number, row in enumerate(hashes)}
-    missing = {content: path for content, path in zip(wanted, paths, strict=True) if content not in row_of}
+        contents = list(pool.map(_content_hash, paths))
+    caches = {view: _Cache(folder, engine, resize, view) for view in views}
+    missing: dict[bytes, list[int]] = {}
+    path_of = dict(zip(contents, paths, strict=True))
+    for view, positions in views.items():
+        for content in dict.fromkeys(contents[position] for position in positions):
+            if content not in caches[view].row_of:
+                missing.setdefault(content, []).append(view)
     if missing:
+        planned = engine.name
+        engine.start()
+        if engine.name != planned:  # its features have other files
+            return trunk_features(engine, paths, folder, resize=resize, progress=progress, views=views)
         # The content seeds the crops, so that they don't depend on the other images.
-        crops = [(view, int.from_bytes(content[:8], "big")) for content in missing] if view else None
-        row_of |= {content: len(features) + number for number, content in enumerate(missing)}
-        parts = [features]
+        seeds = [
+            [(view, int.from_bytes(content[:8], "big")) if view else CENTRE for view in of_content]
+            for content, of_content in missing.items()
+        ]
+        todo, files = iter(missing.items()), [path_of[content] for content in missing]
         try:
-            for output in network_outputs(
-                fuse_batch_norms(trunk).to(device), list(missing.values()),
-                resize=round(resize * VIEW_ZOOM) if view else resize, size=size, device=device, precision=precision,
-                workers=workers, progress=progress, what="trunk features", crops=crops,
-            ):  # fmt: skip
-                parts.append(output)
+            for part in view_features(engine, files, seeds, resize=resize, progress=progress, what="trunk features"):
+                for features in part:
+                    content, of_content = next(todo)
+                    for view, row in zip(of_content, features, strict=True):
+                        caches[view].add(content, row)
         finally:  # keep what is done, even if the training is stopped here
-            features = np.concatenate(parts)
-            contents = np.frombuffer(b"".join(missing), np.uint8).reshape(-1, 16)
-            hashes = np.concatenate([hashes, contents])[: len(features)]
-            folder.mkdir(parents=True, exist_ok=True)
-            write_file(file, save({"hashes": hashes, "features": features}))
-    return features[[row_of[content] for content in wanted]]
+            for cache in caches.values():
+                cache.write()
+    return {view: caches[view].of([contents[at] for at in positions]) for view, positions in views.items()}
+
+
+class _Cache:
+    """Features of one view by the content of the file."""
+
+    def __init__(self, folder: Path, engine: Engine, resize: int, view: int) -> None:
+        from safetensors.numpy import load_file
+
+        name = f"{weights_fingerprint(engine.trunk)}-{resize}-{engine.size}-{engine.name}-{engine.precision}-{view}"
+        self._file, self._dim = folder / f"{name}.safetensors", engine.trunk.dim
+        kept: dict[str, np.ndarray] = {}
+        try:
+            kept = load_file(self._file)
+        except FileNotFoundError:
+            pass
+        except Exception:  # damaged: compute the features again
+            self._file.unlink(missing_ok=True)
+        self._hashes = [row.tobytes() for row in kept.get("hashes", ())]
+        self._features = list(kept.get("features", ()))
+        self.row_of = {content: row for row, content in enumerate(self._hashes)}
+        self._added = False
+
+    def add(self, content: bytes, features: Float[np.ndarray, " dim"]) -> None:
+        self.row_of[content] = len(self._hashes)
+        self._hashes.append(content)
+        self._features.append(features)
+        self._added = True
+
+    def of(self, contents: Sequence[bytes]) -> Float[np.ndarray, "images dim"]:
+        rows = [self._features[self.row_of[content]] for content in contents]
+        return np.stack(rows) if rows else np.empty((0, self._dim), np.float32)
+
+    def write(self) -> None:
+        from safetensors.numpy import save
+
+        if self._added:
+            hashes = np.frombuffer(b"".join(self._hashes), np.uint8).reshape(-1, 16)
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            write_file(self._file, save({"hashes": hashes, "features": np.stack(self._features)}))
+            self._added = False
 
 
 def _content_hash(path: Path) -> bytes:

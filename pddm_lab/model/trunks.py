@@ -147,10 +147,11 @@ def _cut_last_layer(network: nn.Module, name: str) -> int:
 
 
 @torch.no_grad()
-def fuse_batch_norms(trunk: Trunk) -> Trunk:
+def fuse_batch_norms(trunk: Trunk, side: int = 64) -> Trunk:
     """A copy of a trunk for inference with each batch norm folded into the convolution before it.
 
-    Features are equal and take a third less time. One forward pass finds the pairs, so that it works for any network.
+    Features are equal and take a third less time. One forward pass finds the pairs, so that it works for any network;
+    `side` is that of its image, in pixels, as some networks take one size only.
     """
     fused = copy.deepcopy(trunk).eval()
     made_by: dict[int, tuple[str, Tensor]] = {}
@@ -166,7 +167,7 @@ def fuse_batch_norms(trunk: Trunk) -> Trunk:
         return module.register_forward_hook(hook)
 
     handles = [watch(path, m) for path, m in fused.named_modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
-    fused(torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=fused.mean.device))
+    fused(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=fused.mean.device))
     for handle in handles:
         handle.remove()
     for conv_path, norm_path in pairs:

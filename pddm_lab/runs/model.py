@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
 from pddm_lab.data.prepare import prepare
 from pddm_lab.errors import RunError
 from pddm_lab.model.embedding import MetricModel, learned_similarities
-from pddm_lab.model.features import AUTOCAST
+from pddm_lab.model.engine import Engine
+from pddm_lab.model.features import side_to_read
 from pddm_lab.model.similarity import Similarity, make_similarity
-from pddm_lab.model.trunks import fuse_batch_norms
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import LEARNED, SIMILARITIES
 
@@ -63,23 +63,36 @@ def _load_state(module: nn.Module, state: dict[str, Tensor], run: Run, assign: b
 
 
 class ImageEmbedder:
-    """Embeds a picture as the run's galleries were embedded, so that an item's own picture gets the item's feature.
+    """Embeds pictures as the run's galleries were embedded, so that an item's own picture gets the item's feature.
+
+    Early runs were computed by torch, from JPEGs decoded at their whole size, and still are.
 
     Args:
-        run: defines the size of the pictures and the precision.
+        run: defines the size of the pictures, the precision and the engine.
         model: of the run, on the CPU, in evaluation mode; not changed.
     """
 
     def __init__(self, run: Run, model: MetricModel) -> None:
-        self._network = copy.copy(model.embedding)
-        self._network._modules = dict(self._network._modules)
-        if run.config.freeze_trunk:  # a frozen trunk's features are computed with its batch norms fused
-            self._network.trunk = fuse_batch_norms(self._network.trunk)
-        self._precision = AUTOCAST.get(run.info["precision"] if run.info["device"] == "cpu" else "32")
-        self._resize, self._size = run.config.resize, run.config.image_size
+        config, noted = run.config, run.info.get("engine")
+        on_cpu = run.info["device"] == "cpu"
+        self._embedding, self._resize = model.embedding, config.resize
+        self.shorter = side_to_read(config.resize) if noted else 0
+        """For `open_image` and `verify`: how large the pictures must be read."""
+        self.engine = Engine(
+            model.embedding.trunk, size=config.image_size, device=torch.device("cpu"),
+            precision=(noted or run.info)["precision"] if on_cpu else "32",
+            name="torch" if noted is None else noted["name"] if on_cpu else "auto",
+        )  # fmt: skip
+
+    def prepare(self, image: Image.Image) -> UInt8[np.ndarray, "3 size size"]:
+        """What the network sees of an RGB picture."""
+        return prepare(image, self._resize, self.engine.size)
 
     @torch.inference_mode()
+    def embed(self, pictures: Sequence[UInt8[np.ndarray, "3 size size"]]) -> Float[np.ndarray, "pictures dim"]:
+        """The unit-length features of prepared pictures, float32."""
+        return self._embedding.project(torch.from_numpy(self.engine(np.stack(pictures)))).numpy()
+
     def __call__(self, image: Image.Image) -> Float[np.ndarray, " dim"]:
         """The unit-length feature of an RGB picture, (dim,) float32."""
-        with torch.autocast("cpu", self._precision, enabled=self._precision is not None):
-            return self._network(torch.from_numpy(prepare(image, self._resize, self._size))[None])[0].float().numpy()
+        return self.embed([self.prepare(image)])[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from pddm_lab.data.images import open_image
 from pddm_lab.data.pictures import counted, find_pictures
@@ -16,6 +16,7 @@ from pddm_lab.errors import DataError, RunError
 from pddm_lab.gallery.changes import NewItems
 from pddm_lab.gallery.files import thumbnail
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.model.features import in_threads, parts_of
 from pddm_lab.progress import Progress
 from pddm_lab.runs.model import ImageEmbedder, load_model
 from pddm_lab.runs.run import Run
@@ -117,11 +118,22 @@ def _embedded(
 def embed_pictures(run: Run, files: Sequence[Path | None]) -> Iterator[tuple[Float[np.ndarray, " dim"], bytes] | str]:
     """The feature and the thumbnail of each picture, or a sentence that says why it can't be read; None is no file."""
     embed = ImageEmbedder(run, load_model(run))
-    for file in files:
+
+    def read(file: Path | None) -> tuple[UInt8[np.ndarray, "3 size size"], bytes] | str:
         try:
             if file is None:
                 raise DataError("It is not in the data set, and the file it was added from is not known.")
-            image = open_image(file)
-            yield embed(image), thumbnail(image)
+            image = open_image(file, embed.shorter)
+            return embed.prepare(image), thumbnail(image)
         except (DataError, MemoryError) as error:
-            yield str(error) or f"{file} needs more memory than is free."
+            return str(error) or f"{file} needs more memory than is free."
+
+    def work(part: slice) -> list[tuple[Float[np.ndarray, " dim"], bytes] | str]:
+        made = [read(file) for file in files[part]]
+        pictures = [one[0] for one in made if not isinstance(one, str)]
+        features = iter(embed.embed(pictures) if pictures else ())
+        return [one if isinstance(one, str) else (next(features), one[1]) for one in made]
+
+    threads = embed.engine.threads
+    for part in in_threads(work, parts_of(len(files), threads), threads):
+        yield from part

@@ -39,6 +39,14 @@ class DatasetContent(Content):
     """The images that could not be read; their number in early runs."""
 
 
+class EngineContent(Content):
+    """What computed the features of the run's galleries; early runs, computed by torch, don't say."""
+
+    name: Literal["openvino", "torch"]
+    version: Text
+    precision: Literal["32", "bf16", "fp16"]
+
+
 class RunContent(Content):
     """run.json."""
 
@@ -54,6 +62,7 @@ class RunContent(Content):
     seed: int = 0
     device: Text
     precision: Text
+    engine: EngineContent | None = None
     reason: Text = ""
     phase: Literal[PHASES]  # type: ignore[valid-type]
     step: Count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from pddm_lab.config import TrainConfig, runs_root
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import ConfigError, DataError
 from pddm_lab.model.embedding import signed_power
+from pddm_lab.model.engine import Engine
 from pddm_lab.model.features import trunk_features
 from pddm_lab.model.trunks import Trunk, load_trunk
 from pddm_lab.progress import Bar
@@ -63,18 +65,14 @@ class Material:
         dataset = dataset_of(config)
         trunk = load_trunk(config.trunk, config.weights).to(device)
 
-        parts = []
-        for view in range(config.views):
-            items = dataset.train if view else range(len(dataset))
-            what = f"{config.dataset}: trunk features, view {view + 1}/{config.views}"
-            with bar(what) if bar else nullcontext() as report:
-                features = trunk_features(
-                    trunk, [dataset.path(item) for item in items], runs_root(config.runs_root) / ".features",
-                    resize=config.resize, size=config.image_size, device=device, precision=precision,
-                    workers=config.workers, progress=report, view=view,
-                )  # fmt: skip
-            parts.append(torch.from_numpy(features))
-        pooled, others = parts[0], parts[1:]
+        engine = Engine(trunk, size=config.image_size, device=device, precision=precision)
+        items_of: dict[int, Any] = {0: range(len(dataset))} | dict.fromkeys(range(1, config.views), dataset.train)
+        with bar(f"{config.dataset}: trunk features") if bar else nullcontext() as report:
+            features = trunk_features(
+                engine, [dataset.path(item) for item in range(len(dataset))], runs_root(config.runs_root) / ".features",
+                resize=config.resize, progress=report, views=items_of,
+            )  # fmt: skip
+        pooled, *others = (torch.from_numpy(features[view]) for view in items_of)
         inputs = signed_power(pooled, config.pool_power)
         views = [inputs[torch.from_numpy(dataset.train)], *(signed_power(part, config.pool_power) for part in others)]
         dealt = class_folds(dataset.labels, dataset.train, folds, config.split_seed)

@@ -18,7 +18,8 @@ from pddm_lab.gallery.umap_layout import start_map
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.metrics.separation import Distribution
 from pddm_lab.model.embedding import MetricModel
-from pddm_lab.model.features import run_network
+from pddm_lab.model.engine import Engine
+from pddm_lab.model.features import file_features
 from pddm_lab.progress import Bar, Progress
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import SIMILARITIES
@@ -29,20 +30,15 @@ class Embedder:
 
     Args:
         dataset: the items.
-        pooled: the frozen trunk's features of all items, on the device; None: run the images through the trunk.
+        pooled: the frozen trunk's features of all items, on the device; None: run the images through the model's trunk.
+        engine: that computed them, or whose choices are used for the model's trunk.
         resize: shorter side before the centred crop, in pixels.
-        size: side of the crop, in pixels.
-        device: where to compute.
-        precision: of the trunk; 32, bf16 or fp16.
-        workers: number of processes that load images.
     """
 
     def __init__(
-        self, dataset: Dataset, pooled: Float[Tensor, "items trunk_dim"] | None, *, resize: int, size: int,
-        device: torch.device, precision: str, workers: int,
-    ) -> None:  # fmt: skip
-        self.dataset, self.pooled, self.device = dataset, pooled, device
-        self._options = {"resize": resize, "size": size, "device": device, "precision": precision, "workers": workers}
+        self, dataset: Dataset, pooled: Float[Tensor, "items trunk_dim"] | None, engine: Engine, resize: int
+    ) -> None:
+        self.dataset, self.pooled, self.engine, self.resize = dataset, pooled, engine, resize
 
     @torch.no_grad()
     def __call__(
@@ -50,11 +46,13 @@ class Embedder:
     ) -> Float[Tensor, "items dim"]:
         """Features of the items, in order, on the device; puts the model into evaluation mode."""
         model.eval()
+        device = self.engine.device
         if self.pooled is not None:
-            return model.embedding.project(self.pooled[torch.from_numpy(items).to(self.device)])
+            return model.embedding.project(self.pooled[torch.from_numpy(items).to(device)])
+        self.engine = self.engine.of(model.embedding.trunk)
         paths = [self.dataset.path(item) for item in items]
-        features = run_network(model.embedding, paths, progress=progress, what="embedding", **self._options)  # type: ignore[arg-type]
-        return torch.from_numpy(features).to(self.device)
+        pooled = file_features(self.engine, paths, resize=self.resize, progress=progress)
+        return model.embedding.project(torch.from_numpy(pooled).to(device))
 
 
 def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar) -> None:
@@ -63,6 +61,7 @@ def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar) -> None:
     maps = start_map()  # its process loads UMAP during the evaluation
     for protocol in protocols:
         maps.add(_evaluate_protocol(run, model, embed, protocol, bar))
+    run.update(engine=embed.engine.facts)
     with bar("maps") as report:
         report(0, len(protocols), "maps")
         try:

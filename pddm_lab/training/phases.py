@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -26,6 +26,7 @@ from pddm_lab.data.splits import hold_out_classes
 from pddm_lab.errors import RunError
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.embedding import MetricModel
+from pddm_lab.model.engine import Engine
 from pddm_lab.model.features import trunk_features
 from pddm_lab.progress import Progress, Stopped, progress_bars
 from pddm_lab.runs.log import quadruplet_columns
@@ -74,15 +75,12 @@ class RunTraining:
         if self.writes:
             self.run.truncate_after(checkpoint.get("phase", "select"), checkpoint.get("step", -1))
         model = self._new_model()
-        pooled = None
+        pooled, device = None, self.fabric.device
+        engine = Engine(model.embedding.trunk, size=config.image_size, device=device, precision=self.precision)
         if config.freeze_trunk:
-            pooled = self._pooled_features(model, range(len(self.dataset)))
-            others = [self._pooled_features(model, self.dataset.train, view) for view in range(1, config.views)]
+            pooled, *others = self._pooled_features(engine)
             self.views = torch.stack([pooled[torch.from_numpy(self.dataset.train)], *others])
-        self.embed = Embedder(
-            self.dataset, pooled, resize=config.resize, size=config.image_size, device=self.fabric.device,
-            precision=self.precision, workers=config.workers,
-        )  # fmt: skip
+        self.embed = Embedder(self.dataset, pooled, engine, config.resize)
         fit, validation = hold_out_classes(labels, self.dataset.train, config.val_class_share, config.split_seed)
         steps = config.steps
         if len(validation):
@@ -105,21 +103,20 @@ class RunTraining:
         model.embedding.trunk.requires_grad_(not self.config.freeze_trunk)
         return model.to(self.fabric.device)
 
-    def _pooled_features(
-        self, model: MetricModel, items: Iterable[int], view: int = 0
-    ) -> Float[Tensor, "items trunk_dim"]:
-        config, what = self.config, f"trunk features, view {view + 1}/{self.config.views}"
+    def _pooled_features(self, engine: Engine) -> list[Float[Tensor, "items trunk_dim"]]:
+        """The frozen trunk's features of all items, then of the training items in each other view."""
+        views: dict[int, Any] = {0: range(len(self.dataset))} | dict.fromkeys(
+            range(1, self.config.views), self.dataset.train
+        )
         # Rank 0 computes missing features, the others read them. A rank that stops must still reach the barrier.
-        with self.fabric.rank_zero_first(), suppress(Stopped), self._bars(what) as report:
+        with self.fabric.rank_zero_first(), suppress(Stopped), self._bars("trunk features") as report:
             features = trunk_features(
-                model.embedding.trunk, [self.dataset.path(item) for item in items],
-                self.run.path.parent / ".features",
-                resize=config.resize, size=config.image_size, device=self.fabric.device, precision=self.precision,
-                workers=config.workers, progress=report, view=view,
+                engine, paths_of(self.dataset), self.run.path.parent / ".features", resize=self.config.resize,
+                progress=report, views=views,
             )  # fmt: skip
         if self.fabric.broadcast(self.writes and self.run.stop_requested()):
             raise Stopped
-        return torch.from_numpy(features).to(self.fabric.device)
+        return [torch.from_numpy(features[view]).to(engine.device) for view in views]
 
     @contextmanager
     def _bars(self, what: str) -> Iterator[Progress]:

@@ -55,7 +55,8 @@ def embedded(run: Run, source: bytes | Path, crop: Crop | None) -> Embedded:
     """
     network = _network(run)
     start = time.perf_counter()
-    image = verify(source) if isinstance(source, bytes) else open_image(source)
+    shorter = 0 if crop else network.shorter  # a crop needs the pixels of the whole picture
+    image = verify(source, shorter=shorter) if isinstance(source, bytes) else open_image(source, shorter)
     part = image
     if crop:
         (left, right), (top, bottom) = (
