@@ -126,7 +126,7 @@ def test_a_compiled_tile_has_one_shape(compiled_shapes, queries: int, items: int
 
 @pytest.mark.parametrize(
     ("queries", "items", "pays_off"),
-    [(21, 40, True), (20, 42, True), (20, 41, False), (7, 500, False), (90, 15, False)],
+    [(21, 40, True), (8, 105, True), (53, 16, True), (20, 41, False), (7, 500, False), (90, 15, False)],
 )
 def test_it_is_compiled_where_that_pays_off(monkeypatch, compiled_shapes, queries: int, items: int, pays_off) -> None:
     """From COMPILED_PAIRS on, if each side fills a tile and there is a compiler."""
@@ -188,6 +188,20 @@ def test_products_in_16_bits_stay_near() -> None:
     assert torch.equal(exact, all_pairs(unit, a, b, products=torch.float32))
     assert near.dtype == torch.float32
     assert 0 < (near - exact).abs().max() < 0.02 * exact.std() + 0.01
+
+
+def test_only_products_are_in_16_bits() -> None:
+    """Small whole numbers are exact in 16 bits, and so are their products: then all the rest must be exact, too."""
+    random = torch.Generator().manual_seed(0)
+    unit = PDDM(6).eval()
+    with torch.no_grad():
+        for layer in (unit.difference, unit.position, unit.joint):
+            layer.weight.copy_(torch.randint(-1, 2, layer.weight.shape, generator=random))
+        unit.difference.bias.fill_(1)
+        unit.position.bias.fill_(2)
+    a, b = (2.0 * torch.randint(3, (count, 6), generator=random) for count in (21, 40))
+    actual = all_pairs(unit, a, b, products=torch.bfloat16)
+    torch.testing.assert_close(actual, all_pairs(unit, a, b), atol=1e-6, rtol=1e-6)
 
 
 def test_without_a_compiler_it_goes_on_plainly(monkeypatch) -> None:
