@@ -91,7 +91,7 @@ def slow_pairs(scores: np.ndarray, query_labels: list[int], gallery_labels: list
     return values[same], values[~same]
 
 
-@pytest.mark.parametrize("chunk", [1 << 21, 100])
+@pytest.mark.parametrize("chunk", [1 << 21, 100, 10])
 @pytest.mark.parametrize("mirrored", [5600, 0])
 @pytest.mark.parametrize("loo", [True, False])
 def test_metrics_equal_slow_loops(monkeypatch: pytest.MonkeyPatch, chunk: int, mirrored: int, loo: bool) -> None:
@@ -405,7 +405,32 @@ def test_arrays_from_a_read_only_file_will_do(tmp_path, recwarn: pytest.Warnings
     mapped = np.load(tmp_path / "f.npy", mmap_mode="r")
     expected = evaluate(Euclidean(), features, features, labels, labels, True).metrics
     assert evaluate(Euclidean(), mapped, mapped, labels.numpy(), labels.numpy(), True).metrics == expected
+    apart = mapped[:20], mapped[20:], labels.numpy()[:20], labels.numpy()[20:]
+    expected = evaluate(Euclidean(), features[:20], features[20:], labels[:20], labels[20:], False, nmi=True).metrics
+    assert evaluate(Euclidean(), *apart, False, nmi=True).metrics == expected
+    assert (cluster(mapped.astype("f8"), 5) == cluster(features, 5)).all()
     assert not recwarn.list
+
+
+@pytest.mark.parametrize(("mirrored", "share"), [(1600, 0.54), (1599, 1.0)])
+def test_each_pair_of_one_set_is_scored_once_where_all_scores_fit(
+    monkeypatch: pytest.MonkeyPatch, mirrored: int, share: float
+) -> None:
+    class Counting(Euclidean):
+        scored = 0
+
+        def matrix(self, queries: Tensor, gallery: Tensor) -> Tensor:
+            self.scored += len(queries) * len(gallery)
+            return super().matrix(queries, gallery)
+
+    monkeypatch.setattr(module, "_MIRRORED_ITEMS", mirrored)
+    features, labels = toy(1600, 40)
+    similarity = Counting()
+    evaluate(similarity, features, features, labels, labels, True)
+    assert share - 0.02 < similarity.scored / 1600**2 <= share
+    similarity.scored = 0
+    evaluate(similarity, features[:100], features[100:], labels[:100], labels[100:], False)
+    assert similarity.scored == 100 * 1500
 
 
 def test_six_thousand_items_take_seconds_and_little_memory() -> None:
