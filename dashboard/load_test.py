@@ -13,6 +13,7 @@ import random
 import re
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -30,6 +31,8 @@ UNUSED = "Run"
 OPTIONS = ("button_group", "selectbox", "radio", "multiselect")
 CONTROLS = (*OPTIONS, "slider", "checkbox", "pagination")
 """Kinds of elements that are used."""
+TIMED_OUT = "not finished"
+"""How the error of a rerun that took too long begins."""
 _TIMEOUT_SECONDS = 120.0
 
 
@@ -50,6 +53,8 @@ class Plan:
     mixed: bool = False
     """Change pages after one to four reruns, each session in its own order, instead of finishing page after page."""
     seed: int = 0
+    minutes: float = 0.0
+    """Repeat all of it for so long, and end there; 0: once."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +178,7 @@ class Session:
                 elif kind == "script_finished" and message.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
                     break
         except TimeoutError:
-            error = f"not finished after {_TIMEOUT_SECONDS:.0f} s"
+            error = f"{TIMED_OUT} after {_TIMEOUT_SECONDS:.0f} s"
         return Rerun(self.number, self.page, what, time.perf_counter() - start, received, error)
 
     def _take(self, delta: Delta) -> str:
@@ -200,20 +205,31 @@ def run_session(number: int, plan: Plan) -> list[Rerun]:
     try:
         with connect(url, subprotocols=["streamlit"], origin=plan.address, max_size=None) as socket:  # type: ignore[call-overload]
             session = Session(number, plan, socket)
-            left = {page: plan.reruns for page in plan.pages}
-            order = rng.sample(plan.pages, len(plan.pages)) if plan.mixed else list(plan.pages)
-            while any(left.values()):
-                for page in [page for page in order if left[page]]:
-                    reruns.append(session.open(page))
-                    _think(rng, plan)
-                    count = min(left[page], rng.randint(1, 4)) if plan.mixed else left[page]
-                    left[page] -= count
-                    for _ in range(count):
-                        reruns.append(session.use(rng))
-                        _think(rng, plan)
+            end = time.monotonic() + 60 * plan.minutes
+            while not reruns or time.monotonic() < end:
+                for rerun in _round(session, rng):
+                    reruns.append(rerun)
+                    if plan.minutes and time.monotonic() > end:
+                        break
     except (WebSocketException, OSError) as error:
         reruns.append(Rerun(number, "", "connection", 0.0, 0, f"{type(error).__name__}: {error}"))
     return reruns
+
+
+def _round(session: Session, rng: random.Random) -> Iterator[Rerun]:
+    """Every page of a plan with all its reruns, once."""
+    plan = session.plan
+    left = {page: plan.reruns for page in plan.pages}
+    order = rng.sample(plan.pages, len(plan.pages)) if plan.mixed else list(plan.pages)
+    while any(left.values()):
+        for page in [page for page in order if left[page]]:
+            yield session.open(page)
+            _think(rng, plan)
+            count = min(left[page], rng.randint(1, 4)) if plan.mixed else left[page]
+            left[page] -= count
+            for _ in range(count):
+                yield session.use(rng)
+                _think(rng, plan)
 
 
 def _think(rng: random.Random, plan: Plan) -> None:

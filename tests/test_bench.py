@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pddm_lab.bench import dashboard, synthetic
+from pddm_lab.bench import dashboard, load, synthetic
 from pddm_lab.bench.report import Measure, machine
 from pddm_lab.commands.bench import show
 from pddm_lab.runs.run import Run
@@ -68,6 +68,29 @@ def test_openings_and_failed_reruns_are_left_out_of_the_times(capsys) -> None:
     assert log == ["error: map, Scale: KeyError: x"]
     assert math.isnan(dashboard._percentile([], 95))
     assert dashboard._percentile([1.0, 2.0, 3.0], 50) == 2.0
+
+
+@pytest.mark.parametrize(("growth", "verdict"), [(0.0, "met"), (20.0, "missed")])
+def test_growth_is_measured_after_the_warm_up(growth: float, verdict: str) -> None:
+    minutes = np.linspace(0, 10, 301)
+    samples = [
+        load.Sample(minute, 300 + 100 * min(minute, 3) + growth * minute + (-1) ** number, 2.0)
+        for number, minute in enumerate(minutes)
+    ]
+    visits = [
+        {"page": "audit", "what": "open", "seconds": 4.0, "error": ""},
+        {"page": "runs", "what": "Metric", "seconds": 0.2, "error": ""},
+        {"page": "map", "what": "Scale", "seconds": 120.0, "error": "not finished after 120 s"},
+        {"page": "map", "what": "Scale", "seconds": 0.1, "error": "KeyError: x"},
+    ]
+    log: list[str] = []
+    of = {measure.what: measure for measure in load.report(visits, samples, log.append)}
+    assert of["growth of memory"].verdict == verdict
+    assert of["growth of memory"].value == pytest.approx(growth, abs=0.1)
+    assert of["memory at the end"].value == pytest.approx(600 + 9.65 * growth, abs=2)
+    assert of["requests"].value == 4 and of["requests that timed out"].value == 1
+    assert of["requests with another error"].value == 1 and len(log) == 2
+    assert (of["the slowest request"].value, of["the slowest request"].over) == (4.0, "audit: open")
 
 
 def test_peak_memory_of_tensors_is_counted() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+from annotated_types import Interval
 from tyro.conf import arg
 
 from pddm_lab.commands.terminal import DataRoot, RunName, RunsRoot, print_table, write_csv
@@ -44,6 +45,27 @@ def dashboard(
     with tempfile.TemporaryDirectory() as temporary:
         kept = typed_path(folder) if folder else Path(temporary)
         _run("dashboard", "dashboard", cores, json, kept, items, sessions, memory_items)
+
+
+@bench.command
+@checked
+def load(
+    sessions: Count = 10, minutes: Annotated[float, Interval(gt=0, le=1440)] = 10.0, items: Count = 10_000,
+    run: str = "", folder: str = "", cores: _Cores = 2, json: _Json = "",
+) -> None:  # fmt: skip
+    """Let sessions use the dashboard for minutes: time-outs, the slowest requests, and the server's memory over time.
+
+    Args:
+        sessions: Simultaneous sessions.
+        minutes: How long they stay.
+        items: Items in the gallery of the benchmark's own run.
+        run: Path of a run to use instead of the benchmark's own.
+        folder: Folder to keep the benchmark's run in, so that measuring again is faster; empty: a temporary one.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        kept = typed_path(folder) if folder else Path(temporary)
+        path = str(typed_path(run)) if run else ""
+        _run("load", "load", cores, json, kept, path, items, sessions, minutes)
 
 
 @bench.command

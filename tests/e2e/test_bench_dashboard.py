@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from pddm_lab.bench import dashboard, pages
 from pddm_lab.dashboard_server import PAGES
 
@@ -12,6 +14,13 @@ def test_sessions_use_every_page_without_an_error(address: str, digits_run) -> N
     assert {one["page"] for one in visits} == set(PAGES)
     assert sum(one["what"] != "open" for one in visits) == 2 * 2 * len(PAGES)
     assert all(0 < one["seconds"] < 120 and one["bytes"] > 0 for one in visits)
+
+
+def test_sessions_stay_for_the_minutes_of_their_plan(address: str, digits_run) -> None:
+    start = time.monotonic()
+    visits = dashboard._attend(address, digits_run, pages=["runs"], reruns=1, minutes=0.1)
+    assert [one["error"] for one in visits if one["error"]] == []
+    assert len(visits) > 2 and time.monotonic() - start > 6  # one round is two visits
 
 
 def test_a_page_that_is_not_there_is_an_error(address: str, digits_run) -> None:
