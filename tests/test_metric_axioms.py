@@ -12,6 +12,7 @@ from torch import Tensor
 from pddm_lab.analysis import metric_axioms
 from pddm_lab.analysis.metric_axioms import SLACK_EDGES, examine
 from pddm_lab.model.similarity import Cosine, Euclidean, Similarity, make_similarity
+from pddm_lab.progress import Stopped
 
 
 def unit_length(items: int, dim: int = 8, seed: int = 0) -> np.ndarray:
@@ -141,8 +142,21 @@ def test_what_is_drawn_depends_on_the_seed_alone_and_progress_is_told() -> None:
     assert np.array_equal(runs[0].rows, runs[1].rows) and not np.array_equal(runs[0].rows, runs[2].rows)
     assert runs[0].checks() == runs[1].checks()
     assert told[2][:2] == (40, 40)
+    assert [what for *_, what in told[:7]] == ["items compared with all"] * 3 + [
+        "items whose triangles are checked"
+    ] * 4
     with pytest.raises(ValueError, match="three items"):
         examine(Cosine(), unit_length(2), 0.0)
+
+
+@pytest.mark.parametrize("last", ["items compared with all", "items whose triangles are checked"])
+def test_progress_can_end_the_work_in_each_part(last: str) -> None:
+    def stop(_done: int, _total: int, what: str) -> None:
+        if what == last:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        examine(Cosine(), unit_length(90), 0.2, rows=40, progress=stop)
 
 
 def test_findings_become_a_table() -> None:

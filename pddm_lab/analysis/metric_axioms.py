@@ -38,6 +38,7 @@ SLACK_EDGES = np.linspace(-8, 32, 401)
 """Edges of the histogram of slack, in spreads of S; the outermost bins include everything beyond."""
 _CELLS = 40_000_000  # scores held at a time: 160 MB
 _ROWS = 16  # scored at a time, between reports of progress
+_MIDDLES = 24  # items whose triangles are checked between reports of progress
 _SYMMETRY_ITEMS = 128  # on each side: 16,384 pairs
 
 
@@ -218,7 +219,8 @@ def examine(
         features: of a gallery, (items, dim) float32; at least three items.
         threshold: the smallest accepted similarity, for the chains.
         rows: items that are compared with all others; fewer if the gallery is very large.
-        progress: called with (items compared, rows, "items compared with all").
+        progress: called with (done, total, what) several times a second, so that it can end the work: first of the
+            items compared with all, then of the items whose triangles are checked.
 
     Raises:
         ValueError: fewer than three items.
@@ -248,7 +250,7 @@ def examine(
         similarity.name, len(points), spread, offset, _symmetry(similarity, points, order),
         own, drawn, rival, scores[places, rival].astype(np.float64),
         (scores > (own[drawn] + ROUNDING * spread)[:, None]).sum(axis=1),
-        _triangles(among, tried, offset, spread),
+        _triangles(among, tried, offset, spread, progress),
         _chains(similarity, points, scores, drawn, threshold, offset, spread, random),
     )  # fmt: skip
 
@@ -275,7 +277,9 @@ def _square(similarity: Similarity, points: Tensor, rows: np.ndarray) -> Float[n
     return np.maximum(scores, scores.T)
 
 
-def _triangles(among: np.ndarray, rows: np.ndarray, offset: float, spread: float) -> Triangles:
+def _triangles(
+    among: np.ndarray, rows: np.ndarray, offset: float, spread: float, progress: Progress | None
+) -> Triangles:
     """Check every inequality d(i,k) <= d(i,j) + d(j,k) of some items, i < k."""
     count = len(rows)
     ends = np.triu_indices(count, 1)
@@ -299,6 +303,8 @@ def _triangles(among: np.ndarray, rows: np.ndarray, offset: float, spread: float
         worst = violations[slack[violations].argsort()[:EXAMPLES]]
         i, k = ends[0][kept][worst], ends[1][kept][worst]
         worst_of.append(np.column_stack([slack[worst], i, np.full(len(worst), middle), k]))
+        if progress and middle % _MIDDLES == 0:
+            progress(middle, count, "items whose triangles are checked")
     every = np.concatenate(worst_of) if worst_of else np.empty((0, 4))
     every = every[every[:, 0].argsort()[:EXAMPLES]]
     i, j, k = every[:, 1:].astype(np.int64).T

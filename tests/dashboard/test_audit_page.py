@@ -215,3 +215,40 @@ def test_stopped_work_can_be_started_again(open_page, with_digits: Path) -> None
     assert not tables(app)
     next(button for button in app.button if button.label == "Start again").click().run()
     assert len(tables(app)[0]) == 4
+
+
+def test_stop_ends_the_work_while_it_runs(open_page, with_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import streamlit as st
+    from app_pages.audit import data
+
+    from pddm_lab.analysis import metric_axioms
+
+    button, clicks, calls = st.button, {}, []
+
+    def noted(label: str, **options):
+        clicks[label] = options
+        return button(label, **options)
+
+    whole = metric_axioms.examine
+
+    def examine(similarity, features, threshold, *, rows, progress):
+        calls.append(similarity.name)
+        if similarity.name == "euclidean":
+            return whole(similarity, features, threshold, rows=rows, progress=progress)
+        progress(16, rows, "items compared with all")
+        clicks["Stop"]["on_click"](*clicks["Stop"]["args"])
+        st.rerun()  # a click raises the same in the script's next call of Streamlit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(st, "button", noted)
+        patch.setattr(metric_axioms, "examine", examine)
+        app = open_page("audit", run="digits", compared="100")
+    assert calls == ["euclidean", "cosine"]  # the other similarities were not begun
+    assert "What was finished is kept" in texts(app) and not tables(app)
+    (work,) = clicks["Stop"]["args"]
+    assert isinstance(work, data._Work) and not work.ready and not work.lock.locked()
+    first = work.parts["euclidean"]
+    other = open_page("audit", run="digits", compared="100")  # another session isn't stopped, and continues there
+    assert len(tables(other)[0]) == 4 and work.result["euclidean"] is first
+    next(one for one in app.button if one.label == "Start again").click().run()
+    assert len(tables(app)[0]) == 4

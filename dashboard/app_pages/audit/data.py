@@ -42,6 +42,8 @@ class _Work:
         self.lock = threading.Lock()
         self.ready = False
         self.result: Any = None
+        self.parts: dict[str, Any] = {}
+        """Finished parts, by similarity: kept when the work is stopped, so that the next session continues there."""
         self.share, self.text = 0.0, ""
 
 
@@ -61,7 +63,8 @@ def _once(work: _Work, title: str, compute: Callable[[Report], Result]) -> Resul
     place = st.empty()
     with place.container(border=True):
         if st.session_state.get("audit_stopped") is work:
-            st.markdown(f"**Stopped:** {title}. Nothing was kept.")
+            kept = "What was finished is kept." if work.parts else "Nothing was kept."
+            st.markdown(f"**Stopped:** {title}. {kept}")
             st.button(
                 "Start again", icon=":material/play_arrow:", on_click=st.session_state.pop, args=("audit_stopped",)
             )
@@ -102,16 +105,17 @@ def _ticker(report: Report, part: int, parts: int, of: str) -> Callable[[int, in
 
 
 def _each(
-    run: Run, report: Report, compute: Callable[[Similarity, Callable[[int, int, str], None]], Result],
+    run: Run, work: _Work, report: Report, compute: Callable[[Similarity, Callable[[int, int, str], None]], Result],
     among: Collection[str] = SIMILARITIES.keys(),
 ) -> dict[str, Result]:  # fmt: skip
-    """The result for every similarity of a run, or for some of them, by name."""
+    """The result for every similarity of a run, or for some of them, by name; parts of stopped work are used again."""
     similarities = loaders.similarities(run)
     names = in_order(similarities.keys() & among)
-    return {
-        name: compute(similarities[name], _ticker(report, part, len(names), f"{style_of(name).title}, "))
-        for part, name in enumerate(names)
-    }
+    for part, name in enumerate(names):
+        if name not in work.parts:
+            tick = _ticker(report, part, len(names), f"{style_of(name).title}, ")
+            work.parts[name] = compute(similarities[name], tick)
+    return {name: work.parts[name] for name in names}
 
 
 def axioms(run: Run, protocol: str, rows: int) -> dict[str, Axioms]:
@@ -124,15 +128,17 @@ def axioms(run: Run, protocol: str, rows: int) -> dict[str, Axioms]:
     if run.config.similarity not in distributions:
         raise RunError(f"{gallery.path} was not measured by {run.config.similarity}. {repair(gallery.path)}.")
 
+    work = _work("axioms", run, protocol, rows)
+
     def compute(report: Report) -> dict[str, Axioms]:
         from pddm_lab.analysis.metric_axioms import examine
 
         thresholds = {name: of.threshold_at_fpr(0.01) for name, of in distributions.items()}
-        return _each(run, report, lambda similarity, tick: examine(
+        return _each(run, work, report, lambda similarity, tick: examine(
             similarity, gallery.features, thresholds[similarity.name], rows=rows, progress=tick
         ), thresholds)  # fmt: skip
 
-    return _once(_work("axioms", run, protocol, rows), "Testing the axioms of a metric", compute)
+    return _once(work, "Testing the axioms of a metric", compute)
 
 
 def calibrations(run: Run, protocol: str, share: float) -> dict[str, Calibration | None]:
@@ -189,14 +195,14 @@ def duplicates(run: Run, near: bool) -> DuplicatePairs:
 
 def matches(run: Run, protocol: str, every: bool) -> dict[str, Matches]:
     """The first results of the queries of a protocol, by every similarity; without `every`, of a sample of them."""
-    gallery = loaders.gallery(run, protocol)
+    gallery, work = loaders.gallery(run, protocol), _work("matches", run, protocol, every)
 
     def compute(report: Report) -> dict[str, Matches]:
         from pddm_lab.analysis.duplicate_effect import BUDGET, best_matches
 
         budget = len(gallery) ** 2 if every else BUDGET
-        return _each(run, report, lambda similarity, tick: best_matches(
+        return _each(run, work, report, lambda similarity, tick: best_matches(
             similarity, gallery, budget=budget, progress=tick
         ))  # fmt: skip
 
-    return _once(_work("matches", run, protocol, every), "Searching with the queries", compute)
+    return _once(work, "Searching with the queries", compute)
