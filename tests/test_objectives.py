@@ -178,3 +178,23 @@ def test_options_of_a_loss_replace_its_defaults():
 def test_a_bad_option_of_a_loss_names_the_flag(options, message):
     with pytest.raises(ConfigError, match=f"--loss-options.*{message}"):
         TrainConfig(loss="arcface", loss_options=options)
+
+
+@pytest.mark.parametrize("loss", ["quadruplet", "triplet", "proxy-anchor"])
+def test_under_mixed_precision_all_behind_the_trunk_keeps_32_bits(pooled, loss):
+    exact, mixed = learner(loss=loss), learner(loss=loss)
+    expected = exact(pooled, LABELS)
+    with torch.autocast("cpu", torch.bfloat16):
+        step = mixed(pooled, LABELS)
+        features = mixed.model.embedding.project(pooled)
+    assert features.dtype == torch.bfloat16  # what a projection without the guard would give
+    assert step.loss.dtype == torch.float32
+    torch.testing.assert_close(step.loss, expected.loss, rtol=0, atol=0)
+    torch.testing.assert_close(step.values, expected.values, rtol=0, atol=0)
+    for trained in (expected, step):
+        trained.loss.backward()
+    for name, parameter in mixed.named_parameters():
+        other = exact.get_parameter(name)
+        assert (parameter.grad is None) == (other.grad is None), name
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-6, atol=1e-7)

@@ -12,6 +12,8 @@ from PIL import Image
 from pddm_lab.data.images import open_image
 from pddm_lab.data.prepare import LONGEST_SHAPE
 from pddm_lab.errors import RunError
+from pddm_lab.metrics.retrieval import evaluate
+from pddm_lab.model.engine import Engine
 from pddm_lab.model.features import file_features
 from pddm_lab.runs.model import ImageEmbedder, load_model, load_similarities
 from pddm_lab.runs.run import Run
@@ -83,3 +85,30 @@ def test_a_long_strip_has_the_same_feature_in_training_and_by_upload(
     with torch.no_grad():
         trained = load_model(digits_run).embedding.project(pooled)[0].numpy()
     np.testing.assert_allclose(embed(open_image(tmp_path / "strip.png")), trained, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_both_precisions_of_a_model_rank_alike(digits_run, engine: str) -> None:
+    """One model, its trunk in 32 bits and in bf16: the features differ little, and all behind the trunk is exact."""
+    model, gallery, config = load_model(digits_run), digits_run.gallery("unseen"), digits_run.config
+    paths = [Path(digits_run.info["dataset"]["root"]) / item for item in gallery.items["id"]]
+    labels = gallery.items["label"].to_numpy()
+    features: dict[str, np.ndarray] = {}
+    recalls: dict[str, list[float]] = {}
+    for precision in ("32", "bf16"):
+        trunk = Engine(
+            model.embedding.trunk, size=config.image_size, device=torch.device("cpu"), precision=precision,
+            name=engine, fallback=False,
+        )  # fmt: skip
+        with torch.no_grad():
+            of = model.embedding.project(torch.from_numpy(file_features(trunk, paths, resize=config.resize)))
+        features[precision] = of.numpy()
+        np.testing.assert_allclose(np.linalg.norm(features[precision], axis=1), 1, atol=1e-6)
+        recalls[precision] = [
+            100 * evaluate(model.similarity(name), of, of, labels, labels, True).metrics["recall@1"]
+            for name in ("euclidean", "pddm")
+        ]
+    cosines = (features["32"] * features["bf16"]).sum(1)
+    assert cosines.mean() > 0.995 and 0.97 < cosines.min() < 1 - 1e-6
+    by_distance, by_score = np.abs(np.subtract(recalls["32"], recalls["bf16"]))
+    assert by_distance <= 2 and by_score <= 5
