@@ -200,7 +200,8 @@ class Session:
 
 def run_session(number: int, plan: Plan) -> list[Rerun]:
     """One session from connection to end."""
-    rng, reruns = random.Random(plan.seed * 1000 + number), []
+    rng = random.Random(plan.seed * 1000 + number)
+    reruns: list[Rerun] = []
     url = f"{plan.address.replace('http', 'ws', 1)}/_stcore/stream"
     try:
         with connect(url, subprotocols=["streamlit"], origin=plan.address, max_size=None) as socket:  # type: ignore[call-overload]
