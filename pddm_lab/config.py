@@ -97,9 +97,9 @@ class TrainConfig:
     """efficientnet_lite0, _lite1 or _lite2, whose weights need no download, or a torchvision classification model."""
     weights: str = "imagenet"
     """imagenet, none, or the path of a .pth or .safetensors state dict of the trunk."""
-    resize: Count = 128
+    resize: Count = 160
     """Length of an image's shorter side after scaling and before the crop, in pixels."""
-    image_size: Count = 128
+    image_size: Count = 160
     """Side of the trunk's square input, in pixels: a centred crop to evaluate, a random, mirrored crop to train."""
     freeze_trunk: bool = True
     """Train on features of the pretrained trunk, which are computed once and cached on disk."""

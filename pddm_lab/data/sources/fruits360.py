@@ -2,8 +2,9 @@
 
 Fruits-360-varieties/Training/<variety>/ and Test/<variety>/: no variety is in both, so those of Test are the unseen
 classes. A view is named [axis_]number_100.jpg: the fruit turns about up to three axes in turn (r_, r0_, r2_, ...; none
-is an axis too), and the number counts the frames. Neighbouring views are nearly equal. Queries are therefore an arc of
-each turn, and the views next to it are left out.
+is an axis too), and the number counts the frames. Neighbouring views are nearly equal. Queries of the training
+varieties are therefore an arc of each turn, and the views next to it are left out. Each view of the other varieties is
+searched among all of them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ GAP = 3
 BY_HAND = "Get github.com/fruits-360/fruits-360-3-body-problem, and copy its folders Training and Test"
 _TITLE = "Fruits-360 varieties"
 _SPLITS = ("Training", "Test")
+_TRAINS = "Training/"
 _VIEW = re.compile(r"(?:(r\d?)_)?(\d+)_100\.jpg")
 
 
@@ -77,10 +79,13 @@ def list_items(data_root: Path, split_seed: int = 0, counts: tuple[int, int] | N
         for axis, views in _turns(varieties[name]):
             ids += [f"{name}/{view}" for view in views]
             labels += [label] * len(views)
-            uses += arc(len(views), f"{split_seed}:{name}:{axis}").tolist()
+            if name.startswith(_TRAINS):
+                uses += arc(len(views), f"{split_seed}:{name}:{axis}").tolist()
+            else:
+                uses += [Use.QUERY | Use.GALLERY] * len(views)
     listing = Listing(
         root, ids, np.array(labels, dtype=np.int64), [name.partition("/")[2] for name in names],
-        np.array([name.startswith("Training/") for name in names], dtype=bool),
+        np.array([name.startswith(_TRAINS) for name in names], dtype=bool),
     )  # fmt: skip
     check_counts(listing, *(counts or COUNTS), _TITLE, _advice(data_root))
     kept = np.array(uses, dtype=np.uint8)
