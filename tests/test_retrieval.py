@@ -174,6 +174,27 @@ def test_every_one_of_r_places_counts(others: int) -> None:
     assert whole["map@r"] == whole["r_precision"] == whole["recall@1"] == 1
 
 
+def test_the_error_of_map_at_r() -> None:
+    """Of two queries with 1 and 0 it is 0.5; of one it is unknown; of many with the same, 0 in spite of rounding."""
+    gallery, labels = torch.arange(5.0)[:, None], torch.tensor([1, 1, 0, 0, 0])
+    one = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]])
+    rows = torch.arange(2.0)[:, None]
+    two = evaluate(Table(torch.cat([one, -one])), rows, gallery, torch.tensor([1, 1]), labels, False)
+    assert (two.metrics["map@r"], two.map_at_r_error) == (0.5, 0.5)
+    for count in range(1, 40):
+        rows, same = torch.arange(float(count))[:, None], torch.zeros(count, dtype=torch.long)
+        result = evaluate(Table(one.expand(count, 5)), rows, gallery, same, labels, False)
+        assert result.metrics["map@r"] == pytest.approx(1 / 9)
+        assert math.isnan(result.map_at_r_error) if count == 1 else result.map_at_r_error == pytest.approx(0, abs=1e-8)
+
+
+@pytest.mark.parametrize("depth", [1, 7, 2999, 3000, 4000])
+def test_the_best_of_many_equal_scores_are_the_first(depth: int) -> None:
+    scores = torch.randint(4, (3, 3000), generator=torch.Generator().manual_seed(0)).float()
+    expected = [sorted(range(3000), key=lambda column: (-row[column], column))[:depth] for row in scores.tolist()]
+    assert module._top(scores, depth).tolist() == expected
+
+
 def test_the_names_of_the_metrics() -> None:
     features, labels = toy(20, 3)
     result = evaluate(Euclidean(), features, features, labels, labels, True)
@@ -456,7 +477,7 @@ def test_six_thousand_items_take_seconds_and_little_memory() -> None:
 def test_a_shortlist_is_ordered_anew_and_the_rest_keeps_its_order(
     monkeypatch: pytest.MonkeyPatch, shortlist: int, loo: bool, bias: float
 ) -> None:
-    monkeypatch.setattr(module, "_CHUNK_SCORES", 300)
+    monkeypatch.setattr(module, "_CHUNK_SCORES", 80)
     monkeypatch.setattr(module, "_CHUNK_ROWS", 7)
     similarity = unit_with_bias(bias)  # whatever its scores are, they rank above distances
     (query, query_labels), (gallery, gallery_labels) = toy(31, 6, seed=1), toy(90, 6, seed=2)
