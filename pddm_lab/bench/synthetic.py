@@ -76,6 +76,19 @@ def draw_pictures(folder: Path) -> None:
             image.save(folder / f"class {label:02d}" / f"{number:02d}.jpg", quality=90)
 
 
+def draw_photos(folder: Path, count: int, width: int = 160, height: int = 160) -> list[Path]:
+    """JPEG files that decode like photos: smooth, with some noise."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(count):
+        small = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+        pixels = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
+        noisy = (pixels + rng.integers(-8, 9, pixels.shape, dtype=np.int16)).clip(0, 255).astype(np.uint8)
+        paths.append(folder / f"{number}.jpg")
+        Image.fromarray(noisy).save(paths[-1], quality=90)
+    return paths
+
+
 def clustered_features(labels: Int[np.ndarray, " items"], dim: int, seed: int) -> Float[np.ndarray, "items dim"]:
     """Unit-length features around a centre per class, denser for some classes than for others."""
     rng = np.random.default_rng(seed)

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from pddm_lab.bench.report import Log, Measure
+from pddm_lab.bench.synthetic import draw_photos
 from pddm_lab.bench.timing import clustered, fastest, wait
 from pddm_lab.config import PRESETS, Device, TrainConfig
 from pddm_lab.data.prepare import prepare
@@ -42,7 +43,7 @@ def measure(images: int, device: Device, log: Log) -> list[Measure]:
     measures = _steps(quick)
     with tempfile.TemporaryDirectory() as folder:
         log(f"{images:,} pictures")
-        paths = _pictures(Path(folder), images)
+        paths = draw_photos(Path(folder), images)
         log("extracting features")
         measures.append(_extraction(quick, paths))
         log("fine-tuning")
@@ -96,19 +97,6 @@ def _step(parameters: list[torch.nn.Parameter], loss: Callable[[], Tensor]) -> C
         optimizer.zero_grad(set_to_none=True)
 
     return step
-
-
-def _pictures(folder: Path, count: int) -> list[Path]:
-    """JPEG files of 160 px that decode like photos: smooth, with some noise."""
-    random = np.random.default_rng(0)
-    paths = []
-    for number in range(count):
-        small = Image.fromarray(random.integers(0, 256, (12, 12, 3), dtype=np.uint8))
-        pixels = np.asarray(small.resize((160, 160), Image.Resampling.BICUBIC)).astype(np.int16)
-        noisy = (pixels + random.integers(-8, 9, pixels.shape)).clip(0, 255).astype(np.uint8)
-        paths.append(folder / f"{number}.jpg")
-        Image.fromarray(noisy).save(paths[-1], quality=90)
-    return paths
 
 
 def _extraction(config: TrainConfig, paths: list[Path]) -> Measure:

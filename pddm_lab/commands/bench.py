@@ -115,6 +115,20 @@ def train(images: Count = 1500, device: _Device = "auto", cores: _Cores = 2, jso
 
 @bench.command
 @checked
+def engine(
+    photos: Count = 500, added: Count = 1000, device: _Device = "auto", cores: _Cores = 2, json: _Json = ""
+) -> None:
+    """Measure how fast photos become features, compared with torch, and how long uploads and new items take.
+
+    Args:
+        photos: Photo files to generate and compute features of, in all views.
+        added: Photos to add to a gallery.
+    """
+    _run("engine", "engine", cores, json, photos, added, device)
+
+
+@bench.command
+@checked
 def search(items: Count = 1_000_000, cores: _Cores = 2, json: _Json = "") -> None:
     """Measure how fast a large gallery opens, is searched, re-ranked and changed.
 
