@@ -38,7 +38,7 @@ def test_a_preset_is_valid(name: str) -> None:
         ({"workers": -2}, "--workers expects -1 or more, got -2."),
         ({"optimizer": "adam"}, "--optimizer expects one of 'adamw', 'sgd', got 'adam'."),
         ({"loss": "hinge"}, "--loss expects one of 'quadruplet', 'triplet', 'contrastive', "),
-        ({"resize": 64}, "--resize expects --image-size (128) or more, got 64."),
+        ({"resize": 64}, "--resize expects --image-size (160) or more, got 64."),
     ],
 )  # fmt: skip
 def test_a_bad_choice_names_its_flag(choice: dict, message: str) -> None:

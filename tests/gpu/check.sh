@@ -38,7 +38,7 @@ export PYTHON OUT CORES
 check tests 120 "$PYTHON" -m pytest -q -p no:cacheprovider -o addopts= --durations=5 tests/gpu tests/test_trainer.py -k "gpu"
 check scoring 90 bash -c "bench scoring --items $ITEMS"
 check train 60 bash -c "bench train --images $PICTURES"
-if lab bench engine --help | grep -q -- --device; then check engine 60 bash -c 'bench engine'; fi
+check engine 60 bash -c "bench engine --photos $PICTURES --added $PICTURES"
 for preset in finetune paper; do
   check "$preset" $((SECONDS_EACH + 45)) "$PYTHON" tests/gpu/loss_curve.py "$preset" "$DATASET" \
     --seconds "$SECONDS_EACH" --out "$OUT/loss_$preset.csv" $SMALL
