@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pddm_lab.bench.report import Log, processor
 from pddm_lab.data.images import open_image
-from pddm_lab.data.prepare import prepare
+from pddm_lab.data.prepare import prepare, side_to_read
 from pddm_lab.errors import DataError, RunError
 from pddm_lab.export.engines import Graph, load_graph
 from pddm_lab.export.graphs import Graphs
@@ -171,7 +171,7 @@ def _features(
             try:
                 if not file.is_relative_to(root):
                     raise DataError(f"{item} is outside of the data set's folder.")
-                images.append(prepare(open_image(file), config.resize, config.image_size))
+                images.append(prepare(open_image(file, side_to_read(config.resize)), config.resize, config.image_size))
             except DataError as error:
                 raise RunError(f"The formats are compared on the run's own pictures: {error}") from error
         batch = np.stack(images)

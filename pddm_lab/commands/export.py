@@ -64,7 +64,8 @@ def search_exported(
 
     exported = Exported(typed_path(folder))
     items = exported.gallery(typed_path(gallery) if gallery else None)
-    (query,) = exported.embed(exported.prepared(verify(typed_path(image)))[None])
+    picture = exported.prepared(verify(typed_path(image), shorter=exported.shorter))
+    (query,) = exported.embed(picture[None])
     matches = search(exported, query, items, k, shortlist)
     similarity = SIMILARITIES[exported.content["similarity"]]
     sign = -1 if similarity.is_distance else 1

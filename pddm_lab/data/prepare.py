@@ -11,6 +11,17 @@ LONGEST_SHAPE = 50
 network's size, would fill the memory."""
 
 
+VIEW_ZOOM = 9 / 8
+"""Factor that an image is scaled up by before a random crop, for views of a frozen trunk."""
+READ_SIDE = 360
+"""Pixels that the shorter side of a JPEG keeps when it is read for a network: enough to show it, too."""
+
+
+def side_to_read(resize: int) -> int:
+    """Pixels that the shorter side of a picture needs, whatever its view; see `pddm_lab.data.images.open_image`."""
+    return max(READ_SIDE, round(resize * VIEW_ZOOM))
+
+
 def prepare(
     image: Image.Image, resize: int, size: int, rng: np.random.Generator | None = None
 ) -> UInt8[np.ndarray, "3 size size"]:

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from pddm_lab.data.prepare import prepare
+from pddm_lab.data.prepare import prepare, side_to_read
 from pddm_lab.errors import RunError
 from pddm_lab.export.engines import Graph, load_graph
 from pddm_lab.export.schema import EMBEDDING, ENDINGS, SCORE, ExportContent
@@ -67,6 +67,11 @@ class Exported:
 
     def _file(self, graph: str) -> Path:
         return self.path / (graph + ENDINGS[self.content["engine"]][0])
+
+    @property
+    def shorter(self) -> int:
+        """For `pddm_lab.data.images.verify`: how large a picture must be read."""
+        return side_to_read(self.content["image"]["resize"])
 
     def prepared(self, image: Image.Image) -> UInt8[np.ndarray, "3 side side"]:
         """An RGB picture as the embedding takes it."""

@@ -17,7 +17,7 @@ from PIL import Image
 
 import pddm_lab
 from pddm_lab.data.images import open_image
-from pddm_lab.data.prepare import prepare
+from pddm_lab.data.prepare import prepare, side_to_read
 from pddm_lab.errors import DataError, LabError, RunError
 from pddm_lab.export.engines import load_graph
 from pddm_lab.export.folder import CONTENT, FEATURES, ITEMS, embed_in_parts, fingerprint
@@ -153,6 +153,7 @@ def run_pictures(run: Run, count: int, originals: bool = False) -> UInt8[np.ndar
         RunError: there are none.
     """
     root, prepared = Path(run.info["dataset"].get("root") or ".").resolve(), []
+    shorter = side_to_read(run.config.resize)
     chosen = [
         (gallery, row) for name in run.protocols() for gallery in [run.gallery(name)] for row in range(len(gallery))
     ]
@@ -160,7 +161,7 @@ def run_pictures(run: Run, count: int, originals: bool = False) -> UInt8[np.ndar
         gallery, row = chosen[place]
         file = (root / gallery.items["id"].iloc[row]).resolve()
         try:  # an id comes from a file, so it must not lead out of the data set's folder
-            picture = open_image(file) if file.is_relative_to(root) and file.is_file() else None
+            picture = open_image(file, shorter) if file.is_relative_to(root) and file.is_file() else None
         except DataError:
             picture = None
         if picture is None and not originals:

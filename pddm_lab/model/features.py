@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pddm_lab.data.images import open_image
-from pddm_lab.data.prepare import prepare
+from pddm_lab.data.prepare import VIEW_ZOOM, prepare, side_to_read
 from pddm_lab.errors import DataError
 from pddm_lab.files import write_file
 from pddm_lab.model.engine import Engine
@@ -30,20 +30,11 @@ from pddm_lab.progress import Progress
 
 INFERENCE_BATCH = 32
 """Images that a thread takes at once."""
-VIEW_ZOOM = 9 / 8
-"""Factor that an image is scaled up by before a random crop, for views of a frozen trunk."""
-READ_SIDE = 360
-"""Pixels that the shorter side of a JPEG keeps when it is read for a network: enough to show it, too."""
 CENTRE: tuple[int, ...] = (0,)
 """The view that is the centred crop; another one is (number, seeds ...)."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-
-
-def side_to_read(resize: int) -> int:
-    """Pixels that the shorter side of a picture needs, whatever its view; see `pddm_lab.data.images.open_image`."""
-    return max(READ_SIDE, round(resize * VIEW_ZOOM))
 
 
 class ImageFiles(Dataset[Tensor]):

@@ -10,11 +10,10 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from pddm_lab.data.prepare import prepare
+from pddm_lab.data.prepare import prepare, side_to_read
 from pddm_lab.errors import RunError
 from pddm_lab.model.embedding import MetricModel, learned_similarities
 from pddm_lab.model.engine import Engine
-from pddm_lab.model.features import side_to_read
 from pddm_lab.model.similarity import Similarity, make_similarity
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import LEARNED, SIMILARITIES
