@@ -109,12 +109,14 @@ class RunTraining:
             range(1, self.config.views), self.dataset.train
         )
         # Rank 0 computes missing features, the others read them. A rank that stops must still reach the barrier.
+        stopped = True
         with self.fabric.rank_zero_first(), suppress(Stopped), self._bars("trunk features") as report:
             features = trunk_features(
                 engine, paths_of(self.dataset), self.run.path.parent / ".features", resize=self.config.resize,
                 progress=report, views=views,
             )  # fmt: skip
-        if self.fabric.broadcast(self.writes and self.run.stop_requested()):
+            stopped = self.run.stop_requested()
+        if self.fabric.broadcast(self.writes and stopped):
             raise Stopped
         return [torch.from_numpy(features[view]).to(engine.device) for view in views]
 
