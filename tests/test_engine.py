@@ -32,7 +32,7 @@ def test_openvino_returns_what_torch_returns(name: str, size: int) -> None:
     torch.manual_seed(0)
     trunk = load_trunk(name, "imagenet" if name == "efficientnet_lite0" else "none").eval()
     engine = Engine(trunk, size=size, device=CPU, fallback=False)
-    for count in (1, 2, 7) if name == "vit_b_16" else (1, 2, 7, 32):
+    for count in (1, 2) if name == "vit_b_16" else (1, 2, 7, 32):
         batch = images(count, size)
         with torch.no_grad():
             expected = trunk(torch.from_numpy(batch)).numpy()

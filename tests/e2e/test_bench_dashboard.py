@@ -35,4 +35,5 @@ def test_a_page_times_itself(browser, address: str, digits_run) -> None:
     assert 0 < loads.cold_written <= loads.cold_drawn < 60
     assert loads.errors == []
     seconds, errors = pages.reruns(browser.browser_type, f"{address}/?run={digits_run.name}", 3)
-    assert len(seconds) == 3 and all(0 < one < 60 for one in seconds) and errors == []
+    assert 2 <= len(seconds) <= 3, "a control may start no rerun"
+    assert all(0 < one < 60 for one in seconds) and errors == []
