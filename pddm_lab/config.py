@@ -278,7 +278,7 @@ PRESETS: dict[str, TrainConfig] = {
 """`quick` and `lab` train a head in seconds on a CPU; `finetune` trains the trunk too; `paper` follows the paper."""
 
 PRESET_SUMMARIES: dict[str, str] = {
-    "quick": "Frozen ImageNet trunk with cached features: two minutes on a CPU the first time, then one.",
+    "quick": "Frozen ImageNet trunk with cached features: three minutes on a CPU the first time, then one.",
     "lab": "As quick, with an S that corrects D near training classes and uses the pretrained features elsewhere.",
     "finetune": "Trains the trunk too, with augmentation: minutes on a GPU, an hour or more on a CPU.",
     "paper": "GoogLeNet at 227 px, d = 128, one hard quadruplet per batch, the published constants; needs a GPU.",
