@@ -109,6 +109,12 @@ class TrainConfig:
     """Power of the trunk's pooled features before the head: 0.5 takes signed square roots, 1 leaves them."""
     dim: Count = 128
     """Embedding dimensions (d)."""
+    start: Literal["random", "principal"] = "principal"
+    """Weights of the head before training: random, or the principal components of the trunk's features."""
+    interpolate: bool = True
+    """With freeze_trunk, let held-out training classes choose head weights between the start and the end."""
+    whiten: bool = True
+    """With freeze_trunk, scale the embedding so that it varies alike in all directions within a training class."""
 
     similarity: SimilarityName = "pddm"
     """The similarity that PDDM's losses train. With another loss, it mines the quadruplets that are shown."""
@@ -120,9 +126,9 @@ class TrainConfig:
     """L2-normalise u and v before the PDDM unit's first layers (one text does; measured worse)."""
     unit_position: bool = True
     """Let the PDDM unit see the position v of a pair; without it S is a learned global measure of the difference u."""
-    unit_global: _NotNegative = 0.0
+    unit_global: _NotNegative = 1.0
     """Initial g of the score W_s c + b_s - g D, in which the unit corrects the distance; 0: no D, as in the paper."""
-    unit_detached: bool = False
+    unit_detached: bool = True
     """Train the unit on detached features: then E_e alone trains the embedding, and E_m the unit."""
     familiarity: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Cosine to the nearest training class at which unit and pretrained features share the correction of D; 0: off."""
@@ -137,7 +143,7 @@ class TrainConfig:
     """Options of a loss other than PDDM's, pairs of name and value with an equals sign, separated by commas."""
     score_margin: _NotNegative = 0.5
     """Margin between scores of the hard positive and each hard negative (alpha), in score units."""
-    distance_margin: _NotNegative = 1.0
+    distance_margin: _NotNegative = 0.2
     """Margin between distances of the embedding (beta), in units of D, or of its square with squared_distance."""
     embedding_weight: _NotNegative = 0.5
     """Weight of the embedding's own hinge E_e beside E_m (lambda)."""
@@ -158,9 +164,9 @@ class TrainConfig:
     """The trunk's learning rate as a share of lr; unused with freeze_trunk."""
     weight_decay: _NotNegative = 5e-4
     """Weight decay (gamma)."""
-    schedule: Literal["constant", "cosine", "step"] = "constant"
+    schedule: Literal["constant", "cosine", "step"] = "cosine"
     """Learning rate after the warm-up: constant, cosine to 0, or step: divided by 10 at 1/2 and 3/4 of the steps."""
-    warmup_steps: CountOrNone = 0
+    warmup_steps: CountOrNone = 50
     """Steps in which the learning rate rises linearly from 0."""
     clip_norm: _NotNegative = 0.0
     """Largest L2 norm of the gradient; 0: no clipping."""
@@ -194,15 +200,28 @@ class TrainConfig:
             object.__setattr__(self, name, value)  # ints given for floats are floats now
         if self.unit_global and self.unit_normalize:
             raise ConfigError("--unit-global expects --no-unit-normalize: D is the length of u as it is.")
-        if self.unit_detached and not (self.similarity == "pddm" and self.embedding_weight):
-            raise ConfigError(
-                "--unit-detached expects --similarity pddm and --embedding-weight above 0: only E_e trains f."
-            )
+        if self.detaches_unit and not self.embedding_weight:
+            raise ConfigError("--unit-detached expects --embedding-weight above 0: only E_e trains f.")
         if self.familiarity and not (self.unit_global and self.freeze_trunk):
             raise ConfigError("--familiarity expects --unit-global above 0 and --freeze-trunk: S fades into -g D.")
         if self.resize < self.image_size:
             raise ConfigError(f"--resize expects --image-size ({self.image_size}) or more, got {self.resize}.")
         self.options_of_loss()
+
+    @property
+    def detaches_unit(self) -> bool:
+        """Whether S learns on detached features while E_e alone trains the embedding."""
+        return self.unit_detached and self.similarity == "pddm" and not LOSSES[self.loss].is_rival
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether held-out classes choose weights of the head between its start and its end."""
+        return self.interpolate and self.freeze_trunk and self.val_class_share > 0
+
+    @property
+    def whitens(self) -> bool:
+        """Whether the head is whitened within the training classes."""
+        return self.whiten and self.freeze_trunk
 
     @property
     def trained_by(self) -> str:
@@ -262,28 +281,40 @@ def _preset(**choices: Any) -> TrainConfig:
     return preset
 
 
+_JOINT: dict[str, Any] = {
+    "start": "random", "interpolate": False, "whiten": False, "unit_global": 0.0, "unit_detached": False,
+    "distance_margin": 1.0, "schedule": "constant", "warmup_steps": 0,
+}  # fmt: skip
+"""The paper's joint objective: E_m trains the embedding through S, beside E_e, from random weights."""
+
 PRESETS: dict[str, TrainConfig] = {
     "quick": _preset(),
-    "lab": _preset(preset="lab", unit_global=1.0, unit_detached=True, familiarity=0.55),
+    "lab": _preset(preset="lab", familiarity=0.55),
+    "joint": _preset(preset="joint", **_JOINT),
     "finetune": _preset(
         preset="finetune", freeze_trunk=False, pool_power=1.0, resize=112, image_size=96, classes_per_batch=16,
-        steps=400, lr=1e-3, schedule="cosine", warmup_steps=20, clip_norm=1.0, average=0.0,
+        steps=400, warmup_steps=20, clip_norm=1.0, average=0.0,
     ),
     "paper": _preset(
         preset="paper", trunk="googlenet", freeze_trunk=False, pool_power=1.0, resize=256, image_size=227,
         known_query_share=0.0, mining="batch", classes_per_batch=16, optimizer="sgd", lr=1e-2, average=0.0,
-        steps=20_000, eval_every=1000,
+        steps=20_000, eval_every=1000, **_JOINT,
     ),
 }  # fmt: skip
-"""`quick` and `lab` train a head in seconds on a CPU; `finetune` trains the trunk too; `paper` follows the paper."""
+"""All but `finetune` and `paper` train a head in seconds on a CPU; `joint` and `paper` have the paper's objective."""
 
 PRESET_SUMMARIES: dict[str, str] = {
     "quick": "Frozen ImageNet trunk with cached features: three minutes on a CPU the first time, then one.",
     "lab": "As quick, with an S that corrects D near training classes and uses the pretrained features elsewhere.",
+    "joint": "The paper's objective on a frozen trunk, from random weights: S trains the embedding through E_m.",
     "finetune": "Trains the trunk too, with augmentation: minutes on a GPU, an hour or more on a CPU.",
     "paper": "GoogLeNet at 227 px, d = 128, one hard quadruplet per batch, the published constants; needs a GPU.",
 }
 """One line a preset, for the command line and the dashboard."""
+
+
+UNNAMED_CHOICES = {"start": "random", "interpolate": False, "whiten": False}
+"""What runs did whose configuration doesn't name these fields yet."""
 
 
 def typed_path(text: str) -> Path:

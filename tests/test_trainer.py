@@ -132,7 +132,7 @@ def test_a_rivals_loss_trains_a_run_that_resumes_with_its_proxies(config, monkey
 
 
 def test_a_run_that_was_stopped_on_request_resumes(config, monkeypatch):
-    requests = iter([False, True])  # checked after the features, and after each step
+    requests = iter([False] * 4 + [True])  # asked about features, thrice about the share, and after each step
     monkeypatch.setattr(Run, "stop_requested", lambda self: next(requests, False))
     run = train(config, progress=False)
     assert run.status == "stopped" and run.info["step"] == 1 and run.info["metrics"] == {}

@@ -64,6 +64,23 @@ def hold_out_classes(labels: np.ndarray, train: np.ndarray, share: float, seed: 
     return np.sort(train[~is_taken]), np.sort(train[is_taken])
 
 
+def class_folds(labels: np.ndarray, train: np.ndarray, folds: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Split the training classes into folds.
+
+    Args:
+        labels: (all items,) class of each item.
+        folds: how many; fewer if they would have fewer than two classes each, none with fewer than four classes.
+        seed: of the order of the classes.
+
+    Returns:
+        The items of each fold, sorted.
+    """
+    classes = np.unique(labels[train])
+    folds = min(folds, len(classes) // 2)
+    parts = [np.random.default_rng(seed).permutation(classes)[fold::folds] for fold in range(folds)]
+    return tuple(np.sort(train[np.isin(labels[train], part)]) for part in parts) if folds > 1 else ()
+
+
 def without_lone_items(labels: np.ndarray, items: np.ndarray) -> np.ndarray:
     """The items whose class has another item: a single image has no positive pair."""
     classes, counts = np.unique(labels[items], return_counts=True)

@@ -5,6 +5,7 @@ Paper -> code:  g(x) -> trunk and head   f = g(x) / ||g(x)|| -> embed(x)   d -> 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.model.familiarity import PRETRAINED_DIMS, FamiliarPDDM, PretrainedPart, joined
+from pddm_lab.model.head import principal_components
 from pddm_lab.model.similarity import Similarity, make_similarity
 from pddm_lab.model.trunks import Trunk, load_trunk
 from pddm_lab.similarities import LEARNED, SIMILARITIES
@@ -53,20 +55,29 @@ class EmbeddingNet(nn.Module):
         """Dimensions of a feature, with the pretrained part."""
         return self.head.out_features + (0 if self.pretrained is None else PRETRAINED_DIMS)
 
-    def project(self, pooled: Float[Tensor, "n trunk_dim"]) -> Float[Tensor, "n dim"]:
-        """Unit-length features of the trunk's pooled features."""
+    def project(
+        self, pooled: Float[Tensor, "n trunk_dim"], head: Callable[[Tensor], Tensor] | None = None
+    ) -> Float[Tensor, "n dim"]:
+        """Unit-length features of the trunk's pooled features, by another head if one is given."""
         inputs = signed_power(pooled, self.power)
-        features = F.normalize(self.head(inputs), dim=-1)
+        features = F.normalize((head or self.head)(inputs), dim=-1)
         return features if self.pretrained is None else joined(features, self.pretrained(inputs))
 
     def project_head(self, pooled: Float[Tensor, "n trunk_dim"]) -> Float[Tensor, "n dim"]:
         """What the head returns for the trunk's pooled features, before it is scaled to unit length."""
         return self.head(signed_power(pooled, self.power))
 
-    def fit_pretrained(self, pooled: Float[Tensor, "items trunk_dim"]) -> None:
-        """Before training: fit the pretrained part, if there is one, to the training items' pooled features."""
+    def fit_start(self, pooled: Float[Tensor, "items trunk_dim"], principal: bool) -> None:
+        """Before training: fit what depends on the training items' pooled features.
+
+        Args:
+            principal: start the head at their principal components (`principal_components`).
+        """
+        inputs = signed_power(pooled, self.power)
+        if principal:
+            principal_components(self.head, inputs)
         if self.pretrained is not None:
-            self.pretrained.fit(signed_power(pooled, self.power))
+            self.pretrained.fit(inputs)
 
     def forward(self, images: UInt8[Tensor, "n 3 side side"]) -> Float[Tensor, "n dim"]:
         """Unit-length features of RGB images with values 0 to 255."""

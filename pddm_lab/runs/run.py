@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
-from pddm_lab.config import TrainConfig, runs_root
+from pddm_lab.config import UNNAMED_CHOICES, TrainConfig, runs_root
 from pddm_lab.errors import ConfigError, RunError, valid_text
 from pddm_lab.files import (
     check,
@@ -374,7 +374,7 @@ class Run:
 
 def _read_config(path: Path, info: dict[str, Any]) -> TrainConfig:
     try:
-        return TrainConfig(**info["config"])
+        return TrainConfig(**UNNAMED_CHOICES | info["config"])
     except (ConfigError, TypeError) as error:
         hint = "Another version of this lab may have written it: read it with that version"
         raise RunError(f"{path / 'run.json'} has a config that can't be read: {error} {hint}.") from error

@@ -39,12 +39,12 @@ class DatasetContent(Content):
     """The images that could not be read; their number in early runs."""
 
 
-class EngineContent(Content):
-    """What computed the features of the run's galleries; early runs, computed by torch, don't say."""
+class ShareContent(Content):
+    """How much of a part's training a run uses, chosen on held-out classes (training/shares.py)."""
 
-    name: Literal["openvino", "torch"]
-    version: Text
-    precision: Literal["32", "bf16", "fp16"]
+    share: Annotated[float, Field(ge=0, le=1)]
+    map_at_r: Annotated[dict[Text, float], Field(alias="map@r")]
+    """Share -> MAP@R on the held-out classes."""
 
 
 class RunContent(Content):
@@ -62,13 +62,13 @@ class RunContent(Content):
     seed: int = 0
     device: Text
     precision: Text
-    engine: EngineContent | None = None
     reason: Text = ""
     phase: Literal[PHASES]  # type: ignore[valid-type]
     step: Count
     steps_total: Count
     seconds: _Seconds = 0.0
     best_step: Count | None
+    shares: dict[Literal["head", "unit"], ShareContent] = Field(default_factory=dict)
     heartbeat: _Seconds = 0.0
     pid: Annotated[int, Field(ge=0, lt=2**31)] = 0
     process_started: _Seconds = 0.0
@@ -82,6 +82,8 @@ class CheckpointContent(Content):
     phase: Literal["select", "refit"]
     step: Count
     best_step: Count
+    head_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    unit_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     best_value: Annotated[float, Field(allow_inf_nan=True)]
     """Minus infinity before the first measurement."""
     error: float

@@ -65,7 +65,7 @@ class Fitting:
         config = dataclasses.replace(method.config(material, settings, seed), steps=max(steps, 1), pool_power=1.0)
         torch.manual_seed(seed)
         model = MetricModel(config, trunk=material.stand_in())
-        model.embedding.fit_pretrained(material.inputs[torch.from_numpy(items)])
+        model.embedding.fit_start(material.inputs[torch.from_numpy(items)], config.start == "principal")
         inputs = view_inputs(material.views, material.dataset.train, seed)
         learning = [name for name in LEARNED if name in method.ranks]
         self.loop = Loop(model, config, material.dataset.labels, items, inputs, learning)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pddm_lab.config import TrainConfig, runs_root
 from pddm_lab.data.dataset import Dataset, Protocol
+from pddm_lab.data.splits import class_folds
 from pddm_lab.errors import ConfigError, DataError
 from pddm_lab.model.embedding import signed_power
 from pddm_lab.model.engine import Engine
@@ -76,6 +77,9 @@ class Material:
         inputs = signed_power(pooled, config.pool_power)
         views = [inputs[torch.from_numpy(dataset.train)], *(signed_power(part, config.pool_power) for part in others)]
         dealt = class_folds(dataset.labels, dataset.train, folds, config.split_seed)
+        if not dealt:
+            count = len(np.unique(dataset.labels[dataset.train]))
+            raise DataError(f"A study needs at least four training classes, so that it can hold some out; got {count}.")
         return cls(config, dataset, pooled, inputs, torch.stack(views), dealt)
 
     @property
@@ -96,27 +100,3 @@ class Material:
 def material_of(config: TrainConfig, folds: int) -> Material:
     """`Material.load`, cached in this process for the last configuration."""
     return Material.load(config, folds)
-
-
-def class_folds(labels: np.ndarray, train: np.ndarray, folds: int, seed: int) -> tuple[np.ndarray, ...]:
-    """Split the training classes into folds.
-
-    Args:
-        labels: (all items,) class of each item.
-        folds: how many; fewer if they would have fewer than two classes each.
-        seed: of the order of the classes.
-
-    Returns:
-        The items of each fold, sorted.
-
-    Raises:
-        DataError: fewer than four training classes: two to hold out, and two to train on.
-    """
-    classes = np.unique(labels[train])
-    folds = min(folds, len(classes) // 2)
-    if folds < 2:
-        raise DataError(
-            f"A study needs at least four training classes, so that it can hold some out; got {len(classes)}."
-        )
-    parts = [np.random.default_rng(seed).permutation(classes)[fold::folds] for fold in range(folds)]
-    return tuple(np.sort(train[np.isin(labels[train], part)]) for part in parts)

@@ -57,7 +57,7 @@ class Plan:
     eval_every: Count = EVAL_EVERY
     """Steps between measurements on the held-out classes."""
     base: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `TrainConfig` that differ from the preset `quick` for all methods."""
+    """Fields of `TrainConfig` that differ from the preset `joint` for all methods."""
 
     def __post_init__(self) -> None:
         for what, names, known in (
@@ -70,7 +70,7 @@ class Plan:
 
     def config(self, dataset: str) -> TrainConfig:
         """The configuration of a data set's material."""
-        return TrainConfig.from_parameters({**self.base, "dataset": dataset, "device": "cpu"})
+        return TrainConfig.from_parameters({"preset": "joint", **self.base, "dataset": dataset, "device": "cpu"})
 
     def settings(self, part: str) -> dict[str, Any]:
         """The settings that the cells of a part depend on, for study.json."""

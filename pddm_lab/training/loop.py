@@ -26,8 +26,13 @@ from pddm_lab.data.sampler import ClassBatches
 from pddm_lab.errors import ConfigError
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.features import ImageFiles, image_loader
+from pddm_lab.model.head import UsedHead
+from pddm_lab.model.pddm import PDDM
 from pddm_lab.similarities import LEARNED
 from pddm_lab.training.objectives import Objective, Step
+
+REFRESH = 10
+"""Steps after which the head that will be used follows the one in training."""
 
 Part = tuple[int, np.ndarray, np.ndarray]
 """A step, the items of its whole batch, and the places in it that belong to this process."""
@@ -73,10 +78,14 @@ def dataset_of(config: TrainConfig, root: Path | None = None) -> Dataset:
 
 
 def learning_rate_factor(config: TrainConfig, step: int) -> float:
-    """What the learning rate is multiplied by at a step (1, 2, ...): the warm-up, then the schedule."""
-    if step <= config.warmup_steps:
-        return step / config.warmup_steps
-    done = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+    """What the learning rate is multiplied by at a step (1, 2, ...): the warm-up, then the schedule.
+
+    A warm-up takes at most a fifth of the steps.
+    """
+    warmup = min(config.warmup_steps, config.steps // 5)
+    if step <= warmup:
+        return step / warmup
+    done = (step - warmup) / max(config.steps - warmup, 1)
     if config.schedule == "cosine":
         return (1 + math.cos(math.pi * done)) / 2
     if config.schedule == "step":
@@ -127,12 +136,14 @@ class Loop:
         inputs: `view_inputs` or `image_inputs`.
         learning: the learned similarities that train, see `Objective`.
         fabric: launched, where there are several processes or mixed precision; None for one process on the CPU.
+        used_head: the head that will be used, if it isn't the one in training; similarities learn on its features.
+        unit_share: how much of the unit's correction of D will be used.
     """
 
     def __init__(
         self, model: MetricModel, config: TrainConfig, labels: Int[np.ndarray, " items"],
         items: Int[np.ndarray, " train"], inputs: Inputs, learning: Sequence[str] = LEARNED,
-        fabric: Fabric | None = None,
+        fabric: Fabric | None = None, used_head: UsedHead | None = None, unit_share: float = 1.0,
     ) -> None:  # fmt: skip
         self.model, self.config, self.step = model, config, 0
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
@@ -141,11 +152,36 @@ class Loop:
         self._number_of[torch.from_numpy(items)] = torch.from_numpy(numbers)
         self.objective = Objective(model, config, len(classes), learning)
         self.kept = copy.deepcopy(model).eval()
-        """The model with the moving average of the weights: what is measured and saved."""
+        """The model with the moving average of the weights."""
+        self.unit_share = unit_share
+        self.start = copy.deepcopy(model.embedding.head).requires_grad_(False)
+        """The head before training."""
+        self._used_head = used_head
         self._wrapped, self._optimizer = self.fabric.setup(self.objective, _optimizer(self.objective))
         self._batches = ClassBatches(labels, items, config.classes_per_batch, config.images_per_class, config.seed)
+        self._followed: torch.nn.Linear | None = None
         self._inputs: Iterator[Tensor] | None = None
         self._source = inputs
+
+    @torch.no_grad()
+    def used(self) -> MetricModel:
+        """The model as it is measured and saved: `kept` with the head that is used, and its share of the correction."""
+        if self._used_head is None and self.unit_share == 1:
+            return self.kept
+        trunk = self.kept.embedding.trunk
+        model = copy.deepcopy(self.kept, {id(trunk): trunk})
+        if self._used_head is not None:
+            model.embedding.head = self._head()
+        if self.unit_share != 1:
+            unit = model.similarity("pddm").unit
+            assert isinstance(unit, PDDM)
+            for parameter in unit.score.parameters():
+                parameter.mul_(self.unit_share)
+        return model
+
+    def _head(self) -> torch.nn.Linear:
+        assert self._used_head is not None
+        return self._used_head(self.start, self.kept.embedding.head)
 
     @property
     def lr(self) -> float:
@@ -165,6 +201,8 @@ class Loop:
         config = self.config
         if self._inputs is None:
             self._inputs = self._source(self._parts(self.step + 1))
+        if self._used_head is not None and self.objective.mines and self.step % REFRESH == 0:
+            self._follow(self._head())
         self.step += 1
         inputs = next(self._inputs)
         labels = self.numbered(self.batch(self.step)[self._own()]).to(inputs.device)
@@ -184,6 +222,10 @@ class Loop:
         _average(self.kept, self.model, config.average, self.step)
         return result
 
+    def _follow(self, head: torch.nn.Linear) -> None:
+        self._followed = head
+        self.objective.used_head = head.forward  # not the module: its weights are no part of the objective
+
     def _parts(self, first: int) -> Iterator[Part]:
         for step in itertools.count(first):
             yield step, self.batch(step), self._own()
@@ -194,7 +236,10 @@ class Loop:
 
     def state_dict(self) -> dict[str, Any]:
         """All that training needs to continue after `step`."""
-        state = {"model": self.model, "kept": self.kept, "optimizer": self._optimizer, "rival": self.objective.rival}
+        state = {
+            "model": self.model, "kept": self.kept, "optimizer": self._optimizer, "rival": self.objective.rival,
+            "used_head": self._followed,
+        }  # fmt: skip
         return {"step": self.step, **{name: one.state_dict() for name, one in state.items() if one is not None}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -211,6 +256,10 @@ class Loop:
         for parameter, values in self._optimizer.state.items():
             if any(value.shape not in (parameter.shape, ()) for value in values.values()):
                 raise RuntimeError(f"the optimizer's state doesn't have the shape {tuple(parameter.shape)}")
+        if "used_head" in state:
+            head = copy.deepcopy(self.start)
+            head.load_state_dict(state["used_head"])
+            self._follow(head)
         if self.objective.rival:
             self.objective.rival.load_state_dict(state["rival"])
 

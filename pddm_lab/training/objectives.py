@@ -63,12 +63,16 @@ class Objective(nn.Module):
         self.config = config
         self.rival = RivalLoss(config, classes) if LOSSES[config.loss].is_rival else None
         self.companions = [name for name in learning if name != config.similarity]
-        self.mines = self.rival is None or bool(learning)
+        self.is_joint = self.rival is None and not config.detaches_unit
+        """Whether the embedding learns through the similarity; else the similarity learns on detached features."""
+        self.mines = self.is_joint or bool(learning)
+        self.used_head: Callable[[Tensor], Tensor] | None = None
+        """The head whose features similarities learn on, if it isn't the one in training."""
         self.trained = nn.ModuleList([model.embedding])
         """What the main loss moves; the rest learns on detached features."""
         if self.rival is not None:
             self.trained.append(self.rival)
-        elif config.similarity in LEARNED:
+        elif self.is_joint and config.similarity in LEARNED:
             self.trained.append(model.similarity(config.similarity))
 
     def groups(self) -> list[dict[str, Any]]:
@@ -94,44 +98,79 @@ class Objective(nn.Module):
         pooled = inputs if self.config.freeze_trunk else embedding.trunk(inputs)
         # Under mixed precision the trunk alone runs in 16 bits: distances of unit vectors need all 32.
         with torch.autocast(pooled.device.type, enabled=False):
-            if self.rival is None:
-                return self._step(gather(embedding.project(pooled)), gather(labels), None)
-            rival = self.rival(gather(embedding.project_head(pooled)), gather(labels))
+            if self.is_joint:
+                return self._joint_step(gather(embedding.project(pooled)), gather(labels))
+            loss, terms = self._embedding_loss(gather(embedding.project_head(pooled)), gather(labels))
             if not self.mines:
-                return _only(rival)
+                return _only(loss, terms)
             with torch.no_grad():
-                features = gather(embedding.project(pooled))
-            return self._step(features, gather(labels), rival)
+                features = gather(embedding.project(pooled, self.used_head))
+            return self._detached_step(features, gather(labels), loss, terms)
 
-    def _step(
-        self, features: Float[Tensor, "items dim"], labels: Int[Tensor, " items"], rival: Float[Tensor, ""] | None
-    ) -> Step:
-        """The step of PDDM's losses; beside a rival's loss the similarity learns on features without gradients."""
-        config, similarity = self.config, self.model.similarity(self.config.similarity)
-        miner = self.model.similarity(config.mining_similarity or config.similarity)
+    def _embedding_loss(
+        self, heads: Float[Tensor, "items dim"], labels: Int[Tensor, " items"]
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """The loss that trains the embedding alone: a rival's, or E_e on quadruplets that D mines."""
+        if self.rival is not None:
+            loss = self.rival(heads, labels)
+            return loss, {"loss": loss.detach()}
+        features = F.normalize(heads, dim=-1)
+        quads = mine(features.detach(), labels, Euclidean(), self.config.mining)
+        left, right = (features.index_select(0, ends) for ends in _pairs(quads))
+        e_e = self._e_e(-Euclidean()(left, right).view(3, -1)).sum() / max(len(quads), 1)
+        loss = self.config.embedding_weight * e_e
+        return loss, {"loss": loss.detach(), "E_e": e_e.detach()}
+
+    def _joint_step(self, features: Float[Tensor, "items dim"], labels: Int[Tensor, " items"]) -> Step:
+        """E_m and E_e of the same quadruplets train the embedding and the similarity."""
+        mined = self._mined(features, labels)
+        e_m, e_e = self._e_m(mined.scores), self._e_e(mined.distances)
+        loss, terms = joint_objective(e_m, e_e, self.config.embedding_weight)
+        return self._step(features, mined, loss, terms)
+
+    def _detached_step(
+        self, features: Float[Tensor, "items dim"], labels: Int[Tensor, " items"], loss: Float[Tensor, ""],
+        terms: dict[str, Float[Tensor, ""]],
+    ) -> Step:  # fmt: skip
+        """Beside the loss of the embedding the similarity learns on features without gradients."""
+        mined = self._mined(features, labels)
+        e_m = self._e_m(mined.scores).sum() / max(len(mined.quads), 1)
+        name = "E_m" if self.rival is None else f"{self.config.similarity}_loss"
+        return self._step(features, mined, loss + e_m, {**terms, name: e_m.detach()})
+
+    def _mined(self, features: Float[Tensor, "items dim"], labels: Int[Tensor, " items"]) -> _Mined:
+        similarity = self.model.similarity(self.config.similarity)
+        miner = self.model.similarity(self.config.mining_similarity or self.config.similarity)
         mined_by = self._miner(features.detach(), labels)
         quads = mined_by(miner)
         left, right = (features.index_select(0, ends) for ends in _pairs(quads))
-        seen = (left.detach(), right.detach()) if config.unit_detached else (left, right)
-        scores, distances = similarity(*seen).view(3, -1), -Euclidean()(left, right).view(3, -1)
-        hinged = distances.square() if config.squared_distance else distances
-        if config.loss == "triplet":
-            e_m = score_hinge(scores[0], scores[1], config.score_margin)
-            e_e = distance_hinge(hinged[0], hinged[1], config.distance_margin)
-        else:
-            e_m = double_header_hinge(scores[0], scores[1], scores[2], config.score_margin)
-            e_e = embedding_hinge(hinged[0], hinged[1], hinged[2], config.distance_margin)
-        loss, terms = joint_objective(e_m, e_e, config.embedding_weight)
-        if rival is not None:
-            loss = rival + e_m.sum() / max(len(quads), 1)
-            terms = {"loss": rival.detach(), f"{config.similarity}_loss": terms["E_m"]}
+        scores, distances = similarity(left, right).view(3, -1), -Euclidean()(left, right).view(3, -1)
+        return _Mined(mined_by, miner, quads, scores, distances)
+
+    def _e_m(self, scores: Float[Tensor, "3 quads"]) -> Float[Tensor, " quads"]:
+        if self.config.loss == "triplet":
+            return score_hinge(scores[0], scores[1], self.config.score_margin)
+        return double_header_hinge(scores[0], scores[1], scores[2], self.config.score_margin)
+
+    def _e_e(self, distances: Float[Tensor, "3 quads"]) -> Float[Tensor, " quads"]:
+        hinged = distances.square() if self.config.squared_distance else distances
+        if self.config.loss == "triplet":
+            return distance_hinge(hinged[0], hinged[1], self.config.distance_margin)
+        return embedding_hinge(hinged[0], hinged[1], hinged[2], self.config.distance_margin)
+
+    def _step(
+        self, features: Float[Tensor, "items dim"], mined: _Mined, loss: Float[Tensor, ""],
+        terms: dict[str, Float[Tensor, ""]],
+    ) -> Step:  # fmt: skip
+        """The step with the losses of the companions, and with what the log keeps of the quadruplets."""
         for name in self.companions:
-            companion = self._companion_loss(self.model.similarity(name), features.detach(), mined_by)
+            companion = self._companion_loss(self.model.similarity(name), features.detach(), mined.by)
             loss = loss + companion
             terms[f"{name}_loss"] = companion.detach()
-        slack = config.score_margin + scores[1:] - scores[:1]
-        values = torch.cat([scores, distances, slack]).detach()
-        return Step(loss, terms, _ends(quads), values, *self._euclidean(features, mined_by, miner, quads, values[:6]))
+        slack = self.config.score_margin + mined.scores[1:] - mined.scores[:1]
+        values = torch.cat([mined.scores, mined.distances, slack]).detach()
+        euclidean = self._euclidean(features.detach(), mined.by, mined.miner, mined.quads, values[:6])
+        return Step(loss, terms, _ends(mined.quads), values, *euclidean)
 
     def _miner(self, features: Tensor, labels: Tensor) -> Callable[[Similarity], Quadruplets]:
         """Mines this batch with any similarity; the positive pairs, where they are needed, are listed once for all."""
@@ -168,10 +207,20 @@ class Objective(nn.Module):
         return double_header_hinge(s_ij, s_ik, s_jl, self.config.score_margin).sum() / max(len(quads), 1)
 
 
-def _only(loss: Float[Tensor, ""]) -> Step:
-    """The step of a loss if nothing is mined."""
+class _Mined(NamedTuple):
+    """The quadruplets of a batch with the values of their pairs ij, ik, jl."""
+
+    by: Callable[[Similarity], Quadruplets]
+    miner: Similarity
+    quads: Quadruplets
+    scores: Float[Tensor, "3 quads"]
+    distances: Float[Tensor, "3 quads"]
+
+
+def _only(loss: Float[Tensor, ""], terms: dict[str, Float[Tensor, ""]]) -> Step:
+    """The step of a loss if nothing is mined for a similarity."""
     ends, values = loss.new_empty(4, 0, dtype=torch.long), loss.new_empty(8, 0)
-    return Step(loss, {"loss": loss.detach()}, ends, values, ends, values[:6])
+    return Step(loss, terms, ends, values, ends, values[:6])
 
 
 class RivalLoss(nn.Module):

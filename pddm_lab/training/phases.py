@@ -7,16 +7,17 @@ save it. Only `evaluate` looks at the test classes, once.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
@@ -35,6 +36,7 @@ from pddm_lab.runs.run import Run
 from pddm_lab.training.finish import Embedder, finish, paths_of
 from pddm_lab.training.loop import Loop, image_inputs, resolve_device, view_inputs
 from pddm_lab.training.objectives import Step
+from pddm_lab.training.shares import UNIT_SHARES, choose, choose_head_share, precisions, used_head
 
 FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -56,6 +58,7 @@ class RunTraining:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS can't be deterministic
         torch.use_deterministic_algorithms(self.config.deterministic)
         self.stopped = False
+        self._started: dict[str, Tensor] | None = None
         self.ids = np.array(dataset.ids, dtype=object)
         self.class_of = np.array(dataset.class_names, dtype=object)[dataset.labels]
 
@@ -70,7 +73,7 @@ class RunTraining:
             self.run.update(status="stopped", reason="Stopped on request.")
 
     def _train(self) -> None:
-        config, labels = self.config, self.dataset.labels
+        config, labels, train = self.config, self.dataset.labels, self.dataset.train
         checkpoint = self.run.load_checkpoint() if (self.run.path / "last.ckpt").is_file() else {}
         if self.writes:
             self.run.truncate_after(checkpoint.get("phase", "select"), checkpoint.get("step", -1))
@@ -78,11 +81,13 @@ class RunTraining:
         pooled, device = None, self.fabric.device
         engine = Engine(model.embedding.trunk, size=config.image_size, device=device, precision=self.precision)
         if config.freeze_trunk:
-            pooled, *others = self._pooled_features(engine)
-            self.views = torch.stack([pooled[torch.from_numpy(self.dataset.train)], *others])
+            others = dict.fromkeys(range(1, config.views), train)
+            pooled, *views = self._trunk_features(engine, {0: np.arange(len(self.dataset))} | others)
+            self.views = torch.stack([pooled[torch.from_numpy(train)], *views])
         self.embed = Embedder(self.dataset, pooled, engine, config.resize)
-        fit, validation = hold_out_classes(labels, self.dataset.train, config.val_class_share, config.split_seed)
+        fit, validation = hold_out_classes(labels, train, config.val_class_share, config.split_seed)
         steps = config.steps
+        self._choose_head_share(model, checkpoint)
         if len(validation):
             if checkpoint.get("phase") == "refit":
                 steps = checkpoint["best_step"]
@@ -90,24 +95,40 @@ class RunTraining:
                 steps = self._fit("select", model, fit, validation, steps, checkpoint)
                 checkpoint = {}
                 if config.refit == "passes":
-                    steps = round(steps * len(self.dataset.train) / len(fit))
+                    steps = round(steps * len(train) / len(fit))
         if not self.stopped and (config.refit != "none" or not len(validation)):
-            self._fit("refit", self._new_model(), self.dataset.train, validation[:0], steps, checkpoint)
+            self._fit("refit", self._new_model(), train, validation[:0], steps, checkpoint)
         if self.writes and not self.stopped:
             finish(self.run, load_model(self.run).to(self.fabric.device), self.embed, self._bars)
 
     def _new_model(self) -> MetricModel:
-        """The model at step 0: the same for every phase and rank."""
+        """The model with its first weights: the same for every phase and rank."""
         torch.manual_seed(self.config.seed)
         model = MetricModel(self.config)
         model.embedding.trunk.requires_grad_(not self.config.freeze_trunk)
         return model.to(self.fabric.device)
 
-    def _pooled_features(self, engine: Engine) -> list[Float[Tensor, "items trunk_dim"]]:
-        """The frozen trunk's features of all items, then of the training items in each other view."""
-        views: dict[int, Any] = {0: range(len(self.dataset))} | dict.fromkeys(
-            range(1, self.config.views), self.dataset.train
-        )
+    def _start(self, model: MetricModel) -> MetricModel:
+        """A new model at step 0: the parts that are fitted to the trunk's features of the training items are fitted."""
+        embedding, principal = model.embedding, self.config.start == "principal"
+        if not principal and embedding.pretrained is None:
+            return model
+        if self._started is None:
+            if self.embed.pooled is None:
+                engine = self.embed.engine.of(embedding.trunk)
+                pooled = self._trunk_features(engine, {0: self.dataset.train})[0]
+            else:
+                pooled = self.embed.pooled[torch.from_numpy(self.dataset.train)]
+            embedding.fit_start(pooled, principal)
+            state = embedding.state_dict()
+            self._started = {name: state[name].clone() for name in state if not name.startswith("trunk.")}
+        embedding.load_state_dict(self._started, strict=False)
+        return model
+
+    def _trunk_features(
+        self, engine: Engine, views: Mapping[int, Int[np.ndarray, " items"]]
+    ) -> list[Float[Tensor, "items trunk_dim"]]:
+        """The trunk's features of some items in each view, see `trunk_features`."""
         # Rank 0 computes missing features, the others read them. A rank that stops must still reach the barrier.
         stopped = True
         with self.fabric.rank_zero_first(), suppress(Stopped), self._bars("trunk features") as report:
@@ -119,6 +140,47 @@ class RunTraining:
         if self.fabric.broadcast(self.writes and stopped):
             raise Stopped
         return [torch.from_numpy(features[view]).to(engine.device) for view in views]
+
+    def _choose_head_share(self, model: MetricModel, checkpoint: Mapping[str, Any]) -> None:
+        """How far the head goes from its start, chosen on held-out classes by all ranks together."""
+        config = self.config
+        if not config.interpolates or "head_share" in checkpoint:
+            self.shares = {name: checkpoint.get(name, 1.0) for name in ("head_share", "unit_share")}
+            return
+        assert self.embed.pooled is not None
+        with progress_bars(self.shown)("share of the training") as report:
+
+            def watched(done: int, total: int, of: str) -> None:
+                report(done, total, of)
+                if self.fabric.broadcast(self.writes and self.run.stop_requested()):
+                    raise Stopped
+
+            share, values = choose_head_share(
+                lambda: copy.deepcopy(self._start(model)), config, self.dataset.labels, self.dataset.train,
+                self.embed.pooled, view_inputs(self.views, self.dataset.train, config.seed), self.fabric, watched,
+            )  # fmt: skip
+        self._note_share("head", share, values)
+        self.shares = {"head_share": share, "unit_share": 1.0}
+
+    def _choose_unit_share(self, loop: Loop, validation: np.ndarray) -> None:
+        """How much of the unit's correction of D is used: rank 0 chooses, on the validation classes."""
+        chosen: tuple[float, dict[float, float]] = (1.0, {})
+        if self.writes:
+            labels, rows = torch.from_numpy(self.dataset.labels[validation]), []
+            for share in UNIT_SHARES:
+                loop.unit_share = share
+                model = loop.used()
+                rows.append(precisions(model.similarity("pddm"), self.embed(model, validation), labels))
+            queries = labels[labels.bincount()[labels] > 1]
+            chosen = choose(UNIT_SHARES, torch.stack(rows), queries, self.config.selection_tolerance)
+            self._note_share("unit", *chosen)
+        loop.unit_share = self.shares["unit_share"] = self.fabric.broadcast(chosen[0])
+
+    def _note_share(self, part: str, share: float, values: Mapping[float, float]) -> None:
+        if not self.writes:
+            return
+        noted = {"share": share, "map@r": {f"{one:g}": value for one, value in values.items()}}
+        self.run.update(shares={**(self.run.info.get("shares") or {}), part: noted})
 
     @contextmanager
     def _bars(self, what: str) -> Iterator[Progress]:
@@ -138,12 +200,18 @@ class RunTraining:
     ) -> int:  # fmt: skip
         """Train a model on items, from its first step or from a checkpoint; returns its best step."""
         config, run = self.config, self.run
+        if not checkpoint or self.embed.pooled is not None:
+            self._start(model)
+        head = None
         if self.embed.pooled is None:
             inputs = image_inputs(paths_of(self.dataset), replace(config, steps=steps), self.fabric.device)
         else:
-            model.embedding.fit_pretrained(self.embed.pooled[torch.from_numpy(items)])
             inputs = view_inputs(self.views, self.dataset.train, config.seed)
-        loop = Loop(model, config, self.dataset.labels, items, inputs, fabric=self.fabric)
+            head = used_head(config, self.shares["head_share"], self.embed.pooled, self.dataset.labels, items)
+        loop = Loop(
+            model, replace(config, steps=steps), self.dataset.labels, items, inputs, fabric=self.fabric,
+            used_head=head, unit_share=self.shares["unit_share"] if phase == "refit" else 1.0,
+        )  # fmt: skip
         best = {"best_step": 0 if len(validation) else steps, "best_value": -math.inf, "error": 0.0}
         if checkpoint:
             best = {key: checkpoint[key] for key in best}
@@ -155,7 +223,10 @@ class RunTraining:
         if self.writes:
             run.update(phase=phase, step=loop.step, steps_total=steps)
         if len(validation) and not checkpoint:
-            self._validate(phase, 0, loop.kept, validation)
+            value, error = self._validate(phase, 0, loop.used(), validation)
+            if config.start == "principal":  # not random: the training has something to lose
+                best |= {"best_value": value, "error": error}
+                self._save_model(loop.used(), 0)
         bar = tqdm(total=steps, initial=loop.step, desc=phase, unit="step", disable=not self.shown, mininterval=0.5)
         while loop.step < steps and not self.stopped:
             result = loop.take_step()
@@ -165,22 +236,28 @@ class RunTraining:
             self.stopped = self.fabric.broadcast(self.writes and run.stop_requested())
             measures = loop.step % config.eval_every == 0 or loop.step == steps
             if measures and config.familiarity:
-                loop.kept.remember_classes(self.embed(loop.kept, items), torch.from_numpy(self.dataset.labels[items]))
+                features = self.embed(loop.used(), items)
+                loop.kept.remember_classes(features, torch.from_numpy(self.dataset.labels[items]))
             if measures and len(validation):
-                value, error = self._validate(phase, loop.step, loop.kept, validation)
+                value, error = self._validate(phase, loop.step, loop.used(), validation)
                 bar.set_postfix_str(f"validation MAP@R {100 * value:.1f} %")
                 if value > best["best_value"]:
                     best |= {"best_value": value, "error": error}
                 # Known classes gain from longer training, which the validation classes can't show: of the steps that
-                # are as good as the best within the tolerance, the latest is chosen.
-                if value >= best["best_value"] - config.selection_tolerance * best["error"]:
+                # are as good as the best within the tolerance, the latest is chosen. An interpolated head has its
+                # share for that, and always trains to the end of its schedule.
+                if config.interpolates or value >= best["best_value"] - config.selection_tolerance * best["error"]:
                     best["best_step"] = loop.step
-                    self._save_model(loop.kept, loop.step)
+                    self._save_model(loop.used(), loop.step)
             if measures or self.stopped:
                 self._save_checkpoint(phase, best, loop)
         bar.close()
-        if not len(validation) and not self.stopped:
-            self._save_model(loop.kept, steps)
+        if self.stopped:
+            return int(best["best_step"])
+        if len(validation) and config.interpolates and config.detaches_unit:
+            self._choose_unit_share(loop, validation)
+        if not len(validation) or config.interpolates:
+            self._save_model(loop.used(), steps)
         return int(best["best_step"])
 
     def _log(self, phase: str, loop: Loop, result: Step) -> None:
@@ -209,7 +286,7 @@ class RunTraining:
 
     def _save_checkpoint(self, phase: str, best: dict[str, Any], loop: Loop) -> None:
         if self.writes:
-            self.run.save_checkpoint({"phase": phase, **best, **loop.state_dict()})
+            self.run.save_checkpoint({"phase": phase, **best, **self.shares, **loop.state_dict()})
             self.run.update(step=loop.step)
             if phase == "select" or self.run.info["best_step"] is None:
                 self.run.update(best_step=best["best_step"])
