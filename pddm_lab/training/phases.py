@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pddm_lab.data.dataset import Dataset
-from pddm_lab.data.splits import hold_out_classes
+from pddm_lab.data.splits import hold_out_classes, without_lone_items
 from pddm_lab.errors import RunError
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.embedding import MetricModel
@@ -171,8 +171,8 @@ class RunTraining:
                 loop.unit_share = share
                 model = loop.used()
                 rows.append(precisions(model.similarity("pddm"), self.embed(model, validation), labels))
-            queries = labels[labels.bincount()[labels] > 1]
-            chosen = choose(UNIT_SHARES, torch.stack(rows), queries, self.config.selection_tolerance)
+            queries = self.dataset.labels[without_lone_items(self.dataset.labels, validation)]
+            chosen = choose(UNIT_SHARES, torch.stack(rows), torch.from_numpy(queries), self.config.selection_tolerance)
             self._note_share("unit", *chosen)
         loop.unit_share = self.shares["unit_share"] = self.fabric.broadcast(chosen[0])
 

@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from pddm_lab.config import TrainConfig
-from pddm_lab.data.splits import class_folds
+from pddm_lab.data.splits import class_folds, without_lone_items
 from pddm_lab.metrics.retrieval import average_precisions
 from pddm_lab.model.embedding import MetricModel, signed_power
 from pddm_lab.model.head import Scatter, UsedHead
@@ -94,8 +94,7 @@ def choose_head_share(
             used = head._replace(share=share)(loop.start, loop.kept.embedding.head)
             rows.append(precisions(Euclidean(), F.normalize(used(of_held), dim=1), classes))
         values.append(torch.stack(rows))
-        classes = classes.cpu()
-        queries.append(classes[classes.bincount()[classes] > 1])
+        queries.append(torch.from_numpy(labels[without_lone_items(labels, held[:MOST_HELD])]))
     if not folds:
         return UNCHOSEN, {}
     return choose(HEAD_SHARES, torch.cat(values, 1), torch.cat(queries), config.selection_tolerance)
