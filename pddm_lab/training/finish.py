@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import RunError
 from pddm_lab.gallery.gallery import Gallery
@@ -17,9 +19,11 @@ from pddm_lab.gallery.schema import METADATA
 from pddm_lab.gallery.umap_layout import start_map
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.metrics.separation import Distribution
-from pddm_lab.model.embedding import MetricModel
+from pddm_lab.model.embedding import MetricModel, signed_power
 from pddm_lab.model.engine import Engine
-from pddm_lab.model.features import file_features
+from pddm_lab.model.features import file_features, trunk_features
+from pddm_lab.model.similarity import Euclidean
+from pddm_lab.model.trunks import load_trunk
 from pddm_lab.progress import Bar, Progress
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import SIMILARITIES
@@ -54,6 +58,26 @@ class Embedder:
         pooled = file_features(self.engine, paths, resize=self.resize, progress=progress)
         return model.embedding.project(torch.from_numpy(pooled).to(device))
 
+    def pooled_before_training(
+        self, config: TrainConfig, items: np.ndarray, cache: Path, progress: Progress | None = None
+    ) -> Float[Tensor, "items trunk_dim"]:
+        """Pooled features of the items by the trunk with the weights that the training started from, on the device.
+
+        Args:
+            config: names the trunk, its weights, and the seed of random ones.
+            items: in order.
+            cache: folder for the features of a trunk that was trained.
+            progress: called as images are done.
+        """
+        if self.pooled is not None:
+            return self.pooled[torch.from_numpy(items).to(self.engine.device)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            engine = self.engine.of(load_trunk(config.trunk, config.weights))
+        paths = [self.dataset.path(item) for item in items]
+        pooled = trunk_features(engine, paths, cache, resize=self.resize, progress=progress)[0]
+        return torch.from_numpy(pooled).to(engine.device)
+
 
 def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar) -> None:
     """Evaluate a model under each protocol, write the galleries with their maps, and mark the run as finished."""
@@ -61,6 +85,7 @@ def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar) -> None:
     maps = start_map()  # its process loads UMAP during the evaluation
     for protocol in protocols:
         maps.add(_evaluate_protocol(run, model, embed, protocol, bar))
+    _evaluate_pretrained(run, embed, protocols, bar)
     run.update(engine=embed.engine.facts)
     with bar("maps") as report:
         report(0, len(protocols), "maps")
@@ -101,6 +126,27 @@ def _evaluate_protocol(run: Run, model: MetricModel, embed: Embedder, protocol: 
             path, name, features.cpu().numpy(), frame, lambda row: dataset.load(items[row]), distributions, report
         )
     return path
+
+
+def _evaluate_pretrained(run: Run, embed: Embedder, protocols: list[Protocol], bar: Bar) -> None:
+    """Evaluate the trunk's own features before training, by D under each protocol: what the training is compared with.
+
+    They are the head's inputs, at unit length.
+    """
+    labels, measured = embed.dataset.labels, {}
+    items = np.unique(np.concatenate([part for one in protocols for part in (one.query, one.gallery)]))
+    with bar("pretrained features") as report:
+        cache = run.path.parent / ".features"
+        features = signed_power(embed.pooled_before_training(run.config, items, cache, report), run.config.pool_power)
+        features = F.normalize(features, dim=1)
+        for number, protocol in enumerate(protocols):
+            report(number, len(protocols), "pretrained features")
+            query, gallery = (features[np.searchsorted(items, part)] for part in (protocol.query, protocol.gallery))
+            measured[protocol.name] = evaluate(
+                Euclidean(), query, gallery, labels[protocol.query], labels[protocol.gallery], protocol.leave_one_out
+            ).metrics
+        report(len(protocols), len(protocols), "pretrained features")
+    run.update(pretrained=measured)
 
 
 def item_table(dataset: Dataset, protocol: Protocol) -> pd.DataFrame:
