@@ -182,9 +182,11 @@ def _tile_to_rgb(tile: Image.Image, ends: tuple[float, float] | None) -> Image.I
     if tile.mode == "La":  # alpha is multiplied in
         tile = tile.convert("LA")
     if tile.has_transparency_data:
-        rgba = tile.convert("RGBA")
-        tile = Image.new("RGB", tile.size, "white")
-        tile.paste(rgba, mask=rgba.getchannel("A"))
+        tile = tile.convert("RGBA")
+        if tile.getextrema()[3][0] < 255:  # most pictures with alpha don't use it  # type: ignore[index]
+            on_white = Image.new("RGB", tile.size, "white")
+            on_white.paste(tile, mask=tile.getchannel("A"))
+            return on_white
     return tile.convert("RGB")
 
 

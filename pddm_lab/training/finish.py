@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,17 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Dataset, Protocol
+from pddm_lab.data.images import open_image
 from pddm_lab.errors import RunError
+from pddm_lab.gallery.files import THUMB_SIDE
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.schema import METADATA
-from pddm_lab.gallery.umap_layout import start_map
+from pddm_lab.gallery.umap_layout import MapDrawing, start_map
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.metrics.separation import Distribution
 from pddm_lab.model.embedding import MetricModel, signed_power
@@ -79,13 +83,20 @@ class Embedder:
         return torch.from_numpy(pooled).to(engine.device)
 
 
-def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar) -> None:
+def loading_maps() -> MapDrawing:
+    """For `finish`: a process that loads UMAP while a head trains, which keeps one core busy."""
+    return start_map()
+
+
+def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar, maps: MapDrawing | None = None) -> None:
     """Evaluate a model under each protocol, write the galleries with their maps, and mark the run as finished."""
     protocols = [protocol for protocol in (embed.dataset.unseen, embed.dataset.known) if protocol]
-    maps = start_map()  # its process loads UMAP during the evaluation
-    for protocol in protocols:
-        maps.add(_evaluate_protocol(run, model, embed, protocol, bar))
+    maps = maps or start_map()
+    # A map is drawn while thumbnails are made: an evaluation takes all cores, and waits for the slowest of them.
+    evaluated = [_evaluate_protocol(run, model, embed, protocol, bar) for protocol in protocols]
     _evaluate_pretrained(run, embed, protocols, bar)
+    for write_gallery in evaluated:
+        maps.add(write_gallery())
     run.update(engine=embed.engine.facts)
     with bar("maps") as report:
         report(0, len(protocols), "maps")
@@ -98,8 +109,10 @@ def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar) -> None:
     run.update(status="finished", phase="done")
 
 
-def _evaluate_protocol(run: Run, model: MetricModel, embed: Embedder, protocol: Protocol, bar: Bar) -> Path:
-    """Evaluate one protocol, and write its gallery; returns the gallery's folder."""
+def _evaluate_protocol(
+    run: Run, model: MetricModel, embed: Embedder, protocol: Protocol, bar: Bar
+) -> Callable[[], Path]:
+    """Evaluate one protocol; returns what writes its gallery and returns the gallery's folder."""
     dataset, name = embed.dataset, protocol.name
     run.update(phase="evaluate")
     items = np.union1d(protocol.query, protocol.gallery)
@@ -118,14 +131,19 @@ def _evaluate_protocol(run: Run, model: MetricModel, embed: Embedder, protocol: 
             run.log_metrics(int(run.info["step"]), "evaluate", name, similarity, evaluation.metrics)
             distributions[similarity] = evaluation.distribution
         report(len(SIMILARITIES), len(SIMILARITIES), "similarities")
-    run.update(phase="gallery")
-    frame = item_table(dataset, protocol)
-    path = run.path / "gallery" / name
-    with bar(f"gallery {name}") as report:
-        Gallery.write(
-            path, name, features.cpu().numpy(), frame, lambda row: dataset.load(items[row]), distributions, report
-        )
-    return path
+
+    def thumb_source(row: int) -> Image.Image:
+        return open_image(dataset.path(items[row]), 2 * THUMB_SIDE)
+
+    def write_gallery() -> Path:
+        run.update(phase="gallery")
+        path = run.path / "gallery" / name
+        frame = item_table(dataset, protocol)
+        with bar(f"gallery {name}") as report:
+            Gallery.write(path, name, features.cpu().numpy(), frame, thumb_source, distributions, report)
+        return path
+
+    return write_gallery
 
 
 def _evaluate_pretrained(run: Run, embed: Embedder, protocols: list[Protocol], bar: Bar) -> None:
