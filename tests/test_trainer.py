@@ -23,7 +23,7 @@ from pddm_lab.runs.model import load_model, load_similarities
 from pddm_lab.runs.run import Run, versions
 from pddm_lab.similarities import SIMILARITIES
 from pddm_lab.training.finish import Embedder, paths_of
-from pddm_lab.training.loop import learning_rate_factor, resolve_device
+from pddm_lab.training.loop import Loop, learning_rate_factor, resolve_device
 from pddm_lab.training.phases import RunTraining
 from pddm_lab.training.trainer import resume, train
 
@@ -316,6 +316,25 @@ def test_a_changed_data_set_is_not_resumed(config, monkeypatch):
 def test_training_on_a_gpu_in_mixed_precision(config):
     run = train(dataclasses.replace(config, device="cuda", freeze_trunk=False, steps=4, eval_every=2), progress=False)
     assert run.status == "finished" and run.info["device"].startswith("cuda")
+
+
+def test_a_head_trains_on_one_thread(config, monkeypatch):
+    threads: list[int] = []
+    take_step = Loop.take_step
+
+    def count(self):
+        threads.append(torch.get_num_threads())
+        return take_step(self)
+
+    monkeypatch.setattr(Loop, "take_step", count)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        train(dataclasses.replace(config, steps=2, eval_every=2), progress=False)
+        assert threads and set(threads) == {1}
+        assert torch.get_num_threads() == 2, "all that follows has its threads back"
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_map_that_cannot_be_drawn_is_a_warning(config, monkeypatch):
