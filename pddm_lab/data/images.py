@@ -183,9 +183,10 @@ def _tile_to_rgb(tile: Image.Image, ends: tuple[float, float] | None) -> Image.I
         tile = tile.convert("LA")
     if tile.has_transparency_data:
         tile = tile.convert("RGBA")
-        if tile.getextrema()[3][0] < 255:  # most pictures with alpha don't use it  # type: ignore[index]
+        alpha = tile.getchannel("A")
+        if alpha.getextrema() != (255, 255):  # many pictures have alpha and don't use it
             on_white = Image.new("RGB", tile.size, "white")
-            on_white.paste(tile, mask=tile.getchannel("A"))
+            on_white.paste(tile, mask=alpha)
             return on_white
     return tile.convert("RGB")
 
