@@ -69,7 +69,7 @@ def test_many_queries_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
     reference = Neighbourhoods.of(gallery)
     own = torch.arange(7)
     whole = Expansion(both=True).matrix(reference, queries), Expansion(both=True).matrix(reference, gallery[:7], own)
-    monkeypatch.setattr("pddm_lab.local.similarity._AT_ONCE", 10_000)
+    monkeypatch.setattr("pddm_lab.local.similarity.AT_ONCE", 10_000)
     torch.testing.assert_close(Expansion(both=True).matrix(reference, queries), whole[0])
     torch.testing.assert_close(Expansion(both=True).matrix(reference, gallery[:7], own), whole[1])
 

@@ -67,6 +67,8 @@ class Neighbourhoods:
     """Dimensions of z that form its first part, x of [x; w p], which has one length in all items; 0: z is one whole."""
     search: Search | None = None
     """Finds nearest items; None: compare with all."""
+    second: Neighbourhoods | None = None
+    """The same items, listed by the score of a first pass; None: there is no second pass."""
 
     @classmethod
     @torch.no_grad()

@@ -23,7 +23,8 @@ from pddm_lab.errors import ConfigError
 from pddm_lab.local.evidence import evidence
 from pddm_lab.local.neighbourhoods import Neighbourhoods, Queries, first
 
-_AT_ONCE = 1 << 21  # values at a time: pairs times the neighbours of each
+AT_ONCE = 1 << 21
+"""Values at a time: pairs times the neighbours of each."""
 
 
 class LocalSimilarity(ABC):
@@ -51,7 +52,7 @@ class LocalSimilarity(ABC):
         if reference.note or not rows.numel():
             return torch.einsum("qd,qcd->qc", queries, reference.features[rows])
         scores = []
-        step = max(_AT_ONCE // (reference.neighbours.shape[1] * rows.shape[1] + 16 * len(reference)), 1)
+        step = max(AT_ONCE // (reference.neighbours.shape[1] * rows.shape[1] + 16 * len(reference)), 1)
         for start in range(0, len(queries), step):
             part = slice(start, start + step)
             seen = reference.queries(queries[part], None if own is None else own[part])
