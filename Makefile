@@ -53,11 +53,12 @@ $(INSTALLED): pyproject.toml $(LOCKS)
 demo: install
 	$(BIN)/pddm-lab demo $(if $(filter-out 0,$(SERVE)),--serve --port $(PORT))
 
+# One thread a process: two processes with as many threads as cores each wait for one another.
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 faults: install
 	$(BIN)/python -m pytest tests/faults --all-faults

@@ -44,11 +44,13 @@ from pddm_lab import cards, figures
 from pddm_lab.analysis.pairs import pairs_by_density
 from pddm_lab.analysis.query_errors import judge
 from pddm_lab.analysis.thresholds import around_threshold, by_density, threshold_at_fpr
-from pddm_lab.applications.feature_spaces import PRETRAINED, gallery_spaces
+from pddm_lab.applications.feature_spaces import gallery_spaces
 from pddm_lab.metrics.class_margins import MARGINS, class_margins
 from pddm_lab.metrics.retrieval import cluster, evaluate
 from pddm_lab.model.similarity import Euclidean
+from pddm_lab.runs.compare import compare_runs
 from pddm_lab.runs.model import load_similarities
+from pddm_lab.similarities import PRETRAINED
 
 opened = run_named(run, runs_root)
 similarities = load_similarities(opened)
@@ -178,7 +180,8 @@ assert all(alone[f"recall@{k}"] == value for k, value in recall.items())
 # ## 3. All queries
 #
 # Both protocols, and every similarity of the run on the same features: the Euclidean distance, the cosine, a learned
-# Mahalanobis distance (one ruler for all places), and PDDM's score $S$ (a ruler that depends on the place).
+# Mahalanobis distance (one ruler for all places), and PDDM's score $S$ (a ruler that depends on the place). The row
+# *Pretrained features* is what the run measured of the trunk before training, by $D$: training should be better than that.
 
 # %%
 measured = {}
@@ -197,6 +200,8 @@ table = pd.DataFrame(
     ],
     columns=["run", "protocol", "similarity", "metric", "value"],
 )
+recorded = compare_runs([opened]).metrics
+table = pd.concat([table, recorded[recorded["similarity"] == PRETRAINED]])
 for name in galleries:
     display(Markdown(f"**{figures.PROTOCOL_TITLES[name]}**"), cards.metrics_table(table, name))
 

@@ -313,7 +313,7 @@ for row, query in queries.drop_duplicates("class_name").head(4).iterrows():
 # **R@1** is the share of queries whose first result is right. **MAP@R** considers as many results as there are right items.
 # **TPR at 1 % FPR** is the share of positive pairs that are accepted by a threshold which lets 1 % of the negative pairs
 # pass. Read both tables: a similarity that depends on the place can be far ahead on known classes and behind on unseen
-# ones.
+# ones. The row *Pretrained features* is the trunk before training, ranked by $D$: where it is ahead, training did harm.
 
 # %%
 table = compare_runs([run]).metrics

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from pddm_lab.config import PRESETS, TrainConfig
     from pddm_lab.data.dataset import read_dataset
     from pddm_lab.gallery.gallery import Gallery
+    from pddm_lab.local.fit import fit_local_structure
+    from pddm_lab.local.neighbourhoods import Neighbourhoods
+    from pddm_lab.local.reciprocal import KReciprocal
+    from pddm_lab.local.similarity import CSLS, Expansion
+    from pddm_lab.local.unit import LocalStructure
     from pddm_lab.metrics.retrieval import evaluate
     from pddm_lab.model.pddm import PDDM
     from pddm_lab.model.similarity import Cosine, Euclidean, Mahalanobis, PDDMSimilarity, Similarity, make_similarity
@@ -38,6 +43,11 @@ _PUBLIC = {
     "config": "PRESETS TrainConfig",
     "data.dataset": "read_dataset",
     "gallery.gallery": "Gallery",
+    "local.fit": "fit_local_structure",
+    "local.neighbourhoods": "Neighbourhoods",
+    "local.reciprocal": "KReciprocal",
+    "local.similarity": "CSLS Expansion",
+    "local.unit": "LocalStructure",
     "metrics.retrieval": "evaluate",
     "model.pddm": "PDDM",
     "model.similarity": "Cosine Euclidean Mahalanobis PDDMSimilarity Similarity make_similarity",

@@ -47,6 +47,11 @@ SIMILARITIES: dict[str, SimilaritySpec] = {
     ),
 }  # fmt: skip
 """In the order that every table and legend uses."""
+PRETRAINED = "pretrained"
+"""In tables of similarities, the name of a row to compare a run with: D of the trunk's own features before training."""
+PRETRAINED_FEATURES = SimilaritySpec(
+    "Pretrained features", "D", "#857550", "dashdot", "star", "distance of the pretrained features", is_distance=True
+)
 LEARNED = tuple(name for name, spec in SIMILARITIES.items() if spec.is_learned)
 
 if TYPE_CHECKING:

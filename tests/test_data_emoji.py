@@ -245,6 +245,22 @@ def test_a_picture_that_was_tampered_with_at_equal_size_is_skipped_and_fetched_a
     assert cup.read_bytes() == drawn
 
 
+def test_a_picture_as_it_was_fetched_is_not_decoded_to_be_checked(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cup = registry.fetch(tmp_path) / "cup" / "noto.png"
+    cup.write_bytes(b"torn".ljust(cup.stat().st_size, b"."))
+    decoded: list[Path] = []
+
+    def decode(path: Path) -> str:
+        decoded.append(path)
+        return "torn"
+
+    monkeypatch.setattr("pddm_lab.data.dataset.why_unreadable", decode)
+    skipped = read_dataset("emoji", tmp_path, known_query_share=0.0).skipped
+    assert decoded == [cup] and [(s.id, s.reason) for s in skipped] == [("cup/noto.png", "torn")]
+
+
 def test_an_index_without_checksums_is_read_as_before(registry: Registry, tmp_path: Path) -> None:
     root = registry.fetch(tmp_path)
     index = json.loads((root / "index.json").read_text())

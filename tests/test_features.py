@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from pddm_lab.data.images import open_image
-from pddm_lab.data.prepare import prepare
+from pddm_lab.data.prepare import prepare, scale
 from pddm_lab.errors import DataError
 from pddm_lab.model.engine import Engine
-from pddm_lab.model.features import ImageFiles, file_features, trunk_features
+from pddm_lab.model.features import ImageFiles, _prepared, file_features, trunk_features
 from pddm_lab.model.trunks import Trunk
 from pddm_lab.progress import Stopped
 
@@ -157,7 +157,7 @@ def test_a_picture_that_needs_too_much_memory_is_named(photos, monkeypatch):
     def prepare(*_):
         raise MemoryError
 
-    monkeypatch.setattr("pddm_lab.model.features.prepare", prepare)
+    monkeypatch.setattr("pddm_lab.model.features.scale", prepare)
     with pytest.raises(DataError, match=r"2\.png needs more memory than is free"):
         ImageFiles(photos, 40, 40)[2]
 
@@ -184,3 +184,20 @@ def test_pictures_are_prepared_without_torch():
     code = "import sys, pddm_lab.data.prepare, pddm_lab.data.images; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_views_of_a_side_share_one_scaling(photos, monkeypatch):
+    scaled: list[int] = []
+
+    def count(image, resize, size):
+        scaled.append(resize)
+        return scale(image, resize, size)
+
+    views = [(40, None), *((45, np.random.default_rng([0, view])) for view in (1, 2, 3))]
+    alone = [
+        prepare(open_image(photos[0]), side, 40, rng and np.random.default_rng([0, number]))
+        for number, (side, rng) in enumerate(views)
+    ]
+    monkeypatch.setattr("pddm_lab.model.features.scale", count)
+    np.testing.assert_array_equal(_prepared(photos[0], views, 40, 360), alone)
+    assert sorted(scaled) == [40, 45]

@@ -19,9 +19,9 @@ import yaml
 ROOT = Path(__file__).parents[1]
 
 ORDER = (
-    "errors", "similarities", "validation", "config", "files", "progress", "data", "metrics", "model", "gallery",
-    "runs", "training", "analysis", "teaching", "figures", "cards", "study", "applications", "dashboard_server",
-    "export", "bench", "commands", "cli",
+    "errors", "similarities", "validation", "config", "files", "progress", "data", "metrics", "model", "local",
+    "gallery", "runs", "training", "analysis", "teaching", "figures", "cards", "study", "applications",
+    "dashboard_server", "export", "bench", "commands", "cli",
 )  # fmt: skip
 """A folder imports only from folders before it, and inside itself; the package's own __init__ loads lazily."""
 

@@ -21,6 +21,7 @@ from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.runs.compare import BrokenRun, compare_runs, groups, list_runs, mean_log, measured_alike, spread
 from pddm_lab.runs.log import EUCLIDEAN, METRICS, QUADRUPLETS, Log
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import PRETRAINED
 
 DATASET = {"name": "digits", "fingerprint": "ab12", "items": np.int64(1797), "classes": 10, "root": Path("data")}
 
@@ -377,6 +378,15 @@ def test_a_comparison_holds_metrics_and_differing_choices(root: Path) -> None:
     assert both.config.index.tolist() == ["seed"]
     assert both.config.loc["seed"].tolist() == [1, 2]
     assert compare_runs([]).metrics.empty
+    second.update(pretrained={"unseen": {"recall@1": 0.8, "auc": math.nan}, "known": {"recall@1": 0.1}})
+    rows = compare_runs([first, Run.open(second.path)]).metrics
+    before = rows[rows["similarity"] == PRETRAINED]
+    assert before[["run", "protocol", "metric"]].to_numpy().tolist() == [
+        [second.name, "unseen", "recall@1"],
+        [second.name, "unseen", "auc"],
+    ], "of protocols that the run has metrics of"
+    assert before["value"].iloc[0] == 0.8 and math.isnan(before["value"].iloc[1])
+    assert set(second.info["metrics"]["unseen"]) == {"pddm"}, "the run's own metrics stay as they are"
     assert compare_runs([first]).config.empty
 
 

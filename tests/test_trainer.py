@@ -4,21 +4,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors.numpy import load_file
 
+from pddm_lab.applications.feature_spaces import pooled_features
 from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.data.splits import hold_out_classes
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model import trunks
-from pddm_lab.model.features import INFERENCE_BATCH
+from pddm_lab.model.embedding import MetricModel
+from pddm_lab.model.engine import Engine
+from pddm_lab.model.features import INFERENCE_BATCH, file_features
 from pddm_lab.runs.compare import list_runs
 from pddm_lab.runs.model import load_model, load_similarities
 from pddm_lab.runs.run import Run, versions
 from pddm_lab.similarities import SIMILARITIES
-from pddm_lab.training.loop import learning_rate_factor, resolve_device
+from pddm_lab.training.finish import Embedder, paths_of
+from pddm_lab.training.loop import Loop, learning_rate_factor, resolve_device
 from pddm_lab.training.phases import RunTraining
 from pddm_lab.training.trainer import resume, train
 
@@ -57,6 +62,39 @@ def test_a_finished_run_holds_everything(digits_run):
     log = digits_run.metrics()
     assert set(log[log.protocol == "train"].metric) >= {"loss", "E_m", "E_e", "mahalanobis_loss", "lr", "quadruplets"}
     assert set(log[log.phase == "select"].step) == set(range(digits_run.config.steps + 1))
+
+
+def test_the_pretrained_features_are_measured_beside_the_run(digits_run, data_root):
+    assert set(digits_run.info["pretrained"]) == {"unseen", "known"}
+    config, data = digits_run.config, read_dataset("digits", data_root)
+    pooled = pooled_features(config, paths_of(data)).double()
+    features = F.normalize((1 - 2.0 * (pooled < 0)) * pooled.abs().clamp(min=1e-6) ** config.pool_power, dim=1)
+    for protocol in (data.unseen, data.known):
+        assert protocol
+        hits = []
+        for query in protocol.query.tolist():
+            others = protocol.gallery[protocol.gallery != query]
+            nearest = others[(features[others] - features[query]).norm(dim=1).argmin()]
+            hits.append(data.labels[nearest] == data.labels[query])
+        assert digits_run.info["pretrained"][protocol.name]["recall@1"] == pytest.approx(np.mean(hits), abs=2e-3)
+        assert 0 < digits_run.info["pretrained"][protocol.name]["map@r"] < 1
+
+
+def test_a_trained_trunk_is_measured_with_the_weights_it_started_from(digits_run, config):
+    tuned = dataclasses.replace(config, freeze_trunk=False, steps=1, eval_every=1, lr=0.1, trunk_lr_scale=1.0,
+                                workers=0, images_per_class=2, val_class_share=0.0)  # fmt: skip
+    assert train(tuned, progress=False).info["pretrained"] == digits_run.info["pretrained"]
+    random = dataclasses.replace(tuned, weights="none", run_name="random", seed=3)
+    torch.manual_seed(3)
+    start = MetricModel(random).embedding.trunk
+    run = train(random, progress=False)
+    dataset = read_dataset("digits", config.data_root)
+    items = dataset.train[::9]
+    embed = Embedder(dataset, None, Engine(start, size=32, device=torch.device("cpu")), resize=32)
+    cache = Path(config.runs_root) / ".features"
+    kept = embed.pooled_before_training(run.config, items, cache)
+    expected = file_features(embed.engine, [dataset.path(item) for item in items], resize=32)
+    torch.testing.assert_close(kept, torch.from_numpy(expected), rtol=1e-3, atol=1e-4)
 
 
 def test_the_stored_metrics_are_those_of_the_stored_model_and_gallery(digits_run):
@@ -278,6 +316,25 @@ def test_a_changed_data_set_is_not_resumed(config, monkeypatch):
 def test_training_on_a_gpu_in_mixed_precision(config):
     run = train(dataclasses.replace(config, device="cuda", freeze_trunk=False, steps=4, eval_every=2), progress=False)
     assert run.status == "finished" and run.info["device"].startswith("cuda")
+
+
+def test_a_head_trains_on_one_thread(config, monkeypatch):
+    threads: list[int] = []
+    take_step = Loop.take_step
+
+    def count(self):
+        threads.append(torch.get_num_threads())
+        return take_step(self)
+
+    monkeypatch.setattr(Loop, "take_step", count)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        train(dataclasses.replace(config, steps=2, eval_every=2), progress=False)
+        assert threads and set(threads) == {1}
+        assert torch.get_num_threads() == 2, "all that follows has its threads back"
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_map_that_cannot_be_drawn_is_a_warning(config, monkeypatch):

@@ -11,13 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from pddm_lab.applications.feature_spaces import PRETRAINED, Space
+from pddm_lab.applications.feature_spaces import Space
 from pddm_lab.applications.transfer import Target, coarse, measure, summary, train_each, transfer, transfer_run
 from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Protocol
 from pddm_lab.data.sources import grocery
 from pddm_lab.errors import DataError
 from pddm_lab.model.similarity import make_similarity
+from pddm_lab.similarities import PRETRAINED
 from pddm_lab.study.material import Material
 
 COARSE = {str(digit): "round" if digit in (0, 3, 5, 6, 8, 9) else "straight" for digit in range(10)}

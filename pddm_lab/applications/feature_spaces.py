@@ -26,11 +26,8 @@ from pddm_lab.model.trunks import Trunk, load_trunk
 from pddm_lab.progress import Progress
 from pddm_lab.runs.model import load_model, load_similarities
 from pddm_lab.runs.run import Run
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import PRETRAINED, SIMILARITIES
 from pddm_lab.training.loop import resolve_device
-
-PRETRAINED = "pretrained"
-"""Name of the space of the trunk's own features, before any training by the lab."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,13 +17,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pddm_lab.applications.feature_spaces import PRETRAINED, Space, gallery_spaces
+from pddm_lab.applications.feature_spaces import Space, gallery_spaces
 from pddm_lab.data.splits import by_class
 from pddm_lab.errors import ConfigError, LabError
 from pddm_lab.metrics.intervals import mean_intervals
 from pddm_lab.model.similarity import Similarity
 from pddm_lab.progress import Progress
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import PRETRAINED
 from pddm_lab.study.cells import Study, key_of
 
 METHODS = {

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from pddm_lab.applications.feature_spaces import PRETRAINED
 from pddm_lab.applications.few_shot import METHODS
 from pddm_lab.applications.transfer import summary
 from pddm_lab.figures import PROTOCOL_TITLES, style_of
 from pddm_lab.files import write_file
+from pddm_lab.similarities import PRETRAINED
 from pddm_lab.study.cells import Study, table
 from pddm_lab.study.tables import MEASURES, format_number, markdown
 

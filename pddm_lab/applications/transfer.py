@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pddm_lab.applications.feature_spaces import PRETRAINED, Space, pooled_features, pretrained_space, run_space
+from pddm_lab.applications.feature_spaces import Space, pooled_features, pretrained_space, run_space
 from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import DataError
@@ -33,7 +33,7 @@ from pddm_lab.model.embedding import signed_power
 from pddm_lab.model.similarity import Euclidean
 from pddm_lab.progress import Progress
 from pddm_lab.runs.run import Run
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import PRETRAINED, SIMILARITIES
 from pddm_lab.study.cells import Study, key_of
 from pddm_lab.study.fit import Fitting, fit
 from pddm_lab.study.material import Material

@@ -16,6 +16,7 @@ from pddm_lab.commands.data import fetch, fetch_if_missing
 from pddm_lab.commands.terminal import DataRoot, Port, RunName, RunsRoot, print_table
 from pddm_lab.config import PRESET_SUMMARIES, PRESETS, TrainConfig
 from pddm_lab.errors import LabError, RunError
+from pddm_lab.similarities import PRETRAINED, PRETRAINED_FEATURES
 
 if TYPE_CHECKING:
     from pddm_lab.runs.run import Run
@@ -69,7 +70,7 @@ def runs(runs_root: RunsRoot = "") -> None:
     rows = [_run_row(run) for run in listed if not isinstance(run, BrokenRun)]
     if rows:
         print_table(("run", "status", "step", "dataset", "preset", "unseen R@1 / MAP@R", "known R@1 / MAP@R"), rows)
-        print("\nR@1 and MAP@R in %, ranked by Euclidean distance, then by the trained similarity.")
+        print("\nR@1 and MAP@R in %: by Euclidean distance, by the trained similarity, and of the pretrained features.")
         print("For more: pddm-lab dashboard")
     for run in listed:
         if isinstance(run, BrokenRun):
@@ -130,11 +131,16 @@ def _print_results(run: Run) -> None:
     if run.status != "finished":
         hint = "" if run.status == "running" else f" To resume it: `pddm-lab resume {run.name}`."
         raise RunError(f"{run.name} is {run.status}{': ' * bool(run.reason)}{run.reason or '.'}{hint}")
+    from pddm_lab.runs.compare import final_metrics
+
     rows = [
-        (protocol, similarity, *(_number(values.get(name), scale) for name, scale in _METRICS.values()))
-        for protocol, similarities in run.info["metrics"].items()
+        (
+            protocol, PRETRAINED_FEATURES.title if similarity == PRETRAINED else similarity,
+            *(_number(values.get(name), scale) for name, scale in _METRICS.values()),
+        )
+        for protocol, similarities in final_metrics(run).items()
         for similarity, values in similarities.items()
-    ]
+    ]  # fmt: skip
     print(f"\nRun: {run.path}")
     print_table(("protocol", "similarity", *_METRICS), rows)
     print(f"\nTo look at it: pddm-lab dashboard {run.name}")
@@ -151,8 +157,10 @@ def _run_row(run: Run) -> tuple[str, ...]:
 
 
 def _summary(run: Run, protocol: str) -> str:
-    values: dict[str, Any] = run.info["metrics"].get(protocol, {})
-    names = [name for name in dict.fromkeys(("euclidean", run.config.similarity)) if name in values]
+    from pddm_lab.runs.compare import final_metrics
+
+    values: dict[str, Any] = final_metrics(run).get(protocol, {})
+    names = [name for name in dict.fromkeys(("euclidean", run.config.similarity, PRETRAINED)) if name in values]
     pairs = (
         f"{_number(values[name].get('recall@1'), 100)} / {_number(values[name].get('map@r'), 100)}" for name in names
     )

@@ -266,8 +266,11 @@ def check_images(
 
 
 def _why_skipped(root: Path, item: str, checksums: Mapping[str, str]) -> str:
+    with contextlib.suppress(OSError):  # decoding says why
+        if item in checksums and sha256(root / item) == checksums[item]:
+            return ""  # as the lab wrote it: a tenth of the time that decoding takes
     reason = why_unreadable(root / item)
-    if not reason and item in checksums and sha256(root / item) != checksums[item]:
+    if not reason and item in checksums:
         return "the file is not the one that was fetched: fetch the data set again."
     return reason
 

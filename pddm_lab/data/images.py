@@ -182,9 +182,12 @@ def _tile_to_rgb(tile: Image.Image, ends: tuple[float, float] | None) -> Image.I
     if tile.mode == "La":  # alpha is multiplied in
         tile = tile.convert("LA")
     if tile.has_transparency_data:
-        rgba = tile.convert("RGBA")
-        tile = Image.new("RGB", tile.size, "white")
-        tile.paste(rgba, mask=rgba.getchannel("A"))
+        tile = tile.convert("RGBA")
+        alpha = tile.getchannel("A")
+        if alpha.getextrema() != (255, 255):  # many pictures have alpha and don't use it
+            on_white = Image.new("RGB", tile.size, "white")
+            on_white.paste(tile, mask=alpha)
+            return on_white
     return tile.convert("RGB")
 
 

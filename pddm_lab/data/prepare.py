@@ -25,22 +25,37 @@ def side_to_read(resize: int) -> int:
 def prepare(
     image: Image.Image, resize: int, size: int, rng: np.random.Generator | None = None
 ) -> UInt8[np.ndarray, "3 size size"]:
-    """Scale an image's shorter side and cut a square.
+    """Scale an image's shorter side and cut a square; arguments as for `scale` and `cut`."""
+    return cut(scale(image, resize, size), size, rng)
+
+
+def scale(image: Image.Image, resize: int, size: int) -> Image.Image:
+    """Scale an image's shorter side.
 
     Args:
         image: RGB.
         resize: shorter side after scaling, in pixels.
-        size: side of the crop, in pixels.
-        rng: for a random crop and mirror in training; None for the centre.
+        size: side of the square that will be cut out, in pixels; no side gets shorter.
     """
     longest = LONGEST_SHAPE * min(image.size)
     if max(image.size) > longest:
         left, top = (max(0, side - longest) // 2 for side in image.size)
         image = image.crop((left, top, image.width - left, image.height - top))
-    scale = resize / min(image.size)
-    if scale != 1:
-        scaled = (max(size, round(image.width * scale)), max(size, round(image.height * scale)))
-        image = image.resize(scaled, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    factor = resize / min(image.size)
+    if factor == 1:
+        return image
+    scaled = (max(size, round(image.width * factor)), max(size, round(image.height * factor)))
+    return image.resize(scaled, Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def cut(image: Image.Image, size: int, rng: np.random.Generator | None = None) -> UInt8[np.ndarray, "3 size size"]:
+    """Cut a square out of a scaled image.
+
+    Args:
+        image: RGB, each side at least as long as the square's.
+        size: side of the square, in pixels.
+        rng: for a random crop and mirror in training; None for the centre.
+    """
     spare = (image.width - size, image.height - size)
     left, top = (s // 2 for s in spare) if rng is None else (int(rng.integers(s + 1)) for s in spare)
     pixels = np.asarray(image.crop((left, top, left + size, top + size)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
-from pddm_lab.similarities import SIMILARITIES, SimilaritySpec
+from pddm_lab.similarities import PRETRAINED, PRETRAINED_FEATURES, SIMILARITIES, SimilaritySpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,7 +108,9 @@ def new_figure(title: str, height: int, figure: go.Figure | None = None) -> go.F
 
 
 def style_of(similarity: str) -> SimilaritySpec:
-    """The style of a similarity; an unknown one is drawn in grey under its own name."""
+    """The style of a similarity or of `PRETRAINED`; an unknown one is drawn in grey under its own name."""
+    if similarity == PRETRAINED:
+        return PRETRAINED_FEATURES
     plain = SimilaritySpec(similarity, "s", DARK, "dashdot", "x", f"{similarity} (larger = more similar)")
     return SIMILARITIES.get(similarity, plain)
 

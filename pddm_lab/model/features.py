@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pddm_lab.data.images import open_image
-from pddm_lab.data.prepare import VIEW_ZOOM, prepare, side_to_read
+from pddm_lab.data.prepare import VIEW_ZOOM, cut, scale, side_to_read
 from pddm_lab.errors import DataError
 from pddm_lab.files import write_file
 from pddm_lab.model.engine import Engine
@@ -56,10 +56,11 @@ class ImageFiles(Dataset[Tensor]):
 def _prepared(
     path: Path, crops: Sequence[tuple[int, np.random.Generator | None]], size: int, shorter: int
 ) -> UInt8[np.ndarray, "crops 3 size size"]:
-    """Crops of an image file, which is read once; each is scaled to a side and cut as `prepare` does."""
+    """Crops of an image file, which is read once, and scaled once for each shorter side, then cut as `prepare` does."""
     try:
         image = open_image(path, shorter)
-        return np.stack([prepare(image, resize, size, rng) for resize, rng in crops])
+        scaled = {resize: scale(image, resize, size) for resize in {resize for resize, _ in crops}}
+        return np.stack([cut(scaled[resize], size, rng) for resize, rng in crops])
     except MemoryError as error:
         raise DataError(f"{path} needs more memory than is free: close other programs.") from error
 

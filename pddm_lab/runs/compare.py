@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pddm_lab.config import runs_root, typed_path
 from pddm_lab.errors import RunError, valid_text
 from pddm_lab.runs.run import Run
+from pddm_lab.similarities import PRETRAINED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,12 +64,21 @@ def find_run(name: str, root: str | Path = "") -> Run:
     return Run.open(path if os.path.isfile(path / "run.json") else runs_root(str(root)) / name)
 
 
+def final_metrics(run: Run) -> dict[str, dict[str, dict[str, float | None]]]:
+    """protocol -> similarity -> metric -> value; the pretrained features are a similarity too, named `PRETRAINED`."""
+    before = run.info.get("pretrained", {})
+    return {
+        protocol: similarities | ({PRETRAINED: before[protocol]} if protocol in before else {})
+        for protocol, similarities in run.info["metrics"].items()
+    }
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Several runs side by side."""
 
     metrics: pd.DataFrame
-    """Final metrics, long: run, protocol, similarity, metric, value."""
+    """Final metrics, long: run, protocol, similarity (with `PRETRAINED` where it was measured), metric, value."""
     config: pd.DataFrame
     """The options that differ: one row per field, one column per run."""
 
@@ -81,7 +91,7 @@ def compare_runs(runs: Iterable[Run]) -> Comparison:
     rows = [
         (run.name, protocol, similarity, metric, math.nan if value is None else float(value))
         for run in runs
-        for protocol, similarities in run.info["metrics"].items()
+        for protocol, similarities in final_metrics(run).items()
         for similarity, values in similarities.items()
         for metric, value in values.items()
     ]

@@ -58,6 +58,8 @@ class RunContent(Content):
     status: Literal[STATUSES]  # type: ignore[valid-type]
     metrics: dict[Text, dict[Text, dict[Text, float | None]]]
     """protocol -> similarity -> metric -> value."""
+    pretrained: dict[Text, dict[Text, float | None]] = Field(default_factory=dict)
+    """protocol -> metric -> value of the trunk's own features before training, ranked by D; earlier runs lack it."""
     versions: dict[Text, Text] = Field(default_factory=dict)
     seed: int = 0
     device: Text

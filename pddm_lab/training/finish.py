@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
+from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Dataset, Protocol
+from pddm_lab.data.images import open_image
 from pddm_lab.errors import RunError
+from pddm_lab.gallery.files import THUMB_SIDE
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.schema import METADATA
-from pddm_lab.gallery.umap_layout import start_map
+from pddm_lab.gallery.umap_layout import MapDrawing, start_map
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.metrics.separation import Distribution
-from pddm_lab.model.embedding import MetricModel
+from pddm_lab.model.embedding import MetricModel, signed_power
 from pddm_lab.model.engine import Engine
-from pddm_lab.model.features import file_features
+from pddm_lab.model.features import file_features, trunk_features
+from pddm_lab.model.similarity import Euclidean
+from pddm_lab.model.trunks import load_trunk
 from pddm_lab.progress import Bar, Progress
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import SIMILARITIES
@@ -54,13 +62,41 @@ class Embedder:
         pooled = file_features(self.engine, paths, resize=self.resize, progress=progress)
         return model.embedding.project(torch.from_numpy(pooled).to(device))
 
+    def pooled_before_training(
+        self, config: TrainConfig, items: np.ndarray, cache: Path, progress: Progress | None = None
+    ) -> Float[Tensor, "items trunk_dim"]:
+        """Pooled features of the items by the trunk with the weights that the training started from, on the device.
 
-def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar) -> None:
+        Args:
+            config: names the trunk, its weights, and the seed of random ones.
+            items: in order.
+            cache: folder for the features of a trunk that was trained.
+            progress: called as images are done.
+        """
+        if self.pooled is not None:
+            return self.pooled[torch.from_numpy(items).to(self.engine.device)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            engine = self.engine.of(load_trunk(config.trunk, config.weights))
+        paths = [self.dataset.path(item) for item in items]
+        pooled = trunk_features(engine, paths, cache, resize=self.resize, progress=progress)[0]
+        return torch.from_numpy(pooled).to(engine.device)
+
+
+def loading_maps() -> MapDrawing:
+    """For `finish`: a process that loads UMAP while a head trains, which keeps one core busy."""
+    return start_map()
+
+
+def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar, maps: MapDrawing | None = None) -> None:
     """Evaluate a model under each protocol, write the galleries with their maps, and mark the run as finished."""
     protocols = [protocol for protocol in (embed.dataset.unseen, embed.dataset.known) if protocol]
-    maps = start_map()  # its process loads UMAP during the evaluation
-    for protocol in protocols:
-        maps.add(_evaluate_protocol(run, model, embed, protocol, bar))
+    maps = maps or start_map()
+    # A map is drawn while thumbnails are made: an evaluation takes all cores, and waits for the slowest of them.
+    evaluated = [_evaluate_protocol(run, model, embed, protocol, bar) for protocol in protocols]
+    _evaluate_pretrained(run, embed, protocols, bar)
+    for write_gallery in evaluated:
+        maps.add(write_gallery())
     run.update(engine=embed.engine.facts)
     with bar("maps") as report:
         report(0, len(protocols), "maps")
@@ -73,8 +109,10 @@ def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar) -> None:
     run.update(status="finished", phase="done")
 
 
-def _evaluate_protocol(run: Run, model: MetricModel, embed: Embedder, protocol: Protocol, bar: Bar) -> Path:
-    """Evaluate one protocol, and write its gallery; returns the gallery's folder."""
+def _evaluate_protocol(
+    run: Run, model: MetricModel, embed: Embedder, protocol: Protocol, bar: Bar
+) -> Callable[[], Path]:
+    """Evaluate one protocol; returns what writes its gallery and returns the gallery's folder."""
     dataset, name = embed.dataset, protocol.name
     run.update(phase="evaluate")
     items = np.union1d(protocol.query, protocol.gallery)
@@ -93,14 +131,40 @@ def _evaluate_protocol(run: Run, model: MetricModel, embed: Embedder, protocol: 
             run.log_metrics(int(run.info["step"]), "evaluate", name, similarity, evaluation.metrics)
             distributions[similarity] = evaluation.distribution
         report(len(SIMILARITIES), len(SIMILARITIES), "similarities")
-    run.update(phase="gallery")
-    frame = item_table(dataset, protocol)
-    path = run.path / "gallery" / name
-    with bar(f"gallery {name}") as report:
-        Gallery.write(
-            path, name, features.cpu().numpy(), frame, lambda row: dataset.load(items[row]), distributions, report
-        )
-    return path
+
+    def thumb_source(row: int) -> Image.Image:
+        return open_image(dataset.path(items[row]), 2 * THUMB_SIDE)
+
+    def write_gallery() -> Path:
+        run.update(phase="gallery")
+        path = run.path / "gallery" / name
+        frame = item_table(dataset, protocol)
+        with bar(f"gallery {name}") as report:
+            Gallery.write(path, name, features.cpu().numpy(), frame, thumb_source, distributions, report)
+        return path
+
+    return write_gallery
+
+
+def _evaluate_pretrained(run: Run, embed: Embedder, protocols: list[Protocol], bar: Bar) -> None:
+    """Evaluate the trunk's own features before training, by D under each protocol: what the training is compared with.
+
+    They are the head's inputs, at unit length.
+    """
+    labels, measured = embed.dataset.labels, {}
+    items = np.unique(np.concatenate([part for one in protocols for part in (one.query, one.gallery)]))
+    with bar("pretrained features") as report:
+        cache = run.path.parent / ".features"
+        features = signed_power(embed.pooled_before_training(run.config, items, cache, report), run.config.pool_power)
+        features = F.normalize(features, dim=1)
+        for number, protocol in enumerate(protocols):
+            report(number, len(protocols), "pretrained features")
+            query, gallery = (features[np.searchsorted(items, part)] for part in (protocol.query, protocol.gallery))
+            measured[protocol.name] = evaluate(
+                Euclidean(), query, gallery, labels[protocol.query], labels[protocol.gallery], protocol.leave_one_out
+            ).metrics
+        report(len(protocols), len(protocols), "pretrained features")
+    run.update(pretrained=measured)
 
 
 def item_table(dataset: Dataset, protocol: Protocol) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,17 @@ def resolve_device(config: TrainConfig) -> tuple[torch.device, str]:
     # On a CPU fine-tuning is slower in bf16 than in 32. A frozen trunk is faster in bf16, but one model's R@1 moves by
     # up to 0.6 points by distance and 3.2 by S (notebooks/results/experiments.md): no loss on average, no equality.
     return device, "32"
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads on the CPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def dataset_of(config: TrainConfig, root: Path | None = None) -> Dataset:

@@ -10,8 +10,20 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+        maps = loading_maps() if self.writes and config.freeze_trunk else None
+        # A head's tensors are small. Several threads gain little, and wait for each other where another process runs.
+        with torch_threads(1) if config.freeze_trunk else nullcontext():
+            self._choose_head_share(model, checkpoint)
+            if len(validation):
+                if checkpoint.get("phase") == "refit":
+                    steps = checkpoint["best_step"]
+                else:
+                    steps = self._fit("select", model, fit, validation, steps, checkpoint)
+                    checkpoint = {}
+                    if config.refit == "passes":
+                        steps = round(steps * len(train) / len(fit))
+            if not self.stopped and (config.refit != "none" or not len(validation)):
+                self._fit("refit", self._new_model(), train, validation[:0], steps, checkpoint)
 from dataclasses import replace
 from typing import Any
 
@@ -33,8 +45,8 @@ from pddm_lab.progress import Progress, Stopped, progress_bars
 from pddm_lab.runs.log import quadruplet_columns
 from pddm_lab.runs.model import load_model
 from pddm_lab.runs.run import Run
-from pddm_lab.training.finish import Embedder, finish, paths_of
-from pddm_lab.training.loop import Loop, image_inputs, resolve_device, view_inputs
+from pddm_lab.training.finish import Embedder, finish, loading_maps, paths_of
+from pddm_lab.training.loop import Loop, image_inputs, resolve_device, torch_threads, view_inputs
 from pddm_lab.training.objectives import Step
 from pddm_lab.training.shares import UNIT_SHARES, choose, choose_head_share, precisions, used_head
 
@@ -87,6 +99,7 @@ class RunTraining:
         self.embed = Embedder(self.dataset, pooled, engine, config.resize)
         fit, validation = hold_out_classes(labels, train, config.val_class_share, config.split_seed)
         steps = config.steps
+<<<<<<< HEAD
         self._choose_head_share(model, checkpoint)
         if len(validation):
             if checkpoint.get("phase") == "refit":
@@ -98,8 +111,23 @@ class RunTraining:
                     steps = round(steps * len(train) / len(fit))
         if not self.stopped and (config.refit != "none" or not len(validation)):
             self._fit("refit", self._new_model(), train, validation[:0], steps, checkpoint)
+=======
+        maps = loading_maps() if self.writes and config.freeze_trunk else None
+        # A head's tensors are small. Several threads gain little, and wait for each other where another process runs.
+        with torch_threads(1) if config.freeze_trunk else nullcontext():
+            if len(validation):
+                if checkpoint.get("phase") == "refit":
+                    steps = checkpoint["best_step"]
+                else:
+                    steps = self._fit("select", model, fit, validation, steps, checkpoint)
+                    checkpoint = {}
+                    if config.refit == "passes":
+                        steps = round(steps * len(self.dataset.train) / len(fit))
+            if not self.stopped and (config.refit != "none" or not len(validation)):
+                self._fit("refit", self._new_model(), self.dataset.train, validation[:0], steps, checkpoint)
+>>>>>>> hub/main
         if self.writes and not self.stopped:
-            finish(self.run, load_model(self.run).to(self.fabric.device), self.embed, self._bars)
+            finish(self.run, load_model(self.run).to(self.fabric.device), self.embed, self._bars, maps)
 
     def _new_model(self) -> MetricModel:
         """The model with its first weights: the same for every phase and rank."""

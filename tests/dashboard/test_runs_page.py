@@ -21,11 +21,12 @@ from pddm_lab.runs.run import Run
 
 def test_runs_shows_the_metrics_of_run_json(open_page, with_digits: Path) -> None:
     app = open_page("runs", run="digits")
-    measured = json.loads((with_digits / "digits" / "run.json").read_text())["metrics"]
+    info = json.loads((with_digits / "digits" / "run.json").read_text())
+    measured = {name: of | {"pretrained features": info["pretrained"][name]} for name, of in info["metrics"].items()}
     tables = [block.value for block in app.html if "pl-table" in block.value.split("</style>")[1]]
     assert len(tables) == 2
     for body, protocol in zip(tables, ("unseen", "known"), strict=True):
-        for row, name in zip(rows_of(body), ("euclidean", "cosine", "mahalanobis", "pddm"), strict=True):
+        for row, name in zip(rows_of(body), measured[protocol], strict=True):
             assert row[0].lower() == name
             assert row[1:] == [
                 METRICS[metric].format(measured[protocol][name].get(metric, np.nan)) for metric in METRICS
@@ -34,7 +35,16 @@ def test_runs_shows_the_metrics_of_run_json(open_page, with_digits: Path) -> Non
     assert (row["run"], row["status"]) == ("digits", ["finished"])
     assert row["unseen D"] == pytest.approx(100 * measured["unseen"]["euclidean"]["recall@1"])
     assert row["known S"] == pytest.approx(100 * measured["known"]["pddm"]["recall@1"])
+    assert row["unseen pretrained"] == pytest.approx(100 * info["pretrained"]["unseen"]["recall@1"])
     assert "CC-BY-4.0" in texts(app)
+
+
+def test_runs_without_pretrained_features_have_no_column_of_them(open_page, with_digits: Path) -> None:
+    Run.open(with_digits / "digits").update(pretrained={})
+    app = open_page("runs", run="digits")
+    assert "unseen S" in app.dataframe[0].proto.column_order
+    assert not {"unseen pretrained", "known pretrained"} & set(app.dataframe[0].proto.column_order)
+    assert all("Pretrained features" not in block.value for block in app.html)
 
 
 def test_runs_shows_the_table_of_formats_once_it_is_measured(open_page, with_digits: Path) -> None:
@@ -90,7 +100,7 @@ def test_runs_compares_runs_from_a_link(open_page, with_digits: Path) -> None:
     assert table(app, "setting").to_dict("records") == [{"setting": "score_margin", "digits": "0.5", "other": "0.7"}]
     assert "Final metrics of 2 runs" in texts(app)
     body = next(block.value for block in app.html if "pl-opens" in block.value.split("</style>")[1])
-    assert [row[0] for row in rows_of(body)] == ["digits", "", "", "", "other", "", "", ""]
+    assert [row[0] for row in rows_of(body)] == ["digits", "", "", "", "", "other", "", "", ""]
 
 
 def table(app, column: str):

@@ -8,15 +8,16 @@ from typing import Any, get_args, get_type_hints
 import pandas as pd
 
 from pddm_lab.config import LOSSES, PRESETS, TrainConfig
-from pddm_lab.runs.compare import WHERE
+from pddm_lab.runs.compare import WHERE, final_metrics
 from pddm_lab.runs.run import PROTOCOLS, Run
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import PRETRAINED, SIMILARITIES
 
 
 def overview(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row per run: its status, and Recall@1 in % by D and by the similarity it trained."""
+    """One row per run: its status, and Recall@1 in % by D, by the trained similarity, and of pretrained features."""
     rows = []
     for run in runs:
+        measured = final_metrics(run)
         row: dict[str, Any] = {
             "run": run.name,
             "status": [run.status],
@@ -24,8 +25,8 @@ def overview(runs: Sequence[Run]) -> pd.DataFrame:
             "training": f"{run.config.preset}, {run.config.trained_by}",
         }
         for protocol in PROTOCOLS:
-            for letter, similarity in (("D", "euclidean"), ("S", run.config.similarity)):
-                value = run.info["metrics"].get(protocol, {}).get(similarity, {}).get("recall@1")
+            for letter, similarity in (("D", "euclidean"), ("S", run.config.similarity), (PRETRAINED, PRETRAINED)):
+                value = measured.get(protocol, {}).get(similarity, {}).get("recall@1")
                 row[f"{protocol} {letter}"] = None if value is None else 100 * value
         row |= {
             "seed": run.config.seed,

@@ -19,6 +19,7 @@ from pddm_lab.figures import METRICS, style_of
 from pddm_lab.metrics.convergence import kept_value
 from pddm_lab.runs.compare import WHERE, compare_runs, groups, measured_alike, spread
 from pddm_lab.runs.run import PROTOCOLS, Run
+from pddm_lab.similarities import PRETRAINED, PRETRAINED_FEATURES
 
 SHARES = {"90": "90 %", "95": "95 %", "99": "99 %", "100": "all"}
 NOTES_LENGTH = 20_000
@@ -56,7 +57,9 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
     st.session_state[key] = {"selection": {"rows": [names.index(name) for name in ticked]}}
     table, number = tables.overview(readable), st.column_config.NumberColumn
     hidden = {"created"} | ({"notes"} if not table["notes"].any() else set())
+    hidden |= {name for name in table.columns if name.endswith(PRETRAINED) and table[name].isna().all()}
     help_of = {"D": "the Euclidean distance D", "S": "the similarity S that the run trained"}
+    before = "Recall@1 in % of the trunk's own features before training, ranked by D."
     text, colours = st.column_config.TextColumn, ["blue", "green", "red", "gray", "orange"]
     recalls = {
         f"{protocol} {letter}": number(
@@ -64,6 +67,11 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
         )
         for protocol in PROTOCOLS
         for letter, by in help_of.items()
+    } | {
+        f"{protocol} {PRETRAINED}": number(
+            f"{protocol}, {PRETRAINED_FEATURES.title.lower()}", format="%.1f", width=190, help=before
+        )
+        for protocol in PROTOCOLS
     }
     columns = {
         "run": text("Run", pinned=True, width=160),
@@ -84,7 +92,7 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
     )  # fmt: skip
     st.caption(
         "Tick runs to compare them. The columns unseen and known show Recall@1 in %, ranked by the distance D or by "
-        "the similarity S that the run trained."
+        "the similarity S that the run trained. Pretrained features: the trunk before training, ranked by D."
     )
     if missing := [name for name in beside if name not in names]:
         st.caption(f":material/link_off: The link also names {plain(', '.join(missing))}, which isn't here.")

@@ -15,8 +15,9 @@ from shared.plain_text import plain
 from pddm_lab import cards, figures
 from pddm_lab.analysis.thresholds import around_threshold
 from pddm_lab.figures import METRICS, PROTOCOL_TITLES
+from pddm_lab.runs.compare import final_metrics
 from pddm_lab.runs.run import Run
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import PRETRAINED, PRETRAINED_FEATURES, SIMILARITIES
 
 PER_SIDE = 5
 """Pairs shown on each side of a threshold, of either kind."""
@@ -36,6 +37,7 @@ def show(runs: Sequence[Run], protocols: Sequence[str], chosen: Mapping[str, tup
             for side, (key, choice) in zip(st.columns(2, gap="large"), chosen.items(), strict=True):
                 with side:
                     _distribution(run, protocol, *choice, key=f"{key}_{protocol}")
+            _pretrained(run, protocol)
     else:
         protocol = protocols[0]
         for side, one in zip(st.columns(2, gap="large"), runs, strict=True):
@@ -45,6 +47,9 @@ def show(runs: Sequence[Run], protocols: Sequence[str], chosen: Mapping[str, tup
                 with side:
                     at = matched(run, one, protocol, name, threshold)
                     _distribution(one, protocol, name, at, key=f"{key}_{one.name}")
+        for side, one in zip(st.columns(2, gap="large"), runs, strict=True):
+            with side:
+                _pretrained(one, protocol)
         st.caption(
             f"Scales differ between runs, so {plain(runs[1].name)} is shown at the thresholds that let as many "
             "negative pairs pass."
@@ -67,14 +72,23 @@ def _distribution(run: Run, protocol: str, name: str, threshold: float, key: str
         st.metric("TPR", f"{100 * tpr:.1f} %", help="Positive pairs accepted at this threshold.")
         st.metric("FPR", f"{100 * fpr:.2f} %", help="Negative pairs accepted at this threshold.")
         st.metric("Precision", f"{100 * precision:.1f} %", help="Positive pairs among the accepted ones.")
-    measured = run.info["metrics"].get(protocol, {}).get(name, {})
-    st.caption(
-        " · ".join(
-            f"{METRICS[metric].title} **{METRICS[metric].format(measured[metric])}** {METRICS[metric].unit}"
-            for metric in ("auc", "eer", "dprime", "tpr@1%fpr")
-            if measured.get(metric) is not None
-        )
+    st.caption(_measured(run, protocol, name))
+
+
+def _measured(run: Run, protocol: str, name: str) -> str:
+    """What the run measured of all pairs by a similarity, in Markdown; empty if it didn't."""
+    measured = final_metrics(run).get(protocol, {}).get(name, {})
+    return " · ".join(
+        f"{METRICS[metric].title} **{METRICS[metric].format(value)}** {METRICS[metric].unit}"
+        for metric in ("auc", "eer", "dprime", "tpr@1%fpr")
+        if (value := measured.get(metric)) is not None
     )
+
+
+def _pretrained(run: Run, protocol: str) -> None:
+    """The same of the trunk before training, to compare with."""
+    if text := _measured(run, protocol, PRETRAINED):
+        st.caption(f"{PRETRAINED_FEATURES.title}, before training: {text}")
 
 
 def _roc(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[str, float]) -> None:

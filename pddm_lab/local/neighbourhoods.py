@@ -1,0 +1,283 @@
+"""The neighbourhoods of a gallery's items and of queries, from which every local similarity is computed.
+
+Notation -> code: z_a -> features   h_1, h_2, ... the nearest others of a -> neighbours   w_1, w_2, ... -> weights
+E_k(a) = z_a + w_1 z_h1 + ... + w_k z_hk, the expansion of a; e_k(a) = E_k(a) / ||E_k(a)||.
+
+Expansions of gallery items are not stored, only their lengths: z . E_k(a) is a sum over cosines of z with the
+neighbours of a. That takes less than 0.6 KB an item, and a query that is itself an item of the gallery can be taken out
+of every neighbourhood exactly: the next neighbour takes its place (`first`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pddm_lab.errors import LabError
+
+SCALES = (2, 4, 8, 16, 32)
+"""k of the expansions."""
+LENGTH = 40
+"""Neighbours in a list. The gallery keeps one more, which takes the place of a query that is taken out."""
+POWER = 3
+"""w = max(0, cosine)^3: near neighbours count, others hardly."""
+FEWEST = 10
+"""With fewer items than this a gallery has no neighbourhoods to speak of: it is ranked by the cosine."""
+
+Search = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+"""Cosines and rows of each query's nearest items, best first, (queries, k) each."""
+
+_AT_ONCE = 1 << 22  # values at a time: 16 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbourhoods:
+    """The neighbourhoods of a gallery. Build them with `Neighbourhoods.of`, or with `relisted` from other scores.
+
+    A list with fewer than `LENGTH` + 1 others ends in entries of weight 0 and score -inf.
+    """
+
+    features: Float[Tensor, "items dim"]
+    """z, of unit length."""
+    neighbours: Int[Tensor, "items kept"]
+    """Rows of each item's nearest others, best first; int32."""
+    scores: Float[Tensor, "items kept"]
+    """How similar they are: cosines, or the scores that listed them."""
+    weights: Float[Tensor, "items kept"]
+    """w, 0 to 1."""
+    reverse: Int[Tensor, "items kept"]
+    """The item's own place in the list of each neighbour, 0 is nearest; `kept` if it isn't there. uint8."""
+    squares: Float[Tensor, "items scales"]
+    """||E_k||^2."""
+    onward: Float[Tensor, "items scales"]
+    """E_k . z of the neighbour after the k-th."""
+    listed: Int[Tensor, " entries"]
+    """Entries of `neighbours`, flattened, in the order of the rows they name."""
+    starts: Int[Tensor, " items_1"]
+    """Where each row's entries begin in `listed`."""
+    scales: tuple[int, ...]
+    """k of the expansions, ascending; at most `LENGTH`."""
+    first_part: int
+    """Dimensions of z that form its first part, x of [x; w p], which has one length in all items; 0: z is one whole."""
+    search: Search | None = None
+    """Finds nearest items; None: compare with all."""
+    second: Neighbourhoods | None = None
+    """The same items, listed by the score of a first pass; None: there is no second pass."""
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls, features: Float[Tensor, "items dim"], scales: tuple[int, ...] = SCALES, first_part: int = 0,
+        search: Search | None = None,
+    ) -> Neighbourhoods:  # fmt: skip
+        """The neighbourhoods of a gallery by cosine; exact without `search`.
+
+        Args:
+            features: of unit length.
+            scales: k of the expansions, ascending, 1 to `LENGTH`.
+            first_part: dimensions of x in features [x; w p] / sqrt(1 + w^2), as `joined` makes them; 0: none.
+            search: finds each query's nearest items in a large gallery; None: compare with all.
+
+        Raises:
+            LabError: no items, or scales out of order.
+        """
+        if not len(features):
+            raise LabError("Expected at least one item for neighbourhoods, got an empty gallery. Add items first.")
+        if list(scales) != sorted(set(scales)) or not 1 <= scales[0] <= scales[-1] <= LENGTH:
+            raise LabError(f"Expected ascending scales from 1 to {LENGTH}, got {scales}.")
+        own = torch.arange(len(features), device=features.device)
+        neighbours, scores = _nearest(features, features, LENGTH + 1, own, search)
+        built = _complete(features, neighbours, scores, weights_of(scores), scales, first_part, search)
+        if built.note:
+            warnings.warn(built.note, stacklevel=2)
+        return built
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def note(self) -> str:
+        """Why local similarities rank this gallery by the cosine; empty if they don't."""
+        if len(self) >= FEWEST:
+            return ""
+        return f"This gallery has {len(self)} items, and a neighbourhood takes {FEWEST}: it is ranked by the cosine."
+
+    @torch.no_grad()
+    def queries(self, features: Float[Tensor, "queries dim"], own: Int[Tensor, " queries"] | None = None) -> Queries:
+        """Look at queries from this gallery, listed by cosine.
+
+        Args:
+            features: of unit length.
+            own: the row of each query in this gallery, which it is taken out of; None: they are not in it.
+        """
+        neighbours, scores = _nearest(features, self.features, LENGTH, own, self.search)
+        return self.listed_queries(features, neighbours, scores, weights_of(scores), own)
+
+    @torch.no_grad()
+    def listed_queries(
+        self, features: Float[Tensor, "queries dim"], neighbours: Int[Tensor, "queries length"],
+        scores: Float[Tensor, "queries length"], weights: Float[Tensor, "queries length"],
+        own: Int[Tensor, " queries"] | None = None,
+    ) -> Queries:  # fmt: skip
+        """As `queries`, with given lists: rows, scores and weights, best first, padded to `LENGTH` as the gallery's."""
+        places = None if own is None else self.places_of(own)
+        absent = torch.full_like(neighbours, self.neighbours.shape[1])
+        at = absent if places is None else places.gather(1, neighbours.long())
+        reverse = ranks(self.scores[neighbours], scores, at).where(scores > -torch.inf, absent)
+        expansions = torch.stack(list(_expansions(features, self.features[neighbours], weights, self.scales)), dim=1)
+        directions = expansions / expansions.norm(dim=-1, keepdim=True)
+        return Queries(features, own, neighbours, scores, weights, reverse, directions, places)
+
+    def relisted(
+        self, neighbours: Int[Tensor, "items kept"], scores: Float[Tensor, "items kept"],
+        weights: Float[Tensor, "items kept"], scales: tuple[int, ...],
+    ) -> Neighbourhoods:  # fmt: skip
+        """The same items with other lists, as a second pass makes them: best first, `LENGTH` + 1 others each."""
+        return _complete(self.features, neighbours, scores, weights, scales, self.first_part, self.search)
+
+    def places_of(self, rows: Int[Tensor, " queries"]) -> Int[Tensor, "queries items"]:
+        """The place of some items in everybody's list; `kept` where they aren't in it."""
+        kept = self.neighbours.shape[1]
+        begins, ends = self.starts[rows], self.starts[rows + 1]
+        query = torch.arange(len(rows), device=rows.device).repeat_interleave(ends - begins)
+        within = torch.arange(len(query), device=rows.device) - ((ends - begins).cumsum(0) - (ends - begins))[query]
+        entries = self.listed[begins[query] + within]
+        places = torch.full((len(rows), len(self)), kept, dtype=torch.long, device=rows.device)
+        places[query, entries // kept] = entries % kept
+        return places
+
+    def shortlist(self, queries: Queries, size: int) -> Int[Tensor, "queries size"]:
+        """Rows of each query's nearest items by cosine, best first, without the query itself."""
+        others = len(self) - (queries.own is not None)
+        return _nearest(queries.features, self.features, min(size, others), queries.own, self.search)[0].long()
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """Queries as a gallery sees them. Make them with `Neighbourhoods.queries`."""
+
+    features: Float[Tensor, "queries dim"]
+    own: Int[Tensor, " queries"] | None
+    """Rows of the queries in the gallery; None: they are not in it."""
+    neighbours: Int[Tensor, "queries length"]
+    scores: Float[Tensor, "queries length"]
+    weights: Float[Tensor, "queries length"]
+    reverse: Int[Tensor, "queries length"]
+    """The query's place in the list of each neighbour, were it in the gallery."""
+    directions: Float[Tensor, "queries scales dim"]
+    """e_k."""
+    places: Int[Tensor, "queries items"] | None
+    """The place of each query in everybody's list, which it is taken out of; None without `own`."""
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def part(self, rows: slice) -> Queries:
+        """Some of the queries."""
+        fields: dict[str, Any] = {
+            name: None if value is None else value[rows] for name, value in vars(self).items()
+        }  # fmt: skip
+        return Queries(**fields)
+
+
+def weights_of(cosines: Float[Tensor, "*lists"]) -> Float[Tensor, "*lists"]:
+    """w = max(0, cosine)^3."""
+    return cosines.clamp(min=0).pow(POWER)
+
+
+def first(values: Float[Tensor, "*pairs kept"], k: int, out: Int[Tensor, "*pairs"] | None) -> Float[Tensor, "*pairs"]:
+    """The sum over the first k entries of lists from which the entry at place `out` is taken.
+
+    Args:
+        values: one value per entry, for more than k entries if some are taken out.
+        out: the place that is left out, any place beyond the first k for none; None: none anywhere.
+    """
+    total = values[..., :k].sum(-1)
+    if out is None:
+        return total
+    taken = values.gather(-1, out.clamp(max=values.shape[-1] - 1)[..., None])[..., 0]
+    return total + (values[..., k] - taken).where(out < k, 0)
+
+
+def ranks(
+    lists: Float[Tensor, "*pairs kept"], scores: Float[Tensor, "*pairs"], out: Int[Tensor, "*pairs"]
+) -> Int[Tensor, "*pairs"]:
+    """How many entries of a list have a larger score; the entry at place `out` doesn't count.
+
+    Where the result is `LENGTH`, the list doesn't reach that far.
+    """
+    kept = lists.shape[-1]
+    better = (lists > scores[..., None]).sum(-1)
+    own = lists.gather(-1, out.clamp(max=kept - 1)[..., None])[..., 0]
+    return (better - ((out < kept) & (own > scores)).long()).clamp(max=LENGTH)
+
+
+def _expansions(
+    features: Float[Tensor, "n dim"], near: Float[Tensor, "n listed dim"], weights: Float[Tensor, "n listed"],
+    scales: tuple[int, ...],
+) -> Iterator[Float[Tensor, "n dim"]]:  # fmt: skip
+    """E_k at each scale."""
+    expansion = features
+    for start, k in zip((0, *scales), scales, strict=False):
+        expansion = expansion + torch.einsum("nm,nmd->nd", weights[:, start:k], near[:, start:k])
+        yield expansion
+
+
+def _nearest(
+    queries: Tensor, gallery: Tensor, k: int, own: Tensor | None, search: Search | None
+) -> tuple[Int[Tensor, "queries k"], Float[Tensor, "queries k"]]:
+    """Rows and cosines of the k nearest without the query itself, padded where there are fewer."""
+    reach = min(k + (own is not None), len(gallery))
+    step = max(_AT_ONCE // len(gallery), 1)
+    parts = [(search or _product(gallery))(part, reach) for part in queries.split(step if search is None else 1024)]
+    scores, rows = (torch.cat(each) for each in zip(*parts, strict=True))
+    if own is not None:  # identical items may push a query out of its own list: then the last entry is one too many
+        itself = rows == own[:, None]
+        itself[:, -1] |= ~itself.any(1) & (reach == k + 1)
+        scores, rows = scores.masked_fill(itself, -torch.inf), rows.masked_fill(itself, 0)
+        order = itself.long().argsort(dim=1, stable=True)[:, :k]
+        scores, rows = scores.gather(1, order), rows.gather(1, order)
+    missing = (0, k - scores.shape[1])
+    return (
+        torch.nn.functional.pad(rows, missing).to(torch.int32),
+        torch.nn.functional.pad(scores, missing, value=-torch.inf),
+    )
+
+
+def _product(gallery: Tensor) -> Search:
+    def search(queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        scores, rows = (queries @ gallery.T).topk(k, dim=1)
+        return scores, rows
+
+    return search
+
+
+def _complete(
+    features: Tensor, neighbours: Tensor, scores: Tensor, weights: Tensor, scales: tuple[int, ...], first_part: int,
+    search: Search | None,
+) -> Neighbourhoods:  # fmt: skip
+    """What follows from the lists."""
+    items, kept = neighbours.shape
+    named = neighbours.long()
+    entries = named.where(scores > -torch.inf, items).flatten()
+    order = entries.argsort(stable=True)
+    starts = torch.searchsorted(entries[order], torch.arange(items + 1, device=named.device))
+    squares, onward = weights.new_empty(items, len(scales)), weights.new_empty(items, len(scales))
+    reverse = torch.empty(items, kept, dtype=torch.uint8, device=named.device)
+    for rows in torch.arange(items, device=named.device).split(max(_AT_ONCE // (kept * features.shape[1]), 1)):
+        near = features[named[rows]]
+        for at, expansion in enumerate(_expansions(features[rows], near, weights[rows], scales)):
+            squares[rows, at] = expansion.square().sum(1)
+            onward[rows, at] = (expansion * near[:, scales[at]]).sum(1)
+        present = (neighbours[named[rows]] == rows[:, None, None].int()) & (scores[named[rows]] > -torch.inf)
+        place = torch.where(present.any(2), present.int().argmax(2), kept)
+        reverse[rows] = place.where(scores[rows] > -torch.inf, kept).to(torch.uint8)
+    return Neighbourhoods(
+        features, neighbours, scores, weights, reverse, squares, onward, order, starts, scales, first_part, search
+    )

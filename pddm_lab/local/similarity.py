@@ -1,0 +1,130 @@
+"""The one interface of all local similarities, and those that need no training.
+
+A local similarity compares a query with the items of a gallery in the light of that gallery, its reference. It is a
+function of a pair and the gallery: the same pair may score otherwise in another gallery.
+
+    reference = Neighbourhoods.of(features)
+    similarity.matrix(reference, queries)                 # (Q, dim) -> (Q, G)
+    similarity.candidates(reference, queries, rows)       # rows (Q, C) -> (Q, C)
+    similarity.rerank(reference, query, shortlist)        # rows and scores, best first
+
+Zhong et al.'s k-reciprocal re-ranking: reciprocal.py. The unit that learns: unit.py.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pddm_lab.errors import ConfigError
+from pddm_lab.local.evidence import evidence
+from pddm_lab.local.neighbourhoods import Neighbourhoods, Queries, first
+
+AT_ONCE = 1 << 21
+"""Values at a time: pairs times the neighbours of each."""
+
+
+class LocalSimilarity(ABC):
+    """A similarity of a pair and a gallery; larger is more similar. A gallery of too few items is ranked by cosine."""
+
+    name: str
+
+    @abstractmethod
+    def _candidates(self, reference: Neighbourhoods, queries: Queries, rows: Tensor) -> Tensor: ...
+
+    @torch.no_grad()
+    def candidates(
+        self, reference: Neighbourhoods, queries: Float[Tensor, "queries dim"],
+        rows: Int[Tensor, "queries candidates"], own: Int[Tensor, " queries"] | None = None,
+    ) -> Float[Tensor, "queries candidates"]:  # fmt: skip
+        """Similarities of every query with its own rows of the gallery, in limited memory.
+
+        Args:
+            reference: the gallery; where it has a `note`, the cosine is returned.
+            queries: features of unit length.
+            rows: any rows of the gallery.
+            own: the row of each query in the gallery, out of which it is taken: all is as in the gallery without it.
+                None: the queries are not in the gallery.
+        """
+        if reference.note or not rows.numel():
+            return torch.einsum("qd,qcd->qc", queries, reference.features[rows])
+        scores = []
+        step = max(AT_ONCE // (reference.neighbours.shape[1] * rows.shape[1] + 16 * len(reference)), 1)
+        for start in range(0, len(queries), step):
+            part = slice(start, start + step)
+            seen = reference.queries(queries[part], None if own is None else own[part])
+            scores.append(self._candidates(reference, seen, rows[part]))
+        return torch.cat(scores)
+
+    def matrix(
+        self, reference: Neighbourhoods, queries: Float[Tensor, "queries dim"],
+        own: Int[Tensor, " queries"] | None = None,
+    ) -> Float[Tensor, "queries items"]:  # fmt: skip
+        """Similarities of every query with every item. A query's similarity with its own row, if any, means nothing."""
+        everything = torch.arange(len(reference), device=queries.device)
+        return self.candidates(reference, queries, everything.expand(len(queries), -1), own)
+
+    def rerank(
+        self, reference: Neighbourhoods, query: Float[Tensor, " dim"], shortlist: Int[Tensor, " shortlist"],
+        own: int | None = None,
+    ) -> tuple[Int[Tensor, " shortlist"], Float[Tensor, " shortlist"]]:  # fmt: skip
+        """Re-rank rows of the gallery: the same rows and their similarities, best first; ties keep their order."""
+        itself = None if own is None else torch.tensor([own], device=query.device)
+        scores = self.candidates(reference, query[None], shortlist[None], itself)[0]
+        order = scores.argsort(descending=True, stable=True)
+        return shortlist[order], scores[order]
+
+
+class Global(LocalSimilarity):
+    """S = z_q . z_g: no neighbourhoods, to compare with."""
+
+    name = "cosine"
+
+    def _candidates(self, reference: Neighbourhoods, queries: Queries, rows: Tensor) -> Tensor:
+        return (queries.features @ reference.features.T).gather(1, rows)
+
+
+class Expansion(LocalSimilarity):
+    """Query expansion, S = e_k(q) . z_g, or of both sides, S = e_k(q) . e_k(g) (Arandjelovic, Zisserman, CVPR 2012).
+
+    The weights are Radenovic et al.'s (PAMI 2019), with alpha 3.
+
+    Args:
+        k: neighbours in the expansion; one of the scales of the reference.
+        both: expand the gallery's items too.
+    """
+
+    def __init__(self, k: int = 8, both: bool = False) -> None:
+        self.k, self.both = k, both
+        self.name = f"{'both-sided' if both else 'query'} expansion"
+
+    def _candidates(self, reference: Neighbourhoods, queries: Queries, rows: Tensor) -> Tensor:
+        if self.k not in reference.scales:
+            raise ConfigError(f"Expected k to be one of the reference's scales {reference.scales}, got {self.k}.")
+        at = reference.scales.index(self.k)
+        if not self.both:
+            return (queries.directions[:, at] @ reference.features.T).gather(1, rows)
+        return evidence(reference, queries, rows).both[at]
+
+
+class CSLS(LocalSimilarity):
+    """S = 2 z_q . z_g - m(q) - m(g), m the mean cosine to the k nearest: hubs lose (Conneau et al., ICLR 2018).
+
+    Args:
+        k: neighbours, at most `LENGTH`.
+    """
+
+    name = "CSLS"
+
+    def __init__(self, k: int = 10) -> None:
+        self.k = k
+
+    def _candidates(self, reference: Neighbourhoods, queries: Queries, rows: Tensor) -> Tensor:
+        place = None if queries.places is None else queries.places.gather(1, rows)
+        listed = reference.scores[rows].clamp(min=-1)  # where there are fewer, as if they were opposite
+        of_items = first(listed, self.k, place) / self.k
+        of_query = queries.scores[:, : self.k].clamp(min=-1).mean(1, keepdim=True)
+        return 2 * (queries.features @ reference.features.T).gather(1, rows) - of_query - of_items
