@@ -24,10 +24,11 @@ def compare(
 
     Args:
         name: Name of the study: a folder under studies in the runs' root.
-        part: methods, ablation, or all.
+        part: methods, ablation, or all for both; recipes: the panel by which the defaults are chosen, on folds of the
+            training classes alone.
         datasets: Data sets to compare the methods on.
         ablation_datasets: Data sets of the ablation.
-        methods: Methods to compare, by name; empty: all.
+        methods: Methods to compare, by name, or recipes; empty: all.
         configurations: Configurations to search for each method, at most 6.
         seeds: Trainings that each method is measured by.
         ablation_seeds: Trainings per variant of the ablation. Presets get as many as methods do.
@@ -38,13 +39,16 @@ def compare(
     """
     import joblib
 
+    if part == "recipes":
+        _recipes(name, datasets, methods, seeds, processes, tables_only, out, data_root, runs_root)
+        return
     from pddm_lab import config
     from pddm_lab.study.cells import Study
     from pddm_lab.study.plan import PARTS, Plan, run_study
     from pddm_lab.study.tables import write_tables
 
     if part not in ("all", *PARTS):
-        raise ConfigError(f"--part expects all, {' or '.join(PARTS)}, got {part!r}.")
+        raise ConfigError(f"--part expects all, recipes, {' or '.join(PARTS)}, got {part!r}.")
     roots = {key: value for key, value in (("data_root", data_root), ("runs_root", runs_root)) if value}
     chosen: dict[str, Any] = {"methods": methods} if methods else {}
     parts = PARTS if part == "all" else (part,)
@@ -69,6 +73,34 @@ def compare(
     folder = typed_path(out) if out else study.path / "tables"
     for path in write_tables(study, folder):
         print(path)
+    if failures:
+        key, reason = next(iter(failures.items()))
+        raise RunError(f"{len(failures)} cells failed, the first is {key}: {reason} The same command retries them.")
+
+
+def _recipes(
+    name: str, datasets: tuple[str, ...], recipes: tuple[str, ...], seeds: int, processes: int, tables_only: bool,
+    out: str, data_root: str, runs_root: str,
+) -> None:  # fmt: skip
+    """`compare --part recipes`."""
+    import joblib
+
+    from pddm_lab.study.cells import Study
+    from pddm_lab.study.recipes import WEAK_SUFFIX, run_recipes, write_recipes
+
+    study = Study.create(name, runs_root)
+    base = {key: value for key, value in (("data_root", data_root), ("runs_root", runs_root)) if value}
+    failures: dict[str, str] = {}
+    if not tables_only:
+        for dataset in {one.removesuffix(WEAK_SUFFIX) for one in datasets}:
+            fetch_if_missing(dataset, data_root)
+        outcome = run_recipes(
+            study, datasets, recipes, base=base, seeds=seeds, processes=processes or joblib.cpu_count()
+        )
+        failures = outcome.failures
+    path = (typed_path(out) if out else study.path / "tables") / "recipes.csv"
+    write_recipes(study, path)
+    print(path)
     if failures:
         key, reason = next(iter(failures.items()))
         raise RunError(f"{len(failures)} cells failed, the first is {key}: {reason} The same command retries them.")

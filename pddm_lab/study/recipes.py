@@ -22,23 +22,28 @@ from torch import Tensor
 
 from pddm_lab.config import LOSSES, PRESETS, TrainConfig
 from pddm_lab.data.splits import hold_out_classes, hold_out_queries, without_lone_items
+from pddm_lab.errors import ConfigError, unknown_name
 from pddm_lab.metrics.retrieval import rank
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.similarity import Euclidean, Similarity
+from pddm_lab.progress import progress_bars
 from pddm_lab.study.cells import Study, key_of
-from pddm_lab.study.material import Material, material_of
-from pddm_lab.study.work import Task
+from pddm_lab.study.material import FOLDS, Material, material_of
+from pddm_lab.study.work import Outcome, Task, compute_cells
 from pddm_lab.training.loop import Loop, view_inputs
 from pddm_lab.training.shares import UNIT_SHARES, choose, choose_head_share, precisions, used_head
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DATASETS = ("emoji", "grocery", "caltech101", "fruits360", "digits")
+DATASETS = ("emoji", "grocery", "caltech101", "fruits360", "digits", "digits-weak", "grocery-weak")
 HELD_PICTURES = 0.2
 """Share of the pictures of the classes that train that are held out as known queries."""
 WEAK = {"trunk": "resnet18", "weights": "none", "resize": 64, "image_size": 64, "views": 1}
 """Features that are weak on purpose: of a trunk with random weights, at 64 px."""
+
+
+WEAK_SUFFIX = "-weak"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +95,46 @@ def recipe_tasks(
         )
         for name, config in configs.items() for seed in range(seeds) for fold in range(folds) for recipe in recipes
     ]  # fmt: skip
+
+
+def run_recipes(
+    study: Study, datasets: Sequence[str], recipes: Sequence[str] = (), *, base: Mapping[str, Any], folds: int = FOLDS,
+    seeds: int = 1, steps: int = 0, processes: int = 1, progress: bool = True,
+) -> Outcome:  # fmt: skip
+    """Compute the cells of a panel that a study doesn't have yet.
+
+    Args:
+        study: that keeps them.
+        datasets: the materials; a name that ends in `-weak` stands for the data set with features weak on purpose.
+        recipes: keys of `RECIPES`; empty: all.
+        base: fields of `TrainConfig`, such as data_root.
+        folds: of the training classes.
+        seeds: trainings of each fold.
+        steps: of each training; 0: the default's.
+        processes: that compute in parallel, each with one thread.
+        progress: show bars while the trunk's features are computed.
+
+    Raises:
+        ConfigError: no such recipe.
+        LabError: missing data, or a study with other settings.
+    """
+    for recipe in recipes:
+        if recipe not in RECIPES:
+            raise ConfigError(unknown_name("recipe", recipe, RECIPES))
+    steps = steps or PRESETS["quick"].steps
+    configs = {name: _config(name, base) for name in datasets}
+    study.record_settings("recipes", {"folds": folds, "steps": steps})
+    tasks = recipe_tasks(configs, recipes or tuple(RECIPES), folds, seeds, steps)
+    for name in dict.fromkeys(task.arguments["name"] for task in tasks if not study.has(task.key)):
+        # Missing features are computed here once, on all cores, before several processes need them.
+        Material.load(configs[name], folds, progress_bars(progress))
+    return compute_cells(study, tasks, processes)
+
+
+def _config(name: str, base: Mapping[str, Any]) -> TrainConfig:
+    dataset = name.removesuffix(WEAK_SUFFIX)
+    weak = WEAK if name != dataset else {}
+    return TrainConfig.from_parameters({"device": "cpu", **base, **weak, "dataset": dataset})
 
 
 def train_recipe(
@@ -159,9 +204,10 @@ class RecipeTraining:
         """The trained model, as it is used."""
         config, items, steps = self.config, self.items, self.config.steps
         if config.interpolates:
-            self.shares["head_share"], _ = choose_head_share(
+            self.shares["head_share"], values = choose_head_share(
                 lambda: copy.deepcopy(self._started), config, self.labels, items, self.material.inputs, self.inputs
             )
+            self.shares["unit_share"] = 1.0 if values else 0.0
         fit, validation = hold_out_classes(self.labels, items, config.val_class_share, config.split_seed)
         if len(validation) and (self.learning or not config.interpolates):
             loop = self._loop(fit, steps, 1.0)

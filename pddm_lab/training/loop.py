@@ -169,6 +169,7 @@ class Loop:
         self.start = copy.deepcopy(model.embedding.head).requires_grad_(False)
         """The head before training."""
         self._used_head = used_head
+        self._start_training()
         self._wrapped, self._optimizer = self.fabric.setup(self.objective, _optimizer(self.objective))
         self._batches = ClassBatches(labels, items, config.classes_per_batch, config.images_per_class, config.seed)
         self._followed: torch.nn.Linear | None = None
@@ -221,8 +222,8 @@ class Loop:
         torch.manual_seed(config.seed * 1_000_003 + self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = group["base_lr"] * learning_rate_factor(config, self.step)
-        self.objective.train()
-        self.model.embedding.trunk.train(not config.freeze_trunk)
+        if not self.model.training:
+            self._start_training()
         result: Step = self._wrapped(inputs, labels)
         self.fabric.backward(result.loss)
         if config.clip_norm:
@@ -233,6 +234,11 @@ class Loop:
         self._optimizer.zero_grad(set_to_none=True)
         _average(self.kept, self.model, config.average, self.step)
         return result
+
+    def _start_training(self) -> None:
+        """Put all but a frozen trunk into training mode."""
+        self.objective.train()
+        self.model.embedding.trunk.train(not self.config.freeze_trunk)
 
     def _follow(self, head: torch.nn.Linear) -> None:
         self._followed = head

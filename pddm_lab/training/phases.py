@@ -8,27 +8,17 @@ save it. Only `evaluate` looks at the test classes, once.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
-        maps = loading_maps() if self.writes and config.freeze_trunk else None
-        # A head's tensors are small. Several threads gain little, and wait for each other where another process runs.
-        with torch_threads(1) if config.freeze_trunk else nullcontext():
-            self._choose_head_share(model, checkpoint)
-            if len(validation):
-                if checkpoint.get("phase") == "refit":
-                    steps = checkpoint["best_step"]
-                else:
-                    steps = self._fit("select", model, fit, validation, steps, checkpoint)
-                    checkpoint = {}
-                    if config.refit == "passes":
-                        steps = round(steps * len(train) / len(fit))
-            if not self.stopped and (config.refit != "none" or not len(validation)):
-                self._fit("refit", self._new_model(), train, validation[:0], steps, checkpoint)
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -38,18 +28,22 @@ from pddm_lab.data.dataset import Dataset
 from pddm_lab.data.splits import hold_out_classes, without_lone_items
 from pddm_lab.errors import RunError
 from pddm_lab.metrics.retrieval import evaluate
-from pddm_lab.model.embedding import MetricModel
+from pddm_lab.model.embedding import MetricModel, signed_power
 from pddm_lab.model.engine import Engine
 from pddm_lab.model.features import trunk_features
+from pddm_lab.model.similarity import Euclidean
 from pddm_lab.progress import Progress, Stopped, progress_bars
 from pddm_lab.runs.log import quadruplet_columns
 from pddm_lab.runs.model import load_model
 from pddm_lab.runs.run import Run
+from pddm_lab.training import health
 from pddm_lab.training.finish import Embedder, finish, loading_maps, paths_of
 from pddm_lab.training.loop import Loop, image_inputs, resolve_device, torch_threads, view_inputs
 from pddm_lab.training.objectives import Step
 from pddm_lab.training.shares import UNIT_SHARES, choose, choose_head_share, precisions, used_head
 
+MOST_LOOKED_AT = 2000
+"""Training items whose features tell whether an embedding collapsed."""
 FABRIC_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -99,22 +93,12 @@ class RunTraining:
         self.embed = Embedder(self.dataset, pooled, engine, config.resize)
         fit, validation = hold_out_classes(labels, train, config.val_class_share, config.split_seed)
         steps = config.steps
-<<<<<<< HEAD
-        self._choose_head_share(model, checkpoint)
-        if len(validation):
-            if checkpoint.get("phase") == "refit":
-                steps = checkpoint["best_step"]
-            else:
-                steps = self._fit("select", model, fit, validation, steps, checkpoint)
-                checkpoint = {}
-                if config.refit == "passes":
-                    steps = round(steps * len(train) / len(fit))
-        if not self.stopped and (config.refit != "none" or not len(validation)):
-            self._fit("refit", self._new_model(), train, validation[:0], steps, checkpoint)
-=======
         maps = loading_maps() if self.writes and config.freeze_trunk else None
         # A head's tensors are small. Several threads gain little, and wait for each other where another process runs.
         with torch_threads(1) if config.freeze_trunk else nullcontext():
+            self._choose_head_share(model, checkpoint)
+            if not len(validation) and config.val_class_share:
+                self._warn(health.selection(config, 0.0, {}, 0, 0))
             if len(validation):
                 if checkpoint.get("phase") == "refit":
                     steps = checkpoint["best_step"]
@@ -122,10 +106,9 @@ class RunTraining:
                     steps = self._fit("select", model, fit, validation, steps, checkpoint)
                     checkpoint = {}
                     if config.refit == "passes":
-                        steps = round(steps * len(self.dataset.train) / len(fit))
+                        steps = round(steps * len(train) / len(fit))
             if not self.stopped and (config.refit != "none" or not len(validation)):
-                self._fit("refit", self._new_model(), self.dataset.train, validation[:0], steps, checkpoint)
->>>>>>> hub/main
+                self._fit("refit", self._new_model(), train, validation[:0], steps, checkpoint)
         if self.writes and not self.stopped:
             finish(self.run, load_model(self.run).to(self.fabric.device), self.embed, self._bars, maps)
 
@@ -188,7 +171,7 @@ class RunTraining:
                 self.embed.pooled, view_inputs(self.views, self.dataset.train, config.seed), self.fabric, watched,
             )  # fmt: skip
         self._note_share("head", share, values)
-        self.shares = {"head_share": share, "unit_share": 1.0}
+        self.shares = {"head_share": share, "unit_share": 1.0 if values else 0.0}
 
     def _choose_unit_share(self, loop: Loop, validation: np.ndarray) -> None:
         """How much of the unit's correction of D is used: rank 0 chooses, on the validation classes."""
@@ -238,11 +221,12 @@ class RunTraining:
             head = used_head(config, self.shares["head_share"], self.embed.pooled, self.dataset.labels, items)
         loop = Loop(
             model, replace(config, steps=steps), self.dataset.labels, items, inputs, fabric=self.fabric,
-            used_head=head, unit_share=self.shares["unit_share"] if phase == "refit" else 1.0,
+            used_head=head, unit_share=1.0 if len(validation) else self.shares["unit_share"],
         )  # fmt: skip
-        best = {"best_step": 0 if len(validation) else steps, "best_value": -math.inf, "error": 0.0}
+        best: dict[str, Any] = {"best_step": 0 if len(validation) else steps, "best_value": -math.inf, "error": 0.0}
+        best |= {"pretrained": self._pretrained_value(validation), "values": {}} if len(validation) else {}
         if checkpoint:
-            best = {key: checkpoint[key] for key in best}
+            best |= {key: checkpoint[key] for key in best if key in checkpoint}
             try:
                 loop.load_state_dict(checkpoint)
             except Exception as problem:  # torch raises many kinds for another model's state; all mean the same here
@@ -252,6 +236,7 @@ class RunTraining:
             run.update(phase=phase, step=loop.step, steps_total=steps)
         if len(validation) and not checkpoint:
             value, error = self._validate(phase, 0, loop.used(), validation)
+            best["values"][0] = value
             if config.start == "principal":  # not random: the training has something to lose
                 best |= {"best_value": value, "error": error}
                 self._save_model(loop.used(), 0)
@@ -268,6 +253,7 @@ class RunTraining:
                 loop.kept.remember_classes(features, torch.from_numpy(self.dataset.labels[items]))
             if measures and len(validation):
                 value, error = self._validate(phase, loop.step, loop.used(), validation)
+                best["values"][loop.step] = value
                 bar.set_postfix_str(f"validation MAP@R {100 * value:.1f} %")
                 if value > best["best_value"]:
                     best |= {"best_value": value, "error": error}
@@ -282,11 +268,37 @@ class RunTraining:
         bar.close()
         if self.stopped:
             return int(best["best_step"])
+        if len(validation):
+            classes = len(np.unique(self.dataset.labels[validation]))
+            self._warn(health.selection(config, best["pretrained"], best["values"], int(best["best_step"]), classes))
+        some = items[:: -(-len(items) // MOST_LOOKED_AT)]
+        self._warn(health.collapse(self.embed(loop.kept, some), self.embed(loop.used(), some)))
         if len(validation) and config.interpolates and config.detaches_unit:
             self._choose_unit_share(loop, validation)
         if not len(validation) or config.interpolates:
             self._save_model(loop.used(), steps)
         return int(best["best_step"])
+
+    def _pretrained_value(self, validation: np.ndarray) -> float:
+        """MAP@R by D of the validation classes by the pretrained features; rank 0 measures."""
+        value = 0.0
+        if self.writes:
+            cache = self.run.path.parent / ".features"
+            with self._bars("pretrained features") as report:
+                pooled = self.embed.pooled_before_training(self.config, validation, cache, report)
+            features = F.normalize(signed_power(pooled, self.config.pool_power), dim=1)
+            labels = torch.from_numpy(self.dataset.labels[validation])
+            value = float(precisions(Euclidean(), features, labels).mean())
+        return self.fabric.broadcast(value)
+
+    def _warn(self, sentences: Iterable[str]) -> None:
+        """Add warnings to the run, each once."""
+        before = self.run.info.get("warnings") or []
+        new = [sentence for sentence in sentences if sentence not in before]
+        if new and self.writes:
+            for sentence in new:
+                logging.getLogger(__name__).warning(sentence)
+            self.run.update(warnings=[*before, *new])
 
     def _log(self, phase: str, loop: Loop, result: Step) -> None:
         terms = {name: float(value) for name, value in result.terms.items()}

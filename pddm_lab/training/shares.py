@@ -33,10 +33,12 @@ FOLDS = 3
 """Parts of the training classes, each held out once."""
 FEWEST_CLASSES = 8
 """With fewer held-out classes the differences between them say too little: the best share is used."""
+MOST_LACK = 0.005
+"""Of MAP@R, that a share may lack of the best one."""
 MOST_HELD = 5000
 """Most held-out items that are searched among each other."""
 UNCHOSEN = 0.3
-"""The head's share if there are too few classes to hold any out."""
+"""The head's share if there are too few classes to hold any out; the unit's is 0 then, so that S ranks like D."""
 
 
 def used_head(
@@ -126,7 +128,8 @@ def choose(
 ) -> tuple[float, dict[float, float]]:  # fmt: skip
     """The largest share that is as good as the best one.
 
-    As good: the mean over classes of the difference to the best share is at most `tolerance` of its standard errors.
+    As good: the mean over classes of the difference to the best share is at most `tolerance` of its standard errors,
+    and at most `MOST_LACK`: with few classes the errors are large.
 
     Args:
         shares: in ascending order.
@@ -143,5 +146,5 @@ def choose(
     errors = lacks.std(1, correction=0) / math.sqrt(max(len(counts) - 1, 1))
     if len(counts) < FEWEST_CLASSES:
         tolerance = 0.0
-    chosen = int((lacks.mean(1) <= tolerance * errors).nonzero().max())
+    chosen = int((lacks.mean(1) <= (tolerance * errors).clamp(max=MOST_LACK)).nonzero().max())
     return shares[chosen], dict(zip(shares, means.tolist(), strict=True))

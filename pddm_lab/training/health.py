@@ -1,0 +1,62 @@
+"""What goes wrong in a training without an error: one sentence each, which says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pddm_lab.config import TrainConfig
+from pddm_lab.training.shares import FEWEST_CLASSES
+
+COLLAPSED = 0.95
+"""Length of the mean feature beyond which all features point nearly the same way."""
+
+
+def collapse(trained: Float[Tensor, "items dim"], used: Float[Tensor, "items dim"]) -> Iterator[str]:
+    """Whether the embedding collapsed.
+
+    Args:
+        trained: unit-length features of training items by the head as it was trained.
+        used: by the head that the run uses, which may go only a share of the way, and is whitened.
+    """
+    lengths = [float(features.mean(0).norm()) for features in (trained, used)]
+    if all(length <= COLLAPSED for length in lengths):
+        return
+    what = f"all features point nearly the same way (their mean has length {max(lengths):.3f})"
+    kept = "distances say little" if lengths[1] > COLLAPSED else "the run uses as much of it as held-out classes allow"
+    yield f"The embedding collapsed in training: {what}, so {kept}. Lower --lr, or begin with --start principal."
+
+
+def selection(
+    config: TrainConfig, pretrained: float, values: dict[int, float], best_step: int, classes: int
+) -> Iterator[str]:
+    """Whether the held-out classes had something to choose.
+
+    Args:
+        pretrained: MAP@R of the pretrained features on the held-out classes.
+        values: step -> MAP@R of the embedding on them.
+        best_step: that was chosen.
+        classes: how many are held out.
+    """
+    if not classes:
+        yield (
+            "There are too few training classes to hold any out, so nothing was chosen and the last step is kept. "
+            "Add classes: four or more."
+        )
+        return
+    trained = {step: value for step, value in values.items() if step}
+    if trained and max(trained.values()) <= pretrained:
+        yield (
+            f"Training never ranked held-out classes better than the pretrained features (MAP@R "
+            f"{100 * max(trained.values()):.1f} % at best, {100 * pretrained:.1f} % before). Expect no gain on new "
+            "classes: add training classes or pictures, or try a better trunk."
+        )
+    elif not config.interpolates and best_step == max(trained, default=0):
+        yield "The last step is the best one on held-out classes: more --steps may help."
+    if classes < FEWEST_CLASSES and config.val_class_share:
+        yield (
+            f"Only {classes} classes are held out, so what was chosen on them is uncertain. Add classes, or hold out "
+            "more of them: --val-class-share."
+        )
