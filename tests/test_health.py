@@ -18,7 +18,7 @@ def test_a_collapse_is_named() -> None:
     (warning,) = health.collapse(features(20), features(20))
     assert warning.startswith("The embedding collapsed") and "Distances say little" in warning and "--lr" in warning
     (warning,) = health.collapse(features(20), features(0))
-    assert "only what held-out classes allow" in warning
+    assert "uses only what held-out classes allow" in warning
 
 
 def test_a_training_that_never_gains_is_named(digits_config) -> None:

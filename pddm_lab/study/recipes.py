@@ -158,7 +158,7 @@ def train_recipe(
     items, known = hold_out_queries(labels, material.fit_items(fold), HELD_PICTURES, config.split_seed)
     training = RecipeTraining(material, dataclasses.replace(config, **own), items, choices.scores)
     model = training.train()
-    features, pretrained = model.embedding.project(material.inputs), F.normalize(material.inputs, dim=1)
+    features, pretrained = training.embed(model), F.normalize(material.inputs, dim=1)
     ways: dict[str, tuple[Similarity, Tensor]] = {
         "pretrained": (Euclidean(), pretrained), "euclidean": (Euclidean(), features),
         **({"pddm": (model.similarity("pddm"), features)} if choices.scores else {}),
@@ -196,9 +196,10 @@ class RecipeTraining:
         self._started.embedding.fit_start(material.inputs[torch.from_numpy(items)], config.start == "principal")
 
     @torch.no_grad()
-    def embed(self, model: MetricModel, items: Int[np.ndarray, " items"]) -> Float[Tensor, "items dim"]:
-        """Features of some items."""
-        return model.embedding.project(self.material.inputs[torch.from_numpy(items)])
+    def embed(self, model: MetricModel, items: Int[np.ndarray, " items"] | None = None) -> Float[Tensor, "items dim"]:
+        """Features of some items, or of all."""
+        inputs = self.material.inputs
+        return model.embedding.project(inputs if items is None else inputs[torch.from_numpy(items)])
 
     def train(self) -> MetricModel:
         """The trained model, as it is used."""

@@ -25,8 +25,8 @@ def collapse(trained: Float[Tensor, "items dim"], used: Float[Tensor, "items dim
     if all(length <= COLLAPSED for length in lengths):
         return
     what = f"all features point nearly the same way (their mean has length {max(lengths):.3f})"
-    kept = "distances say little" if lengths[1] > COLLAPSED else "the run uses as much of it as held-out classes allow"
-    yield f"The embedding collapsed in training: {what}, so {kept}. Lower --lr, or begin with --start principal."
+    then = "Distances say little" if lengths[1] > COLLAPSED else "The run uses only what held-out classes allow of it"
+    yield f"The embedding collapsed in training: {what}. {then}. Lower --lr, or begin with --start principal."
 
 
 def selection(
