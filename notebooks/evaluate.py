@@ -59,6 +59,8 @@ choices = opened.config
 display(
     Markdown(f"The run **{opened.name}**: data set {choices.dataset}, preset {choices.preset}, loss {choices.loss}.")
 )
+for warning in opened.info.get("warnings", ()):
+    display(Markdown(f"**Warning:** {warning}"))
 
 # %% [markdown]
 # ## 1. Two protocols

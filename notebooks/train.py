@@ -316,6 +316,8 @@ for row, query in queries.drop_duplicates("class_name").head(4).iterrows():
 # ones. The row *Pretrained features* is the trunk before training, ranked by $D$: where it is ahead, training did harm.
 
 # %%
+for warning in run.info.get("warnings", ()):
+    display(Markdown(f"**Warning:** {warning}"))
 table = compare_runs([run]).metrics
 for protocol in run.protocols():
     display(Markdown(f"**{figures.PROTOCOL_TITLES[protocol]}**"))

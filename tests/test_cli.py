@@ -156,13 +156,18 @@ def test_runs_are_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert "pddm-lab train quick" in capsys.readouterr().out
     run = Run.create(TrainConfig(run_name="one", dataset="digits"), DATASET_INFO, "cpu", "32")
     run.set_metrics("unseen", "euclidean", {"recall@1": 0.5, "map@r": 0.25})
-    run.update(status="failed", reason="The disk is full.", pretrained={"unseen": {"recall@1": 0.6, "map@r": 0.3}})
+    run.update(
+        status="failed",
+        reason="The disk is full.",
+        warnings=["It collapsed."],
+        pretrained={"unseen": {"recall@1": 0.6, "map@r": 0.3}},
+    )
     (tmp_path / "runs" / "damaged").mkdir()
     (tmp_path / "runs" / "damaged" / "run.json").write_text("{")
     cli.main(["runs"])
     out = capsys.readouterr().out
     assert "50.0 / 25.0, 60.0 / 30.0" in out and "of the pretrained features" in out
-    assert "one failed: The disk is full." in out
+    assert "one failed: The disk is full." in out and "one warning: It collapsed." in out
     assert "damaged can't be read" in out
     assert "not a number" not in out
 
@@ -170,9 +175,11 @@ def test_runs_are_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
 def test_results_end_with_the_pretrained_features(capsys: pytest.CaptureFixture[str]) -> None:
     run = Run.create(TrainConfig(run_name="one", dataset="digits"), DATASET_INFO, "cpu", "32")
     run.set_metrics("known", "pddm", {"recall@1": 0.5, "map@r": 0.25, "auc": 0.75})
-    run.update(status="finished", pretrained={"known": {"recall@1": 0.6, "map@r": None}})
+    run.update(status="finished", pretrained={"known": {"recall@1": 0.6, "map@r": None}}, warnings=["It collapsed."])
     training._print_results(run)
-    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    out = capsys.readouterr().out
+    assert "\nWarning: It collapsed.\n" in out
+    lines = [line.split("  ") for line in out.splitlines()]
     assert [[cell.strip() for cell in line if cell] for line in lines if line[0] == "known"] == [
         ["known", "pddm", "50.0", "25.0", "0.750"],
         ["known", "Pretrained features", "60.0", "-", "-"],

@@ -17,9 +17,10 @@ from pddm_lab.analysis.duplicates import (
     compare_files,
     find_duplicates,
     groups_of,
-    print_of,
+    print_of_thumb,
     read_pictures,
 )
+from pddm_lab.data.near_duplicates import NEAR_DUPLICATE
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.model.similarity import Euclidean
 
@@ -65,7 +66,7 @@ def test_planted_copies_are_found_and_nothing_else(planted: dict[str, Gallery]) 
     told: list[tuple[int, int, str]] = []
     pictures = read_pictures(planted, progress=lambda *at: told.append(at))
     assert told[-1] == (34, 34, "pictures")
-    alike = find_duplicates(pictures, duplicates.NEAR_DUPLICATE, progress=lambda *at: told.append(at))
+    alike = find_duplicates(pictures, NEAR_DUPLICATE, progress=lambda *at: told.append(at))
     assert told[-1] == (34 * 33 // 2, 34 * 33 // 2, "pairs")
     found = {(row.a, row.b): (row.kind, row.same_label) for row in alike.pairs.itertuples()}
     assert found == {
@@ -117,7 +118,7 @@ def test_one_plain_colour_is_like_itself_alone() -> None:
         buffers.append(buffer.getvalue())
     items = pd.DataFrame({"id": list("abcd"), "label": 0, "class_name": "c", "split": "train", "protocol": "known",
                           "row": range(4)})  # fmt: skip
-    prints = np.array([print_of(data) for data in buffers])
+    prints = np.array([print_of_thumb(data) for data in buffers])
     alike = find_duplicates(duplicates.Pictures(items, prints, [b"1", b"2", b"3", b"4"]))
     assert alike.pairs[["a", "b", "kind"]].to_numpy().tolist() == [[0, 1, "near"]]
 

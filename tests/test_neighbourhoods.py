@@ -79,8 +79,10 @@ def test_lists_made_by_scores_lose_the_query_too() -> None:
         rebuilt = listed(gallery[keep], scores[keep][:, keep])
         own, to_others = torch.tensor([row]), scores[row, keep][None]
         best, rows = to_others.topk(LENGTH, dim=1)
-        inside = reference.listed_queries(gallery[own], keep[rows].int(), best, best.sigmoid(), own)
-        outside = rebuilt.listed_queries(gallery[own], rows.int(), best, best.sigmoid())
+        inside = reference.listed_queries(
+            gallery[own], gallery[own] @ gallery.T, keep[rows].int(), best, best.sigmoid(), own
+        )
+        outside = rebuilt.listed_queries(gallery[own], gallery[own] @ gallery[keep].T, rows.int(), best, best.sigmoid())
         asked = scores[keep, row][None]
         torch.testing.assert_close(
             flat(evidence(reference, inside, keep[None], asked)),

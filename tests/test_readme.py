@@ -64,6 +64,23 @@ def test_every_program_is_mentioned() -> None:
     assert {words[0] for words in COMMANDS} == {"make", "pddm-lab", "papermill", "bash"}
 
 
+def test_local_structure_works_as_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from pddm_lab.local import fit
+
+    monkeypatch.setattr(fit, "STEPS", 2)
+    shown = re.findall(r"`(s[ .][^`]*)`", README)
+    (learn,) = [code for code in shown if "fit_local_structure" in code]
+    (use,) = [code for code in shown if code.startswith("s.matrix")]
+    features = torch.randn(60, 8)
+    scope = {"pddm_lab": pddm_lab, "features": features, "labels": torch.arange(60) % 6}
+    scope |= {"gallery": features[:40], "queries": features[40:]}
+    exec(learn, scope)
+    assert eval(use, scope).shape == (20, 40)
+    assert {"Expansion", "CSLS", "KReciprocal"} <= set(pddm_lab.__all__)
+
+
 def test_a_distance_for_another_library_works_as_shown() -> None:
     (code,) = [text for language, text in BLOCKS if language == "python" and "pytorch_metric_learning" in text]
     scope: dict[str, object] = {}

@@ -22,7 +22,7 @@ from pddm_lab.runs.compare import list_runs
 from pddm_lab.runs.model import load_model, load_similarities
 from pddm_lab.runs.run import Run, versions
 from pddm_lab.similarities import SIMILARITIES
-from pddm_lab.training.finish import Embedder, paths_of
+from pddm_lab.training.finish import Embedder, finish, paths_of
 from pddm_lab.training.loop import Loop, learning_rate_factor, resolve_device
 from pddm_lab.training.phases import RunTraining
 from pddm_lab.training.trainer import resume, train
@@ -343,8 +343,15 @@ def test_a_map_that_cannot_be_drawn_is_a_warning(config, monkeypatch):
             raise RunError("The map could not be drawn: killed")
 
     monkeypatch.setattr("pddm_lab.training.finish.start_map", Killed)
+    earlier = "The features collapsed: train with a lower learning rate."
+
+    def warned_before(run, *rest):
+        run.update(warnings=[earlier])
+        finish(run, *rest)
+
+    monkeypatch.setattr("pddm_lab.training.phases.finish", warned_before)
     run = train(config, progress=False)
-    assert run.status == "finished" and run.info["warnings"] == ["The map could not be drawn: killed"]
+    assert run.status == "finished" and run.info["warnings"] == [earlier, "The map could not be drawn: killed"]
 
 
 def test_similarities_load_without_the_trunk(digits_run) -> None:

@@ -23,6 +23,8 @@ STATUS_ICONS = {
     "interrupted": ":material/power_off:",
 }
 
+WARNING_ICON = ":material/warning:"
+
 
 def _openable() -> list[Run]:
     return [run for run in list_runs() if isinstance(run, Run)]
@@ -89,11 +91,18 @@ def warn_of_link(text: str) -> None:
 
 
 def run_or_stop() -> Run:
-    """The run chosen in the sidebar; without any run the page ends here and says what to do."""
+    """The run chosen in the sidebar, with its warnings; without any run the page ends here and says what to do."""
     for run in _openable():
         if run.name == st.session_state.get("run"):
+            show_warnings(run)
             return run
     nothing("No runs yet", "Train one on the Runs page: it takes about a minute.", ":material/model_training:")
+
+
+def show_warnings(run: Run) -> None:
+    """What the training of a run noticed, for the reader of any of its numbers."""
+    for text in run.info.get("warnings", ()):
+        st.warning(plain(text), title=f"{plain(run.name)}: warning", icon=WARNING_ICON)
 
 
 def nothing(title: str, text: str, icon: str = ":material/hourglass_empty:") -> NoReturn:

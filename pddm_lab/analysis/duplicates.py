@@ -1,15 +1,8 @@
 """Duplicates and near-duplicates among the pictures of a data set, within a split and across splits.
 
-Across splits they make metrics look better than they are. Every picture is compared with every other one by its pixels
-alone, not by the features under audit: a network's mistakes would hide duplicates. A print is the picture at 16 x 16 in
-RGB. The likeness of two prints a, b is Lin's concordance, 1 - |a - b|^2 / (|a - m_a|^2 + |b - m_b|^2 + n (m_a - m_b)^2)
-with the means m: 1 for the same pixels, 0 for unrelated ones. Unlike a correlation it also decreases if brightness,
-contrast or colour differ. The mirror image is compared too. Pictures with the same thumbnail, byte for byte, count as
-identical; the files can confirm it.
-
-Measured on copies of 400 emoji and 400 photos of groceries: 0.95 finds all copies that were re-encoded, halved in size,
-cropped by 1 % on each side or reduced in contrast by 15 %, 93 % and 99 % of those 10 % brighter, 80 % of those cropped
-by 3 %, and few cropped by 5 %. Among the grocery photos it finds 21 pairs, each of one class and taken moments apart.
+Across splits they make metrics look better than they are. Every picture is compared with every other one and with its
+mirror image, by the likeness of their prints (data/near_duplicates.py). Pictures with the same thumbnail, byte for
+byte, count as identical; the files can confirm it.
 """
 
 from __future__ import annotations
@@ -29,18 +22,15 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from pddm_lab.data.images import open_image
+from pddm_lab.data.near_duplicates import SIDE, joined_groups, likenesses, print_of
 from pddm_lab.errors import DataError
 from pddm_lab.progress import Progress
 
 if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
 
-SIDE = 16
-"""Width and height of a print in pixels."""
 LEAST_LIKENESS = 0.9
 """Smallest likeness of a pair that is kept."""
-NEAR_DUPLICATE = 0.95
-"""Default for the smallest likeness of near-duplicates."""
 MOST = 200_000
 """Most pairs that are kept: the most similar ones."""
 KINDS = {"identical": "Identical", "near": "Near", "mirrored": "Mirrored"}
@@ -51,7 +41,6 @@ SPLITS = {
 """Splits in the order of tables. The galleries of the known classes are the training items."""
 _MIRROR_GAIN = 0.01  # how much more similar a mirror image must be: a symmetric picture is its own mirror image
 _ROWS = 256  # read at a time
-_CELLS = 4_000_000  # pairs compared at a time: some arrays of 16 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +87,7 @@ def read_pictures(
         for gallery in galleries.values():
             for start in range(0, len(gallery), _ROWS):
                 thumbs = [gallery.thumb(row) for row in range(start, min(start + _ROWS, len(gallery)))]
-                all_prints += pool.map(print_of, thumbs) if prints else []
+                all_prints += pool.map(print_of_thumb, thumbs) if prints else []
                 keys += [hashlib.blake2b(thumb, digest_size=16).digest() for thumb in thumbs]
                 if progress:
                     progress(len(keys), total, "pictures")
@@ -121,11 +110,11 @@ def items_of(galleries: Mapping[str, Gallery]) -> pd.DataFrame:
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
-def print_of(thumb: bytes) -> UInt8[np.ndarray, "side side 3"]:
+def print_of_thumb(thumb: bytes) -> UInt8[np.ndarray, "side side 3"]:
     """The print of a picture's JPEG."""
     with Image.open(io.BytesIO(thumb), formats=("JPEG",)) as image:
         image.draft("RGB", (3 * SIDE, 3 * SIDE))
-        return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX))
+        return print_of(image)
 
 
 def find_duplicates(
@@ -144,27 +133,16 @@ def find_duplicates(
     identical, left_out = _identical(keys, most)
     parts = [identical]
     if least < 1 and len(pictures.prints):
-        points = pictures.prints.reshape(count, -1).astype(np.float32) / 255
-        mirrored = np.ascontiguousarray(pictures.prints[:, :, ::-1]).reshape(count, -1)
-        means, squares = points.mean(axis=1), (points * points).mean(axis=1)
-        spreads = squares - means * means
-        step = max(_CELLS // count, 1)
-        for start in range(0, count, step):
-            part = slice(start, min(start + step, count))
-            mine = slice(part.start, None)
-            base = spreads[part, None] + spreads[None, mine] + (means[part, None] - means[None, mine]) ** 2
-            base += 1e-6  # a picture of one colour has no spread
-            separate = squares[part, None] + squares[None, mine]
-            width = 2 / points.shape[1]
-            plain = 1 - (separate - points[part] @ points[mine].T * width) / base
-            turned = 1 - (separate - (mirrored[part].astype(np.float32) / 255) @ points[mine].T * width) / base
+        for part, plain, turned in likenesses(pictures.prints, mirrors=True):
             likeness = np.maximum(plain, turned)
             row, column = np.nonzero(likeness >= least)
             above = column > row  # both count from the first of this part
             row, column = row[above], column[above]
-            pairs = pd.DataFrame({"a": row + start, "b": column + start, "likeness": likeness[row, column].clip(max=1)})
             mirror = turned[row, column] > plain[row, column] + _MIRROR_GAIN
-            pairs["kind"] = np.where(mirror, "mirrored", "near")
+            pairs = pd.DataFrame(
+                {"a": row + part.start, "b": column + part.start, "likeness": likeness[row, column].clip(max=1),
+                 "kind": np.where(mirror, "mirrored", "near")}
+            )  # fmt: skip
             parts.append(pairs[keys[pairs["a"]] != keys[pairs["b"]]])
             if sum(map(len, parts)) > 2 * most:
                 parts, dropped = _strongest(parts, most)
@@ -234,11 +212,7 @@ def groups_of(count: int, pairs: pd.DataFrame) -> Int[np.ndarray, " items"]:
         count: items.
         pairs: a, b.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    links = coo_array((np.ones(len(pairs), np.int8), (pairs["a"], pairs["b"])), shape=(count, count))
-    return connected_components(links, directed=False)[1].astype(np.int64)
+    return joined_groups(count, pairs[["a", "b"]].to_numpy(np.int64))
 
 
 def compare_files(root: str | Path, first: str, second: str) -> str:

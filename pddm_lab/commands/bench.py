@@ -141,6 +141,17 @@ def search(items: Count = 1_000_000, cores: _Cores = 2, json: _Json = "") -> Non
 
 @bench.command
 @checked
+def local(items: Count = 6000, json: _Json = "") -> None:
+    """Measure what local structure and its rivals cost a query beyond the search, and a gallery offline, on one core.
+
+    Args:
+        items: Items in the gallery.
+    """
+    _run("local", "local", 1, json, items)
+
+
+@bench.command
+@checked
 def trunks(
     datasets: tuple[str, ...] = ("emoji",), trunks: tuple[str, ...] = OFFLINE_TRUNKS,
     sizes: tuple[Count, ...] = (128, 160, 192, 224), items: CountOrNone = 0,

@@ -78,6 +78,8 @@ def runs(runs_root: RunsRoot = "") -> None:
             continue
         if run.reason:
             print(f"{run.name} {run.status}: {run.reason}")
+        for warning in run.info.get("warnings", ()):
+            print(f"{run.name} warning: {warning}")
         if run.notes.strip():
             print(f"{run.name} notes: {' '.join(run.notes.split())[:200]}")
     if not listed:
@@ -143,6 +145,8 @@ def _print_results(run: Run) -> None:
     ]  # fmt: skip
     print(f"\nRun: {run.path}")
     print_table(("protocol", "similarity", *_METRICS), rows)
+    for warning in run.info.get("warnings", ()):
+        print(f"\nWarning: {warning}")
     print(f"\nTo look at it: pddm-lab dashboard {run.name}")
 
 

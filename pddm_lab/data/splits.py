@@ -27,24 +27,49 @@ def halves_by_hash(class_names: Sequence[str], seed: int, share: float = 0.5) ->
     return trains
 
 
-def hold_out_queries(labels: np.ndarray, items: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def hold_out_queries(
+    labels: np.ndarray, items: np.ndarray, share: float, seed: int, groups: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Hold out a share of each class as queries: at least one if two other items remain, else none.
+
+    With groups, whole groups are held out: at random, as many items as the share allows. If each group of a class is
+    larger than that, its smallest one is held out, and none if there is no other.
 
     Args:
         labels: (all items,) class of each item.
         items: item indices to split.
         share: 0 to 0.5; 0 holds out nothing.
+        groups: (items,) the number of each item's group, such as its near-duplicates (near_duplicates.py); None: each
+            item for itself, as the known queries of data sets are held out.
 
     Returns:
         (train, query), both sorted item indices.
     """
     held: list[np.ndarray] = []
+    group_of = None if groups is None else dict(zip(items.tolist(), groups.tolist(), strict=True))
     for label, members in by_class(labels, items).items():
         count = min(max(1, round(share * len(members))), len(members) - 2)
         if share > 0 and count > 0:
-            held.append(np.random.default_rng([seed, label]).choice(members, count, replace=False))
+            rng = np.random.default_rng([seed, label])
+            if group_of is None:
+                held.append(rng.choice(members, count, replace=False))
+            else:
+                held.append(_whole_groups(members, np.array([group_of[item] for item in members.tolist()]), count, rng))
     query = np.sort(np.concatenate(held)) if held else np.empty(0, dtype=np.int64)
     return np.setdiff1d(items, query), query
+
+
+def _whole_groups(members: np.ndarray, groups: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """The members of random groups with at most `most` members together, or else of the smallest of several groups."""
+    numbers, sizes = np.unique(groups, return_counts=True)
+    order, taken, total = rng.permutation(len(numbers)), [], 0
+    for group in order:
+        if total + sizes[group] <= most:
+            taken.append(group)
+            total += sizes[group]
+    if not taken and len(order) > 1:
+        taken = [order[np.argmin(sizes[order])]]
+    return members[np.isin(groups, numbers[taken])]
 
 
 def hold_out_classes(labels: np.ndarray, train: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

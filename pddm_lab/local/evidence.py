@@ -90,7 +90,7 @@ def evidence(
     scales = (reference.scales[0], reference.scales[-1])
     own_densities = [queries.weights[:, :k].sum(1, keepdim=True).expand_as(cosine) / k for k in scales]
     return Evidence(
-        cosine, None if table.first_part is None else table.own(table.first_part), forth, back, both,
+        cosine, table.first_part(), forth, back, both,
         [table.shared(k, weights, out) for k in SHARED], table.reciprocal(r_qg, r_gq, out),
         (r_qg.to(cosine).log1p(), r_gq.to(cosine).log1p()),
         [(of_q, first(weights, k, out) / k) for of_q, k in zip(own_densities, scales, strict=True)],
@@ -103,14 +103,9 @@ class _Table:
     def __init__(self, reference: Neighbourhoods, queries: Queries, rows: Int[Tensor, "queries candidates"]) -> None:
         self.reference, self.queries, self.rows = reference, queries, rows
         count, items = len(queries), len(reference)
-        directions = torch.cat([queries.features[:, None], queries.directions], dim=1)
-        products = (directions.flatten(0, 1) @ reference.features.T).view(count, -1, items)
-        self.cosines, *self.expanded = products.unbind(1)
-        self.first_part: Tensor | None = None
-        if split := reference.first_part:
-            left, right = queries.features[:, :split], reference.features[:, :split]
-            lengths = left.norm(dim=1, keepdim=True) * right[:1].norm(dim=1)  # the share of x is the same everywhere
-            self.first_part = left @ right.T / lengths
+        # Scale by scale in memory, so that each table can be read as it is.
+        products = queries.directions.transpose(0, 1).flatten(0, 1) @ reference.features.T
+        self.cosines, self.expanded = queries.cosines, products.view(-1, count, items).unbind(0)
         self.ranks = torch.full((count, items), LENGTH, device=rows.device)
         real = queries.scores > -torch.inf
         named = queries.neighbours.long()
@@ -119,6 +114,15 @@ class _Table:
         self.places = queries.places
         self._base = items * torch.arange(count, device=rows.device, dtype=torch.int32)[:, None, None]
         self._flat = reference.neighbours[rows] + self._base
+
+    def first_part(self) -> Float[Tensor, "queries candidates"] | None:
+        """The cosine of the first parts."""
+        if not (split := self.reference.first_part):
+            return None
+        left, right = self.queries.features[:, :split], self.reference.features[:, :split][self.rows]
+        return torch.einsum("qd,qcd->qc", left, right) / left.square().sum(
+            1, keepdim=True
+        )  # its share is one everywhere
 
     def own(self, table: Tensor) -> Float[Tensor, "queries candidates"]:
         """A table's values of the candidates."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -92,7 +93,7 @@ class Neighbourhoods:
         if list(scales) != sorted(set(scales)) or not 1 <= scales[0] <= scales[-1] <= LENGTH:
             raise LabError(f"Expected ascending scales from 1 to {LENGTH}, got {scales}.")
         own = torch.arange(len(features), device=features.device)
-        neighbours, scores = _nearest(features, features, LENGTH + 1, own, search)
+        neighbours, scores = _nearest(features, features, LENGTH + 1, own, search or _exact(features))
         built = _complete(features, neighbours, scores, weights_of(scores), scales, first_part, search)
         if built.note:
             warnings.warn(built.note, stacklevel=2)
@@ -116,14 +117,16 @@ class Neighbourhoods:
             features: of unit length.
             own: the row of each query in this gallery, which it is taken out of; None: they are not in it.
         """
-        neighbours, scores = _nearest(features, self.features, LENGTH, own, self.search)
-        return self.listed_queries(features, neighbours, scores, weights_of(scores), own)
+        cosines = features @ self.features.T
+        search = self.search or _by_product(cosines)
+        neighbours, scores = _nearest(features, self.features, LENGTH, own, search)
+        return self.listed_queries(features, cosines, neighbours, scores, weights_of(scores), own)
 
     @torch.no_grad()
     def listed_queries(
-        self, features: Float[Tensor, "queries dim"], neighbours: Int[Tensor, "queries length"],
-        scores: Float[Tensor, "queries length"], weights: Float[Tensor, "queries length"],
-        own: Int[Tensor, " queries"] | None = None,
+        self, features: Float[Tensor, "queries dim"], cosines: Float[Tensor, "queries items"],
+        neighbours: Int[Tensor, "queries length"], scores: Float[Tensor, "queries length"],
+        weights: Float[Tensor, "queries length"], own: Int[Tensor, " queries"] | None = None,
     ) -> Queries:  # fmt: skip
         """As `queries`, with given lists: rows, scores and weights, best first, padded to `LENGTH` as the gallery's."""
         places = None if own is None else self.places_of(own)
@@ -132,7 +135,7 @@ class Neighbourhoods:
         reverse = ranks(self.scores[neighbours], scores, at).where(scores > -torch.inf, absent)
         expansions = torch.stack(list(_expansions(features, self.features[neighbours], weights, self.scales)), dim=1)
         directions = expansions / expansions.norm(dim=-1, keepdim=True)
-        return Queries(features, own, neighbours, scores, weights, reverse, directions, places)
+        return Queries(features, own, cosines, neighbours, scores, weights, reverse, directions, places)
 
     def relisted(
         self, neighbours: Int[Tensor, "items kept"], scores: Float[Tensor, "items kept"],
@@ -155,7 +158,8 @@ class Neighbourhoods:
     def shortlist(self, queries: Queries, size: int) -> Int[Tensor, "queries size"]:
         """Rows of each query's nearest items by cosine, best first, without the query itself."""
         others = len(self) - (queries.own is not None)
-        return _nearest(queries.features, self.features, min(size, others), queries.own, self.search)[0].long()
+        search = self.search or _by_product(queries.cosines)
+        return _nearest(queries.features, self.features, min(size, others), queries.own, search)[0].long()
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +169,8 @@ class Queries:
     features: Float[Tensor, "queries dim"]
     own: Int[Tensor, " queries"] | None
     """Rows of the queries in the gallery; None: they are not in it."""
+    cosines: Float[Tensor, "queries items"]
+    """z_q . z_g."""
     neighbours: Int[Tensor, "queries length"]
     scores: Float[Tensor, "queries length"]
     weights: Float[Tensor, "queries length"]
@@ -230,13 +236,11 @@ def _expansions(
 
 
 def _nearest(
-    queries: Tensor, gallery: Tensor, k: int, own: Tensor | None, search: Search | None
+    queries: Tensor, gallery: Tensor, k: int, own: Tensor | None, search: Search
 ) -> tuple[Int[Tensor, "queries k"], Float[Tensor, "queries k"]]:
     """Rows and cosines of the k nearest without the query itself, padded where there are fewer."""
     reach = min(k + (own is not None), len(gallery))
-    step = max(_AT_ONCE // len(gallery), 1)
-    parts = [(search or _product(gallery))(part, reach) for part in queries.split(step if search is None else 1024)]
-    scores, rows = (torch.cat(each) for each in zip(*parts, strict=True))
+    scores, rows = search(queries, reach)
     if own is not None:  # identical items may push a query out of its own list: then the last entry is one too many
         itself = rows == own[:, None]
         itself[:, -1] |= ~itself.any(1) & (reach == k + 1)
@@ -244,15 +248,21 @@ def _nearest(
         order = itself.long().argsort(dim=1, stable=True)[:, :k]
         scores, rows = scores.gather(1, order), rows.gather(1, order)
     missing = (0, k - scores.shape[1])
-    return (
-        torch.nn.functional.pad(rows, missing).to(torch.int32),
-        torch.nn.functional.pad(scores, missing, value=-torch.inf),
-    )
+    return F.pad(rows, missing).to(torch.int32), F.pad(scores, missing, value=-torch.inf)
 
 
-def _product(gallery: Tensor) -> Search:
+def _by_product(cosines: Float[Tensor, "queries items"]) -> Search:
+    def search(_: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        scores, rows = cosines.topk(k, dim=1)
+        return scores, rows
+
+    return search
+
+
+def _exact(gallery: Float[Tensor, "items dim"]) -> Search:
     def search(queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        scores, rows = (queries @ gallery.T).topk(k, dim=1)
+        parts = [(part @ gallery.T).topk(k, dim=1) for part in queries.split(max(_AT_ONCE // len(gallery), 1))]
+        scores, rows = (torch.cat(each) for each in zip(*parts, strict=True))
         return scores, rows
 
     return search

@@ -39,7 +39,7 @@ class KReciprocal(LocalSimilarity):
         self._of_galleries: WeakKeyDictionary[Neighbourhoods, Any] = WeakKeyDictionary()
 
     def _candidates(self, reference: Neighbourhoods, queries: Queries, rows: Tensor) -> Tensor:
-        cosines = queries.features @ reference.features.T
+        cosines = queries.cosines
         overlaps = [
             self._inside(reference, int(queries.own[q]), rows[q].numpy()) if queries.own is not None else
             self._outside(reference, queries, q, cosines[q], rows[q].numpy())

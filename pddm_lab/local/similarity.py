@@ -84,7 +84,7 @@ class Global(LocalSimilarity):
     name = "cosine"
 
     def _candidates(self, reference: Neighbourhoods, queries: Queries, rows: Tensor) -> Tensor:
-        return (queries.features @ reference.features.T).gather(1, rows)
+        return queries.cosines.gather(1, rows)
 
 
 class Expansion(LocalSimilarity):
@@ -127,4 +127,4 @@ class CSLS(LocalSimilarity):
         listed = reference.scores[rows].clamp(min=-1)  # where there are fewer, as if they were opposite
         of_items = first(listed, self.k, place) / self.k
         of_query = queries.scores[:, : self.k].clamp(min=-1).mean(1, keepdim=True)
-        return 2 * (queries.features @ reference.features.T).gather(1, rows) - of_query - of_items
+        return 2 * queries.cosines.gather(1, rows) - of_query - of_items

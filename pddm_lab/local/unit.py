@@ -153,7 +153,9 @@ class LocalStructure(nn.Module, LocalSimilarity):
         best, listed = self._listed(near, scores[:, :count], LENGTH)
         own = (part[:, 0 if included else count :] for part in (u, v, scores))
         u, v, scores = own
-        again = reference.second.listed_queries(queries.features, listed, best, self.probabilities(best), queries.own)
+        again = reference.second.listed_queries(
+            queries.features, queries.cosines, listed, best, self.probabilities(best), queries.own
+        )
         seen = evidence(reference.second, again, rows, scores)
         more_u, more_v = torch.stack(seen.u(), dim=-1), torch.stack(seen.v(), dim=-1)
         return torch.cat([scores[..., None], u, more_u], dim=-1), torch.cat([v, more_v], dim=-1)

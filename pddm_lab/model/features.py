@@ -6,7 +6,6 @@ waits for another. A file is decoded once for all its views.
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,10 +19,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pddm_lab.data.by_content import ContentCache, content_hash
 from pddm_lab.data.images import open_image
 from pddm_lab.data.prepare import VIEW_ZOOM, cut, scale, side_to_read
 from pddm_lab.errors import DataError
-from pddm_lab.files import write_file
 from pddm_lab.model.engine import Engine
 from pddm_lab.model.trunks import weights_fingerprint
 from pddm_lab.progress import Progress
@@ -175,13 +174,13 @@ def trunk_features(
     """
     views = {0: range(len(paths))} if views is None else views
     with ThreadPoolExecutor() as pool:
-        contents = list(pool.map(_content_hash, paths))
-    caches = {view: _Cache(folder, engine, resize, view) for view in views}
+        contents = list(pool.map(content_hash, paths))
+    caches = {view: _cache(folder, engine, resize, view) for view in views}
     missing: dict[bytes, list[int]] = {}
     path_of = dict(zip(contents, paths, strict=True))
     for view, positions in views.items():
         for content in dict.fromkeys(contents[position] for position in positions):
-            if content not in caches[view].row_of:
+            if content not in caches[view]:
                 missing.setdefault(content, []).append(view)
     if missing:
         planned = engine.name
@@ -206,45 +205,7 @@ def trunk_features(
     return {view: caches[view].of([contents[at] for at in positions]) for view, positions in views.items()}
 
 
-class _Cache:
+def _cache(folder: Path, engine: Engine, resize: int, view: int) -> ContentCache:
     """Features of one view by the content of the file."""
-
-    def __init__(self, folder: Path, engine: Engine, resize: int, view: int) -> None:
-        from safetensors.numpy import load_file
-
-        name = f"{weights_fingerprint(engine.trunk)}-{resize}-{engine.size}-{engine.name}-{engine.precision}-{view}"
-        self._file, self._dim = folder / f"{name}.safetensors", engine.trunk.dim
-        kept: dict[str, np.ndarray] = {}
-        try:
-            kept = load_file(self._file)
-        except FileNotFoundError:
-            pass
-        except Exception:  # damaged: compute the features again
-            self._file.unlink(missing_ok=True)
-        self._hashes = [row.tobytes() for row in kept.get("hashes", ())]
-        self._features = list(kept.get("features", ()))
-        self.row_of = {content: row for row, content in enumerate(self._hashes)}
-        self._added = False
-
-    def add(self, content: bytes, features: Float[np.ndarray, " dim"]) -> None:
-        self.row_of[content] = len(self._hashes)
-        self._hashes.append(content)
-        self._features.append(features)
-        self._added = True
-
-    def of(self, contents: Sequence[bytes]) -> Float[np.ndarray, "images dim"]:
-        rows = [self._features[self.row_of[content]] for content in contents]
-        return np.stack(rows) if rows else np.empty((0, self._dim), np.float32)
-
-    def write(self) -> None:
-        from safetensors.numpy import save
-
-        if self._added:
-            hashes = np.frombuffer(b"".join(self._hashes), np.uint8).reshape(-1, 16)
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_file(self._file, save({"hashes": hashes, "features": np.stack(self._features)}))
-            self._added = False
-
-
-def _content_hash(path: Path) -> bytes:
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+    name = f"{weights_fingerprint(engine.trunk)}-{resize}-{engine.size}-{engine.name}-{engine.precision}-{view}"
+    return ContentCache(folder / f"{name}.safetensors", "features", (engine.trunk.dim,), np.float32)

@@ -1,7 +1,7 @@
 """A panel for choosing defaults: recipes of training side by side, on folds of the training classes of data sets.
 
-A fold of the training classes plays the unseen ones; held-out pictures of the others play the known queries. The test
-classes have no part in it. A recipe must hold everywhere: it is judged by its mean rank and by its worst case against
+A fold of the training classes plays the unseen ones; held-out pictures of the others play the known queries, with
+their near-duplicates. The test classes have no part in it. A recipe must hold everywhere: it is judged by its mean rank and by its worst case against
 the pretrained features, not by its mean score.
 """
 
@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pddm_lab.config import LOSSES, PRESETS, TrainConfig
+from pddm_lab.config import LOSSES, PRESETS, TrainConfig, runs_root
+from pddm_lab.data.near_duplicates import near_duplicate_groups
 from pddm_lab.data.splits import hold_out_classes, hold_out_queries, without_lone_items
 from pddm_lab.errors import ConfigError, unknown_name
 from pddm_lab.metrics.retrieval import rank
@@ -155,7 +156,9 @@ def train_recipe(
     # `signed_power` was applied to the inputs already.
     own = {**of_preset, **choices.changes, "steps": steps, "seed": seed, "pool_power": 1.0}
     labels, held = material.dataset.labels, material.folds[fold]
-    items, known = hold_out_queries(labels, material.fit_items(fold), HELD_PICTURES, config.split_seed)
+    fit = material.fit_items(fold)
+    groups = near_duplicate_groups(material.dataset, fit, runs_root(config.runs_root) / ".features")
+    items, known = hold_out_queries(labels, fit, HELD_PICTURES, config.split_seed, groups)
     training = RecipeTraining(material, dataclasses.replace(config, **own), items, choices.scores)
     model = training.train()
     features, pretrained = training.embed(model), F.normalize(material.inputs, dim=1)
@@ -281,6 +284,7 @@ def write_recipes(study: Study, path: Path) -> pd.DataFrame:
     worst = table.groupby(["recipe", "similarity"]).difference.min()
     wide.insert(0, "worst difference", worst)
     wide.insert(0, "mean rank", [mean_rank[recipe] if way == "euclidean" else None for recipe, way in wide.index])
+    wide.columns.name = None
     wide = wide.sort_values(["mean rank", "worst difference"], ascending=[True, False]).round(2).reset_index()
     path.parent.mkdir(parents=True, exist_ok=True)
     wide.to_csv(path, index=False)

@@ -103,7 +103,7 @@ def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar, maps: MapDra
         try:
             maps.wait()
         except RunError as error:  # a run can do without a map
-            run.update(warnings=[*(run.info.get("warnings") or []), str(error)])
+            run.update(warnings=list(dict.fromkeys([*run.info.get("warnings", ()), str(error)])))
         report(len(protocols), len(protocols), "maps")
     run.flush()
     run.update(status="finished", phase="done")

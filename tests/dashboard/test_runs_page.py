@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 from app_pages.runs import launches
-from reading import DATA, numbers, rows_of, texts
+from reading import DATA, OF_A_RUN, numbers, rows_of, texts
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.export.table import write_formats
@@ -73,6 +73,31 @@ def test_runs_shows_the_table_of_formats_once_it_is_measured(open_page, with_dig
     assert "pddm-lab export digits --format onnx --precision int8" in [block.value for block in app.code]
     (run / "formats.json").write_text("{}")
     assert "formats.json" in open_page("runs", run="digits").error[0].value
+
+
+@pytest.mark.parametrize("page", OF_A_RUN)
+def test_every_page_of_a_run_shows_its_warnings(open_page, with_digits: Path, page: str) -> None:
+    Run.open(with_digits / "digits").update(warnings=["The features *collapsed*: lower the rate."])
+    app = open_page(page, run="digits")
+    (shown,) = [one.value for one in app.warning]
+    assert shown == r"The features \*collapsed\*\: lower the rate."
+    if page == "runs":
+        finished_like(with_digits / "digits", with_digits / "other").update(warnings=["Few classes."])
+        app = open_page(page, run="digits", beside="other")
+        assert len(app.warning) == 2 and app.warning[1].value == "Few classes."
+        assert app.dataframe[0].value["warnings"].tolist() == [
+            "Few classes.",
+            "The features *collapsed*: lower the rate.",
+        ]
+        assert "warnings" in app.dataframe[0].proto.column_order
+
+
+def test_the_similarity_page_shows_what_the_pretrained_features_separate(open_page, with_digits: Path) -> None:
+    before = Run.open(with_digits / "digits").info["pretrained"]
+    captions = [one.value for one in open_page("similarity", run="digits").caption]
+    lines = [text for text in captions if text.startswith("Pretrained features, before training")]
+    for line, protocol in zip(lines, ("unseen", "known"), strict=True):
+        assert f"ROC AUC **{before[protocol]['auc']:.4f}**" in line
 
 
 def test_runs_draws_the_logged_curves(open_page, with_digits: Path) -> None:

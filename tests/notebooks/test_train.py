@@ -9,6 +9,7 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jupytext
 import nbformat
@@ -132,6 +133,17 @@ def test_training_from_the_command_line_executes_the_notebook(elsewhere: Path) -
     assert "cdn" not in text.lower(), "figures need no network"
     assert len(text) < 5e6
     assert not [output for output in outputs if output.get("name") == "stderr" and "Warning" in output.text]
+
+
+@pytest.mark.parametrize(("notebook", "name"), [("train", "run"), ("evaluate", "opened")])
+def test_the_notebook_of_a_run_shows_its_warnings(notebook: str, name: str) -> None:
+    cells = jupytext.read(NOTEBOOKS / f"{notebook}.py").cells
+    (source,) = [cell.source for cell in cells if "warnings" in cell.source]
+    loop = source[source.index("for warning in") :].split("\ntable")[0]
+    shown: list[str] = []
+    run = SimpleNamespace(info={"warnings": ["It collapsed.", "Few classes."]})
+    exec(loop, {name: run, "display": shown.append, "Markdown": str})
+    assert shown == ["**Warning:** It collapsed.", "**Warning:** Few classes."]
 
 
 def test_papermill_fails_on_an_unknown_parameter(elsewhere: Path) -> None:

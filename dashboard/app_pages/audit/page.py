@@ -175,8 +175,9 @@ def calibration(run: Run) -> None:
 
 def duplicates(run: Run) -> None:
     """Duplicate and near-duplicate pictures, and their effect on Recall@1."""
-    from pddm_lab.analysis.duplicates import KINDS, LEAST_LIKENESS, NEAR_DUPLICATE, across_splits, groups_of
+    from pddm_lab.analysis.duplicates import KINDS, LEAST_LIKENESS, across_splits, groups_of
     from pddm_lab.data.licences import sources
+    from pddm_lab.data.near_duplicates import NEAR_DUPLICATE
 
     items = data.items(run)
     with st.container(horizontal=True, vertical_alignment="bottom"):

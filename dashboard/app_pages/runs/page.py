@@ -57,6 +57,8 @@ if not readable:
 chosen = shell.run_or_stop()
 compared = views.run_table(readable, chosen)
 for run in compared:
+    if run.name != chosen.name:  # its own are above
+        shell.show_warnings(run)
     if run.reason:
         message = st.info if run.status == "stopped" else st.error
         with st.container(horizontal=True, vertical_alignment="center"):

@@ -31,6 +31,7 @@ def overview(runs: Sequence[Run]) -> pd.DataFrame:
         row |= {
             "seed": run.config.seed,
             "seconds": run.seconds,
+            "warnings": " ".join(run.info.get("warnings", ())),
             "notes": " ".join(run.notes.split())[:200],
             "created": run.created.astimezone().replace(tzinfo=None),
         }

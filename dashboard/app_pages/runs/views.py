@@ -56,7 +56,7 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
 
     st.session_state[key] = {"selection": {"rows": [names.index(name) for name in ticked]}}
     table, number = tables.overview(readable), st.column_config.NumberColumn
-    hidden = {"created"} | ({"notes"} if not table["notes"].any() else set())
+    hidden = {"created"} | {name for name in ("warnings", "notes") if not table[name].any()}
     hidden |= {name for name in table.columns if name.endswith(PRETRAINED) and table[name].isna().all()}
     help_of = {"D": "the Euclidean distance D", "S": "the similarity S that the run trained"}
     before = "Recall@1 in % of the trunk's own features before training, ranked by D."
@@ -82,6 +82,7 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
         "training": text("Training", width=112, help="The preset, and the loss or the similarity S that was trained."),
         "seed": number("Seed", format="%d", width=56),
         "seconds": number("Time, s", format="%d", width=64),
+        "warnings": text("Warnings", width="medium", help="What the training noticed, and what to do."),
         "notes": text("Notes", width="medium"),
     }
     st.dataframe(

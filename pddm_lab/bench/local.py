@@ -1,0 +1,129 @@
+"""What local similarities cost for each query beyond the search itself, on one core, and what a gallery takes offline.
+
+The features are random, but distributed like embeddings: items around centres of classes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pddm_lab.bench.report import Log, Measure
+from pddm_lab.bench.timing import clustered, fastest
+from pddm_lab.local import fit
+from pddm_lab.local.fit import fit_local_structure
+from pddm_lab.local.neighbourhoods import Neighbourhoods
+from pddm_lab.local.reciprocal import KReciprocal
+from pddm_lab.local.similarity import CSLS, Expansion, LocalSimilarity
+from pddm_lab.local.unit import LocalStructure
+
+SHORTLIST = 200
+BATCH = 256
+"""Queries in one call."""
+SINGLE = 30
+"""Queries one by one."""
+TRAINING_ITEMS = 1200
+EACH = 8
+"""Items of a class."""
+
+
+def measure(items: int, log: Log) -> list[Measure]:
+    """Measure on synthetic clusters with a unit trained on other clusters.
+
+    Args:
+        items: in the gallery.
+    """
+    import faiss
+
+    threads = torch.get_num_threads(), faiss.omp_get_max_threads()
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    try:
+        return _measure(items, log)
+    finally:
+        torch.set_num_threads(threads[0])
+        faiss.omp_set_num_threads(threads[1])
+
+
+def _measure(items: int, log: Log) -> list[Measure]:
+    log("training the unit on other clusters")
+    features, labels = clustered(TRAINING_ITEMS, EACH, 1.5)
+    start = time.perf_counter()
+    structure = fit_local_structure(features, labels, features.flip(1))
+    seconds = time.perf_counter() - start
+    over = f"{TRAINING_ITEMS:,} items, {fit.STEPS} steps a pass"
+    measures = [Measure("training the unit", seconds, "s", 60, over)]
+    log(f"the neighbourhoods of {items:,} items")
+    gallery = structure.space(clustered(items, EACH, 1.5, seed=1)[0], clustered(items, EACH, 1.5, seed=2)[0])
+    queries = structure.space(clustered(BATCH, EACH, 1.5, seed=3)[0], clustered(BATCH, EACH, 1.5, seed=4)[0])
+    one_pass = Neighbourhoods.of(gallery, first_part=structure.first_part)
+    both = structure.with_second(one_pass)
+    offline = fastest({
+        "first": lambda: Neighbourhoods.of(gallery, first_part=structure.first_part),
+        "second": lambda: structure.with_second(one_pass),
+    }, rounds=2)  # fmt: skip
+    over = f"{items:,} items of {gallery.shape[1]} dimensions, best of 2"
+    measures += [
+        Measure("offline, first pass", offline["first"], "s", over=over),
+        Measure("offline, both passes", offline["first"] + offline["second"], "s", 3, over),
+        Measure("memory an item beside the features", _bytes(both) / 1024 / items, "KB", 4.5),
+    ]
+    log("queries")
+    return measures + _online(structure, one_pass, both, queries)
+
+
+def _online(
+    structure: LocalStructure, one_pass: Neighbourhoods, both: Neighbourhoods, queries: Tensor
+) -> list[Measure]:
+    import faiss
+
+    index = faiss.IndexFlatIP(queries.shape[1])
+    index.add(both.features.numpy())
+    rows = torch.from_numpy(index.search(queries.numpy(), SHORTLIST)[1])
+    kinds: dict[str, tuple[LocalSimilarity, Neighbourhoods, float | None, float | None]] = {
+        "query expansion": (Expansion(), one_pass, None, None),
+        "both-sided expansion": (Expansion(both=True), one_pass, None, None),
+        "CSLS": (CSLS(), one_pass, None, None),
+        "k-reciprocal": (KReciprocal(), one_pass, None, None),
+        "unit, first pass": (structure, one_pass, None, None),
+        "unit, both passes": (structure, both, 2, 6),
+    }
+    works: dict[str, Callable[[], object]] = {"search": lambda: index.search(queries.numpy(), SHORTLIST)}
+    for name, (similarity, reference, _, _) in kinds.items():
+        count = len(queries) if name != "k-reciprocal" else SINGLE  # it puts one query after another into the pool
+        works[name] = _scoring(similarity, reference, queries[:count], rows[:count])
+    seconds = fastest(works, rounds=3)
+    over = f"{len(queries)} queries at once, best of 3"
+    measures = [Measure("search with FAISS", 1000 * seconds["search"] / len(queries), "ms", over=over)]
+    for name, (_, _, target, _) in kinds.items():
+        count = len(queries) if name != "k-reciprocal" else SINGLE
+        spent = 1000 * seconds[name] / count
+        measures.append(Measure(f"{name}, a query beyond the search", spent, "ms", target, over))
+    for name in ("unit, first pass", "unit, both passes"):
+        similarity, reference, _, target = kinds[name]
+        each: list[float] = []
+        for at in range(min(SINGLE, len(queries))):
+            start = time.perf_counter()
+            similarity.candidates(reference, queries[at : at + 1], rows[at : at + 1])
+            each.append(time.perf_counter() - start)
+        median = 1000 * float(np.median(each))
+        measures.append(Measure(f"{name}, a single query", median, "ms", target, f"median of {len(each)}"))
+    return measures
+
+
+def _scoring(
+    similarity: LocalSimilarity, reference: Neighbourhoods, queries: Tensor, rows: Tensor
+) -> Callable[[], object]:
+    return lambda: similarity.candidates(reference, queries, rows)
+
+
+def _bytes(reference: Neighbourhoods) -> int:
+    """Of all that is stored beside the features."""
+    own = sum(
+        value.nbytes for name, value in vars(reference).items() if isinstance(value, Tensor) and name != "features"
+    )
+    return own + (_bytes(reference.second) if reference.second is not None else 0)
