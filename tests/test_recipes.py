@@ -1,6 +1,7 @@
 """The panel for choosing defaults, on the digits' pixels."""
 
 import dataclasses
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -21,7 +22,7 @@ def study(data_root, tmp_path, monkeypatch) -> Study:
 
 def test_a_panel_measures_recipes_on_folds_of_the_training_classes(study, tmp_path) -> None:
     chosen = ("quick", "untrained", "joint", "arcface")
-    options = {"base": {"classes_per_batch": 3, "dim": 8}, "folds": 2, "steps": 4, "progress": False}
+    options: dict[str, Any] = {"base": {"classes_per_batch": 3, "dim": 8}, "folds": 2, "steps": 4, "progress": False}
     outcome = recipes.run_recipes(study, ["digits"], chosen, **options)
     assert not outcome.failures and outcome.computed == 8
     assert recipes.run_recipes(study, ["digits"], chosen, **options).present == 8, "finished cells are kept"

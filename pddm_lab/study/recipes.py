@@ -1,8 +1,8 @@
 """A panel for choosing defaults: recipes of training side by side, on folds of the training classes of data sets.
 
-A fold of the training classes plays the unseen ones; held-out pictures of the others play the known queries, with
-their near-duplicates. The test classes have no part in it. A recipe must hold everywhere: it is judged by its mean rank and by its worst case against
-the pretrained features, not by its mean score.
+A fold of the training classes plays the unseen ones. Held-out pictures of the others play the known queries, with their
+near-duplicates. The test classes have no part in it. A recipe must hold everywhere: it is judged by its mean rank and
+by its worst case against the pretrained features, not by its mean score.
 """
 
 from __future__ import annotations
