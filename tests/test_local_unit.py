@@ -137,8 +137,10 @@ def test_it_ranks_classes_that_it_never_met_better(structure: LocalStructure) ->
     """Arcs in new directions: neither the unit nor the whitening has seen them."""
     features, labels = rings(24, 20, 7)
     own = torch.arange(len(features))
-    reference = structure.reference(features)
-    z = structure.space(features)
+    frozen = features.numpy()
+    frozen.setflags(write=False)  # as a gallery on disk has them
+    reference = structure.reference(frozen)
+    z = structure.space(frozen)
     quality = {
         name: pddm_lab.metrics.retrieval.average_precisions(scores, labels, own).mean().item()
         for name, scores in {
@@ -214,6 +216,8 @@ def test_pretrained_features_join_where_they_help(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(z.norm(dim=1), torch.ones(144))
     assert helped.reference(noise, features).second is None
     assert helped.matrix(helped.reference(noise, features), z[:2]).shape == (2, 144)
+    with pytest.raises(DataError, match="Expected pretrained features too"):
+        helped.space(noise)
     alone = fit_local_structure(features, labels, noise, passes=1)
     assert alone.weight == 0 and alone.first_part == 0
     assert alone.space(features, noise).shape == (144, 12)

@@ -132,8 +132,8 @@ def test_the_public_names_it_uses_exist() -> None:
         assert hasattr(pddm_lab, name), name
 
 
-def test_it_has_at_most_150_lines() -> None:
-    assert len(README.splitlines()) <= 150
+def test_it_has_at_most_200_lines() -> None:
+    assert len(README.splitlines()) <= 200
 
 
 def test_conda_users_find_the_environment() -> None:

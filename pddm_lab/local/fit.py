@@ -17,7 +17,7 @@ from torch import Tensor
 from pddm_lab.errors import DataError
 from pddm_lab.local.episodes import Episode, Fold, episode, folds, map_at_r, splits
 from pddm_lab.local.similarity import Expansion
-from pddm_lab.local.space import Whitening, joined
+from pddm_lab.local.space import Array, Whitening, as_tensor, joined
 from pddm_lab.local.unit import LocalStructure, NeighbourhoodUnit, first_inputs
 from pddm_lab.progress import Progress
 
@@ -26,7 +26,6 @@ WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5)
 STEPS, QUERIES, CANDIDATES = 450, 48, 250
 LEARNING_RATE, DECAY = 5e-3, 1e-3
 
-Array = Tensor | np.ndarray
 Inputs = Callable[[Episode], tuple[Tensor, Tensor]]
 
 
@@ -179,8 +178,8 @@ def _calibrate(structure: LocalStructure, episodes: Sequence[Episode]) -> None:
 
 
 def _checked(features: Array, labels: Array, pretrained: Array | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    x, y = torch.as_tensor(features).float(), torch.as_tensor(labels).long()
-    p = None if pretrained is None else torch.as_tensor(pretrained).float()
+    x, y = as_tensor(features).float(), as_tensor(labels).long()
+    p = None if pretrained is None else as_tensor(pretrained).float()
     if x.ndim != 2 or y.shape != x.shape[:1] or (p is not None and (p.ndim != 2 or len(p) != len(x))):
         shapes = [tuple(part.shape) for part in (x, y, p) if part is not None]
         raise DataError(f"Expected features (items, dim), labels (items,) and one row each, got shapes {shapes}.")
@@ -193,7 +192,7 @@ def _embedded(
     x: Tensor, labels: Tensor, fold: Fold, at: int, fold_features: Callable[[int, Fold], Array] | None
 ) -> Float[Tensor, "items dim"]:
     """x_w of all items, whitened on what the fold may fit on."""
-    own = x if fold_features is None else torch.as_tensor(fold_features(at, fold)).float()
+    own = x if fold_features is None else as_tensor(fold_features(at, fold)).float()
     return Whitening(own.shape[1]).fit(own[fold.rest], labels[fold.rest])(own)
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pddm_lab.errors import DataError
+
+Array = Tensor | np.ndarray
 
 
 class Whitening(nn.Module):
@@ -60,3 +63,8 @@ class Whitening(nn.Module):
 def joined(x: Float[Tensor, "n dim"], p: Float[Tensor, "n pretrained"] | None, weight: float) -> Float[Tensor, "n z"]:
     """z of both parts, each of unit length; x alone without p."""
     return x if p is None else torch.cat([x, weight * p], dim=-1) / math.sqrt(1 + weight * weight)
+
+
+def as_tensor(values: Array) -> Tensor:
+    """A tensor of an array; a copy of an array of numpy, since torch needs a writable one."""
+    return values if isinstance(values, Tensor) else torch.tensor(values)

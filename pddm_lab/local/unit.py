@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pddm_lab.errors import DataError
 from pddm_lab.local.evidence import evidence
 from pddm_lab.local.neighbourhoods import LENGTH, SCALES, Neighbourhoods, Queries
 from pddm_lab.local.similarity import AT_ONCE, LocalSimilarity
-from pddm_lab.local.space import Whitening, joined
+from pddm_lab.local.space import Array, Whitening, as_tensor, joined
 
 HIDDEN = 32
 LIMIT = 5.0
@@ -109,13 +110,21 @@ class LocalStructure(nn.Module, LocalSimilarity):
 
     @torch.no_grad()
     def space(
-        self, features: Float[Tensor, "n dim"], pretrained: Float[Tensor, "n pretrained"] | None = None
+        self, features: Float[Array, "n dim"], pretrained: Float[Array, "n pretrained"] | None = None
     ) -> Float[Tensor, "n z"]:
-        """z of features, of unit length; `pretrained` ones of unit length if the similarity was fitted with them."""
-        return joined(self.whitening(features), pretrained if self.weight else None, self.weight)
+        """z of features, of unit length. A similarity that was fitted with pretrained features needs them here too.
+
+        Raises:
+            DataError: the pretrained features are missing.
+        """
+        if not self.weight:
+            return self.whitening(as_tensor(features))
+        if pretrained is None:
+            raise DataError("Expected pretrained features too, since this similarity was fitted with them. Pass them.")
+        return joined(self.whitening(as_tensor(features)), F.normalize(as_tensor(pretrained), dim=1), self.weight)
 
     def reference(
-        self, features: Float[Tensor, "items dim"], pretrained: Float[Tensor, "items pretrained"] | None = None
+        self, features: Float[Array, "items dim"], pretrained: Float[Array, "items pretrained"] | None = None
     ) -> Neighbourhoods:
         """The gallery as this similarity sees it, with the lists of the second pass."""
         return self.with_second(Neighbourhoods.of(self.space(features, pretrained), first_part=self.first_part))
