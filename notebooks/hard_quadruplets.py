@@ -54,7 +54,7 @@ from IPython.display import Markdown, display
 from pddm_lab import cards, figures
 from pddm_lab.analysis import hardness
 from pddm_lab.applications.feature_spaces import pooled_features
-from pddm_lab.config import TrainConfig
+from pddm_lab.config import PRESETS
 from pddm_lab.config import data_root as data_folder
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.model.similarity import Euclidean
@@ -65,9 +65,9 @@ from pddm_lab.training.losses import double_header_hinge, embedding_hinge
 from pddm_lab.training.miner import mine
 
 side = image_size or (32 if dataset == "digits" else 128)
-config = TrainConfig(
-    dataset=dataset, data_root=data_root, runs_root=runs_root, image_size=side, resize=side, seed=seed,
-    classes_per_batch=classes_per_batch, images_per_class=images_per_class, lr=lr, workers=0,
+config = dataclasses.replace(
+    PRESETS["joint"], dataset=dataset, data_root=data_root, runs_root=runs_root, image_size=side, resize=side,
+    seed=seed, classes_per_batch=classes_per_batch, images_per_class=images_per_class, lr=lr, workers=0,
 )  # fmt: skip
 data = read_dataset(dataset, data_folder(data_root))
 

@@ -53,31 +53,34 @@ freeze_trunk = None  # bool, Train on features of the pretrained trunk, which ar
 views = None  # int, With freeze_trunk, how many versions of each training image to train on: its centre and random crops. [4]
 pool_power = None  # float, Power of the trunk's pooled features before the head: 0.5 takes signed square roots, 1 leaves them. [0.5; finetune 1.0; paper 1.0]
 dim = None  # int, Embedding dimensions (d). [128]
+start = None  # str, Weights of the head before training: random, or the principal components of the trunk's features. ['principal'; joint 'random'; paper 'random']
+interpolate = None  # bool, With freeze_trunk, let held-out training classes choose head weights between the start and the end. [True; joint False; paper False]
+whiten = None  # bool, With freeze_trunk, scale the embedding so that it varies alike in all directions within a training class. [True; joint False; paper False]
 similarity = None  # str, The similarity that PDDM's losses train. With another loss, it mines the quadruplets that are shown. ['pddm']
 unit_hidden = None  # int, Width of the PDDM unit's layers; 0: the same as dim, as in the paper. [0]
 unit_dropout = None  # float, Dropout after each layer of the PDDM unit; 0 to 1. [0.0]
 unit_normalize = None  # bool, L2-normalise u and v before the PDDM unit's first layers (one text does; measured worse). [False]
 unit_position = None  # bool, Let the PDDM unit see the position v of a pair; without it S is a learned global measure of the difference u. [True]
-unit_global = None  # float, Initial g of the score W_s c + b_s - g D, in which the unit corrects the distance; 0: no D, as in the paper. [0.0; lab 1.0]
-unit_detached = None  # bool, Train the unit on detached features: then E_e alone trains the embedding, and E_m the unit. [False; lab True]
+unit_global = None  # float, Initial g of the score W_s c + b_s - g D, in which the unit corrects the distance; 0: no D, as in the paper. [1.0; joint 0.0; paper 0.0]
+unit_detached = None  # bool, Train the unit on detached features: then E_e alone trains the embedding, and E_m the unit. [True; joint False; paper False]
 familiarity = None  # float, Cosine to the nearest training class at which unit and pretrained features share the correction of D; 0: off. [0.0; lab 0.55]
 mining = None  # str, anchor: a hard quadruplet for every item of a batch. batch: the paper's one hardest quadruplet of a batch. ['anchor'; paper 'batch']
 mining_similarity = None  # str, The similarity that mines; empty: the trained one.
 loss = None  # str, The loss that trains the embedding: PDDM's quadruplet or triplet; with others, S learns on detached features. ['quadruplet']
 loss_options = None  # str, Options of a loss other than PDDM's, pairs of name and value with an equals sign, separated by commas.
 score_margin = None  # float, Margin between scores of the hard positive and each hard negative (alpha), in score units. [0.5]
-distance_margin = None  # float, Margin between distances of the embedding (beta), in units of D, or of its square with squared_distance. [1.0]
+distance_margin = None  # float, Margin between distances of the embedding (beta), in units of D, or of its square with squared_distance. [0.2; joint 1.0; paper 1.0]
 embedding_weight = None  # float, Weight of the embedding's own hinge E_e beside E_m (lambda). [0.5]
 squared_distance = None  # bool, Use the squared Euclidean distance in E_e; the sources don't say. [False]
 steps = None  # int, Training steps (batches). [500; finetune 400; paper 20000]
 classes_per_batch = None  # int, Classes in a batch (P). [32; finetune 16; paper 16]
 images_per_class = None  # int, Images of each class in a batch (K). [4]
 optimizer = None  # str, adamw, or sgd with momentum 0.9. ['adamw'; paper 'sgd']
-lr = None  # float, Learning rate of the embedding head and the similarities. [0.0005; finetune 0.001; paper 0.01]
+lr = None  # float, Learning rate of the embedding head and the similarities. [0.0005; paper 0.01]
 trunk_lr_scale = None  # float, The trunk's learning rate as a share of lr; unused with freeze_trunk. [0.1]
 weight_decay = None  # float, Weight decay (gamma). [0.0005]
-schedule = None  # str, Learning rate after the warm-up: constant, cosine to 0, or step: divided by 10 at 1/2 and 3/4 of the steps. ['constant'; finetune 'cosine']
-warmup_steps = None  # int, Steps in which the learning rate rises linearly from 0. [0; finetune 20]
+schedule = None  # str, Learning rate after the warm-up: constant, cosine to 0, or step: divided by 10 at 1/2 and 3/4 of the steps. ['cosine'; joint 'constant'; paper 'constant']
+warmup_steps = None  # int, Steps in which the learning rate rises linearly from 0. [50; joint 0; finetune 20; paper 0]
 clip_norm = None  # float, Largest L2 norm of the gradient; 0: no clipping. [0.0; finetune 1.0]
 average = None  # float, Decay per step of the moving average of the weights, which is measured and saved; 0: the last weights. [0.99; finetune 0.0; paper 0.0]
 eval_every = None  # int, Steps between measurements on the validation classes. [50; paper 1000]
@@ -207,15 +210,18 @@ if data.unseen:
 # $$E_e = \max(0, \beta + D_{ij} - D_{ik}) + \max(0, \beta + D_{ij} - D_{jl})$$
 # $$E = E_m + \lambda E_e \qquad (\lambda = \texttt{embedding\_weight})$$
 #
+# In the paper (`preset="joint"`, `"paper"`) both train the embedding. By default $E_e$ alone does, on quadruplets that $D$
+# mines, and $E_m$ trains the unit beside it, on features that it cannot change: so learning S can do the embedding no harm.
 # Other losses are available too, such as `loss="arcface"` with `loss_options="margin=20,scale=32"`. They train the embedding
 # alone, and the PDDM unit learns beside it from its own quadruplets, on features that it cannot change.
 #
 # ## Training
 #
-# First some training classes are set aside as *validation classes*, and the network trains on the rest (phase `select`).
-# They show after how many steps it is best on classes that it was not trained on. Then it starts again and trains on all
-# training classes for the same number of passes over them (phase `refit`). The unseen classes are used only once, at the
-# end.
+# The head starts at the principal components of the trunk's features, so that step 0 ranks as the pretrained features do.
+# Training helps the classes that it sees, and it can hurt others. So the head first trains on three folds of the training
+# classes, and the held-out ones decide which *share* of the way it goes from its start. Then some classes are set aside as
+# *validation classes*, and the network trains on the rest (phase `select`). Last, it starts again and trains on all training
+# classes for the same number of passes over them (phase `refit`). The unseen classes are used only once, at the end.
 
 # %%
 run = trainer.resume(runs_folder(config.runs_root) / config.run_name) if resume else trainer.train(config)

@@ -54,7 +54,7 @@ from pddm_lab.progress import progress_bars
 from pddm_lab.study.material import Material
 
 places = {"data_root": data_root, "runs_root": runs_root}
-choices = {**places, "image_size": image_size, "resize": image_size, "views": views}
+choices = {"preset": "joint", **places, "image_size": image_size, "resize": image_size, "views": views}
 materials = {
     name: Material.load(TrainConfig.from_parameters({"dataset": name, **choices}), bar=progress_bars(False))
     for name in (source, target)

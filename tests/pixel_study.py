@@ -25,10 +25,11 @@ def pixels(data_root: Path) -> Material:
 
     from pddm_lab.config import TrainConfig
     from pddm_lab.data.dataset import read_dataset
+    from pddm_lab.data.splits import class_folds
     from pddm_lab.model.embedding import signed_power
-    from pddm_lab.study.material import Material, class_folds
+    from pddm_lab.study.material import Material
 
-    config = TrainConfig.from_parameters({**BASE, "dataset": "digits", "data_root": str(data_root)})
+    config = TrainConfig.from_parameters({"preset": "joint", **BASE, "dataset": "digits", "data_root": str(data_root)})
     dataset = read_dataset("digits", data_root)
     images = load_digits().images / 16
     number = np.array([int(Path(item).stem) for item in dataset.ids])

@@ -10,9 +10,10 @@ import pytest
 import torch
 from pixel_study import pixels
 
+from pddm_lab.data.splits import class_folds
 from pddm_lab.errors import ConfigError, DataError
 from pddm_lab.study.fit import fit
-from pddm_lab.study.material import Material, class_folds
+from pddm_lab.study.material import Material
 from pddm_lab.study.methods import ABLATIONS, CONFIGURATIONS, FACTORS, METHODS
 
 

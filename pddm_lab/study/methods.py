@@ -76,7 +76,14 @@ class Method:
         own = {name: value for name, value in settings.items() if name in _FIELDS}
         options = ",".join(f"{name}={value}" for name, value in settings.items() if self.trains and name not in _FIELDS)
         loss = {"loss": self.objective} if self.objective in LOSSES else {}
-        of_method = {"selection": self.selection, "loss_options": options, **loss, **own, "seed": seed}
+        of_method = {
+            "preset": material.config.preset,
+            "selection": self.selection,
+            "loss_options": options,
+            **loss,
+            **own,
+            "seed": seed,
+        }
         return TrainConfig.from_parameters(changed | of_method)
 
 
