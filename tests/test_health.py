@@ -1,4 +1,4 @@
-"""A training that goes wrong says so in a sentence, and a run made to collapse says it on every surface."""
+"""A training that goes wrong says so in a sentence, which the run keeps."""
 
 import dataclasses
 
@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from pddm_lab.training import health
+from pddm_lab.training.trainer import train
 
 
 def features(mean: float) -> torch.Tensor:
@@ -19,6 +20,18 @@ def test_a_collapse_is_named() -> None:
     assert warning.startswith("The embedding collapsed") and "Distances say little" in warning and "--lr" in warning
     (warning,) = health.collapse(features(20), features(0))
     assert "uses only what held-out classes allow" in warning
+
+
+def test_features_of_length_zero_are_equal_too() -> None:
+    assert list(health.collapse(torch.zeros(10, 4), torch.zeros(10, 4)))
+
+
+def test_a_run_that_collapsed_says_so(digits_config) -> None:
+    """A trunk of random weights gives every picture nearly the same features."""
+    config = dataclasses.replace(digits_config, run_name="collapsed", weights="none", steps=4, eval_every=2)
+    run = train(config, progress=False)
+    assert run.status == "finished"
+    assert any(warning.startswith("The embedding collapsed") for warning in run.info["warnings"])
 
 
 def test_a_training_that_never_gains_is_named(digits_config) -> None:

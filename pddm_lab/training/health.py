@@ -10,8 +10,8 @@ from torch import Tensor
 from pddm_lab.config import TrainConfig
 from pddm_lab.training.shares import FEWEST_CLASSES
 
-COLLAPSED = 0.95
-"""Length of the mean feature beyond which all features point nearly the same way."""
+COLLAPSED = 1 - 0.95**2
+"""Variance of unit-length features, 1 at most, below which they are nearly equal: their mean is then 0.95 long."""
 
 
 def collapse(trained: Float[Tensor, "items dim"], used: Float[Tensor, "items dim"]) -> Iterator[str]:
@@ -21,11 +21,11 @@ def collapse(trained: Float[Tensor, "items dim"], used: Float[Tensor, "items dim
         trained: unit-length features of training items by the head as it was trained.
         used: by the head that the run uses, which may go only a share of the way, and is whitened.
     """
-    lengths = [float(features.mean(0).norm()) for features in (trained, used)]
-    if all(length <= COLLAPSED for length in lengths):
+    variances = [float((features - features.mean(0)).square().sum(1).mean()) for features in (trained, used)]
+    if all(variance >= COLLAPSED for variance in variances):
         return
-    what = f"all features point nearly the same way (their mean has length {max(lengths):.3f})"
-    then = "Distances say little" if lengths[1] > COLLAPSED else "The run uses only what held-out classes allow of it"
+    what = f"all features are nearly equal (their variance is {min(variances):.1g}, 1 at most)"
+    then = "Distances say little" if variances[1] < COLLAPSED else "The run uses only what held-out classes allow of it"
     yield f"The embedding collapsed in training: {what}. {then}. Lower --lr, or begin with --start principal."
 
 
