@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -86,6 +88,19 @@ def test_a_gallery_of_few_items_is_ranked_by_the_cosine(rival: LocalSimilarity) 
 def test_a_scale_that_the_reference_lacks_is_named() -> None:
     with pytest.raises(ConfigError, match=r"one of the reference's scales \(2, 4\), got 8"):
         Expansion().matrix(Neighbourhoods.of(items(20), scales=(2, 4)), items(2))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CSLS(41), "k from 1 to 40"),
+        (lambda: KReciprocal(0), "k1 from 1"),
+        (lambda: KReciprocal(20, 50), "k2 from"),
+    ],
+)
+def test_more_neighbours_than_a_list_has_are_refused(make: Callable[[], LocalSimilarity], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
 
 
 def test_whitening_makes_the_classes_round() -> None:

@@ -82,9 +82,9 @@ def fit_local_structure(
             raise DataError(f"Expected more items to learn neighbourhoods from, got {len(x)}. Add items or classes.")
         report = progress or (lambda done, total, what: None)
         total = STEPS * passes
-        train_unit(structure.first, learned, first_of, seed, lambda step: report(step, total, "first pass"))
+        seen = train_unit(structure.first, learned, first_of, seed, lambda step: report(step, total, "first pass"))
         if structure.second is not None:
-            _calibrate(structure, learned)
+            _calibrate(structure, learned, seen)
             learned = [_with_second(structure, one) for one in learned]
             again = partial(second_of, structure)
             train_unit(structure.second, learned, again, seed, lambda step: report(STEPS + step, total, "second pass"))
@@ -114,8 +114,12 @@ def choose_weight(
 
 def train_unit(
     unit: NeighbourhoodUnit, episodes: Sequence[Episode], inputs: Inputs, seed: int, report: Callable[[int], None]
-) -> None:
-    """Train a unit in place by the listwise loss, on batches of queries from one episode at a time."""
+) -> list[tuple[Tensor, Tensor]]:
+    """Train a unit in place by the listwise loss, on batches of queries from one episode at a time.
+
+    Returns:
+        u and v of each episode.
+    """
     with torch.no_grad():
         seen = [_in_parts(inputs, one) for one in episodes]
     unit.standardise(*(torch.cat([one[part].flatten(0, 1) for one in seen]) for part in (0, 1)))
@@ -133,6 +137,7 @@ def train_unit(
         optimiser.step()
         schedule.step()
         report(step)
+    return seen
 
 
 def first_of(one: Episode) -> tuple[Tensor, Tensor]:
@@ -162,13 +167,13 @@ def _with_second(structure: LocalStructure, one: Episode) -> Episode:
 
 
 @torch.no_grad()
-def _calibrate(structure: LocalStructure, episodes: Sequence[Episode]) -> None:
+def _calibrate(structure: LocalStructure, episodes: Sequence[Episode], seen: Sequence[tuple[Tensor, Tensor]]) -> None:
     """Fit the probability of one class to the scores of the first pass: logistic, each episode by its weight."""
     from sklearn.linear_model import LogisticRegression
 
     scores, same, weights = [], [], []
-    for one in episodes:
-        scores.append(structure.first(*_in_parts(first_of, one)).flatten())
+    for one, (u, v) in zip(episodes, seen, strict=True):
+        scores.append(structure.first(u, v).flatten())
         same.append(one.positive.flatten())
         weights.append(torch.full(scores[-1].shape, one.weight / len(scores[-1])))
     of_pairs = torch.cat(weights).double().numpy()

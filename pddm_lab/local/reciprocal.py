@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pddm_lab.local.neighbourhoods import LENGTH, Neighbourhoods, Queries
-from pddm_lab.local.similarity import LocalSimilarity
+from pddm_lab.local.similarity import LocalSimilarity, check_length
 
 _ENTRIES = 1 << 14  # cosines at a time
 
@@ -35,14 +35,16 @@ class KReciprocal(LocalSimilarity):
     name = "k-reciprocal"
 
     def __init__(self, k1: int = 20, k2: int = 6, distance_weight: float = 0.3) -> None:
+        check_length("k1", k1)
+        check_length("k2", k2)
         self.k1, self.k2, self.distance_weight = k1, k2, distance_weight
         self._of_galleries: WeakKeyDictionary[Neighbourhoods, Any] = WeakKeyDictionary()
 
     def _candidates(self, reference: Neighbourhoods, queries: Queries, rows: Tensor) -> Tensor:
         cosines = queries.cosines
         overlaps = [
-            self._inside(reference, int(queries.own[q]), rows[q].numpy()) if queries.own is not None else
-            self._outside(reference, queries, q, cosines[q], rows[q].numpy())
+            self._inside(reference, int(queries.own[q]), rows[q].cpu().numpy()) if queries.own is not None else
+            self._outside(reference, queries, q, cosines[q], rows[q].cpu().numpy())
             for q in range(len(queries))
         ]  # fmt: skip
         overlap = torch.as_tensor(np.stack(overlaps)).to(cosines)

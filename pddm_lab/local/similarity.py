@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pddm_lab.errors import ConfigError
 from pddm_lab.local.evidence import evidence
-from pddm_lab.local.neighbourhoods import Neighbourhoods, Queries, first
+from pddm_lab.local.neighbourhoods import LENGTH, Neighbourhoods, Queries, first
 
 AT_ONCE = 1 << 21
 """Values at a time: pairs times the neighbours of each."""
@@ -120,6 +120,7 @@ class CSLS(LocalSimilarity):
     name = "CSLS"
 
     def __init__(self, k: int = 10) -> None:
+        check_length("k", k)
         self.k = k
 
     def _candidates(self, reference: Neighbourhoods, queries: Queries, rows: Tensor) -> Tensor:
@@ -128,3 +129,13 @@ class CSLS(LocalSimilarity):
         of_items = first(listed, self.k, place) / self.k
         of_query = queries.scores[:, : self.k].clamp(min=-1).mean(1, keepdim=True)
         return 2 * queries.cosines.gather(1, rows) - of_query - of_items
+
+
+def check_length(name: str, neighbours: int) -> None:
+    """Check a number of neighbours.
+
+    Raises:
+        ConfigError: less than 1, or more than a list has.
+    """
+    if not 1 <= neighbours <= LENGTH:
+        raise ConfigError(f"Expected {name} from 1 to {LENGTH}, the neighbours in a list, got {neighbours}.")
