@@ -13,7 +13,15 @@ from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.similarity import Euclidean
 from pddm_lab.model.trunks import Trunk
 from pddm_lab.training.loop import view_inputs
-from pddm_lab.training.shares import FEWEST_CLASSES, UNCHOSEN, choose, choose_head_share, precisions, used_head
+from pddm_lab.training.shares import (
+    FEWEST_CLASSES,
+    UNCHOSEN,
+    choose,
+    choose_head_share,
+    choose_sure_gain,
+    precisions,
+    used_head,
+)
 
 
 def test_the_largest_share_that_is_as_good_as_the_best() -> None:
@@ -37,6 +45,14 @@ def test_few_classes_choose_the_best() -> None:
     labels = torch.arange(FEWEST_CLASSES - 1)
     values = torch.stack([torch.full((len(labels),), 0.5), torch.tensor([0.9, 0.08, *[0.5] * (len(labels) - 2)])])
     assert choose((0.0, 1.0), values, labels)[0] == 0.0
+
+
+def test_a_correction_is_used_as_far_as_it_surely_gains() -> None:
+    labels = torch.arange(12)
+    base, noise = torch.full((12,), 0.5), torch.tensor([0.2, -0.19] * 6)
+    assert choose_sure_gain((0.0, 0.5, 1.0), torch.stack([base, base + noise, base - 0.1]), labels)[0] == 0.0
+    assert choose_sure_gain((0.0, 0.5, 1.0), torch.stack([base, base + 0.1, base + 0.05]), labels)[0] == 0.5
+    assert choose_sure_gain((0.0, 0.5), torch.full((2, 2), math.nan), torch.tensor([0, 1]))[0] == 0.0
 
 
 def test_classes_count_alike() -> None:

@@ -32,7 +32,7 @@ from pddm_lab.study.cells import Study, key_of
 from pddm_lab.study.material import FOLDS, Material, material_of
 from pddm_lab.study.work import Outcome, Task, compute_cells
 from pddm_lab.training.loop import Loop, view_inputs
-from pddm_lab.training.shares import UNIT_SHARES, choose, choose_head_share, precisions, used_head
+from pddm_lab.training.shares import UNIT_SHARES, choose_head_share, choose_sure_gain, precisions, used_head
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -243,7 +243,7 @@ class RecipeTraining:
             model = loop.used()
             values.append(self._precisions(model.similarity("pddm"), model, validation))
         labels = torch.from_numpy(self.labels[without_lone_items(self.labels, validation)])
-        return choose(UNIT_SHARES, torch.stack(values), labels, self.config.selection_tolerance)[0]
+        return choose_sure_gain(UNIT_SHARES, torch.stack(values), labels)[0]
 
     def _best_step(self, loop: Loop, fit: np.ndarray, validation: np.ndarray) -> int:
         """The latest step that is as good as the best one on the validation classes."""

@@ -40,7 +40,7 @@ from pddm_lab.training import health
 from pddm_lab.training.finish import Embedder, finish, loading_maps, paths_of
 from pddm_lab.training.loop import Loop, image_inputs, resolve_device, torch_threads, view_inputs
 from pddm_lab.training.objectives import Step
-from pddm_lab.training.shares import UNIT_SHARES, choose, choose_head_share, precisions, used_head
+from pddm_lab.training.shares import UNIT_SHARES, choose_head_share, choose_sure_gain, precisions, used_head
 
 MOST_LOOKED_AT = 2000
 """Training items whose features tell whether an embedding collapsed."""
@@ -183,7 +183,7 @@ class RunTraining:
                 model = loop.used()
                 rows.append(precisions(model.similarity("pddm"), self.embed(model, validation), labels))
             queries = self.dataset.labels[without_lone_items(self.dataset.labels, validation)]
-            chosen = choose(UNIT_SHARES, torch.stack(rows), torch.from_numpy(queries), self.config.selection_tolerance)
+            chosen = choose_sure_gain(UNIT_SHARES, torch.stack(rows), torch.from_numpy(queries))
             self._note_share("unit", *chosen)
         loop.unit_share = self.shares["unit_share"] = self.fabric.broadcast(chosen[0])
 

@@ -1,9 +1,10 @@
 """How far to go from the pretrained features to what training makes of them, chosen on classes that didn't train.
 
-Known classes gain from a larger share, which held-out classes can't show: of the shares that are as good as the best
-one on held-out classes, the largest is used. The head's share is chosen by training it once per fold of the training
-classes, alone: a few seconds on cached features. Heads on the line between start and end contain better compromises
-than earlier steps of the training do (notebooks/results/experiments.md).
+Known classes gain from a larger share of the head, which held-out classes can't show: of the shares that are as good as
+the best one on held-out classes, the largest is used. The unit's correction of D is used as far as it surely gains on
+held-out classes: a gain on known classes isn't worth a loss on new ones. The head's share is chosen by training it once
+per fold of the training classes, alone: a few seconds on cached features. Heads on the line between start and end
+contain better compromises than earlier steps of the training do (notebooks/results/experiments.md).
 """
 
 from __future__ import annotations
@@ -139,12 +140,37 @@ def choose(
     Returns:
         The share, and share -> mean over the classes of their MAP@R.
     """
-    _, numbers, counts = labels.unique(return_inverse=True, return_counts=True)
-    of_class = precisions.new_zeros(len(shares), len(counts)).index_add_(1, numbers, precisions) / counts
+    of_class = _means_of_classes(precisions, labels)
     means = of_class.mean(1)
     lacks = of_class[means.argmax()] - of_class
-    errors = lacks.std(1, correction=0) / math.sqrt(max(len(counts) - 1, 1))
-    if len(counts) < FEWEST_CLASSES:
+    if of_class.shape[1] < FEWEST_CLASSES:
         tolerance = 0.0
-    chosen = int((lacks.mean(1) <= (tolerance * errors).clamp(max=MOST_LACK)).nonzero().max())
+    allowed = (tolerance * _errors(lacks)).clamp(max=MOST_LACK)
+    chosen = int((lacks.mean(1) <= allowed).nonzero().max())
     return shares[chosen], dict(zip(shares, means.tolist(), strict=True))
+
+
+def choose_sure_gain(
+    shares: Sequence[float], precisions: Float[Tensor, "shares ranked"], labels: Int[Tensor, " ranked"]
+) -> tuple[float, dict[float, float]]:  # fmt: skip
+    """The best share whose gain over the first one is more than its standard error over classes; else the first.
+
+    For what can do more harm on new classes than it shows on few held-out ones. Arguments and result as for `choose`.
+    """
+    of_class = _means_of_classes(precisions, labels)
+    means, gains = of_class.mean(1), of_class - of_class[:1]
+    sure = gains.mean(1) > _errors(gains)
+    chosen = int(means.where(sure, -1.0).argmax()) if sure.any() else 0
+    return shares[chosen], dict(zip(shares, means.tolist(), strict=True))
+
+
+def _means_of_classes(
+    precisions: Float[Tensor, "shares ranked"], labels: Int[Tensor, " ranked"]
+) -> Float[Tensor, "shares classes"]:
+    _, numbers, counts = labels.unique(return_inverse=True, return_counts=True)
+    return precisions.new_zeros(len(precisions), len(counts)).index_add_(1, numbers, precisions) / counts
+
+
+def _errors(differences: Float[Tensor, "shares classes"]) -> Float[Tensor, " shares"]:
+    """Standard errors of means over classes."""
+    return differences.std(1, correction=0) / math.sqrt(max(differences.shape[1] - 1, 1))
