@@ -10,7 +10,15 @@ import pytest
 
 from pddm_lab.config import TrainConfig
 
-DIGITS = {"dataset": "digits", "image_size": 32, "resize": 32, "steps": 30, "eval_every": 10, "classes_per_batch": 4}
+DIGITS = {
+    "preset": "joint",
+    "dataset": "digits",
+    "image_size": 32,
+    "resize": 32,
+    "steps": 30,
+    "eval_every": 10,
+    "classes_per_batch": 4,
+}
 """Choices that train on digits in a few seconds."""
 
 

@@ -110,7 +110,7 @@ def test_the_pretrained_part_keeps_the_main_directions() -> None:
 
 def test_it_needs_a_global_weight_and_a_frozen_trunk(digits_config) -> None:
     with pytest.raises(ConfigError, match="--unit-detached expects"):
-        dataclasses.replace(digits_config, unit_detached=True, similarity="euclidean")
+        dataclasses.replace(digits_config, unit_detached=True, embedding_weight=0.0)
     for changes in ({"unit_global": 0.0}, {"freeze_trunk": False}, {"familiarity": 1.0}):
         with pytest.raises(ConfigError, match="--familiarity expects"):
             dataclasses.replace(digits_config, **{"unit_global": 8.0, "familiarity": 0.5, **changes})

@@ -21,7 +21,9 @@ def pooled():
 
 def learner(**choices):
     torch.manual_seed(0)
-    config = TrainConfig.from_parameters({"trunk": "resnet18", "weights": "none", "dim": 8, **choices})
+    config = TrainConfig.from_parameters(
+        {"preset": "joint", "trunk": "resnet18", "weights": "none", "dim": 8, **choices}
+    )
     return Objective(MetricModel(config), config, 8)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from pddm_lab.applications.feature_spaces import pooled_features
-from pddm_lab.config import TrainConfig
+from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.data.splits import hold_out_classes
 from pddm_lab.errors import ConfigError, RunError
@@ -44,6 +44,14 @@ def config(digits_run, digits_config, tmp_path, monkeypatch):
     monkeypatch.setattr("pddm_lab.training.finish.start_map", NoMaps)
     (tmp_path / ".features").symlink_to(f"{digits_config.runs_root}/.features")
     return dataclasses.replace(digits_config, runs_root=str(tmp_path), run_name="run", steps=12, eval_every=4)
+
+
+JOINT = [name for name, value in PRESETS["joint"].to_dict().items() if value != getattr(PRESETS["quick"], name)]
+
+
+def as_preset(config, preset):
+    """A configuration of the preset joint with what another preset says of the training."""
+    return dataclasses.replace(config, **{name: getattr(PRESETS[preset], name) for name in JOINT} | {"preset": preset})
 
 
 def losses(run, phase="refit"):
@@ -125,9 +133,11 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(config):
     assert not np.array_equal(losses(first), losses(other))
 
 
-@pytest.mark.parametrize("stop_after", [("select", 7), ("refit", 3)])
-def test_a_resumed_run_equals_an_uninterrupted_one(config, monkeypatch, stop_after):
-    config = dataclasses.replace(config, unit_dropout=0.2, val_class_share=0.4)
+@pytest.mark.parametrize(
+    ("preset", "stop_after"), [("joint", ("select", 7)), ("quick", ("select", 7)), ("quick", ("refit", 3))]
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(config, monkeypatch, preset, stop_after):
+    config = as_preset(dataclasses.replace(config, unit_dropout=0.2, val_class_share=0.4), preset)
     whole = train(config, progress=False)
     broken = dataclasses.replace(config, run_name="broken")
     log = RunTraining._log
@@ -170,7 +180,7 @@ def test_a_rivals_loss_trains_a_run_that_resumes_with_its_proxies(config, monkey
 
 
 def test_a_run_that_was_stopped_on_request_resumes(config, monkeypatch):
-    requests = iter([False] * 4 + [True])  # asked about features, thrice about the share, and after each step
+    requests = iter([False, True])  # checked after the features, and after each step
     monkeypatch.setattr(Run, "stop_requested", lambda self: next(requests, False))
     run = train(config, progress=False)
     assert run.status == "stopped" and run.info["step"] == 1 and run.info["metrics"] == {}
@@ -203,9 +213,9 @@ def test_a_run_that_was_stopped_while_measuring_resumes(config, monkeypatch):
     assert not log.duplicated(["phase", "step", "protocol", "similarity", "metric"]).any()
 
 
-@pytest.mark.parametrize("loss", ["quadruplet", "arcface"])
-def test_two_processes_compute_what_one_does(config, loss):
-    config = dataclasses.replace(config, loss=loss)
+@pytest.mark.parametrize(("preset", "loss"), [("quick", "quadruplet"), ("joint", "arcface")])
+def test_two_processes_compute_what_one_does(config, preset, loss):
+    config = as_preset(dataclasses.replace(config, loss=loss), preset)
     one = train(config, progress=False)
     two = train(dataclasses.replace(config, run_name="two", devices=2), progress=False)
     assert two.status == "finished"

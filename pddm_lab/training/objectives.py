@@ -66,6 +66,8 @@ class Objective(nn.Module):
         self.is_joint = self.rival is None and not config.detaches_unit
         """Whether the embedding learns through the similarity; else the similarity learns on detached features."""
         self.mines = self.is_joint or bool(learning)
+        if not self.mines:
+            model.learned.requires_grad_(False)  # DDP waits for the gradient of every parameter
         self.used_head: Callable[[Tensor], Tensor] | None = None
         """The head whose features similarities learn on, if it isn't the one in training."""
         self.trained = nn.ModuleList([model.embedding])
@@ -135,8 +137,11 @@ class Objective(nn.Module):
         """Beside the loss of the embedding the similarity learns on features without gradients."""
         mined = self._mined(features, labels)
         e_m = self._e_m(mined.scores).sum() / max(len(mined.quads), 1)
-        name = "E_m" if self.rival is None else f"{self.config.similarity}_loss"
-        return self._step(features, mined, loss + e_m, {**terms, name: e_m.detach()})
+        if self.rival is None:
+            terms |= {"loss": (loss + e_m).detach(), "E_m": e_m.detach()}
+        else:
+            terms[f"{self.config.similarity}_loss"] = e_m.detach()
+        return self._step(features, mined, loss + e_m, terms)
 
     def _mined(self, features: Float[Tensor, "items dim"], labels: Int[Tensor, " items"]) -> _Mined:
         similarity = self.model.similarity(self.config.similarity)

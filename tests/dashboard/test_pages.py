@@ -20,7 +20,7 @@ def test_without_a_run_each_page_says_what_to_do(open_page, page: str) -> None:
     if page == "runs":
         assert "Train your first run" in texts(app)
         assert app.button(key="new_start").label == "Start training"
-        assert app.radio(key="new_preset").options == ["quick", "lab", "finetune", "paper"]
+        assert app.radio(key="new_preset").options == ["quick", "lab", "joint", "finetune", "paper"]
     else:
         assert "No runs yet" in texts(app)
 
