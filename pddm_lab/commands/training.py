@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 DEMO_DATASET = "emoji"
 DEMO_RUN = "demo"
+DEMO_PRESET = "lab"
+"""S of `quick` ranks like D wherever the unit gains nothing on new classes: there would be nothing to compare."""
 _METRICS = {"R@1 %": ("recall@1", 100.0), "MAP@R %": ("map@r", 100.0), "AUC": ("auc", 1.0)}
 """Column -> metric and its scale."""
 
@@ -110,9 +112,9 @@ def _demo_run(data_root: str, runs_root: str) -> Run:
     for number in range(1, 100):
         name = DEMO_RUN if number == 1 else f"{DEMO_RUN}-{number}"
         if is_free(folder / name):
-            return train_in_notebook(
-                TrainConfig(dataset=DEMO_DATASET, run_name=name, data_root=data_root, runs_root=runs_root)
-            )
+            choices = {"preset": DEMO_PRESET, "dataset": DEMO_DATASET, "run_name": name}
+            roots = {"data_root": data_root, "runs_root": runs_root}
+            return train_in_notebook(TrainConfig.from_parameters(choices | roots))
         try:
             run = Run.open(folder / name)
             if run.status in ("finished", "running"):
