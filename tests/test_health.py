@@ -34,6 +34,18 @@ def test_a_run_that_collapsed_says_so(digits_config) -> None:
     assert any(warning.startswith("The embedding collapsed") for warning in run.info["warnings"])
 
 
+def test_a_fine_tuning_that_does_harm_keeps_the_pretrained_features(digits_config) -> None:
+    config = dataclasses.replace(
+        digits_config, run_name="harmed", freeze_trunk=False, start="principal", lr=10.0, steps=2, eval_every=2,
+        val_class_share=0.4, workers=0, selection_tolerance=0.0,
+    )  # fmt: skip
+    run = train(config, progress=False)
+    assert run.status == "finished" and run.info["best_step"] == 0
+    assert any("never ranked held-out classes better" in warning for warning in run.info["warnings"])
+    of_run, of_trunk = run.info["metrics"]["unseen"]["euclidean"], run.info["pretrained"]["unseen"]
+    assert of_run["map@r"] > of_trunk["map@r"] - 0.1
+
+
 def test_a_training_that_never_gains_is_named(digits_config) -> None:
     (warning,) = health.selection(digits_config, 0.5, {0: 0.5, 10: 0.4, 20: 0.3}, 0, 20)
     assert "40.0 % at best, 50.0 % before" in warning

@@ -211,16 +211,17 @@ class RunTraining:
     ) -> int:  # fmt: skip
         """Train a model on items, from its first step or from a checkpoint; returns its best step."""
         config, run = self.config, self.run
+        timed = replace(config, steps=max(steps, 1))  # no step at all where training did nothing but harm
         if not checkpoint or self.embed.pooled is not None:
             self._start(model)
         head = None
         if self.embed.pooled is None:
-            inputs = image_inputs(paths_of(self.dataset), replace(config, steps=steps), self.fabric.device)
+            inputs = image_inputs(paths_of(self.dataset), timed, self.fabric.device)
         else:
             inputs = view_inputs(self.views, self.dataset.train, config.seed)
             head = used_head(config, self.shares["head_share"], self.embed.pooled, self.dataset.labels, items)
         loop = Loop(
-            model, replace(config, steps=steps), self.dataset.labels, items, inputs, fabric=self.fabric,
+            model, timed, self.dataset.labels, items, inputs, fabric=self.fabric,
             used_head=head, unit_share=1.0 if len(validation) else self.shares["unit_share"],
         )  # fmt: skip
         best: dict[str, Any] = {"best_step": 0 if len(validation) else steps, "best_value": -math.inf, "error": 0.0}
