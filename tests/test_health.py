@@ -5,6 +5,7 @@ import dataclasses
 import torch
 import torch.nn.functional as F
 
+from pddm_lab.config import PRESETS
 from pddm_lab.training import health
 from pddm_lab.training.trainer import train
 
@@ -32,6 +33,12 @@ def test_a_run_that_collapsed_says_so(digits_config) -> None:
     run = train(config, progress=False)
     assert run.status == "finished"
     assert any(warning.startswith("The embedding collapsed") for warning in run.info["warnings"])
+
+
+def test_an_unused_correction_is_named() -> None:
+    quick, lab = (dataclasses.replace(PRESETS[name]) for name in ("quick", "lab"))
+    assert next(health.correction(quick, 0.0)).startswith("S ranks like D")
+    assert not [*health.correction(quick, 0.5), *health.correction(lab, 0.0), *health.correction(PRESETS["joint"], 0.0)]
 
 
 def test_a_fine_tuning_that_does_harm_keeps_the_pretrained_features(digits_config) -> None:

@@ -29,6 +29,15 @@ def collapse(trained: Float[Tensor, "items dim"], used: Float[Tensor, "items dim
     yield f"The embedding collapsed in training: {what}. {then}. Lower --lr, or begin with --start principal."
 
 
+def correction(config: TrainConfig, unit_share: float) -> Iterator[str]:
+    """Whether S ranks like D because the unit's correction of D isn't used."""
+    if config.detaches_unit and unit_share == 0 and not config.familiarity:
+        yield (
+            "S ranks like D: on held-out classes the unit's correction of D didn't surely gain, so none of it is used. "
+            "The presets lab and joint have an S of their own."
+        )
+
+
 def selection(
     config: TrainConfig, pretrained: float, values: dict[int, float], best_step: int, classes: int
 ) -> Iterator[str]:

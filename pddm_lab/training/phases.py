@@ -110,6 +110,7 @@ class RunTraining:
             if not self.stopped and (config.refit != "none" or not len(validation)):
                 self._fit("refit", self._new_model(), train, validation[:0], steps, checkpoint)
         if self.writes and not self.stopped:
+            self._warn(health.correction(config, self.shares["unit_share"]))
             finish(self.run, load_model(self.run).to(self.fabric.device), self.embed, self._bars, maps)
 
     def _new_model(self) -> MetricModel:
