@@ -56,7 +56,7 @@ def test_a_fine_tuning_that_does_harm_keeps_the_pretrained_features(digits_confi
 def test_a_training_that_never_gains_is_named(digits_config) -> None:
     (warning,) = health.selection(digits_config, 0.5, {0: 0.5, 10: 0.4, 20: 0.3}, 0, 20)
     assert "40.0 % at best, 50.0 % before" in warning
-    assert not list(health.selection(digits_config, 0.5, {0: 0.5, 10: 0.4, 20: 0.6}, 20, 20))
+    assert not list(health.selection(digits_config, 0.5, {0: 0.5, 10: 0.6, 20: 0.4}, 10, 20))
 
 
 def test_a_training_that_ends_too_early_is_named(digits_config) -> None:
@@ -69,5 +69,5 @@ def test_a_training_that_ends_too_early_is_named(digits_config) -> None:
 def test_too_few_classes_are_named(digits_config) -> None:
     (warning,) = health.selection(digits_config, 0.0, {}, 0, 0)
     assert "four or more" in warning
-    (warning,) = health.selection(digits_config, 0.5, {0: 0.5, 10: 0.6}, 10, 3)
+    (warning,) = health.selection(digits_config, 0.5, {0: 0.5, 10: 0.6, 20: 0.5}, 10, 3)
     assert warning.startswith("Only 3 classes are held out")
