@@ -17,7 +17,7 @@ def model() -> MetricModel:
 
 
 def test_sizes_by_hand(model: MetricModel) -> None:
-    trunk, head, unit, matrix = 11_176_512, 512 * 16 + 16, 2 * (16 * 16 + 16) + 16 * 32 + 16 + 17, 16 * 16
+    trunk, head, unit, matrix = 11_176_512, 512 * 16 + 16, 2 * (16 * 16 + 16) + 16 * 32 + 16 + 17 + 1, 16 * 16
     size = sizes(model, 1000, images=3)
     assert size["lab_parameters"] == trunk + head + unit + matrix
     assert size["classifier_parameters"] == trunk + 1000 * 513

@@ -22,7 +22,8 @@ def unit_of(**choices: Any) -> PDDM:
 def test_every_choice_of_the_unit_reaches_it() -> None:
     unit = unit_of()
     assert (unit.difference.in_features, unit.difference.out_features) == (8, 8)
-    assert (unit.dropout.p, unit.normalize_input, unit.global_weight) == (0, False, None)
+    assert (unit.dropout.p, unit.normalize_input, unit.global_weight) == (0, False, torch.tensor([1.0]))
+    assert unit_of(unit_global=0.0).global_weight is None
     assert all(parameter.requires_grad for parameter in unit.parameters())
     assert unit_of(unit_hidden=5).difference.out_features == 5
     assert unit_of(unit_dropout=0.3).dropout.p == pytest.approx(0.3)
