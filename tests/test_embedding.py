@@ -27,7 +27,7 @@ def test_every_choice_of_the_unit_reaches_it() -> None:
     assert all(parameter.requires_grad for parameter in unit.parameters())
     assert unit_of(unit_hidden=5).difference.out_features == 5
     assert unit_of(unit_dropout=0.3).dropout.p == pytest.approx(0.3)
-    assert unit_of(unit_normalize=True).normalize_input
+    assert unit_of(unit_normalize=True, unit_global=0.0).normalize_input
     assert unit_of(unit_global=2.0).global_weight == torch.tensor([2.0])
     position = unit_of(unit_position=False).position
     assert not any(parameter.requires_grad or parameter.any() for parameter in position.parameters())
