@@ -67,7 +67,7 @@ results, chosen = summary(cells, "ablation"), search_results(record, "ablation")
 # %% [markdown]
 # ## What each choice does
 #
-# Every variant has the settings of the preset `quick`, except for the one in its name. Its number of steps is chosen on
+# Every variant has the settings of the preset `joint`, except for the one in its name. Its number of steps is chosen on
 # held-out training classes, as in `notebooks/compare.ipynb`. The table shows the mean over the seeds and half of the 95 %
 # interval. In the two rows *E_e only* the unit does not shape the embedding. It learns beside it, on features that it
 # cannot change (*detached*), from the hard quadruplets of either the embedding or $S$.

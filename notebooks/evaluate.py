@@ -19,7 +19,7 @@
 # 3. how well *same* and *different* can be separated: distributions, a threshold, and both by local density;
 # 4. what training did to the space: distances within and between classes, before and after.
 #
-# It needs a run. `pddm-lab train quick` trains one in three minutes. If you don't name a run, the newest one is opened.
+# It needs a run. `pddm-lab train quick` trains one in some minutes. If you don't name a run, the newest one is opened.
 
 # %% tags=["parameters"]
 # fmt: off

@@ -23,7 +23,7 @@
 # * the **PDDM score** $S(i, j)$, a small network that also sees *where* in the space the two vectors lie, and can use a
 #   different ruler there (Huang, Loy and Tang, *Local Similarity-Aware Deep Feature Embedding*, NIPS 2016).
 #
-# Run the cells from top to bottom. With the preset `quick` the training takes about a minute on a laptop.
+# Run the cells from top to bottom. With the preset `quick` the training takes some minutes on a laptop.
 
 # %% [markdown]
 # ## What to train

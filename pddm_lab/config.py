@@ -304,7 +304,7 @@ PRESETS: dict[str, TrainConfig] = {
 """All but `finetune` and `paper` train a head in seconds on a CPU; `joint` and `paper` have the paper's objective."""
 
 PRESET_SUMMARIES: dict[str, str] = {
-    "quick": "Frozen ImageNet trunk with cached features: three minutes on a CPU the first time, then one.",
+    "quick": "Frozen ImageNet trunk with cached features: some minutes on a CPU, less once they are cached.",
     "lab": "As quick, with an S that corrects D near training classes and uses the pretrained features elsewhere.",
     "joint": "The paper's objective on a frozen trunk, from random weights: S trains the embedding through E_m.",
     "finetune": "Trains the trunk too, with augmentation: minutes on a GPU, an hour or more on a CPU.",

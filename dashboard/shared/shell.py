@@ -96,7 +96,7 @@ def run_or_stop() -> Run:
         if run.name == st.session_state.get("run"):
             show_warnings(run)
             return run
-    nothing("No runs yet", "Train one on the Runs page: it takes about a minute.", ":material/model_training:")
+    nothing("No runs yet", "Train one on the Runs page: it takes some minutes.", ":material/model_training:")
 
 
 def show_warnings(run: Run) -> None:

@@ -25,7 +25,7 @@ def compare(
     Args:
         name: Name of the study: a folder under studies in the runs' root.
         part: methods, ablation, or all for both; recipes: the panel by which the defaults are chosen, on folds of the
-            training classes alone.
+            training classes alone, with the default number of steps.
         datasets: Data sets to compare the methods on.
         ablation_datasets: Data sets of the ablation.
         methods: Methods to compare, by name, or recipes; empty: all.

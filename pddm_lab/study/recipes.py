@@ -37,7 +37,6 @@ from pddm_lab.training.shares import UNIT_SHARES, choose_head_share, choose_sure
 if TYPE_CHECKING:
     import pandas as pd
 
-DATASETS = ("emoji", "grocery", "caltech101", "fruits360", "digits", "digits-weak", "grocery-weak")
 HELD_PICTURES = 0.2
 """Share of the pictures of the classes that train that are held out as known queries."""
 WEAK = {"trunk": "resnet18", "weights": "none", "resize": 64, "image_size": 64, "views": 1}

@@ -233,7 +233,7 @@ def _compare_page(means: pd.DataFrame, chosen: pd.DataFrame, against: pd.DataFra
 
 
 def _ablate_page(means: pd.DataFrame, leads: pd.DataFrame) -> str:
-    lines = ["# Ablation of PDDM", f"{_LEGEND} Each row changes one choice of the preset `quick`."]
+    lines = ["# Ablation of PDDM", f"{_LEGEND} Each row changes one choice of the preset `joint`."]
     seeds = means.groupby("method")["seeds"].max()
     most = f" ({int(seeds.max())} for the presets themselves)" if seeds.max() > seeds.min() else ""
     metrics = ("recall@1", "r_precision", "map@r", *SEPARATION)

@@ -48,7 +48,7 @@ if not readable:
             st.subheader("Train your first run", anchor=False)
             st.markdown(
                 "The quick preset downloads pictograms in several drawing styles, trains a similarity on half of their "
-                "classes, and measures it on the other half. It takes about a minute and needs no GPU."
+                "classes, and measures it on the other half. It takes some minutes and needs no GPU."
             )
             if start.choose_and_start():
                 st.rerun()
