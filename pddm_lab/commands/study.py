@@ -14,33 +14,35 @@ from pddm_lab.errors import ConfigError, RunError
 
 
 def compare(
-    name: str = "main", part: str = "all", datasets: tuple[str, ...] = ("emoji", "grocery", "digits"),
+    name: str = "main", part: str = "all", datasets: tuple[str, ...] = (),
     ablation_datasets: tuple[str, ...] = ("emoji", "grocery"),
-    methods: Annotated[tuple[str, ...], arg(metavar="NAMES")] = (), configurations: Count = 6, seeds: Count = 5,
-    ablation_seeds: Count = 3, steps: Count = 400, processes: CountOrNone = 0, tables_only: bool = False, out: str = "",
+    methods: Annotated[tuple[str, ...], arg(metavar="NAMES")] = (), configurations: Count = 6,
+    seeds: CountOrNone = 0, ablation_seeds: Count = 3, steps: CountOrNone = 0, processes: CountOrNone = 0,
+    tables_only: bool = False, out: str = "",
     data_root: DataRoot = "", runs_root: RunsRoot = "",
 ) -> None:  # fmt: skip
     """Compare all methods on the same features, batches and budget, and write the tables. Resumes where it stopped.
 
     Args:
         name: Name of the study: a folder under studies in the runs' root.
-        part: methods, ablation, or all for both; recipes: the panel by which the defaults are chosen, on folds of the
-            training classes alone, with the default number of steps.
-        datasets: Data sets to compare the methods on.
+        part: methods, ablation, or all for both. The panel by which the defaults are chosen: recipes, on folds of the
+            training classes alone; sweep, which looks for collapsed embeddings; finalists, on the test classes.
+        datasets: Data sets to compare on; empty: those of the study (emoji, grocery, digits) or of the panel.
         ablation_datasets: Data sets of the ablation.
         methods: Methods to compare, by name, or recipes; empty: all.
         configurations: Configurations to search for each method, at most 6.
-        seeds: Trainings that each method is measured by.
+        seeds: Trainings that each method is measured by; 0: 5, and 1 of each fold for recipes.
         ablation_seeds: Trainings per variant of the ablation. Presets get as many as methods do.
-        steps: Most steps to train a configuration in the search.
+        steps: Most steps to train a configuration in the search, or of a recipe; 0: 400, and the default's for recipes.
         processes: Processes that compute at once, one thread each; 0: one per core.
         tables_only: Compute nothing; write the tables of what is finished.
         out: Folder for the tables; empty: tables in the study's folder.
     """
     import joblib
 
-    if part == "recipes":
-        _recipes(name, datasets, methods, seeds, processes, tables_only, out, data_root, runs_root)
+    panel = ("recipes", "sweep", "finalists")
+    if part in panel:
+        _panel(name, part, datasets, methods, seeds, steps, processes, tables_only, out, data_root, runs_root)
         return
     from pddm_lab import config
     from pddm_lab.study.cells import Study
@@ -48,13 +50,14 @@ def compare(
     from pddm_lab.study.tables import write_tables
 
     if part not in ("all", *PARTS):
-        raise ConfigError(f"--part expects all, recipes, {' or '.join(PARTS)}, got {part!r}.")
+        raise ConfigError(f"--part expects all, {', '.join(PARTS + panel)}, got {part!r}.")
     roots = {key: value for key, value in (("data_root", data_root), ("runs_root", runs_root)) if value}
     chosen: dict[str, Any] = {"methods": methods} if methods else {}
     parts = PARTS if part == "all" else (part,)
     plan = Plan(
-        datasets=datasets, ablation_datasets=ablation_datasets, parts=parts, configurations=configurations, seeds=seeds,
-        ablation_seeds=ablation_seeds, steps=steps, base=roots, **chosen,
+        datasets=datasets or ("emoji", "grocery", "digits"), ablation_datasets=ablation_datasets, parts=parts,
+        configurations=configurations, seeds=seeds or 5, ablation_seeds=ablation_seeds, steps=steps or 400, base=roots,
+        **chosen,
     )  # fmt: skip
     failures: dict[str, str] = {}
     if tables_only:
@@ -78,29 +81,29 @@ def compare(
         raise RunError(f"{len(failures)} cells failed, the first is {key}: {reason} The same command retries them.")
 
 
-def _recipes(
-    name: str, datasets: tuple[str, ...], recipes: tuple[str, ...], seeds: int, processes: int, tables_only: bool,
-    out: str, data_root: str, runs_root: str,
+def _panel(
+    name: str, part: str, datasets: tuple[str, ...], recipes: tuple[str, ...], seeds: int, steps: int, processes: int,
+    tables_only: bool, out: str, data_root: str, runs_root: str,
 ) -> None:  # fmt: skip
-    """`compare --part recipes`."""
+    """`compare --part recipes`, `sweep` and `finalists`."""
     import joblib
 
     from pddm_lab.study.cells import Study
-    from pddm_lab.study.recipes import WEAK_SUFFIX, run_recipes, write_recipes
+    from pddm_lab.study.panel_tables import write_panel
+    from pddm_lab.study.recipes import MATERIALS, WEAK_SUFFIX, run_panel
 
     study = Study.create(name, runs_root)
     base = {key: value for key, value in (("data_root", data_root), ("runs_root", runs_root)) if value}
     failures: dict[str, str] = {}
     if not tables_only:
-        for dataset in {one.removesuffix(WEAK_SUFFIX) for one in datasets}:
+        for dataset in {one.removesuffix(WEAK_SUFFIX) for one in datasets or MATERIALS[part]}:
             fetch_if_missing(dataset, data_root)
-        outcome = run_recipes(
-            study, datasets, recipes, base=base, seeds=seeds, processes=processes or joblib.cpu_count()
-        )
+        outcome = run_panel(
+            study, part, datasets, recipes, base=base, seeds=seeds, steps=steps,
+            processes=processes or joblib.cpu_count(),
+        )  # fmt: skip
         failures = outcome.failures
-    path = (typed_path(out) if out else study.path / "tables") / "recipes.csv"
-    write_recipes(study, path)
-    print(path)
+    print(write_panel(study, part, typed_path(out) if out else study.path / "tables"))
     if failures:
         key, reason = next(iter(failures.items()))
         raise RunError(f"{len(failures)} cells failed, the first is {key}: {reason} The same command retries them.")

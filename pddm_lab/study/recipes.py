@@ -1,8 +1,12 @@
-"""A panel for choosing defaults: recipes of training side by side, on folds of the training classes of data sets.
+"""A panel for choosing defaults: recipes of training side by side on several data sets.
 
-A fold of the training classes plays the unseen ones. Held-out pictures of the others play the known queries, with their
-near-duplicates. The test classes have no part in it. A recipe must hold everywhere: it is judged by its mean rank and
-by its worst case against the pretrained features, not by its mean score.
+    recipes    every recipe on folds of the training classes. A fold plays the unseen classes, held-out pictures of the
+               others play the known queries, with their near-duplicates. The test classes have no part in it.
+    sweep      the default far from its own settings and on weak features: does the embedding ever collapse?
+    finalists  what was chosen, on the test classes.
+
+A recipe must hold everywhere: it is judged by its mean rank and by its worst case against the pretrained features, not
+by its mean score. The tables: panel_tables.py.
 """
 
 from __future__ import annotations
@@ -10,9 +14,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pddm_lab.config import LOSSES, PRESETS, TrainConfig, runs_root
+from pddm_lab.data.dataset import Protocol
 from pddm_lab.data.near_duplicates import near_duplicate_groups
 from pddm_lab.data.splits import hold_out_classes, hold_out_queries, without_lone_items
 from pddm_lab.errors import ConfigError, unknown_name
@@ -33,9 +37,6 @@ from pddm_lab.study.material import FOLDS, Material, material_of
 from pddm_lab.study.work import Outcome, Task, compute_cells
 from pddm_lab.training.loop import Loop, view_inputs
 from pddm_lab.training.shares import UNIT_SHARES, choose_head_share, choose_sure_gain, precisions, used_head
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 HELD_PICTURES = 0.2
 """Share of the pictures of the classes that train that are held out as known queries."""
@@ -57,6 +58,12 @@ class Recipe:
     """Measure S, too."""
 
 
+_LOSSES = [name for name, loss in LOSSES.items() if loss.is_rival or name == "triplet"]
+_FAR: dict[str, Mapping[str, Any]] = {
+    "lr-low": {"lr": 5e-5}, "lr-high": {"lr": 5e-3}, "batch-8x4": {"classes_per_batch": 8},
+    "batch-64x8": {"classes_per_batch": 64, "images_per_class": 8},
+}  # fmt: skip
+
 RECIPES: dict[str, Recipe] = {
     "quick": Recipe("Default: E_e from the principal components, share, whitening", scores=True),
     "untrained": Recipe("The default's start, whitened, untrained", changes={"lr": 0.0}),
@@ -65,51 +72,65 @@ RECIPES: dict[str, Recipe] = {
     "random": Recipe("The default from random weights", changes={"start": "random", "interpolate": False}),
     "joint": Recipe("The paper's joint objective from random weights, best step", "joint", scores=True),
     "lab": Recipe("Preset lab", "lab", scores=True),
-    **{
-        name: Recipe(f"The default with {loss.title}", changes={"loss": name})
-        for name, loss in LOSSES.items()
-        if loss.is_rival or name == "triplet"
-    },
+    **{name: Recipe(f"The default with {LOSSES[name].title}", changes={"loss": name}) for name in _LOSSES},
+    **{name: Recipe(f"The default with {name}", changes=changes) for name, changes in _FAR.items()},
 }
 """By name. The rivals have the default's start, share, whitening and steps: only the loss differs."""
 
+PANEL = ("emoji", "grocery", "caltech101", "fruits360", "digits")
+MATERIALS = {"recipes": PANEL, "sweep": (*PANEL, *(name + WEAK_SUFFIX for name in PANEL)), "finalists": PANEL}
+"""What each part of the panel looks at by default."""
 
-def recipe_tasks(
-    configs: Mapping[str, TrainConfig], recipes: Sequence[str], folds: int, seeds: int, steps: int
+
+def recipes_of(part: str) -> list[str]:
+    """The recipes that a part of the panel is about."""
+    return {"recipes": [name for name in RECIPES if name not in _FAR], "sweep": [*_FAR], "finalists": ["quick"]}[part]
+
+
+def panel_tasks(
+    part: str, configs: Mapping[str, TrainConfig], recipes: Sequence[str], folds: int, seeds: int, steps: int
 ) -> list[Task]:
-    """The cells of a panel.
+    """The cells of a part of the panel.
 
     Args:
+        part: recipes, each of whose folds is held out once; sweep, where each seed holds out another; or finalists,
+            which train on all training classes.
         configs: material -> the configuration of its features.
         recipes: keys of `RECIPES`.
-        folds: of the training classes; each is held out once.
-        seeds: trainings of each fold.
+        folds: of the training classes.
+        seeds: trainings of each fold, or of each material.
         steps: of each training.
     """
+    held: dict[str, Callable[[int], Sequence[int | None]]] = {
+        "recipes": lambda seed: range(folds), "sweep": lambda seed: [seed % folds], "finalists": lambda seed: [None],
+    }  # fmt: skip
     return [
         Task(
-            key_of("recipes", name, recipe, fold, seed), train_recipe,
-            {"config": config, "name": name, "recipe": recipe, "folds": folds, "fold": fold, "seed": seed,
-             "steps": steps},
-            cost=steps * (90.0 if RECIPES[recipe].scores else 20.0),
+            key_of(part, name, recipe, "test" if fold is None else fold, seed), train_recipe,
+            {"part": part, "config": config, "name": name, "recipe": recipe, "folds": folds, "fold": fold,
+             "seed": seed, "steps": steps},
+            cost=steps * (90.0 if RECIPES[recipe].scores else 30.0),
         )
-        for name, config in configs.items() for seed in range(seeds) for fold in range(folds) for recipe in recipes
+        for name, config in configs.items() for seed in range(seeds) for fold in held[part](seed) for recipe in recipes
     ]  # fmt: skip
 
 
-def run_recipes(
-    study: Study, datasets: Sequence[str], recipes: Sequence[str] = (), *, base: Mapping[str, Any], folds: int = FOLDS,
-    seeds: int = 1, steps: int = 0, processes: int = 1, progress: bool = True,
+def run_panel(
+    study: Study, part: str = "recipes", datasets: Sequence[str] = (), recipes: Sequence[str] = (), *,
+    base: Mapping[str, Any], folds: int = FOLDS, seeds: int = 0, steps: int = 0, processes: int = 1,
+    progress: bool = True,
 ) -> Outcome:  # fmt: skip
-    """Compute the cells of a panel that a study doesn't have yet.
+    """Compute the cells of a part that a study doesn't have yet.
 
     Args:
         study: that keeps them.
-        datasets: the materials; a name that ends in `-weak` stands for the data set with features weak on purpose.
-        recipes: keys of `RECIPES`; empty: all.
+        part: recipes, sweep or finalists.
+        datasets: the materials; empty: the panel's. A name that ends in `-weak` stands for the data set with features
+            weak on purpose.
+        recipes: keys of `RECIPES`; empty: all that the part is about.
         base: fields of `TrainConfig`, such as data_root.
         folds: of the training classes.
-        seeds: trainings of each fold.
+        seeds: see `panel_tasks`; 0: one for recipes, else five.
         steps: of each training; 0: the default's.
         processes: that compute in parallel, each with one thread.
         progress: show bars while the trunk's features are computed.
@@ -122,9 +143,11 @@ def run_recipes(
         if recipe not in RECIPES:
             raise ConfigError(unknown_name("recipe", recipe, RECIPES))
     steps = steps or PRESETS["quick"].steps
-    configs = {name: _config(name, base) for name in datasets}
-    study.record_settings("recipes", {"folds": folds, "steps": steps})
-    tasks = recipe_tasks(configs, recipes or tuple(RECIPES), folds, seeds, steps)
+    configs = {name: _config(name, base) for name in datasets or MATERIALS[part]}
+    study.record_settings(part, {"folds": folds, "steps": steps})
+    tasks = panel_tasks(
+        part, configs, recipes or tuple(recipes_of(part)), folds, seeds or (1 if part == "recipes" else 5), steps
+    )
     for name in dict.fromkeys(task.arguments["name"] for task in tasks if not study.has(task.key)):
         # Missing features are computed here once, on all cores, before several processes need them.
         Material.load(configs[name], folds, progress_bars(progress))
@@ -138,15 +161,17 @@ def _config(name: str, base: Mapping[str, Any]) -> TrainConfig:
 
 
 def train_recipe(
-    needed: Sequence[Mapping[str, Any]], *, config: TrainConfig, name: str, recipe: str, folds: int, fold: int,
-    seed: int, steps: int,
+    needed: Sequence[Mapping[str, Any]], *, part: str, config: TrainConfig, name: str, recipe: str, folds: int,
+    fold: int | None, seed: int, steps: int,
 ) -> dict[str, Any]:  # fmt: skip
     """The cell of one training, measured on a fold of the training classes and on held-out pictures.
 
     Args:
         needed: unused; every task of a study takes it.
+        part: of the study that the cell belongs to.
         config: of the material.
         name: of the material in the tables.
+        fold: None trains on all training classes, and measures the test's protocols.
     """
     material = material_of(config, folds)
     choices = RECIPES[recipe]
@@ -154,10 +179,8 @@ def train_recipe(
     of_preset = {field: value for field, value in preset.to_dict().items() if value != getattr(PRESETS["quick"], field)}
     # `signed_power` was applied to the inputs already.
     own = {**of_preset, **choices.changes, "steps": steps, "seed": seed, "pool_power": 1.0}
-    labels, held = material.dataset.labels, material.folds[fold]
-    fit = material.fit_items(fold)
-    groups = near_duplicate_groups(material.dataset, fit, runs_root(config.runs_root) / ".features")
-    items, known = hold_out_queries(labels, fit, HELD_PICTURES, config.split_seed, groups)
+    labels = material.dataset.labels
+    items, protocols = _split(material, fold)
     training = RecipeTraining(material, dataclasses.replace(config, **own), items, choices.scores)
     model = training.train()
     features, pretrained = training.embed(model), F.normalize(material.inputs, dim=1)
@@ -166,17 +189,31 @@ def train_recipe(
         **({"pddm": (model.similarity("pddm"), features)} if choices.scores else {}),
     }  # fmt: skip
     metrics = {
-        protocol: {
-            way: rank(similarity, of[query], of[gallery], labels[query], labels[gallery], protocol == "unseen")
+        protocol.name: {
+            way: rank(
+                similarity, of[protocol.query], of[protocol.gallery], labels[protocol.query], labels[protocol.gallery],
+                protocol.leave_one_out,
+            )
             for way, (similarity, of) in ways.items()
         }
-        for protocol, query, gallery in (("unseen", held, held), ("known", known, items))
-    }
+        for protocol in protocols
+    }  # fmt: skip
     chosen = {"recipe": recipe, "fold": fold, "steps": steps, **training.shares}
     return {
-        "part": "recipes", "dataset": name, "method": recipe, "seed": seed, "metrics": metrics,
+        "part": part, "dataset": name, "method": recipe, "seed": seed, "metrics": metrics,
         "settings": {**chosen, "mean_length": float(features[items].mean(0).norm())},
     }  # fmt: skip
+
+
+def _split(material: Material, fold: int | None) -> tuple[Int[np.ndarray, " items"], Sequence[Protocol]]:
+    """The items that train, and what is measured."""
+    dataset, config = material.dataset, material.config
+    if fold is None:
+        return dataset.train, material.protocols
+    fit, held = material.fit_items(fold), material.folds[fold]
+    groups = near_duplicate_groups(dataset, fit, runs_root(config.runs_root) / ".features")
+    items, known = hold_out_queries(dataset.labels, fit, HELD_PICTURES, config.split_seed, groups)
+    return items, (Protocol("unseen", held, held), Protocol("known", known, items))
 
 
 class RecipeTraining:
@@ -256,35 +293,3 @@ class RecipeTraining:
 
     def _precisions(self, similarity: Similarity, model: MetricModel, items: np.ndarray) -> Float[Tensor, " ranked"]:
         return precisions(similarity, self.embed(model, items), torch.from_numpy(self.labels[items]))
-
-
-def write_recipes(study: Study, path: Path) -> pd.DataFrame:
-    """Write the panel's table as CSV: each recipe's mean rank and worst case, then its results by material.
-
-    Values are means over folds and seeds, in points; differences are to the pretrained features.
-    """
-    import pandas as pd
-
-    rows = []
-    for cell in study.cells("recipes"):
-        for protocol, ways in cell["metrics"].items():
-            for way, values in ways.items():
-                if way != "pretrained":
-                    for metric in ("recall@1", "map@r"):
-                        value, before = 100 * values[metric], 100 * ways["pretrained"][metric]
-                        rows.append((cell["method"], way, cell["dataset"], protocol, metric, value, value - before))
-    columns = ["recipe", "similarity", "dataset", "protocol", "metric", "value", "difference"]
-    table = pd.DataFrame(rows, columns=columns).groupby(columns[:5], sort=False)[columns[5:]].mean().reset_index()
-    of_d = table[(table.similarity == "euclidean") & (table.metric == "map@r")]
-    ranks = of_d.groupby(["dataset", "protocol"]).value.rank(ascending=False)
-    mean_rank = ranks.groupby(of_d.recipe).mean()
-    table["cell"] = table.dataset + " " + table.protocol + " " + table.metric
-    wide = table.pivot(index=["recipe", "similarity"], columns="cell", values="value")
-    worst = table.groupby(["recipe", "similarity"]).difference.min()
-    wide.insert(0, "worst difference", worst)
-    wide.insert(0, "mean rank", [mean_rank[recipe] if way == "euclidean" else None for recipe, way in wide.index])
-    wide.columns.name = None
-    wide = wide.sort_values(["mean rank", "worst difference"], ascending=[True, False]).round(2).reset_index()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    wide.to_csv(path, index=False)
-    return wide
