@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pickle
@@ -16,7 +17,7 @@ import psutil
 import pytest
 import torch
 
-from pddm_lab.config import TrainConfig
+from pddm_lab.config import UNNAMED_CHOICES, TrainConfig
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.runs.compare import BrokenRun, compare_runs, groups, list_runs, mean_log, measured_alike, spread
 from pddm_lab.runs.log import EUCLIDEAN, METRICS, QUADRUPLETS, Log
@@ -70,6 +71,18 @@ def test_what_is_written_comes_back(root: Path) -> None:
     assert not list(run.path.glob(".*.tmp")), "no temporary file stays"
     with pytest.raises(ValueError, match="status expects one of"):
         run.update(status="done")
+
+
+def test_a_configuration_without_newer_choices_is_read_as_what_was_done_then(root: Path) -> None:
+    run = make(root)
+    file = run.path / "run.json"
+    info = json.loads(file.read_text())
+    for name in UNNAMED_CHOICES:
+        del info["config"][name]
+    file.write_text(json.dumps(info))
+    config = Run.open(run.path).config
+    assert (config.start, config.interpolates, config.whitens) == ("random", False, False)
+    assert config == dataclasses.replace(run.config, **UNNAMED_CHOICES)
 
 
 def test_names_are_unique(root: Path) -> None:
