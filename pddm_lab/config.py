@@ -313,7 +313,7 @@ PRESET_SUMMARIES: dict[str, str] = {
 """One line a preset, for the command line and the dashboard."""
 
 
-UNNAMED_CHOICES = {"start": "random", "interpolate": False, "whiten": False}
+UNNAMED_CHOICES: dict[str, Any] = {"start": "random", "interpolate": False, "whiten": False}
 """What runs did whose configuration doesn't name these fields yet."""
 
 

@@ -103,6 +103,9 @@ def test_folds_share_no_class_and_hold_out_items() -> None:
         assert not set(labels[fold.classes].tolist()) & set(labels[fold.rest].tolist())
         assert 0.1 < len(fold.queries) / (len(fold.queries) + len(fold.rest)) < 0.3
     assert torch.equal(folds(labels, seed=1)[0].classes, divided[0].classes)
+    pairs = torch.arange(len(labels)) // 2
+    for fold in folds(labels, 1, pairs):
+        assert not set(pairs[fold.queries].tolist()) & set(pairs[fold.rest].tolist()), "near-duplicates stay together"
 
 
 def test_thinned_galleries_have_so_many_items_a_class() -> None:

@@ -67,8 +67,11 @@ class Episode:
     weight: float
 
 
-def folds(labels: Int[Tensor, " items"], seed: int) -> list[Fold]:
+def folds(labels: Int[Tensor, " items"], seed: int, groups: Int[Tensor, " items"] | None = None) -> list[Fold]:
     """Divide the items by class, and hold out some of the other classes' items.
+
+    Args:
+        groups: of near-duplicates, numbered from 0: all of a group are held out, or none. None: each item is its own.
 
     Raises:
         DataError: fewer than 4 classes of at least 2 items.
@@ -83,7 +86,8 @@ def folds(labels: Int[Tensor, " items"], seed: int) -> list[Fold]:
     count = min(FOLDS, len(classes) // 2)
     fold_of = torch.empty(int(classes.max()) + 1, dtype=torch.long)
     fold_of[classes[torch.randperm(len(classes), generator=random)]] = torch.arange(len(classes)) % count
-    held_out = torch.rand(len(labels), generator=random) < HELD_OUT
+    group_of = torch.arange(len(labels)) if groups is None else groups
+    held_out = (torch.rand(int(group_of.max()) + 1, generator=random) < HELD_OUT)[group_of]
     of = fold_of[labels]
     return [
         Fold(*(part.nonzero()[:, 0] for part in (of == fold, (of != fold) & held_out, (of != fold) & ~held_out)))

@@ -47,7 +47,7 @@ def fit_local_structure(
     features: Float[Array, "items dim"], labels: Int[Array, " items"],
     pretrained: Float[Array, "items pretrained"] | None = None,
     fold_features: Callable[[int, Fold], Float[Array, "items dim"]] | None = None, passes: int = 2, seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress | None = None, groups: Int[Array, " items"] | None = None,
 ) -> LocalStructure:  # fmt: skip
     """Fit the similarity on local structure to training items.
 
@@ -61,6 +61,7 @@ def fit_local_structure(
         passes: 1 or 2. The second costs more time per search and ranks better.
         seed: of the folds, the samples and the unit.
         progress: told of each step.
+        groups: of near-duplicates (data/near_duplicates.py), of which none is held out without the others.
 
     Raises:
         DataError: fewer than 4 classes of at least 2 items, values that are no numbers, or shapes that don't match.
@@ -69,7 +70,7 @@ def fit_local_structure(
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This gallery has")  # thinned galleries may be too small
         torch.manual_seed(seed)
-        divided = folds(y, seed)
+        divided = folds(y, seed, None if groups is None else as_tensor(groups).long())
         spaces = [(fold, _embedded(x, y, fold, at, fold_features)) for at, fold in enumerate(divided)]
         weight = 0.0 if p is None else choose_weight(spaces, p, y, seed)
         structure = LocalStructure(x.shape[1], p is not None, weight, passes)
