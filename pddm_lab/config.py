@@ -107,7 +107,7 @@ class TrainConfig:
     """With freeze_trunk, how many versions of each training image to train on: its centre and random crops."""
     pool_power: Annotated[float, Interval(gt=0, le=1)] = 0.5
     """Power of the trunk's pooled features before the head: 0.5 takes signed square roots, 1 leaves them."""
-    dim: Count = 128
+    dim: Count = 256
     """Embedding dimensions (d)."""
     start: Literal["random", "principal"] = "principal"
     """Weights of the head before training: random, or the principal components of the trunk's features."""
@@ -118,7 +118,7 @@ class TrainConfig:
 
     similarity: SimilarityName = "pddm"
     """The similarity that PDDM's losses train. With another loss, it mines the quadruplets that are shown."""
-    unit_hidden: CountOrNone = 0
+    unit_hidden: CountOrNone = 128
     """Width of the PDDM unit's layers; 0: the same as dim, as in the paper."""
     unit_dropout: Annotated[float, Interval(ge=0, le=0.95)] = 0.0
     """Dropout after each layer of the PDDM unit; 0 to 1."""
@@ -282,8 +282,8 @@ def _preset(**choices: Any) -> TrainConfig:
 
 
 _JOINT: dict[str, Any] = {
-    "start": "random", "interpolate": False, "whiten": False, "unit_global": 0.0, "unit_detached": False,
-    "distance_margin": 1.0, "schedule": "constant", "warmup_steps": 0,
+    "dim": 128, "unit_hidden": 0, "start": "random", "interpolate": False, "whiten": False, "unit_global": 0.0,
+    "unit_detached": False, "distance_margin": 1.0, "schedule": "constant", "warmup_steps": 0,
 }  # fmt: skip
 """The paper's joint objective: E_m trains the embedding through S, beside E_e, from random weights."""
 
@@ -293,7 +293,7 @@ PRESETS: dict[str, TrainConfig] = {
     "joint": _preset(preset="joint", **_JOINT),
     "finetune": _preset(
         preset="finetune", freeze_trunk=False, pool_power=1.0, resize=112, image_size=96, classes_per_batch=16,
-        steps=400, warmup_steps=20, clip_norm=1.0, average=0.0,
+        steps=400, warmup_steps=20, clip_norm=1.0, average=0.0, dim=128, unit_hidden=0,
     ),
     "paper": _preset(
         preset="paper", trunk="googlenet", freeze_trunk=False, pool_power=1.0, resize=256, image_size=227,

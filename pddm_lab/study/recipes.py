@@ -71,7 +71,8 @@ RECIPES: dict[str, Recipe] = {
     "whole": Recipe("The default with all of the training", changes={"interpolate": False}),
     "random": Recipe("The default from random weights", changes={"start": "random", "interpolate": False}),
     "joint": Recipe("The paper's joint objective from random weights, best step", "joint", scores=True),
-    "lab": Recipe("Preset lab", "lab", scores=True),
+    "narrow": Recipe("The default with 128 dimensions", changes={"dim": 128}),
+    "one-view": Recipe("The default with one view of each picture", changes={"views": 1}),
     **{name: Recipe(f"The default with {LOSSES[name].title}", changes={"loss": name}) for name in _LOSSES},
     **{name: Recipe(f"The default with {name}", changes=changes) for name, changes in _FAR.items()},
 }
@@ -228,7 +229,7 @@ class RecipeTraining:
     def __init__(self, material: Material, config: TrainConfig, items: Int[np.ndarray, " items"], scores: bool) -> None:
         self.material, self.config, self.items = material, config, items
         self.labels, self.learning = material.dataset.labels, ["pddm"] if scores else []
-        self.inputs = view_inputs(material.views, material.dataset.train, config.seed)
+        self.inputs = view_inputs(material.views[: config.views], material.dataset.train, config.seed)
         self.shares = {"head_share": 1.0, "unit_share": 1.0}
         torch.manual_seed(config.seed)
         self._started = MetricModel(config, trunk=material.stand_in())
