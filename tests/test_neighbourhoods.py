@@ -27,6 +27,7 @@ def without(features: torch.Tensor, row: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("count", [12, 43, 90])
 def test_every_ingredient_is_what_plain_loops_give(count: int) -> None:
+    """Computed with a table, as in a small gallery. Large ones: the next test."""
     gallery, queries = items(count), items(5, seed=3)
     reference = Neighbourhoods.of(gallery)
     rows = torch.arange(count).expand(5, -1)
@@ -48,6 +49,27 @@ def test_every_ingredient_is_what_plain_loops_give(count: int) -> None:
             for at, k in enumerate((SCALES[0], SCALES[-1])):
                 assert seen.densities[at][0][q, g] == pytest.approx(sum(slow.weights(None, k).values()) / k)
                 assert seen.densities[at][1][q, g] == pytest.approx(sum(slow.weights(g, k).values()) / k)
+
+
+@pytest.mark.parametrize("own", [None, torch.tensor([3, 40, 44, 7])])
+def test_large_galleries_collect_what_small_ones_have_in_a_table(
+    own: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = items(300)
+    reference = Neighbourhoods.of(gallery)
+    queries = reference.queries(items(4, seed=3) if own is None else gallery[own], own)
+    rows = torch.stack(
+        [torch.arange(300)[torch.arange(300) != (-1 if own is None else own[q])][:200] for q in range(4)]
+    )
+    expected = flat(evidence(reference, queries, rows))
+    monkeypatch.setattr("pddm_lab.local.evidence._SMALL", 0)
+    torch.testing.assert_close(flat(evidence(reference, queries, rows)), expected)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        torch.testing.assert_close(flat(evidence(reference, queries, rows)), expected)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("count", [13, 42, 120])
@@ -79,10 +101,8 @@ def test_lists_made_by_scores_lose_the_query_too() -> None:
         rebuilt = listed(gallery[keep], scores[keep][:, keep])
         own, to_others = torch.tensor([row]), scores[row, keep][None]
         best, rows = to_others.topk(LENGTH, dim=1)
-        inside = reference.listed_queries(
-            gallery[own], gallery[own] @ gallery.T, keep[rows].int(), best, best.sigmoid(), own
-        )
-        outside = rebuilt.listed_queries(gallery[own], gallery[own] @ gallery[keep].T, rows.int(), best, best.sigmoid())
+        inside = reference.listed_queries(gallery[own], keep[rows].int(), best, best.sigmoid(), own)
+        outside = rebuilt.listed_queries(gallery[own], rows.int(), best, best.sigmoid())
         asked = scores[keep, row][None]
         torch.testing.assert_close(
             flat(evidence(reference, inside, keep[None], asked)),

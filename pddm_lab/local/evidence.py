@@ -13,18 +13,26 @@ Notation: E_k, e_k, w as in neighbourhoods.py; N_k(a) the k nearest of a; r_ab t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pddm_lab.local.neighbourhoods import LENGTH, Neighbourhoods, Queries, first, ranks
+from pddm_lab.local.neighbourhoods import Neighbourhoods, Queries
 
 SHARED = (4, 32)
 """k of the neighbours that two items share."""
 RECIPROCAL = (6, 20)
 """k of the reciprocal sets."""
+
+_SMALL = 60  # times the candidates: in so small a gallery it is faster to compute the products with all items
+_OF_GALLERY = ("features", "neighbours", "scores", "weights", "reverse", "squares", "onward")
+_OF_QUERIES = ("neighbours", "scores", "weights", "reverse")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,101 +81,46 @@ def evidence(
         rows: candidates of each query in the gallery; never the query itself.
         scores: of the candidates, by which both sides' lists were made; None: the cosine.
     """
-    table = _Table(reference, queries, rows)
-    cosine, forth = table.own(table.cosines), [table.own(of) for of in table.expanded]
-    score = cosine if scores is None else scores
-    out = None if table.places is None else table.own(table.places)
-    place = reference.scores.new_full(rows.shape, reference.scores.shape[1], dtype=torch.long) if out is None else out
-    back, both = [], []
-    seen = table.listed(table.cosines, reference.scales[-1])
-    weights = reference.weights[rows]
-    for at, k in enumerate(reference.scales):
-        length = table.length(at, k, cosine, weights, seen, out)
-        back.append((cosine + first(weights[..., : k + 1] * seen[..., : k + 1], k, out)) / length)
-        others = table.listed(table.expanded[at], k)
-        both.append((forth[at] + first(weights[..., : k + 1] * others, k, out)) / length)
-    r_qg, r_gq = table.own(table.ranks), ranks(reference.scores[rows], score, place)
-    scales = (reference.scales[0], reference.scales[-1])
-    own_densities = [queries.weights[:, :k].sum(1, keepdim=True).expand_as(cosine) / k for k in scales]
+    from pddm_lab.local.compiled import compare  # compiling takes a moment, so only where it is needed
+
+    levels, parts = len(reference.scales), int(reference.first_part > 0)
+    kinds = 1 + parts + 3 * levels + len(SHARED) + len(RECIPROCAL) + 6
+    values = reference.features.new_empty(len(rows), kinds, rows.shape[1])
+    own = rows.new_full((len(queries),), -1) if queries.own is None else queries.own
+    directions = torch.cat([queries.features[:, None], queries.directions], dim=1)
+    asked = values.new_empty(len(rows), 0) if scores is None else scores.to(values)
+    of_gallery = [getattr(reference, name) for name in _OF_GALLERY]
+    table = values.new_empty(len(rows), 1 + levels, 0)
+    if len(reference) <= _SMALL * rows.shape[1]:
+        table = (directions.flatten(0, 1) @ reference.features.T).view(len(rows), 1 + levels, -1)
+    of_queries = [directions, *(getattr(queries, name) for name in _OF_QUERIES), own, rows, asked, table]
+    constants = [np.array(each) for each in (reference.scales, SHARED, RECIPROCAL)]
+
+    def work(part: slice) -> None:
+        compare(
+            *(each.numpy() for each in of_gallery), constants[0], reference.first_part,
+            *(each[part].contiguous().numpy() for each in of_queries), *constants[1:], values[part].numpy(),
+        )  # fmt: skip
+
+    in_threads(work, len(queries))
+    cosine, *others = values.unbind(1)
+    each = iter(others)
+
+    def take(count: int) -> list[Tensor]:
+        return [next(each) for _ in range(count)]
+
     return Evidence(
-        cosine, table.first_part(), forth, back, both,
-        [table.shared(k, weights, out) for k in SHARED], table.reciprocal(r_qg, r_gq, out),
-        (r_qg.to(cosine).log1p(), r_gq.to(cosine).log1p()),
-        [(of_q, first(weights, k, out) / k) for of_q, k in zip(own_densities, scales, strict=True)],
+        cosine, next(each) if parts else None, take(levels), take(levels), take(levels), take(len(SHARED)),
+        take(len(RECIPROCAL)), (next(each), next(each)), [(next(each), next(each)), (next(each), next(each))],
     )  # fmt: skip
 
 
-class _Table:
-    """Per query one value for every item of the gallery, in several tables, read at candidates and their neighbours."""
-
-    def __init__(self, reference: Neighbourhoods, queries: Queries, rows: Int[Tensor, "queries candidates"]) -> None:
-        self.reference, self.queries, self.rows = reference, queries, rows
-        count, items = len(queries), len(reference)
-        # Scale by scale in memory, so that each table can be read as it is.
-        products = queries.directions.transpose(0, 1).flatten(0, 1) @ reference.features.T
-        self.cosines, self.expanded = queries.cosines, products.view(-1, count, items).unbind(0)
-        self.ranks = torch.full((count, items), LENGTH, device=rows.device)
-        real = queries.scores > -torch.inf
-        named = queries.neighbours.long()
-        query, entry = real.nonzero(as_tuple=True)
-        self.ranks[query, named[query, entry]] = entry
-        self.places = queries.places
-        self._base = items * torch.arange(count, device=rows.device, dtype=torch.int32)[:, None, None]
-        self._flat = reference.neighbours[rows] + self._base
-
-    def first_part(self) -> Float[Tensor, "queries candidates"] | None:
-        """The cosine of the first parts."""
-        if not (split := self.reference.first_part):
-            return None
-        left, right = self.queries.features[:, :split], self.reference.features[:, :split][self.rows]
-        return torch.einsum("qd,qcd->qc", left, right) / left.square().sum(
-            1, keepdim=True
-        )  # its share is one everywhere
-
-    def own(self, table: Tensor) -> Float[Tensor, "queries candidates"]:
-        """A table's values of the candidates."""
-        return table.gather(1, self.rows)
-
-    def listed(self, table: Tensor, k: int) -> Float[Tensor, "queries candidates k_1"]:
-        """A table's values of the first k + 1 neighbours of each candidate."""
-        flat = self._flat[..., : k + 1]
-        return table.reshape(-1).index_select(0, flat.reshape(-1)).view(flat.shape)
-
-    def length(
-        self, at: int, k: int, cosine: Tensor, weights: Tensor, seen: Tensor, out: Tensor | None
-    ) -> Float[Tensor, "queries candidates"]:
-        """||E_k(g)||, where q is taken out of E_k(g) and the neighbour after the k-th takes its place."""
-        squares = self.reference.squares[self.rows, at]
-        if out is None:
-            return squares.sqrt()
-        # E' = E - a q + b h; all products of these vectors are known.
-        a = weights.gather(-1, out.clamp(max=weights.shape[-1] - 1)[..., None])[..., 0]
-        b, h_q, h_e = weights[..., k], seen[..., k], self.reference.onward[self.rows, at]
-        q_e = cosine + (weights[..., :k] * seen[..., :k]).sum(-1)
-        changed = squares - 2 * a * q_e + a * a + 2 * b * (h_e - a * h_q) + b * b
-        return changed.where(out < k, squares).sqrt()
-
-    def shared(self, k: int, weights: Tensor, out: Tensor | None) -> Float[Tensor, "queries candidates"]:
-        """Cosine of the weights of the k nearest of q and of g, {g} itself with weight 1."""
-        own = self.queries.weights[:, :k]
-        table = torch.zeros_like(self.cosines).scatter_add_(1, self.queries.neighbours[:, :k].long(), own)
-        listed = weights[..., : k + 1]
-        common = self.own(table) + first(listed * self.listed(table, k), k, out)
-        return common / ((1 + own.square().sum(1, keepdim=True)) * (1 + first(listed.square(), k, out))).sqrt()
-
-    def reciprocal(self, r_qg: Tensor, r_gq: Tensor, out: Tensor | None) -> list[Tensor]:
-        """Jaccard indices of the reciprocal sets of q and g; q belongs to the set of g if g belongs to that of q."""
-        at_neighbour = self.reference.reverse[self.rows].long()
-        if self.places is not None:  # where q comes before g, g moves up once q is taken out
-            places = self.listed(self.places, at_neighbour.shape[-1] - 1)
-            at_neighbour = at_neighbour - (places < at_neighbour).long()
-        indices = []
-        for k in RECIPROCAL:
-            belongs = (self.queries.reverse[:, :k] < k).to(self.cosines)
-            table = torch.zeros_like(self.cosines).scatter_add_(1, self.queries.neighbours[:, :k].long(), belongs)
-            of_g = (at_neighbour[..., : k + 1] < k).to(self.cosines)
-            mutual = ((r_qg < k) & (r_gq < k)).to(self.cosines)
-            common = first(of_g * self.listed(table, k), k, out) + 2 * mutual
-            sizes = 2 + belongs.sum(1, keepdim=True) + first(of_g, k, out) + mutual
-            indices.append(common / (sizes - common))
-        return indices
+def in_threads(work: Callable[[slice], None], count: int) -> None:
+    """Do a work that holds no lock, one part in each of torch's threads."""
+    parts = min(torch.get_num_threads(), count)
+    if parts < 2:
+        work(slice(0, count))
+        return
+    ends = [count * at // parts for at in range(parts + 1)]
+    with ThreadPoolExecutor(parts) as pool:
+        list(pool.map(work, [slice(start, end) for start, end in pairwise(ends)]))

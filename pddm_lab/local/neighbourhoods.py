@@ -5,14 +5,14 @@ E_k(a) = z_a + w_1 z_h1 + ... + w_k z_hk, the expansion of a; e_k(a) = E_k(a) / 
 
 Expansions of gallery items are not stored, only their lengths: z . E_k(a) is a sum over cosines of z with the
 neighbours of a. That takes less than 0.6 KB an item, and a query that is itself an item of the gallery can be taken out
-of every neighbourhood exactly: the next neighbour takes its place (`first`).
+of every neighbourhood exactly: the next neighbour takes its place. All of it is in the memory of the processor.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ SCALES = (2, 4, 8, 16, 32)
 """k of the expansions."""
 LENGTH = 40
 """Neighbours in a list. The gallery keeps one more, which takes the place of a query that is taken out."""
+NEAR = 100
+"""Items that are searched for each query; a second pass lists the best of them by its score."""
 POWER = 3
 """w = max(0, cosine)^3: near neighbours count, others hardly."""
 FEWEST = 10
@@ -58,10 +60,6 @@ class Neighbourhoods:
     """||E_k||^2."""
     onward: Float[Tensor, "items scales"]
     """E_k . z of the neighbour after the k-th."""
-    listed: Int[Tensor, " entries"]
-    """Entries of `neighbours`, flattened, in the order of the rows they name."""
-    starts: Int[Tensor, " items_1"]
-    """Where each row's entries begin in `listed`."""
     scales: tuple[int, ...]
     """k of the expansions, ascending; at most `LENGTH`."""
     first_part: int
@@ -88,16 +86,27 @@ class Neighbourhoods:
         Raises:
             LabError: no items, or scales out of order.
         """
+        return cls.with_nearest(features, scales, first_part, search, LENGTH + 1)[0]
+
+    @classmethod
+    @torch.no_grad()
+    def with_nearest(
+        cls, features: Float[Tensor, "items dim"], scales: tuple[int, ...] = SCALES, first_part: int = 0,
+        search: Search | None = None, count: int = NEAR,
+    ) -> tuple[Neighbourhoods, Int[Tensor, "items near"]]:  # fmt: skip
+        """As `of`, and the rows of each item's nearest others, best first, which a second pass chooses from."""
         if not len(features):
             raise LabError("Expected at least one item for neighbourhoods, got an empty gallery. Add items first.")
         if list(scales) != sorted(set(scales)) or not 1 <= scales[0] <= scales[-1] <= LENGTH:
             raise LabError(f"Expected ascending scales from 1 to {LENGTH}, got {scales}.")
-        own = torch.arange(len(features), device=features.device)
-        neighbours, scores = _nearest(features, features, LENGTH + 1, own, search or _exact(features))
+        features = features.cpu().contiguous()
+        own = torch.arange(len(features))
+        nearest, cosines = _nearest(features, len(features), count, own, search or _exact(features))
+        neighbours, scores = (each[:, : LENGTH + 1].contiguous() for each in (nearest, cosines))
         built = _complete(features, neighbours, scores, weights_of(scores), scales, first_part, search)
         if built.note:
-            warnings.warn(built.note, stacklevel=2)
-        return built
+            warnings.warn(built.note, stacklevel=3)
+        return built, nearest[:, : len(features) - 1]
 
     def __len__(self) -> int:
         return len(self.features)
@@ -111,31 +120,36 @@ class Neighbourhoods:
 
     @torch.no_grad()
     def queries(self, features: Float[Tensor, "queries dim"], own: Int[Tensor, " queries"] | None = None) -> Queries:
-        """Look at queries from this gallery, listed by cosine.
+        """Look at queries from this gallery, listed as its items are.
 
         Args:
             features: of unit length.
-            own: the row of each query in this gallery, which it is taken out of; None: they are not in it.
+            own: the row of each query in this gallery, which it is taken out of: it has the features of that row; None:
+                they are not in it, and are listed by cosine.
         """
-        cosines = features @ self.features.T
-        search = self.search or _by_product(cosines)
-        neighbours, scores = _nearest(features, self.features, LENGTH, own, search)
-        return self.listed_queries(features, cosines, neighbours, scores, weights_of(scores), own)
+        if own is not None:
+            neighbours, scores, weights = (each[own, :LENGTH] for each in (self.neighbours, self.scores, self.weights))
+            return self.listed_queries(features, neighbours, scores, weights, own)
+        nearest, cosines = _nearest(features, len(self), NEAR, None, self.search or _exact(self.features))
+        scores = cosines[:, :LENGTH]
+        queries = self.listed_queries(features, nearest[:, :LENGTH], scores, weights_of(scores))
+        return replace(queries, nearest=nearest[:, : len(self)])
 
     @torch.no_grad()
     def listed_queries(
-        self, features: Float[Tensor, "queries dim"], cosines: Float[Tensor, "queries items"],
-        neighbours: Int[Tensor, "queries length"], scores: Float[Tensor, "queries length"],
-        weights: Float[Tensor, "queries length"], own: Int[Tensor, " queries"] | None = None,
+        self, features: Float[Tensor, "queries dim"], neighbours: Int[Tensor, "queries length"],
+        scores: Float[Tensor, "queries length"], weights: Float[Tensor, "queries length"],
+        own: Int[Tensor, " queries"] | None = None,
     ) -> Queries:  # fmt: skip
         """As `queries`, with given lists: rows, scores and weights, best first, padded to `LENGTH` as the gallery's."""
-        places = None if own is None else self.places_of(own)
-        absent = torch.full_like(neighbours, self.neighbours.shape[1])
-        at = absent if places is None else places.gather(1, neighbours.long())
-        reverse = ranks(self.scores[neighbours], scores, at).where(scores > -torch.inf, absent)
+        kept = self.neighbours.shape[1]
+        places = torch.full(neighbours.shape, kept)
+        if own is not None:
+            places = place_of(own[:, None].expand_as(neighbours), self.neighbours[neighbours], self.scores[neighbours])
+        reverse = ranks(self.scores[neighbours], scores, places).where(scores > -torch.inf, kept)
         expansions = torch.stack(list(_expansions(features, self.features[neighbours], weights, self.scales)), dim=1)
-        directions = expansions / expansions.norm(dim=-1, keepdim=True)
-        return Queries(features, own, cosines, neighbours, scores, weights, reverse, directions, places)
+        directions = F.normalize(expansions, dim=-1)
+        return Queries(features, own, neighbours, scores, weights, reverse, directions, None)
 
     def relisted(
         self, neighbours: Int[Tensor, "items kept"], scores: Float[Tensor, "items kept"],
@@ -144,22 +158,19 @@ class Neighbourhoods:
         """The same items with other lists, as a second pass makes them: best first, `LENGTH` + 1 others each."""
         return _complete(self.features, neighbours, scores, weights, scales, self.first_part, self.search)
 
-    def places_of(self, rows: Int[Tensor, " queries"]) -> Int[Tensor, "queries items"]:
-        """The place of some items in everybody's list; `kept` where they aren't in it."""
-        kept = self.neighbours.shape[1]
-        begins, ends = self.starts[rows], self.starts[rows + 1]
-        query = torch.arange(len(rows), device=rows.device).repeat_interleave(ends - begins)
-        within = torch.arange(len(query), device=rows.device) - ((ends - begins).cumsum(0) - (ends - begins))[query]
-        entries = self.listed[begins[query] + within]
-        places = torch.full((len(rows), len(self)), kept, dtype=torch.long, device=rows.device)
-        places[query, entries // kept] = entries % kept
-        return places
-
     def shortlist(self, queries: Queries, size: int) -> Int[Tensor, "queries size"]:
         """Rows of each query's nearest items by cosine, best first, without the query itself."""
         others = len(self) - (queries.own is not None)
-        search = self.search or _by_product(queries.cosines)
-        return _nearest(queries.features, self.features, min(size, others), queries.own, search)[0].long()
+        search = self.search or _exact(self.features)
+        return _nearest(queries.features, len(self), min(size, others), queries.own, search)[0].long()
+
+    def cosines(
+        self, directions: Float[Tensor, "queries dim"], rows: Int[Tensor, "queries candidates"]
+    ) -> Float[Tensor, "queries candidates"]:
+        """Products of each query's direction with its own candidates."""
+        if rows.shape[1] * 30 > len(self):  # one product with all is faster than to gather so many
+            return (directions @ self.features.T).gather(1, rows)
+        return torch.einsum("qd,qcd->qc", directions, self.features[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +180,6 @@ class Queries:
     features: Float[Tensor, "queries dim"]
     own: Int[Tensor, " queries"] | None
     """Rows of the queries in the gallery; None: they are not in it."""
-    cosines: Float[Tensor, "queries items"]
-    """z_q . z_g."""
     neighbours: Int[Tensor, "queries length"]
     scores: Float[Tensor, "queries length"]
     weights: Float[Tensor, "queries length"]
@@ -178,8 +187,8 @@ class Queries:
     """The query's place in the list of each neighbour, were it in the gallery."""
     directions: Float[Tensor, "queries scales dim"]
     """e_k."""
-    places: Int[Tensor, "queries items"] | None
-    """The place of each query in everybody's list, which it is taken out of; None without `own`."""
+    nearest: Int[Tensor, "queries near"] | None
+    """Rows of the `NEAR` nearest, best first; None with `own`, since a gallery's items have their lists."""
 
     def __len__(self) -> int:
         return len(self.features)
@@ -236,10 +245,10 @@ def _expansions(
 
 
 def _nearest(
-    queries: Tensor, gallery: Tensor, k: int, own: Tensor | None, search: Search
+    queries: Tensor, items: int, k: int, own: Tensor | None, search: Search
 ) -> tuple[Int[Tensor, "queries k"], Float[Tensor, "queries k"]]:
     """Rows and cosines of the k nearest without the query itself, padded where there are fewer."""
-    reach = min(k + (own is not None), len(gallery))
+    reach = min(k + (own is not None), items)
     scores, rows = search(queries, reach)
     if own is not None:  # identical items may push a query out of its own list: then the last entry is one too many
         itself = rows == own[:, None]
@@ -251,14 +260,6 @@ def _nearest(
     return F.pad(rows, missing).to(torch.int32), F.pad(scores, missing, value=-torch.inf)
 
 
-def _by_product(cosines: Float[Tensor, "queries items"]) -> Search:
-    def search(_: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        scores, rows = cosines.topk(k, dim=1)
-        return scores, rows
-
-    return search
-
-
 def _exact(gallery: Float[Tensor, "items dim"]) -> Search:
     def search(queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         parts = [(part @ gallery.T).topk(k, dim=1) for part in queries.split(max(_AT_ONCE // len(gallery), 1))]
@@ -268,26 +269,45 @@ def _exact(gallery: Float[Tensor, "items dim"]) -> Search:
     return search
 
 
+def place_of(
+    rows: Int[Tensor, "*lists"], lists: Int[Tensor, "*lists kept"], scores: Float[Tensor, "*lists kept"]
+) -> Int[Tensor, "*lists"]:
+    """The place of a row in a list; `kept` where it isn't in it."""
+    present = (lists == rows[..., None]) & (scores > -torch.inf)
+    return present.int().argmax(-1).where(present.any(-1), lists.shape[-1])
+
+
 def _complete(
     features: Tensor, neighbours: Tensor, scores: Tensor, weights: Tensor, scales: tuple[int, ...], first_part: int,
     search: Search | None,
 ) -> Neighbourhoods:  # fmt: skip
     """What follows from the lists."""
     items, kept = neighbours.shape
-    named = neighbours.long()
-    entries = named.where(scores > -torch.inf, items).flatten()
-    order = entries.argsort(stable=True)
-    starts = torch.searchsorted(entries[order], torch.arange(items + 1, device=named.device))
     squares, onward = weights.new_empty(items, len(scales)), weights.new_empty(items, len(scales))
-    reverse = torch.empty(items, kept, dtype=torch.uint8, device=named.device)
-    for rows in torch.arange(items, device=named.device).split(max(_AT_ONCE // (kept * features.shape[1]), 1)):
-        near = features[named[rows]]
-        for at, expansion in enumerate(_expansions(features[rows], near, weights[rows], scales)):
-            squares[rows, at] = expansion.square().sum(1)
-            onward[rows, at] = (expansion * near[:, scales[at]]).sum(1)
-        present = (neighbours[named[rows]] == rows[:, None, None].int()) & (scores[named[rows]] > -torch.inf)
-        place = torch.where(present.any(2), present.int().argmax(2), kept)
-        reverse[rows] = place.where(scores[rows] > -torch.inf, kept).to(torch.uint8)
-    return Neighbourhoods(
-        features, neighbours, scores, weights, reverse, squares, onward, order, starts, scales, first_part, search
-    )
+    reverse = torch.empty(items, kept, dtype=torch.uint8)
+    built = Neighbourhoods(
+        features, neighbours, scores, weights, reverse, squares, onward, scales, first_part, search
+    )  # fmt: skip
+    every = torch.arange(items)
+    _measure(built, every)
+    _look_back(built, every)
+    return built
+
+
+def _measure(built: Neighbourhoods, rows: Int[Tensor, " rows"]) -> None:
+    """Compute the lengths of some items' expansions, in place."""
+    kept, dim = built.neighbours.shape[1], built.features.shape[1]
+    for part in rows.split(max(_AT_ONCE // (kept * dim), 1)):
+        near = built.features[built.neighbours[part]]
+        for at, expansion in enumerate(_expansions(built.features[part], near, built.weights[part], built.scales)):
+            built.squares[part, at] = expansion.square().sum(1)
+            built.onward[part, at] = (expansion * near[:, built.scales[at]]).sum(1)
+
+
+def _look_back(built: Neighbourhoods, rows: Int[Tensor, " rows"]) -> None:
+    """Find the places of some items in the lists of their neighbours, in place."""
+    kept = built.neighbours.shape[1]
+    for part in rows.split(max(_AT_ONCE // kept**2, 1)):
+        named = built.neighbours[part]
+        place = place_of(part[:, None].expand_as(named), built.neighbours[named], built.scores[named])
+        built.reverse[part] = place.where(built.scores[part] > -torch.inf, kept).to(torch.uint8)

@@ -41,7 +41,7 @@ class KReciprocal(LocalSimilarity):
         self._of_galleries: WeakKeyDictionary[Neighbourhoods, Any] = WeakKeyDictionary()
 
     def _candidates(self, reference: Neighbourhoods, queries: Queries, rows: Tensor) -> Tensor:
-        cosines = queries.cosines
+        cosines = queries.features @ reference.features.T
         overlaps = [
             self._inside(reference, int(queries.own[q]), rows[q].cpu().numpy()) if queries.own is not None else
             self._outside(reference, queries, q, cosines[q], rows[q].cpu().numpy())

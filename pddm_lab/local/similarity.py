@@ -21,10 +21,10 @@ from torch import Tensor
 
 from pddm_lab.errors import ConfigError
 from pddm_lab.local.evidence import evidence
-from pddm_lab.local.neighbourhoods import LENGTH, Neighbourhoods, Queries, first
+from pddm_lab.local.neighbourhoods import LENGTH, Neighbourhoods, Queries, first, place_of
 
-AT_ONCE = 1 << 21
-"""Values at a time: pairs times the neighbours of each."""
+AT_ONCE = 1 << 14
+"""Pairs at a time: what is computed of them fits a cache."""
 
 
 class LocalSimilarity(ABC):
@@ -52,7 +52,7 @@ class LocalSimilarity(ABC):
         if reference.note or not rows.numel():
             return torch.einsum("qd,qcd->qc", queries, reference.features[rows])
         scores = []
-        step = max(AT_ONCE // (reference.neighbours.shape[1] * rows.shape[1] + 16 * len(reference)), 1)
+        step = max(AT_ONCE // rows.shape[1], 1)
         for start in range(0, len(queries), step):
             part = slice(start, start + step)
             seen = reference.queries(queries[part], None if own is None else own[part])
@@ -84,7 +84,7 @@ class Global(LocalSimilarity):
     name = "cosine"
 
     def _candidates(self, reference: Neighbourhoods, queries: Queries, rows: Tensor) -> Tensor:
-        return queries.cosines.gather(1, rows)
+        return reference.cosines(queries.features, rows)
 
 
 class Expansion(LocalSimilarity):
@@ -106,7 +106,7 @@ class Expansion(LocalSimilarity):
             raise ConfigError(f"Expected k to be one of the reference's scales {reference.scales}, got {self.k}.")
         at = reference.scales.index(self.k)
         if not self.both:
-            return (queries.directions[:, at] @ reference.features.T).gather(1, rows)
+            return reference.cosines(queries.directions[:, at], rows)
         return evidence(reference, queries, rows).both[at]
 
 
@@ -124,11 +124,14 @@ class CSLS(LocalSimilarity):
         self.k = k
 
     def _candidates(self, reference: Neighbourhoods, queries: Queries, rows: Tensor) -> Tensor:
-        place = None if queries.places is None else queries.places.gather(1, rows)
-        listed = reference.scores[rows].clamp(min=-1)  # where there are fewer, as if they were opposite
+        listed = reference.scores[rows]
+        place = None
+        if queries.own is not None:
+            place = place_of(queries.own[:, None].expand_as(rows), reference.neighbours[rows], listed)
+        listed = listed.clamp(min=-1)  # where there are fewer, as if they were opposite
         of_items = first(listed, self.k, place) / self.k
         of_query = queries.scores[:, : self.k].clamp(min=-1).mean(1, keepdim=True)
-        return 2 * queries.cosines.gather(1, rows) - of_query - of_items
+        return 2 * reference.cosines(queries.features, rows) - of_query - of_items
 
 
 def check_length(name: str, neighbours: int) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pddm_lab.errors import DataError
 from pddm_lab.local.evidence import evidence
-from pddm_lab.local.neighbourhoods import LENGTH, SCALES, Neighbourhoods, Queries
+from pddm_lab.local.neighbourhoods import LENGTH, NEAR, SCALES, Neighbourhoods, Queries
 from pddm_lab.local.similarity import AT_ONCE, LocalSimilarity
 from pddm_lab.local.space import Array, Whitening, as_tensor, joined
 
@@ -30,8 +30,6 @@ LIMIT = 5.0
 """Standardised inputs are clamped to so many deviations."""
 SECOND_SCALES = (5, 15, 40)
 """k of the expansions of the second pass."""
-LISTED_FROM = 100
-"""The second pass lists the best of so many nearest items by cosine."""
 _AGREEMENTS = {False: 2 * len(SCALES) + 6, True: 2 * len(SCALES) + 7}
 _PLACES = len(SCALES) + 5
 
@@ -127,18 +125,28 @@ class LocalStructure(nn.Module, LocalSimilarity):
         self, features: Float[Array, "items dim"], pretrained: Float[Array, "items pretrained"] | None = None
     ) -> Neighbourhoods:
         """The gallery as this similarity sees it, with the lists of the second pass."""
-        return self.with_second(Neighbourhoods.of(self.space(features, pretrained), first_part=self.first_part))
+        z = self.space(features, pretrained)
+        if self.second is None:
+            return Neighbourhoods.of(z, first_part=self.first_part)
+        return self.with_second(*Neighbourhoods.with_nearest(z, first_part=self.first_part))
 
     @torch.no_grad()
-    def with_second(self, reference: Neighbourhoods) -> Neighbourhoods:
-        """Add the lists of the second pass: everybody's best by S, in the gallery as it is."""
+    def with_second(
+        self, reference: Neighbourhoods, nearest: Int[Tensor, "items near"] | None = None
+    ) -> Neighbourhoods:  # fmt: skip
+        """Add the lists of the second pass: everybody's best by S, in the gallery as it is.
+
+        Args:
+            reference: the gallery.
+            nearest: rows of each item's `NEAR` nearest others; None: they are searched for.
+        """
         if self.second is None or reference.note:
             return reference
         neighbours, scores = [], []
-        for own in torch.arange(len(reference)).split(max(AT_ONCE // (LISTED_FROM * LENGTH + 16 * len(reference)), 1)):
+        for own in torch.arange(len(reference)).split(max(AT_ONCE // NEAR, 1)):
             queries = reference.queries(reference.features[own], own)
-            rows = reference.shortlist(queries, LISTED_FROM)
-            best, listed = self._listed(rows, self.first(*first_inputs(reference, queries, rows)), LENGTH + 1)
+            rows = reference.shortlist(queries, NEAR) if nearest is None else nearest[own].long()
+            best, listed = _listed(rows, self.first(*first_inputs(reference, queries, rows)), LENGTH + 1)
             neighbours.append(listed)
             scores.append(best)
         best = torch.cat(scores)
@@ -154,31 +162,34 @@ class LocalStructure(nn.Module, LocalSimilarity):
     ) -> tuple[Tensor, Tensor]:
         """u and v of the second pass: the S and the inputs of the first, and the neighbourhoods by S."""
         assert reference.second is not None
-        near = reference.shortlist(queries, LISTED_FROM)
-        count = near.shape[1]
-        included = rows.shape[1] >= count and torch.equal(rows[:, :count], near)  # the usual case: rows are a shortlist
-        u, v = first_inputs(reference, queries, rows if included else torch.cat([near, rows], dim=1))
+        u, v = first_inputs(reference, queries, rows)
         scores = self.first(u, v)
-        best, listed = self._listed(near, scores[:, :count], LENGTH)
-        own = (part[:, 0 if included else count :] for part in (u, v, scores))
-        u, v, scores = own
-        again = reference.second.listed_queries(
-            queries.features, queries.cosines, listed, best, self.probabilities(best), queries.own
-        )
+        if queries.nearest is None:
+            again = reference.second.queries(queries.features, queries.own)
+        else:
+            near = queries.nearest.long()
+            start = rows[:, : near.shape[1]]  # usually the candidates are a shortlist, which starts with the nearest
+            is_shortlist = start.shape == near.shape and torch.equal(start.sort(1).values, near.sort(1).values)
+            of_near = (
+                scores[:, : near.shape[1]] if is_shortlist else self.first(*first_inputs(reference, queries, near))
+            )
+            best, listed = _listed(start if is_shortlist else near, of_near, LENGTH)
+            again = reference.second.listed_queries(queries.features, listed, best, self.probabilities(best))
         seen = evidence(reference.second, again, rows, scores)
         more_u, more_v = torch.stack(seen.u(), dim=-1), torch.stack(seen.v(), dim=-1)
         return torch.cat([scores[..., None], u, more_u], dim=-1), torch.cat([v, more_v], dim=-1)
-
-    @staticmethod
-    def _listed(rows: Tensor, scores: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        best, at = scores.topk(min(length, scores.shape[1]), dim=1)
-        missing = (0, length - best.shape[1])
-        return F.pad(best, missing, value=-torch.inf), F.pad(rows.gather(1, at), missing).to(torch.int32)
 
     def _candidates(self, reference: Neighbourhoods, queries: Queries, rows: Tensor) -> Tensor:
         if self.second is None or reference.second is None:
             return self.first(*first_inputs(reference, queries, rows))
         return self.second(*self.second_inputs(reference, queries, rows))
+
+
+def _listed(rows: Tensor, scores: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The best scores and their rows, padded where there are fewer."""
+    best, at = scores.topk(min(length, scores.shape[1]), dim=1)
+    missing = (0, length - best.shape[1])
+    return F.pad(best, missing, value=-torch.inf), F.pad(rows.gather(1, at), missing).to(torch.int32)
 
 
 def first_inputs(
