@@ -35,7 +35,7 @@ def rings(classes: int, each: int, seed: int) -> tuple[torch.Tensor, torch.Tenso
 def structure() -> LocalStructure:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "STEPS", 150)
-        return fit_local_structure(*rings(24, 20, 0))
+        return fit_local_structure(*rings(16, 16, 0))
 
 
 def test_the_unit_has_the_form_of_the_paper() -> None:

@@ -85,7 +85,9 @@ def compare(  # type: ignore[no-untyped-def]
     back, w = np.empty(width, np.int64), np.empty(width, values.dtype)
     zero, one = values.dtype.type(0), values.dtype.type(1)
     for q in range(count):
-        keys[:], place[:], own_place[:] = -1, length, -1
+        keys.fill(-1)
+        place.fill(length)
+        own_place.fill(-1)
         size, reach, itself, to_q = 0, 0, own[q], directions[q]
         if small:
             products = table[q]
@@ -110,7 +112,8 @@ def compare(  # type: ignore[no-untyped-def]
                 wanted[j], w[j], back[j] = g, zero, kept
             wanted[width] = g
             if small:
-                near[: width + 1] = wanted[: width + 1]
+                for j in range(width + 1):
+                    near[j] = wanted[j]
             else:
                 size = collect(wanted, width + 1, near, keys, numbers, size, features, to_q, products)
             at_g = near[width]
