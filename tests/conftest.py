@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from no_maps import NoMaps
 
 from pddm_lab.config import TrainConfig
 
@@ -47,6 +48,12 @@ def digits_run(digits_config: TrainConfig):
     from pddm_lab.training.trainer import train
 
     return train(digits_config, progress=False)
+
+
+@pytest.fixture
+def no_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings draw no maps: `digits_run` has real ones."""
+    monkeypatch.setattr("pddm_lab.training.finish.start_map", NoMaps)
 
 
 @pytest.fixture(scope="session")

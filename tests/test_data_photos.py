@@ -130,7 +130,7 @@ def test_an_incomplete_copy_says_what_is_missing(tmp_path: Path, name: str, make
         read_dataset(name, tmp_path)
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few", "no_maps")
 @pytest.mark.parametrize(("name", "make"), [("caltech101", make_caltech), ("fruits360", make_fruits)])
 def test_a_run_trains_on_it(tmp_path: Path, name: str, make) -> None:
     from pddm_lab.training.trainer import train

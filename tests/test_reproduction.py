@@ -13,6 +13,7 @@ import pandas as pd
 import plotly.io
 import pytest
 import torch
+from no_maps import NoMaps
 from PIL import Image
 from test_data_benchmarks import make_cars, make_cub
 from torchvision import models
@@ -33,13 +34,6 @@ SMALL = {
 """What makes the rehearsal small; all else is the preset's."""
 
 
-class _NoMaps:
-    def add(self, folder: Path) -> None: ...
-
-    def wait(self) -> None:
-        raise RunError("No maps here.")
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     """GoogLeNet as torchvision hands it out, with its second classifiers."""
@@ -51,7 +45,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finish, "start_map", _NoMaps)
+    monkeypatch.setattr(finish, "start_map", NoMaps)
     monkeypatch.setattr(plotly.io.renderers, "default", plotly.io.renderers.default)
 
 

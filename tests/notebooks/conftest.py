@@ -9,10 +9,10 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+from no_maps import NoMaps
 from PIL import Image
 
 from pddm_lab.config import TrainConfig
-from pddm_lab.errors import RunError
 from pddm_lab.runs.run import Run
 from pddm_lab.training import finish
 
@@ -32,13 +32,6 @@ def few_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-class _NoMaps:
-    def add(self, folder: Path) -> None: ...
-
-    def wait(self) -> None:
-        raise RunError("No maps here.")
-
-
 @pytest.fixture(scope="session")
 def small_run(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run on few digits, without maps, which take most of a short training's time."""
@@ -49,7 +42,7 @@ def small_run(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
         image_size=32, resize=32, steps=6, classes_per_batch=4, val_class_share=0.0, workers=0,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finish, "start_map", _NoMaps)
+        patch.setattr(finish, "start_map", NoMaps)
         return train(config, progress=False)
 
 
