@@ -22,6 +22,7 @@ def test_every_part_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0.5 < measures["memory an item beside the features"].value < 2
     for name in ("query expansion", "both-sided expansion", "CSLS", "k-reciprocal", "unit, first pass"):
         assert f"{name}, a query beyond the search" in measures
+    assert 10 <= measures["upkeep, stale lists of the second pass"].value <= 400
     targets = {what: measure.target for what, measure in measures.items() if measure.target is not None}
     assert targets == {
         "training the unit": 60, "offline, both passes": 3, "memory an item beside the features": 4.5,

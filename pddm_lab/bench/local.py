@@ -21,6 +21,7 @@ from pddm_lab.local.neighbourhoods import Neighbourhoods
 from pddm_lab.local.reciprocal import KReciprocal
 from pddm_lab.local.similarity import CSLS, Expansion, LocalSimilarity
 from pddm_lab.local.unit import LocalStructure
+from pddm_lab.local.upkeep import change, refresh
 
 SHORTLIST = 200
 BATCH = 256
@@ -28,6 +29,8 @@ BATCH = 256
 SINGLE = 30
 """Queries one by one."""
 TRAINING_ITEMS = 1200
+ADDED = 10
+"""Items that come into the gallery."""
 EACH = 8
 """Items of a class."""
 
@@ -75,8 +78,31 @@ def _measure(items: int, log: Log) -> list[Measure]:
         Measure("offline, both passes", offline["both"], "s", 3, over),
         Measure("memory an item beside the features", _bytes(both) / 1024 / items, "KB", 4.5),
     ]
+    log(f"adding {ADDED} items")
+    measures += _upkeep(structure, both)
     log("queries")
     return measures + _online(structure, one_pass, both, queries)
+
+
+def _upkeep(structure: LocalStructure, both: Neighbourhoods) -> list[Measure]:
+    """What it costs to keep the neighbourhoods up when some items come in, beside building them anew."""
+    features = both.features
+    kept = len(features) - ADDED
+    before = structure.with_second(Neighbourhoods.of(features[:kept], first_part=both.first_part))
+    origin = torch.cat([torch.arange(kept), torch.full((ADDED,), -1)])
+    changed = change(before, features, origin)
+    seconds = _least({
+        "change": lambda: change(before, features, origin), "refresh": lambda: refresh(structure, changed),
+        "anew": lambda: Neighbourhoods.of(features, first_part=both.first_part),
+    }, rounds=3)  # fmt: skip
+    assert changed.second is not None and changed.second.stale is not None
+    over = f"{ADDED} items added to {kept:,}, best of 3"
+    return [
+        Measure("upkeep, first pass", 1000 * seconds["change"], "ms", over=over),
+        Measure("upkeep, first pass, of building anew", 100 * seconds["change"] / seconds["anew"], "%", over=over),
+        Measure("upkeep, stale lists of the second pass", int(changed.second.stale.sum()), "lists", over=over),
+        Measure("upkeep, refreshing them in the background", seconds["refresh"], "s", over=over),
+    ]
 
 
 def _online(

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pddm_lab.errors import LabError
@@ -68,6 +68,8 @@ class Neighbourhoods:
     """Finds nearest items; None: compare with all."""
     second: Neighbourhoods | None = None
     """The same items, listed by the score of a first pass; None: there is no second pass."""
+    stale: Bool[Tensor, " items"] | None = None
+    """Which lists of a second pass a change of the gallery may have overtaken; None: none."""
 
     @classmethod
     @torch.no_grad()
@@ -101,7 +103,7 @@ class Neighbourhoods:
             raise LabError(f"Expected ascending scales from 1 to {LENGTH}, got {scales}.")
         features = features.cpu().contiguous()
         own = torch.arange(len(features))
-        nearest, cosines = _nearest(features, len(features), count, own, search or _exact(features))
+        nearest, cosines = nearest_items(features, len(features), count, own, search or exact_search(features))
         neighbours, scores = (each[:, : LENGTH + 1].contiguous() for each in (nearest, cosines))
         built = _complete(features, neighbours, scores, weights_of(scores), scales, first_part, search)
         if built.note:
@@ -130,7 +132,7 @@ class Neighbourhoods:
         if own is not None:
             neighbours, scores, weights = (each[own, :LENGTH] for each in (self.neighbours, self.scores, self.weights))
             return self.listed_queries(features, neighbours, scores, weights, own)
-        nearest, cosines = _nearest(features, len(self), NEAR, None, self.search or _exact(self.features))
+        nearest, cosines = nearest_items(features, len(self), NEAR, None, self.search or exact_search(self.features))
         scores = cosines[:, :LENGTH]
         queries = self.listed_queries(features, nearest[:, :LENGTH], scores, weights_of(scores))
         return replace(queries, nearest=nearest[:, : len(self)])
@@ -161,8 +163,8 @@ class Neighbourhoods:
     def shortlist(self, queries: Queries, size: int) -> Int[Tensor, "queries size"]:
         """Rows of each query's nearest items by cosine, best first, without the query itself."""
         others = len(self) - (queries.own is not None)
-        search = self.search or _exact(self.features)
-        return _nearest(queries.features, len(self), min(size, others), queries.own, search)[0].long()
+        search = self.search or exact_search(self.features)
+        return nearest_items(queries.features, len(self), min(size, others), queries.own, search)[0].long()
 
     def cosines(
         self, directions: Float[Tensor, "queries dim"], rows: Int[Tensor, "queries candidates"]
@@ -244,7 +246,7 @@ def _expansions(
         yield expansion
 
 
-def _nearest(
+def nearest_items(
     queries: Tensor, items: int, k: int, own: Tensor | None, search: Search
 ) -> tuple[Int[Tensor, "queries k"], Float[Tensor, "queries k"]]:
     """Rows and cosines of the k nearest without the query itself, padded where there are fewer."""
@@ -260,7 +262,7 @@ def _nearest(
     return F.pad(rows, missing).to(torch.int32), F.pad(scores, missing, value=-torch.inf)
 
 
-def _exact(gallery: Float[Tensor, "items dim"]) -> Search:
+def exact_search(gallery: Float[Tensor, "items dim"]) -> Search:
     def search(queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         parts = [(part @ gallery.T).topk(k, dim=1) for part in queries.split(max(_AT_ONCE // len(gallery), 1))]
         scores, rows = (torch.cat(each) for each in zip(*parts, strict=True))
@@ -289,12 +291,12 @@ def _complete(
         features, neighbours, scores, weights, reverse, squares, onward, scales, first_part, search
     )  # fmt: skip
     every = torch.arange(items)
-    _measure(built, every)
-    _look_back(built, every)
+    measure(built, every)
+    look_back(built, every.repeat_interleave(kept), torch.arange(kept).repeat(items))
     return built
 
 
-def _measure(built: Neighbourhoods, rows: Int[Tensor, " rows"]) -> None:
+def measure(built: Neighbourhoods, rows: Int[Tensor, " rows"]) -> None:
     """Compute the lengths of some items' expansions, in place."""
     kept, dim = built.neighbours.shape[1], built.features.shape[1]
     for part in rows.split(max(_AT_ONCE // (kept * dim), 1)):
@@ -304,10 +306,10 @@ def _measure(built: Neighbourhoods, rows: Int[Tensor, " rows"]) -> None:
             built.onward[part, at] = (expansion * near[:, built.scales[at]]).sum(1)
 
 
-def _look_back(built: Neighbourhoods, rows: Int[Tensor, " rows"]) -> None:
-    """Find the places of some items in the lists of their neighbours, in place."""
+def look_back(built: Neighbourhoods, rows: Int[Tensor, " entries"], entries: Int[Tensor, " entries"]) -> None:
+    """Find the places of items in the lists of those that they list at some entries, in place."""
     kept = built.neighbours.shape[1]
-    for part in rows.split(max(_AT_ONCE // kept**2, 1)):
-        named = built.neighbours[part]
-        place = place_of(part[:, None].expand_as(named), built.neighbours[named], built.scores[named])
-        built.reverse[part] = place.where(built.scores[part] > -torch.inf, kept).to(torch.uint8)
+    for row, entry in zip(rows.split(_AT_ONCE // kept), entries.split(_AT_ONCE // kept), strict=True):
+        named = built.neighbours[row, entry]
+        place = place_of(row, built.neighbours[named], built.scores[named])
+        built.reverse[row, entry] = place.where(built.scores[row, entry] > -torch.inf, kept).to(torch.uint8)

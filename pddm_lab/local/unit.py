@@ -142,16 +142,23 @@ class LocalStructure(nn.Module, LocalSimilarity):
         """
         if self.second is None or reference.note:
             return reference
+        neighbours, best = self.second_lists(reference, torch.arange(len(reference)), nearest)
+        second = reference.relisted(neighbours, best, self.probabilities(best), SECOND_SCALES)
+        return replace(reference, second=second)
+
+    def second_lists(
+        self, reference: Neighbourhoods, rows: Int[Tensor, " rows"], nearest: Int[Tensor, "rows near"] | None = None
+    ) -> tuple[Int[Tensor, "rows kept"], Float[Tensor, "rows kept"]]:
+        """The best of some items by S, and their S; `nearest` as in `with_second`."""
         neighbours, scores = [], []
-        for own in torch.arange(len(reference)).split(max(AT_ONCE // NEAR, 1)):
+        for at in torch.arange(len(rows)).split(max(AT_ONCE // NEAR, 1)):
+            own = rows[at]
             queries = reference.queries(reference.features[own], own)
-            rows = reference.shortlist(queries, NEAR) if nearest is None else nearest[own].long()
-            best, listed = _listed(rows, self.first(*first_inputs(reference, queries, rows)), LENGTH + 1)
+            near = reference.shortlist(queries, NEAR) if nearest is None else nearest[at].long()
+            best, listed = _listed(near, self.first(*first_inputs(reference, queries, near)), LENGTH + 1)
             neighbours.append(listed)
             scores.append(best)
-        best = torch.cat(scores)
-        second = reference.relisted(torch.cat(neighbours), best, self.probabilities(best), SECOND_SCALES)
-        return replace(reference, second=second)
+        return torch.cat(neighbours), torch.cat(scores)
 
     def probabilities(self, scores: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
         """The probability of one class by the S of the first pass."""
