@@ -14,9 +14,11 @@ import pddm_lab
 from pddm_lab.errors import DataError
 from pddm_lab.local import fit
 from pddm_lab.local.episodes import Episode, episode, folds, map_at_r, splits
+from pddm_lab.local.evidence import evidence
 from pddm_lab.local.fit import fit_local_structure, listwise_loss
 from pddm_lab.local.neighbourhoods import Neighbourhoods
-from pddm_lab.local.similarity import Global
+from pddm_lab.local.reciprocal import KReciprocal
+from pddm_lab.local.similarity import CSLS, Expansion, Global
 from pddm_lab.local.space import joined
 from pddm_lab.local.unit import LocalStructure, NeighbourhoodUnit, first_inputs
 
@@ -191,6 +193,41 @@ def test_the_first_pass_ranks_a_query_as_without_it_in_the_gallery(structure: Lo
         others = torch.cat([torch.arange(row), torch.arange(row + 1, 120)])
         expected = unit.matrix(Neighbourhoods.of(z[others]), z[row][None])[0]
         torch.testing.assert_close(scores[row, others], expected)
+
+
+def test_items_of_a_gallery_are_as_similar_both_ways(structure: LocalStructure) -> None:
+    features, _ = rings(10, 12, 5)
+    reference = structure.reference(features)
+    random = torch.Generator().manual_seed(0)
+    left = torch.randint(0, 60, (200,), generator=random)
+    right = torch.randint(60, 120, (200,), generator=random)
+    z, every = reference.features, torch.arange(120)
+    searched = structure.matrix(reference, z, every)
+    for similarity in (structure, KReciprocal(), CSLS(), Expansion(4, both=True)):
+        there, back = similarity.pairs(reference, left, right), similarity.pairs(reference, right, left)
+        torch.testing.assert_close(there, back, atol=1e-5, rtol=1e-5)
+        among = similarity.among(reference, every)
+        torch.testing.assert_close(among[left, right], there, atol=1e-4, rtol=1e-4)
+        assert torch.equal(among.isnan(), torch.eye(120).bool())
+    torch.testing.assert_close(
+        structure.pairs(reference, left, right), (searched[left, right] + searched[right, left]) / 2,
+        atol=1e-4, rtol=1e-4,
+    )  # fmt: skip
+
+
+def test_only_neighbourhoods_tell_a_query_from_an_item() -> None:
+    """What is the same both ways in a search: cosines and ranks."""
+    reference, every = Neighbourhoods.of(items(80)), torch.arange(80)
+    seen = evidence(reference, reference.queries(reference.features, every), every.expand(80, -1))
+    off = ~torch.eye(80).bool()
+
+    def is_symmetric(values: torch.Tensor) -> bool:
+        return torch.allclose(values[off], values.T[off])
+
+    assert is_symmetric(seen.cosine)
+    assert is_symmetric(seen.ranks[0] + seen.ranks[1]) and is_symmetric((seen.ranks[0] - seen.ranks[1]).abs())
+    assert not any(is_symmetric(values) for values in (*seen.both, *seen.shared, *seen.reciprocal))
+    assert not is_symmetric(sum(seen.densities[0], torch.zeros(80, 80)))
 
 
 def test_fitting_is_reproducible_and_reports_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ class Neighbourhoods:
     squares: Float[Tensor, "items scales"]
     """||E_k||^2."""
     onward: Float[Tensor, "items scales"]
-    """E_k . z of the neighbour after the k-th."""
+    """E_k . z of the neighbour after the k-th; 0 if there is none."""
     scales: tuple[int, ...]
     """k of the expansions, ascending; at most `LENGTH`."""
     first_part: int
@@ -303,7 +303,9 @@ def measure(built: Neighbourhoods, rows: Int[Tensor, " rows"]) -> None:
         near = built.features[built.neighbours[part]]
         for at, expansion in enumerate(_expansions(built.features[part], near, built.weights[part], built.scales)):
             built.squares[part, at] = expansion.square().sum(1)
-            built.onward[part, at] = (expansion * near[:, built.scales[at]]).sum(1)
+            after = built.scales[at]
+            onward = (expansion * near[:, after]).sum(1)
+            built.onward[part, at] = onward.where(built.scores[part, after] > -torch.inf, 0)
 
 
 def look_back(built: Neighbourhoods, rows: Int[Tensor, " entries"], entries: Int[Tensor, " entries"]) -> None:

@@ -7,6 +7,7 @@ function of a pair and the gallery: the same pair may score otherwise in another
     similarity.matrix(reference, queries)                 # (Q, dim) -> (Q, G)
     similarity.candidates(reference, queries, rows)       # rows (Q, C) -> (Q, C)
     similarity.rerank(reference, query, shortlist)        # rows and scores, best first
+    similarity.pairs(reference, left, right)              # items of the gallery, the same both ways: (P,)
 
 Zhong et al.'s k-reciprocal re-ranking: reciprocal.py. The unit that learns: unit.py.
 """
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from pddm_lab.errors import ConfigError
 from pddm_lab.local.evidence import evidence
-from pddm_lab.local.neighbourhoods import LENGTH, Neighbourhoods, Queries, first, place_of
+from pddm_lab.local.neighbourhoods import LENGTH, NEAR, Neighbourhoods, Queries, first, place_of
 
 AT_ONCE = 1 << 14
 """Pairs at a time: what is computed of them fits a cache."""
@@ -52,7 +53,7 @@ class LocalSimilarity(ABC):
         if reference.note or not rows.numel():
             return torch.einsum("qd,qcd->qc", queries, reference.features[rows])
         scores = []
-        step = max(AT_ONCE // rows.shape[1], 1)
+        step = max(AT_ONCE // (rows.shape[1] + NEAR), 1)
         for start in range(0, len(queries), step):
             part = slice(start, start + step)
             seen = reference.queries(queries[part], None if own is None else own[part])
@@ -76,6 +77,26 @@ class LocalSimilarity(ABC):
         scores = self.candidates(reference, query[None], shortlist[None], itself)[0]
         order = scores.argsort(descending=True, stable=True)
         return shortlist[order], scores[order]
+
+    def pairs(
+        self, reference: Neighbourhoods, left: Int[Tensor, " pairs"], right: Int[Tensor, " pairs"]
+    ) -> Float[Tensor, " pairs"]:  # fmt: skip
+        """Similarities of pairs of different items of the gallery, the same both ways.
+
+        A search is not: its query is taken out of the gallery, so the item is in the neighbourhood of the query, and
+        the query isn't in that of the item. Expansions, shared neighbours, reciprocal sets and densities feel it;
+        cosines and ranks don't. Here each of both is the query once, and the mean counts.
+        """
+        ways = [
+            self.candidates(reference, reference.features[a], b[:, None], a)[:, 0]
+            for a, b in ((left, right), (right, left))
+        ]  # fmt: skip
+        return (ways[0] + ways[1]) / 2
+
+    def among(self, reference: Neighbourhoods, rows: Int[Tensor, " items"]) -> Float[Tensor, "items items"]:
+        """Similarities of some items of the gallery with each other, as `pairs` has them; NaN with themselves."""
+        ways = self.candidates(reference, reference.features[rows], rows.expand(len(rows), -1), rows)
+        return ((ways + ways.T) / 2).fill_diagonal_(torch.nan)
 
 
 class Global(LocalSimilarity):
