@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from pddm_lab.model.head import START_POWER, Scatter, UsedHead, interpolated, principal_components, whitened
+from pddm_lab.model.head import START_POWER, Scatter, UsedHead, components, interpolated, principal_components, whitened
 
 
 def head_of(inputs: int = 6, outputs: int = 4, seed: int = 0) -> torch.nn.Linear:
@@ -17,6 +17,17 @@ def items(count: int = 40, dim: int = 6, seed: int = 0) -> tuple[torch.Tensor, t
     generator = torch.Generator().manual_seed(seed)
     scales = torch.linspace(0.2, 3, dim)
     return torch.randn(count, dim, generator=generator) * scales + 5, torch.arange(count) % 8
+
+
+def test_few_items_have_principal_components() -> None:
+    """LAPACK's solver of eigenvalues fails for some matrices in which most are 0."""
+    inputs = torch.randn(21, 300, generator=torch.Generator().manual_seed(0))
+    centred = (inputs - inputs.mean(0)).double()
+    variances, directions = components(centred)
+    torch.testing.assert_close((directions * variances) @ directions.T * 21, centred.T @ centred)
+    assert len(variances) == 21 and (variances.diff() >= 0).all()
+    more = torch.randn(50, 12).double()
+    torch.testing.assert_close(components(more)[0], torch.linalg.eigvalsh(more.T @ more / 50))
 
 
 def test_the_start_is_scaled_principal_components() -> None:

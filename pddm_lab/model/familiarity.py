@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pddm_lab.model.all_pairs import all_pairs, own_pairs
+from pddm_lab.model.head import components
 from pddm_lab.model.pddm import PDDM
 from pddm_lab.model.similarity import PDDMSimilarity
 
@@ -60,8 +61,8 @@ class PretrainedPart(nn.Module):
         """Compute the mean and the principal components of the training items' features."""
         self.mean.copy_(inputs.mean(0))
         centred = F.normalize(inputs - self.mean, dim=1).double()
-        components = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -PRETRAINED_DIMS:]
-        self.directions.zero_()[:, : components.shape[1]] = components.to(self.directions)
+        main = components(centred)[1][:, -PRETRAINED_DIMS:]
+        self.directions.zero_()[:, : main.shape[1]] = main.to(self.directions)
 
     def forward(self, inputs: Float[Tensor, "n trunk_dim"]) -> Float[Tensor, "n pretrained"]:
         """p of the trunk's features, without a gradient."""

@@ -45,13 +45,21 @@ def principal_components(head: nn.Linear, inputs: Float[Tensor, "items trunk_dim
     """
     mean = inputs.double().mean(0)
     centred = inputs.double() - mean
-    variance, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
+    variance, directions = components(centred)
     used = variance > 1e-7 * variance[-1]
     scales = torch.where(used, variance.clamp(min=1e-300).pow(START_POWER), 0)
     rows = (directions * scales).T.flip(0)[: head.out_features]
     rows /= (centred @ rows.T).norm(dim=1).mean().clamp(min=1e-12)
     head.weight.zero_()[: len(rows)] = rows.to(head.weight)
     head.bias.zero_()[: len(rows)] = -(rows @ mean).to(head.bias)
+
+
+def components(centred: Float[Tensor, "items dim"]) -> tuple[Float[Tensor, " some"], Float[Tensor, "dim some"]]:
+    """Variances and directions of the principal components of centred items, ascending."""
+    if len(centred) < centred.shape[1]:  # of so many equal eigenvalues, LAPACK's solver may find none
+        _, values, directions = torch.linalg.svd(centred, full_matrices=False)
+        return values.flip(0).square() / len(centred), directions.T.flip(1)
+    return torch.linalg.eigh(centred.T @ centred / len(centred))
 
 
 @torch.no_grad()
