@@ -12,7 +12,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -20,11 +20,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pddm_lab.errors import LabError
-from pddm_lab.metrics.separation import Distribution, histogram, separation
-
-Array: TypeAlias = Tensor | np.ndarray
-PlacesScorer: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""Scores of pairs in a chunk: rows and columns, (pairs,) each -> (pairs,)."""
+from pddm_lab.metrics.pair_scores import Array, Items, PairScores, as_tensor
+from pddm_lab.metrics.separation import Distribution
 
 RECALLS = (1, 2, 4, 8, 16, 32)
 _CHUNK_SCORES = 1 << 21  # scores at a time: 8 MB, and some 50 MB with the keys that order them
@@ -33,6 +30,7 @@ _MIRRORED_ITEMS = 8000  # up to here all scores fit in 256 MB, and each unordere
 _POSITIVE_BUDGET = 8_000_000  # pair scores kept, 4 bytes each; of more pairs, a sample
 _NEGATIVE_BUDGET = 20_000_000
 _SAMPLED = (500_000, 2_000_000)  # budgets with a shortlist, where pairs are scored one by one
+_SAMPLED_IN_GALLERY = (40_000, 160_000)  # where a pair costs a hundred times as much
 
 
 class PairScorer(Protocol):
@@ -51,6 +49,15 @@ class ShortlistScorer(PairScorer, Protocol):
     def candidates(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]: ...
     @property
     def pairs(self) -> Callable[[Tensor, Tensor], Tensor]: ...
+
+
+class GalleryScorer(Protocol):
+    """A similarity that depends on the gallery too. It takes queries and items by their numbers."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def of_rows(self) -> Callable[[Int[Tensor, " queries"], Int[Tensor, "queries candidates"]], Tensor]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +94,12 @@ def evaluate(
     Raises:
         LabError: the similarity gives NaN.
     """
-    items = _Items.of(query, gallery, query_labels, gallery_labels, leave_one_out)
+    items = Items.of(query, gallery, query_labels, gallery_labels, leave_one_out)
     budgets = _SAMPLED if shortlist else (_POSITIVE_BUDGET, _NEGATIVE_BUDGET)
-    ranking, pairs = _Ranking(items), _PairScores(items, seed, *budgets)
+    ranking, pairs = _Ranking(items), PairScores(items, seed, *budgets)
     if shortlist:
         scorer = cast(ShortlistScorer, similarity)
-        for rows, scores in _shortlisted(scorer, items, shortlist):
+        for rows, scores in _shortlisted(scorer.name, _candidates_of(scorer, items), items, shortlist):
             pairs.add(rows, functools.partial(_score_places, scorer, items, rows))
             ranking.add(rows, scores)
     else:
@@ -104,7 +111,33 @@ def evaluate(
         both = [(items.gallery, items.gallery_labels), (items.query, items.query_labels)][: 1 if leave_one_out else 2]
         features, labels = (torch.cat(parts) for parts in zip(*both, strict=True))
         metrics["nmi"] = clustering_nmi(features, labels, seed)
-    excluded = len(items.query) - ranking.queries
+    return _evaluation(metrics, pairs, ranking)
+
+
+def evaluate_in_gallery(
+    scorer: GalleryScorer, query: Float[Array, "queries dim"], gallery: Float[Array, "items dim"],
+    query_labels: Int[Array, " queries"], gallery_labels: Int[Array, " items"], leave_one_out: bool, shortlist: int,
+    seed: int = 0,
+) -> Evaluation:  # fmt: skip
+    """As `evaluate` with a shortlist, for a similarity of a pair and the gallery; it scores a smaller sample of pairs.
+
+    Raises:
+        LabError: the similarity gives NaN.
+    """
+    items = Items.of(query, gallery, query_labels, gallery_labels, leave_one_out)
+    ranking, pairs = _Ranking(items), PairScores(items, seed, *_SAMPLED_IN_GALLERY)
+
+    def candidates(rows: slice, nearest: Tensor) -> Tensor:
+        return scorer.of_rows(torch.arange(rows.start, rows.stop), nearest)
+
+    for rows, scores in _shortlisted(scorer.name, candidates, items, shortlist):
+        pairs.add(rows, functools.partial(_score_side_by_side, scorer, rows))
+        ranking.add(rows, scores)
+    return _evaluation(ranking.metrics() | pairs.metrics(), pairs, ranking)
+
+
+def _evaluation(metrics: dict[str, float], pairs: PairScores, ranking: _Ranking) -> Evaluation:
+    excluded = len(ranking.items.query) - ranking.queries
     return Evaluation(metrics, pairs.distribution(), ranking.queries, ranking.map_at_r_error(), excluded)
 
 
@@ -113,11 +146,12 @@ def rank(
     query_labels: Int[Array, " queries"], gallery_labels: Int[Array, " items"], leave_one_out: bool, shortlist: int = 0,
 ) -> dict[str, float]:  # fmt: skip
     """The metrics of the ranking alone, as `evaluate` has them, without the distributions of pairs."""
-    items = _Items.of(query, gallery, query_labels, gallery_labels, leave_one_out)
+    items = Items.of(query, gallery, query_labels, gallery_labels, leave_one_out)
     ranking = _Ranking(items)
-    chunks = (
-        _shortlisted(cast(ShortlistScorer, similarity), items, shortlist) if shortlist else _scores(similarity, items)
-    )
+    chunks = _scores(similarity, items)
+    if shortlist:
+        scorer = cast(ShortlistScorer, similarity)
+        chunks = _shortlisted(scorer.name, _candidates_of(scorer, items), items, shortlist)
     for rows, scores in chunks:
         ranking.add(rows, scores)
     return ranking.metrics()
@@ -149,7 +183,7 @@ def clustering_nmi(features: Float[Array, "items dim"], labels: Int[Array, " ite
     """Normalised mutual information between the classes and as many k-means clusters (faiss, seeded)."""
     from sklearn.metrics import normalized_mutual_info_score
 
-    classes = _tensor(labels).cpu().numpy()
+    classes = as_tensor(labels).cpu().numpy()
     if not len(classes):
         return math.nan
     return float(normalized_mutual_info_score(classes, cluster(features, len(np.unique(classes)), seed)))
@@ -159,7 +193,7 @@ def cluster(features: Float[Array, "items dim"], clusters: int, seed: int = 0) -
     """The k-means cluster of each item (faiss, seeded); the order of the items is part of the seed."""
     import faiss
 
-    points = _tensor(features).float().cpu().contiguous().numpy()
+    points = as_tensor(features).float().cpu().contiguous().numpy()
     means = faiss.Kmeans(points.shape[1], clusters, niter=20, seed=seed)
     means.cp.min_points_per_centroid, means.cp.max_points_per_centroid = 1, len(points)
     means.cp.init_method = faiss.ClusteringInitMethod_AFK_MC2  # k-means++ by sampling: a fifth of the time
@@ -167,39 +201,7 @@ def cluster(features: Float[Array, "items dim"], clusters: int, seed: int = 0) -
     return means.index.search(points, 1)[1][:, 0]
 
 
-@dataclass(frozen=True)
-class _Items:
-    """Queries and gallery as tensors on one device."""
-
-    query: Tensor
-    gallery: Tensor
-    query_labels: Tensor
-    gallery_labels: Tensor
-    leave_one_out: bool
-    relevant: Tensor
-    """(queries,) int64: R, the number of gallery items of each query's class without the query itself."""
-
-    @classmethod
-    def of(cls, query: Array, gallery: Array, query_labels: Array, gallery_labels: Array, loo: bool) -> _Items:
-        query = _tensor(query)
-        gallery = query if loo else _tensor(gallery).to(query.device)
-        classes, labels = torch.cat([_tensor(query_labels), _tensor(gallery_labels)]).unique(return_inverse=True)
-        of_query, of_gallery = (part.to(query.device, torch.int32) for part in labels.split([len(query), len(gallery)]))
-        counts = torch.bincount(of_gallery, minlength=len(classes))
-        return cls(query, gallery, of_query, of_gallery, loo, counts[of_query.long()] - int(loo))
-
-    def pair_counts(self) -> tuple[int, int]:
-        """Number of positive and of negative pairs."""
-        positives = int(self.relevant.sum())
-        every = len(self.query) * (len(self.gallery) - int(self.leave_one_out))
-        return (positives // 2, (every - positives) // 2) if self.leave_one_out else (positives, every - positives)
-
-
-def _tensor(values: Array) -> Tensor:
-    return values if isinstance(values, Tensor) else torch.tensor(values)  # a copy: torch needs writable arrays
-
-
-def _scores(similarity: PairScorer, items: _Items) -> Iterator[tuple[slice, Float[Tensor, "rows items"]]]:
+def _scores(similarity: PairScorer, items: Items) -> Iterator[tuple[slice, Float[Tensor, "rows items"]]]:
     """Scores of chunks of queries with the whole gallery; the caller may overwrite them.
 
     With leave-one-out each unordered pair is scored once if all fit into memory, since similarities are symmetric.
@@ -218,18 +220,22 @@ def _scores(similarity: PairScorer, items: _Items) -> Iterator[tuple[slice, Floa
             every[rows, start:] = similarity.matrix(items.query[rows], items.gallery[start:]).float()
             every[rows.stop :, rows] = every[rows, rows.stop :].T
             scores = every[rows]
-        _check(similarity, scores, start)
+        _check(similarity.name, scores, start)
         yield rows, scores
 
 
-def _check(similarity: PairScorer, scores: Tensor, start: int) -> None:
+def _check(name: str, scores: Tensor, start: int) -> None:
     if scores.numel() and scores.amax().isnan():  # the maximum of values with a NaN is NaN
         hint = "The training diverged: lower --lr, or set --clip-norm"
-        raise LabError(f"Expected numbers, but {similarity.name} gives NaN from query {start} on. {hint}.")
+        raise LabError(f"Expected numbers, but {name} gives NaN from query {start} on. {hint}.")
+
+
+def _candidates_of(similarity: ShortlistScorer, items: Items) -> Callable[[slice, Tensor], Tensor]:
+    return lambda rows, nearest: similarity.candidates(items.query[rows], items.gallery, nearest)
 
 
 def _shortlisted(
-    similarity: ShortlistScorer, items: _Items, shortlist: int
+    name: str, candidates: Callable[[slice, Tensor], Tensor], items: Items, shortlist: int
 ) -> Iterator[tuple[slice, Float[Tensor, "rows items"]]]:
     """As `_scores`, but only each query's nearest items are scored; the others follow in the order of distance."""
     count = len(items.gallery)
@@ -239,9 +245,9 @@ def _shortlisted(
         scores = -torch.cdist(items.query[rows], items.gallery)
         if items.leave_one_out:
             scores[torch.arange(len(scores)), torch.arange(rows.start, rows.stop)] = -math.inf
-        nearest = _top(scores, min(shortlist, count))
-        reranked = similarity.candidates(items.query[rows], items.gallery, nearest).float()
-        _check(similarity, reranked, start)
+        nearest = _top(scores, max(min(shortlist, count - int(items.leave_one_out)), 1))
+        reranked = candidates(rows, nearest).float()
+        _check(name, reranked, start)
         scores += reranked.min() - 1  # these are negative distances: now all are below the shortlist's scores
         yield rows, scores.scatter_(1, nearest, reranked)
 
@@ -251,15 +257,32 @@ def _places_of(scores: Tensor, row: Int[Tensor, " pairs"], column: Int[Tensor, "
 
 
 def _score_places(
-    similarity: ShortlistScorer, items: _Items, rows: slice, row: Int[Tensor, " pairs"], column: Int[Tensor, " pairs"]
+    similarity: ShortlistScorer, items: Items, rows: slice, row: Int[Tensor, " pairs"], column: Int[Tensor, " pairs"]
 ) -> Float[Tensor, " pairs"]:
     return similarity.pairs(items.query[rows][row], items.gallery[column]).float()
+
+
+def _score_side_by_side(
+    scorer: GalleryScorer, rows: slice, row: Int[Tensor, " pairs"], column: Int[Tensor, " pairs"]
+) -> Float[Tensor, " pairs"]:
+    """Scores of pairs, with the items of each query in a row, which is filled up with its first one."""
+    if not len(row):
+        return torch.empty(0, device=row.device)
+    order = row.argsort(stable=True)
+    query, line, counts = row[order].unique_consecutive(return_inverse=True, return_counts=True)
+    begins = counts.cumsum(0) - counts
+    place = torch.arange(len(row), device=row.device) - begins[line]
+    table = column[order][begins][:, None].repeat(1, int(counts.max()))
+    table[line, place] = column[order]
+    scores = torch.empty(len(row), device=row.device)
+    scores[order] = scorer.of_rows(query + rows.start, table).float()[line, place]
+    return scores
 
 
 class _Ranking:
     """Sums of Recall@K, R-precision and MAP@R over chunks of queries."""
 
-    def __init__(self, items: _Items) -> None:
+    def __init__(self, items: Items) -> None:
         self.items = items
         self.queries = int((items.relevant > 0).sum())
         self._depth = min(max(int(items.relevant.max()) if len(items.query) else 0, *RECALLS), len(items.gallery))
@@ -316,78 +339,3 @@ def _top(scores: Float[Tensor, "rows items"], depth: int) -> Int[Tensor, "rows d
     if tied.any():
         best[tied] = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :depth]
     return best
-
-
-class _PairScores:
-    """Scores of all positive and negative pairs, or of a sample, and how well they are separated."""
-
-    def __init__(self, items: _Items, seed: int, positive_budget: int, negative_budget: int) -> None:
-        self.items = items
-        positives, negatives = items.pair_counts()
-        self._total = positives + negatives
-        self._positive, self._negative = _Sample(positives, positive_budget), _Sample(negatives, negative_budget)
-        self._sorted_labels, self._by_label = items.gallery_labels.sort(stable=True)
-        self._random = torch.Generator(items.query.device).manual_seed(seed)
-
-    def add(self, rows: slice, score: PlacesScorer) -> None:
-        self._positive.add(score(*self._positive_places(rows)))
-        self._negative.add(score(*self._negative_places(rows)))
-
-    def _positive_places(self, rows: slice) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-        labels = self.items.query_labels[rows]
-        first, last = (torch.searchsorted(self._sorted_labels, labels, side=side) for side in ("left", "right"))
-        row = torch.arange(len(labels), device=labels.device).repeat_interleave(last - first)
-        begins = (last - first).cumsum(0) - (last - first)
-        column = self._by_label[torch.arange(len(row), device=row.device) - begins[row] + first[row]]
-        keep = torch.ones_like(row, dtype=torch.bool)
-        if self._positive.share < 1:
-            keep = torch.rand(len(row), generator=self._random, device=row.device) < self._positive.share
-        if self.items.leave_one_out:  # pairs above the diagonal: each unordered pair once
-            keep &= column > row + rows.start
-        return row[keep], column[keep]
-
-    def _negative_places(self, rows: slice) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-        labels, columns = self.items.query_labels[rows], len(self.items.gallery)
-        if self._negative.share < 1:  # sampling with replacement takes time by the sample, not by all pairs
-            count = round(len(labels) * columns * self._negative.share)
-            at = torch.randint(len(labels) * columns, (count,), generator=self._random, device=labels.device)
-            row, column = at // columns, at % columns
-            keep = labels[row] != self.items.gallery_labels[column]
-            if self.items.leave_one_out:
-                keep &= column > row + rows.start
-            return row[keep], column[keep]
-        different = labels[:, None] != self.items.gallery_labels
-        if self.items.leave_one_out:
-            different = different.triu(1 + rows.start)
-        row, column = different.nonzero(as_tuple=True)
-        return row, column
-
-    def metrics(self) -> dict[str, float]:
-        return separation(self._positive.values(), self._negative.values())
-
-    def distribution(self) -> Distribution:
-        positive, negative = self._positive.values(), self._negative.values()
-        return histogram(positive, negative, self._total)
-
-
-class _Sample:
-    """Values up to a budget; the caller adds only `share` of all values."""
-
-    def __init__(self, total: int, budget: int) -> None:
-        self.share = min(budget / total, 1.0) if total else 1.0
-        self._buffer = np.empty(min(total, budget), dtype=np.float32)
-        self._count = 0
-        self._sorted = False
-
-    def add(self, chosen: Float[Tensor, " pairs"]) -> None:
-        room = self._buffer[self._count : self._count + len(chosen)]
-        room[:] = chosen[: len(room)].cpu().numpy()
-        self._count += len(room)
-
-    def values(self) -> np.ndarray:
-        """Ascending."""
-        values = self._buffer[: self._count]
-        if not self._sorted:
-            values.sort()
-            self._sorted = True
-        return values
