@@ -47,6 +47,28 @@ SIMILARITIES: dict[str, SimilaritySpec] = {
     ),
 }  # fmt: skip
 """In the order that every table and legend uses."""
+IN_GALLERY: dict[str, SimilaritySpec] = {
+    "local": SimilaritySpec(
+        "Local structure", "L", "#7D55D9", "longdash", "hexagon", "local structure L (larger = more similar)",
+        is_learned=True,
+    ),
+    "expansion": SimilaritySpec(
+        "Query expansion", "cos", "#A8750B", "dot", "triangle-down",
+        "cosine with the expanded query (larger = more similar)",
+    ),
+    "both_expansion": SimilaritySpec(
+        "Expansion of both sides", "cos", "#5E8A14", "dash", "cross", "cosine of the expansions (larger = more similar)"
+    ),
+    "csls": SimilaritySpec("CSLS", "CSLS", "#128C9C", "dashdot", "pentagon", "CSLS (larger = more similar)"),
+    "k_reciprocal": SimilaritySpec(
+        "k-reciprocal re-ranking", "-d", "#B5506B", "longdashdot", "bowtie", "minus the k-reciprocal distance"
+    ),
+}  # fmt: skip
+"""Similarities of a pair and its gallery (local/): the one that learns, and its rivals without training.
+
+A run with local structure is measured by them too. What only has features, and no gallery, leaves them out.
+"""
+EVERY = SIMILARITIES | IN_GALLERY
 PRETRAINED = "pretrained"
 """In tables of similarities, the name of a row to compare a run with: D of the trunk's own features before training."""
 PRETRAINED_FEATURES = SimilaritySpec(

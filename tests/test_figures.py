@@ -12,7 +12,7 @@ from PIL import Image
 
 from pddm_lab import cards, figures
 from pddm_lab.metrics.separation import Distribution, histogram
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import EVERY
 
 
 def png(colour: str = "red") -> bytes:
@@ -38,7 +38,7 @@ def luminance(colour: str) -> float:
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-@pytest.mark.parametrize("colour", [*(style.colour for style in SIMILARITIES.values()), figures.NEGATIVE])
+@pytest.mark.parametrize("colour", [*(style.colour for style in EVERY.values()), figures.NEGATIVE])
 def test_colours_show_on_a_light_and_a_dark_page(colour: str) -> None:
     for page in ("#FFFFFF", "#11151C"):
         light, dark = sorted((luminance(colour), luminance(page)), reverse=True)
@@ -46,8 +46,8 @@ def test_colours_show_on_a_light_and_a_dark_page(colour: str) -> None:
 
 
 def test_similarities_differ_without_colour() -> None:
-    looks = {(style.dash, style.symbol) for style in SIMILARITIES.values()}
-    assert len(looks) == len(SIMILARITIES) == len({style.colour for style in SIMILARITIES.values()})
+    looks = {(style.dash, style.symbol) for style in EVERY.values()}
+    assert len(looks) == len(EVERY) == len({style.colour for style in EVERY.values()})
 
 
 def test_distances_are_drawn_as_distances_on_a_reversed_axis(distribution: Distribution) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
-from pddm_lab.similarities import PRETRAINED, PRETRAINED_FEATURES, SIMILARITIES, SimilaritySpec
+from pddm_lab.similarities import EVERY, PRETRAINED, PRETRAINED_FEATURES, SimilaritySpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,8 +29,8 @@ PROTOCOL_TITLES = {
     "train": "Training batches",
 }  # fmt: skip
 PHASE_TITLES = {
-    "select": "Choosing the best step", "refit": "Refit on all training classes", "evaluate": "Measuring",
-    "gallery": "Building the galleries", "done": "Done",
+    "select": "Choosing the best step", "refit": "Refit on all training classes", "local": "Local structure",
+    "evaluate": "Measuring", "gallery": "Building the galleries", "done": "Done",
 }  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def style_of(similarity: str) -> SimilaritySpec:
     if similarity == PRETRAINED:
         return PRETRAINED_FEATURES
     plain = SimilaritySpec(similarity, "s", DARK, "dashdot", "x", f"{similarity} (larger = more similar)")
-    return SIMILARITIES.get(similarity, plain)
+    return EVERY.get(similarity, plain)
 
 
 def shown(similarity: str, values: NDArray) -> NDArray:
@@ -122,7 +122,7 @@ def shown(similarity: str, values: NDArray) -> NDArray:
 
 def in_order(similarities: Iterable[str]) -> list[str]:
     """Similarities in the order of every table and legend."""
-    order = {name: rank for rank, name in enumerate(SIMILARITIES)}
+    order = {name: rank for rank, name in enumerate(EVERY)}
     return sorted(set(similarities), key=lambda name: (order.get(name, len(order)), name))
 
 
