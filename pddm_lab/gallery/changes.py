@@ -30,6 +30,7 @@ from pddm_lab.gallery.files import (
     CHANGED_FORMAT,
     COLUMNS,
     GROWING,
+    PRETRAINED,
     ROLES,
     changing,
     commit,
@@ -59,6 +60,8 @@ class NewItems:
     """A JPEG per item (`thumbnail` in files.py)."""
     pictures: Sequence[Path] = ()
     """The file of each item's picture, from which the gallery can be written again; empty if they are not known."""
+    pretrained: Float[np.ndarray, "items pretrained"] | None = None
+    """Where the gallery has them."""
 
 
 def add(gallery: Gallery, new: NewItems) -> Gallery:
@@ -112,6 +115,10 @@ def _check(new: NewItems, current: Gallery, leaves: Bool[np.ndarray, " items"]) 
     ids, shape = new.items["id"], (len(new.items), current.manifest["dim"])
     if new.features.shape != shape or not np.isfinite(new.features).all() or len(new.thumbs) != len(ids):
         raise ValueError(f"expected finite features of shape {shape} and as many thumbnails, got {new.features.shape}")
+    has, gets = current.pretrained, new.pretrained
+    wanted = None if has is None else (len(ids), has.shape[1])
+    if (None if gets is None else gets.shape) != wanted or (gets is not None and not np.isfinite(gets).all()):
+        raise ValueError(f"expected finite pretrained features of shape {wanted}, as the gallery has them")
     if not new.items["role"].isin(ROLES).all() or not ids.astype(bool).all():
         raise ValueError(f"expected an id for each item, and roles among {', '.join(ROLES)}")
     if not ids.is_unique:
@@ -145,6 +152,9 @@ def _write(current: Gallery, items: pd.DataFrame, stay: Bool[np.ndarray, " items
         pictures += [str(file.resolve()) for file in new.pictures] or [""] * added
         begin = files[thumbs]["bytes"]
         _append(path / features, files, np.ascontiguousarray(new.features, dtype=np.float32).tobytes())
+        if new.pretrained is not None:
+            further = path / file_name(before, PRETRAINED)
+            _append(further, files, np.ascontiguousarray(new.pretrained, dtype=np.float32).tobytes())
         _append(path / thumbs, files, b"".join(new.thumbs))
         _append(path / ends, files, (begin + np.cumsum([*map(len, new.thumbs)], dtype=np.int64)).tobytes())
     with new_file(path, after, "items.parquet") as temporary:

@@ -3,6 +3,7 @@ at once: whatever fails or is killed before leaves the old gallery, whatever com
 
 gallery/<protocol>/
   features.npy           (items, dim) float32, memory-mapped
+  pretrained.npy         (items, pretrained dim) float32: of the pretrained trunk, if a similarity of the run uses them
   items.parquet          id, label, class_name, role: query, gallery or both; place and picture after a change;
                          metadata.<name>: texts of the data set
   thumbs.bin thumbs.npy  JPEGs end to end, and where each begins, (items + 1,) int64
@@ -53,8 +54,10 @@ THUMB_SIDE = 96
 """Longer side of a thumbnail, in pixels."""
 COLUMNS = ["id", "label", "class_name", "role"]
 GROWING = ("features.npy", "thumbs.bin", "thumbs.npy")
+PRETRAINED = "pretrained.npy"
+"""Grows too, where it is."""
 _FILES = (*GROWING, "items.parquet", "distributions.parquet")
-_WRITTEN = re.compile(r"(features|items|thumbs|distributions|map)(-\d+)?\.(npy|bin|parquet)|\..+\.tmp")
+_WRITTEN = re.compile(r"(features|pretrained|items|thumbs|distributions|map)(-\d+)?\.(npy|bin|parquet)|\..+\.tmp")
 
 
 def repair(path: Path) -> str:
@@ -67,13 +70,13 @@ def repair(path: Path) -> str:
 def write_files(
     path: Path, protocol: str, features: Float[np.ndarray, "items dim"], items: pd.DataFrame,
     thumb: Callable[[int], bytes], distributions: Mapping[str, Distribution], progress: Progress | None,
-    changed: Mapping[str, int] | None = None,
+    changed: Mapping[str, int] | None = None, pretrained: Float[np.ndarray, "items pretrained"] | None = None,
 ) -> None:  # fmt: skip
     """Write a gallery's folder; it replaces one that is there.
 
     Args:
-        path, protocol, features, items, distributions, progress: as for `Gallery.write`; items may have `picture`
-            and metadata.
+        path, protocol, features, items, distributions, progress, pretrained: as for `Gallery.write`; items may have
+            `picture` and metadata.
         thumb: row -> JPEG.
         changed: how many items were added and removed since the gallery was measured.
     """
@@ -82,6 +85,8 @@ def write_files(
     features = np.ascontiguousarray(features, dtype=np.float32)
     if features.ndim != 2 or len(features) != len(items) or not np.isfinite(features).all():
         raise ValueError(f"expected finite features of shape ({len(items)}, dim), got {features.shape}")
+    if pretrained is not None and (len(pretrained) != len(items) or not np.isfinite(pretrained).all()):
+        raise ValueError(f"expected finite pretrained features of {len(items)} items, got {pretrained.shape}")
     if not items["id"].is_unique or not items["role"].isin(ROLES).all():
         raise ValueError(f"expected unique ids, and roles among {', '.join(ROLES)}")
     with changing(path):
@@ -98,6 +103,9 @@ def write_files(
         }  # fmt: skip
         with new_file(path, manifest, "features.npy") as file, open(file, "wb") as opened:
             np.save(opened, features)
+        if pretrained is not None:
+            with new_file(path, manifest, PRETRAINED) as file, open(file, "wb") as opened:
+                np.save(opened, np.ascontiguousarray(pretrained, dtype=np.float32))
         with new_file(path, manifest, "items.parquet") as file:
             items.to_parquet(file, index=False)
         with new_file(path, manifest, "thumbs.bin") as file:
@@ -238,7 +246,7 @@ def map_bytes(file: Path, size: int) -> UInt8[np.ndarray, " bytes"]:
 
 def check_files(path: Path, manifest: Mapping[str, Any], verify: bool) -> None:
     """Raise RunError if the size of a file, or with `verify` its SHA-256, differs from the manifest's."""
-    growing = {file_name(manifest, name) for name in GROWING}
+    growing = {file_name(manifest, name) for name in (*GROWING, PRETRAINED)}
     for name, expected in manifest["files"].items():
         file = path / name
         size, wanted = file.stat().st_size if file.is_file() else -1, expected["bytes"]

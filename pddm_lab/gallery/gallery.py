@@ -8,10 +8,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from pddm_lab.errors import RunError
 from pddm_lab.files import read_table
 from pddm_lab.gallery.files import (
     COLUMNS,
+    PRETRAINED,
     check_files,
     file_name,
     map_array,
@@ -35,51 +36,17 @@ from pddm_lab.gallery.files import (
     write_files,
 )
 from pddm_lab.gallery.index import Index, IndexChoice
+from pddm_lab.gallery.result import BatchReranker, Reranker, SearchResult
 from pddm_lab.gallery.schema import MAP
 from pddm_lab.gallery.umap_layout import MapDrawing, start_map, write_map
 from pddm_lab.metrics.separation import Distribution
 from pddm_lab.progress import Progress
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from pddm_lab.gallery.reference import Reference
+    from pddm_lab.local.unit import LocalStructure
 
 __all__ = ["Gallery", "MapDrawing", "SearchResult", "start_map", "write_map"]
-
-
-class Reranker(Protocol):
-    """A similarity that re-ranks the shortlist of one query."""
-
-    name: str
-
-    def rerank(self, query: Tensor, gallery: Tensor, shortlist: Tensor) -> tuple[Tensor, Tensor]: ...
-
-
-class BatchReranker(Protocol):
-    """A similarity that scores the shortlists of many queries at once."""
-
-    def candidates(self, queries: Tensor, gallery: Tensor, rows: Tensor) -> Tensor: ...
-
-
-@dataclass(frozen=True, eq=False)
-class SearchResult:
-    """One query's shortlist, ranked by Euclidean distance and by further similarities."""
-
-    table: pd.DataFrame
-    """The shortlist, nearest first: row, id, class_name, and for each similarity its value (larger = more similar;
-    for Euclidean -D) under its name and its rank from 1 under <name>_rank."""
-    similarities: tuple[str, ...]
-    """The similarities of the ranks, euclidean first."""
-    seconds: dict[str, float]
-    """Time of each stage: search, and each re-ranking under its similarity's name."""
-
-    def ranked(self, name: str, k: int | None = None) -> pd.DataFrame:
-        """The best k by a similarity: rank, row, id, class_name, value, rank_change (places an item rises from its
-        Euclidean rank, negative if it falls)."""
-        order = self.table.sort_values(f"{name}_rank")[:k]
-        ranks, columns = order[f"{name}_rank"], order[["row", "id", "class_name"]]
-        table = columns.assign(value=order[name], rank_change=order["euclidean_rank"] - ranks)
-        table.insert(0, "rank", ranks)
-        return table.reset_index(drop=True)
 
 
 class Gallery:
@@ -99,15 +66,24 @@ class Gallery:
         self.items, self._places = listed[COLUMNS], listed["place"].to_numpy() if "place" in listed else None
         self._lock = threading.Lock()
         self._index: Index | None = None
+        self._references: WeakKeyDictionary[LocalStructure, Reference] = WeakKeyDictionary()
+        self._stored_pretrained: np.ndarray | None = None
+        if file_name(manifest, PRETRAINED):
+            self._stored_pretrained = self._read(PRETRAINED, lambda file: map_array(file, size[file.name]))
         items = len(self.items) if self._places is None else len(self._stored)
         if len({len(self._stored), items, len(self._offsets) - 1}) != 1 or len(listed) != manifest["items"]:
             raise RunError(f"{path} is damaged: its files have different numbers of items. {repair(self.path)}.")
         if self._stored.dtype != np.float32 or self._stored.shape[1:] != (manifest["dim"],):
             expected = f"expected {manifest['dim']} float32 values an item"
             raise RunError(f"{path / file_name(manifest, 'features.npy')} is damaged: {expected}. {repair(path)}.")
-        if not _are_finite(self._stored):
-            file = path / file_name(manifest, "features.npy")
-            raise RunError(f"{file} is damaged: expected finite values, got NaN, infinity or huge. {repair(path)}.")
+        for name, values in (("features.npy", self._stored), (PRETRAINED, self._stored_pretrained)):
+            if values is not None and not _are_finite(values):
+                file = path / file_name(manifest, name)
+                raise RunError(f"{file} is damaged: expected finite values, got NaN, infinity or huge. {repair(path)}.")
+        of_items = self._stored_pretrained
+        if of_items is not None and (of_items.dtype != np.float32 or of_items.ndim != 2 or len(of_items) != items):
+            file = path / file_name(manifest, PRETRAINED)
+            raise RunError(f"{file} is damaged: expected a row of float32 values an item. {repair(path)}.")
         if not _are_offsets(self._offsets, len(self._thumbs)):
             file = path / file_name(manifest, "thumbs.npy")
             raise RunError(f"{file} is damaged: expected where each thumbnail begins. {repair(path)}.")
@@ -119,7 +95,7 @@ class Gallery:
     def write(
         path: str | Path, protocol: str, features: Float[np.ndarray, "items dim"], items: pd.DataFrame,
         load_image: Callable[[int], Image.Image], distributions: Mapping[str, Distribution],
-        progress: Progress | None = None,
+        progress: Progress | None = None, pretrained: Float[np.ndarray, "items pretrained"] | None = None,
     ) -> Gallery:  # fmt: skip
         """Store a gallery; it replaces one in the same folder.
 
@@ -131,13 +107,15 @@ class Gallery:
             load_image: row -> RGB image; called from several threads.
             distributions: similarity -> distribution.
             progress: called with (thumbnails made, items, "thumbnails").
+            pretrained: further features of the items, where a similarity on local structure uses them.
 
         Raises:
             ValueError: items and features don't match.
         """
         write_files(
-            Path(path), protocol, features, items, lambda row: thumbnail(load_image(row)), distributions, progress
-        )
+            Path(path), protocol, features, items, lambda row: thumbnail(load_image(row)), distributions, progress,
+            pretrained=pretrained,
+        )  # fmt: skip
         return Gallery.open(path)
 
     @classmethod
@@ -184,11 +162,19 @@ class Gallery:
     @cached_property
     def features(self) -> Float[np.ndarray, "items dim"]:
         """A feature per item, read-only: memory-mapped, or in memory if items were removed."""
-        if self._places is None or len(self._places) == len(self._stored):
-            return self._stored
-        features = self._stored[self._places]
-        features.flags.writeable = False
-        return features
+        return self._of_items(self._stored)
+
+    @cached_property
+    def pretrained(self) -> Float[np.ndarray, "items pretrained"] | None:
+        """Pretrained features of the items, like `features`; None if no similarity of the run uses them."""
+        return None if self._stored_pretrained is None else self._of_items(self._stored_pretrained)
+
+    def _of_items(self, stored: np.ndarray) -> np.ndarray:
+        if self._places is None or len(self._places) == len(stored):
+            return stored
+        rows = stored[self._places]
+        rows.flags.writeable = False
+        return rows
 
     def __len__(self) -> int:
         return len(self.items)
@@ -293,7 +279,8 @@ class Gallery:
 
     def search_by(
         self, query: Float[np.ndarray, " dim"], similarities: Sequence[Reranker], shortlist: int = 100,
-        exclude: int | None = None,
+        exclude: int | None = None, local: LocalStructure | None = None,
+        pretrained: Float[np.ndarray, " pretrained"] | None = None,
     ) -> SearchResult:  # fmt: skip
         """Search by distance, then re-rank the nearest by each similarity.
 
@@ -302,6 +289,8 @@ class Gallery:
             similarities: on the CPU; the Euclidean rank is always there.
             shortlist: how many of the nearest are ranked.
             exclude: a row to leave out: the query itself.
+            local: rank by the run's similarity on local structure too, last.
+            pretrained: the query's, where `local` uses it; None: that of the row `exclude`.
         """
         import torch
 
@@ -320,7 +309,34 @@ class Gallery:
             seconds[similarity.name] = time.perf_counter() - start
             order = ranked.numpy().argsort()  # the rank of each item of the shortlist
             table[similarity.name], table[f"{similarity.name}_rank"] = scores.numpy()[order], ranks[order]
-        return SearchResult(table.reset_index(drop=True), ("euclidean", *(one.name for one in similarities)), seconds)
+        names, note = ["euclidean", *(one.name for one in similarities)], ""
+        if local is not None:
+            start, reference = time.perf_counter(), self.reference(local)
+            if pretrained is None and exclude is not None and self.pretrained is not None:
+                pretrained = self.pretrained[exclude]
+            values, note = reference.scores(query, pretrained, rows, exclude), reference.note
+            seconds[local.name] = time.perf_counter() - start
+            order = (-values).argsort(kind="stable").argsort()
+            table[local.name], table[f"{local.name}_rank"] = values, ranks[order]
+            names.append(local.name)
+        return SearchResult(table.reset_index(drop=True), tuple(names), seconds, note)
+
+    def reference(self, structure: LocalStructure) -> Reference:
+        """The gallery as a similarity on local structure sees it; built at the first call, and kept with the gallery.
+
+        Raises:
+            RunError: the gallery lacks the pretrained features that the similarity uses.
+        """
+        from pddm_lab.gallery.reference import Reference
+
+        with self._lock:
+            if structure not in self._references:
+                rows, pretrained = self.rows("gallery"), self.pretrained
+                if structure.weight and pretrained is None:
+                    raise RunError(f"{self.path} lacks the pretrained features of its items. {repair(self.path)}.")
+                further = pretrained[rows] if structure.weight and pretrained is not None else None
+                self._references[structure] = Reference.of(structure, self.features[rows], further, rows)
+            return self._references[structure]
 
     def _built_index(self) -> Index:
         with self._lock:

@@ -87,7 +87,7 @@ class LocalStructure(nn.Module, LocalSimilarity):
         passes: 1 or 2.
     """
 
-    name = "local structure"
+    name = "local"
     calibration: Tensor
 
     def __init__(self, dim: int, pretrained: bool = False, weight: float = 0.0, passes: int = 2) -> None:
