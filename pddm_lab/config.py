@@ -131,7 +131,9 @@ class TrainConfig:
     unit_detached: bool = True
     """Train the unit on detached features: then E_e alone trains the embedding, and E_m the unit."""
     familiarity: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """Cosine to the nearest training class at which unit and pretrained features share the correction of D; 0: off."""
+    """Only earlier runs: cosine to the nearest training class at which S fades into the pretrained features; 0: off."""
+    local_structure: bool = False
+    """Afterwards fit the similarity on local structure, which compares the neighbourhoods of two items."""
 
     mining: Literal["anchor", "batch"] = "anchor"
     """anchor: a hard quadruplet for every item of a batch. batch: the paper's one hardest quadruplet of a batch."""
@@ -204,6 +206,8 @@ class TrainConfig:
             raise ConfigError("--unit-detached expects --embedding-weight above 0: only E_e trains f.")
         if self.familiarity and not (self.unit_global and self.freeze_trunk):
             raise ConfigError("--familiarity expects --unit-global above 0 and --freeze-trunk: S fades into -g D.")
+        if self.familiarity and self.local_structure:
+            raise ConfigError("--local-structure expects --familiarity 0: it adds the pretrained features itself.")
         if self.resize < self.image_size:
             raise ConfigError(f"--resize expects --image-size ({self.image_size}) or more, got {self.resize}.")
         self.options_of_loss()
@@ -289,7 +293,7 @@ _JOINT: dict[str, Any] = {
 
 PRESETS: dict[str, TrainConfig] = {
     "quick": _preset(),
-    "lab": _preset(preset="lab", familiarity=0.55),
+    "lab": _preset(preset="lab", local_structure=True),
     "joint": _preset(preset="joint", **_JOINT),
     "finetune": _preset(
         preset="finetune", freeze_trunk=False, pool_power=1.0, resize=112, image_size=96, classes_per_batch=16,
@@ -305,7 +309,7 @@ PRESETS: dict[str, TrainConfig] = {
 
 PRESET_SUMMARIES: dict[str, str] = {
     "quick": "Frozen ImageNet trunk with cached features: some minutes on a CPU, less once they are cached.",
-    "lab": "As quick, with an S that corrects D near training classes and uses the pretrained features elsewhere.",
+    "lab": "As quick, and a similarity on local structure, which also holds on classes that it never saw.",
     "joint": "The paper's objective on a frozen trunk, from random weights: S trains the embedding through E_m.",
     "finetune": "Trains the trunk too, with augmentation: minutes on a GPU, an hour or more on a CPU.",
     "paper": "GoogLeNet at 227 px, d = 128, one hard quadruplet per batch, the published constants; needs a GPU.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,31 @@ def digits_run(digits_config: TrainConfig):
 def no_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings draw no maps: `digits_run` has real ones."""
     monkeypatch.setattr("pddm_lab.training.finish.start_map", NoMaps)
+
+
+@pytest.fixture(scope="session")
+def local_run(digits_run, data_root: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A finished run of the preset `lab` on 14 digits of each class; small steps, and no maps."""
+    from pddm_lab.local import episodes, fit
+    from pddm_lab.training import finish
+    from pddm_lab.training.trainer import train
+
+    class NoMaps:
+        def add(self, path: Path) -> None: ...
+        def wait(self) -> None: ...
+
+    pictures, roots = tmp_path_factory.mktemp("few"), {"data_root": str(data_root), "run_name": "local"}
+    for folder in sorted((data_root / "digits").iterdir()):
+        (pictures / folder.name).mkdir()
+        for picture in sorted(folder.iterdir())[:14]:
+            shutil.copy(picture, pictures / folder.name)
+    choices = DIGITS | roots | {"preset": "lab", "dataset": f"folder:{pictures}", "steps": 6, "eval_every": 3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finish, "start_map", NoMaps)
+        patch.setattr(fit, "STEPS", 40)
+        patch.setattr(episodes, "PAIRS", 3000)
+        root = str(tmp_path_factory.mktemp("local"))
+        return train(TrainConfig.from_parameters(choices | {"runs_root": root}), progress=False)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from pddm_lab.errors import RunError
 from pddm_lab.gallery import changes, umap_layout
 from pddm_lab.gallery.files import fingerprint
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.runs.new_items import Picture
 from pddm_lab.runs.process import this_process
 from pddm_lab.runs.run import Run
 from pddm_lab.training import rebuild
@@ -244,7 +245,7 @@ def test_what_is_undamaged_is_kept_and_the_rest_comes_from_the_data_set(
 
 def test_a_gallery_with_nan_and_without_a_similarity_is_whole_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     before = run.gallery("unseen")
-    made = [(np.array(before.features[row]), before.thumb(row)) for row in range(len(before))]
+    made = [Picture(np.array(before.features[row]), before.thumb(row)) for row in range(len(before))]
     measured = before.distributions
     features = np.load(before.path / "features.npy")
     features[3] = np.nan

@@ -19,6 +19,7 @@ import pytest
 from pddm_lab import cli
 from pddm_lab.errors import RunError
 from pddm_lab.gallery import umap_layout
+from pddm_lab.runs.new_items import Picture
 from pddm_lab.runs.run import Run
 from pddm_lab.training import rebuild
 from pddm_lab.training.trainer import resume
@@ -75,7 +76,7 @@ def run(digits_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run
     for target in (tmp_path / "new" / "neu" / "a.png", tmp_path / "again" / gallery.items["id"].iloc[0]):
         target.parent.mkdir(parents=True)
         shutil.copy(root / gallery.items["id"].iloc[0], target)
-    stored = [(gallery.features[row], gallery.thumb(row)) for row in range(len(gallery))]
+    stored = [Picture(gallery.features[row], gallery.thumb(row)) for row in range(len(gallery))]
     monkeypatch.setattr(rebuild, "embed_pictures", lambda run, files: stored)
     return run
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DEMO_DATASET = "emoji"
 DEMO_RUN = "demo"
 DEMO_PRESET = "lab"
-"""S of `quick` ranks like D wherever the unit gains nothing on new classes: there would be nothing to compare."""
+"""S of `quick` ranks like D wherever the unit gains nothing on new classes: then `lab` still has local structure."""
 _METRICS = {"R@1 %": ("recall@1", 100.0), "MAP@R %": ("map@r", 100.0), "AUC": ("auc", 1.0)}
 """Column -> metric and its scale."""
 
@@ -32,6 +32,7 @@ _METRICS = {"R@1 %": ("recall@1", 100.0), "MAP@R %": ("map@r", 100.0), "AUC": ("
 @dataclasses.dataclass(frozen=True)
 class _TrainFlags(TrainConfig):
     preset: Annotated[str, Suppress, Fixed] = "quick"  # the name of the subcommand is the preset
+    familiarity: Annotated[float, Suppress, Fixed] = 0.0  # a choice of earlier runs
 
     def __post_init__(self) -> None:  # `train` makes a TrainConfig, which validates; here it would slow every command
         pass

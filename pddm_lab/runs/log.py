@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-PHASES = ("select", "refit", "evaluate", "gallery", "done")
-"""In order: choose the best step on validation classes, train again on all classes, measure, build the galleries."""
+PHASES = ("select", "refit", "local", "evaluate", "gallery", "done")
+"""In order: choose the best step on validation classes, train again on all classes, fit the similarity on local
+structure, measure, build the galleries."""
 
 METRICS = {
     "step": "int64",

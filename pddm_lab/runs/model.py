@@ -15,6 +15,7 @@ from pddm_lab.errors import RunError
 from pddm_lab.model.embedding import MetricModel, learned_similarities
 from pddm_lab.model.engine import Engine
 from pddm_lab.model.similarity import Similarity, make_similarity
+from pddm_lab.runs.local import load_local
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import LEARNED, SIMILARITIES
 
@@ -74,7 +75,7 @@ class ImageEmbedder:
     def __init__(self, run: Run, model: MetricModel) -> None:
         config, noted = run.config, run.info.get("engine")
         on_cpu = run.info["device"] == "cpu"
-        self._embedding, self._resize = model.embedding, config.resize
+        self._embedding, self._resize, self._local = model.embedding, config.resize, load_local(run)
         self.shorter = side_to_read(config.resize) if noted else 0
         """For `open_image` and `verify`: how large the pictures must be read."""
         self.engine = Engine(
@@ -88,9 +89,17 @@ class ImageEmbedder:
         return prepare(image, self._resize, self.engine.size)
 
     @torch.inference_mode()
+    def embed_all(
+        self, pictures: Sequence[UInt8[np.ndarray, "3 size size"]]
+    ) -> tuple[Float[np.ndarray, "pictures dim"], Float[np.ndarray, "pictures pretrained"] | None]:
+        """The unit-length features of prepared pictures, float32, and pretrained ones where the run uses them."""
+        pooled = torch.from_numpy(self.engine(np.stack(pictures)))
+        pretrained = None if self._local is None else self._local.pretrained(pooled)
+        return self._embedding.project(pooled).numpy(), None if pretrained is None else pretrained.numpy()
+
     def embed(self, pictures: Sequence[UInt8[np.ndarray, "3 size size"]]) -> Float[np.ndarray, "pictures dim"]:
-        """The unit-length features of prepared pictures, float32."""
-        return self._embedding.project(torch.from_numpy(self.engine(np.stack(pictures)))).numpy()
+        """The features alone."""
+        return self.embed_all(pictures)[0]
 
     def __call__(self, image: Image.Image) -> Float[np.ndarray, " dim"]:
         """The unit-length feature of an RGB picture, (dim,) float32."""

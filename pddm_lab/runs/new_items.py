@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -96,27 +97,37 @@ def _embedded(
     run: Run, items: pd.DataFrame, files: list[Path], own_classes: set[str], notes: list[str],
     progress: Progress | None,
 ) -> FolderItems:  # fmt: skip
-    features, thumbs, skipped = [], [], []
+    pictures, skipped = [], []
     read = np.ones(len(files), bool)
     for row, made in enumerate(embed_pictures(run, files)):
         if isinstance(made, str):
             read[row] = False
             skipped.append(made)
         else:
-            features.append(made[0])
-            thumbs.append(made[1])
+            pictures.append(made)
         if progress:
             progress(row + 1, len(files), "pictures")
-    if not features:
+    if not pictures:
         raise DataError(f"None of {len(files)} pictures can be read. The first error: {skipped[0]}")
     items = items[read].reset_index(drop=True)
     new_classes = [name for name in items["class_name"].unique() if name not in own_classes]
-    pictures = [file for file, one in zip(files, read, strict=True) if one]
-    return FolderItems(NewItems(items, np.stack(features), thumbs, pictures), new_classes, skipped, notes)
+    sources = [file for file, one in zip(files, read, strict=True) if one]
+    features, thumbs, pretrained = zip(*pictures, strict=True)
+    further = None if pretrained[0] is None else np.stack(pretrained)
+    return FolderItems(NewItems(items, np.stack(features), thumbs, sources, further), new_classes, skipped, notes)
 
 
-def embed_pictures(run: Run, files: Sequence[Path | None]) -> Iterator[tuple[Float[np.ndarray, " dim"], bytes] | str]:
-    """The feature and the thumbnail of each picture, or a sentence that says why it can't be read; None is no file."""
+class Picture(NamedTuple):
+    """What a gallery stores of a picture."""
+
+    feature: Float[np.ndarray, " dim"]
+    thumb: bytes
+    pretrained: Float[np.ndarray, " pretrained"] | None = None
+    """None if no similarity of the run uses it."""
+
+
+def embed_pictures(run: Run, files: Sequence[Path | None]) -> Iterator[Picture | str]:
+    """What is stored of each picture, or a sentence that says why it can't be read; None is no file."""
     embed = ImageEmbedder(run, load_model(run))
 
     def read(file: Path | None) -> tuple[UInt8[np.ndarray, "3 size size"], bytes] | str:
@@ -128,11 +139,19 @@ def embed_pictures(run: Run, files: Sequence[Path | None]) -> Iterator[tuple[Flo
         except (DataError, MemoryError) as error:
             return str(error) or f"{file} needs more memory than is free."
 
-    def work(part: slice) -> list[tuple[Float[np.ndarray, " dim"], bytes] | str]:
+    def work(part: slice) -> list[Picture | str]:
         made = [read(file) for file in files[part]]
         pictures = [one[0] for one in made if not isinstance(one, str)]
-        features = iter(embed.embed(pictures) if pictures else ())
-        return [one if isinstance(one, str) else (next(features), one[1]) for one in made]
+        features, pretrained = embed.embed_all(pictures) if pictures else ((), None)
+        rows = iter(zip(features, [None] * len(features) if pretrained is None else pretrained, strict=True))
+        stored: list[Picture | str] = []
+        for one in made:
+            if isinstance(one, str):
+                stored.append(one)
+            else:
+                feature, further = next(rows)
+                stored.append(Picture(feature, one[1], further))
+        return stored
 
     threads = embed.engine.threads
     for part in in_threads(work, parts_of(len(files), threads), threads):

@@ -125,7 +125,7 @@ class Run:
     def reason(self) -> str:
         """Why it failed, stopped or was interrupted, in a sentence; else empty."""
         if self.status == "interrupted":
-            return f"Its process ended without an error message. {self._hint()}"
+            return f"Its process ended without an error message. {self.hint()}"
         return str(self.info.get("reason") or "")
 
     @property
@@ -265,7 +265,7 @@ class Run:
         Raises:
             RunError: no model yet, or a damaged file.
         """
-        file, hint = self.path / "model.safetensors", self._hint()
+        file, hint = self.path / "model.safetensors", self.hint()
         state = read_tensors(file, hint)[0]
         for name, tensor in state.items():
             if not tensor.isfinite().all():
@@ -274,7 +274,7 @@ class Run:
 
     def model_metadata(self) -> dict[str, Any]:
         """The metadata of the saved model; raises RunError as `model_state` does."""
-        return read_tensors(self.path / "model.safetensors", self._hint())[1]
+        return read_tensors(self.path / "model.safetensors", self.hint())[1]
 
     def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Write last.ckpt: only tensors, numbers, strings, lists and dicts, so that reading it runs no code."""
@@ -305,13 +305,13 @@ class Run:
         from pddm_lab.gallery.gallery import Gallery
 
         if protocol not in self.protocols():
-            have, hint = ", ".join(self.protocols()) or "none", self._hint()
+            have, hint = ", ".join(self.protocols()) or "none", self.hint()
             if self.status == "finished":
                 hint = f"Write its galleries again: `pddm-lab gallery rebuild {self.name}`."
             raise RunError(f"{self.name} has no {protocol} gallery; it has: {have}. {hint}")
         opened = Gallery.open(self.path / "gallery" / protocol)
         if opened.manifest["dim"] != (dim := self._feature_dim()):
-            raise RunError(f"{opened.path} is of another run: expected features of {dim} dimensions. {self._hint()}")
+            raise RunError(f"{opened.path} is of another run: expected features of {dim} dimensions. {self.hint()}")
         return opened
 
     def _feature_dim(self) -> int:
@@ -363,7 +363,8 @@ class Run:
     def _notes_file(self) -> Path:
         return self.path / "notes.md"
 
-    def _hint(self) -> str:
+    def hint(self) -> str:
+        """What to do about a missing or damaged file of the run."""
         if self.status in ("failed", "stopped", "interrupted"):
             return f"Resume it with `pddm-lab resume {self.name}`."
         return "It is still running: wait until it is finished." if self.status == "running" else self._train_again()

@@ -47,6 +47,14 @@ class ShareContent(Content):
     """Share -> MAP@R on the held-out classes."""
 
 
+class LocalContent(Content):
+    """The similarity on local structure, as it was fitted (local/unit.py)."""
+
+    weight: Annotated[float, Field(ge=0, le=10)]
+    """w of the pretrained features, chosen on held-out classes."""
+    passes: Literal[1, 2]
+
+
 class RunContent(Content):
     """run.json."""
 
@@ -71,6 +79,7 @@ class RunContent(Content):
     seconds: _Seconds = 0.0
     best_step: Count | None
     shares: dict[Literal["head", "unit"], ShareContent] = Field(default_factory=dict)
+    local: LocalContent | None = None
     heartbeat: _Seconds = 0.0
     pid: Annotated[int, Field(ge=0, lt=2**31)] = 0
     process_started: _Seconds = 0.0

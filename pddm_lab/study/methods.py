@@ -22,8 +22,8 @@ CONFIGURATIONS = 6
 LEARNING_RATES = (5e-4, 2e-4, 1.25e-3)
 HIGHER_RATES = (1.25e-3, 5e-4, 3e-3)
 """For losses that learn more slowly: those with weights of their own, and those that see the features' length."""
-LAB = {name: getattr(PRESETS["lab"], name) for name in ("unit_global", "unit_detached", "familiarity")}
-"""What the preset `lab` changes."""
+LAB: dict[str, Any] = {"unit_global": 1.0, "unit_detached": True, "familiarity": 0.55}
+"""The S of earlier runs of the preset `lab` (model/familiarity.py)."""
 UNTRAINED = ("pretrained", "pca")
 _FIELDS = {field.name for field in dataclasses.fields(TrainConfig)}
 _PDDM: tuple[SimilarityName, ...] = ("euclidean", "mahalanobis", "pddm")

@@ -29,8 +29,10 @@ from pddm_lab.model.features import file_features, trunk_features
 from pddm_lab.model.similarity import Euclidean
 from pddm_lab.model.trunks import load_trunk
 from pddm_lab.progress import Bar, Progress
+from pddm_lab.runs.local import RunLocal, load_local
 from pddm_lab.runs.run import Run
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import IN_GALLERY, SIMILARITIES
+from pddm_lab.training.local_evaluation import Sides, evaluate_local
 
 
 class Embedder:
@@ -93,7 +95,8 @@ def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar, maps: MapDra
     protocols = [protocol for protocol in (embed.dataset.unseen, embed.dataset.known) if protocol]
     maps = maps or start_map()
     # A map is drawn while thumbnails are made: an evaluation takes all cores, and waits for the slowest of them.
-    evaluated = [_evaluate_protocol(run, model, embed, protocol, bar) for protocol in protocols]
+    local = load_local(run)
+    evaluated = [_evaluate_protocol(run, model, embed, protocol, local, bar) for protocol in protocols]
     _evaluate_pretrained(run, embed, protocols, bar)
     for write_gallery in evaluated:
         maps.add(write_gallery())
@@ -110,7 +113,7 @@ def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar, maps: MapDra
 
 
 def _evaluate_protocol(
-    run: Run, model: MetricModel, embed: Embedder, protocol: Protocol, bar: Bar
+    run: Run, model: MetricModel, embed: Embedder, protocol: Protocol, local: RunLocal | None, bar: Bar
 ) -> Callable[[], Path]:
     """Evaluate one protocol; returns what writes its gallery and returns the gallery's folder."""
     dataset, name = embed.dataset, protocol.name
@@ -118,6 +121,9 @@ def _evaluate_protocol(
     items = np.union1d(protocol.query, protocol.gallery)
     with bar(f"embed {name}") as report:
         features = embed(model, items, report)
+    pretrained = None
+    if local is not None and embed.pooled is not None:
+        pretrained = local.pretrained(embed.pooled[torch.from_numpy(items).to(embed.pooled.device)])
     query, gallery = (torch.from_numpy(np.searchsorted(items, part)) for part in (protocol.query, protocol.gallery))
     distributions: dict[str, Distribution] = {}
     with bar(f"evaluate {name}") as report:
@@ -131,6 +137,18 @@ def _evaluate_protocol(
             run.log_metrics(int(run.info["step"]), "evaluate", name, similarity, evaluation.metrics)
             distributions[similarity] = evaluation.distribution
         report(len(SIMILARITIES), len(SIMILARITIES), "similarities")
+    if local is not None:
+        with bar(f"local structure {name}") as report:
+            sides = Sides(
+                features.cpu(), pretrained, torch.from_numpy(dataset.labels[items]), query, gallery,
+                protocol.leave_one_out,
+            )  # fmt: skip
+            report(0, len(IN_GALLERY), "similarities")
+            for number, (similarity, evaluation) in enumerate(evaluate_local(local, sides), 1):
+                run.set_metrics(name, similarity, evaluation.metrics)
+                run.log_metrics(int(run.info["step"]), "evaluate", name, similarity, evaluation.metrics)
+                distributions[similarity] = evaluation.distribution
+                report(number, len(IN_GALLERY), "similarities")
 
     def thumb_source(row: int) -> Image.Image:
         return open_image(dataset.path(items[row]), 2 * THUMB_SIDE)
@@ -140,7 +158,10 @@ def _evaluate_protocol(
         path = run.path / "gallery" / name
         frame = item_table(dataset, protocol)
         with bar(f"gallery {name}") as report:
-            Gallery.write(path, name, features.cpu().numpy(), frame, thumb_source, distributions, report)
+            Gallery.write(
+                path, name, features.cpu().numpy(), frame, thumb_source, distributions, report,
+                None if pretrained is None else pretrained.numpy(),
+            )  # fmt: skip
         return path
 
     return write_gallery

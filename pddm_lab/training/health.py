@@ -34,7 +34,7 @@ def correction(config: TrainConfig, unit_share: float) -> Iterator[str]:
     if config.detaches_unit and unit_share == 0 and not config.familiarity:
         yield (
             "S ranks like D: on held-out classes the unit's correction of D didn't surely gain, so none of it is used. "
-            "The presets lab and joint have an S of their own."
+            "The preset joint has an S of its own; the preset lab adds a similarity on local structure."
         )
 
 

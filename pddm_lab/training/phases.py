@@ -1,8 +1,9 @@
 """The phases of a run's training in one process: choose the best step, retrain on all classes, then measure.
 
 `select` holds some training classes out and finds the step at which they are retrieved best. `refit` starts again and
-trains on all training classes for as many passes. `evaluate` and `gallery` measure the result under both protocols and
-save it. Only `evaluate` looks at the test classes, once.
+trains on all training classes for as many passes. `local` fits the similarity on local structure, where the run has
+one. `evaluate` and `gallery` measure the result under both protocols and save it. Only `evaluate` looks at the test
+classes, once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tqdm import tqdm
 
 from pddm_lab.data.dataset import Dataset
 from pddm_lab.data.splits import hold_out_classes, without_lone_items
-from pddm_lab.errors import RunError
+from pddm_lab.errors import DataError, RunError
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.embedding import MetricModel, signed_power
 from pddm_lab.model.engine import Engine
@@ -38,6 +39,7 @@ from pddm_lab.runs.model import load_model
 from pddm_lab.runs.run import Run
 from pddm_lab.training import health
 from pddm_lab.training.finish import Embedder, finish, loading_maps, paths_of
+from pddm_lab.training.local_fit import FIXED, fit_local, fold_embeddings
 from pddm_lab.training.loop import Loop, image_inputs, resolve_device, torch_threads, view_inputs
 from pddm_lab.training.objectives import Step
 from pddm_lab.training.shares import UNIT_SHARES, choose_head_share, choose_sure_gain, precisions, used_head
@@ -109,6 +111,8 @@ class RunTraining:
                         steps = round(steps * len(train) / len(fit))
             if not self.stopped and (config.refit != "none" or not len(validation)):
                 self._fit("refit", self._new_model(), train, validation[:0], steps, checkpoint)
+            if not self.stopped and config.local_structure:
+                self._fit_local(steps)
         if self.writes and not self.stopped:
             self._warn(health.correction(config, self.shares["unit_share"]))
             finish(self.run, load_model(self.run).to(self.fabric.device), self.embed, self._bars, maps)
@@ -160,16 +164,10 @@ class RunTraining:
             self.shares = {name: checkpoint.get(name, 1.0) for name in ("head_share", "unit_share")}
             return
         assert self.embed.pooled is not None
-        with progress_bars(self.shown)("share of the training") as report:
-
-            def watched(done: int, total: int, of: str) -> None:
-                report(done, total, of)
-                if self.fabric.broadcast(self.writes and self.run.stop_requested()):
-                    raise Stopped
-
+        with self._bars("share of the training", every_rank=True) as report:
             share, values = choose_head_share(
                 lambda: copy.deepcopy(self._start(model)), config, self.dataset.labels, self.dataset.train,
-                self.embed.pooled, view_inputs(self.views, self.dataset.train, config.seed), self.fabric, watched,
+                self.embed.pooled, view_inputs(self.views, self.dataset.train, config.seed), self.fabric, report,
             )  # fmt: skip
         self._note_share("head", share, values)
         self.shares = {"head_share": share, "unit_share": 1.0 if values else 0.0}
@@ -194,14 +192,40 @@ class RunTraining:
         noted = {"share": share, "map@r": {f"{one:g}": value for one, value in values.items()}}
         self.run.update(shares={**(self.run.info.get("shares") or {}), part: noted})
 
+    def _fit_local(self, steps: int) -> None:
+        """Fit the similarity on local structure: all ranks train the folds' heads, rank 0 does the rest."""
+        config, dataset, pooled, of_folds = self.config, self.dataset, self.embed.pooled, []
+        if self.writes:
+            self.run.update(phase="local")
+        try:
+            if pooled is not None:
+                timed, model = replace(config, steps=max(steps, 1)), self._new_model()
+                with self._bars("heads of the folds", every_rank=True) as report:
+                    of_folds = fold_embeddings(
+                        lambda: copy.deepcopy(self._start(model)), timed, self.shares["head_share"], dataset.labels,
+                        dataset.train, pooled, view_inputs(self.views, dataset.train, config.seed), self.fabric, report,
+                    )  # fmt: skip
+            if not self.writes:
+                return
+            with self._bars("training features") as report:
+                features = self.embed(load_model(self.run).to(self.fabric.device), dataset.train, report)
+            with self._bars("local structure") as report:
+                fitted = fit_local(config, features, dataset.labels, dataset.train, pooled, of_folds, report)
+        except DataError as problem:  # the run is whole without it
+            self._warn([f"There is no similarity on local structure: {problem}"])
+        else:
+            fitted.save(self.run)
+            self._warn([] if of_folds else [FIXED])
+
     @contextmanager
-    def _bars(self, what: str) -> Iterator[Progress]:
-        """A progress bar that raises `Stopped` when a stop is requested."""
+    def _bars(self, what: str, every_rank: bool = False) -> Iterator[Progress]:
+        """A progress bar that raises `Stopped` when a stop is requested; with `every_rank` on all ranks together."""
         with progress_bars(self.shown)(what) as report:
 
             def watched(done: int, total: int, of: str) -> None:
                 report(done, total, of)
-                if self.run.stop_requested():
+                stop = self.writes and self.run.stop_requested() if every_rank else self.run.stop_requested()
+                if self.fabric.broadcast(stop) if every_rank else stop:
                     raise Stopped
 
             yield watched

@@ -15,14 +15,23 @@ from jaxtyping import Float
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.errors import RunError
 from pddm_lab.gallery.changes import with_sources
-from pddm_lab.gallery.files import GROWING, is_intact, read_distributions, read_manifest, write_files
+from pddm_lab.gallery.files import (
+    GROWING,
+    PRETRAINED,
+    file_name,
+    is_intact,
+    read_distributions,
+    read_manifest,
+    write_files,
+)
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.index import IndexChoice
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.metrics.separation import Distribution
 from pddm_lab.progress import Progress
+from pddm_lab.runs.local import load_local
 from pddm_lab.runs.model import load_similarities
-from pddm_lab.runs.new_items import embed_pictures
+from pddm_lab.runs.new_items import Picture, embed_pictures
 from pddm_lab.runs.run import Run
 from pddm_lab.training.finish import item_table
 
@@ -72,10 +81,15 @@ def rebuild(run: Run, dataset: Dataset, protocol: Protocol, progress: Progress |
     else:
         items = item_table(dataset, protocol).assign(picture=None)
         lost = [f"The list of items in {path} is damaged: only the items of the data set were embedded again."]
-    whole = all(is_intact(path, manifest, name) for name in ("items.parquet", *GROWING))
+    needed = [PRETRAINED] if file_name(manifest, PRETRAINED) else []
+    whole = all(is_intact(path, manifest, name) for name in ("items.parquet", *GROWING, *needed))
     stored = None
     with suppress(RunError):  # foreign files may be as their manifest says and hold NaN
         stored = Gallery(path, manifest, IndexChoice.of("")) if whole else None
+    local = load_local(run)
+    uses_pretrained = local is not None and local.part is not None
+    if stored is not None and uses_pretrained and stored.pretrained is None:
+        stored = None  # of another run, or written by hand: its items would lack a part
     row_of = {name: row for row, name in enumerate(dataset.ids)}
     files: list[Path | None] = []
     for name, picture in zip(items["id"], items["picture"], strict=True):
@@ -83,28 +97,29 @@ def rebuild(run: Run, dataset: Dataset, protocol: Protocol, progress: Progress |
             files.append(Path(picture) if picture else None)
         else:
             files.append(dataset.path(row_of[name]) if name in row_of else None)
-    kept, features, thumbs = np.ones(len(items), bool), [], []
+    kept, pictures = np.ones(len(items), bool), []
     for row, made in enumerate(embed_pictures(run, files)):
         if isinstance(made, str) and stored is not None:
-            made = stored.features[row], stored.thumb(row)
+            further = stored.pretrained[row] if uses_pretrained and stored.pretrained is not None else None
+            made = Picture(stored.features[row], stored.thumb(row), further)
         if isinstance(made, str):
             kept[row] = False
             lost.append(f"{items['id'].iloc[row]}: {made}")
         else:
-            features.append(made[0])
-            thumbs.append(made[1])
+            pictures.append(made)
         if progress:
             progress(row + 1, len(items), "pictures")
     items = items[kept].drop(columns="picture" if items["picture"].isna().all() else []).reset_index(drop=True)
     if not items["role"].isin(["gallery", "both"]).any():
         raise RunError(f"No item of {path} can be embedded again. {' '.join(lost[:1])}")
-    rows = np.stack(features)
+    features, thumbs, pretrained = zip(*pictures, strict=True)
+    rows, further = np.stack(features), None if pretrained[0] is None else np.stack(pretrained)
     intact = is_intact(path, manifest, "distributions.parquet")
     distributions = read_distributions(path, manifest) if intact else {}
     distributions |= _distributions(run, rows, items, besides=distributions)
     counts = manifest.get("changed")
     changed = {**counts, "removed": counts["removed"] + int((~kept).sum())} if counts else None
-    write_files(path, protocol.name, rows, items, thumbs.__getitem__, distributions, None, changed)
+    write_files(path, protocol.name, rows, items, thumbs.__getitem__, distributions, None, changed, further)
     return Rebuilt(Gallery.open(path), lost)
 
 

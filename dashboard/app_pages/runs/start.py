@@ -159,7 +159,7 @@ def _show_launch(launch: launches.Launch) -> None:
             with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
                 st.markdown(f"**{plain(launch.name)}** :gray[is starting]")
                 st.button("Cancel", key=f"cancel_{launch.name}", icon=":material/close:", on_click=launch.cancel)
-            st.html(stepper(["Starting", *(PHASE_TITLES[phase] for phase in PHASES[:-1])], 0))
+            st.html(stepper(["Starting", *(PHASE_TITLES[phase] for phase in PHASES[:-1] if phase != "local")], 0))
             if bar := launch.progress():
                 _bar(*bar)
             else:
@@ -185,7 +185,8 @@ def _show_running(run: Run, launch: launches.Launch | None) -> None:
                 "Stopping" if stopping else "Stop", key=f"stop_{run.name}", icon=":material/stop_circle:",
                 disabled=stopping, on_click=_stop, args=[run], help="Stops within seconds. You can resume it later.",
             )  # fmt: skip
-        st.html(stepper([PHASE_TITLES[name] for name in PHASES[:-1]], PHASES.index(phase)))
+        phases = [name for name in PHASES if name != "local" or name == phase or run.config.local_structure]
+        st.html(stepper([PHASE_TITLES[name] for name in phases[:-1]], phases.index(phase)))
         bar = launch.progress() if launch else None
         if bar and (step == 0 or phase not in ("select", "refit")):  # only the output shows work that isn't a step
             _bar(*bar)
