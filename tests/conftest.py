@@ -64,10 +64,6 @@ def local_run(digits_run, data_root: Path, tmp_path_factory: pytest.TempPathFact
     from pddm_lab.training import finish
     from pddm_lab.training.trainer import train
 
-    class NoMaps:
-        def add(self, path: Path) -> None: ...
-        def wait(self) -> None: ...
-
     pictures, roots = tmp_path_factory.mktemp("few"), {"data_root": str(data_root), "run_name": "local"}
     for folder in sorted((data_root / "digits").iterdir()):
         (pictures / folder.name).mkdir()

@@ -25,7 +25,7 @@ from pddm_lab.runs.local import FILE, RunLocal, load_local
 from pddm_lab.runs.new_items import to_add
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import EVERY
-from pddm_lab.training import finish, local_fit
+from pddm_lab.training import local_fit
 from pddm_lab.training.local_fit import FIXED, fit_local, fold_embeddings
 from pddm_lab.training.loop import dataset_of, view_inputs
 from pddm_lab.training.phases import RunTraining
@@ -160,7 +160,7 @@ def with_pretrained(run: Run) -> Gallery:
     ("damage", "expected"),
     [
         (lambda tensors: tensors["whitening.mean"].fill_(torch.nan), "expected finite weights"),
-        (lambda tensors: tensors.update({"whitening.mean": torch.zeros(3)}), "expected features of 128 dimensions"),
+        (lambda tensors: tensors.update({"whitening.mean": torch.zeros(3)}), "expected features of 256 dimensions"),
         (lambda tensors: tensors.pop("first.skip"), "was not written by this lab"),
         (lambda tensors: tensors.pop("pretrained.mean"), "was not written by this lab"),
     ],
@@ -184,13 +184,9 @@ def test_a_missing_file_and_foreign_choices_are_refused(run: Run) -> None:
     assert load_local(run) is None
 
 
-class NoMaps:
-    def add(self, path: Path) -> None: ...
-    def wait(self) -> None: ...
-
-
-def test_a_run_that_was_stopped_while_it_was_fitted_resumes(run: Run, local: RunLocal, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(finish, "start_map", NoMaps)
+def test_a_run_that_was_stopped_while_it_was_fitted_resumes(
+    run: Run, local: RunLocal, tmp_path, no_maps, monkeypatch
+) -> None:
     monkeypatch.setattr("pddm_lab.local.fit.STEPS", 40)
     monkeypatch.setattr("pddm_lab.local.episodes.PAIRS", 3000)
     config = dataclasses.replace(run.config, runs_root=str(tmp_path / "runs"), run_name="stopped")
@@ -204,8 +200,7 @@ def test_a_run_that_was_stopped_while_it_was_fitted_resumes(run: Run, local: Run
         torch.testing.assert_close(again.structure.state_dict()[name], tensor)
 
 
-def test_a_run_with_too_few_classes_goes_on_without_it(run: Run, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(finish, "start_map", NoMaps)
+def test_a_run_with_too_few_classes_goes_on_without_it(run: Run, tmp_path: Path, no_maps) -> None:
     few = tmp_path / "few"
     for name in "012345":  # three to train on
         shutil.copytree(Path(run.info["dataset"]["root"]) / name, few / name)
@@ -230,17 +225,18 @@ def test_each_fold_has_a_head_that_did_not_see_its_held_out_items(run: Run, monk
 
     monkeypatch.setattr(local_fit, "Loop", Watched)
     labels, train_items = np.repeat(np.arange(8), 10), np.arange(10, 80)
-    pooled = torch.rand(80, 24)
+    pooled, groups = torch.rand(80, 24), np.arange(70) // 2
     trunk = Trunk(torch.nn.Identity(), 24, (0.5,) * 3, (0.5,) * 3)
     config = dataclasses.replace(run.config, steps=2, dim=8)
     made = fold_embeddings(
-        lambda: MetricModel(config, trunk=trunk), config, 0.5, labels, train_items, pooled,
+        lambda: MetricModel(config, trunk=trunk), config, 0.5, labels, train_items, groups, pooled,
         view_inputs(pooled[10:][None], train_items, 0),
     )  # fmt: skip
-    divided = folds(torch.from_numpy(labels[train_items] - 1), config.seed)
+    divided = folds(torch.from_numpy(labels[train_items] - 1), config.seed, torch.from_numpy(groups))
     assert len(made) == len(divided) == 3
     for fold, items, features in zip(divided, seen, made, strict=True):
         assert set(items) == set(train_items[fold.rest.numpy()])
+        assert not set(groups[items - 10]) & set(groups[fold.queries.numpy()])
         assert not set(labels[items]) & set(labels[train_items[fold.classes.numpy()]])
         assert features.shape == (70, 8)
         torch.testing.assert_close(features.norm(dim=1), torch.ones(70))
@@ -249,7 +245,7 @@ def test_each_fold_has_a_head_that_did_not_see_its_held_out_items(run: Run, monk
 def test_a_trunk_that_trains_gives_one_embedding_and_no_pretrained_features(run: Run, monkeypatch) -> None:
     monkeypatch.setattr("pddm_lab.local.fit.STEPS", 5)
     features = torch.nn.functional.normalize(torch.randn(60, 8), dim=1)
-    fitted = fit_local(run.config, features, np.arange(60) // 6, np.arange(60), None, [])
+    fitted = fit_local(run.config, features, np.arange(60) // 6, np.arange(60), np.arange(60), None, [])
     assert fitted.part is None and fitted.structure.weight == 0 and fitted.pretrained(torch.rand(2, 5)) is None
 
 

@@ -33,8 +33,8 @@ FIXED = (
 
 def fold_embeddings(
     new_model: Callable[[], MetricModel], config: TrainConfig, share: float, labels: Int[np.ndarray, " items"],
-    train: Int[np.ndarray, " train"], pooled: Float[Tensor, "items trunk_dim"], inputs: Inputs,
-    fabric: Fabric | None = None, progress: Progress | None = None,
+    train: Int[np.ndarray, " train"], groups: Int[np.ndarray, " train"], pooled: Float[Tensor, "items trunk_dim"],
+    inputs: Inputs, fabric: Fabric | None = None, progress: Progress | None = None,
 ) -> list[Float[Tensor, "train dim"]]:  # fmt: skip
     """Features of the training items by a head per fold, trained on the fold's `rest` alone; on the CPU.
 
@@ -44,6 +44,7 @@ def fold_embeddings(
         share: how far the heads go from their start, see `used_head`.
         labels: (all items,) class of each item.
         train: the training items.
+        groups: of near-duplicates among them.
         pooled: the trunk's features of all items, on the device.
         inputs: of the training, see `view_inputs`.
         fabric: see `Loop`.
@@ -52,7 +53,7 @@ def fold_embeddings(
     Raises:
         DataError: too few classes, see `folds`.
     """
-    divided, features, done = folds(_numbers(labels, train), config.seed), [], 0
+    divided, features, done = folds(_numbers(labels, train), config.seed, torch.from_numpy(groups)), [], 0
     for fold in divided:
         fit = train[fold.rest.numpy()]
         loop = Loop(new_model(), config, labels, fit, inputs, learning=(), fabric=fabric)
@@ -71,7 +72,8 @@ def fold_embeddings(
 
 def fit_local(
     config: TrainConfig, features: Float[Tensor, "train dim"], labels: Int[np.ndarray, " items"],
-    train: Int[np.ndarray, " train"], pooled: Float[Tensor, "items trunk_dim"] | None,
+    train: Int[np.ndarray, " train"], groups: Int[np.ndarray, " train"],
+    pooled: Float[Tensor, "items trunk_dim"] | None,
     of_folds: Sequence[Float[Tensor, "train dim"]], progress: Progress | None = None,
 ) -> RunLocal:  # fmt: skip
     """Fit the similarity to the training items; it chooses on the folds how much the pretrained features count.
@@ -80,6 +82,7 @@ def fit_local(
         features: of the training items by the run's model.
         labels: (all items,) class of each item.
         train: the training items.
+        groups: of near-duplicates among them, as for `fold_embeddings`.
         pooled: the frozen trunk's features of all items; None if the trunk trains, and there are none.
         of_folds: as `fold_embeddings` returns them; empty: `features` in all folds.
         progress: called after each step.
@@ -95,7 +98,7 @@ def fit_local(
         p = part(inputs)
     structure = fit_local_structure(
         features.cpu(), _numbers(labels, train), p, (lambda at, _: of_folds[at]) if of_folds else None,
-        seed=config.seed, progress=progress,
+        seed=config.seed, progress=progress, groups=groups,
     )  # fmt: skip
     return RunLocal(structure, part if structure.weight else None, config.pool_power)
 

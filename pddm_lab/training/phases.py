@@ -26,6 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pddm_lab.data.dataset import Dataset
+from pddm_lab.data.near_duplicates import near_duplicate_groups
 from pddm_lab.data.splits import hold_out_classes, without_lone_items
 from pddm_lab.errors import DataError, RunError
 from pddm_lab.metrics.retrieval import evaluate
@@ -197,20 +198,23 @@ class RunTraining:
         config, dataset, pooled, of_folds = self.config, self.dataset, self.embed.pooled, []
         if self.writes:
             self.run.update(phase="local")
+        with self.fabric.rank_zero_first(), progress_bars(self.shown)("near-duplicates") as report:
+            groups = near_duplicate_groups(dataset, dataset.train, self.run.path.parent / ".features", progress=report)
         try:
             if pooled is not None:
                 timed, model = replace(config, steps=max(steps, 1)), self._new_model()
                 with self._bars("heads of the folds", every_rank=True) as report:
+                    inputs = view_inputs(self.views, dataset.train, config.seed)
                     of_folds = fold_embeddings(
                         lambda: copy.deepcopy(self._start(model)), timed, self.shares["head_share"], dataset.labels,
-                        dataset.train, pooled, view_inputs(self.views, dataset.train, config.seed), self.fabric, report,
+                        dataset.train, groups, pooled, inputs, self.fabric, report,
                     )  # fmt: skip
             if not self.writes:
                 return
             with self._bars("training features") as report:
                 features = self.embed(load_model(self.run).to(self.fabric.device), dataset.train, report)
             with self._bars("local structure") as report:
-                fitted = fit_local(config, features, dataset.labels, dataset.train, pooled, of_folds, report)
+                fitted = fit_local(config, features, dataset.labels, dataset.train, groups, pooled, of_folds, report)
         except DataError as problem:  # the run is whole without it
             self._warn([f"There is no similarity on local structure: {problem}"])
         else:
