@@ -10,13 +10,12 @@ from local_reference import items
 
 from pddm_lab.errors import LabError
 from pddm_lab.local.evidence import evidence
-from pddm_lab.local.neighbourhoods import Neighbourhoods
+from pddm_lab.local.neighbourhoods import LISTS, Neighbourhoods
 from pddm_lab.local.unit import LocalStructure
 from pddm_lab.local.upkeep import change, refresh
 from pddm_lab.metrics.retrieval import average_precisions
 
 POOL = items(400, seed=1)
-LISTS = ("neighbours", "scores", "weights", "reverse", "squares", "onward")
 
 
 def assert_as_anew(changed: Neighbourhoods) -> None:

@@ -6,8 +6,12 @@ but distributed like embeddings: items around centres of classes.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +21,10 @@ from pddm_lab.bench.report import Log, Measure
 from pddm_lab.bench.timing import clustered
 from pddm_lab.local import fit
 from pddm_lab.local.fit import fit_local_structure
-from pddm_lab.local.neighbourhoods import Neighbourhoods
+from pddm_lab.local.neighbourhoods import Neighbourhoods, Search
 from pddm_lab.local.reciprocal import KReciprocal
 from pddm_lab.local.similarity import CSLS, Expansion, LocalSimilarity
+from pddm_lab.local.store import load, save
 from pddm_lab.local.unit import LocalStructure
 from pddm_lab.local.upkeep import change, refresh
 
@@ -29,6 +34,8 @@ BATCH = 256
 SINGLE = 30
 """Queries one by one."""
 TRAINING_ITEMS = 1200
+LARGE = 20_000
+"""With more items than this, neighbours are found by a graph, not by comparing all."""
 ADDED = 10
 """Items that come into the gallery."""
 EACH = 8
@@ -64,60 +71,84 @@ def _measure(items: int, log: Log) -> list[Measure]:
     log(f"the neighbourhoods of {items:,} items")
     gallery = structure.space(clustered(items, EACH, 1.5, seed=1)[0], clustered(items, EACH, 1.5, seed=2)[0])
     queries = structure.space(clustered(BATCH, EACH, 1.5, seed=3)[0], clustered(BATCH, EACH, 1.5, seed=4)[0])
-    one_pass = Neighbourhoods.of(gallery, first_part=structure.first_part)
-    both = structure.with_second(one_pass)
-    offline = _least({
-        "first": lambda: Neighbourhoods.of(gallery, first_part=structure.first_part),
-        "both": lambda: structure.with_second(
-            *Neighbourhoods.with_nearest(gallery, first_part=structure.first_part)
-        ),
-    }, rounds=2)  # fmt: skip
-    over = f"{items:,} items of {gallery.shape[1]} dimensions, best of 2"
+    index = _index(gallery)
+    search = None if items <= LARGE else _searching(index)
+
+    def first() -> tuple[Neighbourhoods, Tensor]:
+        return Neighbourhoods.with_nearest(gallery, first_part=structure.first_part, search=search)
+
+    rounds = 2 if items <= LARGE else 1
+    works: dict[str, Callable[[], object]] = {"index": lambda: _index(gallery)}
+    works |= {"first": first, "both": lambda: structure.with_second(*first())}
+    offline = _least(works, rounds)
+    one_pass, nearest = first()
+    both = structure.with_second(one_pass, nearest)
+    over = f"{items:,} items of {gallery.shape[1]} dimensions, best of {rounds}"
     measures += [
+        Measure("offline, the index of the search", offline["index"], "s", over=over),
         Measure("offline, first pass", offline["first"], "s", over=over),
-        Measure("offline, both passes", offline["both"], "s", 3, over),
+        Measure("offline, both passes", offline["both"], "s", 3 if items <= LARGE else None, over),
         Measure("memory an item beside the features", _bytes(both) / 1024 / items, "KB", 4.5),
     ]
     log(f"adding {ADDED} items")
-    measures += _upkeep(structure, both)
+    measures += _upkeep(structure, both, offline["first"])
     log("queries")
-    return measures + _online(structure, one_pass, both, queries)
+    with tempfile.TemporaryDirectory() as folder:
+        save(both, Path(folder))
+        both = load(Path(folder), gallery, search)
+        return measures + _online(structure, replace(both, second=None), both, queries, index)
 
 
-def _upkeep(structure: LocalStructure, both: Neighbourhoods) -> list[Measure]:
+def _index(features: Tensor) -> Any:
+    """Exact for a small gallery, a graph (HNSW) for a large one."""
+    import faiss
+
+    dim = features.shape[1]
+    index: Any = faiss.IndexFlatIP(dim)
+    if len(features) > LARGE:
+        index = faiss.IndexHNSWFlat(dim, 16, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction, index.hnsw.efSearch = 64, 2 * SHORTLIST
+    index.add(features.numpy())
+    return index
+
+
+def _searching(index: Any) -> Search:
+    def search(queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        cosines, rows = index.search(queries.numpy(), k)
+        return torch.from_numpy(cosines), torch.from_numpy(rows)
+
+    return search
+
+
+def _upkeep(structure: LocalStructure, both: Neighbourhoods, anew: float) -> list[Measure]:
     """What it costs to keep the neighbourhoods up when some items come in, beside building them anew."""
-    features = both.features
+    features = both.features  # changes are searched for exactly
     kept = len(features) - ADDED
-    before = structure.with_second(Neighbourhoods.of(features[:kept], first_part=both.first_part))
     origin = torch.cat([torch.arange(kept), torch.full((ADDED,), -1)])
+    before = change(both, features[:kept], torch.arange(kept))
     changed = change(before, features, origin)
     seconds = _least({
         "change": lambda: change(before, features, origin), "refresh": lambda: refresh(structure, changed),
-        "anew": lambda: Neighbourhoods.of(features, first_part=both.first_part),
     }, rounds=3)  # fmt: skip
     assert changed.second is not None and changed.second.stale is not None
     over = f"{ADDED} items added to {kept:,}, best of 3"
     return [
         Measure("upkeep, first pass", 1000 * seconds["change"], "ms", over=over),
-        Measure("upkeep, first pass, of building anew", 100 * seconds["change"] / seconds["anew"], "%", over=over),
+        Measure("upkeep, first pass, of building anew", 100 * seconds["change"] / anew, "%", over=over),
         Measure("upkeep, stale lists of the second pass", int(changed.second.stale.sum()), "lists", over=over),
         Measure("upkeep, refreshing them in the background", seconds["refresh"], "s", over=over),
     ]
 
 
 def _online(
-    structure: LocalStructure, one_pass: Neighbourhoods, both: Neighbourhoods, queries: Tensor
-) -> list[Measure]:
-    import faiss
-
-    index = faiss.IndexFlatIP(queries.shape[1])
-    index.add(both.features.numpy())
+    structure: LocalStructure, one_pass: Neighbourhoods, both: Neighbourhoods, queries: Tensor, index: Any
+) -> list[Measure]:  # fmt: skip
     rows = torch.from_numpy(index.search(queries.numpy(), SHORTLIST)[1])
     kinds: dict[str, tuple[LocalSimilarity, Neighbourhoods, float | None, float | None]] = {
         "query expansion": (Expansion(), one_pass, None, None),
         "both-sided expansion": (Expansion(both=True), one_pass, None, None),
         "CSLS": (CSLS(), one_pass, None, None),
-        "k-reciprocal": (KReciprocal(), one_pass, None, None),
+        **({"k-reciprocal": (KReciprocal(), one_pass, None, None)} if len(both) <= LARGE else {}),
         "unit, first pass": (structure, one_pass, None, None),
         "unit, both passes": (structure, both, 2, 6),
     }

@@ -36,6 +36,9 @@ FEWEST = 10
 Search = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """Cosines and rows of each query's nearest items, best first, (queries, k) each."""
 
+LISTS = ("neighbours", "scores", "weights", "reverse", "squares", "onward")
+"""Fields of `Neighbourhoods` with a row for each item, besides the features."""
+
 _AT_ONCE = 1 << 22  # values at a time: 16 MB
 
 
@@ -290,9 +293,9 @@ def _complete(
     built = Neighbourhoods(
         features, neighbours, scores, weights, reverse, squares, onward, scales, first_part, search
     )  # fmt: skip
-    every = torch.arange(items)
-    measure(built, every)
-    look_back(built, every.repeat_interleave(kept), torch.arange(kept).repeat(items))
+    for rows in torch.arange(items).split(_AT_ONCE // kept):
+        measure(built, rows)
+        look_back(built, rows.repeat_interleave(kept), torch.arange(kept).repeat(len(rows)))
     return built
 
 

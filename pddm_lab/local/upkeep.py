@@ -21,6 +21,7 @@ from pddm_lab.errors import LabError
 from pddm_lab.local.neighbourhoods import (
     FEWEST,
     LENGTH,
+    LISTS,
     NEAR,
     Neighbourhoods,
     Search,
@@ -33,7 +34,6 @@ from pddm_lab.local.neighbourhoods import (
 from pddm_lab.local.unit import LocalStructure
 
 _AT_ONCE = 1 << 22  # cosines at a time: 16 MB
-_LISTS = ("neighbours", "scores", "weights", "reverse", "squares", "onward")
 
 
 @torch.no_grad()
@@ -91,7 +91,7 @@ def refresh(structure: LocalStructure, reference: Neighbourhoods, at_most: int |
     if second.stale is None or not second.stale.any():
         return reference
     rows = second.stale.nonzero()[:at_most, 0]
-    copies: dict[str, Any] = {name: getattr(second, name).clone() for name in _LISTS}
+    copies: dict[str, Any] = {name: getattr(second, name).clone() for name in LISTS}
     stale = second.stale.clone()
     second = replace(second, stale=stale, **copies)
     second.neighbours[rows], second.scores[rows] = structure.second_lists(reference, rows)
@@ -119,7 +119,7 @@ def _renumbered(
     old, is_new = origin.clamp(min=0), origin < 0
     rows = torch.full((len(before),), -1, dtype=torch.int32)
     rows[origin[~is_new]] = (~is_new).nonzero()[:, 0].int()
-    lists = {name: getattr(before, name)[old] for name in _LISTS}
+    lists = {name: getattr(before, name)[old] for name in LISTS}
     named, was_there = rows[lists["neighbours"]], lists["scores"] > -torch.inf
     gone = (was_there & (named < 0)) | is_new[:, None]
     lists["neighbours"] = named.masked_fill(gone | ~was_there, 0)
