@@ -187,7 +187,7 @@ def train_recipe(
     features, pretrained = training.embed(model), F.normalize(material.inputs, dim=1)
     ways: dict[str, tuple[Similarity, Tensor]] = {
         "pretrained": (Euclidean(), pretrained), "euclidean": (Euclidean(), features),
-        **({"pddm": (model.similarity("pddm"), features)} if choices.scores else {}),
+        **({"pddm": (model.similarity("pddm"), features)} if training.scores else {}),
     }  # fmt: skip
     metrics = {
         protocol.name: {
@@ -199,6 +199,9 @@ def train_recipe(
         }
         for protocol in protocols
     }  # fmt: skip
+    if choices.scores and not training.scores:
+        for values in metrics.values():
+            values["pddm"] = values["euclidean"]
     chosen = {"recipe": recipe, "fold": fold, "steps": steps, **training.shares}
     return {
         "part": part, "dataset": name, "method": recipe, "seed": seed, "metrics": metrics,
@@ -223,12 +226,12 @@ class RecipeTraining:
     Args:
         config: the choices; `pool_power` is 1, since the material's inputs have theirs.
         items: that train.
-        scores: train the unit, too.
+        scores: train the unit, too. `train` gives it up where none of it is used, since S ranks like D then.
     """
 
     def __init__(self, material: Material, config: TrainConfig, items: Int[np.ndarray, " items"], scores: bool) -> None:
         self.material, self.config, self.items = material, config, items
-        self.labels, self.learning = material.dataset.labels, ["pddm"] if scores else []
+        self.labels, self.scores = material.dataset.labels, scores
         self.inputs = view_inputs(material.views[: config.views], material.dataset.train, config.seed)
         self.shares = {"head_share": 1.0, "unit_share": 1.0}
         torch.manual_seed(config.seed)
@@ -250,11 +253,12 @@ class RecipeTraining:
             )
             self.shares["unit_share"] = 1.0 if values else 0.0
         fit, validation = hold_out_classes(self.labels, items, config.val_class_share, config.split_seed)
-        if len(validation) and (self.learning or not config.interpolates):
+        if len(validation) and (self.scores or not config.interpolates):
             loop = self._loop(fit, steps, 1.0)
             if config.interpolates:
                 self._advance(loop, steps, fit)
                 self.shares["unit_share"] = self._unit_share(loop, validation)
+                self.scores = self.shares["unit_share"] > 0
             else:
                 steps = self._best_step(loop, fit, validation)
         loop = self._loop(items, max(round(steps * len(items) / len(fit)), 1), self.shares["unit_share"])
@@ -265,7 +269,7 @@ class RecipeTraining:
         head = used_head(self.config, self.shares["head_share"], self.material.inputs, self.labels, items)
         return Loop(
             copy.deepcopy(self._started), dataclasses.replace(self.config, steps=steps), self.labels, items,
-            self.inputs, self.learning, used_head=head, unit_share=unit_share,
+            self.inputs, ["pddm"] if self.scores else [], used_head=head, unit_share=unit_share,
         )  # fmt: skip
 
     def _advance(self, loop: Loop, to: int, items: np.ndarray) -> None:
