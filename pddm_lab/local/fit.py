@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pddm_lab.errors import DataError
 from pddm_lab.local.episodes import Episode, Fold, episode, folds, map_at_r, splits
-from pddm_lab.local.similarity import Expansion
+from pddm_lab.local.similarity import Expansion, LocalSimilarity
 from pddm_lab.local.space import Array, Whitening, as_tensor, joined
 from pddm_lab.local.unit import LocalStructure, NeighbourhoodUnit, first_inputs
 from pddm_lab.progress import Progress
@@ -27,6 +27,8 @@ STEPS, QUERIES, CANDIDATES = 450, 48, 250
 LEARNING_RATE, DECAY = 5e-3, 1e-3
 
 Inputs = Callable[[Episode], tuple[Tensor, Tensor]]
+Spaces = Sequence[tuple[Fold, Float[Tensor, "items dim"]]]
+"""Folds, each with the features of all items in it."""
 
 
 def listwise_loss(
@@ -70,15 +72,11 @@ def fit_local_structure(
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This gallery has")  # thinned galleries may be too small
         torch.manual_seed(seed)
-        divided = folds(y, seed, None if groups is None else as_tensor(groups).long())
-        spaces = [(fold, _embedded(x, y, fold, at, fold_features)) for at, fold in enumerate(divided)]
+        spaces = fold_spaces(x, y, seed, fold_features, groups)
         weight = 0.0 if p is None else choose_weight(spaces, p, y, seed)
         structure = LocalStructure(x.shape[1], p is not None, weight, passes)
         structure.whitening.fit(x, y)
-        learned = [
-            made for fold, white in spaces for split in splits(fold, y, seed)
-            if (made := episode(split, _joined(white, p, weight), y, structure.first_part, seed)) is not None
-        ]  # fmt: skip
+        learned = episodes_of(spaces, p, weight, y, structure.first_part, seed)
         if not learned:
             raise DataError(f"Expected more items to learn neighbourhoods from, got {len(x)}. Add items or classes.")
         report = progress or (lambda done, total, what: None)
@@ -92,25 +90,53 @@ def fit_local_structure(
     return structure.eval().requires_grad_(False)
 
 
-def choose_weight(
-    spaces: Sequence[tuple[Fold, Tensor]], pretrained: Float[Tensor, "items pretrained"],
-    labels: Int[Tensor, " items"], seed: int,
-) -> float:  # fmt: skip
-    """w with the best mean log MAP@R of both-sided expansion over the full galleries of the folds.
+def fold_spaces(
+    features: Float[Tensor, "items dim"], labels: Int[Tensor, " items"], seed: int,
+    fold_features: Callable[[int, Fold], Float[Array, "items dim"]] | None = None,
+    groups: Int[Array, " items"] | None = None,
+) -> Spaces:  # fmt: skip
+    """The folds, each with x_w of all items, whitened on what the fold may fit on. Arguments: `fit_local_structure`."""
+    spaces = []
+    for at, fold in enumerate(folds(labels, seed, None if groups is None else as_tensor(groups).long())):
+        x = features if fold_features is None else as_tensor(fold_features(at, fold)).float()
+        spaces.append((fold, Whitening(x.shape[1]).fit(x[fold.rest], labels[fold.rest])(x)))
+    return spaces
 
-    The logarithm keeps the known classes, whose values are larger, from deciding alone.
+
+def episodes_of(
+    spaces: Spaces, pretrained: Float[Tensor, "items pretrained"] | None, weight: float, labels: Int[Tensor, " items"],
+    first_part: int, seed: int, full: bool = False,
+) -> list[Episode]:  # fmt: skip
+    """The episodes of all folds, with z = [x_w; w p].
+
+    Args:
+        first_part: as for `Neighbourhoods.of`.
+        full: leave out the thinned galleries.
     """
-    quality = []
-    for weight in WEIGHTS:
-        logs = []
-        for fold, white in spaces:
-            z = _joined(white, pretrained, weight)
-            for split in (split for split in splits(fold, labels, seed) if split.is_full):
-                if (one := episode(split, z, labels, 0, seed)) is not None:
-                    scores = Expansion(both=True).candidates(one.reference, one.features, one.rows, one.own)
-                    logs.append(math.log(max(map_at_r(scores, one), 1e-6)))
-        quality.append(float(np.mean(logs)) if logs else 0.0)
-    return WEIGHTS[int(np.argmax(quality))]
+    return [
+        made for fold, white in spaces for split in splits(fold, labels, seed) if split.is_full or not full
+        if (made := episode(split, _joined(white, pretrained, weight), labels, first_part, seed)) is not None
+    ]  # fmt: skip
+
+
+def quality(similarity: LocalSimilarity, episodes: Sequence[Episode]) -> float:
+    """Mean log MAP@R. The logarithm keeps the known classes, whose values are larger, from deciding alone."""
+    scored = ((similarity.candidates(one.reference, one.features, one.rows, one.own), one) for one in episodes)
+    logs = [math.log(max(map_at_r(scores, one), 1e-6)) for scores, one in scored]
+    return float(np.mean(logs)) if logs else 0.0
+
+
+def choose_weight(
+    spaces: Spaces, pretrained: Float[Tensor, "items pretrained"], labels: Int[Tensor, " items"], seed: int,
+    by: LocalSimilarity | None = None,
+) -> float:  # fmt: skip
+    """w with the best `quality` over the full galleries of the folds, by both-sided expansion or what is given."""
+    similarity = by or Expansion(both=True)
+    return max(
+        WEIGHTS, key=lambda weight: quality(
+            similarity, episodes_of(spaces, pretrained, weight, labels, 0, seed, full=True)
+        ),
+    )  # fmt: skip
 
 
 def train_unit(
@@ -192,14 +218,6 @@ def _checked(features: Array, labels: Array, pretrained: Array | None) -> tuple[
     if not all(part.isfinite().all() for part in (x, p) if part is not None):
         raise DataError("Expected numbers in all features, got NaN or infinity. Compute these features anew.")
     return x, y.unique(return_inverse=True)[1], None if p is None else F.normalize(p, dim=1)
-
-
-def _embedded(
-    x: Tensor, labels: Tensor, fold: Fold, at: int, fold_features: Callable[[int, Fold], Array] | None
-) -> Float[Tensor, "items dim"]:
-    """x_w of all items, whitened on what the fold may fit on."""
-    own = x if fold_features is None else as_tensor(fold_features(at, fold)).float()
-    return Whitening(own.shape[1]).fit(own[fold.rest], labels[fold.rest])(own)
 
 
 def _joined(white: Tensor, pretrained: Tensor | None, weight: float) -> Tensor:
