@@ -18,6 +18,7 @@ R = TypeVar("R")
 Stamp = tuple[tuple[str, int], ...]
 GALLERIES = tuple(f"gallery/{protocol}" for protocol in PROTOCOLS)
 MODEL = "model.safetensors"
+LOCAL = "local.safetensors"
 
 
 def stamp(path: Path) -> Stamp:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from shared.cache import GALLERIES, MODEL, cached
+from shared.cache import GALLERIES, LOCAL, MODEL, cached
 
 from pddm_lab.analysis.pairs import Pairs
 from pddm_lab.data.images import open_image
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pddm_lab.model.embedding import MetricModel
     from pddm_lab.model.similarity import Similarity
+    from pddm_lab.runs.local import RunLocal
 
 LARGE_SIDE = 360
 """Longer side of a query's picture, in pixels."""
@@ -92,6 +93,14 @@ def similarities(run: Run) -> dict[str, Similarity]:
 
     torch.set_num_threads(1)  # sessions share the cores
     return load_similarities(run)
+
+
+@cached("run.json", LOCAL)
+def local(run: Run) -> RunLocal | None:
+    """The run's similarity on local structure; None if it has none. Raises RunError if its file is damaged."""
+    from pddm_lab.runs.local import load_local
+
+    return load_local(run)
 
 
 @cached(*GALLERIES, MODEL, show_spinner="Scoring pairs")

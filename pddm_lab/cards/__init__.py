@@ -7,7 +7,7 @@ text colour and background, so that it fits a light and a dark page. Everywhere,
 from pddm_lab.cards.audit import Cell, Head, Tile, TileSet, audit_table, tile_sets
 from pddm_lab.cards.classes import class_counts
 from pddm_lab.cards.confusions import confusion_bars, suspect_grid
-from pddm_lab.cards.explanation import Dimension, dimension_rows, explained_pair
+from pddm_lab.cards.explanation import Dimension, contributions, dimension_rows, explained_pair
 from pddm_lab.cards.html import Block, picture
 from pddm_lab.cards.pairs import density_table, pair_grid, pair_strip, quadrant_table
 from pddm_lab.cards.pictures import image_grid, retrieval_grid

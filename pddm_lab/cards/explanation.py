@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pddm_lab.cards.html import Block, digits_of, escaped, number, pickable, picture, table
+from pddm_lab.cards.html import Block, digits_of, escaped, number, pickable, picture, symbol, table
 from pddm_lab.figures import style_of
 
 if TYPE_CHECKING:
@@ -85,6 +85,18 @@ def dimension_rows(why: Explanation, dimensions: Sequence[Dimension], images: Ma
     return Block(table("pl-dims", head, rows), _STYLE)
 
 
+def contributions(parts: Mapping[str, float], titles: Mapping[str, str], similarity: str) -> Block:
+    """What each group of inputs contributes to a score, a row each; those below 0 make the pair less similar."""
+    most, digits = max(map(abs, parts.values()), default=0) or 1, digits_of([0, *parts.values()])
+    rows = [
+        f'<tr><th scope="row">{escaped(titles[name])}</th>'
+        f'<td class="pl-right-of">{_bar(part / most, _signed(part, digits), similarity)}</td></tr>'
+        for name, part in parts.items()
+    ]
+    heads = f'<th scope="col">What the score looks at</th><th scope="col">to {symbol(similarity)}</th>'
+    return Block(table("pl-dims pl-parts", heads, rows), _STYLE)
+
+
 def _strip(items: Sequence[tuple[str, str]], images: Mapping[str, bytes | None], which: str) -> str:
     return "".join(
         f'<span class="pl-bit" {pickable(item, f"{class_name} · {item}")}>'
@@ -106,7 +118,7 @@ def _track(one: Dimension) -> str:
 
 
 def _bar(share: float, text: str, similarity: str) -> str:
-    kind = "pl-adds" if share > 0 and similarity == "pddm" else ""
+    kind = "pl-adds" if share > 0 and similarity != "euclidean" else ""
     colour = style_of(similarity).colour
     return f'<div class="pl-bar"><i class="{kind}" style="width:{60 * abs(share):.1f}%;--bar:{colour}"></i>{text}</div>'
 
@@ -127,6 +139,7 @@ _STYLE = """
 .pl-dims th:nth-child(-n+4),.pl-dims td:nth-child(-n+4){text-align:left}
 .pl-dims th:nth-child(3){text-align:center}
 .pl-dims th:last-child{text-align:left}
+.pl-dims.pl-parts td,.pl-dims.pl-parts th:nth-child(2){text-align:left}
 .pl-bit{display:inline-block;width:34px;height:34px;margin-right:3px;border-radius:5px;
  vertical-align:middle}
 .pl-bit img,.pl-bit .pl-none{width:34px;height:34px;object-fit:cover;background:#fff;border-radius:5px;display:block;

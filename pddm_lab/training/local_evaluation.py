@@ -62,8 +62,13 @@ def evaluate_local(local: RunLocal, sides: Sides, names: tuple[str, ...] = tuple
         sides: what is searched among what.
         names: of `IN_GALLERY`.
     """
-    z = local.structure.space(sides.features, sides.pretrained)
-    reference = local.structure.with_second(Neighbourhoods.of(z[sides.gallery], first_part=local.structure.first_part))
+    pretrained = sides.pretrained
+    queries = local.structure.space(
+        sides.features[sides.query], None if pretrained is None else pretrained[sides.query]
+    )
+    reference = local.structure.reference(
+        sides.features[sides.gallery], None if pretrained is None else pretrained[sides.gallery]
+    )
     own = torch.arange(len(sides.query)) if sides.leave_one_out else None
     similarities: dict[str, LocalSimilarity] = {
         "local": local.structure, "expansion": Expansion(), "both_expansion": Expansion(both=True), "csls": CSLS(),
@@ -73,7 +78,7 @@ def evaluate_local(local: RunLocal, sides: Sides, names: tuple[str, ...] = tuple
     largest = int(of_gallery.unique(return_counts=True)[1].max())
     for name in names:
         yield name, evaluate_in_gallery(
-            InGallery(name, similarities[name], reference, z[sides.query], own), sides.features[sides.query],
+            InGallery(name, similarities[name], reference, queries, own), sides.features[sides.query],
             sides.features[sides.gallery], of_query, of_gallery, sides.leave_one_out,
             max(SHORTLIST, round(1.25 * largest)),
         )  # fmt: skip

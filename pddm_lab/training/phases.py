@@ -112,8 +112,8 @@ class RunTraining:
                         steps = round(steps * len(train) / len(fit))
             if not self.stopped and (config.refit != "none" or not len(validation)):
                 self._fit("refit", self._new_model(), train, validation[:0], steps, checkpoint)
-            if not self.stopped and config.local_structure:
-                self._fit_local(steps)
+        if not self.stopped and config.local_structure:
+            self._fit_local(steps)
         if self.writes and not self.stopped:
             self._warn(health.correction(config, self.shares["unit_share"]))
             finish(self.run, load_model(self.run).to(self.fabric.device), self.embed, self._bars, maps)
@@ -203,7 +203,7 @@ class RunTraining:
         try:
             if pooled is not None:
                 timed, model = replace(config, steps=max(steps, 1)), self._new_model()
-                with self._bars("heads of the folds", every_rank=True) as report:
+                with torch_threads(1), self._bars("heads of the folds", every_rank=True) as report:
                     inputs = view_inputs(self.views, dataset.train, config.seed)
                     of_folds = fold_embeddings(
                         lambda: copy.deepcopy(self._start(model)), timed, self.shares["head_share"], dataset.labels,

@@ -32,6 +32,13 @@ def with_digits(runs_folder: Path, digits_run) -> Path:
     return runs_folder
 
 
+@pytest.fixture
+def with_local(runs_folder: Path, local_run) -> Path:
+    """A runs' root that holds a run of the preset `lab`, which has a similarity on local structure."""
+    shutil.copytree(local_run.path, runs_folder / local_run.name, copy_function=link)
+    return runs_folder
+
+
 def link(source: str, target: str) -> None:
     """Files of a run are replaced, never changed, so that a copy may share them."""
     Path(target).hardlink_to(source)

@@ -47,7 +47,7 @@ def tiles(body: str) -> list[tuple[str, str, float, bool]]:
     """(id, class, number shown, marked right) of each result."""
     pattern = (
         r'class="pl-tile pl-(\w+)" data-pick="([^"]+)".*?class="pl-name">(.*?)<'
-        r'.*?class="pl-value"><span><i[^>]*>[DS](?:<sub>M</sub>)?</i> (\S+?)<'
+        r'.*?class="pl-value"><span><i[^>]*>[DSL](?:<sub>M</sub>)?</i> (\S+?)<'
     )
     return [
         (html.unescape(name), html.unescape(label), float(value.replace("−", "-")), look == "right")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from app_pages.search.own_picture import Crop
 from shared import loaders
-from shared.cache import GALLERIES, MODEL, cached
+from shared.cache import GALLERIES, LOCAL, MODEL, cached
 
 from pddm_lab.cards import Dimension
 from pddm_lab.data.images import open_image, verify
@@ -20,6 +20,7 @@ from pddm_lab.similarities import LEARNED
 
 if TYPE_CHECKING:
     from pddm_lab.analysis.explain import Explanation
+    from pddm_lab.analysis.explain_local import LocalExplanation
     from pddm_lab.analysis.shortlist import Ceiling
     from pddm_lab.runs.model import ImageEmbedder
 
@@ -40,9 +41,11 @@ class Embedded:
     """The whole picture, upright, in RGB, as JPEG."""
     seconds: dict[str, float]
     """By stage: read, embed."""
+    pretrained: np.ndarray | None
+    """Further features, where the run's similarity on local structure uses them."""
 
 
-@cached(MODEL, copied=True, max_entries=32, show_spinner="Embedding the picture")
+@cached(MODEL, LOCAL, copied=True, max_entries=32, show_spinner="Embedding the picture")
 def embedded(run: Run, source: bytes | Path, crop: Crop | None) -> Embedded:
     """Embed a picture with the run's network.
 
@@ -65,12 +68,13 @@ def embedded(run: Run, source: bytes | Path, crop: Crop | None) -> Embedded:
         )
         part = image.crop((left, top, right, bottom))
     read = time.perf_counter()
-    feature = network(part)
+    features, pretrained = network.embed_all([network.prepare(part)])
     seconds = {"read": read - start, "embed": time.perf_counter() - read}
-    return Embedded(feature, loaders.jpeg(image, loaders.LARGE_SIDE), seconds)
+    picture = loaders.jpeg(image, loaders.LARGE_SIDE)
+    return Embedded(features[0], picture, seconds, None if pretrained is None else pretrained[0])
 
 
-@cached(MODEL, max_entries=2, show_spinner="Loading the network")
+@cached(MODEL, LOCAL, max_entries=2, show_spinner="Loading the network")
 def _network(run: Run) -> ImageEmbedder:
     from PIL import Image
 
@@ -81,22 +85,33 @@ def _network(run: Run) -> ImageEmbedder:
     return embed
 
 
-def search(run: Run, protocol: str, feature: np.ndarray, shortlist: int, exclude: int | None) -> SearchResult:
+def search(
+    run: Run,
+    protocol: str,
+    feature: np.ndarray,
+    shortlist: int,
+    exclude: int | None,
+    pretrained: np.ndarray | None = None,
+) -> SearchResult:
     """Search a gallery by Euclidean distance and re-rank its shortlist by each learned similarity.
 
     Cosine is left out: on features of unit length it ranks as Euclidean distance does. Raises LabError if a file is
     missing.
     """
     _warm_index(run, protocol)
-    known = loaders.similarities(run)
-    return loaders.gallery(run, protocol).search_by(feature, [known[name] for name in LEARNED], shortlist, exclude)
+    known, local = loaders.similarities(run), loaders.local(run)
+    return loaders.gallery(run, protocol).search_by(
+        feature, [known[name] for name in LEARNED], shortlist, exclude, local and local.structure, pretrained
+    )
 
 
-@cached(*GALLERIES, MODEL, max_entries=32, show_spinner="Building the index")
+@cached(*GALLERIES, MODEL, LOCAL, max_entries=32, show_spinner="Building the index")
 def _warm_index(run: Run, protocol: str) -> None:
     """Build the index and run each stage once, so that the seconds shown are those of a search alone."""
-    gallery, known = loaders.gallery(run, protocol), loaders.similarities(run)
-    gallery.search_by(np.array(gallery.features[0]), [known[name] for name in LEARNED])
+    gallery, known, local = loaders.gallery(run, protocol), loaders.similarities(run), loaders.local(run)
+    gallery.search_by(
+        np.array(gallery.features[0]), [known[name] for name in LEARNED], exclude=0, local=local and local.structure
+    )
 
 
 @cached(*GALLERIES, show_spinner="Searching with the gallery's queries")
@@ -135,6 +150,35 @@ def why(run: Run, protocol: str, query: np.ndarray, row: int) -> Why:
         named = [[(str(ids.iloc[at]), str(classes.iloc[at])) for at in end] for end in (least, most)]
         dimensions.append(Dimension(number, low, high, float(query[number]), float(result[number]), *named))
     return Why(explanation, dimensions, loaders.thumbs(gallery, rows))
+
+
+@dataclass(frozen=True)
+class WhyLocal:
+    """The explanation of a pair by its neighbourhoods, with the pictures of the neighbours that both share."""
+
+    explanation: LocalExplanation
+    shared: list[tuple[str, str]]
+    """(id, class name)."""
+    images: dict[str, bytes]
+
+
+@cached(*GALLERIES, LOCAL, copied=True, max_entries=64, show_spinner="Comparing neighbourhoods")
+def why_local(
+    run: Run, protocol: str, query: np.ndarray, pretrained: np.ndarray | None, row: int, shortlist: np.ndarray,
+    exclude: int | None,
+) -> WhyLocal | None:  # fmt: skip
+    """Explain how similar a query and an item are by local structure; None if the run has no such similarity."""
+    from pddm_lab.analysis.explain_local import explain_local
+
+    gallery, local = loaders.gallery(run, protocol), loaders.local(run)
+    if local is None:
+        return None
+    if pretrained is None and exclude is not None and gallery.pretrained is not None:
+        pretrained = gallery.pretrained[exclude]
+    explanation = explain_local(gallery.reference(local.structure), query, pretrained, row, shortlist, exclude)
+    rows = [item for item, *_ in explanation.shared]
+    shared = list(zip(*(gallery.items[column].iloc[rows].astype(str) for column in ("id", "class_name")), strict=True))
+    return WhyLocal(explanation, shared, loaders.thumbs(gallery, rows))
 
 
 @cached(*GALLERIES, max_entries=2048)

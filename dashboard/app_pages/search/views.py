@@ -17,7 +17,7 @@ from shared.plain_text import plain
 from pddm_lab import cards, figures
 from pddm_lab.gallery.gallery import Gallery, SearchResult
 from pddm_lab.runs.run import Run
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import EVERY
 
 OWN = "own picture"
 """Stands for the id of an uploaded picture."""
@@ -63,6 +63,10 @@ class Response:
     picture: bytes | None
     """The query's, large; None if only a thumbnail is available."""
     seconds: dict[str, float]
+    row: int | None
+    """The query's in the gallery."""
+    pretrained: np.ndarray | None
+    """Of an own picture or a crop, where the run uses them."""
 
     @property
     def right_items(self) -> int:
@@ -83,18 +87,19 @@ def search(run: Run, protocol: str, query: Query, shortlist: int) -> Response:
     source = query.upload if query.upload is not None else query.file if query.crop else None
     if source is None:
         assert row is not None
-        feature, seconds = np.array(gallery.features[row]), {}
+        feature, seconds, pretrained = np.array(gallery.features[row]), {}, None
         picture = loaders.picture(run, query.item)
     else:
         embedded = data.embedded(run, source, query.crop)
         feature, seconds, picture = embedded.feature, embedded.seconds, embedded.picture
-    result = data.search(run, protocol, feature, shortlist, row)
-    return Response(run, gallery, query, feature, result, picture, seconds | result.seconds)
+        pretrained = embedded.pretrained
+    result = data.search(run, protocol, feature, shortlist, row, pretrained)
+    return Response(run, gallery, query, feature, result, picture, seconds | result.seconds, row, pretrained)
 
 
 def latency(response: Response) -> str:
     """The time of each stage, in words."""
-    titles = {"search": "search by D"} | {name: spec.title for name, spec in SIMILARITIES.items()}
+    titles = {"search": "search by D"} | {name: spec.title for name, spec in EVERY.items()}
     return " · ".join(f"{titles.get(stage, stage)} {1000 * time:.1f} ms" for stage, time in response.seconds.items())
 
 
@@ -111,7 +116,7 @@ def rankings(responses: list[Response], count: int, explained: str) -> None:
     Args:
         explained: id of the item to mark.
     """
-    names = responses[0].result.similarities
+    names = dict.fromkeys(name for one in responses for name in one.result.similarities)
     cells = [[(one, name) for one in responses] for name in names]
     if len(responses) > 1:
         for place, one in zip(st.columns(len(responses), gap="medium"), responses, strict=True):
@@ -121,18 +126,23 @@ def rankings(responses: list[Response], count: int, explained: str) -> None:
     for row in cells:
         for place, (one, name) in zip(st.columns(len(row), gap="medium"), row, strict=True):
             with place:
-                _ranking(one, name, count, explained, "" if one is responses[0] else one.run.name)
+                if name in one.result.similarities:
+                    _ranking(one, name, count, explained, "" if one is responses[0] else one.run.name)
+                else:
+                    st.caption(f"This run has no {EVERY[name].title.lower()}: train it with the preset `lab`.")
 
 
 def _ranking(response: Response, name: str, count: int, explained: str, run: str) -> None:
-    spec, frame, table = SIMILARITIES[name], response.result.ranked(name, count), response.result.table
+    spec, frame, table = EVERY[name], response.result.ranked(name, count), response.result.table
     right_class = response.query.class_name
     right = int((frame["class_name"] == right_class).sum())
     share = f" :gray[· {right} of {len(frame)} right]" if right_class is not None else ""
     st.markdown(f"**{spec.title}**{share}", help=spec.axis)
+    if name == "local" and response.result.note:
+        st.caption(plain(response.result.note))
     others = [other for other in response.result.similarities if other != name]
     ranks = table.set_index("row").loc[frame["row"], [f"{other}_rank" for other in others]].to_numpy()
-    titles = [SIMILARITIES[other].title for other in others]
+    titles = [EVERY[other].title for other in others]
     notes = [zip(titles, line, strict=True) for line in ranks]
     frame = frame.assign(note=[", ".join(f"{title} {rank}" for title, rank in note) for note in notes])
     if name == "euclidean":
@@ -146,12 +156,12 @@ def _ranking(response: Response, name: str, count: int, explained: str, run: str
 
 
 def explained_item(responses: list[Response]) -> str:
-    """Id of the item to explain: the link's or, while that view is open, the one whose rank PDDM changes most among
-    its first results; empty if there is none."""
+    """Id of the item to explain: the link's or, while that view is open, the one whose rank the last similarity
+    changes most among its first results; empty if there is none."""
     response, linked = _explaining(responses), st.query_params.get("why", "")
     if linked and loaders.row_of(response.gallery, linked) is not None:
         return linked
-    ranked = response.result.ranked("pddm", 12)
+    ranked = response.result.ranked(response.result.similarities[-1], 12)
     if ranked.empty or st.query_params.get("view") != "why":
         return ""
     return str(ranked["id"].iloc[ranked["rank_change"].abs().argmax()])
@@ -203,7 +213,7 @@ def flow(responses: list[Response], protocol: str, shortlist: int) -> None:
             if points:
                 explain(str(points[0]["customdata"]), run)
 
-        titles = ", ".join(SIMILARITIES[name].title for name in names)
+        titles = ", ".join(EVERY[name].title for name in names)
         with place:
             chart(figure, key, f"Ranks of {len(first)} items by {titles}", on_select=click, selection_mode="points")
 
@@ -237,7 +247,8 @@ def why(responses: list[Response], protocol: str, shortlist: int) -> None:
         if len(runs) > 1:
             shell.choice(st.segmented_control, "Explained by", runs, "of")
         one, linked = _explaining(responses), st.query_params.get("why", "")
-        ranked, item = one.result.ranked("pddm"), explained_item(responses)
+        by = one.result.similarities[-1]
+        ranked, item = one.result.ranked(by), explained_item(responses)
         if linked and item != linked:
             shell.warn_of_link(f"The item “{linked}” to explain isn't in this gallery.")
         if not item:
@@ -250,7 +261,8 @@ def why(responses: list[Response], protocol: str, shortlist: int) -> None:
             inside = 0 <= to < len(ranked)
             result = str(ranked["id"].iloc[to]) if inside else ""
             st.button(
-                label, shortcut=shortcut, key=label.partition(" ")[0].lower() + "_result", help="By PDDM's ranking",
+                label, shortcut=shortcut, key=label.partition(" ")[0].lower() + "_result",
+                help=f"In the ranking by {EVERY[by].title}",
                 on_click=explain, args=(result, "" if one is responses[0] else one.run.name), disabled=not inside,
             )  # fmt: skip
     answer = data.why(one.run, protocol, one.feature, row)
@@ -268,6 +280,11 @@ def why(responses: list[Response], protocol: str, shortlist: int) -> None:
     with right:
         alt = f"Scores of this difference at {len(explanation.elsewhere)} places; here {explanation.score:.2f}"
         chart(figures.elsewhere(explanation), "elsewhere", alt)
+    near = data.why_local(
+        one.run, protocol, one.feature, one.pretrained, row, one.result.table["row"].to_numpy(), one.row
+    )
+    if near is not None:
+        _neighbourhoods(near)
     picture_grid.pictures(cards.dimension_rows(explanation, answer.dimensions, pictures), "dimensions")
     shares = [explanation.distance_shares[one.number] for one in answer.dimensions]
     parts = [abs(explanation.score_parts[one.number]) for one in answer.dimensions]
@@ -276,6 +293,26 @@ def why(responses: list[Response], protocol: str, shortlist: int) -> None:
         f"{100 * sum(parts) / max(abs(explanation.score_parts).sum(), 1e-12):.0f} % of what the differences do to S. "
         "The contribution of a dimension to S is its integrated gradient from an identical pair in the same place; all "
         "contributions add up to the difference of the two scores."
+    )
+
+
+def _neighbourhoods(near: data.WhyLocal) -> None:
+    """What the neighbourhoods of the pair say, with the neighbours that both share as pictures."""
+    from pddm_lab.analysis.explain_local import INPUTS
+
+    st.markdown("**Neighbourhoods**")
+    left, middle, right = st.columns([13, 13, 13], gap="medium")
+    with left:
+        st.markdown("\n".join(f"* {sentence}" for sentence in near.explanation.sentences()))
+    with middle:
+        if near.explanation.parts:
+            picture_grid.pictures(cards.contributions(near.explanation.parts, INPUTS, "local"), "contributions")
+    with right:
+        st.caption("Neighbours of both, nearest to the query first" if near.shared else "They share no neighbour.")
+        picture_grid.pictures(cards.image_grid(near.shared, near.images, small=True), "shared_neighbours")
+    st.caption(
+        "Each contribution is an integrated gradient on the way from the average inputs of the shortlist to those of "
+        "this pair; all add up to the difference of the two scores. Labels play no part."
     )
 
 
@@ -288,7 +325,7 @@ def _ranks(result: SearchResult, row: int) -> dict[str, str]:
     for name in result.similarities:
         value = float(figures.shown(name, np.array(line[name].iloc[0])))
         rank = int(line[f"{name}_rank"].iloc[0])
-        ranks[SIMILARITIES[name].title] = f"{value:.3f}, rank {rank} of {len(result.table)}"
+        ranks[EVERY[name].title] = f"{value:.3f}, rank {rank} of {len(result.table)}"
     return ranks
 
 

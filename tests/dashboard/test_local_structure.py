@@ -1,0 +1,50 @@
+"""The pages with a run that has a similarity on local structure, against the run itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reading import blocks, texts, tiles
+
+from pddm_lab.runs.local import load_local
+from pddm_lab.similarities import EVERY
+
+
+@pytest.fixture(scope="module")
+def searched(local_run):
+    """A query of the unseen gallery, and its shortlist ranked by local structure."""
+    local, gallery = load_local(local_run), local_run.gallery("unseen")
+    assert local is not None
+    row = int(gallery.rows("query")[3])
+    return gallery, row, gallery.search_by(gallery.features[row], [], 20, row, local.structure)
+
+
+def test_search_has_a_column_of_it(open_page, with_local: Path, searched) -> None:
+    gallery, row, result = searched
+    item = str(gallery.items["id"].iloc[row])
+    app = open_page("search", run="local", protocol="unseen", item=item, shortlist="20")
+    shown, ranked = tiles(blocks(app, "results_local")), result.ranked("local", 12)
+    assert [one for one, *_ in shown] == ranked["id"].tolist()
+    np.testing.assert_allclose([value for _, _, value, _ in shown], ranked["value"], atol=0.006)
+    assert EVERY["local"].title in texts(app) and "Local structure " in texts(app)
+
+
+def test_why_shows_the_shared_neighbours(open_page, with_local: Path, searched, local_run) -> None:
+    from pddm_lab.analysis.explain_local import explain_local
+
+    gallery, row, result = searched
+    item, other = (str(gallery.items["id"].iloc[one]) for one in (row, result.table["row"].iloc[4]))
+    app = open_page("search", run="local", protocol="unseen", item=item, shortlist="20", view="why", why=other)
+    local = load_local(local_run)
+    assert local is not None
+    explained = explain_local(
+        gallery.reference(local.structure), gallery.features[row], None if gallery.pretrained is None else
+        gallery.pretrained[row], int(result.table["row"].iloc[4]), result.table["row"].to_numpy(), row,
+    )  # fmt: skip
+    for sentence in explained.sentences():
+        assert sentence in texts(app)
+    pictured = blocks(app, "shared_neighbours")
+    assert pictured.count('data-pick="') == len(explained.shared) > 0
+    assert "Shared neighbours" in blocks(app, "contributions")
