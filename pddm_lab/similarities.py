@@ -69,6 +69,8 @@ IN_GALLERY: dict[str, SimilaritySpec] = {
 A run with local structure is measured by them too. What only has features, and no gallery, leaves them out.
 """
 EVERY = SIMILARITIES | IN_GALLERY
+SHOWN = (*SIMILARITIES, "local")
+"""Those that pages show pair by pair, where a run has them."""
 PRETRAINED = "pretrained"
 """In tables of similarities, the name of a row to compare a run with: D of the trunk's own features before training."""
 PRETRAINED_FEATURES = SimilaritySpec(

@@ -103,22 +103,26 @@ def local(run: Run) -> RunLocal | None:
     return load_local(run)
 
 
-@cached(*GALLERIES, MODEL, show_spinner="Scoring pairs")
+@cached(*GALLERIES, MODEL, LOCAL, show_spinner="Scoring pairs")
 def scored_pairs(run: Run, protocol: str) -> pd.DataFrame:
     """Up to `SAMPLED` pairs of a protocol, the same for every run on its items; shared, not to be changed.
 
     Columns: a, b (gallery rows), positive, label_a, label_b, and one per similarity; positive pairs first, each kind in
     random order. Raises RunError as `gallery` and `similarities` do.
     """
+    from pddm_lab.analysis.local_pairs import score_local_pairs
     from pddm_lab.analysis.pairs import sample_pairs, score_pairs
 
-    opened = gallery(run, protocol)
+    opened, by_neighbours = gallery(run, protocol), local(run)
     scored = score_pairs(opened.features, sample_pairs(opened, SAMPLED), similarities(run))
+    if by_neighbours is not None:
+        ends = scored["a"].to_numpy(), scored["b"].to_numpy()
+        scored["local"] = score_local_pairs(opened, by_neighbours.structure, *ends)
     labels = opened.items["label"].to_numpy()
     return scored.assign(label_a=labels[scored["a"]], label_b=labels[scored["b"]])
 
 
-@cached(*GALLERIES, MODEL)
+@cached(*GALLERIES, MODEL, LOCAL)
 def sampled_pairs(run: Run, protocol: str) -> pd.DataFrame:
     """`scored_pairs` with density: the third, as an index into `DENSITIES`, of the mean local radius of both items."""
     from pddm_lab.metrics.density import density_of

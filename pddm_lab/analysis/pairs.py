@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from pddm_lab.errors import RunError
 from pddm_lab.gallery.files import repair
 from pddm_lab.metrics.density import density_of, local_radius
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import SHOWN, SIMILARITIES
 
 if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
@@ -49,7 +49,7 @@ class Pairs:
             RunError: its distributions are damaged, or of no similarity of this lab.
         """
         stored = gallery.distributions
-        distributions = {name: stored[name] for name in SIMILARITIES if name in stored}
+        distributions = {name: stored[name] for name in SHOWN if name in stored}
         if not distributions:
             lacking = f"{gallery.path / 'distributions.parquet'} lacks {', '.join(SIMILARITIES)}"
             raise RunError(f"{lacking}. {repair(gallery.path)}.")

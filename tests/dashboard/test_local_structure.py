@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from reading import blocks, texts, tiles
 
+from pddm_lab.analysis.local_pairs import score_local_pairs
 from pddm_lab.runs.local import load_local
 from pddm_lab.similarities import EVERY
 
@@ -48,3 +49,17 @@ def test_why_shows_the_shared_neighbours(open_page, with_local: Path, searched, 
     pictured = blocks(app, "shared_neighbours")
     assert pictured.count('data-pick="') == len(explained.shared) > 0
     assert "Shared neighbours" in blocks(app, "contributions")
+
+
+@pytest.mark.parametrize("view", ["thresholds", "joint", "density"])
+def test_similarity_shows_it_beside_the_others(open_page, with_local: Path, local_run, view: str) -> None:
+    gallery = local_run.gallery("unseen")
+    pair = [str(item) for item in gallery.items["id"].iloc[[0, 1]]]
+    app = open_page("similarity", run="local", protocol="unseen", view=view, left="local", right="pddm", pair=pair)
+    assert app.query_params["left"] in ("local", ["local"])
+    values = "".join(one.proto.body for one in app.get("html"))
+    local = load_local(local_run)
+    assert local is not None
+    if view != "density":
+        score = score_local_pairs(gallery, local.structure, np.array([0]), np.array([1]))[0]
+        assert f"<dt>Local structure</dt><dd>{score:.3f}".replace("-", "−") in values

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from shared import loaders
-from shared.cache import GALLERIES, MODEL, cached
+from shared.cache import GALLERIES, LOCAL, MODEL, cached
 
 from pddm_lab.analysis.thresholds import ByDensity
 from pddm_lab.metrics.density import DENSITIES
@@ -25,7 +25,7 @@ def not_measured(run: Run) -> list[str]:
     return [name for name in SIMILARITIES if name in lacking]
 
 
-@cached(*GALLERIES, MODEL, max_entries=32, show_spinner="Measuring the threshold by density, with intervals")
+@cached(*GALLERIES, MODEL, LOCAL, max_entries=32, show_spinner="Measuring the threshold by density, with intervals")
 def by_density(run: Run, protocol: str, similarity: str, share: float) -> ByDensity:
     """One threshold within each third of the sampled pairs. Raises as `loaders.sampled_pairs` does."""
     from pddm_lab.analysis.thresholds import by_density
@@ -33,7 +33,7 @@ def by_density(run: Run, protocol: str, similarity: str, share: float) -> ByDens
     return by_density(loaders.sampled_pairs(run, protocol), similarity, share)
 
 
-@cached(*GALLERIES, MODEL, max_entries=32)
+@cached(*GALLERIES, MODEL, LOCAL, max_entries=32)
 def thirds(run: Run, protocol: str, similarity: str) -> dict[str, Distribution]:
     """The distributions of the sampled pairs in each third by density."""
     pairs = loaders.sampled_pairs(run, protocol)
@@ -61,12 +61,16 @@ def scored_in_words(run: Run, protocol: str) -> str:
 
 def scores_of(run: Run, protocol: str, items: Sequence[str]) -> dict[str, float] | None:
     """Every similarity of two items of a gallery; None if it lacks one of them. Raises as `scored_pairs` does."""
+    from pddm_lab.analysis.local_pairs import score_local_pairs
     from pddm_lab.analysis.pairs import score_pairs
 
     gallery = loaders.gallery(run, protocol)
     a, b = (loaders.row_of(gallery, item) for item in items)
     if a is None or b is None:
         return None
-    similarities = loaders.similarities(run)
+    similarities, local = loaders.similarities(run), loaders.local(run)
     scored = score_pairs(gallery.features, pd.DataFrame({"a": [a], "b": [b]}), similarities)
-    return {name: float(scored[name].iloc[0]) for name in similarities}
+    scores = {name: float(scored[name].iloc[0]) for name in similarities}
+    if local is not None:
+        scores["local"] = float(score_local_pairs(gallery, local.structure, np.array([a]), np.array([b]))[0])
+    return {name: score for name, score in scores.items() if np.isfinite(score)}

@@ -17,7 +17,7 @@ from pddm_lab import cards, figures
 from pddm_lab.analysis.thresholds import ByDensity
 from pddm_lab.figures import PROTOCOL_TITLES
 from pddm_lab.runs.run import Run
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import EVERY
 
 SHARES = {"0.1": "0.1 % FPR", "1": "1 % FPR", "5": "5 % FPR"}
 CURVES = {"distributions": "Distributions", "roc": "ROC"}
@@ -60,7 +60,7 @@ def show(runs: Sequence[Run], protocols: Sequence[str], names: Sequence[str]) ->
         st.html(cards.density_table(result))
     draw = figures.distributions_by_density if curves == "distributions" else figures.roc_by_density
     for name in names:
-        title = f"{CURVES[curves]} by density, {SIMILARITIES[name].title}"
+        title = f"{CURVES[curves]} by density, {EVERY[name].title}"
         for run, protocol, result in across():
             st.markdown(f"**{title}**")
             chart(

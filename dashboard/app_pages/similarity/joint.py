@@ -19,7 +19,7 @@ from pddm_lab import cards, figures
 from pddm_lab.analysis.thresholds import QUADRANTS, clearest_first, quadrant_of, who_is_right
 from pddm_lab.figures import PROTOCOL_TITLES
 from pddm_lab.runs.run import Run
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import EVERY
 
 DRAWN = 800
 """Pairs drawn as points."""
@@ -82,11 +82,11 @@ def _chart(side: Side, height: int) -> None:
             row = with_items(loaders.gallery(side.run, side.protocol), side.pairs.iloc[[place]]).iloc[0]
             st.query_params["pair"] = [row["item_a"], row["item_b"]]
 
-    x, y = (SIMILARITIES[name].title for name in (side.x, side.y))
+    x, y = (EVERY[name].title for name in (side.x, side.y))
     chart(
         figures.joint(
             side.pairs, side.x, side.y, at_x=side.at[0], at_y=side.at[1], points=DRAWN, height=height,
-            picked=(scores[side.x], scores[side.y]) if scores else None,
+            picked=(scores[side.x], scores[side.y]) if scores and {side.x, side.y} <= set(scores) else None,
         ),
         key,
         f"Pairs by {x} and {y} with both thresholds, {PROTOCOL_TITLES[side.protocol]}, {side.run.name}",
@@ -118,7 +118,7 @@ def _quadrants(side: Side) -> None:
 
 def _pictures(sides: Sequence[Side], where: str) -> None:
     """The pairs of one quadrant, page by page, the farthest from both thresholds first."""
-    x, y = (SIMILARITIES[name].title for name in (sides[0].x, sides[0].y))
+    x, y = (EVERY[name].title for name in (sides[0].x, sides[0].y))
     titles = {"y": f"Only {y} accepts", "x": f"Only {x} accepts", "both": "Both accept", "neither": "Both reject"}
     kinds = {"all": "all", "positive": "positive", "negative": "negative"}
     by_run = {side.run.name: side.run.name for side in sides}

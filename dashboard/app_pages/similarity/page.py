@@ -10,7 +10,7 @@ from shared.plain_text import command, plain
 from pddm_lab import figures
 from pddm_lab.errors import LabError
 from pddm_lab.figures import PROTOCOL_TITLES
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import EVERY, SHOWN
 
 VIEWS = {"thresholds": "Thresholds", "joint": "One against another", "density": "By density"}
 
@@ -40,10 +40,11 @@ try:
     lacking = {one.name: data.not_measured(one) for one in runs}
 except LabError as error:
     shell.unreadable("The distributions can't be read", error)
-titles = {name: of.title for name, of in SIMILARITIES.items() if not any(name in names for names in lacking.values())}
+measured = [set(loaders.pairs(one, protocol).distributions) for one in runs for protocol in one.protocols()]
+titles = {name: EVERY[name].title for name in SHOWN if all(name in names for names in measured)}
 for name, names in lacking.items():
     if names:
-        listed = " or ".join(SIMILARITIES[one].title for one in names)
+        listed = " or ".join(EVERY[one].title for one in names)
         rebuild = command("gallery", "rebuild", name)
         st.caption(f"{plain(name)} was measured before this lab had {listed}. {rebuild} measures it again.")
 
@@ -61,7 +62,7 @@ for side, key, first in sides:
             chosen[key] = name, at_one_percent
             continue
         value = st.slider(
-            f"Accept pairs with {'D of at most' if SIMILARITIES[name].is_distance else 'a score of at least'}",
+            f"Accept pairs with {'D of at most' if EVERY[name].is_distance else 'a score of at least'}",
             scale.low, scale.high, scale.nearest(float(figures.shown(name, np.array(at_one_percent)))),
             step=scale.step, format=f"%.{scale.decimals}f", key=f"{key}_{name}", bind="query-params",
             help=f"At first, 1 % of the negative pairs pass, {PROTOCOL_TITLES[first_protocol].lower()}.",

@@ -14,7 +14,7 @@ from shared.plain_text import plain
 from pddm_lab import cards, figures
 from pddm_lab.figures import PROTOCOL_TITLES
 from pddm_lab.runs.run import Run
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import EVERY
 
 
 def pick(pair: str) -> None:
@@ -69,10 +69,10 @@ def show_picked(runs: Sequence[Run], protocol: str, thresholds: Mapping[str, flo
                 facts = {}
                 for name in figures.in_order(of):
                     text = f"{as_shown(name, of[name]):.3f}".replace("-", "−")
-                    if name in thresholds:
+                    if name in thresholds and name in loaders.pairs(one, protocol).distributions:
                         at = matched(run, one, protocol, name, thresholds[name])
                         text += " · accepted" if of[name] >= at else " · rejected"
-                    facts[SIMILARITIES[name].title] = text
+                    facts[EVERY[name].title] = text
                 side.html(cards.facts(({"Run": one.name} if len(runs) > 1 else {}) | facts))
 
 

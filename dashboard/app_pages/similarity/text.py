@@ -13,7 +13,7 @@ from pddm_lab.analysis.thresholds import ByDensity, Share
 from pddm_lab.figures import in_order, shown
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.metrics.intervals import percentile_interval
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import EVERY
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,9 @@ def with_items(gallery: Gallery, pairs: pd.DataFrame) -> pd.DataFrame:
 
 def as_exported(pairs: pd.DataFrame) -> pd.DataFrame:
     """Pairs for download: items, classes, kind, and every similarity as it is shown (a distance as a distance)."""
-    names = in_order(name for name in SIMILARITIES if name in pairs)
+    names = in_order(name for name in EVERY if name in pairs)
     values = {
-        f"{name}_distance" if SIMILARITIES[name].is_distance else name: shown(name, pairs[name].to_numpy())
-        for name in names
+        f"{name}_distance" if EVERY[name].is_distance else name: shown(name, pairs[name].to_numpy()) for name in names
     }
     columns = ["item_a", "item_b", "class_a", "class_b", "positive", *(name for name in _OPTIONAL if name in pairs)]
     return pairs[columns].assign(**values).reset_index(drop=True)
@@ -74,7 +73,7 @@ def who_is_right_in_words(right: Mapping[bool, Share], x: str, y: str) -> str:
             parts.append(f"**{100 * share.value:.0f} %**{between} of the {share.pairs:,} {word} pairs")
     if not parts:
         return "At these thresholds the two agree on every pair."
-    right_one, wrong_one = (SIMILARITIES[name].title for name in (y, x))
+    right_one, wrong_one = (EVERY[name].title for name in (y, x))
     return f"Where they disagree, {right_one} is right and {wrong_one} wrong for {' and '.join(parts)}."
 
 
@@ -87,7 +86,7 @@ def density_in_words(results: Mapping[str, ByDensity]) -> list[str]:
     paragraphs, costs = [], {}
     for name, result in results.items():
         dense, sparse = (result.table.iloc[place] for place in (0, -1))
-        title = SIMILARITIES[name].title
+        title = EVERY[name].title
         cost = sparse["own_tpr"] - sparse["tpr"]
         draws = result.draws["own_tpr"][:, -1] - result.draws["tpr"][:, -1]
         low, high = (float(end) for end in percentile_interval(draws))
@@ -110,7 +109,7 @@ def density_in_words(results: Mapping[str, ByDensity]) -> list[str]:
             f"(95 % interval {_points(low, '')} to {_points(high)})."
         )
     if len(costs) == 2:
-        worse, better = (SIMILARITIES[name].title for name in costs)
+        worse, better = (EVERY[name].title for name in costs)
         low, high = (float(end) for end in percentile_interval(np.subtract(*map(np.abs, costs.values()))))
         if high < 0:
             worse, better, low, high = better, worse, -high, -low

@@ -17,7 +17,7 @@ from pddm_lab.analysis.thresholds import around_threshold
 from pddm_lab.figures import METRICS, PROTOCOL_TITLES
 from pddm_lab.runs.compare import final_metrics
 from pddm_lab.runs.run import Run
-from pddm_lab.similarities import PRETRAINED, PRETRAINED_FEATURES, SIMILARITIES
+from pddm_lab.similarities import EVERY, PRETRAINED, PRETRAINED_FEATURES
 
 PER_SIDE = 5
 """Pairs shown on each side of a threshold, of either kind."""
@@ -63,9 +63,9 @@ def show(runs: Sequence[Run], protocols: Sequence[str], chosen: Mapping[str, tup
 def _distribution(run: Run, protocol: str, name: str, threshold: float, key: str) -> None:
     pairs, scores = loaders.pairs(run, protocol), picked_scores(run, protocol)
     figure = figures.distributions(
-        pairs.distributions[name], name, threshold=threshold, picked=scores[name] if scores else None, height=240
+        pairs.distributions[name], name, threshold=threshold, picked=scores.get(name) if scores else None, height=240
     )
-    title = f"Distributions of positive and negative pairs by {SIMILARITIES[name].title}"
+    title = f"Distributions of positive and negative pairs by {EVERY[name].title}"
     chart(figure, f"chart_{key}", f"{title}, {PROTOCOL_TITLES[protocol]}, {run.name}")
     tpr, fpr, precision = pairs.rates(name, threshold)
     with st.container(horizontal=True, gap="small"):
@@ -116,7 +116,7 @@ def _around(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[s
     run = runs[0]
     st.subheader("Pairs close to a threshold", anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        titles = {name: SIMILARITIES[name].title for name in thresholds}
+        titles = {name: EVERY[name].title for name in thresholds}
         name = shell.choice(st.segmented_control, "Threshold of", titles, "around")
         protocol = shell.protocol_picker(run) if len(runs) == 1 else protocols[0]
         where = shell.choice(st.selectbox, "Pairs of", data.WHERE, "where", width=150)
