@@ -29,7 +29,7 @@ def test_a_panel_measures_recipes_on_folds_of_the_training_classes(study, tmp_pa
     assert not outcome.failures and outcome.computed == 8
     again = recipes.run_panel(study, "recipes", ["digits"], chosen, **options)
     assert again.present == 8, "finished cells are kept"
-    table = pd.read_csv(write_panel(study, "recipes", tmp_path))
+    table = pd.read_csv(next(write_panel(study, "recipes", tmp_path)))
     of_d = table[table.similarity == "euclidean"].set_index("recipe")
     assert set(of_d.index) == set(chosen) and set(table[table.similarity == "pddm"].recipe) == {"quick", "joint"}
     cell = study.cell("recipes-digits-quick-0-0")
@@ -46,7 +46,7 @@ def test_an_unknown_recipe_is_named(study) -> None:
 
 
 def test_a_weak_material_has_features_of_random_weights() -> None:
-    config = recipes._config("grocery-weak", {"views": 4})
+    config = recipes.config_of("grocery-weak", {"views": 4})
     assert (config.dataset, config.weights, config.image_size, config.views) == ("grocery", "none", 64, 1)
 
 
@@ -55,7 +55,7 @@ def test_a_sweep_counts_collapsed_embeddings(study, tmp_path) -> None:
     assert not recipes.run_panel(study, "sweep", ["digits"], ["lr-high"], **options).failures
     cells = list(study.cells("sweep"))
     assert [(cell["seed"], cell["settings"]["fold"]) for cell in cells] == [(0, 0), (2, 0), (1, 1)]
-    row = pd.read_csv(write_panel(study, "sweep", tmp_path)).iloc[0]
+    row = pd.read_csv(next(write_panel(study, "sweep", tmp_path))).iloc[0]
     assert row.trainings == 3 and row["longest mean feature"] == pytest.approx(
         max(cell["settings"]["mean_length"] for cell in cells), abs=0.01
     )
@@ -70,10 +70,10 @@ def test_finalists_are_measured_on_the_test_classes(study, data_root, tmp_path) 
     options: dict[str, Any] = {"base": {"classes_per_batch": 3, "dim": 8}, "seeds": 2, "steps": 3, "progress": False}
     assert not recipes.run_panel(study, "finalists", ["digits"], **options).failures
     material = pixels(data_root)
-    items, protocols = recipes._split(material, None)
+    items, protocols = recipes.split_of(material, None)
     assert np.array_equal(items, material.dataset.train) and protocols == material.protocols
     values = [cell["metrics"]["unseen"]["pddm"]["map@r"] for cell in study.cells("finalists")]
-    table = pd.read_csv(write_panel(study, "finalists", tmp_path))
+    table = pd.read_csv(next(write_panel(study, "finalists", tmp_path)))
     row = table.query("similarity == 'pddm' and protocol == 'unseen' and metric == 'map@r'").iloc[0]
     assert row.seeds == 2 and row.value == pytest.approx(50 * sum(values), abs=0.01)
     assert row.difference == pytest.approx(row.value - row.pretrained, abs=0.02)

@@ -27,9 +27,10 @@ def compare(
         name: Name of the study: a folder under studies in the runs' root.
         part: methods, ablation, or all for both. The panel by which the defaults are chosen: recipes, on folds of the
             training classes alone; sweep, which looks for collapsed embeddings; finalists, on the test classes.
+            Local against global metrics: local, on the test classes; local-folds, on folds of the training classes.
         datasets: Data sets to compare on; empty: those of the study (emoji, grocery, digits) or of the panel.
         ablation_datasets: Data sets of the ablation.
-        methods: Methods to compare, by name, or recipes; empty: all.
+        methods: Methods to compare, by name, or recipes, or embeddings; empty: all.
         configurations: Configurations to search for each method, at most 6.
         seeds: Trainings that each method is measured by; 0: 5, and 1 of each fold for recipes.
         ablation_seeds: Trainings per variant of the ablation. Presets get as many as methods do.
@@ -40,7 +41,7 @@ def compare(
     """
     import joblib
 
-    panel = ("recipes", "sweep", "finalists")
+    panel = ("recipes", "sweep", "finalists", "local", "local-folds")
     if part in panel:
         _panel(name, part, datasets, methods, seeds, steps, processes, tables_only, out, data_root, runs_root)
         return
@@ -85,10 +86,11 @@ def _panel(
     name: str, part: str, datasets: tuple[str, ...], recipes: tuple[str, ...], seeds: int, steps: int, processes: int,
     tables_only: bool, out: str, data_root: str, runs_root: str,
 ) -> None:  # fmt: skip
-    """`compare --part recipes`, `sweep` and `finalists`."""
+    """`compare` with a part that isn't of the study of methods."""
     import joblib
 
     from pddm_lab.study.cells import Study
+    from pddm_lab.study.local import DATASETS, run_local
     from pddm_lab.study.panel_tables import write_panel
     from pddm_lab.study.recipes import MATERIALS, WEAK_SUFFIX, run_panel
 
@@ -96,14 +98,16 @@ def _panel(
     base = {key: value for key, value in (("data_root", data_root), ("runs_root", runs_root)) if value}
     failures: dict[str, str] = {}
     if not tables_only:
-        for dataset in {one.removesuffix(WEAK_SUFFIX) for one in datasets or MATERIALS[part]}:
+        for dataset in {one.removesuffix(WEAK_SUFFIX) for one in datasets or MATERIALS.get(part, DATASETS)}:
             fetch_if_missing(dataset, data_root)
-        outcome = run_panel(
+        run = run_panel if part in MATERIALS else run_local
+        outcome = run(
             study, part, datasets, recipes, base=base, seeds=seeds, steps=steps,
             processes=processes or joblib.cpu_count(),
         )  # fmt: skip
         failures = outcome.failures
-    print(write_panel(study, part, typed_path(out) if out else study.path / "tables"))
+    for path in write_panel(study, part, typed_path(out) if out else study.path / "tables"):
+        print(path)
     if failures:
         key, reason = next(iter(failures.items()))
         raise RunError(f"{len(failures)} cells failed, the first is {key}: {reason} The same command retries them.")

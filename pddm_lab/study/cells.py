@@ -25,8 +25,10 @@ from pddm_lab.files import Content, Count, Text, check, plain, read_json, write_
 if TYPE_CHECKING:
     import pandas as pd
 
-PARTS = ("search", "methods", "ablation", "recognition", "transfer", "recipes", "sweep", "finalists")
-"""The parts of a study. All but the last three, the panel's, choose configurations by the results in `search`."""
+PARTS = (
+    "search", "methods", "ablation", "recognition", "transfer", "recipes", "sweep", "finalists", "local", "local-folds",
+)  # fmt: skip
+"""The parts of a study. All but the last five choose configurations by the results in `search`."""
 COLUMNS = ["part", "dataset", "method", "seed", "protocol", "similarity", "metric", "value"]
 _HINT = "Delete it and run the same command again, or choose another study name."
 

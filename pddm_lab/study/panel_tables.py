@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pddm_lab.metrics.intervals import mean_intervals
 from pddm_lab.study.cells import Study
+from pddm_lab.study.local_tables import differences_table, local_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,13 +19,17 @@ LOST, LENGTH = -2.0, 0.95
 _CELL = ["dataset", "protocol", "metric"]
 
 
-def write_panel(study: Study, part: str, folder: Path) -> Path:
-    """Write the table of a part as CSV, and return its file."""
-    table = {"recipes": recipes_table, "sweep": sweep_table, "finalists": finalists_table}[part](study)
+def write_panel(study: Study, part: str, folder: Path) -> Iterator[Path]:
+    """Write the tables of a part as CSV; yields their files."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{part}.csv"
-    table.round(2).to_csv(path, index=False)
-    return path
+    if part in ("local", "local-folds"):
+        tables = {part: local_table(study, part), f"{part}-differences": differences_table(study, part)}
+    else:
+        tables = {part: {"recipes": recipes_table, "sweep": sweep_table, "finalists": finalists_table}[part](study)}
+    for name, table in tables.items():
+        path = folder / f"{name}.csv"
+        table.round({"p": 4} | dict.fromkeys(table.columns.difference(["p"]), 2)).to_csv(path, index=False)
+        yield path
 
 
 def recipes_table(study: Study) -> pd.DataFrame:

@@ -35,6 +35,7 @@ from pddm_lab.progress import progress_bars
 from pddm_lab.study.cells import Study, key_of
 from pddm_lab.study.material import FOLDS, Material, material_of
 from pddm_lab.study.work import Outcome, Task, compute_cells
+from pddm_lab.training.local_fit import fold_embeddings
 from pddm_lab.training.loop import Loop, view_inputs
 from pddm_lab.training.shares import UNIT_SHARES, choose_head_share, choose_sure_gain, precisions, used_head
 
@@ -144,18 +145,26 @@ def run_panel(
         if recipe not in RECIPES:
             raise ConfigError(unknown_name("recipe", recipe, RECIPES))
     steps = steps or PRESETS["quick"].steps
-    configs = {name: _config(name, base) for name in datasets or MATERIALS[part]}
+    configs = {name: config_of(name, base) for name in datasets or MATERIALS[part]}
     study.record_settings(part, {"folds": folds, "steps": steps})
     tasks = panel_tasks(
         part, configs, recipes or tuple(recipes_of(part)), folds, seeds or (1 if part == "recipes" else 5), steps
     )
-    for name in dict.fromkeys(task.arguments["name"] for task in tasks if not study.has(task.key)):
-        # Missing features are computed here once, on all cores, before several processes need them.
-        Material.load(configs[name], folds, progress_bars(progress))
+    return compute_on_materials(study, tasks, folds, processes, progress)
+
+
+def compute_on_materials(
+    study: Study, tasks: Sequence[Task], folds: int, processes: int, progress: bool
+) -> Outcome:  # fmt: skip
+    """`compute_cells`, once the features that tasks need are cached: several processes would each compute them."""
+    missing = {task.arguments["config"] for task in tasks if not study.has(task.key)}
+    for config in sorted(missing, key=lambda config: config.dataset):
+        Material.load(config, folds, progress_bars(progress))
     return compute_cells(study, tasks, processes)
 
 
-def _config(name: str, base: Mapping[str, Any]) -> TrainConfig:
+def config_of(name: str, base: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of a material's features, by the material's name."""
     dataset = name.removesuffix(WEAK_SUFFIX)
     weak = WEAK if name != dataset else {}
     return TrainConfig.from_parameters({"device": "cpu", **base, **weak, "dataset": dataset})
@@ -176,13 +185,9 @@ def train_recipe(
     """
     material = material_of(config, folds)
     choices = RECIPES[recipe]
-    preset = PRESETS[choices.preset]
-    of_preset = {field: value for field, value in preset.to_dict().items() if value != getattr(PRESETS["quick"], field)}
-    # `signed_power` was applied to the inputs already.
-    own = {**of_preset, **choices.changes, "steps": steps, "seed": seed, "pool_power": 1.0}
     labels = material.dataset.labels
-    items, protocols = _split(material, fold)
-    training = RecipeTraining(material, dataclasses.replace(config, **own), items, choices.scores)
+    items, protocols = split_of(material, fold)
+    training = RecipeTraining(material, configured(config, recipe, steps, seed), items, choices.scores)
     model = training.train()
     features, pretrained = training.embed(model), F.normalize(material.inputs, dim=1)
     ways: dict[str, tuple[Similarity, Tensor]] = {
@@ -209,7 +214,17 @@ def train_recipe(
     }  # fmt: skip
 
 
-def _split(material: Material, fold: int | None) -> tuple[Int[np.ndarray, " items"], Sequence[Protocol]]:
+def configured(config: TrainConfig, recipe: str, steps: int, seed: int) -> TrainConfig:
+    """A material's configuration with a recipe's choices."""
+    choices = RECIPES[recipe]
+    preset, quick = PRESETS[choices.preset].to_dict(), PRESETS["quick"].to_dict()
+    of_preset = {field: value for field, value in preset.items() if value != quick[field]}
+    # `signed_power` was applied to the inputs already.
+    own = {**of_preset, **choices.changes, "steps": steps, "seed": seed, "pool_power": 1.0}
+    return dataclasses.replace(config, **own)
+
+
+def split_of(material: Material, fold: int | None) -> tuple[Int[np.ndarray, " items"], Sequence[Protocol]]:
     """The items that train, and what is measured."""
     dataset, config = material.dataset, material.config
     if fold is None:
@@ -234,6 +249,7 @@ class RecipeTraining:
         self.labels, self.scores = material.dataset.labels, scores
         self.inputs = view_inputs(material.views[: config.views], material.dataset.train, config.seed)
         self.shares = {"head_share": 1.0, "unit_share": 1.0}
+        self.steps = config.steps
         torch.manual_seed(config.seed)
         self._started = MetricModel(config, trunk=material.stand_in())
         self._started.embedding.fit_start(material.inputs[torch.from_numpy(items)], config.start == "principal")
@@ -261,9 +277,17 @@ class RecipeTraining:
                 self.scores = self.shares["unit_share"] > 0
             else:
                 steps = self._best_step(loop, fit, validation)
-        loop = self._loop(items, max(round(steps * len(items) / len(fit)), 1), self.shares["unit_share"])
+        self.steps = max(round(steps * len(items) / len(fit)), 1)
+        loop = self._loop(items, self.steps, self.shares["unit_share"])
         self._advance(loop, loop.config.steps, items)
         return loop.used()
+
+    def fold_features(self, groups: Int[np.ndarray, " items"]) -> list[Float[Tensor, "items dim"]]:
+        """Features of the items by heads that a fold's part trained, as in `fold_embeddings`, once all is trained."""
+        return fold_embeddings(
+            lambda: copy.deepcopy(self._started), dataclasses.replace(self.config, steps=self.steps),
+            self.shares["head_share"], self.labels, self.items, groups, self.material.inputs, self.inputs,
+        )  # fmt: skip
 
     def _loop(self, items: np.ndarray, steps: int, unit_share: float) -> Loop:
         head = used_head(self.config, self.shares["head_share"], self.material.inputs, self.labels, items)
