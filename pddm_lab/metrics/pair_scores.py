@@ -14,6 +14,8 @@ from torch import Tensor
 from pddm_lab.metrics.separation import Distribution, histogram, separation
 
 Array: TypeAlias = Tensor | np.ndarray
+Places: TypeAlias = tuple[Tensor, Tensor]
+"""Rows of a chunk and columns, (pairs,) each."""
 PlacesScorer: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Scores of pairs in a chunk: rows and columns, (pairs,) each -> (pairs,)."""
 
@@ -62,8 +64,17 @@ class PairScores:
         self._random = torch.Generator(items.query.device).manual_seed(seed)
 
     def add(self, rows: slice, score: PlacesScorer) -> None:
-        self._positive.add(score(*self._positive_places(rows)))
-        self._negative.add(score(*self._negative_places(rows)))
+        positive, negative = self.places(rows)
+        self.add_scores(score(*positive), score(*negative))
+
+    def places(self, rows: slice) -> tuple[Places, Places]:
+        """Places of positive and of negative pairs in a chunk; a sample is drawn anew at each call."""
+        return self._positive_places(rows), self._negative_places(rows)
+
+    def add_scores(self, positive: Float[Tensor, " positives"], negative: Float[Tensor, " negatives"]) -> None:
+        """Add the scores at `places`."""
+        self._positive.add(positive)
+        self._negative.add(negative)
 
     def _positive_places(self, rows: slice) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
         labels = self.items.query_labels[rows]

@@ -99,7 +99,7 @@ def evaluate(
     ranking, pairs = _Ranking(items), PairScores(items, seed, *budgets)
     if shortlist:
         scorer = cast(ShortlistScorer, similarity)
-        for rows, scores in _shortlisted(scorer.name, _candidates_of(scorer, items), items, shortlist):
+        for rows, scores in _shortlisted(scorer, items, shortlist):
             pairs.add(rows, functools.partial(_score_places, scorer, items, rows))
             ranking.add(rows, scores)
     else:
@@ -126,13 +126,16 @@ def evaluate_in_gallery(
     """
     items = Items.of(query, gallery, query_labels, gallery_labels, leave_one_out)
     ranking, pairs = _Ranking(items), PairScores(items, seed, *_SAMPLED_IN_GALLERY)
-
-    def candidates(rows: slice, nearest: Tensor) -> Tensor:
-        return scorer.of_rows(torch.arange(rows.start, rows.stop), nearest)
-
-    for rows, scores in _shortlisted(scorer.name, candidates, items, shortlist):
-        pairs.add(rows, functools.partial(_score_side_by_side, scorer, rows))
-        ranking.add(rows, scores)
+    for rows, distances, nearest in _shortlists(items, shortlist):
+        (positive, positive_item), (negative, negative_item) = pairs.places(rows)
+        table, place = _side_by_side(
+            torch.cat([positive, negative]), torch.cat([positive_item, negative_item]), nearest
+        )
+        # A query's neighbourhood is looked at once: for the shortlist and the pairs together.
+        scores = scorer.of_rows(torch.arange(rows.start, rows.stop), torch.cat([nearest, table], dim=1)).float()
+        of_pairs = scores[:, nearest.shape[1] :][torch.cat([positive, negative]), place]
+        pairs.add_scores(*of_pairs.split([len(positive), len(negative)]))
+        ranking.add(rows, _reranked(scorer.name, distances, nearest, scores[:, : nearest.shape[1]], rows.start))
     return _evaluation(ranking.metrics() | pairs.metrics(), pairs, ranking)
 
 
@@ -150,8 +153,7 @@ def rank(
     ranking = _Ranking(items)
     chunks = _scores(similarity, items)
     if shortlist:
-        scorer = cast(ShortlistScorer, similarity)
-        chunks = _shortlisted(scorer.name, _candidates_of(scorer, items), items, shortlist)
+        chunks = _shortlisted(cast(ShortlistScorer, similarity), items, shortlist)
     for rows, scores in chunks:
         ranking.add(rows, scores)
     return ranking.metrics()
@@ -230,26 +232,33 @@ def _check(name: str, scores: Tensor, start: int) -> None:
         raise LabError(f"Expected numbers, but {name} gives NaN from query {start} on. {hint}.")
 
 
-def _candidates_of(similarity: ShortlistScorer, items: Items) -> Callable[[slice, Tensor], Tensor]:
-    return lambda rows, nearest: similarity.candidates(items.query[rows], items.gallery, nearest)
-
-
 def _shortlisted(
-    name: str, candidates: Callable[[slice, Tensor], Tensor], items: Items, shortlist: int
+    similarity: ShortlistScorer, items: Items, shortlist: int
 ) -> Iterator[tuple[slice, Float[Tensor, "rows items"]]]:
     """As `_scores`, but only each query's nearest items are scored; the others follow in the order of distance."""
+    for rows, distances, nearest in _shortlists(items, shortlist):
+        scores = similarity.candidates(items.query[rows], items.gallery, nearest).float()
+        yield rows, _reranked(similarity.name, distances, nearest, scores, rows.start)
+
+
+def _shortlists(
+    items: Items, shortlist: int
+) -> Iterator[tuple[slice, Float[Tensor, "rows items"], Int[Tensor, "rows nearest"]]]:
+    """Negative distances of chunks of queries to all items, and each query's nearest items."""
     count = len(items.gallery)
     step = max(_CHUNK_SCORES // max(count, 1), _CHUNK_ROWS)
     for start in range(0, len(items.query), step):
         rows = slice(start, min(start + step, len(items.query)))
-        scores = -torch.cdist(items.query[rows], items.gallery)
+        distances = -torch.cdist(items.query[rows], items.gallery)
         if items.leave_one_out:
-            scores[torch.arange(len(scores)), torch.arange(rows.start, rows.stop)] = -math.inf
-        nearest = _top(scores, max(min(shortlist, count - int(items.leave_one_out)), 1))
-        reranked = candidates(rows, nearest).float()
-        _check(name, reranked, start)
-        scores += reranked.min() - 1  # these are negative distances: now all are below the shortlist's scores
-        yield rows, scores.scatter_(1, nearest, reranked)
+            distances[torch.arange(len(distances)), torch.arange(rows.start, rows.stop)] = -math.inf
+        yield rows, distances, _top(distances, max(min(shortlist, count - int(items.leave_one_out)), 1))
+
+
+def _reranked(name: str, distances: Tensor, nearest: Tensor, scores: Tensor, start: int) -> Float[Tensor, "rows items"]:
+    """Scores of the nearest items, with negative distances below them for the others."""
+    _check(name, scores, start)
+    return distances.add_(scores.min() - 1).scatter_(1, nearest, scores)
 
 
 def _places_of(scores: Tensor, row: Int[Tensor, " pairs"], column: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
@@ -262,21 +271,17 @@ def _score_places(
     return similarity.pairs(items.query[rows][row], items.gallery[column]).float()
 
 
-def _score_side_by_side(
-    scorer: GalleryScorer, rows: slice, row: Int[Tensor, " pairs"], column: Int[Tensor, " pairs"]
-) -> Float[Tensor, " pairs"]:
-    """Scores of pairs, with the items of each query in a row, which is filled up with its first one."""
-    if not len(row):
-        return torch.empty(0, device=row.device)
+def _side_by_side(
+    row: Int[Tensor, " pairs"], column: Int[Tensor, " pairs"], others: Int[Tensor, "rows nearest"]
+) -> tuple[Int[Tensor, "rows widest"], Int[Tensor, " pairs"]]:
+    """The columns of pairs in a line for each row, filled up with the row's first one of others, and their places."""
+    counts = torch.bincount(row, minlength=len(others))
     order = row.argsort(stable=True)
-    query, line, counts = row[order].unique_consecutive(return_inverse=True, return_counts=True)
-    begins = counts.cumsum(0) - counts
-    place = torch.arange(len(row), device=row.device) - begins[line]
-    table = column[order][begins][:, None].repeat(1, int(counts.max()))
-    table[line, place] = column[order]
-    scores = torch.empty(len(row), device=row.device)
-    scores[order] = scorer.of_rows(query + rows.start, table).float()[line, place]
-    return scores
+    place = torch.empty_like(row)
+    place[order] = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row[order]]
+    table = others[:, :1].repeat(1, int(counts.max()))
+    table[row, place] = column
+    return table, place
 
 
 class _Ranking:
