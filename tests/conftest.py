@@ -59,7 +59,8 @@ def no_maps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def local_run(digits_run, data_root: Path, tmp_path_factory: pytest.TempPathFactory):
-    """A finished run of the preset `lab` on 14 digits of each class; small steps, and no maps."""
+    """A finished run of the preset `lab` on 14 digits of each class, with few steps and simple maps."""
+    from pddm_lab.gallery import umap_layout
     from pddm_lab.local import episodes, fit
     from pddm_lab.training import finish
     from pddm_lab.training.trainer import train
@@ -74,8 +75,12 @@ def local_run(digits_run, data_root: Path, tmp_path_factory: pytest.TempPathFact
         patch.setattr(finish, "start_map", NoMaps)
         patch.setattr(fit, "STEPS", 40)
         patch.setattr(episodes, "PAIRS", 3000)
+        patch.setattr(umap_layout, "_umap", lambda features, *_: features[:, :2])
         root = str(tmp_path_factory.mktemp("local"))
-        return train(TrainConfig.from_parameters(choices | {"runs_root": root}), progress=False)
+        run = train(TrainConfig.from_parameters(choices | {"runs_root": root}), progress=False)
+        for protocol in run.protocols():
+            umap_layout.write_map(run.gallery(protocol).path)
+        return run
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import torch
 
 from pddm_lab.analysis import query_errors
 from pddm_lab.analysis.pairs import most_similar, similarity_to
-from pddm_lab.analysis.query_errors import judge
+from pddm_lab.analysis.query_errors import by_features, judge
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.similarity import Euclidean, Similarity, make_similarity
 
@@ -39,7 +39,8 @@ def test_each_query_is_judged_as_a_loop_judges_it(roles: str, name: str | None) 
     torch.manual_seed(0)
     similarity = make_similarity(name, 6).eval() if name else None
     queries, searched = ROLES[roles]
-    found = judge(FEATURES, LABELS, queries, searched, similarity).set_index("row")
+    score = by_features(FEATURES, similarity) if similarity else None
+    found = judge(FEATURES, LABELS, queries, searched, score).set_index("row")
     for query in queries.tolist():
         expected = slow(query, searched.tolist(), similarity or Euclidean())
         assert (expected is None) == (query not in found.index)

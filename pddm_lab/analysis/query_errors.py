@@ -6,7 +6,8 @@ than the whole gallery: as in a search, Euclidean distance picks the shortlist a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ from jaxtyping import Float, Int
 if TYPE_CHECKING:
     from pddm_lab.model.similarity import Similarity
 
+PairsOfRows: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Scores of pairs of items, given by their rows: (pairs,), (pairs,) -> (pairs,)."""
 SHORTLIST = 100
 """Items that are re-ranked for a query, unless its class is larger."""
 LONGEST = 1000
@@ -25,7 +28,7 @@ _QUERIES_AT_ONCE = 256
 
 def judge(
     features: Float[np.ndarray, "items dim"], labels: Int[np.ndarray, " items"], queries: Int[np.ndarray, " queries"],
-    searched: Int[np.ndarray, " searched"], similarity: Similarity | None = None,
+    searched: Int[np.ndarray, " searched"], score: PairsOfRows | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Evaluate a ranking query by query.
 
@@ -33,7 +36,8 @@ def judge(
         features: of all items; may be memory-mapped.
         queries: rows of the queries; one that is also searched doesn't find itself.
         searched: rows that are searched.
-        similarity: re-ranks the shortlist; None: ranked by Euclidean distance.
+        score: of pairs of rows, query and item, larger = more similar: re-ranks the shortlist (`by_features`); None:
+            ranked by Euclidean distance.
 
     Returns:
         row, right (1.0 if the first result is of the query's class, else 0.0), ap (average precision over the first R,
@@ -57,8 +61,10 @@ def judge(
         results = searched[index.search(vectors, min(depth + 1, len(searched)))[1]]
         # The query itself moves to the end, where it counts as a miss.
         results = np.take_along_axis(results, np.argsort(results == rows[:, None], axis=1, kind="stable"), axis=1)
-        if similarity is not None:
-            results = _ranked(features, vectors, rows, results, similarity)
+        if score is not None:
+            values = score(np.repeat(rows, results.shape[1]), results.ravel()).reshape(results.shape)
+            values[results == rows[:, None]] = -np.inf
+            results = np.take_along_axis(results, np.argsort(-values, axis=1, kind="stable"), axis=1)
         hits = (labels[results] == labels[rows, None]) & (results != rows[:, None])
         place = np.arange(1, results.shape[1] + 1)
         counted = hits & (place <= wanted)
@@ -67,14 +73,12 @@ def judge(
     return pd.DataFrame({"row": queries, "right": np.concatenate(right) * 1.0, "ap": np.concatenate(precision)})
 
 
-def _ranked(
-    features: np.ndarray, vectors: np.ndarray, rows: np.ndarray, shortlist: np.ndarray, similarity: Similarity
-) -> np.ndarray:
-    """Each query's shortlist, most similar first, the query itself last."""
+def by_features(features: Float[np.ndarray, "items dim"], similarity: Similarity) -> PairsOfRows:
+    """Scores pairs of rows by a similarity of their features."""
     import torch
 
-    others = torch.from_numpy(np.array(features[shortlist.ravel()], dtype=np.float32))
-    each = torch.from_numpy(vectors).repeat_interleave(shortlist.shape[1], dim=0)
-    values = similarity.pairs(each, others).numpy().reshape(shortlist.shape)
-    values[shortlist == rows[:, None]] = -np.inf
-    return np.take_along_axis(shortlist, np.argsort(-values, axis=1, kind="stable"), axis=1)
+    def score(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        left, right = (torch.from_numpy(np.array(features[rows], dtype=np.float32)) for rows in (a, b))
+        return similarity.pairs(left, right).numpy()
+
+    return score

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from reading import blocks, texts, tiles
 
-from pddm_lab.analysis.local_pairs import score_local_pairs
+from pddm_lab.analysis.local_pairs import local_similarity_to, score_local_pairs
+from pddm_lab.analysis.pairs import most_similar
 from pddm_lab.runs.local import load_local
 from pddm_lab.similarities import EVERY
 
@@ -63,3 +64,23 @@ def test_similarity_shows_it_beside_the_others(open_page, with_local: Path, loca
     if view != "density":
         score = score_local_pairs(gallery, local.structure, np.array([0]), np.array([1]))[0]
         assert f"<dt>Local structure</dt><dd>{score:.3f}".replace("-", "−") in values
+
+
+@pytest.mark.parametrize("protocol", ["unseen", "known"])
+def test_the_map_is_coloured_by_it(open_page, with_local: Path, local_run, protocol: str) -> None:
+    gallery, local = local_run.gallery(protocol), load_local(local_run)
+    assert local is not None
+    row = int(gallery.rows("query")[2])
+    item = str(gallery.items["id"].iloc[row])
+    app = open_page("map", run="local", protocol=protocol, colour="anchor", left="local", right="pddm", item=item)
+    values = local_similarity_to(gallery, local.structure, row)
+    best = most_similar(np.where(np.isnan(values), np.nanmin(values), values), row, 20)
+    same = int((gallery.items["class_name"].iloc[best] == gallery.items["class_name"].iloc[row]).sum())
+    assert f"left by {EVERY['local'].title} L" in texts(app) and f"Of the anchor's class: {same} left" in texts(app)
+
+
+def test_queries_are_judged_by_it(open_page, with_local: Path, local_run) -> None:
+    app = open_page("map", run="local", protocol="unseen", colour="error", by="local")
+    measured = local_run.info["metrics"]["unseen"]["local"]
+    assert f"right for **{100 * measured['recall@1']:.1f} %**" in texts(app)
+    assert f"AP@R is **{100 * measured['map@r']:.1f} %**" in texts(app)

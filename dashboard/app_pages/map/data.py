@@ -6,15 +6,19 @@ On a large gallery, slow measurements use a seeded sample of its items, and the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from app_pages.map.lasso import Grid
 from shared import loaders
-from shared.cache import GALLERIES, MODEL, cached
+from shared.cache import GALLERIES, LOCAL, MODEL, cached
 
 from pddm_lab.errors import RunError
 from pddm_lab.runs.run import Run
+
+if TYPE_CHECKING:
+    from pddm_lab.analysis.query_errors import PairsOfRows
 
 MOST_DISTANCES = 100_000_000
 """Distances computed at most to measure a map or to evaluate queries: two or three seconds on one core."""
@@ -102,23 +106,42 @@ def trust(run: Run, protocol: str) -> Trust:
     return result
 
 
-@cached(*GALLERIES, MODEL, max_entries=12, show_spinner="Searching with every query")
+@cached(*GALLERIES, MODEL, LOCAL, max_entries=12, show_spinner="Searching with every query")
 def query_errors(run: Run, protocol: str, by: str) -> pd.DataFrame:
     """row, right and ap of (a sample of) a gallery's queries by a similarity: see `analysis.query_errors`."""
     from pddm_lab.analysis.query_errors import SHORTLIST, judge
 
     gallery = loaders.gallery(run, protocol)
     queries, searched = gallery.rows("query"), gallery.rows("gallery")
-    similarity = None if by == "euclidean" else loaders.similarities(run)[by]
-    most = min(MOST_DISTANCES // max(len(searched), 1), MOST_SCORES // SHORTLIST if similarity else MOST_DISTANCES)
-    return judge(gallery.features, gallery.items["label"].to_numpy(), sample(queries, most), searched, similarity)
+    score = None if by == "euclidean" else _scorer(run, protocol, by)
+    most = min(MOST_DISTANCES // max(len(searched), 1), MOST_SCORES // SHORTLIST if score else MOST_DISTANCES)
+    return judge(gallery.features, gallery.items["label"].to_numpy(), sample(queries, most), searched, score)
 
 
-@cached(*GALLERIES, MODEL, max_entries=24, show_spinner="Comparing every item with the anchor")
+def _scorer(run: Run, protocol: str, by: str) -> PairsOfRows:
+    """Scores pairs of a gallery's rows by a similarity."""
+    from pddm_lab.analysis.local_pairs import score_local_pairs
+    from pddm_lab.analysis.query_errors import by_features
+
+    gallery, local = loaders.gallery(run, protocol), loaders.local(run) if by == "local" else None
+    if local is None:
+        return by_features(gallery.features, loaders.similarities(run)[by])
+    return lambda a, b: score_local_pairs(gallery, local.structure, a, b)
+
+
+@cached(*GALLERIES, MODEL, LOCAL, max_entries=24, show_spinner="Comparing every item with the anchor")
 def to_anchor(run: Run, protocol: str, anchor: int, by: str) -> np.ndarray:
-    """The similarity of every item to the anchor, (items,), larger = more similar."""
+    """The similarity of every item to the anchor, (items,), larger = more similar.
+
+    By local structure, items that are only queries can't be compared with another query: they get the lowest value.
+    """
+    from pddm_lab.analysis.local_pairs import local_similarity_to
     from pddm_lab.analysis.pairs import similarity_to
 
+    local = loaders.local(run) if by == "local" else None
+    if local is not None:
+        values = local_similarity_to(loaders.gallery(run, protocol), local.structure, anchor)
+        return np.where(np.isnan(values), np.nanmin(values), values)
     return similarity_to(loaders.gallery(run, protocol).features, anchor, loaders.similarities(run)[by])
 
 

@@ -8,7 +8,7 @@ from shared import loaders, shell
 from shared.plain_text import command, plain
 
 from pddm_lab.errors import LabError
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import EVERY, SHOWN
 
 MEASURED_AT_ONCE = 20_000  # items up to which the trust of a map is measured without a request
 
@@ -18,13 +18,14 @@ shell.heading(
     "Click an item to look at it, or draw a lasso to see the items inside.",
 )
 run = shell.run_or_stop()
-titles = {name: spec.title for name, spec in SIMILARITIES.items()}
 left, right = shell.compared_similarities(run)
 measure, scale, near = "first", "value", 20
 with st.container(horizontal=True, vertical_alignment="top"):
     protocol = shell.protocol_picker(run)
     colour = shell.choice(st.segmented_control, "Colour by", COLOURS, "colour")
     other = shell.second_run(run, protocol, width=170)
+    has_local = all(one.info.get("local") for one in (run, other) if one)
+    titles = {name: EVERY[name].title for name in SHOWN if name != "local" or has_local}
     if colour == "error":
         left = right = shell.choice(st.selectbox, "Ranked by", titles, "by", left, width=150)
         measure = shell.choice(st.segmented_control, "Measure", MEASURES, "measure")

@@ -21,7 +21,7 @@ from pddm_lab.figures import Colouring, class_colour, shown
 from pddm_lab.figures.maps import Key
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.runs.run import Run
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import EVERY
 
 COLOURS = {
     "class": "Class",
@@ -186,7 +186,7 @@ def colouring(of: Map, choice: Choice, anchor: int, keys: Sequence[Key] = ()) ->
     """
     items = len(of.layout)
     if choice.colour == "error":
-        errors, title = of.query_errors(choice.by), SIMILARITIES[choice.by].title
+        errors, title = of.query_errors(choice.by), EVERY[choice.by].title
         if choice.measure == "first":
             return replace(
                 figures.colour_by_mistake(items, errors["row"].to_numpy(), errors["right"].to_numpy()),
@@ -236,7 +236,7 @@ def panels(scene: MapView) -> list[Panel]:
 
 def _rings(own: Sequence[int], other: Sequence[int], by: str) -> list[Ring]:
     """Rings around the nearest by one similarity; larger around those that are not among the other's nearest."""
-    spec, shared = SIMILARITIES[by], set(map(int, other))
+    spec, shared = EVERY[by], set(map(int, other))
     parts = {6: [int(row) for row in own if row in shared], 9: [int(row) for row in own if row not in shared]}
     return [Ring(rows, spec.colour, spec.symbol, size) for size, rows in parts.items() if rows]
 
@@ -283,7 +283,7 @@ def selection_table(scene: MapView) -> pd.DataFrame:
             table[f"{column}{end}"] = frame[column].to_numpy()
     for at, (of, choice) in enumerate(zip(scene.maps, scene.choices, strict=True)):
         if choice.colour == "anchor":
-            kind = "distance" if SIMILARITIES[choice.by].is_distance else "similarity"
+            kind = "distance" if EVERY[choice.by].is_distance else "similarity"
             end = f"_{of.run.name}" if at and scene.of_two_runs else ""
             values = of.similarity(scene.anchor, choice.by)[rows]
             table[f"{choice.by}_{kind}_to_anchor{end}"] = shown(choice.by, values)

@@ -12,7 +12,7 @@ from pddm_lab.cards.html import number
 from pddm_lab.figures import shown
 from pddm_lab.gallery.umap_layout import NEIGHBOURS as MAP_NEIGHBOURS
 from pddm_lab.metrics.density import DENSITIES, NEIGHBOURS, density_of
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import EVERY
 
 
 def describe(scene: MapView, row: int) -> list[str]:
@@ -48,7 +48,7 @@ def _describe(of: Map, choice: Choice, row: int, anchor: int) -> list[str]:
 
 def named(similarity: str) -> str:
     """A similarity with its symbol: Euclidean D, PDDM S."""
-    return f"{SIMILARITIES[similarity].title} {SIMILARITIES[similarity].letter}"
+    return f"{EVERY[similarity].title} {EVERY[similarity].letter}"
 
 
 def named_on(scene: MapView, at: int) -> str:
@@ -109,7 +109,7 @@ def _colour_words(of: Map, choice: Choice) -> str:
         how = "" if choice.by == "euclidean" else f", which re-ranks the {SHORTLIST} nearest by Euclidean D"
         right, precision = (f"**{100 * errors[column].mean():.1f} %**" for column in ("right", "ap"))
         return (
-            f"{len(errors):,} of {queries:,} queries evaluated by {SIMILARITIES[choice.by].title}{how}: the first "
+            f"{len(errors):,} of {queries:,} queries evaluated by {EVERY[choice.by].title}{how}: the first "
             f"result is right for {right}, AP@R is {precision} on average."
         )
     if choice.colour == "density":
@@ -128,7 +128,7 @@ def around_words(scene: MapView, around: pd.DataFrame) -> str:
     circle = "Items within a given distance form a ball among the features, but not a circle on the map. "
     return (
         f"The rings mark the {scene.choices[0].near} nearest to the anchor: left by {names[0]}, right by {names[1]}. "
-        f"{'' if all(SIMILARITIES[choice.by].is_network for choice in scene.choices) else circle}"
+        f"{'' if all(EVERY[choice.by].is_network for choice in scene.choices) else circle}"
         f"**{int((near[0] & near[1]).sum())} of them are the same**; larger rings mark those that only one has. "
         f"Of the anchor's class: {right[0]} left, {right[1]} right. Click another item to make it the anchor."
     )
