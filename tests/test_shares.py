@@ -52,6 +52,8 @@ def test_a_correction_is_used_as_far_as_it_surely_gains() -> None:
     base, noise = torch.full((12,), 0.5), torch.tensor([0.2, -0.19] * 6)
     assert choose_sure_gain((0.0, 0.5, 1.0), torch.stack([base, base + noise, base - 0.1]), labels)[0] == 0.0
     assert choose_sure_gain((0.0, 0.5, 1.0), torch.stack([base, base + 0.1, base + 0.05]), labels)[0] == 0.5
+    twice = base + noise.new_tensor([0.2, -0.1] * 6)  # 0.05 on average, with an error of 0.045
+    assert choose_sure_gain((0.0, 1.0), torch.stack([base, twice]), labels)[0] == 0.0, "one standard error is chance"
     assert choose_sure_gain((0.0, 0.5), torch.full((2, 2), math.nan), torch.tensor([0, 1]))[0] == 0.0
 
 

@@ -36,6 +36,8 @@ FEWEST_CLASSES = 8
 """With fewer held-out classes the differences between them say too little: the best share is used."""
 MOST_LACK = 0.005
 """Of MAP@R, that a share may lack of the best one."""
+SURE = 2.0
+"""Standard errors of a gain that is more than chance."""
 MOST_HELD = 5000
 """Most held-out items that are searched among each other."""
 UNCHOSEN = 0.3
@@ -153,13 +155,13 @@ def choose(
 def choose_sure_gain(
     shares: Sequence[float], precisions: Float[Tensor, "shares ranked"], labels: Int[Tensor, " ranked"]
 ) -> tuple[float, dict[float, float]]:  # fmt: skip
-    """The best share whose gain over the first one is more than its standard error over classes; else the first.
+    """The best share whose gain over the first one is more than two standard errors over classes; else the first.
 
     For what can do more harm on new classes than it shows on few held-out ones. Arguments and result as for `choose`.
     """
     of_class = _means_of_classes(precisions, labels)
     means, gains = of_class.mean(1), of_class - of_class[:1]
-    sure = gains.mean(1) > _errors(gains)
+    sure = gains.mean(1) > SURE * _errors(gains)
     chosen = int(means.where(sure, -1.0).argmax()) if sure.any() else 0
     return shares[chosen], dict(zip(shares, means.tolist(), strict=True))
 
