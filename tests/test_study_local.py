@@ -73,7 +73,12 @@ def test_a_study_measures_every_way_on_every_gallery(data_root, tmp_path, monkey
     monkeypatch.setattr(local, "material_of", lambda config, folds: dataclasses.replace(material, config=config))
     monkeypatch.setattr(recipes.Material, "load", lambda config, folds, bar: material)
     monkeypatch.setattr(local.fit, "STEPS", 8)
+    monkeypatch.setattr(local.fit, "WEIGHTS", (0.0, 0.5))
+    monkeypatch.setattr("pddm_lab.local.episodes.PAIRS", 3000)
+    fewer = {name: each[:1] if name == "k_reciprocal" else each[::4] for name, each in local.RIVALS.items()}
+    monkeypatch.setattr(local, "RIVALS", fewer)
     monkeypatch.setattr(local, "THINNED", (2,))
+    monkeypatch.setattr(local, "MOST_QUERIES", 50)
     study = Study.create("local", str(tmp_path))
     options: dict[str, Any] = {
         "base": {"classes_per_batch": 3, "dim": 8, "runs_root": str(tmp_path)}, "folds": 2, "seeds": 1, "steps": 3,
