@@ -28,6 +28,7 @@ from pddm_lab.figures.plane import (
     plane_unit,
 )
 from pddm_lab.figures.quadruplets import HARDNESS, batch_matrix, confusion, hardness
+from pddm_lab.figures.regions import plane_nearest, plane_regions
 from pddm_lab.figures.retrieval import ceiling, elsewhere, rank_flow
 from pddm_lab.figures.study import differences, learning, side_by_side
 from pddm_lab.figures.style import METRICS, NEGATIVE, PHASE_TITLES, PROTOCOL_TITLES, Metric, in_order, shown, style_of

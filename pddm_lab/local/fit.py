@@ -49,7 +49,7 @@ def fit_local_structure(
     features: Float[Array, "items dim"], labels: Int[Array, " items"],
     pretrained: Float[Array, "items pretrained"] | None = None,
     fold_features: Callable[[int, Fold], Float[Array, "items dim"]] | None = None, passes: int = 2, seed: int = 0,
-    progress: Progress | None = None, groups: Int[Array, " items"] | None = None,
+    progress: Progress | None = None, groups: Int[Array, " items"] | None = None, steps: int | None = None,
 ) -> LocalStructure:  # fmt: skip
     """Fit the similarity on local structure to training items.
 
@@ -64,6 +64,7 @@ def fit_local_structure(
         seed: of the folds, the samples and the unit.
         progress: told of each step.
         groups: of near-duplicates (data/near_duplicates.py), of which none is held out without the others.
+        steps: of each pass; None: `STEPS`.
 
     Raises:
         DataError: fewer than 4 classes of at least 2 items, values that are no numbers, or shapes that don't match.
@@ -80,13 +81,18 @@ def fit_local_structure(
         if not learned:
             raise DataError(f"Expected more items to learn neighbourhoods from, got {len(x)}. Add items or classes.")
         report = progress or (lambda done, total, what: None)
-        total = STEPS * passes
-        seen = train_unit(structure.first, learned, first_of, seed, lambda step: report(step, total, "first pass"))
+        steps = steps or STEPS
+        total = steps * passes
+        seen = train_unit(
+            structure.first, learned, first_of, seed, lambda step: report(step, total, "first pass"), steps
+        )  # fmt: skip
         if structure.second is not None:
             _calibrate(structure, learned, seen)
             learned = [_with_second(structure, one) for one in learned]
             again = partial(second_of, structure)
-            train_unit(structure.second, learned, again, seed, lambda step: report(STEPS + step, total, "second pass"))
+            train_unit(
+                structure.second, learned, again, seed, lambda step: report(steps + step, total, "second pass"), steps
+            )  # fmt: skip
     return structure.eval().requires_grad_(False)
 
 
@@ -140,7 +146,12 @@ def choose_weight(
 
 
 def train_unit(
-    unit: NeighbourhoodUnit, episodes: Sequence[Episode], inputs: Inputs, seed: int, report: Callable[[int], None]
+    unit: NeighbourhoodUnit,
+    episodes: Sequence[Episode],
+    inputs: Inputs,
+    seed: int,
+    report: Callable[[int], None],
+    steps: int = STEPS,
 ) -> list[tuple[Tensor, Tensor]]:
     """Train a unit in place by the listwise loss, on batches of queries from one episode at a time.
 
@@ -152,8 +163,8 @@ def train_unit(
     unit.standardise(*(torch.cat([one[part].flatten(0, 1) for one in seen]) for part in (0, 1)))
     random = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(unit.parameters(), lr=LEARNING_RATE, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
-    order = torch.multinomial(torch.tensor([one.weight for one in episodes]), STEPS, True, generator=random)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    order = torch.multinomial(torch.tensor([one.weight for one in episodes]), steps, True, generator=random)
     for step, at in enumerate(order.tolist(), 1):
         (u, v), positive = seen[at], episodes[at].positive
         query = torch.randperm(len(positive), generator=random)[:QUERIES, None]
