@@ -58,13 +58,15 @@ def no_maps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def local_run(digits_run, data_root: Path, tmp_path_factory: pytest.TempPathFactory):
+def local_run(data_root: Path, tmp_path_factory: pytest.TempPathFactory):
     """A finished run of the preset `lab` on 14 digits of each class, with few steps and simple maps."""
+    from pddm_lab.data.dataset import read_dataset
     from pddm_lab.gallery import umap_layout
     from pddm_lab.local import episodes, fit
     from pddm_lab.training import finish
     from pddm_lab.training.trainer import train
 
+    read_dataset("digits", data_root)  # writes the pictures, if they aren't there yet
     pictures, roots = tmp_path_factory.mktemp("few"), {"data_root": str(data_root), "run_name": "local"}
     for folder in sorted((data_root / "digits").iterdir()):
         (pictures / folder.name).mkdir()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import streamlit as st
@@ -217,9 +217,13 @@ def second_run(run: Run, protocol: str, **options: Any) -> Run | None:
     return others.get(choice(st.selectbox, "Compare with", titles, "with", **options))
 
 
-def compared_similarities(run: Run) -> tuple[str, str]:
-    """The pair of similarities to compare first: Euclidean and the run's own, or the network if that is Euclidean."""
-    own = str(run.config.similarity)
+def compared_similarities(runs: Iterable[Run]) -> tuple[str, str]:
+    """The pair of similarities to compare first: Euclidean and local structure where all runs have it, else the first
+    run's own, or the network if that is Euclidean."""
+    runs = list(runs)
+    if all(run.info.get("local") for run in runs):
+        return "euclidean", "local"
+    own = str(runs[0].config.similarity)
     network = next(name for name, spec in SIMILARITIES.items() if spec.is_network)
     return "euclidean", network if own == "euclidean" else own
 

@@ -10,12 +10,14 @@ from jaxtyping import Float, Int
 
 if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
+    from pddm_lab.gallery.reference import Reference
     from pddm_lab.local.unit import LocalStructure
 
 
 def score_local_pairs(
-    gallery: Gallery, structure: LocalStructure, a: Int[np.ndarray, " pairs"], b: Int[np.ndarray, " pairs"]
-) -> Float[np.ndarray, " pairs"]:
+    gallery: Gallery, structure: LocalStructure, a: Int[np.ndarray, " pairs"], b: Int[np.ndarray, " pairs"],
+    reference: Reference | None = None,
+) -> Float[np.ndarray, " pairs"]:  # fmt: skip
     """Similarities of pairs by local structure, larger = more similar; of float32.
 
     Args:
@@ -24,8 +26,9 @@ def score_local_pairs(
         a: rows of queries, each of which is taken out of the gallery if it is in it.
         b: rows of the items. Where only a is searched, a pair is compared the other way round; where neither is, its
             score is NaN.
+        reference: of some items of the gallery; None: of all that are searched.
     """
-    reference = gallery.reference(structure)
+    reference = reference or gallery.reference(structure)
     searched = np.zeros(len(gallery), bool)
     searched[reference.rows] = True
     query, item = np.where(searched[b], a, b), np.where(searched[b], b, a)

@@ -73,7 +73,10 @@ def runs(runs_root: RunsRoot = "") -> None:
     rows = [_run_row(run) for run in listed if not isinstance(run, BrokenRun)]
     if rows:
         print_table(("run", "status", "step", "dataset", "preset", "unseen R@1 / MAP@R", "known R@1 / MAP@R"), rows)
-        print("\nR@1 and MAP@R in %: by Euclidean distance, by the trained similarity, and of the pretrained features.")
+        print(
+            "\nR@1 and MAP@R in %: by Euclidean distance, by the trained similarity, by local structure if the run has"
+        )
+        print("it, and of the pretrained features.")
         print("For more: pddm-lab dashboard")
     for run in listed:
         if isinstance(run, BrokenRun):
@@ -168,7 +171,9 @@ def _summary(run: Run, protocol: str) -> str:
     from pddm_lab.runs.compare import final_metrics
 
     values: dict[str, Any] = final_metrics(run).get(protocol, {})
-    names = [name for name in dict.fromkeys(("euclidean", run.config.similarity, PRETRAINED)) if name in values]
+    names = [
+        name for name in dict.fromkeys(("euclidean", run.config.similarity, "local", PRETRAINED)) if name in values
+    ]
     pairs = (
         f"{_number(values[name].get('recall@1'), 100)} / {_number(values[name].get('map@r'), 100)}" for name in names
     )

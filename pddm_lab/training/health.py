@@ -32,9 +32,12 @@ def collapse(trained: Float[Tensor, "items dim"], used: Float[Tensor, "items dim
 def correction(config: TrainConfig, unit_share: float) -> Iterator[str]:
     """Whether S ranks like D because the unit's correction of D isn't used."""
     if config.detaches_unit and unit_share == 0 and not config.familiarity:
+        own = "Rank by local structure instead." if config.local_structure else (
+            "The preset joint has an S of its own; the preset lab adds a similarity on local structure."
+        )  # fmt: skip
         yield (
             "S ranks like D: on held-out classes the unit's correction of D didn't surely gain, so none of it is used. "
-            "The preset joint has an S of its own; the preset lab adds a similarity on local structure."
+            f"{own}"
         )
 
 

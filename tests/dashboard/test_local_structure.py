@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reading import blocks, texts, tiles
+from reading import blocks, rows_of, texts, tiles
 
+from pddm_lab.analysis.gallery_dependence import dependence
 from pddm_lab.analysis.local_pairs import local_similarity_to, score_local_pairs
 from pddm_lab.analysis.pairs import most_similar
 from pddm_lab.runs.local import load_local
@@ -84,3 +85,22 @@ def test_queries_are_judged_by_it(open_page, with_local: Path, local_run) -> Non
     measured = local_run.info["metrics"]["unseen"]["local"]
     assert f"right for **{100 * measured['recall@1']:.1f} %**" in texts(app)
     assert f"AP@R is **{100 * measured['map@r']:.1f} %**" in texts(app)
+
+
+def test_audit_shows_how_it_depends_on_the_gallery(open_page, with_local: Path, local_run) -> None:
+    gallery, local = local_run.gallery("unseen"), load_local(local_run)
+    assert local is not None
+    app = open_page("audit", run="local", protocol="unseen", compared="100")
+    rows = dependence(gallery, local.structure, gallery.distributions["local"].threshold_at_fpr(0.01))
+    bodies = [one.proto.body for one in app.get("html") if "other items leave" in one.proto.body]
+    cells = rows_of(bodies[0])
+    assert [line[1] for line in cells] == [f"{row.items:,}" for row in rows]
+    assert [line[2] for line in cells] == [f"{row.mean:.3f} spreads" for row in rows]
+    assert cells[0][0] == "a and b exchanged"
+
+
+def test_runs_compare_by_it(open_page, with_local: Path, local_run) -> None:
+    app = open_page("runs", run="local")
+    assert "unseen L" in app.dataframe[0].proto.column_order
+    value = app.dataframe[0].value["unseen L"].iloc[0]
+    assert value == pytest.approx(100 * local_run.info["metrics"]["unseen"]["local"]["recall@1"])

@@ -16,7 +16,7 @@ from pddm_lab.figures import in_order, style_of
 from pddm_lab.gallery.files import repair
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.runs.run import Run
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.similarities import SHOWN, SIMILARITIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,8 +149,9 @@ def calibrations(run: Run, protocol: str, share: float) -> dict[str, Calibration
 
         report(0.0, "scoring pairs")
         pairs, result = loaders.sampled_pairs(run, protocol), {}
-        for part, name in enumerate(SIMILARITIES):
-            report((1 + part) / (1 + len(SIMILARITIES)), style_of(name).title)
+        names = [name for name in SHOWN if name in pairs]
+        for part, name in enumerate(names):
+            report((1 + part) / (1 + len(names)), style_of(name).title)
             result[str(name)] = calibrate(pairs, name, share=share)
         return result
 

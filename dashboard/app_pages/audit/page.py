@@ -2,7 +2,7 @@
 
 import pandas as pd
 import streamlit as st
-from app_pages.audit import data, pictures, similarities
+from app_pages.audit import data, local_structure, pictures, similarities
 from shared import loaders, picture_grid, shell
 from shared.chart import chart
 from shared.export import export
@@ -59,6 +59,7 @@ def axioms(run: Run) -> None:
         settings = {"view": "axioms", "protocol": protocol, "compared": int(rows)}
         export("findings", lambda: metric_axioms.checks_table(every, protocol), run, settings, key="axioms")
 
+    local_structure.show(run, protocol)
     st.subheader("Examples", anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         look = shell.choice(st.segmented_control, "Property", LOOKS, "look")

@@ -18,13 +18,14 @@ shell.heading(
     "Click an item to look at it, or draw a lasso to see the items inside.",
 )
 run = shell.run_or_stop()
-left, right = shell.compared_similarities(run)
 measure, scale, near = "first", "value", 20
 with st.container(horizontal=True, vertical_alignment="top"):
     protocol = shell.protocol_picker(run)
     colour = shell.choice(st.segmented_control, "Colour by", COLOURS, "colour")
     other = shell.second_run(run, protocol, width=170)
-    has_local = all(one.info.get("local") for one in (run, other) if one)
+    opened = [run, other] if other else [run]
+    left, right = shell.compared_similarities(opened)
+    has_local = all(one.info.get("local") for one in opened)
     titles = {name: EVERY[name].title for name in SHOWN if name != "local" or has_local}
     if colour == "error":
         left = right = shell.choice(st.selectbox, "Ranked by", titles, "by", left, width=150)

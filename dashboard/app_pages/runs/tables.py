@@ -14,7 +14,8 @@ from pddm_lab.similarities import PRETRAINED, SIMILARITIES
 
 
 def overview(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row per run: its status, and Recall@1 in % by D, by the trained similarity, and of pretrained features."""
+    """One row per run: its status, and Recall@1 in % by D, by the trained similarity, by local structure, and of
+    pretrained features."""
     rows = []
     for run in runs:
         measured = final_metrics(run)
@@ -25,7 +26,8 @@ def overview(runs: Sequence[Run]) -> pd.DataFrame:
             "training": f"{run.config.preset}, {run.config.trained_by}",
         }
         for protocol in PROTOCOLS:
-            for letter, similarity in (("D", "euclidean"), ("S", run.config.similarity), (PRETRAINED, PRETRAINED)):
+            own = ("S", run.config.similarity)
+            for letter, similarity in (("D", "euclidean"), own, ("L", "local"), (PRETRAINED, PRETRAINED)):
                 value = measured.get(protocol, {}).get(similarity, {}).get("recall@1")
                 row[f"{protocol} {letter}"] = None if value is None else 100 * value
         row |= {

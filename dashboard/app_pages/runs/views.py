@@ -57,8 +57,10 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
     st.session_state[key] = {"selection": {"rows": [names.index(name) for name in ticked]}}
     table, number = tables.overview(readable), st.column_config.NumberColumn
     hidden = {"created"} | {name for name in ("warnings", "notes") if not table[name].any()}
-    hidden |= {name for name in table.columns if name.endswith(PRETRAINED) and table[name].isna().all()}
-    help_of = {"D": "the Euclidean distance D", "S": "the similarity S that the run trained"}
+    hidden |= {name for name in table.columns if name.endswith((PRETRAINED, " L")) and table[name].isna().all()}
+    help_of = {
+        "D": "the Euclidean distance D", "S": "the similarity S that the run trained", "L": "local structure L",
+    }  # fmt: skip
     before = "Recall@1 in % of the trunk's own features before training, ranked by D."
     text, colours = st.column_config.TextColumn, ["blue", "green", "red", "gray", "orange"]
     recalls = {
@@ -92,8 +94,9 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
         alt="All runs with their status and Recall at 1. The ticked ones are compared below",
     )  # fmt: skip
     st.caption(
-        "Tick runs to compare them. The columns unseen and known show Recall@1 in %, ranked by the distance D or by "
-        "the similarity S that the run trained. Pretrained features: the trunk before training, ranked by D."
+        "Tick runs to compare them. The columns unseen and known show Recall@1 in %, ranked by the distance D, by "
+        "the similarity S that the run trained, or by local structure L. Pretrained features: the trunk before "
+        "training, ranked by D."
     )
     if missing := [name for name in beside if name not in names]:
         st.caption(f":material/link_off: The link also names {plain(', '.join(missing))}, which isn't here.")

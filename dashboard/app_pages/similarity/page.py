@@ -49,7 +49,7 @@ for name, names in lacking.items():
         st.caption(f"{plain(name)} was measured before this lab had {listed}. {rebuild} measures it again.")
 
 chosen: dict[str, tuple[str, float]] = {}
-sides = zip(st.columns(2, gap="large"), ("left", "right"), shell.compared_similarities(run), strict=True)
+sides = zip(st.columns(2, gap="large"), ("left", "right"), shell.compared_similarities(runs), strict=True)
 for side, key, first in sides:
     with side:
         name = shell.choice(
