@@ -13,7 +13,7 @@ from pddm_lab.model.embedding import MetricModel
 @pytest.fixture(scope="module")
 def model() -> MetricModel:
     torch.manual_seed(0)
-    return MetricModel(TrainConfig(trunk="resnet18", weights="none", dim=16)).eval()
+    return MetricModel(TrainConfig(trunk="resnet18", weights="none", dim=16, unit_hidden=0)).eval()
 
 
 def test_sizes_by_hand(model: MetricModel) -> None:
@@ -25,8 +25,8 @@ def test_sizes_by_hand(model: MetricModel) -> None:
     assert size["gallery_bytes"] == 1000 * 3 * 16 * 4
 
 
-def test_a_gallery_of_the_preset_lab_holds_the_features_as_they_are() -> None:
-    config = TrainConfig.from_parameters({"preset": "lab", "trunk": "resnet18", "weights": "none", "dim": 16})
+def test_a_gallery_of_an_earlier_lab_holds_the_features_as_they_are() -> None:
+    config = TrainConfig(familiarity=0.55, trunk="resnet18", weights="none", dim=16)
     model = MetricModel(config)
     features = model.embedding.project(torch.rand(2, 512))
     assert sizes(model, 1000, images=3)["gallery_bytes"] == 1000 * 3 * 4 * features.shape[1] == 1000 * 3 * 4 * 144
