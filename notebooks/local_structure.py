@@ -239,17 +239,18 @@ pd.DataFrame(measured)
 # pictures: by the distance above, by the unit below.
 
 # %%
-protocol = data.unseen or data.known
-query, gallery = torch.from_numpy(protocol.query), torch.from_numpy(protocol.gallery)
+shown_protocol = data.unseen or data.known
+assert shown_protocol is not None  # every data set has one
+query, gallery = torch.from_numpy(shown_protocol.query), torch.from_numpy(shown_protocol.gallery)
 reference, z = structure.reference(features[gallery]), structure.space(features[query])
-own = torch.arange(len(query)) if protocol.leave_one_out else None
-shortlist = reference.shortlist(reference.queries(z, own), 200)
+in_gallery = torch.arange(len(query)) if shown_protocol.leave_one_out else None
+shortlist = reference.shortlist(reference.queries(z, in_gallery), 200)
 same = labels[gallery][shortlist] == labels[query, None]
 ranked = {
     name: scores.argsort(dim=1, descending=True, stable=True)[:, :shown]
     for name, scores in {
-        "distance": Global().candidates(reference, z, shortlist, own),
-        "unit": structure.candidates(reference, z, shortlist, own),
+        "distance": Global().candidates(reference, z, shortlist, in_gallery),
+        "unit": structure.candidates(reference, z, shortlist, in_gallery),
     }.items()
 }
 right = {name: same.gather(1, order).sum(1) for name, order in ranked.items()}
@@ -270,7 +271,11 @@ missed = [
 ]
 if missed:
     item = shortlist[best, missed[0]]
-    near = [set(reference.queries(z[[best]], None if own is None else own[[best]]).neighbours[0, :20].tolist())]
+    near = [
+        set(
+            reference.queries(z[[best]], None if in_gallery is None else in_gallery[[best]]).neighbours[0, :20].tolist()
+        )
+    ]
     near.append(set(reference.neighbours[item, :20].tolist()))
     shared = [int(query[best]), int(gallery[item]), *gallery[sorted(near[0] & near[1])].tolist()]
     tiles = [(data.ids[each], data.class_names[data.labels[each]]) for each in shared]
