@@ -37,6 +37,26 @@ def test_the_pddm_matrix_equals_the_slow_reference(options):
     torch.testing.assert_close(matrix, torch.tensor(expected), atol=1e-5, rtol=1e-5)
 
 
+def test_a_unit_that_corrects_nothing_is_scored_without_its_network(monkeypatch):
+    similarity = similarity_of("pddm", 12, hidden=6, global_weight=2.0)
+    similarity.unit.score.bias.data.fill_(0.3)
+    queries, gallery = (
+        reference.unit_features(6, 12, 1, torch.float32),
+        reference.unit_features(9, 12, 2, torch.float32),
+    )
+    expected = similarity(queries[:, None], gallery[None])
+    monkeypatch.setattr(similarity.unit, "score_of", None)
+    rows = torch.arange(9).expand(6, 9)
+    for scores in (similarity.matrix(queries, gallery), similarity.candidates(queries, gallery, rows)):
+        torch.testing.assert_close(scores, expected.detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(expected, 0.3 - 2 * torch.cdist(queries, gallery))
+    similarity.unit.score.weight.data.fill_(1.0)
+    monkeypatch.undo()
+    again = similarity.matrix(queries, gallery)
+    torch.testing.assert_close(again, similarity(queries[:, None], gallery[None]).detach(), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(again, expected.detach())
+
+
 def test_known_values():
     a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     assert make_similarity("euclidean", 2)(a, b).item() == pytest.approx(-(2**0.5))

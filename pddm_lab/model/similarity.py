@@ -173,12 +173,24 @@ class PDDMSimilarity(Similarity):
         return self.unit(a, b)
 
     def _matrix(self, queries: Tensor, gallery: Tensor) -> Tensor:
+        if self._is_global():
+            return self._of(Euclidean()._matrix(queries, gallery))
         return all_pairs(self.unit, queries, gallery)
 
     def _candidates(self, queries: Tensor, gallery: Tensor, rows: Tensor) -> Tensor:
+        if self._is_global():
+            return self._of(Euclidean()._candidates(queries, gallery, rows))
         if self.unit.normalize_input:
             return super()._candidates(queries, gallery, rows)
         return own_pairs(self.unit, queries, gallery, rows)
+
+    def _is_global(self) -> bool:
+        """Whether W_s = 0: S = b_s - g D then, and needs no network. So it is where a run uses no correction of D."""
+        return self.unit.global_weight is not None and not self.unit.score.weight.any()
+
+    def _of(self, minus_d: Tensor) -> Tensor:
+        assert self.unit.global_weight is not None
+        return self.unit.global_weight * minus_d + self.unit.score.bias
 
 
 CLASSES: dict[str, type[Similarity]] = {one.name: one for one in (Euclidean, Cosine, Mahalanobis, PDDMSimilarity)}
