@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pixel_study import pixels
 
-from pddm_lab.errors import ConfigError
-from pddm_lab.study import recipes
+from pddm_lab.errors import ConfigError, LabError
+from pddm_lab.study import material, recipes
 from pddm_lab.study.cells import Study
 from pddm_lab.study.panel_tables import write_panel
 
@@ -77,3 +78,19 @@ def test_finalists_are_measured_on_the_test_classes(study, data_root, tmp_path) 
     row = table.query("similarity == 'pddm' and protocol == 'unseen' and metric == 'map@r'").iloc[0]
     assert row.seeds == 2 and row.value == pytest.approx(50 * sum(values), abs=0.01)
     assert row.difference == pytest.approx(row.value - row.pretrained, abs=0.02)
+
+
+def test_random_weights_are_the_same_in_every_process(data_root, tmp_path, monkeypatch) -> None:
+    weights = []
+
+    def look(engine, *_args, **_options):
+        weights.append(next(engine.trunk.parameters()).detach().clone())
+        raise LabError("enough seen")
+
+    monkeypatch.setattr(material, "trunk_features", look)
+    config = recipes.config_of("digits-weak", {"data_root": str(data_root), "runs_root": str(tmp_path)})
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        with pytest.raises(LabError, match="enough"):
+            material.Material.load(config)
+    assert torch.equal(*weights)

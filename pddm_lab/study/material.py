@@ -64,8 +64,9 @@ class Material:
             raise ConfigError("A study works on features of a frozen trunk: --freeze-trunk must be on.")
         device, precision = resolve_device(config)
         dataset = dataset_of(config)
-        trunk = load_trunk(config.trunk, config.weights).to(device)
-
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.split_seed)  # random weights are the same in every process, as cached features ask
+            trunk = load_trunk(config.trunk, config.weights).to(device)
         engine = Engine(trunk, size=config.image_size, device=device, precision=precision)
         items_of: dict[int, Any] = {0: range(len(dataset))} | dict.fromkeys(range(1, config.views), dataset.train)
         with bar(f"{config.dataset}: trunk features") if bar else nullcontext() as report:
