@@ -151,8 +151,8 @@ def galleries(labels: Int[np.ndarray, " items"], protocol: Protocol, seed: int) 
     within[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
     for count in (count for count in THINNED if count < np.median(counts)):
         kept, others = shuffled[within < count], shuffled[within >= count]
-        asked = others if protocol.leave_one_out else protocol.query
-        yield count, Protocol(protocol.name, random.permutation(asked)[:MOST_QUERIES], kept)
+        queries = others if protocol.leave_one_out else protocol.query
+        yield count, Protocol(protocol.name, random.permutation(queries)[:MOST_QUERIES], kept)
 
 
 @dataclass(frozen=True, eq=False)
