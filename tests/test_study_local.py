@@ -23,7 +23,7 @@ def test_queries_are_ranked_as_by_a_loop() -> None:
     scores, items, classes = torch.rand(9, 30), torch.randint(4, (30,)), torch.randint(5, (9,))
     same = classes[:, None] == items
     ranked = Ranked.of(scores, same, same.sum(1), classes)
-    hits, precisions, asked = [], [], []
+    hits, precisions, classes_of_queries = [], [], []
     for query in range(9):
         order = sorted(range(30), key=lambda item: -float(scores[query, item]))
         relevant = int(same[query].sum())
@@ -31,13 +31,14 @@ def test_queries_are_ranked_as_by_a_loop() -> None:
             right = [bool(same[query, item]) for item in order[:relevant]]
             precisions.append(sum(sum(right[: at + 1]) / (at + 1) for at in range(relevant) if right[at]) / relevant)
             hits.append(right[0])
-            asked.append(int(classes[query]))
+            classes_of_queries.append(int(classes[query]))
     assert ranked.hit.tolist() == hits and ranked.precision.tolist() == pytest.approx(precisions)
     assert ranked.means() == pytest.approx({"recall@1": np.mean(hits), "map@r": np.mean(precisions)})
     of_classes = ranked.of_classes()
-    assert sum(of_classes["queries"]) == len(asked) and sum(of_classes["hits"]) == sum(hits)
+    assert sum(of_classes["queries"]) == len(classes_of_queries) and sum(of_classes["hits"]) == sum(hits)
     assert of_classes["precisions"][0] == pytest.approx(
-        sum(value for value, one in zip(precisions, asked, strict=True) if one == min(asked)), abs=1e-4
+        sum(value for value, one in zip(precisions, classes_of_queries, strict=True) if one == min(classes_of_queries)),
+        abs=1e-4,
     )
 
 

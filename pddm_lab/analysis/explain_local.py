@@ -106,11 +106,11 @@ def explain_local(
         (int(reference.rows[item]), cosine, of_other[item])
         for item, cosine in zip(places[:NEAR].tolist(), cosines[:NEAR].tolist(), strict=True) if item in of_other
     ]  # fmt: skip
-    found = (places[:LENGTH] == place[0]).nonzero()
+    places_in_list = (places[:LENGTH] == place[0]).nonzero()
     backward = int((others_cosines[:LENGTH] > (near.features[place[0]] @ query[0])).sum())
     return LocalExplanation(
         scores[0], scores[1], parts, shared,
-        (int(found[0, 0]) + 1 if len(found) else None, backward + 1 if backward < LENGTH else None),
+        (int(places_in_list[0, 0]) + 1 if len(places_in_list) else None, backward + 1 if backward < LENGTH else None),
         (float(cosines[:DENSITY].mean()), float(others_cosines[:DENSITY].mean())), "",
     )  # fmt: skip
 

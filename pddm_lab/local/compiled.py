@@ -54,7 +54,8 @@ def collect(wanted, count, numbered, keys, numbers, size, features, directions, 
 @_compiled
 def compare(  # type: ignore[no-untyped-def]
     features, neighbours, scores, weights, reverse, squares, onward, scales, first_part,
-    directions, q_neighbours, q_scores, q_weights, q_reverse, own, rows, asked, table, shared, reciprocal, values,
+    directions, q_neighbours, q_scores, q_weights, q_reverse, own, rows, candidate_scores, table, shared, reciprocal,
+    values,
 ):  # fmt: skip
     """Fill `values`, (queries, kinds, candidates), in the order of the fields of `Evidence`.
 
@@ -64,7 +65,7 @@ def compare(  # type: ignore[no-untyped-def]
         q_neighbours: this and the next are the queries', see `Queries`.
         own: rows of the queries in the gallery; -1: not in it.
         rows: the candidates.
-        asked: the score of each candidate by which both sides' lists were made; no columns: the cosine.
+        candidate_scores: the score of each candidate by which both sides' lists were made; no columns: the cosine.
         table: products of the directions with all items, (queries, 1 + scales, items), or with none: collect them.
         shared: k of the shared neighbours.
         reciprocal: k of the reciprocal sets.
@@ -130,7 +131,7 @@ def compare(  # type: ignore[no-untyped-def]
                     back[j] -= own_place[number] < back[j]
 
             cosine = products[0, at_g]
-            score = asked[q, c] if asked.shape[1] else cosine
+            score = candidate_scores[q, c] if candidate_scores.shape[1] else cosine
             r_qg, r_gq = place[at_g], 0
             for j in range(kept):
                 r_gq += j != out and scores[g, j] > score

@@ -88,12 +88,12 @@ def evidence(
     values = reference.features.new_empty(len(rows), kinds, rows.shape[1])
     own = rows.new_full((len(queries),), -1) if queries.own is None else queries.own
     directions = torch.cat([queries.features[:, None], queries.directions], dim=1)
-    asked = values.new_empty(len(rows), 0) if scores is None else scores.to(values)
+    candidate_scores = values.new_empty(len(rows), 0) if scores is None else scores.to(values)
     of_gallery = [getattr(reference, name) for name in _OF_GALLERY]
     table = values.new_empty(len(rows), 1 + levels, 0)
     if len(reference) <= _SMALL * rows.shape[1]:
         table = (directions.flatten(0, 1) @ reference.features.T).view(len(rows), 1 + levels, -1)
-    of_queries = [directions, *(getattr(queries, name) for name in _OF_QUERIES), own, rows, asked, table]
+    of_queries = [directions, *(getattr(queries, name) for name in _OF_QUERIES), own, rows, candidate_scores, table]
     constants = [np.array(each) for each in (reference.scales, SHARED, RECIPROCAL)]
 
     def work(part: slice) -> None:
