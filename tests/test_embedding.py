@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pddm_lab.config import TrainConfig
+from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.model.embedding import learned_similarities
 from pddm_lab.model.pddm import PDDM
 from pddm_lab.model.similarity import Mahalanobis, PDDMSimilarity
@@ -21,7 +21,8 @@ def unit_of(**choices: Any) -> PDDM:
 
 def test_every_choice_of_the_unit_reaches_it() -> None:
     unit = unit_of()
-    assert (unit.difference.in_features, unit.difference.out_features) == (8, 8)
+    assert (unit.difference.in_features, unit.difference.out_features) == (8, PRESETS["quick"].unit_hidden)
+    assert unit_of(unit_hidden=0).difference.out_features == 8
     assert (unit.dropout.p, unit.normalize_input, unit.global_weight) == (0, False, torch.tensor([1.0]))
     assert unit_of(unit_global=0.0).global_weight is None
     assert all(parameter.requires_grad for parameter in unit.parameters())
