@@ -11,10 +11,11 @@ from pixel_study import pixels
 
 from pddm_lab.data.dataset import Protocol
 from pddm_lab.errors import ConfigError
-from pddm_lab.study import local, recipes
+from pddm_lab.study import local, local_ways, recipes
 from pddm_lab.study.cells import Study
-from pddm_lab.study.local import LinearMetric, Ranked, galleries
+from pddm_lab.study.local import galleries
 from pddm_lab.study.local_tables import GLOBAL
+from pddm_lab.study.local_ways import THIRDS, LinearMetric, Pairs, Ranked
 from pddm_lab.study.panel_tables import write_panel
 
 
@@ -42,6 +43,25 @@ def test_queries_are_ranked_as_by_a_loop() -> None:
     )
 
 
+def test_a_threshold_tells_pairs_apart() -> None:
+    torch.manual_seed(0)
+    classes = torch.arange(8).repeat_interleave(30)
+    same, own, density = classes[:, None] == classes, torch.arange(240), torch.rand(240)
+    same[own, own] = False
+    pairs = Pairs.of(same, own, density, 0)
+    assert (pairs.rows != own[pairs.queries, None]).all() and (pairs.third.bincount() == 80).all()
+    positive = classes[pairs.rows] == classes[pairs.queries, None]
+    assert positive[:, 0].all() and not positive[:, 1:].any()
+    dense = density[pairs.queries][pairs.third == 2]
+    assert dense.min() > density[pairs.queries][pairs.third == 1].max()
+    scores = torch.randn(pairs.rows.shape) + 2 * positive
+    rates = pairs.rates(scores)
+    threshold = scores[:, 1:].flatten().sort().values[-1 - scores[:, 1:].numel() // 100]
+    assert rates["tpr@1%fpr"] == pytest.approx(float((scores[:, 0] > threshold).float().mean()))
+    assert np.mean([rates[f"{third} fpr"] for third in THIRDS]) == pytest.approx(0.01, abs=1e-3)
+    assert np.mean([rates[f"{third} tpr"] for third in THIRDS]) == pytest.approx(rates["tpr@1%fpr"])
+
+
 def test_thinned_galleries_have_so_many_items_a_class() -> None:
     labels = np.repeat(np.arange(6), 13)
     items = np.arange(78)
@@ -56,15 +76,16 @@ def test_thinned_galleries_have_so_many_items_a_class() -> None:
             assert not set(parts[count].query) & set(parts[count].gallery)
 
 
-def test_a_linear_metric_learns_to_ignore_a_direction_in_which_classes_vary() -> None:
+def test_a_linear_metric_learns_to_ignore_a_direction_in_which_classes_vary(monkeypatch) -> None:
+    monkeypatch.setattr(local_ways, "METRIC_RATE", 1e-3)
     torch.manual_seed(0)
     centres = torch.nn.functional.one_hot(torch.arange(8), 9).float()
     labels = torch.arange(8).repeat_interleave(12)
     features = centres[labels]
     features[:, 8] = torch.randn(96)
     features = torch.nn.functional.normalize(features, dim=1)
-    spaces = [(fold, features) for fold in local.fit.folds(labels, 0)]
-    metric = LinearMetric(9).fit(local.episodes_of(spaces, None, 0.0, labels, 0, 0), 0)
+    spaces = [(fold, features) for fold in local_ways.fit.folds(labels, 0)]
+    metric = LinearMetric(9).fit(local_ways.episodes_of(spaces, None, 0.0, labels, 0, 0), 0)
     gains = metric.matrix.weight.norm(dim=0)
     assert gains[8] < 0.8 * gains[:8].min()
 
@@ -73,11 +94,11 @@ def test_a_study_measures_every_way_on_every_gallery(data_root, tmp_path, monkey
     material = pixels(data_root)
     monkeypatch.setattr(local, "material_of", lambda config, folds: dataclasses.replace(material, config=config))
     monkeypatch.setattr(recipes.Material, "load", lambda config, folds, bar: material)
-    monkeypatch.setattr(local.fit, "STEPS", 8)
-    monkeypatch.setattr(local.fit, "WEIGHTS", (0.0, 0.5))
+    monkeypatch.setattr(local_ways.fit, "STEPS", 8)
+    monkeypatch.setattr(local_ways.fit, "WEIGHTS", (0.0, 0.5))
     monkeypatch.setattr("pddm_lab.local.episodes.PAIRS", 3000)
-    fewer = {name: each[:1] if name == "k_reciprocal" else each[::4] for name, each in local.RIVALS.items()}
-    monkeypatch.setattr(local, "RIVALS", fewer)
+    fewer = {name: each[:1] if name == "k_reciprocal" else each[::4] for name, each in local_ways.RIVALS.items()}
+    monkeypatch.setattr(local_ways, "RIVALS", fewer)
     monkeypatch.setattr(local, "THINNED", (2,))
     monkeypatch.setattr(local, "MOST_QUERIES", 50)
     study = Study.create("local", str(tmp_path))
@@ -90,7 +111,7 @@ def test_a_study_measures_every_way_on_every_gallery(data_root, tmp_path, monkey
     for name in ("quick", "pretrained"):
         cell = study.cell(f"local-digits-{name}-test-0")
         assert set(cell["metrics"]) == {"unseen", "unseen, 2 a class", "known", "known, 2 a class"}
-        ways = {"euclidean", "whitened", "joined", "linear", "cosines", "inductive", *local.RIVALS, "local"}
+        ways = {"euclidean", "whitened", "joined", "linear", "cosines", "inductive", *local_ways.RIVALS, "local"}
         ways |= {"local, first pass"} | ({"pddm"} if name == "quick" else set())
         for values in cell["metrics"].values():
             assert set(values) == ways and all(0 < one["map@r"] <= 1 for one in values.values())
