@@ -184,16 +184,23 @@ def write_file(path: Path, content: str | bytes | memoryview) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write a safetensors file with tensors and, as JSON, metadata."""
+    write_file(path, tensors_as_bytes(tensors, metadata))
+
+
+def tensors_as_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
+    """The content of a safetensors file with tensors and, as JSON, metadata.
+
+    Its own writer makes files that only their owner can read, and hides what the system reports.
+    """
     from safetensors.torch import save
 
     # Cloned: channels_last weights are not contiguous and tied ones share memory; safetensors takes neither.
     copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    # As bytes: its own writer makes files that only their owner can read, and hides what the system reports.
-    write_file(path, save(copies, {key: json.dumps(plain(value)) for key, value in metadata.items()}))
+    return save(copies, {key: json.dumps(plain(value)) for key, value in metadata.items()})
 
 
 def read_tensors(path: Path, hint: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a safetensors file, on the CPU, and its metadata.
+    """The tensors of a safetensors file, memory-mapped and copied where they are written to, and its metadata.
 
     Raises:
         RunError: missing, damaged or not written by this lab; `hint` says what to run.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pddm_lab.cli import main
 from pddm_lab.errors import RunError
 from pddm_lab.gallery import changes
 from pddm_lab.gallery.gallery import Gallery
@@ -88,13 +90,31 @@ def pretrained_of(gallery: Gallery, row: int) -> np.ndarray | None:
     return None if gallery.pretrained is None else np.array(gallery.pretrained[row])
 
 
-def test_the_neighbourhoods_are_built_once_and_anew_after_a_change(run: Run, local: RunLocal) -> None:
+def test_the_neighbourhoods_are_stored_and_follow_the_commands(run: Run, local: RunLocal, tmp_path, capsys) -> None:
+    """What they are after a change: test_gallery_upkeep.py."""
+    for protocol in run.protocols():
+        gallery = run.gallery(protocol)
+        reference = gallery.reference(local.structure)
+        assert reference.is_stored and not reference.stale and gallery.reference(local.structure) is reference
     gallery = run.gallery("unseen")
-    assert gallery.reference(local.structure) is gallery.reference(local.structure)
-    fewer = changes.remove(gallery, [str(gallery.items["id"].iloc[0])])
-    again = Gallery.open(fewer.path).reference(local.structure).neighbourhoods
-    torch.testing.assert_close(fewer.reference(local.structure).neighbourhoods.scores, again.scores)
-    assert len(again) == len(gallery) - 1
+    items, root = gallery.items["id"].tolist(), str(run.path.parent)
+    (tmp_path / "new" / "class").mkdir(parents=True)
+    shutil.copy(Path(run.info["dataset"]["root"]) / items[0], tmp_path / "new" / "class" / "a.png")
+    for command, count in (
+        (["add", "local", str(tmp_path / "new")], 1), (["update", "local", str(tmp_path / "new")], 1),
+        (["remove", "local", items[5], items[9]], -1),
+    ):  # fmt: skip
+        main(["gallery", *command, "--runs-root", root])
+        assert re.search(r"Listed \d+ neighbourhoods? near the change anew\.", capsys.readouterr().out)
+        seen = run.gallery("unseen").reference(local.structure)
+        assert seen.is_stored and not seen.stale and len(seen.rows) == len(gallery) + count
+
+
+def test_a_gallery_written_again_has_its_neighbourhoods(run: Run, local: RunLocal) -> None:
+    of, (unseen, *_) = dataset_and_protocols(run)
+    rebuilt = rebuild(run, of, unseen).gallery
+    assert rebuilt.reference(local.structure).is_stored
+    np.testing.assert_allclose(rebuilt.features, run.gallery("unseen").features)
 
 
 def test_a_small_gallery_is_ranked_by_the_cosine_and_says_so(run: Run, local: RunLocal) -> None:

@@ -94,8 +94,8 @@ def _measure(items: int, log: Log) -> list[Measure]:
     measures += _upkeep(structure, both, offline["first"])
     log("queries")
     with tempfile.TemporaryDirectory() as folder:
-        save(both, Path(folder))
-        both = load(Path(folder), gallery, search)
+        save(both, Path(folder) / "neighbourhoods.safetensors")
+        both = load(Path(folder) / "neighbourhoods.safetensors", search=search)
         return measures + _online(structure, replace(both, second=None), both, queries, index)
 
 

@@ -13,6 +13,7 @@ from pddm_lab.errors import RunError
 
 if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
+    from pddm_lab.local.unit import LocalStructure
     from pddm_lab.runs.new_items import FolderItems
     from pddm_lab.runs.run import Run
 
@@ -38,11 +39,12 @@ def add(run: RunName, folder: _Folder, protocol: _Protocol = "unseen", runs_root
     before = changed.gallery(protocol)
     with progress_bar() as report:
         pictures = new_items.to_add(changed, before, typed_path(folder), report)
-    after = changes.add(before, pictures.new)
+    structure = _structure(changed)
+    after = changes.add(before, pictures.new, structure)
     classes, new = pictures.new.items["class_name"].nunique(), len(pictures.new_classes)
     what = f"{_count(classes, 'class', 'classes')}, {new or 'none'} of them new"
     added = f"Added {_count(len(pictures.new.items), 'item')} of {what}."
-    _print_change(added, changed, before, after, pictures)
+    _print_change(added, changed, before, after, structure, pictures)
 
 
 @gallery.command
@@ -59,9 +61,10 @@ def update(run: RunName, folder: _Folder, protocol: _Protocol = "unseen", runs_r
     before = changed.gallery(protocol)
     with progress_bar() as report:
         pictures = new_items.to_update(changed, before, typed_path(folder), report)
-    after = changes.update(before, pictures.new)
+    structure = _structure(changed)
+    after = changes.update(before, pictures.new, structure)
     updated = f"Updated {_count(len(pictures.new.items), 'item')}."
-    _print_change(updated, changed, before, after, pictures)
+    _print_change(updated, changed, before, after, structure, pictures)
 
 
 @gallery.command
@@ -77,8 +80,9 @@ def remove(run: RunName, ids: _Ids, protocol: _Protocol = "unseen", runs_root: R
         raise RunError("Name the items to remove by their ids.")
     changed = _run_at_rest(run, runs_root)
     before = changed.gallery(protocol)
-    after = changes.remove(before, ids)
-    _print_change(f"Removed {_count(len(set(ids)), 'item')}.", changed, before, after)
+    structure = _structure(changed)
+    after = changes.remove(before, ids, structure)
+    _print_change(f"Removed {_count(len(set(ids)), 'item')}.", changed, before, after, structure)
 
 
 @gallery.command(name="map")
@@ -130,12 +134,29 @@ def _run_at_rest(name: str, runs_root: str) -> Run:
     return run
 
 
-def _print_change(done: str, run: Run, before: Gallery, after: Gallery, of: FolderItems | None = None) -> None:
+def _structure(run: Run) -> LocalStructure | None:
+    """The run's similarity on local structure, if it has one."""
+    from pddm_lab.runs.local import load_local
+
+    local = load_local(run)
+    return None if local is None else local.structure
+
+
+def _print_change(
+    done: str, run: Run, before: Gallery, after: Gallery, structure: LocalStructure | None,
+    of: FolderItems | None = None,
+) -> None:  # fmt: skip
+    """Say what was done, and list stale neighbourhoods anew."""
+    from pddm_lab.gallery.upkeep import keep_up
+
     print(f"{done} The {after.protocol} gallery has {_count(len(after), 'item')}.")
     if of and of.skipped:
         more = f" and {len(of.skipped) - _NAMED} more" if len(of.skipped) > _NAMED else ""
         print(f"Skipped {_count(len(of.skipped), 'picture')}: {' '.join(of.skipped[:_NAMED])}{more}")
     print("".join(f"{note}\n" for note in of.notes) if of else "", end="")
+    if structure is not None and (stale := after.reference(structure).stale):
+        keep_up(after, structure)
+        print(f"Listed {_count(stale, 'neighbourhood')} near the change anew.")
     print("Its metrics and distributions still describe the items it was measured with.")
     if before.manifest["map"]:
         command = f"pddm-lab gallery map {run.name} --protocol {after.protocol}"

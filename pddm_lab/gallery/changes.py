@@ -4,6 +4,9 @@ New data is appended to the files that grow (files.py), the list of current item
 manifest, written last, names it. A change that is broken off leaves the gallery as it was; the next one cuts off what
 it appended. The bytes of removed items stay in these files until the gallery is written again.
 
+Neighbourhoods change with the items, where the run's similarity on local structure is given: the first pass is exact,
+and what is stale of the second is marked, to be listed anew later (upkeep.py). Without it they are dropped.
+
 The id identifies an item: rows move up when items before them are removed. The metrics and the distributions describe
 the items that were measured. The map is dropped, since it must have a place for each item; the manifest counts under
 `changed` how many items were added and removed since.
@@ -18,7 +21,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -30,6 +33,7 @@ from pddm_lab.gallery.files import (
     CHANGED_FORMAT,
     COLUMNS,
     GROWING,
+    NEIGHBOURHOODS,
     PRETRAINED,
     ROLES,
     changing,
@@ -44,6 +48,10 @@ from pddm_lab.gallery.files import (
 )
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.schema import METADATA
+
+if TYPE_CHECKING:
+    from pddm_lab.gallery.reference import Reference
+    from pddm_lab.local.unit import LocalStructure
 
 _HEADER = 128
 """Bytes before the first feature in features.npy."""
@@ -64,8 +72,13 @@ class NewItems:
     """Where the gallery has them."""
 
 
-def add(gallery: Gallery, new: NewItems) -> Gallery:
+def add(gallery: Gallery, new: NewItems, structure: LocalStructure | None = None) -> Gallery:
     """Add items.
+
+    Args:
+        gallery: as it was opened.
+        new: the items.
+        structure: the run's similarity on local structure, whose neighbourhoods are kept up.
 
     Returns:
         The changed gallery. If the index of the given gallery is built, a changed copy of it is used.
@@ -75,20 +88,22 @@ def add(gallery: Gallery, new: NewItems) -> Gallery:
             or its files can't be written.
         ValueError: the features have the wrong shape, or an item has no id or an unknown role.
     """
-    return _change(gallery, new)
+    return _change(gallery, new, structure)
 
 
-def update(gallery: Gallery, new: NewItems) -> Gallery:
+def update(gallery: Gallery, new: NewItems, structure: LocalStructure | None = None) -> Gallery:
     """Replace items by others with the same ids; as `add`, but raises RunError if an id isn't in the gallery."""
-    return _change(gallery, new, new.items["id"].tolist())
+    return _change(gallery, new, structure, new.items["id"].tolist())
 
 
-def remove(gallery: Gallery, ids: Sequence[str]) -> Gallery:
+def remove(gallery: Gallery, ids: Sequence[str], structure: LocalStructure | None = None) -> Gallery:
     """Remove items; as `add`, but raises RunError if an id isn't in the gallery or no item to search would remain."""
-    return _change(gallery, None, ids)
+    return _change(gallery, None, structure, ids)
 
 
-def _change(gallery: Gallery, new: NewItems | None, removed: Sequence[str] = ()) -> Gallery:
+def _change(
+    gallery: Gallery, new: NewItems | None, structure: LocalStructure | None, removed: Sequence[str] = ()
+) -> Gallery:  # fmt: skip
     read_manifest(gallery.path)  # raises: there is no gallery any more
     with changing(gallery.path):
         current = gallery.reopened()
@@ -107,7 +122,8 @@ def _change(gallery: Gallery, new: NewItems | None, removed: Sequence[str] = ())
                 f"Nothing was removed: no item to search would be left in the {current.protocol} gallery. Keep one "
                 "item or more."
             )
-        _write(current, items, ~leaves, new)
+        reference = None if structure is None else _reference(current, structure, items, ~leaves, new)
+        _write(current, items, ~leaves, new, reference)
         return current.reopened()
 
 
@@ -130,12 +146,30 @@ def _check(new: NewItems, current: Gallery, leaves: Bool[np.ndarray, " items"]) 
         )
 
 
-def _write(current: Gallery, items: pd.DataFrame, stay: Bool[np.ndarray, " items"], new: NewItems | None) -> None:
+def _reference(
+    current: Gallery, structure: LocalStructure, items: pd.DataFrame, stay: Bool[np.ndarray, " items"],
+    new: NewItems | None,
+) -> Reference:  # fmt: skip
+    """The neighbourhoods of the items after the change: those that stay, then the new ones."""
+    before = current.reference(structure)
+    is_searched = items["role"].isin(["gallery", "both"]).to_numpy()
+    origin = np.concatenate([np.flatnonzero(stay), np.full(len(items) - int(stay.sum()), -1)])
+    of_new = is_searched[origin < 0]
+    features = np.empty((0, structure.dim), np.float32) if new is None else new.features[of_new]
+    further = new.pretrained[of_new] if structure.weight and new is not None and new.pretrained is not None else None
+    return before.changed(np.flatnonzero(is_searched), origin[is_searched], features, further)
+
+
+def _write(
+    current: Gallery, items: pd.DataFrame, stay: Bool[np.ndarray, " items"], new: NewItems | None,
+    reference: Reference | None,
+) -> None:  # fmt: skip
     path, before = current.path, current.manifest
     added, removed = len(new.items) if new is not None else 0, int((~stay).sum())
     counts = before.get("changed", {"added": 0, "removed": 0})
     files = {name: dict(entry) for name, entry in before["files"].items()}
-    files.pop(file_name(before, "map.parquet"), None)
+    for dropped in ("map.parquet", NEIGHBOURHOODS):
+        files.pop(file_name(before, dropped), None)
     after = before | {
         "format": CHANGED_FORMAT, "items": len(items), "roles": count_roles(items), "map": None, "files": files,
         "change": int(before.get("change", 0)) + 1,
@@ -161,6 +195,8 @@ def _write(current: Gallery, items: pd.DataFrame, stay: Bool[np.ndarray, " items
         # A new picture of an item leaves its metadata; a new item has none.
         whole = items.join(metadata.reindex(items["id"]).fillna("").reset_index(drop=True))
         whole.assign(place=places, picture=pictures).to_parquet(temporary, index=False)
+    if reference is not None:
+        reference.write(path, after)
     commit(path, after)
 
 

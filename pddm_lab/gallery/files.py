@@ -8,6 +8,7 @@ gallery/<protocol>/
                          metadata.<name>: texts of the data set
   thumbs.bin thumbs.npy  JPEGs end to end, and where each begins, (items + 1,) int64
   distributions.parquet  similarity, left, right, positive, negative: the histograms of the evaluation
+  neighbourhoods.safetensors  of the searched items, for the run's similarity on local structure (reference.py)
   map.parquet            id, x, y, radius, overlap: drawn later (umap_layout.py); older versions wrote only id, x, y
   manifest.json          counts, and size and SHA-256 of every file: if it exists, the gallery is complete
 
@@ -56,8 +57,12 @@ COLUMNS = ["id", "label", "class_name", "role"]
 GROWING = ("features.npy", "thumbs.bin", "thumbs.npy")
 PRETRAINED = "pretrained.npy"
 """Grows too, where it is."""
+NEIGHBOURHOODS = "neighbourhoods.safetensors"
 _FILES = (*GROWING, "items.parquet", "distributions.parquet")
-_WRITTEN = re.compile(r"(features|pretrained|items|thumbs|distributions|map)(-\d+)?\.(npy|bin|parquet)|\..+\.tmp")
+_WRITTEN = re.compile(
+    r"(features|pretrained|items|thumbs|distributions|map|neighbourhoods)(-\d+)?\.(npy|bin|parquet|safetensors)"
+    r"|\..+\.tmp"
+)
 
 
 def repair(path: Path) -> str:
@@ -245,9 +250,14 @@ def map_bytes(file: Path, size: int) -> UInt8[np.ndarray, " bytes"]:
 
 
 def check_files(path: Path, manifest: Mapping[str, Any], verify: bool) -> None:
-    """Raise RunError if the size of a file, or with `verify` its SHA-256, differs from the manifest's."""
+    """Raise RunError if the size of a file, or with `verify` its SHA-256, differs from the manifest's.
+
+    Neighbourhoods can be computed again, so only `verify` looks at them.
+    """
     growing = {file_name(manifest, name) for name in (*GROWING, PRETRAINED)}
     for name, expected in manifest["files"].items():
+        if name == file_name(manifest, NEIGHBOURHOODS) and not verify:
+            continue
         file = path / name
         size, wanted = file.stat().st_size if file.is_file() else -1, expected["bytes"]
         if size < wanted or (size > wanted and name not in growing):
@@ -255,6 +265,12 @@ def check_files(path: Path, manifest: Mapping[str, Any], verify: bool) -> None:
             raise RunError(f"{file} is damaged: expected {wanted} bytes, got {actual}. {repair(path)}.")
         if verify and not _is_unchanged(file, expected):
             raise RunError(f"{file} has changed: expected the SHA-256 in the manifest, got another. {repair(path)}.")
+
+
+def items_key(manifest: Mapping[str, Any]) -> str:
+    """What stands for the items of a gallery, their order, roles and features; the same as long as these are."""
+    files = [manifest["files"].get(file_name(manifest, name)) for name in ("items.parquet", "features.npy", PRETRAINED)]
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def is_intact(path: Path, manifest: Mapping[str, Any], name: str) -> bool:

@@ -322,7 +322,7 @@ class Gallery:
         return SearchResult(table.reset_index(drop=True), tuple(names), seconds, note)
 
     def reference(self, structure: LocalStructure) -> Reference:
-        """The gallery as a similarity on local structure sees it; built at the first call, and kept with the gallery.
+        """The gallery as a similarity on local structure sees it; read or built at the first call, and then kept.
 
         Raises:
             RunError: the gallery lacks the pretrained features that the similarity uses.
@@ -335,7 +335,9 @@ class Gallery:
                 if structure.weight and pretrained is None:
                     raise RunError(f"{self.path} lacks the pretrained features of its items. {repair(self.path)}.")
                 further = pretrained[rows] if structure.weight and pretrained is not None else None
-                self._references[structure] = Reference.of(structure, self.features[rows], further, rows)
+                dim = 0 if further is None else further.shape[1]
+                stored = Reference.read(structure, self.path, self.manifest, rows, dim)
+                self._references[structure] = stored or Reference.of(structure, self.features[rows], further, rows)
             return self._references[structure]
 
     def _built_index(self) -> Index:

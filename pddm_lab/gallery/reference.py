@@ -1,20 +1,29 @@
 """A gallery as a similarity on local structure sees it: its searched items, each with its neighbourhood.
 
-It is computed from the stored features, in a second or two for 6,000 items, and never stored: so it is never behind a
-change of the gallery.
+The neighbourhoods are stored with the gallery, and a change of the gallery changes them (changes.py). What is stored
+belongs to these items, features and weights, or it isn't used: then the neighbourhoods are built from the features, in
+a second or two for 6,000 items.
 """
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from pddm_lab.local.neighbourhoods import Neighbourhoods
-from pddm_lab.local.unit import LocalStructure
+from pddm_lab.errors import LabError
+from pddm_lab.gallery.files import NEIGHBOURHOODS, file_name, items_key, new_file
+from pddm_lab.local.neighbourhoods import SCALES, Neighbourhoods
+from pddm_lab.local.store import load, save
+from pddm_lab.local.unit import SECOND_SCALES, LocalStructure
+from pddm_lab.local.upkeep import change, refresh
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +34,8 @@ class Reference:
     neighbourhoods: Neighbourhoods
     rows: Int[np.ndarray, " searched"]
     """Rows of the searched items in the gallery, ascending."""
+    is_stored: bool = False
+    """Whether they were read from the gallery's files."""
 
     @classmethod
     def of(
@@ -32,14 +43,86 @@ class Reference:
         pretrained: Float[np.ndarray, "searched pretrained"] | None, rows: Int[np.ndarray, " searched"],
     ) -> Reference:  # fmt: skip
         """Look at the searched items of a gallery with a run's similarity."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="This gallery has")  # who searches reads `note`
+        with _quiet():
             return cls(structure, structure.reference(features, pretrained), rows)
+
+    @classmethod
+    def read(
+        cls, structure: LocalStructure, path: Path, manifest: Mapping[str, Any], rows: Int[np.ndarray, " searched"],
+        pretrained_dim: int = 0,
+    ) -> Reference | None:  # fmt: skip
+        """What is stored in a gallery's folder; None if there is nothing, or nothing that fits.
+
+        Args:
+            structure: the run's similarity.
+            path: of the gallery.
+            manifest: of the gallery.
+            rows: of its searched items.
+            pretrained_dim: dimensions of the pretrained features, if the similarity uses them.
+        """
+        name = file_name(manifest, NEIGHBOURHOODS)
+        try:
+            if not name or (path / name).stat().st_size != manifest["files"][name]["bytes"]:
+                return None
+            stored = load(path / name, _key(structure, manifest))
+        except (LabError, OSError):
+            return None
+        second = stored.second
+        fits = (
+            stored.features.shape == (len(rows), structure.dim + pretrained_dim)
+            and (stored.first_part, stored.scales) == (structure.first_part, SCALES)
+            and (second is None or (structure.second is not None and second.scales == SECOND_SCALES))
+        )
+        return cls(structure, stored, rows, is_stored=True) if fits else None
+
+    def write(self, path: Path, manifest: dict[str, Any]) -> None:
+        """Store them in a gallery's folder, under a manifest that is then committed and names its other files."""
+        with new_file(path, manifest, NEIGHBOURHOODS) as file:
+            save(self.neighbourhoods, file, _key(self.structure, manifest))
+
+    def changed(
+        self, rows: Int[np.ndarray, " searched"], origin: Int[np.ndarray, " searched"],
+        features: Float[np.ndarray, "new dim"], pretrained: Float[np.ndarray, "new pretrained"] | None,
+    ) -> Reference:  # fmt: skip
+        """The neighbourhoods after a change, at the cost of those that it touches; those of the second pass are stale.
+
+        Args:
+            rows: of the searched items in the changed gallery, ascending.
+            origin: the row that each had in the gallery before; -1: it is new.
+            features: of the new ones, in their order.
+            pretrained: likewise, if the similarity uses them.
+        """
+        before, is_new = self.neighbourhoods.features, origin < 0
+        at = torch.from_numpy(np.where(is_new, -1, np.searchsorted(self.rows, origin)))
+        z = before[at.clamp(min=0)]
+        if is_new.any():
+            z[at < 0] = self.structure.space(features, pretrained)
+        with _quiet():
+            return Reference(self.structure, change(self.neighbourhoods, z, at), rows)
+
+    def refreshed(self, at_most: int | None = None) -> Reference:
+        """With stale neighbourhoods of the second pass listed anew: all, or so many that the next call goes on."""
+        return replace(self, neighbourhoods=refresh(self.structure, self.neighbourhoods, at_most), is_stored=False)
+
+    @property
+    def stale(self) -> int:
+        """How many neighbourhoods of the second pass a change of the gallery may have overtaken."""
+        second = self.neighbourhoods.second
+        if second is None:  # it was too small before the change
+            return 0 if self.structure.second is None or self.note else len(self.rows)
+        return 0 if second.stale is None else int(second.stale.sum())
 
     @property
     def note(self) -> str:
         """Why this gallery is ranked by the cosine instead; empty if it isn't."""
         return self.neighbourhoods.note
+
+    @property
+    def stale_note(self) -> str:
+        """That neighbourhoods are stale, in a sentence; empty if none is."""
+        if not (stale := self.stale):
+            return ""
+        return f"{stale:,} of {len(self.rows):,} neighbourhoods are still from before the last change of the gallery."
 
     def places(self, rows: Int[np.ndarray, " rows"]) -> Int[torch.Tensor, " rows"]:
         """Where searched items are among the neighbourhoods."""
@@ -62,3 +145,17 @@ class Reference:
         if exclude is not None and len(at := np.flatnonzero(self.rows == exclude)):
             own = torch.from_numpy(at)
         return self.structure.candidates(self.neighbourhoods, query, self.places(rows)[None], own)[0].numpy()
+
+
+def _quiet() -> warnings.catch_warnings:
+    """Without the warning of a small gallery: who searches reads `note`."""
+    return warnings.catch_warnings(action="ignore", category=UserWarning)
+
+
+def _key(structure: LocalStructure, manifest: Mapping[str, Any]) -> str:
+    """What stands for the neighbourhoods: the items of the gallery, and the weights of the similarity."""
+    digest = hashlib.sha256(items_key(manifest).encode())
+    digest.update(f"{structure.weight}".encode())
+    for name, values in structure.state_dict().items():
+        digest.update(name.encode() + values.numpy().tobytes())
+    return digest.hexdigest()

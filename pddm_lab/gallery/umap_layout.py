@@ -19,7 +19,16 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from pddm_lab.errors import RunError
-from pddm_lab.gallery.files import changing, commit, file_name, map_array, new_file, read_items, read_manifest
+from pddm_lab.gallery.files import (
+    changing,
+    commit,
+    file_name,
+    items_key,
+    map_array,
+    new_file,
+    read_items,
+    read_manifest,
+)
 from pddm_lab.metrics.density import nearest, radius_from, shared
 
 NEIGHBOURS = 15
@@ -52,7 +61,8 @@ def write_map(path: str | Path) -> str:
     radius, overlap = trust(places, *neighbours)
     columns = {"id": items["id"], "x": places[:, 0], "y": places[:, 1], "radius": radius, "overlap": overlap}
     with changing(path):
-        if read_manifest(path) != manifest:
+        drawn, manifest = items_key(manifest), read_manifest(path)
+        if items_key(manifest) != drawn:
             raise RunError(f"{path} was changed while its map was drawn: draw it again.")
         if file_name(manifest, "map.parquet"):  # the one that readers may have open keeps its name
             manifest["change"] = int(manifest.get("change", 0)) + 1

@@ -1,102 +1,104 @@
-"""Neighbourhoods on disk, memory-mapped when they are opened: a large gallery needs no memory for them.
+"""Neighbourhoods in a file, memory-mapped when it is opened: a large gallery needs no memory for them.
 
-folder/
-  neighbours.npy scores.npy weights.npy reverse.npy squares.npy onward.npy   of the first pass, see `Neighbourhoods`
-  second-neighbours.npy ...                                                  of the second pass, if there is one
-  stale.npy                                                                  of the second pass, if lists are stale
-  neighbourhoods.json                                                        scales of both, and the items; written last
-
-The features stay where they are: a gallery has them already.
+It is a safetensors file: `features` are z, then come the lists of the first pass under the names of `Neighbourhoods`,
+those of the second under second.<name>, and `stale`. A file from elsewhere is checked, since compiled loops follow the
+rows in it without looking.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
 from pddm_lab.errors import LabError
-from pddm_lab.files import Content, read_json, replacing, write_file
-from pddm_lab.local.neighbourhoods import LISTS, Neighbourhoods, Search
+from pddm_lab.files import Content, Text, check, read_tensors, tensors_as_bytes
+from pddm_lab.local.neighbourhoods import LENGTH, LISTS, Neighbourhoods, Search
 
-_NAME = "neighbourhoods.json"
 _HINT = "Compute the neighbourhoods anew."
+_SECOND = "second."
+_KINDS = {"neighbours": torch.int32, "reverse": torch.uint8}
+_Scales = Annotated[list[Annotated[int, Field(ge=1, le=LENGTH)]], Field(min_length=1)]
 
 
 class NeighbourhoodsContent(Content):
-    """neighbourhoods.json."""
+    """The metadata of the file."""
 
-    items: Annotated[int, Field(ge=1)]
     first_part: Annotated[int, Field(ge=0)]
-    scales: list[int]
-    second_scales: list[int] | None
+    scales: _Scales
+    second_scales: _Scales | None
+    key: Text
+    """Of what the neighbourhoods were computed from."""
 
 
-def save(reference: Neighbourhoods, folder: Path) -> None:
-    """Write the neighbourhoods into a folder, which is created; files of the same names are replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in (_NAME, "stale.npy"):
-        (folder / old).unlink(missing_ok=True)
+def save(reference: Neighbourhoods, file: Path, key: str = "") -> None:
+    """Write neighbourhoods; `key` stands for what they were computed from."""
     second = reference.second
-    arrays = {name: getattr(reference, name) for name in LISTS}
+    tensors = {"features": reference.features, **{name: getattr(reference, name) for name in LISTS}}
     if second is not None:
-        arrays |= {f"second-{name}": getattr(second, name) for name in LISTS}
-        arrays |= {} if second.stale is None else {"stale": second.stale}
-    for name, values in arrays.items():
-        with replacing(folder / f"{name}.npy") as path, path.open("wb") as file:
-            np.save(file, values.numpy())
+        tensors |= {_SECOND + name: getattr(second, name) for name in LISTS}
+        tensors |= {} if second.stale is None else {"stale": second.stale}
     content = {
-        "items": len(reference), "first_part": reference.first_part, "scales": reference.scales,
-        "second_scales": None if second is None else second.scales,
+        "first_part": reference.first_part, "scales": reference.scales,
+        "second_scales": None if second is None else second.scales, "key": key,
     }  # fmt: skip
-    write_file(folder / _NAME, json.dumps(content))
+    file.write_bytes(tensors_as_bytes(tensors, content))
 
 
-def load(
-    folder: Path, features: Float[Tensor, "items dim"], search: Search | None = None
-) -> Neighbourhoods:  # fmt: skip
-    """Open neighbourhoods. Their arrays stay on disk and are read where they are needed.
+def load(file: Path, key: str = "", search: Search | None = None) -> Neighbourhoods:
+    """Open neighbourhoods. What is large stays on disk and is read where it is needed.
 
     Args:
-        folder: as `save` wrote it.
-        features: of the same items, z; they may be memory-mapped too.
+        file: as `save` wrote it.
+        key: as `save` took it.
         search: finds nearest items; None: compare with all.
 
     Raises:
-        LabError: files that are missing or damaged, or that belong to other items.
+        LabError: the file is missing or damaged, or the neighbourhoods were computed from something else.
     """
-    missing = f"Expected neighbourhoods in {folder}, and there are none. {_HINT}"
-    content = read_json(folder / _NAME, NeighbourhoodsContent, missing, _HINT)
-    items = content["items"]
-    if items != len(features):
-        raise LabError(f"Expected the features of {items} items for {folder}, got {len(features)}. {_HINT}")
+    tensors, content = read_tensors(file, _HINT)
+    check(NeighbourhoodsContent, content, file, _HINT)
+    if content["key"] != key:
+        raise LabError(f"{file} has the neighbourhoods of another gallery or similarity. {_HINT}")
+    features, first_part = tensors.get("features"), content["first_part"]
+    if features is None or features.ndim != 2 or not len(features) or not _is_unit(features, first_part):
+        raise LabError(f"{file} is damaged: expected features of unit length. {_HINT}")
 
-    def opened(prefix: str, scales: list[int], stale: Tensor | None = None) -> Neighbourhoods:
-        lists: dict[str, Any] = {name: _mapped(folder / f"{prefix}{name}.npy", items) for name in LISTS}
-        return Neighbourhoods(
-            features=features, scales=tuple(scales), first_part=content["first_part"], search=search, stale=stale,
-            **lists,
-        )  # fmt: skip
+    def opened(prefix: str, scales: list[int]) -> Neighbourhoods:
+        if scales != sorted(set(scales)):
+            raise LabError(f"{file} is damaged: expected ascending scales, got {scales}. {_HINT}")
+        lists = {name: tensors.get(prefix + name) for name in LISTS}
+        for name, values in lists.items():
+            if values is None or not _is_valid(name, values, len(features), len(scales)):
+                raise LabError(f"{file} is damaged: expected valid {prefix}{name} of {len(features)} items. {_HINT}")
+        return Neighbourhoods(features, **lists, scales=tuple(scales), first_part=first_part, search=search)  # type: ignore[arg-type]
 
     reference, scales = opened("", content["scales"]), content["second_scales"]
     if scales is None:
         return reference
-    file = folder / "stale.npy"
-    return replace(reference, second=opened("second-", scales, _mapped(file, items) if file.exists() else None))
+    stale = tensors.get("stale")
+    if stale is not None and (stale.shape != features.shape[:1] or stale.dtype != torch.bool):
+        raise LabError(f"{file} is damaged: expected whether each of {len(features)} items is stale. {_HINT}")
+    return replace(reference, second=replace(opened(_SECOND, scales), stale=stale))
 
 
-def _mapped(file: Path, items: int) -> Tensor:
-    try:
-        values = torch.from_numpy(np.load(file, mmap_mode="c"))  # copied on writing: torch takes no read-only array
-    except (OSError, ValueError) as error:
-        raise LabError(f"Expected an array in {file}, got: {error}. {_HINT}") from error
-    if len(values) != items:
-        raise LabError(f"Expected {items} rows in {file}, got {len(values)}. {_HINT}")
-    return values
+def _is_unit(features: Tensor, first_part: int) -> bool:
+    if features.dtype != torch.float32 or first_part >= features.shape[1]:
+        return False
+    return all(bool(((part.square().sum(1) - 1).abs() < 1e-3).all()) for part in features.split(1 << 14))
+
+
+def _is_valid(name: str, values: Tensor, items: int, scales: int) -> bool:
+    """Whether a list has the right kind and size, and names rows that there are."""
+    columns = scales if name in ("squares", "onward") else LENGTH + 1
+    if values.shape != (items, columns) or values.dtype != _KINDS.get(name, torch.float32):
+        return False
+    if name == "neighbours":
+        return int(values.min()) >= 0 and int(values.max()) < items
+    if name == "reverse":
+        return True
+    return not values.isnan().any() and (name == "scores" or bool(values.isfinite().all()))

@@ -21,6 +21,7 @@ from pddm_lab.gallery.files import THUMB_SIDE
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.schema import METADATA
 from pddm_lab.gallery.umap_layout import MapDrawing, start_map
+from pddm_lab.gallery.upkeep import keep_up
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.metrics.separation import Distribution
 from pddm_lab.model.embedding import MetricModel, signed_power
@@ -158,10 +159,12 @@ def _evaluate_protocol(
         path = run.path / "gallery" / name
         frame = item_table(dataset, protocol)
         with bar(f"gallery {name}") as report:
-            Gallery.write(
+            written = Gallery.write(
                 path, name, features.cpu().numpy(), frame, thumb_source, distributions, report,
                 None if pretrained is None else pretrained.numpy(),
             )  # fmt: skip
+        if local is not None:
+            keep_up(written, local.structure)
         return path
 
     return write_gallery

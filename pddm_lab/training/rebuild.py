@@ -26,6 +26,7 @@ from pddm_lab.gallery.files import (
 )
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.index import IndexChoice
+from pddm_lab.gallery.upkeep import keep_up
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.metrics.separation import Distribution
 from pddm_lab.progress import Progress
@@ -120,7 +121,8 @@ def rebuild(run: Run, dataset: Dataset, protocol: Protocol, progress: Progress |
     counts = manifest.get("changed")
     changed = {**counts, "removed": counts["removed"] + int((~kept).sum())} if counts else None
     write_files(path, protocol.name, rows, items, thumbs.__getitem__, distributions, None, changed, further)
-    return Rebuilt(Gallery.open(path), lost)
+    written = Gallery.open(path)
+    return Rebuilt(written if local is None else keep_up(written, local.structure), lost)
 
 
 def _distributions(

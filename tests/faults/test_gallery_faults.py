@@ -13,10 +13,14 @@ from test_changes import new_items
 from test_gallery import make, make_features, make_items
 
 from pddm_lab.gallery import changes, umap_layout
+from pddm_lab.gallery.files import NEIGHBOURHOODS, file_name
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.umap_layout import write_map
+from pddm_lab.gallery.upkeep import keep_up
+from pddm_lab.local.unit import LocalStructure
 
 OLD, STAYS = 12, "class 4/image é9.png"
+STRUCTURE = LocalStructure(8).eval().requires_grad_(False)
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +69,35 @@ def draw(folder: Path) -> None:
     write_map(folder / "unseen")
 
 
+def with_local(folder: Path) -> None:
+    with_map(folder)
+    keep(folder)
+
+
+def changed_with_local(folder: Path) -> None:
+    """Some neighbourhoods of the second pass are stale."""
+    with_local(folder)
+    add_local(folder)
+
+
+def add_local(folder: Path) -> None:
+    changes.add(Gallery.open(folder / "unseen"), new_items(4, first=20), STRUCTURE)
+
+
+def update_local(folder: Path) -> None:
+    new = changes.NewItems(make_items(OLD).iloc[[1, 6]], make_features(2, seed=5), [b"a", b"bc"])
+    changes.update(Gallery.open(folder / "unseen"), new, STRUCTURE)
+
+
+def remove_local(folder: Path) -> None:
+    gallery = Gallery.open(folder / "unseen")
+    changes.remove(gallery, gallery.items["id"].iloc[[0, 3]].tolist(), STRUCTURE)
+
+
+def keep(folder: Path) -> None:
+    keep_up(Gallery.open(folder / "unseen"), STRUCTURE)
+
+
 def state(folder: Path) -> Any:
     """All that a reader sees, every file verified."""
     if not (folder / "unseen" / "manifest.json").exists():
@@ -75,7 +108,11 @@ def state(folder: Path) -> Any:
         assert map_["id"].tolist() == gallery.items["id"].tolist()
     drawn = map_ is not None and map_.to_json()
     assert list(gallery.distributions) == ["pddm", "euclidean"]
-    return gallery.items.to_json(), np.array(gallery.features).tobytes(), thumbs, drawn, gallery.manifest.get("changed")
+    seen = gallery.reference(STRUCTURE)
+    assert bool(file_name(gallery.manifest, NEIGHBOURHOODS)) == seen.is_stored, "what is stored fits"
+    lists = seen.is_stored, seen.stale, seen.neighbourhoods.neighbours.tolist()
+    features, counts = np.array(gallery.features).tobytes(), gallery.manifest.get("changed")
+    return gallery.items.to_json(), features, thumbs, drawn, counts, lists
 
 
 def go_on(folder: Path) -> None:
@@ -97,6 +134,8 @@ def go_on(folder: Path) -> None:
 WORK = [
     (nothing, write), (with_map, write), (changed_with_map, write), (with_map, add), (changed, add), (with_map, update),
     (changed_with_map, update), (with_map, remove), (changed, remove), (changed, draw), (changed_with_map, draw),
+    (with_local, write), (with_local, add_local), (changed_with_local, update_local), (with_local, remove_local),
+    (with_local, remove), (changed_with_map, keep), (changed_with_local, keep), (changed_with_local, draw),
 ]  # fmt: skip
 
 
