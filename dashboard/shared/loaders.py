@@ -9,6 +9,7 @@ import io
 import os
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from pddm_lab.runs.run import Run
 if TYPE_CHECKING:
     from PIL import Image
 
+    from pddm_lab.local.unit import LocalStructure
     from pddm_lab.model.embedding import MetricModel
     from pddm_lab.model.similarity import Similarity
     from pddm_lab.runs.local import RunLocal
@@ -101,6 +103,30 @@ def local(run: Run) -> RunLocal | None:
     from pddm_lab.runs.local import load_local
 
     return load_local(run)
+
+
+@cached(*GALLERIES, LOCAL, max_entries=16)
+def stale_note(run: Run, protocol: str) -> str:
+    """That neighbourhoods are from before a change of the gallery, in a sentence; empty if none is.
+
+    Then, and where none are stored, they are brought up to date in the background. Raises RunError as `gallery` does.
+    """
+    by_neighbours = local(run)
+    if by_neighbours is None:
+        return ""
+    from pddm_lab.gallery.upkeep import needs_upkeep
+
+    opened, structure = gallery(run, protocol), by_neighbours.structure
+    if needs_upkeep(opened, structure):
+        threading.Thread(target=_keep_up, args=(opened, structure), daemon=True).start()
+    return opened.reference(structure).stale_note
+
+
+def _keep_up(of: Gallery, structure: LocalStructure) -> None:
+    from pddm_lab.gallery.upkeep import keep_up
+
+    with suppress(RunError):  # another process changes the gallery, or nothing can be written: this one serves as it is
+        keep_up(of, structure)
 
 
 @cached(*GALLERIES, MODEL, LOCAL, show_spinner="Scoring pairs")

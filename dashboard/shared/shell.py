@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import streamlit as st
+from shared import loaders
 from shared.plain_text import plain
 
 from pddm_lab import cards
@@ -226,6 +227,18 @@ def compared_similarities(runs: Iterable[Run]) -> tuple[str, str]:
     own = str(runs[0].config.similarity)
     network = next(name for name, spec in SIMILARITIES.items() if spec.is_network)
     return "euclidean", network if own == "euclidean" else own
+
+
+def stale_caption(run: Run, protocol: str) -> None:
+    """Say so where L is behind a change of the gallery; the page is drawn again once it isn't."""
+    if note := loaders.stale_note(run, protocol):
+        st.fragment(_stale_caption, run_every=3)(run, protocol, note)
+
+
+def _stale_caption(run: Run, protocol: str, note: str) -> None:
+    if loaders.stale_note(run, protocol) != note:
+        st.rerun()
+    st.caption(f":material/update: {note} They are listed anew in the background, and L changes a little then.")
 
 
 def seconds_spent(run: Run) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,11 @@ from reading import blocks, rows_of, texts, tiles
 from pddm_lab.analysis.gallery_dependence import dependence
 from pddm_lab.analysis.local_pairs import local_similarity_to, score_local_pairs
 from pddm_lab.analysis.pairs import most_similar
+from pddm_lab.gallery import changes
+from pddm_lab.gallery.umap_layout import write_map
+from pddm_lab.gallery.upkeep import keep_up, needs_upkeep
 from pddm_lab.runs.local import load_local
+from pddm_lab.runs.run import Run
 from pddm_lab.similarities import EVERY
 
 
@@ -97,6 +102,50 @@ def test_audit_shows_how_it_depends_on_the_gallery(open_page, with_local: Path, 
     assert [line[1] for line in cells] == [f"{row.items:,}" for row in rows]
     assert [line[2] for line in cells] == [f"{row.mean:.3f} spreads" for row in rows]
     assert cells[0][0] == "a and b exchanged"
+
+
+PLACES = {
+    "search": {}, "similarity": {"left": "local"}, "map": {"colour": "anchor", "left": "local"},
+    "audit": {"compared": "100"},
+}  # fmt: skip
+
+
+def test_pages_say_what_is_stale_until_it_is_listed_anew(open_page, with_local: Path, monkeypatch) -> None:
+    from shared import loaders
+
+    monkeypatch.setattr(loaders, "_keep_up", lambda *_: None)
+    run = Run.open(with_local / "local")
+    local, before = load_local(run), run.gallery("unseen")
+    assert local is not None
+    after = changes.remove(before, [str(before.items["id"].iloc[0])], local.structure)
+    write_map(after.path)
+    note = Run.open(run.path).gallery("unseen").reference(local.structure).stale_note
+    assert "from before the last change of the gallery" in note
+    for page, choices in PLACES.items():
+        assert note in texts(open_page(page, run="local", protocol="unseen", **choices)), page
+    keep_up(run.gallery("unseen"), local.structure)
+    for page, choices in PLACES.items():
+        assert "from before the last change" not in texts(open_page(page, run="local", protocol="unseen", **choices))
+
+
+def test_an_open_dashboard_lists_anew_what_is_stale_and_stores_what_is_missing(with_local: Path) -> None:
+    from shared import loaders
+
+    run = Run.open(with_local / "local")
+    local, gallery = load_local(run), run.gallery("unseen")
+    assert local is not None
+    for structure in (local.structure, None):  # without it they are dropped
+        item = str(run.gallery("unseen").items["id"].iloc[0])
+        changes.remove(run.gallery("unseen"), [item], structure)
+        assert bool(loaders.stale_note(run, "unseen")) == (structure is not None)
+        for _ in range(200):
+            if not needs_upkeep(run.gallery("unseen"), local.structure):
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("nothing was stored")
+        assert not loaders.stale_note(run, "unseen")
+    assert len(run.gallery("unseen")) == len(gallery) - 2
 
 
 def test_runs_compare_by_it(open_page, with_local: Path, local_run) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
-from shared import loaders
+from shared import loaders, shell
 from shared.cache import GALLERIES, LOCAL, cached
 
 from pddm_lab import cards
@@ -30,6 +30,7 @@ def show(run: Run, protocol: str) -> None:
     if not rows:
         return
     st.subheader("Local structure", anchor=False)
+    shell.stale_caption(run, protocol)
     heads = [
         Head("What changes"), Head("Items searched"), Head("Mean change", "In standard deviations of L over pairs."),
         Head("Largest change"), Head("Decisions changed", "Pairs accepted in one case only, at 1 % FPR."),

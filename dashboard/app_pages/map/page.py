@@ -79,6 +79,8 @@ scene = MapView(
 )
 
 try:
+    for one in opened if colour in ("error", "anchor") and "local" in (left, right) else ():
+        shell.stale_caption(one, protocol)
     around = neighbourhoods(scene) if colour == "anchor" else None
     wide, side = st.columns([11, 4], gap="medium") if len(maps) == 1 else (st.container(), None)
     with wide:

@@ -138,8 +138,10 @@ def _ranking(response: Response, name: str, count: int, explained: str, run: str
     right = int((frame["class_name"] == right_class).sum())
     share = f" :gray[· {right} of {len(frame)} right]" if right_class is not None else ""
     st.markdown(f"**{spec.title}**{share}", help=spec.axis)
-    if name == "local" and response.result.note:
-        st.caption(plain(response.result.note))
+    if name == "local":
+        shell.stale_caption(response.run, response.gallery.protocol)
+        if response.result.note:
+            st.caption(plain(response.result.note))
     others = [other for other in response.result.similarities if other != name]
     ranks = table.set_index("row").loc[frame["row"], [f"{other}_rank" for other in others]].to_numpy()
     titles = [EVERY[other].title for other in others]

@@ -1,5 +1,7 @@
 """Similarity: how well each similarity separates positive from negative pairs, and what a threshold on it costs."""
 
+from itertools import product
+
 import numpy as np
 import streamlit as st
 from app_pages.similarity import data, density, joint, thresholds
@@ -70,6 +72,9 @@ for side, key, first in sides:
         chosen[key] = name, float(figures.shown(name, np.array(value)))
 
 try:
+    if any(name == "local" for name, _ in chosen.values()):
+        for one, protocol in product(runs, protocols):
+            shell.stale_caption(one, protocol)
     if view == "thresholds":
         thresholds.show(runs, protocols, chosen)
     elif view == "joint":
