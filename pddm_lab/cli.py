@@ -24,7 +24,10 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     search_exported,
 )  # fmt: skip
 
-_EXTRAS = {"openvino": "openvino", "onnx": "export", "onnxscript": "export", "streamlit": "dashboard"}
+_EXTRAS = {
+    "openvino": "openvino", "onnx": "export", "onnxscript": "export", "executorch": "executorch",
+    "streamlit": "dashboard",
+}  # fmt: skip
 """Module -> extra of the package that brings it. All others that may lack come with `train`."""
 
 app = tyro.extras.SubcommandApp()

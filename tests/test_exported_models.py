@@ -20,8 +20,8 @@ import torch
 
 from pddm_lab import cli
 from pddm_lab.data.images import open_image
-from pddm_lab.errors import LabError, RunError
-from pddm_lab.export import write
+from pddm_lab.errors import ConfigError, LabError, RunError
+from pddm_lab.export import schema, write
 from pddm_lab.export.engines import load_graph
 from pddm_lab.export.folder import Exported
 from pddm_lab.export.graphs import Graphs, to_onnx
@@ -32,14 +32,7 @@ from pddm_lab.model.similarity import make_similarity
 from pddm_lab.runs.model import ImageEmbedder, load_model, load_similarities
 from pddm_lab.similarities import SIMILARITIES
 
-KINDS = [
-    ("onnx", "32"),
-    ("onnx", "fp16"),
-    ("onnx", "int8"),
-    ("openvino", "32"),
-    ("openvino", "fp16"),
-    ("openvino", "int8"),
-]
+KINDS = [kind for kind in schema.KINDS if kind[0] != "executorch"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -108,6 +101,23 @@ def test_graphs_agree_with_torch_at_any_batch(digits_run, graphs: Graphs, made, 
     size = sum(file.stat().st_size for file in made[kind].iterdir())
     least, most = {"32": (4, 4.2), "fp16": (2, 2.2), "int8": (1, 1.2 if engine == "onnx" else 1.45)}[precision]
     assert least <= size / graphs.parameters_count <= most
+
+
+def test_programs_of_executorch_agree_with_torch(digits_run, graphs: Graphs, tmp_path: Path) -> None:
+    pytest.importorskip("executorch", reason="ExecuTorch is an extra: pip install 'pddm-lab[executorch]'")
+    exported = Exported(export_run(digits_run, tmp_path / "out", "executorch", protocol=""))
+    images = np.resize(write.run_pictures(digits_run, 64), (schema.MOST_AT_ONCE + 9, 3, 32, 32))
+    with torch.inference_mode():
+        expected = graphs.embedding(torch.from_numpy(images)).numpy()
+        wanted = graphs.score(torch.from_numpy(expected), torch.from_numpy(expected[::-1].copy())).numpy()
+    np.testing.assert_allclose(exported.embed(images), expected, atol=1e-5)
+    np.testing.assert_allclose(exported.scores(expected, expected[::-1]), wanted, atol=1e-4)
+    assert exported.content["model_bytes"] / graphs.parameters_count < 4.3
+
+
+def test_executorch_is_written_in_32_bits(digits_run, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="executorch is written in 32 bits only, got --precision int8"):
+        export_run(digits_run, tmp_path / "out", "executorch", "int8")
 
 
 @pytest.mark.parametrize("name", SIMILARITIES)

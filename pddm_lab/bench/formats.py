@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pddm_lab.data.prepare import prepare, side_to_read
 from pddm_lab.errors import DataError, RunError
 from pddm_lab.export.engines import Graph, load_graph
 from pddm_lab.export.graphs import Graphs
-from pddm_lab.export.schema import EMBEDDING, ENDINGS, FORMATS, PRECISIONS, SCORE
+from pddm_lab.export.schema import EMBEDDING, ENDINGS, KINDS, SCORE
 from pddm_lab.export.table import TORCH
 from pddm_lab.export.write import make, run_pictures
 from pddm_lab.gallery.gallery import Gallery
@@ -76,7 +77,7 @@ def measure(run: Run, log: Log, most: int = 0) -> dict[str, Any]:
     torch.set_num_threads(1)
     config = run.config
     graphs = Graphs(load_model(run), config.similarity, config.image_size)
-    kinds = [(engine, precision) for engine in FORMATS for precision in PRECISIONS]
+    kinds = [kind for kind in KINDS if kind[0] != "executorch" or find_spec("executorch")]
     with tempfile.TemporaryDirectory() as folder:
         log("tracing the model and writing each format")
         folders = {kind: made.folder for kind, made in make(run, graphs, kinds, Path(folder), lambda _: None)}

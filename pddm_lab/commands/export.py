@@ -15,13 +15,14 @@ from pddm_lab.similarities import SIMILARITIES
 
 
 def export(
-    run: RunName, format: Literal["onnx", "openvino"] = "onnx", precision: Literal["32", "fp16", "int8"] = "32",
-    out: str = "", gallery: Literal["unseen", "known", "none"] = "unseen", runs_root: RunsRoot = "",
+    run: RunName, format: Literal["onnx", "openvino", "executorch"] = "onnx",
+    precision: Literal["32", "fp16", "int8"] = "32", out: str = "",
+    gallery: Literal["unseen", "known", "none"] = "unseen", runs_root: RunsRoot = "",
 ) -> None:  # fmt: skip
     """Write a run's model as files that need no torch: pictures to features, and pairs of features to scores.
 
     Args:
-        format: onnx for onnxruntime and many others, or openvino.
+        format: onnx for onnxruntime and many others; openvino; or executorch for phones and small boards, in 32 bits.
         precision: Bits of the weights: 32, fp16, or int8, which computes in 8 bits too.
         out: Folder to write; empty: export/<format>-<precision> in the run's folder.
         gallery: Gallery whose items are copied, to search them with `search-exported`.

@@ -1,4 +1,4 @@
-"""Run an exported graph with the library of its format, on the CPU. No torch."""
+"""Run an exported graph with the library of its format, on the CPU. Only ExecuTorch's needs torch."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import Any
 import numpy as np
 
 from pddm_lab.errors import RunError
+from pddm_lab.export.schema import MOST_AT_ONCE
 
 Graph = Callable[..., np.ndarray]
 """Arrays in, in the order of the graph's inputs; one array out."""
 
 
 def load_graph(file: Path, threads: int = 0) -> Graph:
-    """The graph in a file: .onnx for onnxruntime, or .xml for OpenVINO.
+    """The graph in a file: .onnx for onnxruntime, .xml for OpenVINO, or .pte for ExecuTorch, whose runtime needs torch.
 
     Args:
         file: its path.
-        threads: cores to use; 0: all there are.
+        threads: cores to use; 0: all there are. ExecuTorch decides itself.
 
     Raises:
         RunError: the library can't read it.
         ModuleNotFoundError: the library is not installed.
     """
-    load = {".onnx": _onnx, ".xml": _openvino}[file.suffix]
+    load = {".onnx": _onnx, ".xml": _openvino, ".pte": _executorch}[file.suffix]
     try:
         return load(file, threads)
     except ImportError:
@@ -57,3 +58,17 @@ def _openvino(file: Path, threads: int) -> Graph:
     compiled = core.compile_model(core.read_model(file), "CPU", options)
     # Copied: the result would be overwritten by the next call.
     return lambda *arrays: np.array(compiled(list(arrays))[0])
+
+
+def _executorch(file: Path, threads: int) -> Graph:
+    import torch
+    from executorch.runtime import Runtime
+
+    method = Runtime.get().load_program(file).load_method("forward")
+
+    def run(*arrays: np.ndarray) -> np.ndarray:
+        inputs = [torch.from_numpy(array).split(MOST_AT_ONCE) for array in arrays]
+        # Copied: the result would be overwritten by the next call.
+        return np.concatenate([method.execute(part)[0].numpy().copy() for part in zip(*inputs, strict=True)])
+
+    return run

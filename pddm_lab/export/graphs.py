@@ -1,4 +1,4 @@
-"""A run's model as two modules that torch can export, and their graphs in ONNX.
+"""A run's model as two modules that torch can export, and their graphs in ONNX or as programs of ExecuTorch.
 
 The embedding: uint8 images to features, with the normalisation, the signed power and the scaling to unit length inside.
 The score: features of both ends of pairs to their similarity. Both take any number of images or pairs.
@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from pddm_lab.export.schema import EMBEDDING, MOST_AT_ONCE, SCORE
 from pddm_lab.model.embedding import EmbeddingNet, MetricModel
 from pddm_lab.model.familiarity import STEEPNESS, FamiliarPDDM, split_parts
 from pddm_lab.model.similarity import Similarity
@@ -127,6 +128,27 @@ def to_onnx(module: nn.Module, example: tuple[Tensor, ...], inputs: list[str], o
     return model
 
 
+def to_executorch(module: nn.Module, example: tuple[Tensor, ...]) -> bytes:
+    """A module as a program of ExecuTorch, computed by XNNPACK, for 1 to `MOST_AT_ONCE` images or pairs at a time.
+
+    Args:
+        module: in evaluation mode.
+        example: inputs to trace it with, `TRACED` in each.
+
+    Raises:
+        ModuleNotFoundError: ExecuTorch is not installed.
+    """
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    batch = torch.export.Dim("batch", min=1, max=MOST_AT_ONCE)
+    module = copy.deepcopy(module).to(memory_format=torch.contiguous_format)  # as XNNPACK's passes expect it
+    with quiet():
+        program = torch.export.export(module, example, dynamic_shapes=tuple({0: batch} for _ in example))
+        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+        return bytes(lowered.to_executorch().buffer)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the output of exporters, which report their progress and warn of what they decide themselves."""
@@ -147,6 +169,12 @@ def as_onnx(graphs: Graphs) -> dict[str, onnx.ModelProto]:
         "embedding": to_onnx(graphs.embedding, examples["embedding"], ["images"], "features"),
         "score": to_onnx(graphs.score, examples["score"], ["a", "b"], "scores"),
     }
+
+
+def as_executorch(graphs: Graphs) -> dict[str, bytes]:
+    """Both graphs as programs of ExecuTorch, by name."""
+    examples = graphs.examples()
+    return {name: to_executorch(getattr(graphs, name), examples[name]) for name in (EMBEDDING, SCORE)}
 
 
 @torch.inference_mode()

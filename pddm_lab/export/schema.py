@@ -9,11 +9,15 @@ from pydantic import Field
 from pddm_lab.files import Content, Count, Text
 from pddm_lab.similarities import SIMILARITIES
 
-FORMATS = ("onnx", "openvino")
+FORMATS = ("onnx", "openvino", "executorch")
 PRECISIONS = ("32", "fp16", "int8")
+KINDS = [(name, bits) for name in FORMATS for bits in PRECISIONS if name != "executorch" or bits == "32"]
+"""Every format with its precisions."""
+MOST_AT_ONCE = 8
+"""Images or pairs in a call of an ExecuTorch program, which reserves the memory for them."""
 EMBEDDING, SCORE = "embedding", "score"
 """Names of the two graphs, and of their files without the ending."""
-ENDINGS = {"onnx": (".onnx",), "openvino": (".xml", ".bin")}
+ENDINGS = {"onnx": (".onnx",), "openvino": (".xml", ".bin"), "executorch": (".pte",)}
 """Endings of a graph's files by format, the one to open first."""
 
 _FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]

@@ -18,11 +18,11 @@ from PIL import Image
 import pddm_lab
 from pddm_lab.data.images import open_image
 from pddm_lab.data.prepare import prepare, side_to_read
-from pddm_lab.errors import DataError, LabError, RunError
+from pddm_lab.errors import ConfigError, DataError, LabError, RunError
 from pddm_lab.export.engines import load_graph
 from pddm_lab.export.folder import CONTENT, FEATURES, ITEMS, embed_in_parts, fingerprint
-from pddm_lab.export.graphs import Graphs, as_onnx, torch_features
-from pddm_lab.export.schema import EMBEDDING, ENDINGS, SCORE
+from pddm_lab.export.graphs import Graphs, as_executorch, as_onnx, torch_features
+from pddm_lab.export.schema import EMBEDDING, ENDINGS, KINDS, SCORE
 from pddm_lab.files import plain, replacing, writing
 from pddm_lab.progress import Progress
 from pddm_lab.runs.model import load_model
@@ -61,18 +61,21 @@ def export_run(
     Args:
         run: a finished run.
         out: folder to write.
-        engine: onnx or openvino.
-        precision: 32, fp16 or int8.
+        engine: onnx, openvino or executorch.
+        precision: 32, fp16 or int8; with executorch 32.
         protocol: gallery whose searched items are copied; empty: none.
         progress: called before each part of the work.
 
     Raises:
+        ConfigError: executorch in fewer than 32 bits.
         RunError: the run has no model or no such gallery, there are no pictures to calibrate int8 with, or the folder
             holds something else.
         LabError: the graphs differ from torch by more than `TOLERANCE`.
     """
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CONTENT).is_file())):
         raise RunError(f"{out} exists and is no export: name another folder with --out.")
+    if (engine, precision) not in KINDS:
+        raise ConfigError(f"--format {engine} is written in 32 bits only, got --precision {precision}.")
     items = run.gallery(protocol) if protocol else None
     report = progress or (lambda *_: None)
     report(0, len(_WORK), _WORK[0])
@@ -128,15 +131,20 @@ def make(
     tested = np.resize(pictures, (sum(BATCHES), *pictures.shape[1:]))  # repeated, if there are fewer
     calibration = pictures[sum(BATCHES) :] if len(pictures) > sum(BATCHES) else pictures
     expected = torch_features(graphs, torch.from_numpy(tested)).numpy()
-    exact, reduced = as_onnx(graphs), dict[str, "dict[str, onnx.ModelProto]"]()
+    exact = as_onnx(graphs) if any(engine != "executorch" for engine, _ in kinds) else {}
+    reduced: dict[str, dict[str, onnx.ModelProto]] = {}
     for engine, precision in kinds:
         report(1)
-        if precision not in reduced:
-            reduced[precision] = _in_precision(exact, precision, calibration, tested, expected)
         place = folder / f"{engine}-{precision}"
         place.mkdir()
-        for name, model in reduced[precision].items():
-            _save(model, place / name, engine, precision)
+        if engine == "executorch":
+            for name, program in as_executorch(graphs).items():
+                (place / f"{name}.pte").write_bytes(program)
+        else:
+            if precision not in reduced:
+                reduced[precision] = _in_precision(exact, precision, calibration, tested, expected)
+            for name, model in reduced[precision].items():
+                _save(model, place / name, engine, precision)
         report(2)
         yield (engine, precision), _compared(place, engine, precision, graphs, tested, expected)
 
