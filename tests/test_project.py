@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = (
     "errors", "similarities", "validation", "config", "files", "progress", "data", "metrics", "model", "local",
-    "gallery", "runs", "training", "analysis", "teaching", "figures", "cards", "study", "applications",
+    "gallery", "runs", "training", "analysis", "teaching", "figures", "cards", "study", "panel", "applications",
     "dashboard_server", "export", "bench", "commands", "cli",
 )  # fmt: skip
 """A folder imports only from folders before it, and inside itself; the package's own __init__ loads lazily."""

@@ -10,9 +10,10 @@ import torch
 from pixel_study import pixels
 
 from pddm_lab.errors import ConfigError, LabError
-from pddm_lab.study import material, recipes
+from pddm_lab.panel import recipes
+from pddm_lab.panel.tables import write_panel
+from pddm_lab.study import material
 from pddm_lab.study.cells import Study
-from pddm_lab.study.panel_tables import write_panel
 
 
 @pytest.fixture

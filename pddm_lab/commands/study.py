@@ -28,20 +28,22 @@ def compare(
         part: methods, ablation, or all for both. The panel by which the defaults are chosen: recipes, on folds of the
             training classes alone; sweep, which looks for collapsed embeddings; finalists, on the test classes.
             Local against global metrics: local, on the test classes; local-folds, on folds of the training classes.
+            What training the trunk brings: end-to-end, whose cells are runs.
         datasets: Data sets to compare on; empty: those of the study (emoji, grocery, digits) or of the panel.
         ablation_datasets: Data sets of the ablation.
-        methods: Methods to compare, by name, or recipes, or embeddings; empty: all.
+        methods: Methods to compare, by name, or recipes, embeddings or losses; empty: all.
         configurations: Configurations to search for each method, at most 6.
-        seeds: Trainings that each method is measured by; 0: 5, and 1 of each fold for recipes.
+        seeds: Trainings that each method is measured by; 0: 5, 1 of each fold for recipes, 2 for end-to-end.
         ablation_seeds: Trainings per variant of the ablation. Presets get as many as methods do.
-        steps: Most steps to train a configuration in the search, or of a recipe; 0: 400, and the default's for recipes.
+        steps: Most steps to train a configuration in the search, or of a recipe; 0: 400, the default's for recipes, 150
+            for end-to-end.
         processes: Processes that compute at once, one thread each; 0: one per core.
         tables_only: Compute nothing; write the tables of what is finished.
         out: Folder for the tables; empty: tables in the study's folder.
     """
     import joblib
 
-    panel = ("recipes", "sweep", "finalists", "local", "local-folds")
+    panel = ("recipes", "sweep", "finalists", "local", "local-folds", "end-to-end")
     if part in panel:
         _panel(name, part, datasets, methods, seeds, steps, processes, tables_only, out, data_root, runs_root)
         return
@@ -89,22 +91,27 @@ def _panel(
     """`compare` with a part that isn't of the study of methods."""
     import joblib
 
+    from pddm_lab.panel import end_to_end
+    from pddm_lab.panel.local import DATASETS, run_local
+    from pddm_lab.panel.recipes import MATERIALS, WEAK_SUFFIX, run_panel
+    from pddm_lab.panel.tables import write_panel
     from pddm_lab.study.cells import Study
-    from pddm_lab.study.local import DATASETS, run_local
-    from pddm_lab.study.panel_tables import write_panel
-    from pddm_lab.study.recipes import MATERIALS, WEAK_SUFFIX, run_panel
 
     study = Study.create(name, runs_root)
     base = {key: value for key, value in (("data_root", data_root), ("runs_root", runs_root)) if value}
     failures: dict[str, str] = {}
     if not tables_only:
-        for dataset in {one.removesuffix(WEAK_SUFFIX) for one in datasets or MATERIALS.get(part, DATASETS)}:
+        usual = {**MATERIALS, end_to_end.PART: end_to_end.DATASETS}.get(part, DATASETS)
+        for dataset in {one.removesuffix(WEAK_SUFFIX) for one in datasets or usual}:
             fetch_if_missing(dataset, data_root)
-        run = run_panel if part in MATERIALS else run_local
-        outcome = run(
-            study, part, datasets, recipes, base=base, seeds=seeds, steps=steps,
-            processes=processes or joblib.cpu_count(),
-        )  # fmt: skip
+        if part == end_to_end.PART:
+            outcome = end_to_end.run_end_to_end(study, datasets, recipes, base=base, seeds=seeds, steps=steps)
+        else:
+            run = run_panel if part in MATERIALS else run_local
+            outcome = run(
+                study, part, datasets, recipes, base=base, seeds=seeds, steps=steps,
+                processes=processes or joblib.cpu_count(),
+            )  # fmt: skip
         failures = outcome.failures
     for path in write_panel(study, part, typed_path(out) if out else study.path / "tables"):
         print(path)

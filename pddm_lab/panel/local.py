@@ -25,10 +25,10 @@ from jaxtyping import Int
 from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.data.dataset import Protocol
 from pddm_lab.errors import ConfigError, unknown_name
+from pddm_lab.panel.local_ways import Ways
+from pddm_lab.panel.recipes import compute_on_materials, config_of, split_of
 from pddm_lab.study.cells import Study, key_of
-from pddm_lab.study.local_ways import Ways
 from pddm_lab.study.material import FOLDS, material_of
-from pddm_lab.study.recipes import compute_on_materials, config_of, split_of
 from pddm_lab.study.work import Outcome, Task
 
 EMBEDDINGS = ("quick", "arcface", "joint", "pretrained")

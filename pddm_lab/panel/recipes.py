@@ -6,7 +6,7 @@
     finalists  what was chosen, on the test classes.
 
 A recipe must hold everywhere: it is judged by its mean rank and by its worst case against the pretrained features, not
-by its mean score. The tables: panel_tables.py.
+by its mean score. The tables: tables.py.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pddm_lab.metrics.intervals import mean_intervals, percentile_interval
+from pddm_lab.panel.local_ways import RIVALS
 from pddm_lab.study.cells import Study
-from pddm_lab.study.local_ways import RIVALS
 from pddm_lab.study.statistics import holm, paired_test
 
 if TYPE_CHECKING:

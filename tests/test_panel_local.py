@@ -11,12 +11,12 @@ from pixel_study import pixels
 
 from pddm_lab.data.dataset import Protocol
 from pddm_lab.errors import ConfigError
-from pddm_lab.study import local, local_ways, recipes
+from pddm_lab.panel import local, local_ways, recipes
+from pddm_lab.panel.local import galleries
+from pddm_lab.panel.local_tables import GLOBAL
+from pddm_lab.panel.local_ways import THIRDS, LinearMetric, Pairs, Ranked
+from pddm_lab.panel.tables import write_panel
 from pddm_lab.study.cells import Study
-from pddm_lab.study.local import galleries
-from pddm_lab.study.local_tables import GLOBAL
-from pddm_lab.study.local_ways import THIRDS, LinearMetric, Pairs, Ranked
-from pddm_lab.study.panel_tables import write_panel
 
 
 def test_queries_are_ranked_as_by_a_loop() -> None:

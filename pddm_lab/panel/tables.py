@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pddm_lab.metrics.intervals import mean_intervals
+from pddm_lab.panel.local_tables import differences_table, local_table
 from pddm_lab.study.cells import Study
-from pddm_lab.study.local_tables import differences_table, local_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,8 @@ def write_panel(study: Study, part: str, folder: Path) -> Iterator[Path]:
     if part in ("local", "local-folds"):
         tables = {part: local_table(study, part), f"{part}-differences": differences_table(study, part)}
     else:
-        tables = {part: {"recipes": recipes_table, "sweep": sweep_table, "finalists": finalists_table}[part](study)}
+        of_part = {"recipes": recipes_table, "sweep": sweep_table}
+        tables = {part: of_part[part](study) if part in of_part else finalists_table(study, part)}
     for name, table in tables.items():
         path = folder / f"{name}.csv"
         table.round({"p": 4} | dict.fromkeys(table.columns.difference(["p"]), 2)).to_csv(path, index=False)
@@ -59,9 +60,9 @@ def sweep_table(study: Study) -> pd.DataFrame:
     ).reset_index()  # fmt: skip
 
 
-def finalists_table(study: Study) -> pd.DataFrame:
+def finalists_table(study: Study, part: str = "finalists") -> pd.DataFrame:
     """A row per recipe, similarity, material, protocol and metric: means over seeds, with 95 % t intervals."""
-    rows = _measurements(study, "finalists")
+    rows = _measurements(study, part)
     keys = ["recipe", "similarity", *_CELL]
     value = mean_intervals(rows, keys, "value").rename(columns={"mean": "value", "half": "±", "count": "seeds"})
     gain = mean_intervals(rows, keys, "difference").rename(columns={"mean": "difference", "half": "± difference"})
@@ -82,7 +83,7 @@ def _measurements(study: Study, part: str) -> pd.DataFrame:
                     value = 100 * ways[way][metric]
                     rows.append((
                         cell["method"], way, cell["dataset"], protocol, metric, cell["seed"], before, value,
-                        value - before, cell["settings"]["mean_length"],
+                        value - before, cell["settings"].get("mean_length"),
                     ))  # fmt: skip
     columns = ["pretrained", "value", "difference", "mean length"]
     return pd.DataFrame(rows, columns=["recipe", "similarity", *_CELL, "seed", *columns])

@@ -25,8 +25,8 @@ from pddm_lab.local.space import joined
 from pddm_lab.local.unit import LocalStructure, NeighbourhoodUnit
 from pddm_lab.metrics.separation import highest_rejected
 from pddm_lab.model.familiarity import PretrainedPart
+from pddm_lab.panel.recipes import RECIPES, RecipeTraining, configured
 from pddm_lab.study.material import Material
-from pddm_lab.study.recipes import RECIPES, RecipeTraining, configured
 
 RIVALS: dict[str, Sequence[LocalSimilarity]] = {
     "expansion": [Expansion(k) for k in SCALES],
