@@ -8,7 +8,7 @@ import torch
 
 from pddm_lab.analysis.explain_local import DENSITY, INPUTS, NEAR, explain_local
 from pddm_lab.gallery.reference import Reference
-from pddm_lab.local.neighbourhoods import LENGTH
+from pddm_lab.local.sizes import LENGTH
 from pddm_lab.local.unit import LocalStructure
 
 

@@ -22,7 +22,8 @@ from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.reference import Reference
 from pddm_lab.gallery.umap_layout import write_map
 from pddm_lab.gallery.upkeep import keep_up, needs_upkeep
-from pddm_lab.local.neighbourhoods import LISTS, Neighbourhoods
+from pddm_lab.local.neighbourhoods import Neighbourhoods
+from pddm_lab.local.sizes import LISTS
 from pddm_lab.local.unit import LocalStructure
 
 POOL, FURTHER = items(400, seed=1).float().numpy(), items(400, seed=2).float().numpy()

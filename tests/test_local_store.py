@@ -10,7 +10,8 @@ import torch
 from local_reference import items
 
 from pddm_lab.errors import LabError
-from pddm_lab.local.neighbourhoods import LISTS, Neighbourhoods
+from pddm_lab.local.neighbourhoods import Neighbourhoods
+from pddm_lab.local.sizes import LISTS
 from pddm_lab.local.store import load, save
 from pddm_lab.local.unit import LocalStructure
 from pddm_lab.local.upkeep import change

@@ -9,8 +9,9 @@ import torch
 from local_reference import LENGTH, Slow, items
 
 from pddm_lab.errors import LabError
-from pddm_lab.local.evidence import RECIPROCAL, SHARED, Evidence, evidence
-from pddm_lab.local.neighbourhoods import SCALES, Neighbourhoods
+from pddm_lab.local.evidence import Evidence, evidence
+from pddm_lab.local.neighbourhoods import Neighbourhoods
+from pddm_lab.local.sizes import RECIPROCAL, SCALES, SHARED
 
 
 def flat(seen: Evidence) -> torch.Tensor:

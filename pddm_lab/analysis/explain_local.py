@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pddm_lab.gallery.reference import Reference
-from pddm_lab.local.evidence import RECIPROCAL, SHARED
-from pddm_lab.local.neighbourhoods import LENGTH, SCALES, Neighbourhoods, Queries
-from pddm_lab.local.unit import SECOND_SCALES, LocalStructure, first_inputs
+from pddm_lab.local.neighbourhoods import Neighbourhoods, Queries
+from pddm_lab.local.sizes import LENGTH, RECIPROCAL, SCALES, SECOND_SCALES, SHARED
+from pddm_lab.local.unit import LocalStructure, first_inputs
 
 NEAR = SHARED[-1]
 """How many neighbours of each item are compared."""

@@ -20,9 +20,10 @@ from jaxtyping import Float, Int
 
 from pddm_lab.errors import LabError
 from pddm_lab.gallery.files import NEIGHBOURHOODS, file_name, items_key, new_file
-from pddm_lab.local.neighbourhoods import SCALES, Neighbourhoods
+from pddm_lab.local.neighbourhoods import Neighbourhoods
+from pddm_lab.local.sizes import SCALES, SECOND_SCALES
 from pddm_lab.local.store import load, save
-from pddm_lab.local.unit import SECOND_SCALES, LocalStructure
+from pddm_lab.local.unit import LocalStructure
 from pddm_lab.local.upkeep import change, refresh
 
 

@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pddm_lab.errors import DataError
-from pddm_lab.local.neighbourhoods import FEWEST, Neighbourhoods
+from pddm_lab.local.neighbourhoods import Neighbourhoods
+from pddm_lab.local.sizes import FEWEST
 
 FOLDS = 3
 HELD_OUT = 0.2

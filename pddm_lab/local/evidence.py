@@ -24,11 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pddm_lab.local.neighbourhoods import Neighbourhoods, Queries
-
-SHARED = (4, 32)
-"""k of the neighbours that two items share."""
-RECIPROCAL = (6, 20)
-"""k of the reciprocal sets."""
+from pddm_lab.local.sizes import RECIPROCAL, SHARED
 
 _SMALL = 60  # times the candidates: in so small a gallery it is faster to compute the products with all items
 _OF_GALLERY = ("features", "neighbours", "scores", "weights", "reverse", "squares", "onward")

@@ -21,23 +21,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pddm_lab.errors import LabError
-
-SCALES = (2, 4, 8, 16, 32)
-"""k of the expansions."""
-LENGTH = 40
-"""Neighbours in a list. The gallery keeps one more, which takes the place of a query that is taken out."""
-NEAR = 100
-"""Items that are searched for each query; a second pass lists the best of them by its score."""
-POWER = 3
-"""w = max(0, cosine)^3: near neighbours count, others hardly."""
-FEWEST = 10
-"""With fewer items than this a gallery has no neighbourhoods to speak of: it is ranked by the cosine."""
+from pddm_lab.local.sizes import FEWEST, LENGTH, NEAR, POWER, SCALES
 
 Search = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """Cosines and rows of each query's nearest items, best first, (queries, k) each."""
-
-LISTS = ("neighbours", "scores", "weights", "reverse", "squares", "onward")
-"""Fields of `Neighbourhoods` with a row for each item, besides the features."""
 
 _AT_ONCE = 1 << 22  # values at a time: 16 MB
 

@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pddm_lab.local.neighbourhoods import LENGTH, Neighbourhoods, Queries
+from pddm_lab.local.neighbourhoods import Neighbourhoods, Queries
 from pddm_lab.local.similarity import LocalSimilarity, check_length
+from pddm_lab.local.sizes import LENGTH
 
 _ENTRIES = 1 << 14  # cosines at a time
 

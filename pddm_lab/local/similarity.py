@@ -22,7 +22,8 @@ from torch import Tensor
 
 from pddm_lab.errors import ConfigError
 from pddm_lab.local.evidence import evidence
-from pddm_lab.local.neighbourhoods import LENGTH, NEAR, Neighbourhoods, Queries, first, place_of
+from pddm_lab.local.neighbourhoods import Neighbourhoods, Queries, first, place_of
+from pddm_lab.local.sizes import LENGTH, NEAR
 
 AT_ONCE = 1 << 14
 """Pairs at a time: what is computed of them fits a cache."""

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from pddm_lab.errors import LabError
 from pddm_lab.files import Content, Text, check, read_tensors, tensors_as_bytes
-from pddm_lab.local.neighbourhoods import LENGTH, LISTS, Neighbourhoods, Search
+from pddm_lab.local.neighbourhoods import Neighbourhoods, Search
+from pddm_lab.local.sizes import LENGTH, LISTS
 
 _HINT = "Compute the neighbourhoods anew."
 _SECOND = "second."

@@ -21,15 +21,12 @@ from torch import Tensor, nn
 
 from pddm_lab.errors import DataError
 from pddm_lab.local.evidence import evidence
-from pddm_lab.local.neighbourhoods import LENGTH, NEAR, SCALES, Neighbourhoods, Queries
+from pddm_lab.local.neighbourhoods import Neighbourhoods, Queries
 from pddm_lab.local.similarity import AT_ONCE, LocalSimilarity
+from pddm_lab.local.sizes import LENGTH, LIMIT, NEAR, SCALES, SECOND_SCALES
 from pddm_lab.local.space import Array, Whitening, as_tensor, joined
 
 HIDDEN = 32
-LIMIT = 5.0
-"""Standardised inputs are clamped to so many deviations."""
-SECOND_SCALES = (5, 15, 40)
-"""k of the expansions of the second pass."""
 _AGREEMENTS = {False: 2 * len(SCALES) + 6, True: 2 * len(SCALES) + 7}
 _PLACES = len(SCALES) + 5
 

@@ -19,10 +19,6 @@ from torch import Tensor
 
 from pddm_lab.errors import LabError
 from pddm_lab.local.neighbourhoods import (
-    FEWEST,
-    LENGTH,
-    LISTS,
-    NEAR,
     Neighbourhoods,
     Search,
     exact_search,
@@ -30,7 +26,8 @@ from pddm_lab.local.neighbourhoods import (
     measure,
     nearest_items,
     weights_of,
-)  # fmt: skip
+)
+from pddm_lab.local.sizes import FEWEST, LENGTH, LISTS, NEAR
 from pddm_lab.local.unit import LocalStructure
 
 _AT_ONCE = 1 << 22  # cosines at a time: 16 MB

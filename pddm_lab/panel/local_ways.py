@@ -18,9 +18,10 @@ from pddm_lab.data.near_duplicates import near_duplicate_groups
 from pddm_lab.local import fit
 from pddm_lab.local.episodes import SHORTLIST, Episode
 from pddm_lab.local.fit import choose_weight, episodes_of, fit_local_structure, fold_spaces, quality, train_unit
-from pddm_lab.local.neighbourhoods import SCALES, Neighbourhoods
+from pddm_lab.local.neighbourhoods import Neighbourhoods
 from pddm_lab.local.reciprocal import KReciprocal
 from pddm_lab.local.similarity import CSLS, Expansion, Global, LocalSimilarity
+from pddm_lab.local.sizes import SCALES
 from pddm_lab.local.space import joined
 from pddm_lab.local.unit import LocalStructure, NeighbourhoodUnit
 from pddm_lab.metrics.separation import highest_rejected
