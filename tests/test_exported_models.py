@@ -29,6 +29,7 @@ from pddm_lab.export.schema import ENDINGS
 from pddm_lab.export.search import search
 from pddm_lab.export.write import export_run
 from pddm_lab.model.similarity import make_similarity
+from pddm_lab.runs.local import load_local
 from pddm_lab.runs.model import ImageEmbedder, load_model, load_similarities
 from pddm_lab.similarities import SIMILARITIES
 
@@ -173,6 +174,36 @@ def test_it_ranks_as_the_lab_does(familiar_run, folder: Path) -> None:
         assert [one.distance_rank - one.rank for one in found] == lab["rank_change"].tolist()
 
 
+def test_it_ranks_by_local_structure_as_the_lab_does(local_run, tmp_path: Path, capsys) -> None:
+    """The pictures are in another gallery, since the item of a picture would tie with it in all neighbourhoods."""
+    gallery, others, own = local_run.gallery("unseen"), local_run.gallery("known"), load_local(local_run)
+    exported = Exported(export_run(local_run, tmp_path / "export"))
+    items, root = exported.gallery(), Path(local_run.info["dataset"]["root"])
+    assert own is not None and exported.local is not None and len(exported.local) == len(items.ids)
+    embed = ImageEmbedder(local_run, load_model(local_run))
+    files = [str(root / others.items["id"].iloc[row]) for row in others.rows("query")[:5]]
+    for file in files:
+        picture = open_image(file)
+        ((query,), pretrained) = exported.embed_both(exported.prepared(picture)[None])
+        wanted = embed.embed_all([embed.prepare(picture)])[1]
+        assert (pretrained is None) == (wanted is None) == (own.part is None)
+        if pretrained is not None and wanted is not None:
+            np.testing.assert_allclose(pretrained, wanted, atol=1e-4)
+        further = None if pretrained is None else pretrained[0]
+        lab = gallery.search_by(query, [], 50, local=own.structure, pretrained=further).ranked("local", 20)
+        found = search(exported, query, items, 20, 50, exported.local, further)
+        assert [one.id for one in found] == lab["id"].tolist()
+        np.testing.assert_allclose([one.score for one in found], lab["value"], atol=1e-3)
+    heads = []
+    for more in ([], ["--by", "score"]):
+        cli.main(["search-exported", str(exported.path), files[0], *more])
+        heads.append(capsys.readouterr().out.splitlines()[0].split()[3:5])
+    assert heads == [["D", "L"], ["D", "S"]]
+    with pytest.raises(SystemExit):
+        cli.main(["search-exported", str(exported.path), files[0], "--by", "local", "--gallery", str(gallery.path)])
+    assert "can't rank by local structure" in capsys.readouterr().err
+
+
 def test_an_export_that_disagrees_is_not_written(digits_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(write.TOLERANCE, "32", 0.0)
     with pytest.raises(LabError, match=r"differ from torch's by .*, expected at most 0: nothing was written"):
@@ -260,7 +291,7 @@ import sys
 
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "torchvision", "lightning_fabric", "pandas", "sklearn", "faiss", "onnx"}:
+        if name.partition(".")[0] in {"torch", "torchvision", "pandas", "sklearn", "faiss", "onnx", "numba"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Block())
@@ -286,7 +317,8 @@ def test_a_search_needs_no_torch(familiar_run, folder: Path, tmp_path: Path) -> 
     (nearest,) = (one for one in found if one["id"] == item)
     assert nearest["distance"] < 1e-3 and nearest["distance_rank"] == 1
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["rank", "id", "class", "D", "S", "rank", "by", "D"]
+    letter = "L" if Exported(folder).local else "S"
+    assert lines[0].split() == ["rank", "id", "class", "D", letter, "rank", "by", "D"]
     assert [line.split()[1] for line in lines[1:51]] == [one["id"] for one in found]
     assert "among the 50 nearest by D" in done.stdout
 

@@ -11,7 +11,8 @@ from tyro.conf import Positional, arg
 
 from pddm_lab.commands.terminal import RunName, RunsRoot, print_table, progress_bar
 from pddm_lab.config import Count, typed_path
-from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.errors import RunError
+from pddm_lab.similarities import EVERY
 
 
 def export(
@@ -20,6 +21,8 @@ def export(
     gallery: Literal["unseen", "known", "none"] = "unseen", runs_root: RunsRoot = "",
 ) -> None:  # fmt: skip
     """Write a run's model as files that need no torch: pictures to features, and pairs of features to scores.
+
+    Where the run has a similarity on local structure, that is written too, with the neighbourhoods of the gallery.
 
     Args:
         format: onnx for onnxruntime and many others; openvino; or executorch for phones and small boards, in 32 bits.
@@ -46,7 +49,7 @@ def export(
 
 def search_exported(
     folder: Positional[Annotated[str, arg(metavar="FOLDER")]], image: Positional[Annotated[str, arg(metavar="IMAGE")]],
-    gallery: str = "", k: Count = 10, shortlist: Count = 100, json: str = "",
+    gallery: str = "", by: Literal["", "score", "local"] = "", k: Count = 10, shortlist: Count = 100, json: str = "",
 ) -> None:  # fmt: skip
     """Search a gallery with a picture by an exported model. It needs no torch.
 
@@ -54,6 +57,7 @@ def search_exported(
         folder: Folder that `pddm-lab export` wrote.
         image: File of the picture.
         gallery: Folder with features.npy and items.parquet to search instead of the export's copy.
+        by: score, the run's own similarity, or local, the one on local structure. Empty: local, if the export has it.
         k: Number of results.
         shortlist: How many of the nearest by distance are ranked by the score.
         json: File to write the results to.
@@ -66,9 +70,15 @@ def search_exported(
     exported = Exported(typed_path(folder))
     items = exported.gallery(typed_path(gallery) if gallery else None)
     picture = exported.prepared(verify(typed_path(image), shorter=exported.shorter))
-    (query,) = exported.embed(picture[None])
-    matches = search(exported, query, items, k, shortlist)
-    similarity = SIMILARITIES[exported.content["similarity"]]
+    (query,), pretrained = exported.embed_both(picture[None])
+    local = None if by == "score" or gallery else exported.local
+    if by == "local" and local is None:
+        raise RunError(
+            f"{exported.path} can't rank by local structure: expected a run of the preset lab, exported with the "
+            "gallery that is searched. Leave out --by."
+        )
+    matches = search(exported, query, items, k, shortlist, local, None if pretrained is None else pretrained[0])
+    similarity = EVERY["local" if local else exported.content["similarity"]]
     sign = -1 if similarity.is_distance else 1
     head = ("rank", "id", "class", "D", similarity.letter, "rank by D")
     rows = [

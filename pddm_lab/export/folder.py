@@ -1,9 +1,11 @@
 """An export on disk, opened and checked. No torch.
 
 FOLDER/
-  embedding.onnx   images (n, 3, side, side) uint8 -> features (n, dim), unit length
+  embedding.onnx   images (n, 3, side, side) uint8 -> features (n, dim), unit length; pretrained features may follow in
+                   each row, for the similarity on local structure
   score.onnx       features of both ends of pairs, (n, dim) and (n, dim) -> scores (n,)
   features.npy     (items, dim) float32, and items.parquet: id, label, class_name; optional: the items that are searched
+  local.safetensors, neighbourhoods.safetensors   of the similarity on local structure, if the run has one (local.py)
   export.json      sizes, the picture's preparation, and size and SHA-256 of every file
 
 OpenVINO's graphs are embedding.xml and embedding.bin. A folder may come from anywhere: names, sizes and hashes are
@@ -25,6 +27,7 @@ from PIL import Image
 from pddm_lab.data.prepare import prepare, side_to_read
 from pddm_lab.errors import RunError
 from pddm_lab.export.engines import Graph, load_graph
+from pddm_lab.export.local import NEIGHBOURHOODS, WEIGHTS, ExportedLocal
 from pddm_lab.export.schema import EMBEDDING, ENDINGS, SCORE, ExportContent
 from pddm_lab.files import read_json, read_table
 
@@ -51,7 +54,9 @@ class Exported:
         missing = f"{path} is no export: expected {CONTENT} in it. {AGAIN}"
         self.content: dict[str, Any] = read_json(path / CONTENT, ExportContent, missing, AGAIN)
         needed = [name + ending for name in (EMBEDDING, SCORE) for ending in ENDINGS[self.content["engine"]]]
-        for name in (*needed, *((FEATURES, ITEMS) if self.content["gallery"] else ())):
+        needed += [FEATURES, ITEMS] if self.content["gallery"] else []
+        needed += [WEIGHTS, NEIGHBOURHOODS] if self.content.get("local") else []
+        for name in needed:
             if name not in self.content["files"]:
                 raise RunError(f"{path / CONTENT} was not written by this lab: expected {name} in its files. {AGAIN}")
         for name, expected in self.content["files"].items():
@@ -64,6 +69,20 @@ class Exported:
     @cached_property
     def _score(self) -> Graph:
         return load_graph(self._file(SCORE), self._threads)
+
+    @cached_property
+    def local(self) -> ExportedLocal | None:
+        """The similarity on local structure for the export's own copy of a gallery; None if it has none.
+
+        Raises:
+            RunError: its files are damaged, or of other items.
+        """
+        if not self.content.get("local"):
+            return None
+        read = ExportedLocal(self.path, AGAIN)
+        if len(read) != len(self.gallery().ids):
+            raise RunError(f"{self.path} is damaged: expected neighbourhoods of each item of the gallery. {AGAIN}")
+        return read
 
     def _file(self, graph: str) -> Path:
         return self.path / (graph + ENDINGS[self.content["engine"]][0])
@@ -79,7 +98,17 @@ class Exported:
 
     def embed(self, images: UInt8[np.ndarray, "n 3 side side"]) -> Float[np.ndarray, "n dim"]:
         """Unit-length features of prepared pictures."""
-        return self._embedding(np.ascontiguousarray(images))
+        return self.embed_both(images)[0]
+
+    def embed_both(
+        self, images: UInt8[np.ndarray, "n 3 side side"]
+    ) -> tuple[Float[np.ndarray, "n dim"], Float[np.ndarray, "n pretrained"] | None]:
+        """Unit-length features of prepared pictures, and pretrained ones where the export has them."""
+        rows, dim = self._embedding(np.ascontiguousarray(images)), self.content["dim"]
+        further = self.content.get("pretrained_dim", 0)
+        if rows.shape[1] != dim + further:
+            raise RunError(f"{self.path} is damaged: expected rows of {dim + further} values. {AGAIN}")
+        return rows[:, :dim], rows[:, dim:] if further else None
 
     def scores(self, a: Float[np.ndarray, "n dim"], b: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, " n"]:
         """Scores of pairs; larger is more similar."""

@@ -1,6 +1,7 @@
 """A run's model as two modules that torch can export, and their graphs in ONNX or as programs of ExecuTorch.
 
 The embedding: uint8 images to features, with the normalisation, the signed power and the scaling to unit length inside.
+Where a similarity on local structure needs pretrained features too, they follow in the same row.
 The score: features of both ends of pairs to their similarity. Both take any number of images or pairs.
 """
 
@@ -19,8 +20,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from pddm_lab.export.schema import EMBEDDING, MOST_AT_ONCE, SCORE
-from pddm_lab.model.embedding import EmbeddingNet, MetricModel
-from pddm_lab.model.familiarity import STEEPNESS, FamiliarPDDM, split_parts
+from pddm_lab.model.embedding import EmbeddingNet, MetricModel, signed_power
+from pddm_lab.model.familiarity import STEEPNESS, FamiliarPDDM, PretrainedPart, split_parts
 from pddm_lab.model.similarity import Similarity
 from pddm_lab.model.trunks import fuse_batch_norms
 
@@ -38,13 +39,16 @@ class Graphs(nn.Module):
         model: of a run, in evaluation mode; not changed.
         similarity: name of the similarity.
         side: of the images, in pixels.
+        part: of the run's similarity on local structure; None: no pretrained features.
     """
 
-    def __init__(self, model: MetricModel, similarity: str, side: int) -> None:
+    def __init__(self, model: MetricModel, similarity: str, side: int, part: PretrainedPart | None = None) -> None:
         super().__init__()
         network = model.embedding
-        self.embedding = EmbeddingNet(fuse_batch_norms(network.trunk), network.head.out_features, network.power)
-        self.embedding.head, self.embedding.pretrained = copy.deepcopy(network.head), copy.deepcopy(network.pretrained)
+        embedding = EmbeddingNet(fuse_batch_norms(network.trunk), network.head.out_features, network.power)
+        embedding.head, embedding.pretrained = copy.deepcopy(network.head), copy.deepcopy(network.pretrained)
+        self.dim, self.pretrained_dim = embedding.dim, 0 if part is None else part.directions.shape[1]
+        self.embedding: nn.Module = embedding if part is None else _BothFeatures(embedding, copy.deepcopy(part))
         self.score = _score_module(copy.deepcopy(model.similarity(similarity)))
         self.side = side
         self.eval().requires_grad_(False)
@@ -58,8 +62,22 @@ class Graphs(nn.Module):
         """Inputs to trace each module with, by its name."""
         random = torch.Generator().manual_seed(0)
         images = torch.randint(256, (TRACED, 3, self.side, self.side), dtype=torch.uint8, generator=random)
-        features = torch.nn.functional.normalize(torch.randn(2, TRACED, self.embedding.dim, generator=random), dim=-1)
+        features = torch.nn.functional.normalize(torch.randn(2, TRACED, self.dim, generator=random), dim=-1)
         return {"embedding": (images,), "score": (features[0], features[1])}
+
+
+class _BothFeatures(nn.Module):
+    """The features of images and their pretrained features, side by side, each of unit length."""
+
+    def __init__(self, embedding: EmbeddingNet, part: PretrainedPart) -> None:
+        super().__init__()
+        self.embedding, self.part = embedding, part
+
+    def forward(self, images: UInt8[Tensor, "n 3 side side"]) -> Float[Tensor, "n both"]:
+        """Rows of both."""
+        pooled = self.embedding.trunk(images)
+        further = self.part(signed_power(pooled, self.embedding.power))
+        return torch.cat([self.embedding.project(pooled), further], dim=-1)
 
 
 class FamiliarScore(nn.Module):
@@ -178,6 +196,6 @@ def as_executorch(graphs: Graphs) -> dict[str, bytes]:
 
 
 @torch.inference_mode()
-def torch_features(graphs: Graphs, images: UInt8[Tensor, "n 3 side side"]) -> Float[Tensor, "n dim"]:
-    """Features as torch computes them in 32 bits."""
+def torch_features(graphs: Graphs, images: UInt8[Tensor, "n 3 side side"]) -> Float[Tensor, "n both"]:
+    """Features as torch computes them in 32 bits, with pretrained ones where there are."""
     return torch.cat([graphs.embedding(part) for part in images.split(32)])

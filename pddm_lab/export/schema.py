@@ -62,7 +62,7 @@ class ExportContent(Content):
     precision: Literal[PRECISIONS]  # type: ignore[valid-type]
     image: ImageContent
     dim: _Size
-    """Dimensions of a feature; it has unit length."""
+    """Dimensions of a feature; it has unit length. They are the first in a row of the embedding's output."""
     similarity: Literal[tuple(SIMILARITIES)]  # type: ignore[valid-type]
     """The similarity of the score: two batches of features to one value a pair; larger is more similar."""
     parameters: Count
@@ -70,6 +70,10 @@ class ExportContent(Content):
     model_bytes: Count
     """Of both graphs' files."""
     agreement: AgreementContent
+    local: bool = False
+    """Whether the files of the similarity on local structure are beside the graphs, see export/local.py."""
+    pretrained_dim: Annotated[int, Field(ge=0, le=2**20)] = 0
+    """Values that follow a feature in a row of the embedding's output: p, of unit length, for that similarity."""
     gallery: Text
     """Protocol of the gallery beside the graphs; empty if there is none."""
     files: dict[_FileName, FileContent]

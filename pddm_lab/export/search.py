@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pddm_lab.export.folder import Exported, Items
+from pddm_lab.export.local import ExportedLocal
 
 _AT_ONCE = 1 << 16
 
@@ -25,14 +26,15 @@ class Match:
     distance: float
     """Euclidean distance D; smaller is more similar."""
     score: float
-    """Of the export's similarity; larger is more similar."""
+    """Of the export's similarity, or L; larger is more similar."""
     distance_rank: int
     """Its rank by D."""
 
 
 def search(
-    exported: Exported, query: Float[np.ndarray, " dim"], items: Items, k: int = 10, shortlist: int = 100
-) -> list[Match]:
+    exported: Exported, query: Float[np.ndarray, " dim"], items: Items, k: int = 10, shortlist: int = 100,
+    local: ExportedLocal | None = None, pretrained: Float[np.ndarray, " pretrained"] | None = None,
+) -> list[Match]:  # fmt: skip
     """The k best items, ranked by the export's score among the nearest.
 
     Args:
@@ -41,10 +43,15 @@ def search(
         items: to search.
         k: number of results.
         shortlist: how many of the nearest by Euclidean distance are ranked; equal scores keep their order.
+        local: the export's, to rank by L instead; the items are then the export's own copy.
+        pretrained: of the query, as `Exported.embed_both` gives it.
     """
     distances = distances_to(query, items.features)
     rows = np.argsort(distances, kind="stable")[:shortlist]
-    scores = exported.scores(np.broadcast_to(query, (len(rows), len(query))), items.features[rows])
+    if local is None:
+        scores = exported.scores(np.broadcast_to(query, (len(rows), len(query))), items.features[rows])
+    else:
+        scores = local.scores(query, pretrained, rows)
     order = np.argsort(-scores, kind="stable")[:k]
     return [
         Match(

@@ -22,14 +22,20 @@ from pddm_lab.errors import ConfigError, DataError, LabError, RunError
 from pddm_lab.export.engines import load_graph
 from pddm_lab.export.folder import CONTENT, FEATURES, ITEMS, embed_in_parts, fingerprint
 from pddm_lab.export.graphs import Graphs, as_executorch, as_onnx, torch_features
+from pddm_lab.export.local import NEIGHBOURHOODS, WEIGHTS
 from pddm_lab.export.schema import EMBEDDING, ENDINGS, KINDS, SCORE
-from pddm_lab.files import plain, replacing, writing
+from pddm_lab.files import plain, replacing, write_tensors, writing
+from pddm_lab.local.store import save
 from pddm_lab.progress import Progress
+from pddm_lab.runs.local import load_local
 from pddm_lab.runs.model import load_model
 from pddm_lab.runs.run import Run
 
 if TYPE_CHECKING:
     import onnx
+
+    from pddm_lab.gallery.gallery import Gallery
+    from pddm_lab.local.unit import LocalStructure
 
 BATCHES = (1, 2, 7, 32)
 """Sizes of the batches that are compared with torch."""
@@ -38,7 +44,8 @@ TOLERANCE = {"32": 1e-4, "fp16": 1e-2, "int8": 0.1}
 of the deviation of the scores."""
 CALIBRATION = 256
 """Pictures that give the ranges of values for int8."""
-_NAMES = [FEATURES, ITEMS, *(name + end for ends in ENDINGS.values() for end in ends for name in (EMBEDDING, SCORE))]
+_GRAPH_FILES = [name + end for ends in ENDINGS.values() for end in ends for name in (EMBEDDING, SCORE)]
+_NAMES = [FEATURES, ITEMS, WEIGHTS, NEIGHBOURHOODS, *_GRAPH_FILES]
 _WORK = ("tracing the model", "fewer bits", "comparing with torch", "gallery")
 
 
@@ -80,7 +87,8 @@ def export_run(
     report = progress or (lambda *_: None)
     report(0, len(_WORK), _WORK[0])
     config = run.config
-    graphs = Graphs(load_model(run), config.similarity, config.image_size)
+    local = load_local(run) if items is not None else None
+    graphs = Graphs(load_model(run), config.similarity, config.image_size, None if local is None else local.part)
     with tempfile.TemporaryDirectory() as temporary:
         ((_, made),) = make(
             run, graphs, [(engine, precision)], Path(temporary), lambda n: report(n, len(_WORK), _WORK[n])
@@ -101,9 +109,12 @@ def export_run(
             np.save(opened, items.features[rows])
         with replacing(out / ITEMS) as target:
             items.items.iloc[rows][["id", "label", "class_name"]].to_parquet(target, index=False)
+        if local is not None:
+            _write_local(local.structure, items, out)
     content = {
         "format": 1, "run": run.name, "lab": pddm_lab.__version__, "engine": engine, "precision": precision,
-        "image": {"resize": config.resize, "side": config.image_size}, "dim": graphs.embedding.dim,
+        "image": {"resize": config.resize, "side": config.image_size}, "dim": graphs.dim,
+        "pretrained_dim": graphs.pretrained_dim, "local": local is not None,
         "similarity": config.similarity, "parameters": graphs.parameters_count, "model_bytes": model_bytes,
         "agreement": {"features": made.features, "scores": made.scores}, "gallery": protocol,
         "files": {file.name: fingerprint(file) for file in sorted(out.iterdir())},
@@ -112,6 +123,16 @@ def export_run(
         target.write_text(json.dumps(plain(content), indent=1, ensure_ascii=False), encoding="utf-8")
     report(len(_WORK), len(_WORK), _WORK[3])
     return out
+
+
+def _write_local(structure: LocalStructure, gallery: Gallery, out: Path) -> None:
+    """The files of `ExportedLocal`: weights, and the neighbourhoods of the searched items, none of them stale."""
+    reference = gallery.reference(structure)
+    reference = reference.refreshed() if reference.stale else reference
+    chosen = {"weight": structure.weight, "passes": 1 if reference.neighbourhoods.second is None else 2}
+    write_tensors(out / WEIGHTS, structure.state_dict(), chosen)
+    with replacing(out / NEIGHBOURHOODS) as target:
+        save(reference.neighbourhoods, target)
 
 
 def make(
@@ -196,7 +217,7 @@ def _in_precision(
         with tempfile.TemporaryDirectory() as temporary:
             _save(model, Path(temporary) / EMBEDDING, "onnx", precision)
             features = embed_in_parts(load_graph(Path(temporary) / f"{EMBEDDING}.onnx"), tested)
-        agreements.append((float((features * expected).sum(1).mean()), model))
+        agreements.append((_cosine(features, expected), model))
     return exact | {EMBEDDING: max(agreements, key=lambda pair: pair[0])[1]}
 
 
@@ -226,9 +247,8 @@ def _compared(
     embedding, score = (load_graph(folder / (name + ENDINGS[engine][0])) for name in (EMBEDDING, SCORE))
     parts = [slice(end - size, end) for size, end in zip(BATCHES, np.cumsum(BATCHES), strict=True)]
     features = np.concatenate([embedding(tested[part]) for part in parts])
-    cosine = float((features * expected).sum(1).mean())
-    of_features = 1 - cosine if precision == "int8" else float(np.abs(features - expected).max())
-    a, b = expected, np.roll(expected, 1, axis=0)
+    of_features = 1 - _cosine(features, expected) if precision == "int8" else float(np.abs(features - expected).max())
+    a, b = (rows[:, : graphs.dim] for rows in (expected, np.roll(expected, 1, axis=0)))
     wanted = graphs.score(torch.from_numpy(a), torch.from_numpy(b)).numpy()
     scores = np.concatenate([score(a[part], b[part]) for part in parts])
     made = Made(folder, of_features, float(np.abs(scores - wanted).max() / max(wanted.std(), 1e-6)))
@@ -239,3 +259,9 @@ def _compared(
                 f"{TOLERANCE[precision]:g}: nothing was written. Export it in more bits, or in another format."
             )
     return made
+
+
+def _cosine(features: Float[np.ndarray, "n both"], expected: Float[np.ndarray, "n both"]) -> float:
+    """Mean cosine of rows; both parts of a row, if it has two, count the same."""
+    norms = np.linalg.norm(features, axis=1) * np.linalg.norm(expected, axis=1)
+    return float(((features * expected).sum(1) / norms).mean())
