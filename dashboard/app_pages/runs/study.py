@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
-from app_pages.runs import study_data
+from app_pages.runs import study_data, study_local
 from app_pages.runs.views import heading, speed_columns
 from shared import shell
 from shared.chart import chart
@@ -52,7 +52,9 @@ def page(studies: dict[str, Path]) -> None:
             titles = {one: metric_of(one).title for one in findings.metrics(dataset) or ["map@r"]}
             metric = shell.choice(st.selectbox, "Metric", titles, "metric", "map@r", width=160)
     _broken(findings)
-    _show_progress(findings, studies[name])
+    if dataset or not study_local.measured(findings):
+        _show_progress(findings, studies[name])
+    study_local.show(findings, studies[name])
     if dataset:
         _methods(findings, dataset, protocol, metric)
         _published(findings, dataset)

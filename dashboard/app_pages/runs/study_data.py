@@ -30,6 +30,17 @@ def _cells_read(path: str) -> Cells:
     return {}
 
 
+@cached("study.json", "cells", max_entries=4, show_spinner="Comparing local and global metrics")
+def local_leads(path: Path, part: str) -> pd.DataFrame | RunError:
+    """How far local structure is ahead, or why it can't be read; shared, not to be changed."""
+    from pddm_lab.panel.local_tables import differences_table
+
+    try:
+        return differences_table(Reading(path, _cells_read(str(path))), part)
+    except (KeyError, TypeError, ValueError) as error:
+        return RunError(f"A cell of the part {part} in {path} lacks what its table needs: {error}. Compute it again.")
+
+
 def side_by_side(results: pd.DataFrame, seeds: pd.DataFrame, metric: str) -> go.Figure:
     """A chart of every method with its interval and its seeds."""
     best = results[results["baseline"]]
