@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from digit_pictures import write_digits
 from no_maps import NoMaps
 
 from pddm_lab.config import TrainConfig
@@ -60,18 +60,13 @@ def no_maps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def local_run(data_root: Path, tmp_path_factory: pytest.TempPathFactory):
     """A finished run of the preset `lab` on 14 digits of each class, with few steps and simple maps."""
-    from pddm_lab.data.dataset import read_dataset
     from pddm_lab.gallery import umap_layout
     from pddm_lab.local import episodes, fit
     from pddm_lab.training import finish
     from pddm_lab.training.trainer import train
 
-    read_dataset("digits", data_root)  # writes the pictures, if they aren't there yet
-    pictures, roots = tmp_path_factory.mktemp("few"), {"data_root": str(data_root), "run_name": "local"}
-    for folder in sorted((data_root / "digits").iterdir()):
-        (pictures / folder.name).mkdir()
-        for picture in sorted(folder.iterdir())[:14]:
-            shutil.copy(picture, pictures / folder.name)
+    pictures = write_digits(tmp_path_factory.mktemp("few") / "digits", 14)
+    roots = {"data_root": str(data_root), "run_name": "local"}
     choices = DIGITS | roots | {"preset": "lab", "dataset": f"folder:{pictures}", "steps": 6, "eval_every": 3}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finish, "start_map", NoMaps)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from digit_pictures import write_digits
 from no_maps import NoMaps
 from PIL import Image
 from safetensors.numpy import load_file
@@ -29,11 +30,29 @@ from pddm_lab.training.phases import RunTraining
 from pddm_lab.training.trainer import resume, train
 
 
+@pytest.fixture(scope="module")
+def few(digits_config, tmp_path_factory):
+    """A short training on few digits, in a root that holds their features afterwards."""
+    pictures, root = (tmp_path_factory.mktemp(name) / "few" for name in ("pictures", "runs"))
+    return dataclasses.replace(
+        digits_config, dataset=f"folder:{write_digits(pictures, 20)}", runs_root=str(root), run_name="run", steps=12,
+        eval_every=4,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def few_run(few):
+    """What `config` trains."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pddm_lab.training.finish.start_map", NoMaps)
+        return train(few, progress=False)
+
+
 @pytest.fixture
-def config(digits_run, digits_config, tmp_path, no_maps):
-    """A short training in a root of its own, on the features that the session already has."""
-    (tmp_path / ".features").symlink_to(f"{digits_config.runs_root}/.features")
-    return dataclasses.replace(digits_config, runs_root=str(tmp_path), run_name="run", steps=12, eval_every=4)
+def config(few, few_run, tmp_path, no_maps):
+    """A short training in a root of its own, on the features that `few_run` has computed."""
+    (tmp_path / ".features").symlink_to(f"{few.runs_root}/.features")
+    return dataclasses.replace(few, runs_root=str(tmp_path))
 
 
 JOINT = [name for name, value in PRESETS["joint"].to_dict().items() if value != getattr(PRESETS["quick"], name)]
@@ -78,12 +97,12 @@ def test_the_pretrained_features_are_measured_beside_the_run(digits_run, data_ro
         assert 0 < digits_run.info["pretrained"][protocol.name]["map@r"] < 1
 
 
-def test_a_trained_trunk_is_measured_with_the_weights_it_started_from(digits_run, config):
+def test_a_trained_trunk_is_measured_with_the_weights_it_started_from(config):
     random = dataclasses.replace(config, freeze_trunk=False, weights="none", seed=3)
     torch.manual_seed(3)
     start = MetricModel(random).embedding.trunk
-    dataset = read_dataset("digits", config.data_root)
-    items = dataset.train[::9]
+    dataset = read_dataset(config.dataset, config.data_root)
+    items = dataset.train[::2]
     embed = Embedder(dataset, None, Engine(start, size=32, device=torch.device("cpu")), resize=32)
     kept = embed.pooled_before_training(random, items, Path(config.runs_root) / ".features")
     expected = file_features(embed.engine, [dataset.path(item) for item in items], resize=32)
@@ -110,12 +129,11 @@ def test_only_training_classes_are_mined_and_selection_leaves_its_classes_out(di
     assert not set(data.labels[data.unseen.query]) & set(data.labels[data.train])
 
 
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(config):
-    first = train(config, progress=False)
-    second = train(dataclasses.replace(config, run_name="again"), progress=False)
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(few_run, config):
+    again = train(config, progress=False)
     other = train(dataclasses.replace(config, run_name="other", seed=1), progress=False)
-    np.testing.assert_array_equal(losses(first), losses(second))
-    assert not np.array_equal(losses(first), losses(other))
+    np.testing.assert_array_equal(losses(few_run), losses(again))
+    assert not np.array_equal(losses(few_run), losses(other))
 
 
 @pytest.mark.parametrize(("preset", "stop_after"), [("quick", ("select", 7)), ("joint", ("refit", 3))])
@@ -208,7 +226,7 @@ def test_two_processes_compute_what_one_does(config, preset, loss):
         assert values[0] == pytest.approx(values[1], abs=5e-3)
 
 
-def test_fine_tuning_trains_the_trunk(digits_run, config):
+def test_fine_tuning_trains_the_trunk(few_run, config):
     config = dataclasses.replace(
         config, freeze_trunk=False, steps=2, eval_every=2, images_per_class=2, workers=1,
         clip_norm=1.0, schedule="cosine", warmup_steps=1, val_class_share=0.0,
@@ -219,7 +237,7 @@ def test_fine_tuning_trains_the_trunk(digits_run, config):
     assert not torch.equal(before.state_dict()[stem], after.state_dict()[stem])
     log = run.metrics()
     assert "grad_norm" in set(log.metric) and run.info["best_step"] == 2
-    assert run.info["pretrained"] == digits_run.info["pretrained"], "measured with the weights it started from"
+    assert run.info["pretrained"] == few_run.info["pretrained"], "measured with the weights it started from"
 
 
 def dataclasses_run(run, steps):

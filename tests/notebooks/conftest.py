@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import numpy as np
 import pytest
+from digit_pictures import write_digits
 from no_maps import NoMaps
-from PIL import Image
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.runs.run import Run
@@ -22,14 +21,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 @pytest.fixture(scope="session")
 def few_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten digits of each class as a folder of pictures."""
-    from sklearn.datasets import load_digits
-
-    root, digits = tmp_path_factory.mktemp("few") / "digits", load_digits()
-    for label in range(10):
-        (root / str(label)).mkdir(parents=True)
-        for number in np.flatnonzero(digits.target == label)[:10]:
-            Image.fromarray((digits.images[number] * (255 / 16)).astype(np.uint8)).save(root / f"{label}/{number}.png")
-    return root
+    return write_digits(tmp_path_factory.mktemp("few") / "digits", 10)
 
 
 @pytest.fixture(scope="session")
