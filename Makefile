@@ -53,12 +53,13 @@ $(INSTALLED): pyproject.toml $(LOCKS)
 demo: install
 	$(BIN)/pddm-lab demo $(if $(filter-out 0,$(SERVE)),--serve --port $(PORT))
 
-# One thread a process: two processes with as many threads as cores each wait for one another.
+# One thread a process: two processes with as many threads as cores each wait for one another. Folders come first: a file
+# in them has few tests that take long, and by number of tests they would be last, one process waiting for the other.
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: install
 	$(BIN)/python -m pytest tests/faults --all-faults
