@@ -68,6 +68,12 @@ def test_a_sweep_counts_collapsed_embeddings(study, tmp_path) -> None:
     )
 
 
+def test_few_classes_have_fewer_folds_than_asked_for(data_root) -> None:
+    material = pixels(data_root)
+    first, again = (recipes.split_of(material, fold)[0] for fold in (0, len(material.folds)))
+    assert np.array_equal(first, again)
+
+
 def test_finalists_are_measured_on_the_test_classes(study, data_root, tmp_path) -> None:
     options: dict[str, Any] = {"base": {"classes_per_batch": 3, "dim": 8}, "seeds": 2, "steps": 3, "progress": False}
     assert not recipes.run_panel(study, "finalists", ["digits"], **options).failures

@@ -225,10 +225,11 @@ def configured(config: TrainConfig, recipe: str, steps: int, seed: int) -> Train
 
 
 def split_of(material: Material, fold: int | None) -> tuple[Int[np.ndarray, " items"], Sequence[Protocol]]:
-    """The items that train, and what is measured."""
+    """The items that train, and what is measured. Few classes have fewer folds: then the first come again."""
     dataset, config = material.dataset, material.config
     if fold is None:
         return dataset.train, material.protocols
+    fold %= len(material.folds)
     fit, held = material.fit_items(fold), material.folds[fold]
     groups = near_duplicate_groups(dataset, fit, runs_root(config.runs_root) / ".features")
     items, known = hold_out_queries(dataset.labels, fit, HELD_PICTURES, config.split_seed, groups)
