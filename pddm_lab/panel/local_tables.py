@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pddm_lab.metrics.intervals import mean_intervals, percentile_interval
-from pddm_lab.panel.local_ways import RIVALS
+from pddm_lab.similarities import IN_GALLERY
 from pddm_lab.study.cells import Study
 from pddm_lab.study.statistics import holm, paired_test
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 GLOBAL = ("euclidean", "whitened", "joined", "linear", "cosines", "pddm")
 """Ways that look at no neighbourhood."""
 OWN = "local"
+UNTRAINED = tuple(name for name in IN_GALLERY if name != OWN)
+"""Local ways without training."""
 DRAWS = 4000
 """Of the classes, for their intervals."""
 TPR = "tpr@1%fpr"
@@ -48,7 +50,7 @@ def differences_table(study: Study, part: str) -> pd.DataFrame:
         ["dataset", "embedding", "protocol", "metric"], sort=False
     ):
         values = group.pivot(index="seed", columns="way", values="value")
-        for against, ways in {"D": GLOBAL[:1], "global": GLOBAL, "local without training": tuple(RIVALS)}.items():
+        for against, ways in {"D": GLOBAL[:1], "global": GLOBAL, "local without training": UNTRAINED}.items():
             rival = values[[way for way in ways if way in values]].mean().idxmax()
             mean, half, p = paired_test(values[OWN].to_list(), values[rival].to_list())
             low, high = np.nan, np.nan
