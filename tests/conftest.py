@@ -22,6 +22,12 @@ DIGITS = {
     "classes_per_batch": 4,
 }
 """Choices that train on digits in a few seconds."""
+LONGEST = ("test_trainer.py", "test_exported_models.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the files that take longest first, so that no process waits for them at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")

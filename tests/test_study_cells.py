@@ -247,7 +247,8 @@ def test_the_command_computes_a_study_and_writes_its_tables(
     for bad, message in (
         (
             ["--part", "method"],
-            "--part expects all, methods, ablation, recipes, sweep, finalists, local, local-folds, got 'method'.",
+            "--part expects all, methods, ablation, recipes, sweep, finalists, local, local-folds, end-to-end, "
+            "got 'method'.",
         ),
         (["--steps", "5", "--processes", "1"], "has other settings: steps was 4 and is 5."),
         (["--name", "none", "--tables-only"], "study.json is missing. `pddm-lab compare` creates a study."),

@@ -54,7 +54,7 @@ def run_end_to_end(
             key_of(PART, dataset, f"{loss}, {trunk}", "test", seed), train_run,
             {"config": dataclasses.replace(
                 PRESETS["finetune"], **base, **choices, dataset=dataset, loss=loss, seed=seed, steps=steps,
-                local_structure=True, run_name=f"{study.path.name}-{dataset}-{loss}-{trunk}-{seed}",
+                local_structure=True, run_name=f"{study.path.name}-{dataset.rpartition('/')[2]}-{loss}-{trunk}-{seed}",
             ), "trunk": trunk},
             cost=steps * (30.0 if choices else 300.0),
         )

@@ -21,9 +21,9 @@ def address(digits_run) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator:
-    """A headless Chromium."""
+    """A headless Chromium, closed before other files start processes, which would keep its pipes open."""
     with ExitStack() as stack:
         try:
             engine = stack.enter_context(chromium())
