@@ -61,8 +61,7 @@ def test_the_answer_comes_first_and_the_table_is_that_of_the_study(open_page, st
     np.testing.assert_allclose(table["difference"], expected["difference"])
     np.testing.assert_allclose(table["own"], expected["rival's"] + expected["difference"])
     assert list(table["against"][:3]) == [
-        "D", "the best global metric: D with pretrained features",
-        "the best local metric without training: k-reciprocal re-ranking",
+        "D", "best global: D with pretrained features", "best local: k-reciprocal re-ranking",
     ]  # fmt: skip
     chart = json.loads(next(one for one in app.get("plotly_chart") if one.key == "study_local_leads").proto.spec)
     drawn = [trace for trace in chart["data"] if trace.get("name")]

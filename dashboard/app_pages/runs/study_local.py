@@ -24,6 +24,8 @@ WAYS = {
     "linear": "learned linear metric", "cosines": "network of cosines", "pddm": "PDDM S",
 }  # fmt: skip
 """Titles of the global metrics."""
+KINDS = {"D": "D", "global": "best global: ", "local without training": "best local: "}
+"""What the lead is over, before the title of the rival."""
 PROTOCOLS = {"unseen": "unseen classes", "known": "known classes"}
 
 
@@ -44,7 +46,7 @@ def show(findings: Findings, path: Path) -> None:
             st.error(plain(every), icon=":material/broken_image:")
             return
         embeddings = {name: name for name in dict.fromkeys(every["embedding"])}
-        embedding = shell.choice(st.selectbox, "Embedding", embeddings, "embedding", width=150)
+        embedding = shell.choice(st.selectbox, "Embedding", embeddings, "embedding", "quick", width=150)
         of = every[every["embedding"] == embedding]
         titles = {name: metric_of(name).title for name in dict.fromkeys(of["metric"])}
         metric = shell.choice(st.selectbox, "Measured by", titles, "local_metric", "map@r", width=160)
@@ -56,7 +58,7 @@ def show(findings: Findings, path: Path) -> None:
     chart(leads(table, order, titles[metric]), "study_local_leads", alt)
     shown = table.assign(
         place=[_place(*pair) for pair in zip(table["dataset"], table["protocol"], strict=True)],
-        against=[f"{RIVALS[name][0]}: {title_of(way)}" if name != "D" else "D"
+        against=[KINDS[name] + (title_of(way) if name != "D" else "")
                  for name, way in zip(table["against"], table["rival"], strict=True)],
         own=table["rival's"] + table["difference"],
         classes=[f"{low:+.1f} to {high:+.1f}" if np.isfinite(low) else None
