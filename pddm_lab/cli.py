@@ -14,6 +14,7 @@ from pddm_lab.commands.dashboard import dashboard, screenshots
 from pddm_lab.commands.data import data
 from pddm_lab.commands.export import export, search_exported
 from pddm_lab.commands.gallery import gallery
+from pddm_lab.commands.imports import import_run
 from pddm_lab.commands.study import compare
 from pddm_lab.commands.training import demo, resume, runs, train
 from pddm_lab.errors import LabError
@@ -33,6 +34,7 @@ _EXTRAS = {
 app = tyro.extras.SubcommandApp()
 for command in _COMMANDS:
     app.command(checked(command))
+app.command(name="import")(checked(import_run))
 app.command(data, name="data", help="List or fetch data sets.")
 app.command(gallery, name="gallery", help="Add, remove or update items of a run's gallery, or rebuild it.")
 app.command(bench, name="bench", help="Measure how fast the lab is on this machine.")

@@ -62,6 +62,8 @@ else:
     _NameOrNone = Literal[("", *SIMILARITIES)]
 OFFLINE_TRUNKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 """Trunks whose ImageNet weights come with a package (Apache-2.0), the fastest first; the others' are downloaded."""
+IMPORTED = "imported"
+"""The trunk of a run whose features come from elsewhere (`pddm-lab import`): they are its embedding as they are."""
 Count = Annotated[int, Interval(ge=1, le=LARGEST)]
 CountOrNone = Annotated[int, Interval(ge=0, le=LARGEST)]
 Device = Literal["auto", "cpu", "cuda"]
@@ -216,6 +218,16 @@ class TrainConfig:
     def detaches_unit(self) -> bool:
         """Whether S learns on detached features while E_e alone trains the embedding."""
         return self.unit_detached and self.similarity == "pddm" and not LOSSES[self.loss].is_rival
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the features come from elsewhere: there is no network, no head, and no step before training."""
+        return self.trunk == IMPORTED
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything is trained; an import without training only mines."""
+        return self.lr > 0
 
     @property
     def interpolates(self) -> bool:

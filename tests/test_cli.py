@@ -176,7 +176,7 @@ def test_results_end_with_the_pretrained_features(capsys: pytest.CaptureFixture[
     run = Run.create(TrainConfig(run_name="one", dataset="digits"), DATASET_INFO, "cpu", "32")
     run.set_metrics("known", "pddm", {"recall@1": 0.5, "map@r": 0.25, "auc": 0.75})
     run.update(status="finished", pretrained={"known": {"recall@1": 0.6, "map@r": None}}, warnings=["It collapsed."])
-    training._print_results(run)
+    training.print_results(run)
     out = capsys.readouterr().out
     assert "\nWarning: It collapsed.\n" in out
     lines = [line.split("  ") for line in out.splitlines()]

@@ -5,7 +5,7 @@ import dataclasses
 import torch
 import torch.nn.functional as F
 
-from pddm_lab.config import PRESETS
+from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.training import health
 from pddm_lab.training.trainer import train
 
@@ -16,15 +16,15 @@ def features(mean: float) -> torch.Tensor:
 
 
 def test_a_collapse_is_named() -> None:
-    assert not list(health.collapse(features(0), features(0)))
-    (warning,) = health.collapse(features(20), features(20))
+    assert not list(health.collapse(TrainConfig(), features(0), features(0)))
+    (warning,) = health.collapse(TrainConfig(), features(20), features(20))
     assert warning.startswith("The embedding collapsed") and "Distances say little" in warning and "--lr" in warning
-    (warning,) = health.collapse(features(20), features(0))
+    (warning,) = health.collapse(TrainConfig(), features(20), features(0))
     assert "uses only what held-out classes allow" in warning
 
 
 def test_features_of_length_zero_are_equal_too() -> None:
-    assert list(health.collapse(torch.zeros(10, 4), torch.zeros(10, 4)))
+    assert list(health.collapse(TrainConfig(), torch.zeros(10, 4), torch.zeros(10, 4)))
 
 
 def test_a_run_that_collapsed_says_so(digits_config) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 gallery = tyro.extras.SubcommandApp()
 _Protocol = Annotated[str, arg(help="Which gallery of the run: unseen or known.")]
+_Model = Annotated[
+    str, arg(help="Model that made imported features: package.module:callable, a file or torchvision:NAME.")
+]
 _Folder = Positional[Annotated[str, arg(metavar="FOLDER")]]
 _Ids = Positional[Annotated[tuple[str, ...], arg(metavar="ID [ID ...]")]]
 _NAMED = 3
@@ -26,7 +29,9 @@ _NAMED = 3
 
 
 @gallery.command
-def add(run: RunName, folder: _Folder, protocol: _Protocol = "unseen", runs_root: RunsRoot = "") -> None:
+def add(
+    run: RunName, folder: _Folder, protocol: _Protocol = "unseen", model: _Model = "", runs_root: RunsRoot = ""
+) -> None:  # fmt: skip
     """Add the pictures FOLDER/<class>/<image> as items <class>/<image>, embedded by the run's model.
 
     Args:
@@ -38,7 +43,7 @@ def add(run: RunName, folder: _Folder, protocol: _Protocol = "unseen", runs_root
     changed = _run_at_rest(run, runs_root)
     before = changed.gallery(protocol)
     with progress_bar() as report:
-        pictures = new_items.to_add(changed, before, typed_path(folder), report)
+        pictures = new_items.to_add(changed, before, typed_path(folder), report, model)
     structure = _structure(changed)
     after = changes.add(before, pictures.new, structure)
     classes, new = pictures.new.items["class_name"].nunique(), len(pictures.new_classes)
@@ -48,7 +53,9 @@ def add(run: RunName, folder: _Folder, protocol: _Protocol = "unseen", runs_root
 
 
 @gallery.command
-def update(run: RunName, folder: _Folder, protocol: _Protocol = "unseen", runs_root: RunsRoot = "") -> None:
+def update(
+    run: RunName, folder: _Folder, protocol: _Protocol = "unseen", model: _Model = "", runs_root: RunsRoot = ""
+) -> None:  # fmt: skip
     """Replace the pictures of items by FOLDER/<item id>, embedded by the run's model.
 
     Args:
@@ -60,7 +67,7 @@ def update(run: RunName, folder: _Folder, protocol: _Protocol = "unseen", runs_r
     changed = _run_at_rest(run, runs_root)
     before = changed.gallery(protocol)
     with progress_bar() as report:
-        pictures = new_items.to_update(changed, before, typed_path(folder), report)
+        pictures = new_items.to_update(changed, before, typed_path(folder), report, model)
     structure = _structure(changed)
     after = changes.update(before, pictures.new, structure)
     updated = f"Updated {_count(len(pictures.new.items), 'item')}."

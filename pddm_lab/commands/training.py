@@ -54,7 +54,7 @@ def train(choices: Annotated[_Preset, arg(name="")]) -> None:
     chosen = TrainConfig(**choices.to_dict())
     folder_name(chosen, datetime.now(UTC))  # reject a bad name before fetching anything
     fetch_if_missing(chosen.dataset, chosen.data_root)
-    _print_results(train_in_notebook(chosen))
+    print_results(train_in_notebook(chosen))
 
 
 def resume(run: RunName, runs_root: RunsRoot = "") -> None:
@@ -62,7 +62,7 @@ def resume(run: RunName, runs_root: RunsRoot = "") -> None:
     from pddm_lab.runs.compare import find_run
     from pddm_lab.training.notebook import resume_in_notebook
 
-    _print_results(resume_in_notebook(find_run(run, runs_root).path))
+    print_results(resume_in_notebook(find_run(run, runs_root).path))
 
 
 def runs(runs_root: RunsRoot = "") -> None:
@@ -101,7 +101,7 @@ def demo(serve: bool = False, port: Port = 8501, data_root: DataRoot = "", runs_
     """
     fetch(DEMO_DATASET, data_root)
     run = _demo_run(data_root, runs_root)
-    _print_results(run)
+    print_results(run)
     if serve:
         serve_dashboard(run.name, port, runs_root, data_root)
 
@@ -131,7 +131,7 @@ def _demo_run(data_root: str, runs_root: str) -> Run:
     raise RunError(f"{folder} has 99 demo runs and none is finished. Delete some, or choose another --runs-root.")
 
 
-def _print_results(run: Run) -> None:
+def print_results(run: Run) -> None:
     """Print the metrics of a run and what to do next.
 
     Raises:

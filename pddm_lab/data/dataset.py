@@ -97,6 +97,8 @@ class Dataset:
     """What else the data set says of its items: name -> a text for each."""
     stamp: str = ""
     """What identifies the split, if it can change while items and labels stay."""
+    labelled: bool = True
+    """Whether the classes are known; else all items are of one, and nothing can be measured."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -163,7 +165,7 @@ def read_dataset(
         first = f"{skipped[0].id}: {skipped[0].reason}"
         notes.append(f"{len(skipped)} of {len(kept)} images cannot be read and are skipped; the first is {first}")
     classes, labels = np.unique(listing.labels[kept], return_inverse=True)
-    train, unseen, known = _split(
+    train, unseen, known = split_items(
         labels, listing.trains[classes], None if listing.uses is None else listing.uses[kept],
         known_query_share, split_seed,
     )  # fmt: skip
@@ -200,10 +202,21 @@ def source_of(name: str) -> Source:
     return SOURCES[name]
 
 
-def _split(
+def split_items(
     labels: np.ndarray, trains: np.ndarray, uses: np.ndarray | None, share: float, seed: int
 ) -> tuple[np.ndarray, Protocol | None, Protocol | None]:
-    """(train items, unseen, known); `uses` is None if the data set says nothing of them."""
+    """What trains, and what measures.
+
+    Args:
+        labels: (items,) class of each item.
+        trains: (classes,) the training classes.
+        uses: (items,) `Use` of each item; None if the data set says nothing of them.
+        share: of each training class that is held out as known queries where `uses` names none.
+        seed: of the queries that are held out.
+
+    Returns:
+        (train items, unseen, known).
+    """
     is_known = trains[labels]
     if uses is None:
         uses = np.where(is_known, Use.TRAIN | Use.GALLERY, Use.QUERY | Use.GALLERY)

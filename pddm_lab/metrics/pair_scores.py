@@ -29,13 +29,14 @@ class Items:
     query_labels: Tensor
     gallery_labels: Tensor
     leave_one_out: bool
+    """The queries are the first items of the gallery, in this order: all of them, or a sample."""
     relevant: Tensor
     """(queries,) int64: R, the number of gallery items of each query's class without the query itself."""
 
     @classmethod
     def of(cls, query: Array, gallery: Array, query_labels: Array, gallery_labels: Array, loo: bool) -> Items:
         query = as_tensor(query)
-        gallery = query if loo else as_tensor(gallery).to(query.device)
+        gallery = query if loo and len(gallery) == len(query) else as_tensor(gallery).to(query.device)
         classes, labels = torch.cat([as_tensor(query_labels), as_tensor(gallery_labels)]).unique(return_inverse=True)
         of_query, of_gallery = (part.to(query.device, torch.int32) for part in labels.split([len(query), len(gallery)]))
         counts = torch.bincount(of_gallery, minlength=len(classes))
@@ -45,7 +46,12 @@ class Items:
         """Number of positive and of negative pairs."""
         positives = int(self.relevant.sum())
         every = len(self.query) * (len(self.gallery) - int(self.leave_one_out))
-        return (positives // 2, (every - positives) // 2) if self.leave_one_out else (positives, every - positives)
+        if self.leave_one_out:  # a pair of two queries counts once
+            of_class = torch.bincount(self.query_labels).long()
+            twice = len(self.query) * (len(self.query) - 1) // 2
+            positives_twice = int((of_class * (of_class - 1)).sum()) // 2
+            return positives - positives_twice, every - positives - (twice - positives_twice)
+        return positives, every - positives
 
 
 def as_tensor(values: Array) -> Tensor:

@@ -85,7 +85,8 @@ def evaluate(
     Args:
         similarity: larger means more similar.
         query: features, on the similarity's device.
-        leave_one_out: query and gallery are the same items, and an item doesn't retrieve itself. A pair counts once.
+        leave_one_out: query and gallery are the same items, or the queries are the gallery's first items, and an item
+            doesn't retrieve itself. A pair counts once.
         nmi: also cluster all the features by k-means.
         seed: of the sample of pairs if there are too many, and of k-means.
         shortlist: for large galleries: only re-rank this many of each query's nearest items by Euclidean distance (the
@@ -210,7 +211,7 @@ def _scores(similarity: PairScorer, items: Items) -> Iterator[tuple[slice, Float
     """
     queries, count = len(items.query), len(items.gallery)
     step = max(_CHUNK_SCORES // max(count, 1), 1)
-    mirrored = items.leave_one_out and count <= _MIRRORED_ITEMS
+    mirrored = items.leave_one_out and queries == count <= _MIRRORED_ITEMS
     every = items.query.new_empty(count, count, dtype=torch.float32) if mirrored else None
     if mirrored:  # blocks on the diagonal are scored in full: with small ones that is little more than half of all
         step = min(step, max(count // 16, 32))

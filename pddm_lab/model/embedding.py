@@ -17,7 +17,7 @@ from pddm_lab.config import TrainConfig
 from pddm_lab.model.familiarity import PRETRAINED_DIMS, FamiliarPDDM, PretrainedPart, joined
 from pddm_lab.model.head import principal_components
 from pddm_lab.model.similarity import Similarity, make_similarity
-from pddm_lab.model.trunks import Trunk, load_trunk
+from pddm_lab.model.trunks import ImportedFeatures, Trunk, load_trunk
 from pddm_lab.similarities import LEARNED, SIMILARITIES
 
 
@@ -37,7 +37,7 @@ class EmbeddingNet(nn.Module):
     """Images to unit-length features.
 
     Args:
-        trunk: pooled features of images.
+        trunk: pooled features of images; `ImportedFeatures` have no head, and are the embedding as they are.
         dim: dimensions of the embedding.
         power: of the pooled features, see `signed_power`.
         pretrained: add a part of the frozen trunk's own features to each feature (familiarity.py).
@@ -47,13 +47,16 @@ class EmbeddingNet(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.power = power
+        self._dim = dim
         self.head = nn.Linear(trunk.dim, dim)
+        if isinstance(trunk, ImportedFeatures):
+            self.head = nn.Identity()  # type: ignore[assignment]  # without weights
         self.pretrained = PretrainedPart(trunk.dim) if pretrained else None
 
     @property
     def dim(self) -> int:
         """Dimensions of a feature, with the pretrained part."""
-        return self.head.out_features + (0 if self.pretrained is None else PRETRAINED_DIMS)
+        return self._dim + (0 if self.pretrained is None else PRETRAINED_DIMS)
 
     def project(
         self, pooled: Float[Tensor, "n trunk_dim"], head: Callable[[Tensor], Tensor] | None = None
@@ -112,6 +115,7 @@ class MetricModel(nn.Module):
 
     def __init__(self, config: TrainConfig, weights: str | None = None, trunk: Trunk | None = None) -> None:
         super().__init__()
+        trunk = ImportedFeatures(config.dim) if config.is_imported else trunk
         trunk = trunk or load_trunk(config.trunk, config.weights if weights is None else weights)
         self.embedding = EmbeddingNet(trunk, config.dim, config.pool_power, bool(config.familiarity))
         self.learned = learned_similarities(config)

@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.hooks import RemovableHandle
 
 from pddm_lab.config import OFFLINE_TRUNKS
-from pddm_lab.errors import ConfigError
+from pddm_lab.errors import ConfigError, RunError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -42,6 +42,20 @@ class Trunk(nn.Module):
         """Pooled features of RGB images with values 0 to 255."""
         normalised = ((images.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return self.network(normalised).float()
+
+
+class ImportedFeatures(Trunk):
+    """Stands where a trunk would: features that come from elsewhere, which no picture can be turned into here."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(nn.Identity(), dim, IMAGENET_MEAN, IMAGENET_STD)
+
+    def forward(self, images: UInt8[Tensor, "n 3 side side"]) -> Float[Tensor, "n dim"]:
+        """Raises RunError."""
+        raise RunError(
+            "The run's features were imported, so the lab has no network that embeds pictures. Name the model that "
+            "made them: --model package.module:callable."
+        )
 
 
 def load_trunk(name: str = "efficientnet_lite0", weights: str = "imagenet") -> Trunk:

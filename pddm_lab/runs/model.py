@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,9 +12,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pddm_lab.data.prepare import prepare, side_to_read
-from pddm_lab.errors import RunError
+from pddm_lab.errors import ConfigError, DataError, RunError
 from pddm_lab.model.embedding import MetricModel, learned_similarities
 from pddm_lab.model.engine import Engine
+from pddm_lab.model.foreign import ForeignModel, is_code
 from pddm_lab.model.similarity import Similarity, make_similarity
 from pddm_lab.runs.local import load_local
 from pddm_lab.runs.run import Run
@@ -62,6 +64,70 @@ def _load_state(module: nn.Module, state: dict[str, Tensor], run: Run, assign: b
         raise RunError(f"{run.path / 'model.safetensors'} doesn't match its configuration: {reason}") from error
 
 
+class Embeds(Protocol):
+    """What turns pictures into what a run's galleries store."""
+
+    shorter: int
+    """For `open_image` and `verify`: how large the pictures must be read; 0: as they are."""
+    threads: int
+    """That may prepare and embed pictures at once."""
+
+    def prepare(self, image: Image.Image) -> Any:
+        """What the model sees of an RGB picture."""
+
+    def embed_all(
+        self, pictures: Sequence[Any]
+    ) -> tuple[Float[np.ndarray, "pictures dim"], Float[np.ndarray, "pictures pretrained"] | None]:
+        """The unit-length features of prepared pictures, float32, and pretrained ones where the run uses them."""
+
+
+def embedder(run: Run, model: str = "") -> Embeds:
+    """What embeds pictures as a run's own were embedded.
+
+    Args:
+        model: of a run whose features were imported: the one that made them, as for `ForeignModel`. It must be named
+            where it is code; else the run knows it.
+
+    Raises:
+        RunError: the run has no model, or one that must be named.
+        ConfigError: the named model can't be loaded.
+    """
+    if not run.config.is_imported:
+        if model:
+            raise ConfigError(f"--model is for imported features: {run.name} has a model of its own.")
+        return ImageEmbedder(run, load_model(run))
+    known = str(run.info["dataset"].get("model") or "")
+    if not model and (not known or is_code(known)):
+        raise RunError(
+            f"{run.name} has imported features, and a run never runs foreign code by itself: name the model that made "
+            f"them. `pddm-lab gallery add {run.name} FOLDER --model {known or 'package.module:callable'}`"
+        )
+    return ForeignEmbedder(run, ForeignModel(model or known))
+
+
+class ForeignEmbedder:
+    """Embeds pictures by the model that made a run's imported features."""
+
+    shorter, threads = 0, 1
+
+    def __init__(self, run: Run, model: ForeignModel) -> None:
+        self._run, self._model = run, model
+
+    def prepare(self, image: Image.Image) -> Image.Image:
+        """The picture as it is."""
+        return image
+
+    def embed_all(self, pictures: Sequence[Image.Image]) -> tuple[Float[np.ndarray, "pictures dim"], None]:
+        """The unit-length features; raises DataError if the model fails or returns others than the run's."""
+        made = self._model(pictures)
+        if made.shape[1] != self._run.config.dim:
+            raise DataError(
+                f"{self._model.name} made features of {made.shape[1]} values: expected {self._run.config.dim}, as "
+                f"{self._run.name} has."
+            )
+        return made / np.linalg.norm(made, axis=1, keepdims=True), None
+
+
 class ImageEmbedder:
     """Embeds pictures as the run's galleries were embedded, so that an item's own picture gets the item's feature.
 
@@ -83,6 +149,7 @@ class ImageEmbedder:
             precision=(noted or run.info)["precision"] if on_cpu else "32",
             name="torch" if noted is None else noted["name"] if on_cpu else "auto",
         )  # fmt: skip
+        self.threads = self.engine.threads
 
     def prepare(self, image: Image.Image) -> UInt8[np.ndarray, "3 size size"]:
         """What the network sees of an RGB picture."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from pddm_lab.data.images import open_image
 from pddm_lab.data.pictures import counted, find_pictures
@@ -19,7 +19,7 @@ from pddm_lab.gallery.files import thumbnail
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.model.features import in_threads, parts_of
 from pddm_lab.progress import Progress
-from pddm_lab.runs.model import ImageEmbedder, load_model
+from pddm_lab.runs.model import embedder
 from pddm_lab.runs.run import Run
 
 _LAYOUT = "expected FOLDER/<class>/<image>"
@@ -38,11 +38,13 @@ class FolderItems:
     """What else of the folder was passed over."""
 
 
-def to_add(run: Run, gallery: Gallery, folder: Path, progress: Progress | None = None) -> FolderItems:
+def to_add(
+    run: Run, gallery: Gallery, folder: Path, progress: Progress | None = None, model: str = ""
+) -> FolderItems:  # fmt: skip
     """The pictures FOLDER/<class>/<image> as items with the id <class>/<image>; a class may be a path, as in training.
 
     If the gallery's own items are queries too, so are these; else they are only searched. A class name that occurs in
-    one of the run's galleries keeps its label.
+    one of the run's galleries keeps its label. `model` is as for `embedder`.
 
     Raises:
         DataError: the folder does not exist, or has no readable picture.
@@ -67,10 +69,12 @@ def to_add(run: Run, gallery: Gallery, folder: Path, progress: Progress | None =
     role = "both" if gallery.items["role"].eq("both").any() else "gallery"
     columns = {"id": list(files), "label": [labels[name] for name in named], "class_name": named, "role": role}
     own = set(gallery.items["class_name"])
-    return _embedded(run, pd.DataFrame(columns), list(files.values()), own, notes, progress)
+    return _embedded(run, pd.DataFrame(columns), list(files.values()), own, notes, progress, model)
 
 
-def to_update(run: Run, gallery: Gallery, folder: Path, progress: Progress | None = None) -> FolderItems:
+def to_update(
+    run: Run, gallery: Gallery, folder: Path, progress: Progress | None = None, model: str = ""
+) -> FolderItems:  # fmt: skip
     """New pictures FOLDER/<id of the item> of items that are in the gallery; they keep their class and role.
 
     Raises:
@@ -80,7 +84,7 @@ def to_update(run: Run, gallery: Gallery, folder: Path, progress: Progress | Non
     files, notes = _pictures(folder)
     rows = [gallery.index_of(item) for item in files]
     items = gallery.items.iloc[rows].reset_index(drop=True)
-    return _embedded(run, items, list(files.values()), set(items["class_name"]), notes, progress)
+    return _embedded(run, items, list(files.values()), set(items["class_name"]), notes, progress, model)
 
 
 def _pictures(folder: Path) -> tuple[dict[str, Path], list[str]]:
@@ -95,11 +99,11 @@ def _pictures(folder: Path) -> tuple[dict[str, Path], list[str]]:
 
 def _embedded(
     run: Run, items: pd.DataFrame, files: list[Path], own_classes: set[str], notes: list[str],
-    progress: Progress | None,
+    progress: Progress | None, model: str,
 ) -> FolderItems:  # fmt: skip
     pictures, skipped = [], []
     read = np.ones(len(files), bool)
-    for row, made in enumerate(embed_pictures(run, files)):
+    for row, made in enumerate(embed_pictures(run, files, model)):
         if isinstance(made, str):
             read[row] = False
             skipped.append(made)
@@ -126,11 +130,14 @@ class Picture(NamedTuple):
     """None if no similarity of the run uses it."""
 
 
-def embed_pictures(run: Run, files: Sequence[Path | None]) -> Iterator[Picture | str]:
-    """What is stored of each picture, or a sentence that says why it can't be read; None is no file."""
-    embed = ImageEmbedder(run, load_model(run))
+def embed_pictures(run: Run, files: Sequence[Path | None], model: str = "") -> Iterator[Picture | str]:
+    """What is stored of each picture, or a sentence that says why it can't be read; None is no file.
 
-    def read(file: Path | None) -> tuple[UInt8[np.ndarray, "3 size size"], bytes] | str:
+    `model` is as for `embedder`.
+    """
+    embed = embedder(run, model)
+
+    def read(file: Path | None) -> tuple[Any, bytes] | str:
         try:
             if file is None:
                 raise DataError("It is not in the data set, and the file it was added from is not known.")
@@ -153,6 +160,5 @@ def embed_pictures(run: Run, files: Sequence[Path | None]) -> Iterator[Picture |
                 stored.append(Picture(feature, one[1], further))
         return stored
 
-    threads = embed.engine.threads
-    for part in in_threads(work, parts_of(len(files), threads), threads):
+    for part in in_threads(work, parts_of(len(files), embed.threads), embed.threads):
         yield from part

@@ -129,6 +129,11 @@ class Run:
         return str(self.info.get("reason") or "")
 
     @property
+    def is_labelled(self) -> bool:
+        """Whether the classes of its items are known; imported features may come without."""
+        return bool(self.info["dataset"].get("labelled", True))
+
+    @property
     def created(self) -> datetime:
         """Time of its creation, UTC."""
         return datetime.fromisoformat(self.info["created"])
@@ -370,6 +375,8 @@ class Run:
         return "It is still running: wait until it is finished." if self.status == "running" else self._train_again()
 
     def _train_again(self) -> str:
+        if self.config.is_imported:
+            return "Import it again: `pddm-lab import`."
         return f"Train again: `pddm-lab train {self.config.preset} --dataset {self.config.dataset}`."
 
 

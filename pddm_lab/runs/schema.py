@@ -35,6 +35,9 @@ class DatasetContent(Content):
     licence: Text = ""
     attribution: Text = ""
     root: Text = ""
+    labelled: bool = True
+    model: Text = ""
+    """That made imported features, if it is known."""
     skipped: list[dict[str, Text]] | Count | None = None
     """The images that could not be read; their number in early runs."""
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.data.images import open_image
-from pddm_lab.errors import RunError
+from pddm_lab.errors import DataError, RunError
 from pddm_lab.gallery.files import THUMB_SIDE
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.schema import METADATA
@@ -34,6 +34,11 @@ from pddm_lab.runs.local import RunLocal, load_local
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import IN_GALLERY, SIMILARITIES
 from pddm_lab.training.local_evaluation import Sides, evaluate_local
+
+MOST_QUERIES = 3_000
+"""Imported items that are searched among all the others to measure; of more, a sample."""
+MOST_CLUSTERED = 20_000
+"""Items that are clustered for NMI."""
 
 
 class Embedder:
@@ -98,10 +103,15 @@ def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar, maps: MapDra
     # A map is drawn while thumbnails are made: an evaluation takes all cores, and waits for the slowest of them.
     local = load_local(run)
     evaluated = [_evaluate_protocol(run, model, embed, protocol, local, bar) for protocol in protocols]
-    _evaluate_pretrained(run, embed, protocols, bar)
+    if not run.config.is_imported:
+        _evaluate_pretrained(run, embed, protocols, bar)
     for write_gallery in evaluated:
         maps.add(write_gallery())
-    run.update(engine=embed.engine.facts)
+    if run.config.is_imported:  # its pages are open while the maps of many items are drawn
+        run.flush()
+        run.update(status="finished", phase="done")
+    else:
+        run.update(engine=embed.engine.facts)
     with bar("maps") as report:
         report(0, len(protocols), "maps")
         try:
@@ -125,19 +135,22 @@ def _evaluate_protocol(
     pretrained = None
     if local is not None and embed.pooled is not None:
         pretrained = local.pretrained(embed.pooled[torch.from_numpy(items).to(embed.pooled.device)])
-    query, gallery = (torch.from_numpy(np.searchsorted(items, part)) for part in (protocol.query, protocol.gallery))
+    asked, searched = _sampled(run, protocol)
+    query, gallery = (torch.from_numpy(np.searchsorted(items, part)) for part in (asked, searched))
     distributions: dict[str, Distribution] = {}
+    measured = measured_similarities(run)
     with bar(f"evaluate {name}") as report:
-        for number, similarity in enumerate(SIMILARITIES):
-            report(number, len(SIMILARITIES), "similarities")
+        for number, similarity in enumerate(measured):
+            report(number, len(measured), "similarities")
             evaluation = evaluate(
-                model.similarity(similarity), features[query], features[gallery], dataset.labels[protocol.query],
-                dataset.labels[protocol.gallery], protocol.leave_one_out, nmi=similarity == "euclidean",
+                model.similarity(similarity), features[query], features[gallery], dataset.labels[asked],
+                dataset.labels[searched], protocol.leave_one_out,
+                nmi=similarity == "euclidean" and len(items) <= MOST_CLUSTERED,
             )  # fmt: skip
             run.set_metrics(name, similarity, evaluation.metrics)
             run.log_metrics(int(run.info["step"]), "evaluate", name, similarity, evaluation.metrics)
             distributions[similarity] = evaluation.distribution
-        report(len(SIMILARITIES), len(SIMILARITIES), "similarities")
+        report(len(measured), len(measured), "similarities")
     if local is not None:
         with bar(f"local structure {name}") as report:
             sides = Sides(
@@ -152,7 +165,12 @@ def _evaluate_protocol(
                 report(number, len(IN_GALLERY), "similarities")
 
     def thumb_source(row: int) -> Image.Image:
-        return open_image(dataset.path(items[row]), 2 * THUMB_SIDE)
+        try:
+            return open_image(dataset.path(items[row]), 2 * THUMB_SIDE)
+        except DataError:
+            if not run.config.is_imported:
+                raise
+            return no_picture()  # its feature is all there is
 
     def write_gallery() -> Path:
         run.update(phase="gallery")
@@ -168,6 +186,29 @@ def _evaluate_protocol(
         return path
 
     return write_gallery
+
+
+def _sampled(run: Run, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
+    """Queries and gallery; of very many imported items a sample is searched, which the gallery then begins with."""
+    if not (run.config.is_imported and protocol.leave_one_out and len(protocol.query) > MOST_QUERIES):
+        return protocol.query, protocol.gallery
+    rng = np.random.default_rng(run.config.seed)
+    asked = np.sort(rng.choice(protocol.query, MOST_QUERIES, replace=False))
+    text = f"R@1 and MAP@R are of {MOST_QUERIES:,} of {len(protocol.query):,} queries, chosen at random."
+    run.update(warnings=list(dict.fromkeys([*run.info.get("warnings", ()), text])))
+    return asked, np.concatenate([asked, np.setdiff1d(protocol.gallery, asked)])
+
+
+def measured_similarities(run: Run) -> tuple[str, ...]:
+    """The similarities that are worth a measurement: without training S and D_M rank like D."""
+    if not run.is_labelled:
+        return ()
+    return tuple(name for name, spec in SIMILARITIES.items() if run.config.learns or not spec.is_learned)
+
+
+def no_picture() -> Image.Image:
+    """What stands for a picture that an item doesn't have."""
+    return Image.new("RGB", (THUMB_SIDE, THUMB_SIDE), "#8A8F98")
 
 
 def _evaluate_pretrained(run: Run, embed: Embedder, protocols: list[Protocol], bar: Bar) -> None:

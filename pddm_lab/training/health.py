@@ -14,7 +14,9 @@ COLLAPSED = 1 - 0.95**2
 """Variance of unit-length features, 1 at most, below which they are nearly equal: their mean is then 0.95 long."""
 
 
-def collapse(trained: Float[Tensor, "items dim"], used: Float[Tensor, "items dim"]) -> Iterator[str]:
+def collapse(
+    config: TrainConfig, trained: Float[Tensor, "items dim"], used: Float[Tensor, "items dim"]
+) -> Iterator[str]:  # fmt: skip
     """Whether the embedding collapsed.
 
     Args:
@@ -24,6 +26,10 @@ def collapse(trained: Float[Tensor, "items dim"], used: Float[Tensor, "items dim
     variances = [float((features - features.mean(0)).square().sum(1).mean()) for features in (trained, used)]
     if all(variance >= COLLAPSED for variance in variances):
         return
+    if config.is_imported:
+        variance = f"their variance is {min(variances):.1g}, 1 at most"
+        yield f"The imported features are nearly equal ({variance}): distances say little."
+        return
     what = f"all features are nearly equal (their variance is {min(variances):.1g}, 1 at most)"
     then = "Distances say little" if variances[1] < COLLAPSED else "The run uses only what held-out classes allow of it"
     yield f"The embedding collapsed in training: {what}. {then}. Lower --lr, or begin with --start principal."
@@ -31,10 +37,12 @@ def collapse(trained: Float[Tensor, "items dim"], used: Float[Tensor, "items dim
 
 def correction(config: TrainConfig, unit_share: float) -> Iterator[str]:
     """Whether S ranks like D because the unit's correction of D isn't used."""
-    if config.detaches_unit and unit_share == 0 and not config.familiarity:
-        own = "Rank by local structure instead." if config.local_structure else (
-            "The preset joint has an S of its own; the preset lab adds a similarity on local structure."
-        )  # fmt: skip
+    if not config.learns:
+        yield "Nothing was trained: S and D_M rank like D. To train them on these features, import with --train."
+    elif config.detaches_unit and unit_share == 0 and not config.familiarity:
+        other = "The preset joint has an S of its own; the preset lab adds a similarity on local structure."
+        other = "Import with --local for a similarity on local structure." if config.is_imported else other
+        own = "Rank by local structure instead." if config.local_structure else other
         yield (
             "S ranks like D: on held-out classes the unit's correction of D didn't surely gain, so none of it is used. "
             f"{own}"
@@ -59,7 +67,7 @@ def selection(
         )
         return
     trained = {step: value for step, value in values.items() if step}
-    if trained and max(trained.values()) <= pretrained:
+    if trained and max(trained.values()) <= pretrained and not config.is_imported:
         yield (
             f"Training never ranked held-out classes better than the pretrained features (MAP@R "
             f"{100 * max(trained.values()):.1f} % at best, {100 * pretrained:.1f} % before). Expect no gain on new "

@@ -30,6 +30,11 @@ FIXED = (
     "classes may look easier to it than they are. Freeze the trunk to train one per fold."
 )
 
+FIXED_IMPORTED = (
+    "The similarity on local structure learned from one embedding in all folds, since the features were imported: "
+    "where they were trained on its classes, new classes may look easier to it than they are."
+)
+
 
 def fold_embeddings(
     new_model: Callable[[], MetricModel], config: TrainConfig, share: float, labels: Int[np.ndarray, " items"],

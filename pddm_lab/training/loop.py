@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pddm_lab.config import TrainConfig, data_root, runs_root
 from pddm_lab.data.dataset import Dataset, read_dataset
+from pddm_lab.data.imported import read_imported
 from pddm_lab.data.sampler import ClassBatches
 from pddm_lab.errors import ConfigError
 from pddm_lab.model.embedding import MetricModel
@@ -82,10 +83,14 @@ def dataset_of(config: TrainConfig, root: Path | None = None) -> Dataset:
 
     Raises:
         DataError: it is missing or damaged, or can't be split like this.
+        RunError: the run lacks the features that it imported.
     """
+    root = root or runs_root(config.runs_root)
+    if config.is_imported:
+        return read_imported(root / config.run_name).dataset
     return read_dataset(
         config.dataset, data_root(config.data_root), known_query_share=config.known_query_share,
-        split_seed=config.split_seed, check_cache=(root or runs_root(config.runs_root)) / ".checked",
+        split_seed=config.split_seed, check_cache=root / ".checked",
     )  # fmt: skip
 
 
@@ -185,11 +190,7 @@ class Loop:
         model = copy.deepcopy(self.kept, {id(trunk): trunk})
         if self._used_head is not None:
             model.embedding.head = self._head()
-        if self.unit_share != 1:
-            unit = model.similarity("pddm").unit
-            assert isinstance(unit, PDDM)
-            for parameter in unit.score.parameters():
-                parameter.mul_(self.unit_share)
+        use_correction(model, self.unit_share)
         return model
 
     def _head(self) -> torch.nn.Linear:
@@ -280,6 +281,15 @@ class Loop:
             self._follow(head)
         if self.objective.rival:
             self.objective.rival.load_state_dict(state["rival"])
+
+
+@torch.no_grad()
+def use_correction(model: MetricModel, share: float) -> None:
+    """Scale what the PDDM unit adds to -g D; with a share of 0, S ranks like D."""
+    unit = model.similarity("pddm").unit
+    assert isinstance(unit, PDDM)
+    for parameter in unit.score.parameters() if share != 1 else ():
+        parameter.mul_(share)
 
 
 def _optimizer(objective: Objective) -> torch.optim.Optimizer:

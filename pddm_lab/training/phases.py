@@ -26,6 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pddm_lab.data.dataset import Dataset
+from pddm_lab.data.imported import read_imported
 from pddm_lab.data.near_duplicates import near_duplicate_groups
 from pddm_lab.data.splits import hold_out_classes, without_lone_items
 from pddm_lab.errors import DataError, RunError
@@ -40,8 +41,8 @@ from pddm_lab.runs.model import load_model
 from pddm_lab.runs.run import Run
 from pddm_lab.training import health
 from pddm_lab.training.finish import Embedder, finish, loading_maps, paths_of
-from pddm_lab.training.local_fit import FIXED, fit_local, fold_embeddings
-from pddm_lab.training.loop import Loop, image_inputs, resolve_device, torch_threads, view_inputs
+from pddm_lab.training.local_fit import FIXED, FIXED_IMPORTED, fit_local, fold_embeddings
+from pddm_lab.training.loop import Loop, image_inputs, resolve_device, torch_threads, use_correction, view_inputs
 from pddm_lab.training.objectives import Step
 from pddm_lab.training.shares import UNIT_SHARES, choose_head_share, choose_sure_gain, precisions, used_head
 
@@ -89,7 +90,10 @@ class RunTraining:
         model = self._new_model()
         pooled, device = None, self.fabric.device
         engine = Engine(model.embedding.trunk, size=config.image_size, device=device, precision=self.precision)
-        if config.freeze_trunk:
+        if config.is_imported:
+            pooled = F.normalize(torch.tensor(read_imported(self.run.path).features).to(device), dim=1)
+            self.views = pooled[torch.from_numpy(train)][None]
+        elif config.freeze_trunk:
             others = dict.fromkeys(range(1, config.views), train)
             pooled, *views = self._trunk_features(engine, {0: np.arange(len(self.dataset))} | others)
             self.views = torch.stack([pooled[torch.from_numpy(train)], *views])
@@ -110,8 +114,11 @@ class RunTraining:
                     checkpoint = {}
                     if config.refit == "passes":
                         steps = round(steps * len(train) / len(fit))
-            if not self.stopped and (config.refit != "none" or not len(validation)):
+            if len(train) and not self.stopped and (config.refit != "none" or not len(validation)):
                 self._fit("refit", self._new_model(), train, validation[:0], steps, checkpoint)
+        if not len(train):  # features without labels: nothing can be mined or learned
+            use_correction(model, 0.0)
+            self._save_model(model, 0)
         if not self.stopped and config.local_structure:
             self._fit_local(steps)
         if self.writes and not self.stopped:
@@ -161,6 +168,9 @@ class RunTraining:
     def _choose_head_share(self, model: MetricModel, checkpoint: Mapping[str, Any]) -> None:
         """How far the head goes from its start, chosen on held-out classes by all ranks together."""
         config = self.config
+        if config.is_imported:  # no head, and no correction before held-out classes have chosen one
+            self.shares = {"head_share": 1.0, "unit_share": checkpoint.get("unit_share", 0.0)}
+            return
         if not config.interpolates or "head_share" in checkpoint:
             self.shares = {name: checkpoint.get(name, 1.0) for name in ("head_share", "unit_share")}
             return
@@ -199,9 +209,15 @@ class RunTraining:
         if self.writes:
             self.run.update(phase="local")
         with self.fabric.rank_zero_first(), progress_bars(self.shown)("near-duplicates") as report:
-            groups = near_duplicate_groups(dataset, dataset.train, self.run.path.parent / ".features", progress=report)
+            cache = self.run.path.parent / ".features"
+            try:
+                groups = near_duplicate_groups(dataset, dataset.train, cache, progress=report)
+            except DataError:
+                if not config.is_imported:
+                    raise
+                groups = np.arange(len(dataset.train))  # features without pictures
         try:
-            if pooled is not None:
+            if pooled is not None and not config.is_imported:
                 timed, model = replace(config, steps=max(steps, 1)), self._new_model()
                 with torch_threads(1), self._bars("heads of the folds", every_rank=True) as report:
                     inputs = view_inputs(self.views, dataset.train, config.seed)
@@ -214,12 +230,15 @@ class RunTraining:
             with self._bars("training features") as report:
                 features = self.embed(load_model(self.run).to(self.fabric.device), dataset.train, report)
             with self._bars("local structure") as report:
-                fitted = fit_local(config, features, dataset.labels, dataset.train, groups, pooled, of_folds, report)
+                pretrained = None if config.is_imported else pooled
+                fitted = fit_local(
+                    config, features, dataset.labels, dataset.train, groups, pretrained, of_folds, report
+                )  # fmt: skip
         except DataError as problem:  # the run is whole without it
             self._warn([f"There is no similarity on local structure: {problem}"])
         else:
             fitted.save(self.run)
-            self._warn([] if of_folds else [FIXED])
+            self._warn([] if of_folds else [FIXED_IMPORTED if config.is_imported else FIXED])
 
     @contextmanager
     def _bars(self, what: str, every_rank: bool = False) -> Iterator[Progress]:
@@ -302,7 +321,7 @@ class RunTraining:
             classes = len(np.unique(self.dataset.labels[validation]))
             self._warn(health.selection(config, best["pretrained"], best["values"], int(best["best_step"]), classes))
         some = items[:: -(-len(items) // MOST_LOOKED_AT)]
-        self._warn(health.collapse(self.embed(loop.kept, some), self.embed(loop.used(), some)))
+        self._warn(health.collapse(config, self.embed(loop.kept, some), self.embed(loop.used(), some)))
         if len(validation) and config.interpolates and config.detaches_unit:
             self._choose_unit_share(loop, validation)
         if not len(validation) or config.interpolates:

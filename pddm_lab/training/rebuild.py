@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +13,19 @@ import torch
 from jaxtyping import Float
 
 from pddm_lab.data.dataset import Dataset, Protocol
-from pddm_lab.errors import RunError
+from pddm_lab.data.images import open_image
+from pddm_lab.data.imported import read_imported
+from pddm_lab.errors import DataError, RunError
 from pddm_lab.gallery.changes import with_sources
 from pddm_lab.gallery.files import (
     GROWING,
     PRETRAINED,
+    THUMB_SIDE,
     file_name,
     is_intact,
     read_distributions,
     read_manifest,
+    thumbnail,
     write_files,
 )
 from pddm_lab.gallery.gallery import Gallery
@@ -34,7 +38,7 @@ from pddm_lab.runs.local import load_local
 from pddm_lab.runs.model import load_similarities
 from pddm_lab.runs.new_items import Picture, embed_pictures
 from pddm_lab.runs.run import Run
-from pddm_lab.training.finish import item_table
+from pddm_lab.training.finish import item_table, measured_similarities, no_picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +103,9 @@ def rebuild(run: Run, dataset: Dataset, protocol: Protocol, progress: Progress |
         else:
             files.append(dataset.path(row_of[name]) if name in row_of else None)
     kept, pictures = np.ones(len(items), bool), []
-    for row, made in enumerate(embed_pictures(run, files)):
+    of_items = [row_of.get(name) for name in items["id"]]
+    embedded = _imported(run, files, of_items) if run.config.is_imported else embed_pictures(run, files)
+    for row, made in enumerate(embedded):
         if isinstance(made, str) and stored is not None:
             further = stored.pretrained[row] if uses_pretrained and stored.pretrained is not None else None
             made = Picture(stored.features[row], stored.thumb(row), further)
@@ -125,16 +131,31 @@ def rebuild(run: Run, dataset: Dataset, protocol: Protocol, progress: Progress |
     return Rebuilt(written if local is None else keep_up(written, local.structure), lost)
 
 
+def _imported(run: Run, files: Sequence[Path | None], rows: Sequence[int | None]) -> Iterator[Picture | str]:
+    """What is stored of imported items, by their rows, and of others why they can't be embedded again."""
+    features = read_imported(run.path).features
+    for file, row in zip(files, rows, strict=True):
+        if row is None or file is None:
+            yield f"{run.name} has no model that embeds it again."
+            continue
+        try:
+            image = open_image(file, 2 * THUMB_SIDE)
+        except DataError:
+            image = no_picture()
+        yield Picture(features[row] / np.linalg.norm(features[row]), thumbnail(image))
+
+
 def _distributions(
     run: Run, features: Float[np.ndarray, "items dim"], items: pd.DataFrame, besides: Collection[str]
 ) -> dict[str, Distribution]:
     """The histograms of an evaluation of these items by the run's similarities, besides some."""
     query, gallery = (np.flatnonzero(items["role"].isin([role, "both"])) for role in ("query", "gallery"))
+    measured = measured_similarities(run)
     of, labels = torch.from_numpy(features), items["label"].to_numpy()
     return {
         name: evaluate(
             similarity, of[query], of[gallery], labels[query], labels[gallery], np.array_equal(query, gallery)
         ).distribution
         for name, similarity in load_similarities(run).items()
-        if name not in besides
+        if name not in besides and name in measured
     }

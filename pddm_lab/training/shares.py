@@ -48,7 +48,7 @@ def used_head(
     config: TrainConfig, share: float, pooled: Float[Tensor, "items trunk_dim"], labels: Int[np.ndarray, " items"],
     train: Int[np.ndarray, " train"],
 ) -> UsedHead | None:  # fmt: skip
-    """The head that a training on some items uses; None for the one that it trains.
+    """The head that a training on some items uses; None for the one that it trains, or where there is none.
 
     Args:
         share: as chosen.
@@ -56,7 +56,7 @@ def used_head(
         labels: (all items,) class of each item.
         train: the training items.
     """
-    if not config.interpolates and not config.whitens:
+    if config.is_imported or not (config.interpolates or config.whitens):
         return None
     scatter = Scatter.of(*_inputs_of(pooled, labels, train, config)) if config.whitens else None
     return UsedHead(share if config.interpolates else 1.0, scatter)

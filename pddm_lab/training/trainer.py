@@ -39,8 +39,8 @@ def train(config: TrainConfig, progress: bool = True) -> Run:
     if batch % config.devices:
         raise ConfigError(f"--devices {config.devices} doesn't divide the batch of {batch} items.")
     dataset = dataset_of(config)
-    run = Run.create(config, _dataset_info(dataset), str(device), precision)
-    return _train(run, dataset, progress)
+    run = Run.create(config, dataset_info(dataset), str(device), precision)
+    return train_run(run, dataset, progress)
 
 
 def resume(path: str | Path, progress: bool = True) -> Run:
@@ -60,7 +60,7 @@ def resume(path: str | Path, progress: bool = True) -> Run:
     if dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
         raise RunError(f"{dataset.root} has changed since {run.name} was begun. Restore it or train a new run.")
     run.claim(device=str(device), precision=precision, versions=versions())
-    return _train(run, dataset, progress)
+    return train_run(run, dataset, progress)
 
 
 def _with_full_paths(config: TrainConfig) -> TrainConfig:
@@ -77,7 +77,8 @@ def _with_full_paths(config: TrainConfig) -> TrainConfig:
     )  # fmt: skip
 
 
-def _dataset_info(dataset: Dataset) -> dict[str, Any]:
+def dataset_info(dataset: Dataset) -> dict[str, Any]:
+    """What run.json says of a data set."""
     info = {name: getattr(dataset, name) for name in ("name", "licence", "attribution")}
     sizes = {"items": len(dataset), "classes": len(dataset.class_names)}
     skipped = [asdict(skipped) for skipped in dataset.skipped]
@@ -85,7 +86,8 @@ def _dataset_info(dataset: Dataset) -> dict[str, Any]:
     return {**info, **sizes, "fingerprint": dataset.fingerprint(), "skipped": skipped, "root": root}
 
 
-def _train(run: Run, dataset: Dataset, progress: bool) -> Run:
+def train_run(run: Run, dataset: Dataset, progress: bool) -> Run:
+    """Train a run that this process owns; raises and returns as `train` does."""
     with _recording_errors(run):
         if run.config.devices > 1:
             _train_in_processes(run, progress)

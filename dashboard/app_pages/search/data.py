@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pddm_lab.analysis.explain import Explanation
     from pddm_lab.analysis.explain_local import LocalExplanation
     from pddm_lab.analysis.shortlist import Ceiling
-    from pddm_lab.runs.model import ImageEmbedder
+    from pddm_lab.runs.model import Embeds
 
 PLACES = 500
 """Places of a gallery, a seeded sample, at which a pair's difference is scored again."""
@@ -75,13 +75,13 @@ def embedded(run: Run, source: bytes | Path, crop: Crop | None) -> Embedded:
 
 
 @cached(MODEL, LOCAL, max_entries=2, show_spinner="Loading the network")
-def _network(run: Run) -> ImageEmbedder:
+def _network(run: Run) -> Embeds:
     from PIL import Image
 
-    from pddm_lab.runs.model import ImageEmbedder
+    from pddm_lab.runs.model import ImageEmbedder, embedder
 
-    embed = ImageEmbedder(run, loaders.model(run))
-    embed(Image.new("RGB", (64, 64)))  # so that the seconds shown do not include loading
+    embed = embedder(run) if run.config.is_imported else ImageEmbedder(run, loaders.model(run))
+    embed.embed_all([embed.prepare(Image.new("RGB", (64, 64)))])  # so that the seconds shown do not include loading
     return embed
 
 
