@@ -331,6 +331,7 @@ def test_a_kernel_that_dies_fails_its_run(stand_in, tmp_path: Path) -> None:  # 
 
 @pytest.mark.parametrize(("patient", "sent"), [(True, signal.SIGINT), (True, signal.SIGTERM), (False, signal.SIGINT)])
 def test_ctrl_c_and_a_terminating_signal_stop_the_training(stand_in, tmp_path: Path, patient: bool, sent: int) -> None:  # type: ignore[no-untyped-def]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     wait = "while not run.stop_requested(): time.sleep(.05)\nrun.update(status='stopped', reason='On request.')"
     stand_in(_BEGIN, "import time\n" + (wait if patient else "time.sleep(60)"))
     file = tmp_path / "runs" / "one" / "run.json"

@@ -117,7 +117,7 @@ def test_too_few_classes_to_train_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [np.float16, np.float64, np.int32, np.uint8])
 def test_any_kind_of_number_is_read_as_float32(tmp_path: Path, kind: type) -> None:
-    values = np.arange(1, 13).reshape(3, 4).astype(kind)
+    values: np.ndarray = np.arange(1, 13).reshape(3, 4).astype(kind)
     np.save(tmp_path / "f.npy", values)
     read = read_features(tmp_path / "f.npy")
     assert read.dtype == np.float32 and np.array_equal(read, values)
@@ -132,7 +132,7 @@ def test_any_kind_of_number_is_read_as_float32(tmp_path: Path, kind: type) -> No
         (np.array([[1, 2], [3, np.inf]]), "row 1: expected finite"), (np.array([[1 + 1j]]), "complex"),
     ],
 )  # fmt: skip
-def test_features_that_cannot_be_are_refused(tmp_path: Path, values: np.ndarray, message: str) -> None:
+def test_features_that_cannot_be_are_refused(tmp_path: Path, values, message: str) -> None:
     np.save(tmp_path / "f.npy", values)
     with pytest.raises(DataError, match=message):
         read_features(tmp_path / "f.npy")

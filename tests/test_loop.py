@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from PIL import Image
 
 from pddm_lab.config import LOSSES, TrainConfig
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.trunks import Trunk
-from pddm_lab.training.loop import Loop, learning_rate_factor, view_inputs
+from pddm_lab.training.loop import Loop, image_inputs, learning_rate_factor, view_inputs
 
 LABELS = np.repeat([3, 5, 7, 9], 6)
 TRAIN = np.flatnonzero(LABELS != 5)
@@ -85,3 +88,24 @@ def test_a_loop_continues_where_it_stopped(loss: str) -> None:
         assert torch.equal(weights(one), weights(other))
     if whole.objective.rival and second.objective.rival:
         assert torch.equal(weights(whole.objective.rival), weights(second.objective.rival))
+
+
+def test_a_closed_loop_leaves_no_process_and_can_go_on(tmp_path: Path) -> None:
+    paths = []
+    for item in range(len(LABELS)):
+        paths.append(tmp_path / f"{item}.png")
+        Image.new("RGB", (8, 8), (10 * item, 0, 0)).save(paths[-1])
+    choices = {"dim": 8, "classes_per_batch": 2, "image_size": 8, "resize": 8, "freeze_trunk": False, "workers": 1}
+    config = TrainConfig.from_parameters({**choices, "images_per_class": 2, "steps": 8})
+    flat = Trunk(torch.nn.Flatten(), 3 * 8 * 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    loop = Loop(
+        MetricModel(config, trunk=flat), config, LABELS, TRAIN, image_inputs(paths, config, torch.device("cpu"))
+    )
+    others = set(psutil.Process().children())
+    loop.take_step()
+    (process,) = set(psutil.Process().children()) - others
+    loop.close()
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    loop.take_step()
+    loop.close()
+    assert loop.step == 2

@@ -62,11 +62,20 @@ def _facts(run: Run) -> None:
     data = run.info["dataset"]
     skipped = data.get("skipped") or 0
     skipped = skipped if isinstance(skipped, int) else len(skipped)
+    classes = (
+        f"{data['items']:,} in {data['classes']:,} classes" if run.is_labelled else f"{data['items']:,}, no labels"
+    )
+    training, trunk = f"{run.config.preset}, {run.config.trained_by}", run.config.trunk
+    if run.config.is_imported:
+        training, trunk = (
+            "imported" + (", similarities trained" if run.learned else ""),
+            data.get("model") or "not known",
+        )
     facts = {
         "Data": data["name"],
-        "Items": f"{data['items']:,} in {data['classes']:,} classes" + (f", {skipped} skipped" if skipped else ""),
-        "Training": f"{run.config.preset}, {run.config.trained_by}, d = {run.config.dim}",
-        "Trunk": run.config.trunk,
+        "Items": classes + (f", {skipped} skipped" if skipped else ""),
+        "Training": f"{training}, d = {run.config.dim}",
+        "Model" if run.config.is_imported else "Trunk": trunk,
         "Time": f"{duration(seconds_spent(run))} on {run.info['device']}",
     }
     st.html(cards.facts(facts))
@@ -130,6 +139,13 @@ def without(run: Run, what: str) -> NoReturn:
     if run.reason:
         nothing(f"{run.name}: {run.status}", f"It has no {what}. {run.reason}", STATUS_ICONS.get(run.status, ""))
     nothing(f"No {what}", f"{run.name} is {run.status} and has no {what}.")
+
+
+def needs_labels(run: Run, what: str) -> None:
+    """End a page that shows something of classes, for a run whose items have none."""
+    if not run.is_labelled:
+        text = f"The items of {run.name} have no labels, and {what} are of classes. Import them with a column label."
+        nothing("No labels", text, ":material/label_off:")
 
 
 def choice(

@@ -56,3 +56,5 @@ def import_run(
                 seed=seed, progress=report,
             )  # fmt: skip
     print_results(run)
+    if not train:
+        print("Nothing was trained on these features. --train adds PDDM and Mahalanobis, --local local structure.")

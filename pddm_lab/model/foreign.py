@@ -49,11 +49,6 @@ class ForeignModel:
         self.name = str(Path(name).expanduser().resolve()) if name.endswith(".onnx") else name
         self._embed = _load(self.name)
 
-    @property
-    def is_code(self) -> bool:
-        """Whether it is a callable, which must be named again wherever pictures are embedded."""
-        return is_code(self.name)
-
     def __call__(self, pictures: Sequence[Image.Image]) -> Float[np.ndarray, "pictures dim"]:
         """Features of RGB pictures, as the model returns them, float32.
 
@@ -76,11 +71,6 @@ class ForeignModel:
             shape = " x ".join(map(str, values.shape))
             raise DataError(f"{self.name}: expected {len(pictures)} rows of features, one a picture, got {shape}.")
         return check_features(values, self.name)
-
-
-def is_code(name: str) -> bool:
-    """Whether a model's name is that of a callable."""
-    return not name.endswith(".onnx") and not name.startswith(TORCHVISION)
 
 
 def _load(name: str) -> Embed:

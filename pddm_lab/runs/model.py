@@ -15,8 +15,9 @@ from pddm_lab.data.prepare import prepare, side_to_read
 from pddm_lab.errors import ConfigError, DataError, RunError
 from pddm_lab.model.embedding import MetricModel, learned_similarities
 from pddm_lab.model.engine import Engine
-from pddm_lab.model.foreign import ForeignModel, is_code
+from pddm_lab.model.foreign import ForeignModel
 from pddm_lab.model.similarity import Similarity, make_similarity
+from pddm_lab.runs.imported import why_not_embedded
 from pddm_lab.runs.local import load_local
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import LEARNED, SIMILARITIES
@@ -97,11 +98,8 @@ def embedder(run: Run, model: str = "") -> Embeds:
             raise ConfigError(f"--model is for imported features: {run.name} has a model of its own.")
         return ImageEmbedder(run, load_model(run))
     known = str(run.info["dataset"].get("model") or "")
-    if not model and (not known or is_code(known)):
-        raise RunError(
-            f"{run.name} has imported features, and a run never runs foreign code by itself: name the model that made "
-            f"them. `pddm-lab gallery add {run.name} FOLDER --model {known or 'package.module:callable'}`"
-        )
+    if not model and (reason := why_not_embedded(run)):
+        raise RunError(reason)
     return ForeignEmbedder(run, ForeignModel(model or known))
 
 

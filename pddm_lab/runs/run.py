@@ -39,6 +39,7 @@ from pddm_lab.runs.folder_name import exists_already, new_folder
 from pddm_lab.runs.log import EUCLIDEAN, METRICS, PHASES, QUADRUPLETS, Log
 from pddm_lab.runs.process import is_alive, is_this_process, locked, sweep_leftovers, this_process
 from pddm_lab.runs.schema import FORMAT, STATUSES, CheckpointContent, RunContent
+from pddm_lab.similarities import LEARNED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +61,7 @@ class Run:
         self.info = info
         """Content of run.json when it was opened, kept up to date by `update`."""
         self.config = _read_config(path, info)
+        self._notes_file, self._stop_file = path / "notes.md", path / "stop"
         self._claimed: float | None = None
         self._spent_before = 0.0
         self._metrics = Log(path / "metrics.parquet", METRICS)
@@ -132,6 +134,11 @@ class Run:
     def is_labelled(self) -> bool:
         """Whether the classes of its items are known; imported features may come without."""
         return bool(self.info["dataset"].get("labelled", True))
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The similarities with weights that it trained; an import without training has none."""
+        return LEARNED if self.config.learns else ()
 
     @property
     def created(self) -> datetime:
@@ -326,10 +333,6 @@ class Run:
 
         return self.config.dim + PRETRAINED_DIMS
 
-    @property
-    def _stop_file(self) -> Path:
-        return self.path / "stop"
-
     def request_stop(self) -> None:
         """Ask the training process to stop after its step; can be called from any process.
 
@@ -363,10 +366,6 @@ class Run:
     def notes_stamp(self) -> int:
         """Modification time of the notes, 0 if there are none."""
         return self._notes_file.stat().st_mtime_ns if self._notes_file.is_file() else 0
-
-    @property
-    def _notes_file(self) -> Path:
-        return self.path / "notes.md"
 
     def hint(self) -> str:
         """What to do about a missing or damaged file of the run."""

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pddm_lab.config import TrainConfig
@@ -170,7 +170,7 @@ def _evaluate_protocol(
         except DataError:
             if not run.config.is_imported:
                 raise
-            return no_picture()  # its feature is all there is
+            return no_picture(str(dataset.ids[items[row]]))  # its feature is all there is
 
     def write_gallery() -> Path:
         run.update(phase="gallery")
@@ -203,12 +203,15 @@ def measured_similarities(run: Run) -> tuple[str, ...]:
     """The similarities that are worth a measurement: without training S and D_M rank like D."""
     if not run.is_labelled:
         return ()
-    return tuple(name for name, spec in SIMILARITIES.items() if run.config.learns or not spec.is_learned)
+    return tuple(name for name, spec in SIMILARITIES.items() if name in run.learned or not spec.is_learned)
 
 
-def no_picture() -> Image.Image:
-    """What stands for a picture that an item doesn't have."""
-    return Image.new("RGB", (THUMB_SIDE, THUMB_SIDE), "#8A8F98")
+def no_picture(item: str) -> Image.Image:
+    """What stands for a picture that an item doesn't have: the end of its id."""
+    image = Image.new("RGB", (THUMB_SIDE, THUMB_SIDE), "#E3E6EB")
+    lines = [item[-48:][start : start + 12] for start in range(0, len(item[-48:]), 12)]
+    ImageDraw.Draw(image).multiline_text((6, 40), "\n".join(lines), "#3A4250", ImageFont.load_default(12))
+    return image
 
 
 def _evaluate_pretrained(run: Run, embed: Embedder, protocols: list[Protocol], bar: Bar) -> None:

@@ -37,9 +37,7 @@ def collapse(
 
 def correction(config: TrainConfig, unit_share: float) -> Iterator[str]:
     """Whether S ranks like D because the unit's correction of D isn't used."""
-    if not config.learns:
-        yield "Nothing was trained: S and D_M rank like D. To train them on these features, import with --train."
-    elif config.detaches_unit and unit_share == 0 and not config.familiarity:
+    if config.learns and config.detaches_unit and unit_share == 0 and not config.familiarity:
         other = "The preset joint has an S of its own; the preset lab adds a similarity on local structure."
         other = "Import with --local for a similarity on local structure." if config.is_imported else other
         own = "Rank by local structure instead." if config.local_structure else other

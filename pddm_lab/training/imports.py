@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -93,12 +94,15 @@ def _make(
 ) -> Run:  # fmt: skip
     dataset = imported.dataset
     classes = np.bincount(dataset.labels[dataset.train]) if len(dataset.train) else np.empty(0, int)
+    choices: dict[str, Any] = {"steps": TRAINED_STEPS}
+    if not train:
+        nothing = {"lr": 0.0, "interpolate": False, "val_class_share": 0.0}
+        choices = {"similarity": "euclidean", "steps": MINED_STEPS, **nothing}
     config = TrainConfig(
         preset=IMPORTED, dataset=f"{IMPORTED}:{dataset.name}", run_name=name, runs_root=runs_root, trunk=IMPORTED,
         weights="none", views=1, pool_power=1.0, dim=imported.features.shape[1], start="random", whiten=False,
-        steps=TRAINED_STEPS if train else MINED_STEPS, lr=TrainConfig.lr if train else 0.0,
-        interpolate=train, val_class_share=0.2 if train else 0.0, local_structure=local, seed=seed, split_seed=seed,
-        classes_per_batch=max(2, min(_CLASSES, int((classes > 1).sum()))), images_per_class=_IMAGES, device="cpu",
+        local_structure=local, seed=seed, split_seed=seed, images_per_class=_IMAGES,
+        classes_per_batch=max(2, min(_CLASSES, int((classes > 1).sum()))), device="cpu", **choices,
     )  # fmt: skip
     facts = dataset_info(dataset) | {"labelled": dataset.labelled, "model": model}
     run = Run.create(config, facts, "cpu", "32")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -235,6 +235,12 @@ class Loop:
         self._optimizer.zero_grad(set_to_none=True)
         _average(self.kept, self.model, config.average, self.step)
         return result
+
+    def close(self) -> None:
+        """End the processes that load images; a further step starts them again."""
+        inputs, self._inputs = self._inputs, None
+        if isinstance(inputs, Generator):
+            inputs.close()
 
     def _start_training(self) -> None:
         """Put all but a frozen trunk into training mode."""

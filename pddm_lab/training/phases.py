@@ -13,7 +13,7 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -289,6 +289,26 @@ class RunTraining:
             if config.start == "principal":  # not random: the training has something to lose
                 best |= {"best_value": value, "error": error}
                 self._save_model(loop.used(), 0)
+        with closing(loop):
+            self._take_steps(phase, loop, items, validation, steps, best)
+        if self.stopped:
+            return int(best["best_step"])
+        if len(validation):
+            classes = len(np.unique(self.dataset.labels[validation]))
+            self._warn(health.selection(config, best["pretrained"], best["values"], int(best["best_step"]), classes))
+        some = items[:: -(-len(items) // MOST_LOOKED_AT)]
+        self._warn(health.collapse(config, self.embed(loop.kept, some), self.embed(loop.used(), some)))
+        if len(validation) and config.interpolates and config.detaches_unit:
+            self._choose_unit_share(loop, validation)
+        if not len(validation) or config.interpolates:
+            self._save_model(loop.used(), steps)
+        return int(best["best_step"])
+
+    def _take_steps(
+        self, phase: str, loop: Loop, items: np.ndarray, validation: np.ndarray, steps: int, best: dict[str, Any]
+    ) -> None:  # fmt: skip
+        """Train to the last step or a request to stop, and keep in `best` what the validation classes say."""
+        config, run = self.config, self.run
         bar = tqdm(total=steps, initial=loop.step, desc=phase, unit="step", disable=not self.shown, mininterval=0.5)
         while loop.step < steps and not self.stopped:
             result = loop.take_step()
@@ -315,18 +335,6 @@ class RunTraining:
             if measures or self.stopped:
                 self._save_checkpoint(phase, best, loop)
         bar.close()
-        if self.stopped:
-            return int(best["best_step"])
-        if len(validation):
-            classes = len(np.unique(self.dataset.labels[validation]))
-            self._warn(health.selection(config, best["pretrained"], best["values"], int(best["best_step"]), classes))
-        some = items[:: -(-len(items) // MOST_LOOKED_AT)]
-        self._warn(health.collapse(config, self.embed(loop.kept, some), self.embed(loop.used(), some)))
-        if len(validation) and config.interpolates and config.detaches_unit:
-            self._choose_unit_share(loop, validation)
-        if not len(validation) or config.interpolates:
-            self._save_model(loop.used(), steps)
-        return int(best["best_step"])
 
     def _pretrained_value(self, validation: np.ndarray) -> float:
         """MAP@R by D of the validation classes by the pretrained features; rank 0 measures."""

@@ -141,7 +141,7 @@ def _imported(run: Run, files: Sequence[Path | None], rows: Sequence[int | None]
         try:
             image = open_image(file, 2 * THUMB_SIDE)
         except DataError:
-            image = no_picture()
+            image = no_picture(file.name)
         yield Picture(features[row] / np.linalg.norm(features[row]), thumbnail(image))
 
 

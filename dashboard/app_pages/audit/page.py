@@ -338,6 +338,8 @@ def _named(items: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _trained(run: Run) -> str:
     """The similarity whose examples are shown by default."""
+    if not run.learned:
+        return "euclidean"
     return run.config.similarity if run.config.similarity != "euclidean" else "pddm"
 
 

@@ -17,6 +17,7 @@ shell.heading(
     "to j. A hinge is violated where the score of a negative pair comes within the margin of the positive pair's.",
 )
 run = shell.run_or_stop()
+shell.needs_labels(run, "quadruplets")
 try:
     mined = data.mined(run)
 except RunError as error:

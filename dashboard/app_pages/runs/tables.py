@@ -23,7 +23,9 @@ def overview(runs: Sequence[Run]) -> pd.DataFrame:
             "run": run.name,
             "status": [run.status],
             "data": run.info["dataset"]["name"],
-            "training": f"{run.config.preset}, {run.config.trained_by}",
+            "training": run.config.preset
+            if run.config.is_imported
+            else f"{run.config.preset}, {run.config.trained_by}",
         }
         for protocol in PROTOCOLS:
             own = ("S", run.config.similarity)

@@ -250,7 +250,9 @@ def choices(compared: Sequence[Run]) -> None:
     chosen = compared[0]
     changed = tables.changed_from_preset(chosen.config)
     st.subheader("Settings", anchor=False)
-    if len(changed):
+    if chosen.config.is_imported:
+        st.caption("Imported features: their model was trained elsewhere.")
+    elif len(changed):
         alt = "Settings that differ from the preset"
         st.dataframe(changed, hide_index=True, alt=alt, key="changed", width="content")
     else:

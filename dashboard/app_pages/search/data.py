@@ -16,7 +16,6 @@ from pddm_lab.cards import Dimension
 from pddm_lab.data.images import open_image, verify
 from pddm_lab.gallery.gallery import SearchResult
 from pddm_lab.runs.run import Run
-from pddm_lab.similarities import LEARNED
 
 if TYPE_CHECKING:
     from pddm_lab.analysis.explain import Explanation
@@ -101,7 +100,7 @@ def search(
     _warm_index(run, protocol)
     known, local = loaders.similarities(run), loaders.local(run)
     return loaders.gallery(run, protocol).search_by(
-        feature, [known[name] for name in LEARNED], shortlist, exclude, local and local.structure, pretrained
+        feature, [known[name] for name in run.learned], shortlist, exclude, local and local.structure, pretrained
     )
 
 
@@ -110,7 +109,7 @@ def _warm_index(run: Run, protocol: str) -> None:
     """Build the index and run each stage once, so that the seconds shown are those of a search alone."""
     gallery, known, local = loaders.gallery(run, protocol), loaders.similarities(run), loaders.local(run)
     gallery.search_by(
-        np.array(gallery.features[0]), [known[name] for name in LEARNED], exclude=0, local=local and local.structure
+        np.array(gallery.features[0]), [known[name] for name in run.learned], exclude=0, local=local and local.structure
     )
 
 

@@ -11,6 +11,7 @@ from shared.plain_text import plain
 
 from pddm_lab import cards
 from pddm_lab.errors import LabError
+from pddm_lab.runs.imported import why_not_embedded
 
 MATCHES = 24
 
@@ -57,6 +58,8 @@ def keep_crop(crop: Crop | None) -> None:
 
 
 own: Own | None = st.session_state.get("own") if source == "upload" else None
+if source == "upload" and (reason := why_not_embedded(run)):
+    shell.nothing("No model for pictures", reason, ":material/no_photography:")
 if source == "upload" and own is None:
     own_picture("own_picture", search_with)
     st.stop()
@@ -110,7 +113,8 @@ with query_side:
             f"{plain(own.name)}. Its class is unknown, so results are not marked right or wrong. Links don't "
             "include the picture."
         )
-    own_picture("own_picture", search_with, small=True)
+    if not why_not_embedded(run):
+        own_picture("own_picture", search_with, small=True)
 
 of_queries = items.iloc[queries]
 with result_side:
@@ -128,7 +132,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", horizontal_align
     settings = {"protocol": protocol, "shortlist": shortlist, "query": query.item or query.name, "crop": crop}
     export.export("results", lambda: views.results_table(responses), runs, settings)
 {"flow": views.flow, "why": views.why, "ceiling": views.ceiling}[view](responses, protocol, shortlist)
-if own is None and not typed:
+if own is None and not typed and query.class_name is not None:
     st.subheader(f"Other queries of {plain(query.class_name)}", anchor=False)
     same = of_queries[of_queries["class_name"] == query.class_name]
     views.query_choices(gallery, same, "", query.item, MATCHES)

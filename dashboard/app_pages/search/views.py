@@ -48,7 +48,8 @@ class Query:
         file = loaders.file_of(run, item)
         if crop and not file:
             st.warning("The data set of this item isn't on this machine; searching with the whole item.")
-        return cls(item, item, f"The query: {class_name}, {item}", class_name, crop if file else None, file=file)
+        known = class_name if run.is_labelled else None
+        return cls(item, item, f"The query: {class_name}, {item}", known, crop if file else None, file=file)
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ def latency(response: Response) -> str:
 def facts(response: Response) -> dict[str, str]:
     """The facts of an item that is the query."""
     query, right = response.query, response.right_in_shortlist
+    if query.class_name is None:
+        return {"Item": query.item}
     relevant = f"{response.right_items:,} of its class, {right:,} of them in the shortlist"
     return {"Class": str(query.class_name), "Item": query.item, "Relevant": relevant}
 

@@ -20,9 +20,11 @@ WHERE = {"all": "any density"} | {name: f"{name} third" for name in DENSITIES}
 
 
 def not_measured(run: Run) -> list[str]:
-    """The similarities that some gallery of a run was not measured by. Raises as `loaders.pairs` does."""
+    """The similarities of a run that some of its galleries were not measured by. Raises as `loaders.pairs` does."""
     lacking = {name for protocol in run.protocols() for name in loaders.pairs(run, protocol).not_measured}
-    return [name for name in SIMILARITIES if name in lacking]
+    return [
+        name for name, spec in SIMILARITIES.items() if name in lacking and (name in run.learned or not spec.is_learned)
+    ]
 
 
 @cached(*GALLERIES, MODEL, LOCAL, max_entries=32, show_spinner="Measuring the threshold by density, with intervals")

@@ -22,6 +22,7 @@ shell.heading(
     "distributions overlap, the better a threshold separates them.",
 )
 run = shell.run_or_stop()
+shell.needs_labels(run, "pairs")
 protocols = run.protocols()
 if not protocols:
     shell.without(run, "pair distributions")
