@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -100,3 +102,29 @@ def test_openvino_is_imported_by_the_first_picture() -> None:
     code = "import sys, pddm_lab.runs.model; print('openvino' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+SIGNAL = """
+import faulthandler, gc, signal
+faulthandler.enable()  # as a notebook's kernel does
+import numpy as np, torch
+from pddm_lab.model.engine import Engine
+from pddm_lab.model.trunks import Trunk
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+def engine():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    trunk = Trunk(network, 4, (0.0,) * 3, (1 / 255,) * 3).eval()
+    made = Engine(trunk, size=16, device=torch.device("cpu"), fallback=False)
+    made(np.zeros((1, 3, 16, 16), np.uint8))
+    return made
+engines = [engine(), engine()]
+for _ in range(2):
+    del engines[0]
+    gc.collect()
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+def test_a_signal_is_handled_after_engines_are_gone_in_any_order() -> None:
+    ended = subprocess.run([sys.executable, "-c", SIGNAL], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr

@@ -10,6 +10,7 @@ import numpy as np
 
 from pddm_lab.errors import RunError
 from pddm_lab.export.schema import MOST_AT_ONCE
+from pddm_lab.model.openvino_core import openvino_core
 
 Graph = Callable[..., np.ndarray]
 """Arrays in, in the order of the graph's inputs; one array out."""
@@ -48,13 +49,11 @@ def _onnx(file: Path, threads: int) -> Graph:
 
 
 def _openvino(file: Path, threads: int) -> Graph:
-    import openvino
-
     # Without this hint some processors compute in 16 bits, whatever the precision of the file.
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         options["INFERENCE_NUM_THREADS"] = threads
-    core = openvino.Core()
+    core = openvino_core()
     compiled = core.compile_model(core.read_model(file), "CPU", options)
     # Copied: the result would be overwritten by the next call.
     return lambda *arrays: np.array(compiled(list(arrays))[0])

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from pddm_lab.errors import ConfigError
+from pddm_lab.model.openvino_core import openvino_core
 from pddm_lab.model.trunks import Trunk, fuse_batch_norms
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -146,7 +147,7 @@ def _openvino(trunk: Trunk, size: int, precision: str) -> _OpenVINO:
     model = openvino.convert_model(traced, input=[openvino.PartialShape([-1, 3, size, size])])
     cores = joblib.cpu_count()
     engine = _OpenVINO(
-        openvino.Core().compile_model(model, "CPU", {
+        openvino_core().compile_model(model, "CPU", {
             "INFERENCE_PRECISION_HINT": _HINT[precision], "NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores,
             "ENABLE_CPU_PINNING": False,  # other processes share the cores
         })
