@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
-from pddm_lab.commands.applications import class_scaling, recognise, transfer
+from pddm_lab.commands.applications import class_scaling, open_set, recognise, transfer
 from pddm_lab.commands.bench import bench
 from pddm_lab.commands.dashboard import dashboard, screenshots
 from pddm_lab.commands.data import data
@@ -21,7 +21,7 @@ from pddm_lab.errors import LabError
 from pddm_lab.validation import checked
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    train, resume, runs, dashboard, screenshots, demo, recognise, transfer, class_scaling, compare, export,
+    train, resume, runs, dashboard, screenshots, demo, recognise, open_set, transfer, class_scaling, compare, export,
     search_exported,
 )  # fmt: skip
 

@@ -111,8 +111,10 @@ def run_or_stop() -> Run:
 
 def show_warnings(run: Run) -> None:
     """What the training of a run noticed, for the reader of any of its numbers."""
-    for text in run.info.get("warnings", ()):
-        st.warning(plain(text), title=f"{plain(run.name)}: warning", icon=WARNING_ICON)
+    texts = [plain(text) for text in run.info.get("warnings", ())]
+    if texts:
+        title = f"{plain(run.name)}: {'warning' if len(texts) == 1 else f'{len(texts)} warnings'}"
+        st.warning("\n".join(f"* {text}" for text in texts) if texts[1:] else texts[0], title=title, icon=WARNING_ICON)
 
 
 def nothing(title: str, text: str, icon: str = ":material/hourglass_empty:") -> NoReturn:

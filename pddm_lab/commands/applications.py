@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Interval
 
 from pddm_lab import config
 from pddm_lab.commands.terminal import AnyRun, DataRoot, RunName, RunsRoot, print_table, progress_bar, write_csv
 from pddm_lab.config import Count, CountOrNone
 from pddm_lab.errors import ConfigError
+from pddm_lab.similarities import EVERY
 
 if TYPE_CHECKING:
     from pddm_lab.applications.transfer import Target
 
+Share = Annotated[float, Interval(gt=0, le=0.5)]
 _METRICS = ("recall@1", "map@r", "r_precision", "nmi", "auc")
 _ICONIC_METRICS = ("recall@1", "recall@2", "recall@4", "auc")
 
@@ -48,6 +52,41 @@ def recognise(
         wide = part.pivot(index=["space", "method"], columns="shots", values="text")
         head = ["features", "method", *(f"{k} {'shot' if k == 1 else 'shots'}" for k in wide)]
         print_table(head, [[*row[0], *row[1:]] for row in wide.itertuples()])
+
+
+def open_set(
+    run: RunName, protocol: str = "", draws: Count = 5, false_accepts: Share = 0.05, seed: CountOrNone = 0,
+    csv: str = "", runs_root: RunsRoot = "",
+) -> None:  # fmt: skip
+    """Tell queries that are in the range from those that are not: half of the classes are left out of the range.
+
+    Args:
+        protocol: unseen or known; empty: both.
+        draws: How often the classes are divided.
+        false_accepts: Share of the queries outside the range that may be taken for a class of it, 0 to 0.5.
+        seed: Seed of the draws.
+        csv: File to write the values of every draw to.
+    """
+    from pddm_lab.applications.open_set import METRICS
+    from pddm_lab.applications.open_set import open_set as measure
+    from pddm_lab.training.notebook import run_named
+
+    tested = run_named(run, runs_root)
+    with progress_bar() as report:
+        table = measure(tested, draws, false_accepts, (protocol,) if protocol else (), seed, report)
+    write_csv(table, csv)
+    for name, part in table.groupby("protocol", sort=False):
+        print(
+            f"\n{name}: {part['classes'].iloc[0]} classes in the range; in %, mean of {draws} draws ± their deviation"
+        )
+        rows = [
+            [
+                EVERY[str(by)].title,
+                *(f"{100 * of[one].mean():.1f} ± {100 * of[one].std(ddof=0):.1f}" for one in METRICS),
+            ]
+            for by, of in part.groupby("similarity", sort=False)
+        ]
+        print_table(["ranked by", *METRICS.values()], rows)
 
 
 def transfer(

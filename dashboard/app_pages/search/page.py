@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import streamlit as st
-from app_pages.search import views
+from app_pages.search import decision, views
 from app_pages.search.own_picture import Crop, Own, cropper, own_picture, read_crop, write_crop
 from shared import export, loaders, picture_grid, shell
 from shared.plain_text import plain
@@ -121,7 +121,7 @@ with result_side:
     if typed:
         hits = [of_queries[column].str.contains(typed, case=False, regex=False) for column in ("class_name", "id")]
         views.query_choices(gallery, of_queries[hits[0] | hits[1]], typed, query.item, MATCHES)
-    views.rankings(responses, count, views.explained_item(responses))
+    undecided = views.rankings(responses, count, views.explained_item(responses))
 
 with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
     titles = {"flow": "Rank flow", "why": "Why", "ceiling": "Shortlist"}
@@ -136,3 +136,4 @@ if own is None and not typed and query.class_name is not None:
     st.subheader(f"Other queries of {plain(query.class_name)}", anchor=False)
     same = of_queries[of_queries["class_name"] == query.class_name]
     views.query_choices(gallery, same, "", query.item, MATCHES)
+decision.decide(undecided)

@@ -13,6 +13,7 @@ from app_pages.search.own_picture import Crop, Own
 from shared import loaders, picture_grid, shell
 from shared.chart import chart
 from shared.plain_text import plain
+from streamlit.delta_generator import DeltaGenerator
 
 from pddm_lab import cards, figures
 from pddm_lab.gallery.gallery import Gallery, SearchResult
@@ -113,12 +114,16 @@ def facts(response: Response) -> dict[str, str]:
     return {"Class": str(query.class_name), "Item": query.item, "Relevant": relevant}
 
 
-def rankings(responses: list[Response], count: int, explained: str) -> None:
+def rankings(responses: list[Response], count: int, explained: str) -> list[tuple[Response, str, DeltaGenerator]]:
     """The rankings: a column per similarity; with a second run a row per similarity and a column per run.
 
     Args:
         explained: id of the item to mark.
+
+    Returns:
+        Of each ranking the place for its decision.
     """
+    places = []
     names = dict.fromkeys(name for one in responses for name in one.result.similarities)
     cells = [[(one, name) for one in responses] for name in names]
     if len(responses) > 1:
@@ -130,17 +135,22 @@ def rankings(responses: list[Response], count: int, explained: str) -> None:
         for place, (one, name) in zip(st.columns(len(row), gap="medium"), row, strict=True):
             with place:
                 if name in one.result.similarities:
-                    _ranking(one, name, count, explained, "" if one is responses[0] else one.run.name)
+                    decision = _ranking(one, name, count, explained, "" if one is responses[0] else one.run.name)
+                    places.append((one, name, decision))
                 else:
                     st.caption(f"This run has no {EVERY[name].title.lower()}: train it with the preset `lab`.")
+    return places
 
 
-def _ranking(response: Response, name: str, count: int, explained: str, run: str) -> None:
+def _ranking(response: Response, name: str, count: int, explained: str, run: str) -> DeltaGenerator:
     spec, frame, table = EVERY[name], response.result.ranked(name, count), response.result.table
     right_class = response.query.class_name
-    right = int((frame["class_name"] == right_class).sum())
-    share = f" :gray[· {right} of {len(frame)} right]" if right_class is not None else ""
-    st.markdown(f"**{spec.title}**{share}", help=spec.axis)
+    right, possible = int((frame["class_name"] == right_class).sum()), min(len(frame), response.right_items)
+    with st.container(gap="xxsmall"):
+        st.markdown(f"**{spec.title}**", help=spec.axis)
+        if right_class is not None:
+            st.caption(f"{right} of {possible} right" if possible else "None to find")
+        decision = st.empty()
     if name == "local":
         shell.stale_caption(response.run, response.gallery.protocol)
         if response.result.note:
@@ -158,6 +168,7 @@ def _ranking(response: Response, name: str, count: int, explained: str, run: str
         f"results_{name}_{run}".rstrip("_"),
         on_why=lambda item: explain(item, run),
     )
+    return decision
 
 
 def explained_item(responses: list[Response]) -> str:
