@@ -1,0 +1,50 @@
+"""The command `import`: what it needs, what it refuses, and what it prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from no_maps import NoMaps
+
+from pddm_lab import cli
+from pddm_lab.training import finish
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "got none of them"), (["--features", "f.npy"], "got --features"),
+        (["--model", "a:b", "--items", "i.csv"], "got --items and --model"),
+        (["--model", "a:b", "--dataset", "digits", "--images", "x"], "--images expects --items"),
+        (["--features", "f.npy", "--items", "i.csv"], "f.npy does not exist"),
+        (["--model", "no_such:model", "--dataset", "digits"], "can't be imported"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["import", "one", *words])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_features_are_imported_and_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(finish, "start_map", NoMaps)
+    labels = np.arange(120) % 6
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "f.npy", rng.normal(size=(6, 8))[labels] + 0.1 * rng.normal(size=(120, 8)))
+    (tmp_path / "items.csv").write_text("id,label\n" + "\n".join(f"{at},{label}" for at, label in enumerate(labels)))
+    files = ["--features", str(tmp_path / "f.npy"), "--items", str(tmp_path / "items.csv")]
+    cli.main(["import", "one", *files, "--runs-root", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "unseen    euclidean   100.0" in printed and "pddm " not in printed
+    assert "--train adds PDDM and Mahalanobis" in printed and "pddm-lab dashboard one" in printed
+    with pytest.raises(SystemExit):
+        cli.main(["import", "one", *files, "--runs-root", str(tmp_path)])
+    assert "exists already" in capsys.readouterr().err
+    cli.main(["open-set", "one", "--draws", "1", "--csv", str(tmp_path / "open.csv"), "--runs-root", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "unseen: 3 classes in the range" in printed and "AUROC" in printed and (tmp_path / "open.csv").is_file()
