@@ -104,7 +104,7 @@ def test_the_neighbourhoods_are_stored_and_follow_the_commands(run: Run, local: 
         (["add", "local", str(tmp_path / "new")], 1), (["update", "local", str(tmp_path / "new")], 1),
         (["remove", "local", items[5], items[9]], -1),
     ):  # fmt: skip
-        main(["gallery", *command, "--runs-root", root])
+        main(["gallery", *command, "--protocol", "unseen", "--runs-root", root])
         assert re.search(r"Listed \d+ neighbourhoods? near the change anew\.", capsys.readouterr().out)
         seen = run.gallery("unseen").reference(local.structure)
         assert seen.is_stored and not seen.stale and len(seen.rows) == len(gallery) + count

@@ -54,7 +54,9 @@ def folder(run: Run, tmp_path: Path) -> Path:
 
 
 def gallery(*argv: object) -> None:
-    cli.main(["gallery", *map(str, argv)])
+    """A command of `gallery`, for the unseen gallery unless it names another."""
+    of = [] if argv[0] == "rebuild" or "--protocol" in argv else ["--protocol", "unseen"]
+    cli.main(["gallery", *map(str, argv), *of])
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
@@ -109,6 +111,23 @@ def test_what_is_passed_over_in_a_folder_is_named(run: Run, tmp_path: Path, caps
     assert "1 picture outside of class folders." in output
     after = run.gallery("unseen")
     assert after.items["class_name"].iloc[after.index_of("fruit/apple/0.png")] == "fruit/apple"
+
+
+def test_without_a_name_the_whole_range_changes(run: Run, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {name: len(run.gallery(name)) for name in run.galleries()}
+    assert list(before) == ["catalogue", "unseen", "known"]
+    assert before["catalogue"] == run.info["dataset"]["items"]
+    cli.main(["gallery", "add", "digits", str(folder)])
+    output = capsys.readouterr().out
+    assert "The catalogue gallery has 1,800 items." in output and "metrics" not in output
+    assert {name: len(run.gallery(name)) for name in run.galleries()} == before | {"catalogue": 1800}
+    whole = run.gallery("catalogue")
+    for name in run.protocols():
+        part = run.gallery(name)
+        rows = [whole.index_of(item) for item in part.items["id"]]
+        np.testing.assert_array_equal(whole.features[rows], part.features)
+        assert whole.items["class_name"].iloc[rows].tolist() == part.items["class_name"].tolist()
+    assert whole.search(whole.features[-1:], 1)[0][0, 0] == len(whole) - 1, "what was added is found"
 
 
 def test_items_get_new_pictures(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,12 +11,12 @@ from typing import Any, ParamSpec, TypeVar
 
 import streamlit as st
 
-from pddm_lab.runs.run import PROTOCOLS, Run
+from pddm_lab.runs.run import CATALOGUE, PROTOCOLS, Run
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Stamp = tuple[tuple[str, int], ...]
-GALLERIES = tuple(f"gallery/{protocol}" for protocol in PROTOCOLS)
+GALLERIES = tuple(f"gallery/{protocol}" for protocol in (CATALOGUE, *PROTOCOLS))
 MODEL = "model.safetensors"
 LOCAL = "local.safetensors"
 

@@ -185,7 +185,7 @@ def row_of(of: Gallery, item: str) -> int | None:
 def pictures(run: Run, ids: Iterable[str]) -> dict[str, bytes | None]:
     """Thumbnails by item id, from a gallery of the run or from its data set; None if neither has the item."""
     galleries = []
-    for protocol in run.protocols():
+    for protocol in run.galleries():
         try:
             galleries.append(gallery(run, protocol))
         except RunError:

@@ -206,17 +206,18 @@ def search_link(run: Run, protocol: str, item: str, label: str = "Search with it
     st.page_link("app_pages/search/page.py", label=label, icon=icon, query_params=query, **options)
 
 
-def protocol_picker(run: Run) -> str:
-    """A choice among the protocols for which the run has galleries."""
-    protocols = run.protocols()
+def protocol_picker(run: Run, catalogue: bool = False) -> str:
+    """A choice among the protocols for which the run has galleries, or first its whole catalogue."""
+    protocols = run.galleries() if catalogue else run.protocols()
     if not protocols:
         without(run, "gallery")
     return choice(
         st.segmented_control,
-        "Protocol",
+        "Search in" if catalogue else "Protocol",
         {name: PROTOCOL_TITLES[name] for name in protocols},
         "protocol",
-        help="Unseen: classes that were not trained on. Known: new photos of classes that were.",
+        help="Unseen: classes that were not trained on. Known: new photos of classes that were."
+        + (" Whole range: all items of all classes." if "catalogue" in protocols else ""),
     )
 
 
@@ -228,7 +229,7 @@ def second_run(run: Run, protocol: str, **options: Any) -> Run | None:
     others = {
         other.name: other
         for other in _openable()
-        if other.name != run.name and protocol in other.protocols() and measured_alike([run, other])
+        if other.name != run.name and protocol in other.galleries() and measured_alike([run, other])
     }
     if not others:
         return None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pddm_lab.runs.run import Run
 
 gallery = tyro.extras.SubcommandApp()
-_Protocol = Annotated[str, arg(help="Which gallery of the run: unseen or known.")]
+_Protocol = Annotated[str, arg(help="Which gallery: catalogue, unseen or known; empty: the catalogue if there is one.")]
 _Model = Annotated[
     str, arg(help="Model that made imported features: package.module:callable, a file or torchvision:NAME.")
 ]
@@ -30,7 +30,7 @@ _NAMED = 3
 
 @gallery.command
 def add(
-    run: RunName, folder: _Folder, protocol: _Protocol = "unseen", model: _Model = "", runs_root: RunsRoot = ""
+    run: RunName, folder: _Folder, protocol: _Protocol = "", model: _Model = "", runs_root: RunsRoot = ""
 ) -> None:  # fmt: skip
     """Add the pictures FOLDER/<class>/<image> as items <class>/<image>, embedded by the run's model.
 
@@ -41,7 +41,7 @@ def add(
     from pddm_lab.runs import new_items
 
     changed = _run_at_rest(run, runs_root)
-    before = changed.gallery(protocol)
+    before = _chosen(changed, protocol)
     with progress_bar() as report:
         pictures = new_items.to_add(changed, before, typed_path(folder), report, model)
     structure = _structure(changed)
@@ -54,7 +54,7 @@ def add(
 
 @gallery.command
 def update(
-    run: RunName, folder: _Folder, protocol: _Protocol = "unseen", model: _Model = "", runs_root: RunsRoot = ""
+    run: RunName, folder: _Folder, protocol: _Protocol = "", model: _Model = "", runs_root: RunsRoot = ""
 ) -> None:  # fmt: skip
     """Replace the pictures of items by FOLDER/<item id>, embedded by the run's model.
 
@@ -65,7 +65,7 @@ def update(
     from pddm_lab.runs import new_items
 
     changed = _run_at_rest(run, runs_root)
-    before = changed.gallery(protocol)
+    before = _chosen(changed, protocol)
     with progress_bar() as report:
         pictures = new_items.to_update(changed, before, typed_path(folder), report, model)
     structure = _structure(changed)
@@ -75,7 +75,7 @@ def update(
 
 
 @gallery.command
-def remove(run: RunName, ids: _Ids, protocol: _Protocol = "unseen", runs_root: RunsRoot = "") -> None:
+def remove(run: RunName, ids: _Ids, protocol: _Protocol = "", runs_root: RunsRoot = "") -> None:
     """Remove items by their ids.
 
     Args:
@@ -86,20 +86,20 @@ def remove(run: RunName, ids: _Ids, protocol: _Protocol = "unseen", runs_root: R
     if not ids:
         raise RunError("Name the items to remove by their ids.")
     changed = _run_at_rest(run, runs_root)
-    before = changed.gallery(protocol)
+    before = _chosen(changed, protocol)
     structure = _structure(changed)
     after = changes.remove(before, ids, structure)
     _print_change(f"Removed {_count(len(set(ids)), 'item')}.", changed, before, after, structure)
 
 
 @gallery.command(name="map")
-def redraw_map(run: RunName, protocol: _Protocol = "unseen", runs_root: RunsRoot = "") -> None:
+def redraw_map(run: RunName, protocol: _Protocol = "", runs_root: RunsRoot = "") -> None:
     """Redraw a gallery's map, for example after a change."""
     from pddm_lab.gallery.umap_layout import write_map
 
-    drawn = _run_at_rest(run, runs_root).gallery(protocol)
+    drawn = _chosen(_run_at_rest(run, runs_root), protocol)
     method = write_map(drawn.path)
-    print(f"Drew the map of {_count(len(drawn), 'item')} of {protocol} ({method.upper()}).")
+    print(f"Drew the map of {_count(len(drawn), 'item')} of {drawn.protocol} ({method.upper()}).")
 
 
 @gallery.command
@@ -109,7 +109,7 @@ def rebuild(run: RunName, protocol: str = "", runs_root: RunsRoot = "") -> None:
     Added items come from the pictures that they were added from. What can't be kept is named.
 
     Args:
-        protocol: Only this gallery: unseen or known.
+        protocol: Only this gallery: catalogue, unseen or known.
     """
     from pddm_lab.gallery.umap_layout import write_map
     from pddm_lab.training.loop import dataset_of
@@ -141,6 +141,11 @@ def _run_at_rest(name: str, runs_root: str) -> Run:
     return run
 
 
+def _chosen(run: Run, name: str) -> Gallery:
+    """The gallery of a name; of none the catalogue, or the first there is. Raises RunError as `Run.gallery` does."""
+    return run.gallery(name or next(iter(run.galleries()), "catalogue"))
+
+
 def _structure(run: Run) -> LocalStructure | None:
     """The run's similarity on local structure, if it has one."""
     from pddm_lab.runs.local import load_local
@@ -155,6 +160,7 @@ def _print_change(
 ) -> None:  # fmt: skip
     """Say what was done, and list stale neighbourhoods anew."""
     from pddm_lab.gallery.upkeep import keep_up
+    from pddm_lab.runs.run import PROTOCOLS
 
     print(f"{done} The {after.protocol} gallery has {_count(len(after), 'item')}.")
     if of and of.skipped:
@@ -164,7 +170,8 @@ def _print_change(
     if structure is not None and (stale := after.reference(structure).stale):
         keep_up(after, structure)
         print(f"Listed {_count(stale, 'neighbourhood')} near the change anew.")
-    print("Its metrics and distributions still describe the items it was measured with.")
+    if after.protocol in PROTOCOLS:
+        print("Its metrics and distributions still describe the items it was measured with.")
     if before.manifest["map"]:
         command = f"pddm-lab gallery map {run.name} --protocol {after.protocol}"
         print(f"Its map was deleted. Redraw it with `{command}`.")

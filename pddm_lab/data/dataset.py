@@ -103,6 +103,13 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def catalogue(self) -> Protocol | None:
+        """All items, each searched among all the others; None where a protocol is that already."""
+        everything = np.arange(len(self))
+        whole = any(one and one.leave_one_out and len(one.query) == len(self) for one in (self.unseen, self.known))
+        return None if whole else Protocol("catalogue", everything, everything)
+
     def path(self, item: int) -> Path:
         """Path of an item's file."""
         return self.root / self.ids[item]

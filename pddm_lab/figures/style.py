@@ -26,7 +26,7 @@ RIGHT, WRONG = "#17875A", "#C4382F"
 """Colours of right and wrong classes, which always differ in another way too."""
 PROTOCOL_TITLES = {
     "unseen": "Unseen classes", "known": "Known classes", "validation": "Validation classes",
-    "train": "Training batches",
+    "train": "Training batches", "catalogue": "Whole range",
 }  # fmt: skip
 PHASE_TITLES = {
     "select": "Choosing the best step", "refit": "Refit on all training classes", "local": "Local structure",

@@ -60,7 +60,7 @@ def to_add(
     if (there := known.isin(list(files))).any():
         raise RunError(f"{known[there].iloc[0]!r} is already in the {gallery.protocol} gallery: update it.")
     labels: dict[str, int] = {}
-    for one in (*(run.gallery(name) for name in run.protocols() if name != gallery.protocol), gallery):
+    for one in (*(run.gallery(name) for name in run.galleries() if name != gallery.protocol), gallery):
         classes = one.items.drop_duplicates("class_name")
         labels |= dict(zip(classes["class_name"].astype(str), classes["label"].astype(int), strict=True))
     named = [item.rpartition("/")[0] for item in files]

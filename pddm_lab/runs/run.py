@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
 
 PROTOCOLS = ("unseen", "known")
+CATALOGUE = "catalogue"
+"""The gallery of all items that a run knows, and of those that were added; nothing is measured on it."""
 
 _VERSIONS = ("pddm-lab", "torch", "torchvision", "lightning-fabric", "numpy", "faiss-cpu", "umap-learn")
 
@@ -308,16 +310,21 @@ class Run:
         """The protocols with a complete gallery, among "unseen" and "known"."""
         return [name for name in PROTOCOLS if (self.path / "gallery" / name / "manifest.json").is_file()]
 
+    def galleries(self) -> list[str]:
+        """The complete galleries: the catalogue first, if there is one, then those of the protocols."""
+        whole = (self.path / "gallery" / CATALOGUE / "manifest.json").is_file()
+        return [*([CATALOGUE] if whole else []), *self.protocols()]
+
     def gallery(self, protocol: str) -> Gallery:
-        """The embedded, indexed items of a protocol.
+        """The embedded, indexed items of a protocol, or the catalogue.
 
         Raises:
             RunError: no such gallery yet, or a damaged one.
         """
         from pddm_lab.gallery.gallery import Gallery
 
-        if protocol not in self.protocols():
-            have, hint = ", ".join(self.protocols()) or "none", self.hint()
+        if protocol not in self.galleries():
+            have, hint = ", ".join(self.galleries()) or "none", self.hint()
             if self.status == "finished":
                 hint = f"Write its galleries again: `pddm-lab gallery rebuild {self.name}`."
             raise RunError(f"{self.name} has no {protocol} gallery; it has: {have}. {hint}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -107,18 +108,21 @@ def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar, maps: MapDra
         _evaluate_pretrained(run, embed, protocols, bar)
     for write_gallery in evaluated:
         maps.add(write_gallery())
+    if catalogue := embed.dataset.catalogue:
+        maps.add(_write_gallery(run, embed, catalogue, _embedded(model, embed, catalogue, local, bar), {}, local, bar))
     if run.config.is_imported:  # its pages are open while the maps of many items are drawn
         run.flush()
         run.update(status="finished", phase="done")
     else:
         run.update(engine=embed.engine.facts)
     with bar("maps") as report:
-        report(0, len(protocols), "maps")
+        count = len(protocols) + (catalogue is not None)
+        report(0, count, "maps")
         try:
             maps.wait()
         except RunError as error:  # a run can do without a map
             run.update(warnings=list(dict.fromkeys([*run.info.get("warnings", ()), str(error)])))
-        report(len(protocols), len(protocols), "maps")
+        report(count, count, "maps")
     run.flush()
     run.update(status="finished", phase="done")
 
@@ -129,12 +133,7 @@ def _evaluate_protocol(
     """Evaluate one protocol; returns what writes its gallery and returns the gallery's folder."""
     dataset, name = embed.dataset, protocol.name
     run.update(phase="evaluate")
-    items = np.union1d(protocol.query, protocol.gallery)
-    with bar(f"embed {name}") as report:
-        features = embed(model, items, report)
-    pretrained = None
-    if local is not None and embed.pooled is not None:
-        pretrained = local.pretrained(embed.pooled[torch.from_numpy(items).to(embed.pooled.device)])
+    items, features, pretrained = embedded = _embedded(model, embed, protocol, local, bar)
     asked, searched = _sampled(run, protocol)
     query, gallery = (torch.from_numpy(np.searchsorted(items, part)) for part in (asked, searched))
     distributions: dict[str, Distribution] = {}
@@ -164,28 +163,52 @@ def _evaluate_protocol(
                 distributions[similarity] = evaluation.distribution
                 report(number, len(IN_GALLERY), "similarities")
 
+    return lambda: _write_gallery(run, embed, protocol, embedded, distributions, local, bar)
+
+
+class _Embedded(NamedTuple):
+    """The items of a gallery with what it stores of each."""
+
+    items: Int[np.ndarray, " items"]
+    features: Float[Tensor, "items dim"]
+    pretrained: Float[Tensor, "items pretrained"] | None
+
+
+def _embedded(model: MetricModel, embed: Embedder, protocol: Protocol, local: RunLocal | None, bar: Bar) -> _Embedded:
+    items, pretrained = np.union1d(protocol.query, protocol.gallery), None
+    with bar(f"embed {protocol.name}") as report:
+        features = embed(model, items, report)
+    if local is not None and embed.pooled is not None:
+        pretrained = local.pretrained(embed.pooled[torch.from_numpy(items).to(embed.pooled.device)])
+    return _Embedded(items, features, pretrained)
+
+
+def _write_gallery(
+    run: Run, embed: Embedder, protocol: Protocol, embedded: _Embedded, distributions: dict[str, Distribution],
+    local: RunLocal | None, bar: Bar,
+) -> Path:  # fmt: skip
+    """Write a gallery; returns its folder."""
+    dataset = embed.dataset
+
     def thumb_source(row: int) -> Image.Image:
+        item = embedded.items[row]
         try:
-            return open_image(dataset.path(items[row]), 2 * THUMB_SIDE)
+            return open_image(dataset.path(item), 2 * THUMB_SIDE)
         except DataError:
             if not run.config.is_imported:
                 raise
-            return no_picture(str(dataset.ids[items[row]]))  # its feature is all there is
+            return no_picture(dataset.ids[item])  # its feature is all there is
 
-    def write_gallery() -> Path:
-        run.update(phase="gallery")
-        path = run.path / "gallery" / name
-        frame = item_table(dataset, protocol)
-        with bar(f"gallery {name}") as report:
-            written = Gallery.write(
-                path, name, features.cpu().numpy(), frame, thumb_source, distributions, report,
-                None if pretrained is None else pretrained.numpy(),
-            )  # fmt: skip
-        if local is not None:
-            keep_up(written, local.structure)
-        return path
-
-    return write_gallery
+    run.update(phase="gallery")
+    path = run.path / "gallery" / protocol.name
+    with bar(f"gallery {protocol.name}") as report:
+        written = Gallery.write(
+            path, protocol.name, embedded.features.cpu().numpy(), item_table(dataset, protocol), thumb_source,
+            distributions, report, None if embedded.pretrained is None else embedded.pretrained.numpy(),
+        )  # fmt: skip
+    if local is not None:
+        keep_up(written, local.structure)
+    return path
 
 
 def _sampled(run: Run, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:

@@ -37,7 +37,7 @@ from pddm_lab.progress import Progress
 from pddm_lab.runs.local import load_local
 from pddm_lab.runs.model import load_similarities
 from pddm_lab.runs.new_items import Picture, embed_pictures
-from pddm_lab.runs.run import Run
+from pddm_lab.runs.run import PROTOCOLS, Run
 from pddm_lab.training.finish import item_table, measured_similarities, no_picture
 
 
@@ -56,7 +56,7 @@ def protocols_to_rebuild(run: Run, dataset: Dataset, only: str = "") -> list[Pro
     Raises:
         RunError: there is none, or none named `only`.
     """
-    every = [protocol for protocol in (dataset.unseen, dataset.known) if protocol]
+    every = [protocol for protocol in (dataset.unseen, dataset.known, dataset.catalogue) if protocol]
     begun = [one for one in every if run.status == "finished" or (run.path / "gallery" / one.name).is_dir()]
     chosen = [one for one in begun if only in ("", one.name)]
     if not chosen and begun:
@@ -123,7 +123,8 @@ def rebuild(run: Run, dataset: Dataset, protocol: Protocol, progress: Progress |
     rows, further = np.stack(features), None if pretrained[0] is None else np.stack(pretrained)
     intact = is_intact(path, manifest, "distributions.parquet")
     distributions = read_distributions(path, manifest) if intact else {}
-    distributions |= _distributions(run, rows, items, besides=distributions)
+    if protocol.name in PROTOCOLS:  # nothing is measured on the catalogue
+        distributions |= _distributions(run, rows, items, besides=distributions)
     counts = manifest.get("changed")
     changed = {**counts, "removed": counts["removed"] + int((~kept).sum())} if counts else None
     write_files(path, protocol.name, rows, items, thumbs.__getitem__, distributions, None, changed, further)

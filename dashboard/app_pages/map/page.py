@@ -20,7 +20,7 @@ shell.heading(
 run = shell.run_or_stop()
 measure, scale, near = "first", "value", 20
 with st.container(horizontal=True, vertical_alignment="top"):
-    protocol = shell.protocol_picker(run)
+    protocol = shell.protocol_picker(run, catalogue=True)
     colour = shell.choice(st.segmented_control, "Colour by", COLOURS, "colour")
     other = shell.second_run(run, protocol, width=170)
     opened = [run, other] if other else [run]
