@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import streamlit as st
@@ -206,14 +206,14 @@ def search_link(run: Run, protocol: str, item: str, label: str = "Search with it
     st.page_link("app_pages/search/page.py", label=label, icon=icon, query_params=query, **options)
 
 
-def protocol_picker(run: Run, catalogue: bool = False) -> str:
-    """A choice among the protocols for which the run has galleries, or first its whole catalogue."""
-    protocols = run.galleries() if catalogue else run.protocols()
+def protocol_picker(run: Run, galleries: Sequence[str] = (), label: str = "Protocol") -> str:
+    """A choice among the protocols for which the run has galleries, or among other galleries of it."""
+    protocols = galleries or run.protocols()
     if not protocols:
         without(run, "gallery")
     return choice(
         st.segmented_control,
-        "Search in" if catalogue else "Protocol",
+        label,
         {name: PROTOCOL_TITLES[name] for name in protocols},
         "protocol",
         help="Unseen: classes that were not trained on. Known: new photos of classes that were."

@@ -46,7 +46,7 @@ def test_a_failed_run_shows_its_reason_on_every_page(open_page, runs_folder: Pat
 
 @pytest.mark.parametrize("page", ["similarity", "search"])
 def test_a_damaged_gallery_names_the_file(open_page, with_digits: Path, page: str) -> None:
-    for protocol in ("unseen", "known"):
+    for protocol in ("catalogue", "unseen", "known"):
         manifest = with_digits / "digits" / "gallery" / protocol / "manifest.json"
         text = manifest.read_text()
         os.unlink(manifest)

@@ -8,6 +8,7 @@ from shared import loaders, shell
 from shared.plain_text import command, plain
 
 from pddm_lab.errors import LabError
+from pddm_lab.runs.run import CATALOGUE
 from pddm_lab.similarities import EVERY, SHOWN
 
 MEASURED_AT_ONCE = 20_000  # items up to which the trust of a map is measured without a request
@@ -20,7 +21,7 @@ shell.heading(
 run = shell.run_or_stop()
 measure, scale, near = "first", "value", 20
 with st.container(horizontal=True, vertical_alignment="top"):
-    protocol = shell.protocol_picker(run, catalogue=True)
+    protocol = shell.protocol_picker(run, sorted(run.galleries(), key=CATALOGUE.__eq__))
     colour = shell.choice(st.segmented_control, "Colour by", COLOURS, "colour")
     other = shell.second_run(run, protocol, width=170)
     opened = [run, other] if other else [run]

@@ -22,7 +22,7 @@ shell.heading(
 )
 run = shell.run_or_stop()
 with st.container(horizontal=True, vertical_alignment="top"):
-    protocol = shell.protocol_picker(run, catalogue=True)
+    protocol = shell.protocol_picker(run, run.galleries(), "Search in")
     source = shell.choice(st.segmented_control, "Query", {"item": "An item", "upload": "Own picture"}, "query")
     count = st.selectbox("Results", [12, 24, 48], key="results", bind="query-params", width=84)
     shortlist = st.select_slider(
