@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from pddm_lab.analysis import decision
-from pddm_lab.analysis.decision import ClassScores, Decision, Range
+from pddm_lab.analysis.decision import Decision, Range, Shortlists
 from pddm_lab.applications.open_set import calibration_error, measure, open_set
 from pddm_lab.errors import DataError, RunError
 from pddm_lab.local.unit import LocalStructure
@@ -27,21 +27,33 @@ def classes(count: int = 12, each: int = 8, dim: int = 16, spread: float = 0.6) 
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_class_scores_are_those_of_a_slow_loop(own: bool) -> None:
+def test_the_signs_are_those_of_a_slow_loop(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = classes()
+    monkeypatch.setattr(decision, "SHORTLIST", 60)
     of = Range.over(features, labels, make_similarity("euclidean", 16))
     rows = torch.tensor([0, 17, 40])
-    best = of.best(features[rows], None, rows if own else None)
+    near = of.nearest(features[rows], None, rows if own else None)
+    signs = near.signs()
     for line, row in enumerate(rows.tolist()):
-        expected: dict[int, float] = {}
-        for item in range(len(features)):
-            if not (own and item == row):
-                score = -float((features[row] - features[item]).norm())
-                expected[int(labels[item])] = max(expected.get(int(labels[item]), -math.inf), score)
-        found = dict(zip(best.labels[line].tolist(), best.scores[line].tolist(), strict=True))
-        assert found.keys() == expected.keys()
-        assert [found[label] for label in expected] == pytest.approx(list(expected.values()), abs=2e-3)
-        assert (np.diff(best.scores[line]) <= 0).all(), "the most similar first"
+        scores = {item: -float((features[row] - features[item]).norm()) for item in range(len(features))}
+        if own:
+            del scores[row]
+        order = sorted(scores, key=lambda item: -scores[item])[:60]
+        first = labels[order[0]]
+        mine = [scores[item] for item in order if labels[item] == first]
+        others = [scores[item] for item in order if labels[item] != first]
+        expected = [mine[0], mine[0] - others[0], mine[0] - float(np.mean(others[:20])), mine[1] - others[0]]
+        assert near.first[line] == first
+        np.testing.assert_allclose(signs[line], expected, atol=2e-3)
+
+
+def test_signs_without_others_or_a_second_item_are_finite() -> None:
+    lone = Shortlists.of(np.array([[1.0, 0.5]]), np.array([[3, 4]]))
+    assert lone.signs().tolist() == [[1.0, 0.5, 0.5, 0.0]]
+    same = Shortlists.of(np.array([[1.0, 0.5]]), np.array([[3, 3]]))
+    assert np.isfinite(same.signs()).all()
+    nothing = same.without(np.array([3]))
+    assert np.isfinite(nothing.signs()).all()
 
 
 def test_a_class_that_is_taken_out_is_as_if_it_had_never_been_there() -> None:
@@ -50,11 +62,10 @@ def test_a_class_that_is_taken_out_is_as_if_it_had_never_been_there() -> None:
     rows = np.array([3, 50])
     _, without = of.ask(rows)
     for line, row in enumerate(rows):
-        lacking = of.keeping(labels != labels[row])
-        expected = lacking.best(features[row : row + 1])
-        order = np.argsort(-without.scores[line], kind="stable")[: expected.scores.shape[1]]
-        assert without.labels[line][order].tolist() == expected.labels[0].tolist()
-        np.testing.assert_allclose(without.scores[line][order], expected.scores[0], atol=1e-5)
+        expected = of.keeping(labels != labels[row]).nearest(features[row : row + 1])
+        there = without.scores[line] > -np.inf
+        assert without.labels[line][there].tolist() == expected.labels[0].tolist()
+        np.testing.assert_allclose(without.scores[line][there], expected.scores[0], atol=1e-5)
 
 
 def test_neighbourhoods_are_built_without_the_classes_that_are_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,35 +76,29 @@ def test_neighbourhoods_are_built_without_the_classes_that_are_taken_out(monkeyp
     rows = np.array([0, 33, 79])
     _, without = of.ask(rows, seed=1)
     for line, row in enumerate(rows):
-        expected = of.keeping(labels != labels[row]).best(features[row : row + 1])
+        expected = of.keeping(labels != labels[row]).nearest(features[row : row + 1])
         assert labels[row] not in without.labels[line]
         np.testing.assert_allclose(without.scores[line][without.scores[line] > -np.inf], expected.scores[0], atol=1e-4)
 
 
-def test_probabilities_add_up_and_follow_the_formula() -> None:
-    fitted = Decision(0.5, -1.0, 0.4, 0.05, 0.9, 100)
-    shares, none = fitted.probabilities(ClassScores(np.array([[0.0, -1.0, -np.inf]]), np.array([[4, 2, -1]])))
-    parts = [math.exp(0 / 0.5), math.exp(-1 / 0.5), 0.0, math.exp(-1 / 0.5)]
-    np.testing.assert_allclose([*shares[0], none[0]], np.array(parts) / sum(parts))
-    assert fitted.in_range(np.array([0.39, 0.4])).tolist() == [True, False]
+def test_the_probability_follows_the_formula() -> None:
+    fitted = Decision((1.0, 2.0, 0.0, -1.0), 0.5, 0.9, 0.05, 0.9, 100)
+    near = Shortlists.of(np.array([[0.2, 1.0, 0.6]]), np.array([[7, 5, 5]]))
+    logit = 1.0 * 1.0 + 2.0 * (1.0 - 0.2) - 1.0 * (0.6 - 0.2) + 0.5
+    assert fitted.probability(near) == pytest.approx([1 / (1 + math.exp(-logit))])
+    assert fitted.in_range(np.array([0.91, 0.9])).tolist() == [True, False]
 
 
-def test_the_fit_is_the_most_likely_one() -> None:
-    features, labels = classes()
+def test_the_fit_has_no_slope_left() -> None:
+    """At the largest likelihood of a logistic function, the means of predicted and observed are equal."""
+    features, labels = classes(20, 10, spread=0.9)
     of = Range.over(features, labels, make_similarity("cosine", 16))
     fitted = Decision.fit(of)
     whole, without = of.ask(np.arange(len(labels)))
-
-    def loss(scale: float, none: float) -> float:
-        one = Decision(scale, none, 1.0, 0.05, 0.0, 0)
-        shares, _ = one.probabilities(whole)
-        right = (shares * (whole.labels == labels[:, None])).sum(1)
-        return float(-np.log(right).mean() - np.log(one.probabilities(without)[1]).mean())
-
-    best = loss(fitted.scale, fitted.none)
-    for factor in (0.8, 0.95, 1.05, 1.25):
-        assert loss(fitted.scale * factor, fitted.none) > best - 1e-4
-        assert loss(fitted.scale, fitted.none + (factor - 1) * fitted.scale) > best - 1e-4
+    right = whole.first == labels
+    predicted = np.concatenate([fitted.probability(whole), fitted.probability(without)])
+    assert predicted.mean() == pytest.approx(right.mean() / 2, abs=1e-3)
+    assert fitted.probability(whole).mean() > fitted.probability(without).mean() + 0.2
 
 
 @pytest.mark.parametrize("aim", [0.02, 0.1, 0.3])
@@ -102,8 +107,8 @@ def test_the_threshold_keeps_its_share_of_false_accepts(aim: float) -> None:
     similarity = make_similarity("euclidean", 16)
     inside = labels < 90
     fitted = Decision.fit(Range.over(features[inside], labels[inside], similarity), aim)
-    none = fitted.probabilities(Range.over(features[inside], labels[inside], similarity).best(features[~inside]))[1]
-    assert fitted.in_range(none).mean() == pytest.approx(aim, abs=0.05 + 0.3 * aim)
+    near = Range.over(features[inside], labels[inside], similarity).nearest(features[~inside])
+    assert fitted.in_range(fitted.probability(near)).mean() == pytest.approx(aim, abs=0.05 + 0.3 * aim)
     assert 0.7 < fitted.found <= 1
 
 
@@ -120,7 +125,7 @@ def test_the_metrics_of_an_open_set_by_hand() -> None:
     known = np.array([True, True, True, False, False])
     right = np.array([True, True, False, False, False])
     none = np.array([0.1, 0.3, 0.5, 0.2, 0.9])
-    found = measure(1 - none, none, right, known, 0.4)
+    found = measure(1 - none, right, known, 0.6)
     assert found["recall@1"] == pytest.approx(2 / 3) and found["found"] == pytest.approx(2 / 3)
     assert found["false_accepts"] == pytest.approx(1 / 2)
     assert found["auroc"] == pytest.approx((2 + 1 + 1) / 6)  # of six pairs 0.1 beats both, 0.3 and 0.5 one

@@ -1,16 +1,19 @@
 """A decision instead of a list: which class does a query show, and is it in the range at all?
 
-    P(c) = exp(s_c / T) / (sum_c' exp(s_c' / T) + exp(tau / T))        P(none) = exp(tau / T) / (the same)
+The query is taken for the class of its most similar item, if enough speaks for it: P(right) is a logistic function of
+four signs, in which s are similarities, larger = more similar:
 
-Paper -> code:  s_c -> the query's similarity with the most similar item of class c   T -> scale   tau -> none
+    s_1   s_1 - s_o   s_1 - mean(s_o ... s_o20)   s_2 - s_o
 
-T and tau come from the range itself, by maximum likelihood: each item is asked twice, once as it is, where the right
-answer is its class, and once with its class taken out, where the right answer is *none*. So both kinds of queries
-count alike, and the probabilities are those of a stream in which every second query is not in the range. A query is in
-the range if P(none) is below a threshold, which lets a stated share of the items through whose class was taken out.
+Here s_1 and s_2 are the first class's most similar item and its second, s_o ... s_o20 the items of other classes.
 
-No class is trained on, and none has parameters of its own: a range may change, and decides anew. The idea of a score
-for *none* beside the classes is open-set recognition (Scheirer et al., PAMI 2013).
+The weights come from the range itself: each item is asked twice, once as it is, and once with its class taken out,
+where no answer is right. So both kinds of queries count alike, and P is that of a stream in which every second query is
+not in the range. A query is in the range if P is above a threshold, which lets a stated share of the items through
+whose class was taken out.
+
+Nothing is learned of a class: a range may change, and decides anew. To refuse what is unlike all classes is open-set
+recognition (Scheirer et al., PAMI 2013); the difference s_1 - s_o is Lowe's test (IJCV 2004).
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,6 +44,8 @@ FALSE_ACCEPTS = 0.05
 """Share of queries that are not in the range and are taken for a class all the same."""
 PARTS = 4
 """In which the classes are taken out, for a similarity that looks at the whole range."""
+OTHERS = 20
+"""Items of other classes in the third sign."""
 _CHUNK = 64
 
 
@@ -88,11 +93,11 @@ class Range:
         return Range.over(self.features[at], self.labels[kept], self.by, further)
 
     @torch.no_grad()
-    def best(
+    def nearest(
         self, query: Float[Tensor, "queries dim"], pretrained: Float[Tensor, "queries pretrained"] | None = None,
         own: Int[Tensor, " queries"] | None = None,
-    ) -> ClassScores:  # fmt: skip
-        """The similarity of each query with the most similar item of each class near it.
+    ) -> Shortlists:  # fmt: skip
+        """The items near each query, with their similarities.
 
         Args:
             query: features.
@@ -112,7 +117,7 @@ class Range:
             further = pretrained[part] if pretrained is not None and self.pretrained is not None else None
             scores = self._scores(query[part], further, rows, itself)
             parts.append((scores.float().numpy(), labels[rows].numpy()))
-        return ClassScores.of(*(np.concatenate(side) for side in zip(*parts, strict=True)))
+        return Shortlists.of(*(np.concatenate(side) for side in zip(*parts, strict=True)))
 
     def _scores(self, query: Tensor, further: Tensor | None, rows: Tensor, own: Tensor | None) -> Tensor:
         if not isinstance(self.by, LocalStructure):
@@ -122,15 +127,15 @@ class Range:
 
     def ask(
         self, rows: Int[np.ndarray, " asked"], seed: int = 0
-    ) -> tuple[ClassScores, ClassScores]:  # fmt: skip
-        """The class scores of some items as they are, and with their class taken out.
+    ) -> tuple[Shortlists, Shortlists]:  # fmt: skip
+        """The shortlists of some items as they are, and with their class taken out.
 
         Neighbourhoods feel the items of a class even where these are no candidates. So for local structure the classes
         are taken out in parts, and each part's items are asked of a range that never had them.
         """
         own, labels = torch.from_numpy(rows), self.labels[rows]
         further = None if self.pretrained is None else self.pretrained[own]
-        whole = self.best(self.features[own], further, own)
+        whole = self.nearest(self.features[own], further, own)
         if self.reference is None:
             return whole, whole.without(labels)
         classes = np.random.default_rng(seed).permutation(np.unique(self.labels))
@@ -139,34 +144,26 @@ class Range:
             asked = np.flatnonzero(np.isin(labels, out))
             if len(asked):
                 further = None if self.pretrained is None else self.pretrained[own[asked]]
-                parts.append(self.keeping(~np.isin(self.labels, out)).best(self.features[own[asked]], further))
+                parts.append(self.keeping(~np.isin(self.labels, out)).nearest(self.features[own[asked]], further))
                 order.append(asked)
-        return whole, ClassScores.joined(parts, np.concatenate(order))
+        return whole, Shortlists.joined(parts, np.concatenate(order))
 
 
 @dataclass(frozen=True, eq=False)
-class ClassScores:
-    """The classes near each query, the most similar first; the places of missing ones hold minus infinity."""
+class Shortlists:
+    """The items near each query, the most similar first; what is left out comes last, with minus infinity."""
 
-    scores: Float[np.ndarray, "queries classes"]
-    labels: Int[np.ndarray, "queries classes"]
+    scores: Float[np.ndarray, "queries items"]
+    labels: Int[np.ndarray, "queries items"]
 
     @classmethod
-    def of(
-        cls, scores: Float[np.ndarray, "queries items"], labels: Int[np.ndarray, "queries items"]
-    ) -> ClassScores:  # fmt: skip
-        """The best score of each class among some items."""
+    def of(cls, scores: Float[np.ndarray, "queries items"], labels: Int[np.ndarray, "queries items"]) -> Shortlists:
+        """Items in any order."""
         order = np.argsort(-scores, axis=1, kind="stable")
-        scores, labels = np.take_along_axis(scores, order, 1), np.take_along_axis(labels, order, 1)
-        lines = [np.sort(np.unique(line, return_index=True)[1]) for line in labels]
-        width = max(map(len, lines), default=0)
-        best, named = np.full((len(lines), width), -np.inf), np.full((len(lines), width), -1)
-        for row, at in enumerate(lines):
-            best[row, : len(at)], named[row, : len(at)] = scores[row, at], labels[row, at]
-        return cls(best, named)
+        return cls(np.take_along_axis(scores, order, 1).astype(float), np.take_along_axis(labels, order, 1))
 
     @classmethod
-    def joined(cls, parts: Sequence[ClassScores], order: Int[np.ndarray, " queries"]) -> ClassScores:
+    def joined(cls, parts: Sequence[Shortlists], order: Int[np.ndarray, " queries"]) -> Shortlists:
         """The queries of several, where `order` says which each of them is."""
         width = max(part.scores.shape[1] for part in parts)
         scores, labels = np.full((len(order), width), -np.inf), np.full((len(order), width), -1)
@@ -177,23 +174,46 @@ class ClassScores:
             begin += len(at)
         return cls(scores, labels)
 
-    def without(self, labels: Int[np.ndarray, " queries"]) -> ClassScores:
+    def without(self, labels: Int[np.ndarray, " queries"]) -> Shortlists:
         """With a class of each query taken out."""
-        return ClassScores(np.where(self.labels == labels[:, None], -np.inf, self.scores), self.labels)
+        return Shortlists.of(np.where(self.labels == labels[:, None], -np.inf, self.scores), self.labels)
+
+    @property
+    def first(self) -> Int[np.ndarray, " queries"]:
+        """The class of each query's most similar item."""
+        return self.labels[:, 0]
+
+    def signs(self) -> Float[np.ndarray, "queries 4"]:
+        """What speaks for the first class, see the head of this file. A sign that lacks items takes the last ones'."""
+        there = np.isfinite(self.scores)
+        last = np.where(there, self.scores, np.inf).min(1)
+        last = np.where(np.isfinite(last), last, 0.0)  # nothing is near: any value, as nothing speaks for a class
+        mine = (self.labels == self.first[:, None]) & there
+        others = ~mine & there
+        first = np.where(there[:, 0], self.scores[:, 0], last)
+        other, own = self._mean_of(others, 1, last), self._mean_of(mine & (mine.cumsum(1) > 1), 1, last)
+        return np.column_stack([first, first - other, first - self._mean_of(others, OTHERS, last), own - other])
+
+    def _mean_of(
+        self, which: Bool[np.ndarray, "queries items"], count: int, last: Float[np.ndarray, " queries"]
+    ) -> Float[np.ndarray, " queries"]:  # fmt: skip
+        """Mean of the first so many of some of the items."""
+        chosen = which & (which.cumsum(1) <= count)
+        total = np.where(chosen, self.scores, 0.0).sum(1)
+        return np.where(chosen.any(1), total / np.maximum(chosen.sum(1), 1), last)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """How similarities become probabilities of classes and of none."""
+    """How similarities become the probability that the first class is right."""
 
-    scale: float
-    """T, in units of the similarity."""
-    none: float
-    """tau, in units of the similarity: as similar as an item of no class is."""
-    most_none: float
-    """Largest P(none) of a query that is in the range."""
+    weights: tuple[float, ...]
+    """Of the signs."""
+    offset: float
+    least: float
+    """Smallest P of a query that is in the range."""
     false_accepts: float
-    """Share of the items whose class was taken out that are accepted at `most_none`."""
+    """Share of the items whose class was taken out that are accepted."""
     found: float
     """Share of the items with their class in the range that are accepted and get it."""
     asked: int
@@ -212,6 +232,8 @@ class Decision:
         Raises:
             DataError: too few items have another one of their class.
         """
+        from sklearn.linear_model import LogisticRegression
+
         counts = np.bincount(of.labels)
         rows = np.flatnonzero(counts[of.labels] > 1)
         if len(rows) < FEWEST or (counts > 1).sum() < 2:
@@ -221,50 +243,24 @@ class Decision:
             )
         if len(rows) > asked:
             rows = np.sort(np.random.default_rng(seed).choice(rows, asked, replace=False))
-        with_class, without = of.ask(rows, seed)
-        labels = of.labels[rows]
-        right = with_class.labels == labels[:, None]
-        scale, none = _most_likely(with_class.scores, right, without.scores)
-        fitted = cls(scale, none, 1.0, false_accepts, 0.0, len(rows))
-        nobody = fitted.probabilities(without)[1]
-        most = float(np.quantile(nobody, false_accepts, method="lower"))
-        classes, nobody = fitted.probabilities(with_class)
-        hit = (nobody < most) & right[np.arange(len(rows)), classes.argmax(1)]
-        return cls(scale, none, most, false_accepts, float(hit.mean()), len(rows))
-
-    def probabilities(
-        self, of: ClassScores
-    ) -> tuple[Float[np.ndarray, "queries classes"], Float[np.ndarray, " queries"]]:
-        """P(c) of the classes near each query, in their order, and P(none)."""
-        logits = np.column_stack([of.scores, np.full(len(of.scores), self.none)]) / self.scale
-        shares = np.exp(logits - logits.max(1, keepdims=True))
-        shares /= shares.sum(1, keepdims=True)
-        return shares[:, :-1], shares[:, -1]
-
-    def in_range(self, none: Float[np.ndarray, " queries"]) -> Bool[np.ndarray, " queries"]:
-        """Whether queries are in the range, by their P(none)."""
-        return none < self.most_none
-
-
-def _most_likely(
-    scores: Float[np.ndarray, "asked classes"], right: Bool[np.ndarray, "asked classes"],
-    without: Float[np.ndarray, "asked classes"],
-) -> tuple[float, float]:  # fmt: skip
-    """T and tau by maximum likelihood of the right class, and of none where that is taken out."""
-    from scipy.optimize import minimize
-
-    best = np.where(right, scores, -np.inf).max(1)
-    finite = scores[np.isfinite(scores)]
-    centre, spread = float(np.median(finite)), float(finite.std()) or 1.0
-
-    def loss(values: np.ndarray) -> float:
-        scale, none = spread * math.exp(values[0]), centre + spread * values[1]
-        whole, rest = (
-            np.logaddexp.reduce(np.column_stack([of, np.full(len(of), none)]) / scale, axis=1)
-            for of in (scores, without)
+        whole, without = of.ask(rows, seed)
+        right = whole.first == of.labels[rows]
+        signs = np.concatenate([whole.signs(), without.signs()])
+        centre, spread = signs.mean(0), np.maximum(signs.std(0), 1e-12)
+        fitted = LogisticRegression().fit((signs - centre) / spread, np.concatenate([right, np.zeros(len(rows), bool)]))
+        weights = fitted.coef_[0] / spread
+        begun = cls(
+            tuple(weights.tolist()), float(fitted.intercept_[0] - weights @ centre), 0.0, false_accepts, 0.0, len(rows)
         )
-        known = np.maximum(best / scale - whole, -50.0)  # a class that isn't in the shortlist
-        return -float(known.mean() + (none / scale - rest).mean())
+        least = float(np.quantile(begun.probability(without), 1 - false_accepts, method="higher"))
+        found = right & (begun.probability(whole) > least)
+        return replace(begun, least=least, found=float(found.mean()))
 
-    found = minimize(loss, np.array([-1.5, 1.0]), method="Nelder-Mead", options={"maxiter": 400, "xatol": 1e-4})
-    return spread * math.exp(found.x[0]), centre + spread * float(found.x[1])
+    def probability(self, of: Shortlists) -> Float[np.ndarray, " queries"]:
+        """P(right) of each query's first class."""
+        logits = of.signs() @ np.array(self.weights) + self.offset
+        return 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
+
+    def in_range(self, probability: Float[np.ndarray, " queries"]) -> Bool[np.ndarray, " queries"]:
+        """Whether queries are in the range, by P(right)."""
+        return probability > self.least

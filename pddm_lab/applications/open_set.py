@@ -31,9 +31,9 @@ METRICS = {
     "recall@1": "R@1", "auroc": "AUROC", "oscr": "OSCR", "found": "found", "false_accepts": "false accepts",
     "ece": "ECE",
 }  # fmt: skip
-"""Metric -> title. R@1 is of the queries in the range. AUROC tells these from the others by P(none). OSCR is the mean
+"""Metric -> title. R@1 is of the queries in the range. AUROC tells these from the others by P(right). OSCR is the mean
 share that is in the range, accepted and of the right class, over all shares of false accepts (Dhamija et al., NeurIPS
-2018). Found and false accepts are shares at the threshold. ECE is of P of the first class, over all queries."""
+2018). Found and false accepts are shares at the threshold. ECE is of P(right), over all queries."""
 
 
 def open_set(
@@ -95,45 +95,41 @@ def _draw(
     for name, similarity in by.items():
         of = Range.over(features[items], labels[items], similarity, None if pretrained is None else pretrained[items])
         decision = Decision.fit(of, false_accepts, seed)
-        best = of.best(features[asked], None if pretrained is None else pretrained[asked])
-        classes_of, nobody = decision.probabilities(best)
-        first = classes_of.argmax(1)
-        right = best.labels[np.arange(len(asked)), first] == labels[asked]
+        near = of.nearest(features[asked], None if pretrained is None else pretrained[asked])
+        probability, known_here = decision.probability(near), np.arange(len(asked)) < len(known)
         yield {
             "similarity": name, "classes": len(np.unique(labels[items])),
-            **measure(classes_of.max(1), nobody, right, np.arange(len(asked)) < len(known), decision.most_none),
+            **measure(probability, near.first == labels[asked], known_here, decision.least),
         }  # fmt: skip
 
 
 def measure(
-    first: Float[np.ndarray, " queries"], none: Float[np.ndarray, " queries"], right: Bool[np.ndarray, " queries"],
-    known: Bool[np.ndarray, " queries"], most_none: float,
+    probability: Float[np.ndarray, " queries"], right: Bool[np.ndarray, " queries"],
+    known: Bool[np.ndarray, " queries"], least: float,
 ) -> dict[str, float]:  # fmt: skip
     """The metrics of decisions.
 
     Args:
-        first: P of the first class.
-        none: P(none).
+        probability: P(right).
         right: whether the first class is the query's.
         known: whether the query is in the range.
-        most_none: P(none) below which it is taken to be.
+        least: P above which it is taken to be.
     """
     from sklearn.metrics import roc_auc_score
 
-    accepted = none < most_none
-    # OSCR: with each threshold on P(none), the share found against the share of false accepts.
-    order = np.argsort(none, kind="stable")
-    found, wrong = (np.cumsum(part[order]) / part.sum() for part in (known, ~known))
-    found = np.cumsum((right & known)[order]) / known.sum()
-    ends = np.flatnonzero(np.append(np.diff(none[order]) > 0, True))
+    accepted = probability > least
+    # OSCR: with each threshold, the share found against the share of false accepts.
+    order = np.argsort(-probability, kind="stable")
+    found, wrong = np.cumsum((right & known)[order]) / known.sum(), np.cumsum(~known[order]) / (~known).sum()
+    ends = np.flatnonzero(np.append(np.diff(probability[order]) < 0, True))
     found, wrong = np.append(0.0, found[ends]), np.append(0.0, wrong[ends])
     return {
         "recall@1": float(right[known].mean()),
-        "auroc": float(roc_auc_score(known, -none)),
+        "auroc": float(roc_auc_score(known, probability)),
         "oscr": float(np.trapezoid(found, wrong)),
         "found": float((accepted & right)[known].mean()),
         "false_accepts": float(accepted[~known].mean()),
-        "ece": calibration_error(first, right & known, np.where(known, 0.5 / known.sum(), 0.5 / (~known).sum())),
+        "ece": calibration_error(probability, right & known, np.where(known, 0.5 / known.sum(), 0.5 / (~known).sum())),
     }
 
 

@@ -10,26 +10,26 @@ from shared.cache import GALLERIES, LOCAL, MODEL, cached
 from shared.plain_text import plain
 from streamlit.delta_generator import DeltaGenerator
 
-from pddm_lab.analysis.decision import ClassScores, Decision, Range
+from pddm_lab.analysis.decision import Decision, Range, Shortlists
 from pddm_lab.errors import DataError
 from pddm_lab.gallery.gallery import SearchResult
 from pddm_lab.runs.run import Run
 
-SHOWN_CLASSES, LEAST_SHOWN = 3, 0.01
-"""Classes that an answer names at most, and the smallest probability of the second and third."""
+ASKED = 500
+"""Items of a gallery that are asked to fit a decision: a second by D, some by local structure."""
 
 
 @dataclass(frozen=True)
 class Answer:
     """What a decision says of a query."""
 
-    classes: list[tuple[str, float]]
-    """The most probable classes with their probabilities."""
-    none: float
-    """Probability that the query is of no class of the range."""
+    class_name: str
+    """The class of its most similar item."""
+    probability: float
+    """That this is its class."""
     in_range: bool
     help: str
-    """What the probabilities are of, in sentences."""
+    """What the probability is of, in sentences."""
 
 
 def decided(run: Run, protocol: str, name: str, result: SearchResult) -> Answer | None:
@@ -38,19 +38,15 @@ def decided(run: Run, protocol: str, name: str, result: SearchResult) -> Answer 
     if decision is None or result.table.empty:
         return None
     labels = loaders.gallery(run, protocol).items["label"].to_numpy()[result.table["row"]]
-    of = ClassScores.of(result.table[name].to_numpy(float)[None], labels[None])
-    shares, none = decision.probabilities(of)
-    names = dict(zip(labels.tolist(), result.table["class_name"].astype(str), strict=True))
-    ranked = sorted(zip(of.labels[0].tolist(), shares[0].tolist(), strict=True), key=lambda pair: -pair[1])
-    shown = [pair for at, pair in enumerate(ranked[:SHOWN_CLASSES]) if not at or pair[1] >= LEAST_SHOWN]
+    probability = decision.probability(Shortlists.of(result.table[name].to_numpy(float)[None], labels[None]))
+    first = str(result.table["class_name"].iloc[result.table[f"{name}_rank"].argmin()])
     text = (
-        f"Probabilities as if every second query were not in the range. They were fitted on {decision.asked:,} items "
-        f"of this gallery, each asked with its class and without it: {100 * decision.found:.0f} % get their class, and "
-        f"{100 * decision.false_accepts:.0f} % are accepted without it."
+        "The probability that this is its class, as if every second query were not in the range. It follows from how "
+        f"similar the first items are. {decision.asked:,} items of this gallery were asked with their class in it and "
+        f"without: {100 * decision.found:.0f} % get their class, {100 * decision.false_accepts:.0f} % are accepted "
+        "without it."
     )
-    return Answer(
-        [(names[label], share) for label, share in shown], float(none[0]), bool(decision.in_range(none)[0]), text
-    )
+    return Answer(first, float(probability[0]), bool(decision.in_range(probability)[0]), text)
 
 
 def decide(places: list[tuple[views.Response, str, DeltaGenerator]]) -> None:
@@ -58,21 +54,15 @@ def decide(places: list[tuple[views.Response, str, DeltaGenerator]]) -> None:
     for response, name, place in places:
         answer = decided(response.run, response.gallery.protocol, name, response.result)
         if answer is not None:
-            place.markdown(decision_text(answer), help=details(answer))
+            place.markdown(decision_text(answer), help=f"{plain(answer.class_name)}. {answer.help}")
 
 
 def decision_text(answer: Answer) -> str:
     """The class of an answer with its probability, or that none fits."""
-    name, share = answer.classes[0]
+    share = f"{100 * answer.probability:.0f} %"
     if answer.in_range:
-        return f"**{plain(name)}** {100 * share:.0f} %"
-    return f":orange[:material/help: **Not in the range** {100 * answer.none:.0f} %]"
-
-
-def details(answer: Answer) -> str:
-    """The other classes, and what the probabilities are of."""
-    named = [f"{plain(name)} {100 * share:.0f} %" for name, share in answer.classes]
-    return f"{', '.join(named)}, not in the range {100 * answer.none:.0f} %. {answer.help}"
+        return f"**{plain(answer.class_name)}** {share}"
+    return f":orange[**Not in the range**] :gray[{share}]"
 
 
 @cached(*GALLERIES, MODEL, LOCAL, max_entries=64)
@@ -82,6 +72,6 @@ def _decision(run: Run, protocol: str, name: str) -> Decision | None:
     local = loaders.local(run)
     by = local.structure if name == "local" and local is not None else loaders.similarities(run)[name]
     try:
-        return Decision.fit(Range.of(loaders.gallery(run, protocol), by))
+        return Decision.fit(Range.of(loaders.gallery(run, protocol), by), asked=ASKED)
     except DataError:  # too few items
         return None
