@@ -1,7 +1,7 @@
 """A run on disk: a folder per training, which can be read while it is written.
 
 runs/<name>/  run.json  model.safetensors  last.ckpt  metrics.parquet/  quadruplets.parquet/  notebook.ipynb
-              gallery/<protocol>/  notes.md
+              gallery/<protocol>/  gallery/catalogue/  notes.md
 
 A file is written under a temporary name and renamed, so a reader sees the old one or the new one, never half of it.
 torch and pandas are imported where they are used, so that listing runs takes milliseconds.
@@ -9,9 +9,7 @@ torch and pandas are imported where they are used, so that listing runs takes mi
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -39,6 +37,7 @@ from pddm_lab.runs.folder_name import exists_already, new_folder
 from pddm_lab.runs.log import EUCLIDEAN, METRICS, PHASES, QUADRUPLETS, Log
 from pddm_lab.runs.process import is_alive, is_this_process, locked, sweep_leftovers, this_process
 from pddm_lab.runs.schema import FORMAT, STATUSES, CheckpointContent, RunContent
+from pddm_lab.runs.versions import versions
 from pddm_lab.similarities import LEARNED
 
 if TYPE_CHECKING:
@@ -51,8 +50,6 @@ if TYPE_CHECKING:
 PROTOCOLS = ("unseen", "known")
 CATALOGUE = "catalogue"
 """The gallery of all items that a run knows, and of those that were added; nothing is measured on it."""
-
-_VERSIONS = ("pddm-lab", "torch", "torchvision", "lightning-fabric", "numpy", "faiss-cpu", "umap-learn")
 
 
 class Run:
@@ -308,12 +305,12 @@ class Run:
 
     def protocols(self) -> list[str]:
         """The protocols with a complete gallery, among "unseen" and "known"."""
-        return [name for name in PROTOCOLS if (self.path / "gallery" / name / "manifest.json").is_file()]
+        return [name for name in self.galleries() if name in PROTOCOLS]
 
     def galleries(self) -> list[str]:
         """The complete galleries: the catalogue first, if there is one, then those of the protocols."""
-        whole = (self.path / "gallery" / CATALOGUE / "manifest.json").is_file()
-        return [*([CATALOGUE] if whole else []), *self.protocols()]
+        names = (CATALOGUE, *PROTOCOLS)
+        return [name for name in names if (self.path / "gallery" / name / "manifest.json").is_file()]
 
     def gallery(self, protocol: str) -> Gallery:
         """The embedded, indexed items of a protocol, or the catalogue.
@@ -392,14 +389,3 @@ def _read_config(path: Path, info: dict[str, Any]) -> TrainConfig:
     except (ConfigError, TypeError) as error:
         hint = "Another version of this lab may have written it: read it with that version"
         raise RunError(f"{path / 'run.json'} has a config that can't be read: {error} {hint}.") from error
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that a training's result depends on."""
-    installed = {"python": platform.python_version()}
-    for name in _VERSIONS:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            installed[name] = "not installed"
-    return installed

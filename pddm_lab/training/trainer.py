@@ -15,7 +15,8 @@ from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import OWN, Dataset
 from pddm_lab.errors import ConfigError, LabError, RunError
 from pddm_lab.model.features import default_workers
-from pddm_lab.runs.run import Run, versions
+from pddm_lab.runs.run import Run
+from pddm_lab.runs.versions import versions
 from pddm_lab.training.loop import dataset_of, resolve_device
 from pddm_lab.training.phases import RunTraining
 
