@@ -22,7 +22,8 @@ from pddm_lab.model.engine import Engine
 from pddm_lab.model.features import INFERENCE_BATCH, file_features
 from pddm_lab.runs.compare import list_runs
 from pddm_lab.runs.model import load_model, load_similarities
-from pddm_lab.runs.run import Run, versions
+from pddm_lab.runs.run import Run
+from pddm_lab.runs.versions import versions
 from pddm_lab.similarities import SIMILARITIES
 from pddm_lab.training.finish import Embedder, finish, paths_of
 from pddm_lab.training.loop import Loop, learning_rate_factor, resolve_device
