@@ -130,6 +130,30 @@ def test_without_a_name_the_whole_range_changes(run: Run, folder: Path, capsys: 
     assert whole.search(whole.features[-1:], 1)[0][0, 0] == len(whole) - 1, "what was added is found"
 
 
+def test_classes_are_listed_renamed_removed_and_all_of_it_undone(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    before = run.gallery("unseen").items
+    name, other = before["class_name"].unique()[:2]
+    count = int((before["class_name"] == name).sum())
+    gallery("rename", "digits", name, "a new name", "--reason", "a test")
+    assert f"{count} items of {name} now have the class a new name." in capsys.readouterr().out
+    gallery("rename", "digits", "a new name", other)
+    gallery("remove", "digits", "--of-class", other)
+    assert f"Removed {count + int((before['class_name'] == other).sum())} items." in capsys.readouterr().out
+    gallery("list", "digits")
+    listed = capsys.readouterr().out
+    assert "(a test)" in listed and f"merged {count} items of 'a new name' into '{other}'" in listed
+    assert other not in [line.split("  ")[0] for line in listed.splitlines()]
+    for _ in range(3):
+        gallery("undo", "digits")
+    assert f"Undone: renamed {count} items of '{name}' into 'a new name' (a test)." in capsys.readouterr().out
+    pd.testing.assert_frame_equal(run.gallery("unseen").items, before)
+    gallery("list", "digits", "--of-class", name)
+    assert before["id"].iloc[0] in capsys.readouterr().out
+    assert "no class 'x'" in fails(capsys, "list", "digits", "--of-class", "x")
+    assert "no class 'x'" in fails(capsys, "remove", "digits", "--of-class", "x")
+    assert "no change of the unseen gallery to undo" in fails(capsys, "undo", "digits")
+
+
 def test_items_get_new_pictures(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = run.gallery("unseen")
     item = before.items["id"].iloc[3]

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional, arg
 
-from pddm_lab.commands.terminal import RunName, RunsRoot, progress_bar
+from pddm_lab.commands.terminal import RunName, RunsRoot, print_table, progress_bar
 from pddm_lab.config import typed_path
 from pddm_lab.errors import RunError
 
 if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
+    from pddm_lab.gallery.history import Change
     from pddm_lab.local.unit import LocalStructure
     from pddm_lab.runs.new_items import FolderItems
     from pddm_lab.runs.run import Run
@@ -22,15 +23,20 @@ _Protocol = Annotated[str, arg(help="Which gallery: catalogue, unseen or known; 
 _Model = Annotated[
     str, arg(help="Model that made imported features: package.module:callable, a file or torchvision:NAME.")
 ]
+_Reason = Annotated[str, arg(help="Why, for the gallery's history.")]
 _Folder = Positional[Annotated[str, arg(metavar="FOLDER")]]
 _Ids = Positional[Annotated[tuple[str, ...], arg(metavar="ID [ID ...]")]]
+_Class = Positional[Annotated[str, arg(metavar="CLASS")]]
+_CHANGES = 10
+"""Last changes that `gallery list` names."""
 _NAMED = 3
 """Skipped pictures that a message names."""
 
 
 @gallery.command
 def add(
-    run: RunName, folder: _Folder, protocol: _Protocol = "", model: _Model = "", runs_root: RunsRoot = ""
+    run: RunName, folder: _Folder, protocol: _Protocol = "", model: _Model = "", reason: _Reason = "",
+    runs_root: RunsRoot = "",
 ) -> None:  # fmt: skip
     """Add the pictures FOLDER/<class>/<image> as items <class>/<image>, embedded by the run's model.
 
@@ -45,7 +51,7 @@ def add(
     with progress_bar() as report:
         pictures = new_items.to_add(changed, before, typed_path(folder), report, model)
     structure = _structure(changed)
-    after = changes.add(before, pictures.new, structure)
+    after = changes.add(before, pictures.new, structure, reason)
     classes, new = pictures.new.items["class_name"].nunique(), len(pictures.new_classes)
     what = f"{_count(classes, 'class', 'classes')}, {new or 'none'} of them new"
     added = f"Added {_count(len(pictures.new.items), 'item')} of {what}."
@@ -54,7 +60,8 @@ def add(
 
 @gallery.command
 def update(
-    run: RunName, folder: _Folder, protocol: _Protocol = "", model: _Model = "", runs_root: RunsRoot = ""
+    run: RunName, folder: _Folder, protocol: _Protocol = "", model: _Model = "", reason: _Reason = "",
+    runs_root: RunsRoot = "",
 ) -> None:  # fmt: skip
     """Replace the pictures of items by FOLDER/<item id>, embedded by the run's model.
 
@@ -69,27 +76,96 @@ def update(
     with progress_bar() as report:
         pictures = new_items.to_update(changed, before, typed_path(folder), report, model)
     structure = _structure(changed)
-    after = changes.update(before, pictures.new, structure)
+    after = changes.update(before, pictures.new, structure, reason)
     updated = f"Updated {_count(len(pictures.new.items), 'item')}."
     _print_change(updated, changed, before, after, structure, pictures)
 
 
 @gallery.command
-def remove(run: RunName, ids: _Ids, protocol: _Protocol = "", runs_root: RunsRoot = "") -> None:
-    """Remove items by their ids.
+def remove(
+    run: RunName, ids: _Ids = (), of_class: str = "", protocol: _Protocol = "", reason: _Reason = "",
+    runs_root: RunsRoot = "",
+) -> None:  # fmt: skip
+    """Remove items by their ids, or all items of a class.
 
     Args:
         ids: Ids of the items to remove.
+        of_class: Name of a class whose items are removed, too.
     """
     from pddm_lab.gallery import changes
 
-    if not ids:
-        raise RunError("Name the items to remove by their ids.")
+    if not ids and not of_class:
+        raise RunError("Name the items to remove by their ids, or a class with --of-class.")
     changed = _run_at_rest(run, runs_root)
     before = _chosen(changed, protocol)
+    if of_class:
+        found = before.items["id"][before.items["class_name"] == of_class]
+        if found.empty:
+            raise RunError(f"The {before.protocol} gallery has no class {of_class!r}: `pddm-lab gallery list {run}`.")
+        ids = (*ids, *found)
     structure = _structure(changed)
-    after = changes.remove(before, ids, structure)
+    after = changes.remove(before, ids, structure, reason)
     _print_change(f"Removed {_count(len(set(ids)), 'item')}.", changed, before, after, structure)
+
+
+@gallery.command
+def rename(
+    run: RunName, old: _Class, name: _Class, protocol: _Protocol = "", reason: _Reason = "", runs_root: RunsRoot = ""
+) -> None:  # fmt: skip
+    """Rename a class, or merge it with another one that has the name.
+
+    Args:
+        old: The class.
+        name: Its new name.
+    """
+    from pddm_lab.gallery import changes
+
+    changed = _run_at_rest(run, runs_root)
+    before, structure = _chosen(changed, protocol), _structure(changed)
+    after = changes.rename_class(before, old, name, structure, reason)
+    count = int((before.items["class_name"] == old).sum())
+    _print_change(f"{_count(count, 'item')} of {old} now {'has' if count == 1 else 'have'} the class {name}.",
+                  changed, before, after, structure)  # fmt: skip
+
+
+@gallery.command
+def undo(run: RunName, protocol: _Protocol = "", runs_root: RunsRoot = "") -> None:
+    """Take back the last change of a gallery that isn't undone."""
+    from pddm_lab.gallery import changes
+
+    changed = _run_at_rest(run, runs_root)
+    before, structure = _chosen(changed, protocol), _structure(changed)
+    after, change = changes.undo(before, structure)
+    _print_change(f"Undone: {_of(change)}.", changed, before, after, structure)
+
+
+@gallery.command(name="list")
+def list_items(run: RunName, of_class: str = "", protocol: _Protocol = "", runs_root: RunsRoot = "") -> None:
+    """List the classes of a gallery with their numbers of items, or the items of a class, and the last changes.
+
+    Args:
+        of_class: Name of a class whose items are listed.
+    """
+    from pddm_lab.gallery.history import changes
+    from pddm_lab.runs.compare import find_run
+
+    listed = _chosen(find_run(run, runs_root), protocol)
+    items = listed.items
+    if of_class:
+        items = items[items["class_name"] == of_class]
+        if items.empty:
+            raise RunError(f"The {listed.protocol} gallery has no class {of_class!r}.")
+        print_table(("item", "role"), items[["id", "role"]].to_numpy().tolist())
+        return
+    counts = items.groupby("class_name", sort=True).size()
+    print_table(("class", "items"), list(counts.items()))
+    print(f"\n{_count(len(items), 'item')} of {_count(len(counts), 'class', 'classes')} in {listed.protocol}.")
+    for change in changes(listed.path, listed.manifest)[:_CHANGES]:
+        print(f"{change.time}: {_of(change)}")
+
+
+def _of(change: Change) -> str:
+    return change.what + (f" ({change.reason})" if change.reason else "")
 
 
 @gallery.command(name="map")

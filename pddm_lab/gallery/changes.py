@@ -29,6 +29,7 @@ from jaxtyping import Bool, Float
 
 from pddm_lab.errors import RunError
 from pddm_lab.files import replacing
+from pddm_lab.gallery import history
 from pddm_lab.gallery.files import (
     CHANGED_FORMAT,
     COLUMNS,
@@ -47,6 +48,7 @@ from pddm_lab.gallery.files import (
     read_metadata,
 )
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.history import Change
 from pddm_lab.gallery.schema import METADATA
 
 if TYPE_CHECKING:
@@ -72,13 +74,14 @@ class NewItems:
     """Where the gallery has them."""
 
 
-def add(gallery: Gallery, new: NewItems, structure: LocalStructure | None = None) -> Gallery:
+def add(gallery: Gallery, new: NewItems, structure: LocalStructure | None = None, reason: str = "") -> Gallery:
     """Add items.
 
     Args:
         gallery: as it was opened.
         new: the items.
         structure: the run's similarity on local structure, whose neighbourhoods are kept up.
+        reason: of the change, for its history.
 
     Returns:
         The changed gallery. If the index of the given gallery is built, a changed copy of it is used.
@@ -88,21 +91,122 @@ def add(gallery: Gallery, new: NewItems, structure: LocalStructure | None = None
             or its files can't be written.
         ValueError: the features have the wrong shape, or an item has no id or an unknown role.
     """
-    return _change(gallery, new, structure)
+    return _change(gallery, new, structure, reason=reason)
 
 
-def update(gallery: Gallery, new: NewItems, structure: LocalStructure | None = None) -> Gallery:
+def update(gallery: Gallery, new: NewItems, structure: LocalStructure | None = None, reason: str = "") -> Gallery:
     """Replace items by others with the same ids; as `add`, but raises RunError if an id isn't in the gallery."""
-    return _change(gallery, new, structure, new.items["id"].tolist())
+    return _change(gallery, new, structure, new.items["id"].tolist(), reason)
 
 
-def remove(gallery: Gallery, ids: Sequence[str], structure: LocalStructure | None = None) -> Gallery:
+def remove(
+    gallery: Gallery, ids: Sequence[str], structure: LocalStructure | None = None, reason: str = ""
+) -> Gallery:  # fmt: skip
     """Remove items; as `add`, but raises RunError if an id isn't in the gallery or no item to search would remain."""
-    return _change(gallery, None, structure, ids)
+    return _change(gallery, None, structure, ids, reason)
+
+
+def rename_class(
+    gallery: Gallery, old: str, name: str, structure: LocalStructure | None = None, reason: str = ""
+) -> Gallery:  # fmt: skip
+    """Rename a class, or merge it with the class that has the name.
+
+    Raises:
+        RunError: there is no such class, or another process is changing the gallery.
+    """
+    with changing(gallery.path):
+        current = gallery.reopened()
+        listed = with_sources(current.path, current.manifest)
+        is_old, is_new = listed["class_name"] == old, listed["class_name"] == name
+        if not is_old.any():
+            raise RunError(f"The {current.protocol} gallery has no class {old!r}: `pddm-lab gallery list` names all.")
+        if old == name or not name.strip() or "\0" in name:
+            raise RunError(f"Expected another name for the class {old!r}, got {name!r}.")
+        label = (listed[is_new] if is_new.any() else listed[is_old])["label"].iloc[0]
+        listed.loc[is_old, ["label", "class_name"]] = [label, name]
+        count, how = int(is_old.sum()), "merged" if is_new.any() else "renamed"
+        what = f"{how} {count} {'item' if count == 1 else 'items'} of {old!r} into {name!r}"
+        _relist(current, listed, structure, {"what": what, "reason": reason})
+        return current.reopened()
+
+
+def undo(gallery: Gallery, structure: LocalStructure | None = None) -> tuple[Gallery, Change]:
+    """Take back the last change that isn't undone.
+
+    Returns:
+        The gallery with the items it had before, and what was undone.
+
+    Raises:
+        RunError: there is nothing to undo, or the list of the items before is damaged.
+    """
+    with changing(gallery.path):
+        current = gallery.reopened()
+        past = history.changes(current.path, current.manifest)
+        if not past:
+            raise RunError(f"There is no change of the {current.protocol} gallery to undo.")
+        listed = history.items_before(current.path, past[0])
+        stored = len(map_array(current.path / (name := file_name(current.manifest, "features.npy")),
+                               current.manifest["files"][name]["bytes"]))  # fmt: skip
+        if not listed["place"].is_monotonic_increasing or not listed["place"].between(0, stored - 1).all():
+            raise RunError(f"{history.file_of(current.path, past[0])} is damaged: expected places up to {stored - 1}.")
+        _relist(current, listed, structure, None)
+        history.forget(current.path, past[0])
+        return current.reopened(), past[0]
+
+
+def _relist(
+    current: Gallery, listed: pd.DataFrame, structure: LocalStructure | None, note: Mapping[str, str] | None
+) -> None:  # fmt: skip
+    """Write another list of items, all of which are stored; a note is kept in the history."""
+    path, before = current.path, current.manifest
+    after = _changed(before, listed)
+    places = with_sources(path, before)["place"].to_numpy()
+    reference = None
+    if structure is not None:
+        row_of = {int(place): row for row, place in enumerate(places)}
+        searched = np.flatnonzero(listed["role"].isin(["gallery", "both"]))
+        at = listed["place"].to_numpy()[searched]
+        was = current.items["role"].isin(["gallery", "both"]).to_numpy()
+        origin = np.array([row_of.get(int(place), -1) for place in at])
+        origin[(origin >= 0) & ~was[origin]] = -1
+        features, further = (
+            np.array(values[at[origin < 0]]) if (values := _stored(path, before, name)) is not None else None
+            for name in ("features.npy", PRETRAINED)
+        )
+        assert features is not None
+        further = further if structure.weight else None
+        reference = current.reference(structure).changed(searched, origin, features, further)
+    with new_file(path, after, "items.parquet") as temporary:
+        listed.to_parquet(temporary, index=False)
+    if reference is not None:
+        reference.write(path, after)
+    if note is not None:
+        history.note(path, after["change"], with_sources(path, before), note)
+    commit(path, after)
+
+
+def _stored(path: Path, manifest: Mapping[str, Any], name: str) -> np.ndarray | None:
+    """A growing file's rows, by place; None if the gallery has no such file."""
+    file = file_name(manifest, name)
+    return map_array(path / file, manifest["files"][file]["bytes"]) if file else None
+
+
+def _changed(before: Mapping[str, Any], items: pd.DataFrame, added: int = 0, removed: int = 0) -> dict[str, Any]:
+    """The manifest of a gallery with other items; the files that follow from these are dropped."""
+    counts = before.get("changed", {"added": 0, "removed": 0})
+    files = {name: dict(entry) for name, entry in before["files"].items()}
+    for dropped in ("map.parquet", NEIGHBOURHOODS):
+        files.pop(file_name(before, dropped), None)
+    return {
+        **before, "format": CHANGED_FORMAT, "items": len(items), "roles": count_roles(items), "map": None,
+        "files": files, "change": int(before.get("change", 0)) + 1,
+        "changed": {"added": counts["added"] + added, "removed": counts["removed"] + removed},
+    }  # fmt: skip
 
 
 def _change(
-    gallery: Gallery, new: NewItems | None, structure: LocalStructure | None, removed: Sequence[str] = ()
+    gallery: Gallery, new: NewItems | None, structure: LocalStructure | None, removed: Sequence[str] = (),
+    reason: str = "",
 ) -> Gallery:  # fmt: skip
     read_manifest(gallery.path)  # raises: there is no gallery any more
     with changing(gallery.path):
@@ -123,7 +227,7 @@ def _change(
                 "item or more."
             )
         reference = None if structure is None else _reference(current, structure, items, ~leaves, new)
-        _write(current, items, ~leaves, new, reference)
+        _write(current, items, ~leaves, new, reference, reason)
         return current.reopened()
 
 
@@ -162,20 +266,13 @@ def _reference(
 
 def _write(
     current: Gallery, items: pd.DataFrame, stay: Bool[np.ndarray, " items"], new: NewItems | None,
-    reference: Reference | None,
+    reference: Reference | None, reason: str,
 ) -> None:  # fmt: skip
     path, before = current.path, current.manifest
     added, removed = len(new.items) if new is not None else 0, int((~stay).sum())
-    counts = before.get("changed", {"added": 0, "removed": 0})
-    files = {name: dict(entry) for name, entry in before["files"].items()}
-    for dropped in ("map.parquet", NEIGHBOURHOODS):
-        files.pop(file_name(before, dropped), None)
-    after = before | {
-        "format": CHANGED_FORMAT, "items": len(items), "roles": count_roles(items), "map": None, "files": files,
-        "change": int(before.get("change", 0)) + 1,
-        "changed": {"added": counts["added"] + added, "removed": counts["removed"] + removed},
-    }  # fmt: skip
-    listed = with_sources(path, before)
+    after = _changed(before, items, added, removed)
+    files, listed = after["files"], with_sources(path, before)
+    history.note(path, after["change"], listed, {"what": _in_words(added, removed), "reason": reason})
     metadata = listed.drop_duplicates("id").set_index("id").filter(regex=f"^{re.escape(METADATA)}")
     listed = listed[stay]
     places, pictures = listed["place"].to_list(), listed["picture"].to_list()
@@ -198,6 +295,13 @@ def _write(
     if reference is not None:
         reference.write(path, after)
     commit(path, after)
+
+
+def _in_words(added: int, removed: int) -> str:
+    one = "item" if max(added, removed) == 1 else "items"
+    if added and removed:
+        return f"updated {added} {one}"
+    return f"added {added} {one}" if added else f"removed {removed} {one}"
 
 
 def with_sources(path: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:

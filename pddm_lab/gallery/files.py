@@ -28,6 +28,7 @@ import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -120,6 +121,7 @@ def write_files(
         with new_file(path, manifest, "distributions.parquet") as file:
             _distribution_frame(distributions).to_parquet(file, index=False)
         commit(path, manifest)
+        shutil.rmtree(path / "history", ignore_errors=True)  # its items have other places (history.py)
 
 
 @contextmanager
