@@ -152,6 +152,10 @@ def test_classes_are_listed_renamed_removed_and_all_of_it_undone(run: Run, capsy
     assert "no class 'x'" in fails(capsys, "list", "digits", "--of-class", "x")
     assert "no class 'x'" in fails(capsys, "remove", "digits", "--of-class", "x")
     assert "no change of the unseen gallery to undo" in fails(capsys, "undo", "digits")
+    gallery("queries", "digits", "--count", "50")
+    assert "Kept 50 queries of the unseen gallery: R@1 " in capsys.readouterr().out
+    gallery("rename", "digits", name, "a new name")
+    assert "R@1 of the 50 saved queries: " in capsys.readouterr().out
 
 
 def test_items_get_new_pictures(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,10 +8,11 @@ import tyro
 from tyro.conf import Positional, arg
 
 from pddm_lab.commands.terminal import RunName, RunsRoot, print_table, progress_bar
-from pddm_lab.config import typed_path
+from pddm_lab.config import Count, CountOrNone, typed_path
 from pddm_lab.errors import RunError
 
 if TYPE_CHECKING:
+    from pddm_lab.analysis.saved_queries import SavedQueries
     from pddm_lab.gallery.gallery import Gallery
     from pddm_lab.gallery.history import Change
     from pddm_lab.local.unit import LocalStructure
@@ -139,6 +140,26 @@ def undo(run: RunName, protocol: _Protocol = "", runs_root: RunsRoot = "") -> No
     _print_change(f"Undone: {_of(change)}.", changed, before, after, structure)
 
 
+@gallery.command
+def queries(
+    run: RunName, count: Count = 500, protocol: _Protocol = "", seed: CountOrNone = 0, runs_root: RunsRoot = ""
+) -> None:  # fmt: skip
+    """Keep a sample of a gallery's items as queries: each later change says how many are still found.
+
+    Args:
+        count: Number of queries, at most the items that have another one of their class.
+        seed: Seed of the sample.
+    """
+    from pddm_lab.analysis.saved_queries import save
+
+    changed = _run_at_rest(run, runs_root)
+    of = _chosen(changed, protocol)
+    kept, structure = save(of, count, seed), _structure(changed)
+    accuracies = _accuracies(of, kept, structure)
+    shown = ", ".join(f"{100 * value:.1f} % by {name}" for name, value in accuracies.items())
+    print(f"Kept {_count(len(kept), 'query', 'queries')} of the {of.protocol} gallery: R@1 {shown}.")
+
+
 @gallery.command(name="list")
 def list_items(run: RunName, of_class: str = "", protocol: _Protocol = "", runs_root: RunsRoot = "") -> None:
     """List the classes of a gallery with their numbers of items, or the items of a class, and the last changes.
@@ -230,11 +251,20 @@ def _structure(run: Run) -> LocalStructure | None:
     return None if local is None else local.structure
 
 
+def _accuracies(of: Gallery, kept: SavedQueries, structure: LocalStructure | None) -> dict[str, float]:
+    """R@1 of saved queries by D, and by local structure where the run has it."""
+    from pddm_lab.model.similarity import make_similarity
+
+    values = {"D": kept.accuracy(of, make_similarity("euclidean", int(of.manifest["dim"])))}
+    return values if structure is None else values | {"local structure": kept.accuracy(of, structure)}
+
+
 def _print_change(
     done: str, run: Run, before: Gallery, after: Gallery, structure: LocalStructure | None,
     of: FolderItems | None = None,
 ) -> None:  # fmt: skip
     """Say what was done, and list stale neighbourhoods anew."""
+    from pddm_lab.analysis.saved_queries import read
     from pddm_lab.gallery.upkeep import keep_up
     from pddm_lab.runs.run import PROTOCOLS
 
@@ -246,6 +276,12 @@ def _print_change(
     if structure is not None and (stale := after.reference(structure).stale):
         keep_up(after, structure)
         print(f"Listed {_count(stale, 'neighbourhood')} near the change anew.")
+    if (kept := read(after)) is not None:
+        earlier, now = (_accuracies(one, kept, structure) for one in (before, after))
+        shown = ", ".join(
+            f"{100 * earlier[name]:.1f} % before and {100 * now[name]:.1f} % now by {name}" for name in now
+        )
+        print(f"R@1 of the {_count(len(kept), 'saved query', 'saved queries')}: {shown}.")
     if after.protocol in PROTOCOLS:
         print("Its metrics and distributions still describe the items it was measured with.")
     if before.manifest["map"]:

@@ -1,0 +1,106 @@
+"""Queries that are kept with a gallery, to see what each change of it does to the accuracy.
+
+gallery/<name>/queries.parquet  id, class_name, feature, pretrained
+
+They are a sample of the gallery's own items as they were when they were saved; later changes leave them alone. Each is
+searched in the gallery without itself, and is right if the most similar item is of its class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+
+from pddm_lab.analysis.decision import Range
+from pddm_lab.errors import RunError
+from pddm_lab.files import read_table, replacing
+from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.local.unit import LocalStructure
+from pddm_lab.model.similarity import Similarity
+
+FILE = "queries.parquet"
+_HINT = "Save them again: `pddm-lab gallery queries`."
+
+
+@dataclass(frozen=True, eq=False)
+class SavedQueries:
+    """Queries of a gallery."""
+
+    items: pd.DataFrame
+    """id, class_name."""
+    features: Float[np.ndarray, "queries dim"]
+    pretrained: Float[np.ndarray, "queries pretrained"] | None
+    """Where the gallery had them."""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def accuracy(self, gallery: Gallery, by: Similarity | LocalStructure) -> float:
+        """R@1: the share of the queries whose most similar item is of their class; a class that is gone has none."""
+        of = Range.of(gallery, by)
+        searched = gallery.items["id"].to_numpy()[gallery.rows("gallery")]
+        row_of = {item: row for row, item in enumerate(searched)}
+        own = np.array([row_of.get(item, -1) for item in self.items["id"]])
+        names = gallery.items.drop_duplicates("label").set_index("label")["class_name"]
+        right = 0
+        for at, itself in ((np.flatnonzero(own >= 0), True), (np.flatnonzero(own < 0), False)):
+            if len(at):
+                further = None if self.pretrained is None else torch.from_numpy(self.pretrained[at])
+                near = of.nearest(
+                    torch.from_numpy(self.features[at]), further, torch.from_numpy(own[at]) if itself else None
+                )
+                right += int((names[near.first].to_numpy() == self.items["class_name"].to_numpy()[at]).sum())
+        return right / len(self)
+
+
+def save(gallery: Gallery, count: int, seed: int = 0) -> SavedQueries:
+    """Choose queries among the searched items of which the gallery has another one of their class, and keep them.
+
+    Raises:
+        RunError: there is no such item, or the file can't be written.
+    """
+    rows = gallery.rows("gallery")
+    labels = gallery.items["label"].to_numpy()[rows]
+    rows = rows[np.bincount(labels)[labels] > 1]
+    if not len(rows):
+        raise RunError(f"The {gallery.protocol} gallery has no class with two items to search: nothing can be found.")
+    rows = np.sort(np.random.default_rng(seed).permutation(rows)[:count])
+    chosen = gallery.items.iloc[rows][["id", "class_name"]].reset_index(drop=True)
+    further = gallery.pretrained
+    kept = SavedQueries(chosen, np.array(gallery.features[rows]), None if further is None else np.array(further[rows]))
+    columns = {"feature": list(kept.features), "pretrained": list(further[rows]) if further is not None else None}
+    with replacing(gallery.path / FILE) as file:
+        chosen.assign(**columns).to_parquet(file, index=False)
+    return kept
+
+
+def read(gallery: Gallery) -> SavedQueries | None:
+    """The queries that are kept with a gallery; None if there are none.
+
+    Raises:
+        RunError: the file is damaged, of another run, or was not written by this lab.
+    """
+    file = gallery.path / FILE
+    if not file.is_file():
+        return None
+    items = read_table(file, {"id": "string", "class_name": "string"}, _HINT).to_pandas()
+    try:
+        table = pd.read_parquet(file, columns=["feature", "pretrained"])
+        features = np.stack(table["feature"].to_list()).astype(np.float32)
+        further = None
+        if table["pretrained"].notna().all():
+            further = np.stack(table["pretrained"].to_list()).astype(np.float32)
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{file} was not written by this lab: expected features of each query. {_HINT}") from error
+    expected = [(len(items), gallery.manifest["dim"])]
+    arrays = [features]
+    if gallery.pretrained is not None:
+        expected.append((len(items), gallery.pretrained.shape[1]))
+        arrays.append(np.empty((0, 0), np.float32) if further is None else further)
+    if any(one.shape != shape or not np.isfinite(one).all() for one, shape in zip(arrays, expected, strict=True)):
+        raise RunError(f"{file} is of another run: expected finite features of {expected[0][1]} dimensions. {_HINT}")
+    return SavedQueries(items, features, further)

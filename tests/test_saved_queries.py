@@ -1,0 +1,84 @@
+"""Queries that are kept with a gallery: their accuracy before and after changes, checked against a slow loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_gallery import make
+from test_gallery_upkeep import structure, written  # noqa: F401 - a fixture
+
+from pddm_lab.analysis.saved_queries import FILE, SavedQueries, read, save
+from pddm_lab.errors import RunError
+from pddm_lab.gallery.changes import remove, rename_class
+from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.local.unit import LocalStructure
+from pddm_lab.model.similarity import make_similarity
+
+
+def slowly(gallery: Gallery, kept: SavedQueries) -> float:
+    hits = []
+    searched = gallery.items[gallery.items["role"] != "query"]
+    for item, name, feature in zip(kept.items["id"], kept.items["class_name"], kept.features, strict=True):
+        others = searched.index[searched["id"] != item]
+        nearest = others[np.argmin(np.linalg.norm(gallery.features[others] - feature, axis=1))]
+        hits.append(searched["class_name"][nearest] == name)
+    return float(np.mean(hits))
+
+
+def test_the_accuracy_follows_every_change(tmp_path: Path) -> None:
+    gallery = make(tmp_path, 60)
+    by = make_similarity("euclidean", gallery.manifest["dim"])
+    kept = save(gallery, 25)
+    assert len(kept) == 25 and kept.items["id"].is_unique
+    read_again = read(gallery)
+    assert read_again is not None and read_again.pretrained is None
+    pd.testing.assert_frame_equal(read_again.items, kept.items)
+    np.testing.assert_array_equal(read_again.features, kept.features)
+    assert kept.accuracy(gallery, by) == pytest.approx(slowly(gallery, kept))
+    gallery = remove(gallery, kept.items["id"].iloc[:5].tolist())  # these queries are no items any more
+    after = read(gallery)
+    assert after is not None and after.accuracy(gallery, by) == pytest.approx(slowly(gallery, kept))
+    before, name = kept.accuracy(gallery, by), str(kept.items["class_name"].iloc[-1])
+    gallery = rename_class(gallery, name, "another name")
+    assert kept.accuracy(gallery, by) == pytest.approx(slowly(gallery, kept))
+    assert kept.accuracy(gallery, by) <= before
+
+
+def test_local_structure_looks_at_the_kept_pretrained_features(structure: LocalStructure, tmp_path: Path) -> None:  # noqa: F811
+    gallery = written(tmp_path / "gallery", 120)
+    kept = save(gallery, 40)
+    assert kept.pretrained is not None and 0 <= kept.accuracy(gallery, structure) <= 1
+    again = read(gallery)
+    assert again is not None and again.accuracy(gallery, structure) == kept.accuracy(gallery, structure)
+
+
+def test_a_gallery_has_none_until_they_are_saved(tmp_path: Path) -> None:
+    assert read(make(tmp_path, 20)) is None
+
+
+def test_items_without_a_partner_are_no_queries(tmp_path: Path) -> None:
+    gallery = make(tmp_path, 20)
+    lone = gallery.items.assign(label=np.arange(20))
+    with pytest.raises(RunError, match="no class with two items"):
+        save(make(tmp_path / "lone", 20, items=lone), 5)
+
+
+@pytest.mark.parametrize("damage", ["no table", "without features", "other dimensions", "not finite"])
+def test_a_damaged_or_foreign_file_is_named(tmp_path: Path, damage: str) -> None:
+    gallery = make(tmp_path, 20)
+    save(gallery, 5)
+    file = gallery.path / FILE
+    table = pd.read_parquet(file)
+    if damage == "no table":
+        file.write_bytes(b"no table")
+    elif damage == "without features":
+        table.drop(columns="feature").to_parquet(file)
+    elif damage == "other dimensions":
+        table.assign(feature=[[1.0, 2.0]] * 5).to_parquet(file)
+    else:
+        table.assign(feature=[[float("nan")] * gallery.manifest["dim"]] * 5).to_parquet(file)
+    with pytest.raises(RunError, match=r"queries\.parquet.*gallery queries"):
+        read(gallery)
