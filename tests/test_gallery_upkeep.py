@@ -146,7 +146,7 @@ def test_a_change_computes_only_what_it_touches_and_marks_what_is_stale(structur
     assert not fresh.reference(structure).stale and not fresh.reference(structure).stale_note
     assert fresh.manifest["change"] == more.manifest["change"] + 1
     assert torch.equal(gallery.reference(structure).neighbourhoods.scores, before), "an open gallery stays as it was"
-    assert {file.name for file in fresh.path.iterdir()} == {"manifest.json", *fresh.manifest["files"]}
+    assert {file.name for file in fresh.path.iterdir()} == {"manifest.json", "history", *fresh.manifest["files"]}
 
 
 def test_what_does_not_fit_is_built_anew(structure, tmp_path: Path) -> None:

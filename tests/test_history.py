@@ -53,9 +53,9 @@ def test_any_changes_are_undone_in_their_order(
         names = gallery.items["class_name"].unique().tolist()
         rows = sorted(rng.choice(len(gallery), 3, replace=False).tolist())
         if step == "add":
-            gallery = add(gallery, new_items(3, seed=number, first=10 * number), reason="why")
+            gallery = add(gallery, new_items(3, seed=100 + number, first=10 * number), reason="why")
         elif step == "update":
-            gallery = update(gallery, renewed(gallery, rows, number))
+            gallery = update(gallery, renewed(gallery, rows, 100 + number))
         elif step == "remove":
             gallery = remove(gallery, gallery.items["id"].iloc[rows].tolist())
         elif step == "rename":

@@ -80,7 +80,8 @@ def test_pictures_of_a_folder_become_items(run: Run, folder: Path, capsys: pytes
     assert "broken.png is not a picture the lab can read" in output
     assert "Redraw it with `pddm-lab gallery map digits --protocol unseen`." in output
     after = Gallery.open(before.path, verify=True)
-    assert after.map is None
+    assert after.map is not None and after.map["id"].tolist() == after.items["id"].tolist()
+    assert f"On its map {after.manifest['map']['placed']} items lie between their neighbours." in output
     name = before.items["class_name"].iloc[0]
     row, new = after.index_of(f"{name}/again 0.png"), after.index_of("neu é/red.webp")
     assert after.items["label"].iloc[row] == before.items["label"].iloc[0]

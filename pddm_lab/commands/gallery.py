@@ -284,9 +284,9 @@ def _print_change(
         print(f"R@1 of the {_count(len(kept), 'saved query', 'saved queries')}: {shown}.")
     if after.protocol in PROTOCOLS:
         print("Its metrics and distributions still describe the items it was measured with.")
-    if before.manifest["map"]:
+    if after.manifest["map"] and (placed := int(after.manifest["map"].get("placed", 0))):
         command = f"pddm-lab gallery map {run.name} --protocol {after.protocol}"
-        print(f"Its map was deleted. Redraw it with `{command}`.")
+        print(f"On its map {_count(placed, 'item')} lie between their neighbours. Redraw it with `{command}`.")
 
 
 def _count(number: int, one: str, many: str = "") -> str:

@@ -8,8 +8,8 @@ Neighbourhoods change with the items, where the run's similarity on local struct
 and what is stale of the second is marked, to be listed anew later (upkeep.py). Without it they are dropped.
 
 The id identifies an item: rows move up when items before them are removed. The metrics and the distributions describe
-the items that were measured. The map is dropped, since it must have a place for each item; the manifest counts under
-`changed` how many items were added and removed since.
+the items that were measured. On the map new items lie between their neighbours (map_upkeep.py); the manifest counts
+under `changed` how many items were added and removed since.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float
 
 from pddm_lab.errors import RunError
 from pddm_lab.files import replacing
-from pddm_lab.gallery import history
+from pddm_lab.gallery import history, map_upkeep
 from pddm_lab.gallery.files import (
     CHANGED_FORMAT,
     COLUMNS,
@@ -178,11 +178,31 @@ def _relist(
         reference = current.reference(structure).changed(searched, origin, features, further)
     with new_file(path, after, "items.parquet") as temporary:
         listed.to_parquet(temporary, index=False)
+    _carry_map(current, listed, after)
     if reference is not None:
         reference.write(path, after)
     if note is not None:
         history.note(path, after["change"], with_sources(path, before), note)
     commit(path, after)
+
+
+def _carry_map(current: Gallery, listed: pd.DataFrame, after: dict[str, Any]) -> None:
+    """Write the map of the items after a change, if the gallery had a map that can be read."""
+    try:
+        drawn = current.map
+    except RunError:
+        drawn = None  # a damaged one is dropped
+    if drawn is None:
+        return
+    row_of = {int(place): row for row, place in enumerate(with_sources(current.path, current.manifest)["place"])}
+    origin = np.array([row_of.get(int(place), -1) for place in listed["place"]])
+    stored = _stored(current.path, after, "features.npy")
+    assert stored is not None
+    new = np.array(stored[listed["place"].to_numpy()[origin < 0]])
+    frame = map_upkeep.carried(drawn, np.array(current.features), origin, listed["id"], new)
+    after["map"] = map_upkeep.note_of(current.manifest["map"] or {}, len(new))
+    with new_file(current.path, after, "map.parquet") as temporary:
+        frame.to_parquet(temporary, index=False)
 
 
 def _stored(path: Path, manifest: Mapping[str, Any], name: str) -> np.ndarray | None:
@@ -291,7 +311,9 @@ def _write(
     with new_file(path, after, "items.parquet") as temporary:
         # A new picture of an item leaves its metadata; a new item has none.
         whole = items.join(metadata.reindex(items["id"]).fillna("").reset_index(drop=True))
-        whole.assign(place=places, picture=pictures).to_parquet(temporary, index=False)
+        whole = whole.assign(place=places, picture=pictures)
+        whole.to_parquet(temporary, index=False)
+    _carry_map(current, whole, after)
     if reference is not None:
         reference.write(path, after)
     commit(path, after)

@@ -51,6 +51,8 @@ class MapContent(Content):
 
     method: Text = "umap"
     reason: Text = ""
+    placed: Count = 0
+    """Items that were put between their neighbours since it was drawn."""
 
 
 class ChangedContent(Content):

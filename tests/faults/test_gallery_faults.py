@@ -128,7 +128,7 @@ def go_on(folder: Path) -> None:
     np.testing.assert_array_equal(after.features[-2:], new.features)
     np.testing.assert_array_equal(after.features[:-2], before.features[before.items["id"] != STAYS])
     assert after.map is not None
-    assert {file.name for file in path.iterdir()} == {"manifest.json", *after.manifest["files"]}
+    assert {file.name for file in path.iterdir()} == {"manifest.json", "history", *after.manifest["files"]}
 
 
 WORK = [

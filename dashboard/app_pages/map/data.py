@@ -45,6 +45,8 @@ class Layout:
     """umap or pca."""
     reason: str
     """Why it isn't umap."""
+    placed: int = 0
+    """Items that were put between their neighbours since it was drawn."""
 
     @property
     def has_trust(self) -> bool:
@@ -84,7 +86,7 @@ def layout(run: Run, protocol: str) -> Layout | None:
     grid, info = Grid.over(x, y), gallery.manifest["map"] or {}
     return Layout(
         frame.drop(columns="id", errors="ignore"), grid, grid.places(x, y), [str(name) for name in names], labels,
-        str(info.get("method", "umap")), str(info.get("reason", "")),
+        str(info.get("method", "umap")), str(info.get("reason", "")), int(info.get("placed", 0)),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from app_pages.map.scene import Choice, Map, MapView
-from shared.plain_text import plain
+from shared.plain_text import command, plain
 
 from pddm_lab.analysis.query_errors import SHORTLIST
 from pddm_lab.cards.html import number
@@ -86,7 +86,12 @@ def words(scene: MapView, measure: bool) -> list[str]:
 def _drawn_words(of: Map) -> str:
     how = "UMAP" if of.layout.method == "umap" else "their two principal components"
     why = f" ({plain(of.layout.reason.rstrip('.'))})" if of.layout.reason else ""
-    return f"**{len(of.layout):,} of {len(of.layout):,} items drawn**, by {how}{why}."
+    drawn = f"**{len(of.layout):,} of {len(of.layout):,} items drawn**, by {how}{why}."
+    if not of.layout.placed:
+        return drawn
+    redraw = command("gallery", "map", of.run.name, "--protocol", of.gallery.protocol)
+    items = f"{of.layout.placed:,} {'item' if of.layout.placed == 1 else 'items'}"
+    return f"{drawn} Since then {items} came, each put between its nearest neighbours: redraw the map with {redraw}."
 
 
 def _trust_words(of: Map, measure: bool) -> str:
