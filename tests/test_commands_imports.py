@@ -45,6 +45,25 @@ def test_features_are_imported_and_measured(
     with pytest.raises(SystemExit):
         cli.main(["import", "one", *files, "--runs-root", str(tmp_path)])
     assert "exists already" in capsys.readouterr().err
+    cli.main(["recognise", "one", "--episodes", "2", "--runs-root", str(tmp_path)])
+    assert "nearest class mean" in capsys.readouterr().out
+    for words in (["export", "one"], ["transfer", "one", "--to", "digits"]):
+        with pytest.raises(SystemExit):
+            cli.main([*words, "--runs-root", str(tmp_path)])
+        assert "no network of its own" in capsys.readouterr().err
     cli.main(["open-set", "one", "--draws", "1", "--csv", str(tmp_path / "open.csv"), "--runs-root", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "unseen: 3 classes in the range" in printed and "AUROC" in printed and (tmp_path / "open.csv").is_file()
+
+
+def test_without_labels_no_queries_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(finish, "start_map", NoMaps)
+    np.save(tmp_path / "f.npy", np.random.default_rng(0).normal(size=(30, 8)))
+    (tmp_path / "items.csv").write_text("id\n" + "\n".join(map(str, range(30))))
+    files = ["--features", str(tmp_path / "f.npy"), "--items", str(tmp_path / "items.csv")]
+    cli.main(["import", "bare", *files, "--runs-root", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        cli.main(["gallery", "queries", "bare", "--runs-root", str(tmp_path)])
+    assert "have no labels" in capsys.readouterr().err

@@ -106,6 +106,8 @@ def model_space(
 def gallery_spaces(run: Run, gallery: Gallery, progress: Progress | None = None) -> list[Space]:
     """The spaces of a gallery's items: pretrained if all their pictures are in the data set's root, then the run's own.
 
+    Imported features have no pretrained ones before them.
+
     Raises:
         RunError: the run has no model.
     """
@@ -115,7 +117,7 @@ def gallery_spaces(run: Run, gallery: Gallery, progress: Progress | None = None)
     items = [Path(item) for item in gallery.items["id"]]
     paths = [root / item for item in items]
     leaves_root = any(item.is_absolute() or ".." in item.parts for item in items)
-    if leaves_root or not all(path.is_file() for path in paths):
+    if leaves_root or not all(path.is_file() for path in paths) or run.config.is_imported:
         return [own]
     before = pretrained_space(run.config, paths, progress)
     return [dataclasses.replace(before, features=before.features.cpu()), own]

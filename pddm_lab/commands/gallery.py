@@ -153,6 +153,8 @@ def queries(
     from pddm_lab.analysis.saved_queries import save
 
     changed = _run_at_rest(run, runs_root)
+    if not changed.is_labelled:
+        raise RunError(f"The items of {changed.name} have no labels: nothing says which results are right.")
     of = _chosen(changed, protocol)
     kept, structure = save(of, count, seed), _structure(changed)
     accuracies = _accuracies(of, kept, structure)

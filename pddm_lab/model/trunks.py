@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.hooks import RemovableHandle
 
-from pddm_lab.config import OFFLINE_TRUNKS
+from pddm_lab.config import IMPORTED, OFFLINE_TRUNKS
 from pddm_lab.errors import ConfigError, RunError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -44,6 +44,12 @@ class Trunk(nn.Module):
         return self.network(normalised).float()
 
 
+_NO_NETWORK = (
+    "The run's features were imported, so the lab has no network of its own that embeds pictures. The command "
+    "`pddm-lab gallery add` takes the model that made them, as --model package.module:callable."
+)
+
+
 class ImportedFeatures(Trunk):
     """Stands where a trunk would: features that come from elsewhere, which no picture can be turned into here."""
 
@@ -52,10 +58,7 @@ class ImportedFeatures(Trunk):
 
     def forward(self, images: UInt8[Tensor, "n 3 side side"]) -> Float[Tensor, "n dim"]:
         """Raises RunError."""
-        raise RunError(
-            "The run's features were imported, so the lab has no network that embeds pictures. Name the model that "
-            "made them: --model package.module:callable."
-        )
+        raise RunError(_NO_NETWORK)
 
 
 def load_trunk(name: str = "efficientnet_lite0", weights: str = "imagenet") -> Trunk:
@@ -67,7 +70,10 @@ def load_trunk(name: str = "efficientnet_lite0", weights: str = "imagenet") -> T
 
     Raises:
         ConfigError: unknown trunk, unavailable weights, or a file of another network.
+        RunError: the trunk of imported features, which there is none of.
     """
+    if name == IMPORTED:
+        raise RunError(_NO_NETWORK)
     if name in OFFLINE_TRUNKS:
         network, mean, std = _efficientnet_lite(name, weights), (127 / 255,) * 3, (128 / 255,) * 3
     else:
