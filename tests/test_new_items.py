@@ -291,6 +291,18 @@ def test_what_is_undamaged_is_kept_and_the_rest_comes_from_the_data_set(
     assert list(again.distributions) == list(pairs)
 
 
+def test_a_run_of_an_earlier_version_gets_its_catalogue(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = run.gallery("catalogue")
+    features = np.array(whole.features)
+    shutil.rmtree(whole.path)
+    assert run.galleries() == ["unseen", "known"]
+    gallery("rebuild", "digits", "--protocol", "catalogue")
+    assert "Not kept" not in capsys.readouterr().out
+    again = run.gallery("catalogue")
+    assert again.items.equals(whole.items) and not again.distributions
+    np.testing.assert_allclose(again.features, features, atol=PRECISION)
+
+
 def test_a_gallery_with_nan_and_without_a_similarity_is_whole_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     before = run.gallery("unseen")
     made = [Picture(np.array(before.features[row]), before.thumb(row)) for row in range(len(before))]

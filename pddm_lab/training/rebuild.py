@@ -85,7 +85,11 @@ def rebuild(run: Run, dataset: Dataset, protocol: Protocol, progress: Progress |
         items = with_sources(path, manifest)
     else:
         items = item_table(dataset, protocol).assign(picture=None)
-        lost = [f"The list of items in {path} is damaged: only the items of the data set were embedded again."]
+        lost = (
+            []
+            if not path.is_dir()
+            else [f"The list of items in {path} is damaged: only the items of the data set were embedded again."]
+        )
     needed = [PRETRAINED] if file_name(manifest, PRETRAINED) else []
     whole = all(is_intact(path, manifest, name) for name in ("items.parquet", *GROWING, *needed))
     stored = None

@@ -59,10 +59,8 @@ def decide(places: list[tuple[views.Response, str, DeltaGenerator]]) -> None:
 
 def decision_text(answer: Answer) -> str:
     """The class of an answer with its probability, or that none fits."""
-    share = f"{100 * answer.probability:.0f} %"
-    if answer.in_range:
-        return f"**{plain(answer.class_name)}** {share}"
-    return f":orange[**Not in the range**] :gray[{share}]"
+    name, share = plain(answer.class_name), f"{100 * answer.probability:.0f} %"
+    return f"**{name}** {share}" if answer.in_range else f":orange[**Not in the range**] :gray[or {name}, {share}]"
 
 
 @cached(*GALLERIES, MODEL, LOCAL, max_entries=64)
