@@ -36,7 +36,9 @@ from pddm_lab.runs.run import Run
 from pddm_lab.similarities import IN_GALLERY, SIMILARITIES
 from pddm_lab.training.local_evaluation import Sides, evaluate_local
 
-MOST_QUERIES = 3_000
+MOST_NAMED = 20_000
+"""Items without pictures whose thumbnails show their ids."""
+MOST_QUERIES = 2_000
 """Imported items that are searched among all the others to measure; of more, a sample."""
 MOST_CLUSTERED = 20_000
 """Items that are clustered for NMI."""
@@ -197,7 +199,8 @@ def _write_gallery(
         except DataError:
             if not run.config.is_imported:
                 raise
-            return no_picture(dataset.ids[item])  # its feature is all there is
+            # Its feature is all there is. Of very many, drawing the names would take most of an import's time.
+            return no_picture(dataset.ids[item] if len(embedded.items) <= MOST_NAMED else "")
 
     run.update(phase="gallery")
     path = run.path / "gallery" / protocol.name
