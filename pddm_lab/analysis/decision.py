@@ -36,8 +36,8 @@ from pddm_lab.model.similarity import Similarity
 
 SHORTLIST = 200
 """Nearest items by D that are looked at; more where a class is larger, so that others are among them."""
-ASKED = 1500
-"""Items that are asked to fit a decision; of more, a seeded sample."""
+SAMPLE = 1500
+"""Items that a decision is fitted on; of more, a seeded sample."""
 FEWEST = 20
 """Items to ask, below which nothing is decided."""
 FALSE_ACCEPTS = 0.05
@@ -141,11 +141,11 @@ class Range:
         classes = np.random.default_rng(seed).permutation(np.unique(self.labels))
         parts, order = [], []
         for out in np.array_split(classes, min(PARTS, len(classes))):
-            asked = np.flatnonzero(np.isin(labels, out))
-            if len(asked):
-                further = None if self.pretrained is None else self.pretrained[own[asked]]
-                parts.append(self.keeping(~np.isin(self.labels, out)).nearest(self.features[own[asked]], further))
-                order.append(asked)
+            members = np.flatnonzero(np.isin(labels, out))
+            if len(members):
+                further = None if self.pretrained is None else self.pretrained[own[members]]
+                parts.append(self.keeping(~np.isin(self.labels, out)).nearest(self.features[own[members]], further))
+                order.append(members)
         return whole, Shortlists.joined(parts, np.concatenate(order))
 
 
@@ -214,20 +214,20 @@ class Decision:
     """Smallest P of a query that is in the range."""
     false_accepts: float
     """Share of the items whose class was taken out that are accepted."""
-    found: float
+    hits: float
     """Share of the items with their class in the range that are accepted and get it."""
-    asked: int
-    """Items that were asked."""
+    items: int
+    """That it was fitted on."""
 
     @classmethod
-    def fit(cls, of: Range, false_accepts: float = FALSE_ACCEPTS, seed: int = 0, asked: int = ASKED) -> Decision:
+    def fit(cls, of: Range, false_accepts: float = FALSE_ACCEPTS, seed: int = 0, sample: int = SAMPLE) -> Decision:
         """Ask the items of a range for their classes, with and without these.
 
         Args:
             of: the range.
             false_accepts: share of the items without their class that may be accepted.
             seed: of the sample of items.
-            asked: size of the sample.
+            sample: its size.
 
         Raises:
             DataError: too few items have another one of their class.
@@ -241,8 +241,8 @@ class Decision:
                 f"Too few items to decide by: expected {FEWEST} that have another one of their class, of two classes "
                 f"or more, got {len(rows)}."
             )
-        if len(rows) > asked:
-            rows = np.sort(np.random.default_rng(seed).choice(rows, asked, replace=False))
+        if len(rows) > sample:
+            rows = np.sort(np.random.default_rng(seed).choice(rows, sample, replace=False))
         whole, without = of.ask(rows, seed)
         right = whole.first == of.labels[rows]
         signs = np.concatenate([whole.signs(), without.signs()])
@@ -253,8 +253,8 @@ class Decision:
             tuple(weights.tolist()), float(fitted.intercept_[0] - weights @ centre), 0.0, false_accepts, 0.0, len(rows)
         )
         least = float(np.quantile(begun.probability(without), 1 - false_accepts, method="higher"))
-        found = right & (begun.probability(whole) > least)
-        return replace(begun, least=least, found=float(found.mean()))
+        hits = right & (begun.probability(whole) > least)
+        return replace(begun, least=least, hits=float(hits.mean()))
 
     def probability(self, of: Shortlists) -> Float[np.ndarray, " queries"]:
         """P(right) of each query's first class."""

@@ -91,15 +91,15 @@ def _draw(
     others = np.flatnonzero(~inside)
     if not len(known) or not len(others):
         raise RunError(f"The {protocol} gallery of {run.name} has too few classes to leave half of them out.")
-    asked = np.concatenate([known, others])
+    queries = np.concatenate([known, others])
     for name, similarity in by.items():
         of = Range.over(features[items], labels[items], similarity, None if pretrained is None else pretrained[items])
         decision = Decision.fit(of, false_accepts, seed)
-        near = of.nearest(features[asked], None if pretrained is None else pretrained[asked])
-        probability, known_here = decision.probability(near), np.arange(len(asked)) < len(known)
+        near = of.nearest(features[queries], None if pretrained is None else pretrained[queries])
+        probability, known_here = decision.probability(near), np.arange(len(queries)) < len(known)
         yield {
             "similarity": name, "classes": len(np.unique(labels[items])),
-            **measure(probability, near.first == labels[asked], known_here, decision.least),
+            **measure(probability, near.first == labels[queries], known_here, decision.least),
         }  # fmt: skip
 
 
@@ -120,13 +120,13 @@ def measure(
     accepted = probability > least
     # OSCR: with each threshold, the share found against the share of false accepts.
     order = np.argsort(-probability, kind="stable")
-    found, wrong = np.cumsum((right & known)[order]) / known.sum(), np.cumsum(~known[order]) / (~known).sum()
+    hits, wrong = np.cumsum((right & known)[order]) / known.sum(), np.cumsum(~known[order]) / (~known).sum()
     ends = np.flatnonzero(np.append(np.diff(probability[order]) < 0, True))
-    found, wrong = np.append(0.0, found[ends]), np.append(0.0, wrong[ends])
+    hits, wrong = np.append(0.0, hits[ends]), np.append(0.0, wrong[ends])
     return {
         "recall@1": float(right[known].mean()),
         "auroc": float(roc_auc_score(known, probability)),
-        "oscr": float(np.trapezoid(found, wrong)),
+        "oscr": float(np.trapezoid(hits, wrong)),
         "found": float((accepted & right)[known].mean()),
         "false_accepts": float(accepted[~known].mean()),
         "ece": calibration_error(probability, right & known, np.where(known, 0.5 / known.sum(), 0.5 / (~known).sum())),

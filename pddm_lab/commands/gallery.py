@@ -100,10 +100,10 @@ def remove(
     changed = _run_at_rest(run, runs_root)
     before = _chosen(changed, protocol)
     if of_class:
-        found = before.items["id"][before.items["class_name"] == of_class]
-        if found.empty:
+        members = before.items["id"][before.items["class_name"] == of_class]
+        if members.empty:
             raise RunError(f"The {before.protocol} gallery has no class {of_class!r}: `pddm-lab gallery list {run}`.")
-        ids = (*ids, *found)
+        ids = (*ids, *members)
     structure = _structure(changed)
     after = changes.remove(before, ids, structure, reason)
     _print_change(f"Removed {_count(len(set(ids)), 'item')}.", changed, before, after, structure)

@@ -61,8 +61,11 @@ def resume(run: RunName, runs_root: RunsRoot = "") -> None:
     """Resume a run that stopped, failed or was interrupted. Its notebook is executed again."""
     from pddm_lab.runs.compare import find_run
     from pddm_lab.training.notebook import resume_in_notebook
+    from pddm_lab.training.trainer import resume as resume_import
 
-    print_results(resume_in_notebook(find_run(run, runs_root).path))
+    begun = find_run(run, runs_root)
+    # The notebook begins with pictures, which an import may not have.
+    print_results(resume_import(begun.path) if begun.config.is_imported else resume_in_notebook(begun.path))
 
 
 def runs(runs_root: RunsRoot = "") -> None:

@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from pddm_lab.data.pictures import counted
 from pddm_lab.errors import RunError
 from pddm_lab.files import replacing
 from pddm_lab.gallery import history, map_upkeep
@@ -124,8 +125,8 @@ def rename_class(
             raise RunError(f"Expected another name for the class {old!r}, got {name!r}.")
         label = (listed[is_new] if is_new.any() else listed[is_old])["label"].iloc[0]
         listed.loc[is_old, ["label", "class_name"]] = [label, name]
-        count, how = int(is_old.sum()), "merged" if is_new.any() else "renamed"
-        what = f"{how} {count} {'item' if count == 1 else 'items'} of {old!r} into {name!r}"
+        how = "merged" if is_new.any() else "renamed"
+        what = f"{how} {counted(int(is_old.sum()), 'item')} of {old!r} into {name!r}"
         _relist(current, listed, structure, {"what": what, "reason": reason})
         return current.reopened()
 
@@ -145,10 +146,11 @@ def undo(gallery: Gallery, structure: LocalStructure | None = None) -> tuple[Gal
         if not past:
             raise RunError(f"There is no change of the {current.protocol} gallery to undo.")
         listed = history.items_before(current.path, past[0])
-        stored = len(map_array(current.path / (name := file_name(current.manifest, "features.npy")),
-                               current.manifest["files"][name]["bytes"]))  # fmt: skip
-        if not listed["place"].is_monotonic_increasing or not listed["place"].between(0, stored - 1).all():
-            raise RunError(f"{history.file_of(current.path, past[0])} is damaged: expected places up to {stored - 1}.")
+        stored = _stored(current.path, current.manifest, "features.npy")
+        assert stored is not None
+        last = len(stored) - 1
+        if not listed["place"].is_monotonic_increasing or not listed["place"].between(0, last).all():
+            raise RunError(f"{history.file_of(current.path, past[0])} is damaged: expected places up to {last}.")
         _relist(current, listed, structure, None)
         history.forget(current.path, past[0])
         return current.reopened(), past[0]
@@ -159,8 +161,9 @@ def _relist(
 ) -> None:  # fmt: skip
     """Write another list of items, all of which are stored; a note is kept in the history."""
     path, before = current.path, current.manifest
-    after = _changed(before, listed)
     places = with_sources(path, before)["place"].to_numpy()
+    here, then = set(listed["place"]), set(places.tolist())
+    after = _changed(before, listed, len(here - then), len(then - here))
     reference = None
     if structure is not None:
         row_of = {int(place): row for row, place in enumerate(places)}
@@ -320,10 +323,8 @@ def _write(
 
 
 def _in_words(added: int, removed: int) -> str:
-    one = "item" if max(added, removed) == 1 else "items"
-    if added and removed:
-        return f"updated {added} {one}"
-    return f"added {added} {one}" if added else f"removed {removed} {one}"
+    how = "updated" if added and removed else "added" if added else "removed"
+    return f"{how} {counted(max(added, removed), 'item')}"
 
 
 def with_sources(path: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:

@@ -75,12 +75,12 @@ def changes(path: Path, manifest: Mapping[str, Any]) -> list[Change]:
     Raises:
         RunError: an entry is damaged or was not written by this lab.
     """
-    found = []
+    entries = []
     for file in (path / FOLDER).glob("*.json"):
         content = read_json(file, _ChangeContent, f"{file} is missing. {_HINT}", _HINT)
         if content["change"] <= int(manifest.get("change", 0)):
-            found.append(Change(**{name: content[name] for name in _ChangeContent.model_fields}))
-    return sorted(found, key=lambda change: -change.change)
+            entries.append(Change(**{name: content[name] for name in _ChangeContent.model_fields}))
+    return sorted(entries, key=lambda change: -change.change)
 
 
 def file_of(path: Path, change: Change) -> Path:

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
+from pddm_lab.config import ONNX, TORCHVISION
 from pddm_lab.data.imported import check_features
 from pddm_lab.data.prepare import prepare
 from pddm_lab.errors import ConfigError, DataError
@@ -27,9 +28,8 @@ from pddm_lab.model.trunks import IMAGENET_MEAN, IMAGENET_STD, load_trunk
 
 Embed = Callable[[list[Image.Image]], Any]
 """RGB pictures -> an array or a tensor, a row each."""
-TORCHVISION = "torchvision:"
 EXPECTED = "package.module:callable, FILE.onnx or torchvision:NAME"
-_ONNX_SIDE, _TORCHVISION_SIDE = 224, 224
+_SIDE = 224
 """Side of a picture in pixels, where the model leaves it open."""
 
 
@@ -46,7 +46,7 @@ class ForeignModel:
     """
 
     def __init__(self, name: str) -> None:
-        self.name = str(Path(name).expanduser().resolve()) if name.endswith(".onnx") else name
+        self.name = str(Path(name).expanduser().resolve()) if name.endswith(ONNX) else name
         self._embed = _load(self.name)
 
     def __call__(self, pictures: Sequence[Image.Image]) -> Float[np.ndarray, "pictures dim"]:
@@ -76,23 +76,22 @@ class ForeignModel:
 def _load(name: str) -> Embed:
     if name.startswith(TORCHVISION):
         return _torchvision(name.removeprefix(TORCHVISION))
-    if name.endswith(".onnx"):
+    if name.endswith(ONNX):
         return _onnx(Path(name))
     module, colon, path = name.partition(":")
     if not (colon and module and path):
         raise ConfigError(f"--model expects {EXPECTED}, got {name!r}.")
-    sys.path.insert(0, os.getcwd())  # the user's module may lie beside the runs, as for `python -m`
+    if (here := os.getcwd()) not in sys.path:  # the user's module may lie here, as for `python -m`
+        sys.path.insert(0, here)
     try:
-        found: Any = importlib.import_module(module)
+        target: Any = importlib.import_module(module)
         for part in path.split("."):
-            found = getattr(found, part)
+            target = getattr(target, part)
     except Exception as error:  # importing foreign code may raise anything
         raise ConfigError(f"--model {name} can't be imported: {type(error).__name__}: {error}.") from error
-    finally:
-        sys.path.remove(os.getcwd())
-    if not callable(found):
-        raise ConfigError(f"--model {name} is a {type(found).__name__}: expected something to call with pictures.")
-    return partial(_without_gradients, found)
+    if not callable(target):
+        raise ConfigError(f"--model {name} is a {type(target).__name__}: expected something to call with pictures.")
+    return partial(_without_gradients, target)
 
 
 @torch.inference_mode()
@@ -102,10 +101,10 @@ def _without_gradients(embed: Embed, pictures: list[Image.Image]) -> Any:
 
 def _torchvision(name: str) -> Embed:
     trunk = load_trunk(name).eval()
-    engine = Engine(trunk, size=_TORCHVISION_SIDE, device=torch.device("cpu"))
+    engine = Engine(trunk, size=_SIDE, device=torch.device("cpu"))
 
     def embed(pictures: list[Image.Image]) -> np.ndarray:
-        return engine(np.stack([prepare(one, _TORCHVISION_SIDE, _TORCHVISION_SIDE) for one in pictures]))
+        return engine(np.stack([prepare(one, _SIDE, _SIDE) for one in pictures]))
 
     return embed
 
@@ -126,7 +125,7 @@ def _onnx(file: Path) -> Embed:
     if len(shape) != 4 or shape[1] != 3 or inputs[0].type != "tensor(float)":
         listed = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
         raise ConfigError(f"--model {file}: expected one input of float32, (n, 3, side, side), got {listed}.")
-    side = shape[2] if isinstance(shape[2], int) else _ONNX_SIDE
+    side = shape[2] if isinstance(shape[2], int) else _SIDE
     at_once = shape[0] if isinstance(shape[0], int) else 0
     mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
 

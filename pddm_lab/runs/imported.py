@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
+from pddm_lab.config import ONNX, TORCHVISION
 from pddm_lab.runs.run import Run
-
-CODE_FREE = (".onnx", "torchvision:")
-"""How the name of a model ends or begins that is no code."""
-
-
-def is_code(model: str) -> bool:
-    """Whether a model's name is that of a callable, which only the user may have imported."""
-    return not (model.endswith(CODE_FREE[0]) or model.startswith(CODE_FREE[1]))
 
 
 def why_not_embedded(run: Run) -> str:
     """Why a run's model can't embed pictures unless it is named, in a sentence; empty if it can."""
     model = str(run.info["dataset"].get("model") or "")
-    if not run.config.is_imported or (model and not is_code(model)):
+    if not run.config.is_imported or model.endswith(ONNX) or model.startswith(TORCHVISION):
         return ""
     return (
         f"The features of {run.name} were imported, and a run never runs foreign code by itself: name the model that "

@@ -219,10 +219,10 @@ def _sampled(run: Run, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
     if not (run.config.is_imported and protocol.leave_one_out and len(protocol.query) > MOST_QUERIES):
         return protocol.query, protocol.gallery
     rng = np.random.default_rng(run.config.seed)
-    asked = np.sort(rng.choice(protocol.query, MOST_QUERIES, replace=False))
+    queries = np.sort(rng.choice(protocol.query, MOST_QUERIES, replace=False))
     text = f"R@1 and MAP@R are of {MOST_QUERIES:,} of {len(protocol.query):,} queries, chosen at random."
     run.update(warnings=list(dict.fromkeys([*run.info.get("warnings", ()), text])))
-    return asked, np.concatenate([asked, np.setdiff1d(protocol.gallery, asked)])
+    return queries, np.concatenate([queries, np.setdiff1d(protocol.gallery, queries)])
 
 
 def measured_similarities(run: Run) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from pddm_lab.errors import DataError
 from pddm_lab.gallery.gallery import SearchResult
 from pddm_lab.runs.run import Run
 
-ASKED = 500
-"""Items of a gallery that are asked to fit a decision: a second by D, some by local structure."""
+SAMPLE = 500
+"""Items of a gallery that a decision is fitted on: a second by D, some by local structure."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def decided(run: Run, protocol: str, name: str, result: SearchResult) -> Answer 
     first = str(result.table["class_name"].iloc[result.table[f"{name}_rank"].argmin()])
     text = (
         "The probability that this is its class, as if every second query were not in the range. It follows from how "
-        f"similar the first items are. {decision.asked:,} items of this gallery were asked with their class in it and "
-        f"without: {100 * decision.found:.0f} % get their class, {100 * decision.false_accepts:.0f} % are accepted "
+        f"similar the first items are. {decision.items:,} items of this gallery were asked with their class in it and "
+        f"without: {100 * decision.hits:.0f} % get their class, {100 * decision.false_accepts:.0f} % are accepted "
         "without it."
     )
     return Answer(first, float(probability[0]), bool(decision.in_range(probability)[0]), text)
@@ -70,6 +70,6 @@ def _decision(run: Run, protocol: str, name: str) -> Decision | None:
     local = loaders.local(run)
     by = local.structure if name == "local" and local is not None else loaders.similarities(run)[name]
     try:
-        return Decision.fit(Range.of(loaders.gallery(run, protocol), by), asked=ASKED)
+        return Decision.fit(Range.of(loaders.gallery(run, protocol), by), sample=SAMPLE)
     except DataError:  # too few items
         return None
