@@ -58,13 +58,7 @@ def open_set(
     """
     if not run.is_labelled:
         raise RunError(f"The items of {run.name} have no labels: what is in the range is not known.")
-    learned, local = load_similarities(run), load_local(run)
-    by: dict[str, Similarity | LocalStructure] = {
-        name: similarity
-        for name, similarity in learned.items()
-        if name in ("euclidean", *run.learned)  # at unit length the cosine ranks like D
-    }
-    by |= {} if local is None else {"local": local.structure}
+    by = compared_by(run)
     chosen = list(protocols or run.protocols())
     rows, done = [], 0
     for protocol in chosen:
@@ -77,6 +71,15 @@ def open_set(
             if progress:
                 progress(done, len(chosen) * draws, "draws")
     return pd.DataFrame(rows)
+
+
+def compared_by(run: Run) -> dict[str, Similarity | LocalStructure]:
+    """D, and the similarities that a run trained; the cosine isn't there, since at unit length it ranks like D."""
+    local = load_local(run)
+    by: dict[str, Similarity | LocalStructure] = {
+        name: similarity for name, similarity in load_similarities(run).items() if name in ("euclidean", *run.learned)
+    }
+    return by if local is None else by | {"local": local.structure}
 
 
 def _draw(

@@ -18,16 +18,15 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from pddm_lab.data.pictures import counted
 from pddm_lab.errors import RunError
 from pddm_lab.files import replacing
 from pddm_lab.gallery import history, map_upkeep
@@ -47,10 +46,12 @@ from pddm_lab.gallery.files import (
     read_items,
     read_manifest,
     read_metadata,
+    repair,
 )
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.history import Change
 from pddm_lab.gallery.schema import METADATA
+from pddm_lab.wording import counted
 
 if TYPE_CHECKING:
     from pddm_lab.gallery.reference import Reference
@@ -73,6 +74,8 @@ class NewItems:
     """The file of each item's picture, from which the gallery can be written again; empty if they are not known."""
     pretrained: Float[np.ndarray, "items pretrained"] | None = None
     """Where the gallery has them."""
+    models: Collection[str] = ()
+    """Stamps of the models whose vectors can be compared with these, their own first; empty: it isn't known."""
 
 
 def add(gallery: Gallery, new: NewItems, structure: LocalStructure | None = None, reason: str = "") -> Gallery:
@@ -117,17 +120,34 @@ def rename_class(
     """
     with changing(gallery.path):
         current = gallery.reopened()
-        listed = with_sources(current.path, current.manifest)
+        listed = _listed(current)
         is_old, is_new = listed["class_name"] == old, listed["class_name"] == name
         if not is_old.any():
             raise RunError(f"The {current.protocol} gallery has no class {old!r}: `pddm-lab gallery list` names all.")
         if old == name or not name.strip() or "\0" in name:
             raise RunError(f"Expected another name for the class {old!r}, got {name!r}.")
         label = (listed[is_new] if is_new.any() else listed[is_old])["label"].iloc[0]
+        before = listed[is_old].copy()
         listed.loc[is_old, ["label", "class_name"]] = [label, name]
         how = "merged" if is_new.any() else "renamed"
         what = f"{how} {counted(int(is_old.sum()), 'item')} of {old!r} into {name!r}"
-        _relist(current, listed, structure, {"what": what, "reason": reason})
+        _relist(current, listed, structure, before, {"what": what, "reason": reason})
+        return current.reopened()
+
+
+def relabel(
+    gallery: Gallery, items: pd.DataFrame, structure: LocalStructure | None = None, reason: str = ""
+) -> Gallery:  # fmt: skip
+    """Give items other classes: id, label and class_name of each; ids that aren't in the gallery are passed over."""
+    with changing(gallery.path):
+        current = gallery.reopened()
+        listed, of_item = _listed(current), items.set_index("id")
+        at = listed["id"].isin(items["id"])
+        before = listed[at].copy()
+        for column in ("label", "class_name"):
+            listed.loc[at, column] = of_item.loc[before["id"], column].to_numpy()
+        text = {"what": f"gave {counted(len(before), 'item')} another class", "reason": reason}
+        _relist(current, listed, structure, before, text)
         return current.reopened()
 
 
@@ -145,23 +165,24 @@ def undo(gallery: Gallery, structure: LocalStructure | None = None) -> tuple[Gal
         past = history.changes(current.path, current.manifest)
         if not past:
             raise RunError(f"There is no change of the {current.protocol} gallery to undo.")
-        listed = history.items_before(current.path, past[0])
+        listed = history.items_before(current.path, past[0], _listed(current))
         stored = _stored(current.path, current.manifest, "features.npy")
         assert stored is not None
         last = len(stored) - 1
         if not listed["place"].is_monotonic_increasing or not listed["place"].between(0, last).all():
             raise RunError(f"{history.file_of(current.path, past[0])} is damaged: expected places up to {last}.")
-        _relist(current, listed, structure, None)
+        _relist(current, listed, structure)
         history.forget(current.path, past[0])
         return current.reopened(), past[0]
 
 
 def _relist(
-    current: Gallery, listed: pd.DataFrame, structure: LocalStructure | None, note: Mapping[str, str] | None
+    current: Gallery, listed: pd.DataFrame, structure: LocalStructure | None, renamed: pd.DataFrame | None = None,
+    text: Mapping[str, str] | None = None,
 ) -> None:  # fmt: skip
-    """Write another list of items, all of which are stored; a note is kept in the history."""
+    """Write another list of items, all of which are stored; the history keeps those renamed, and why."""
     path, before = current.path, current.manifest
-    places = with_sources(path, before)["place"].to_numpy()
+    places = _places(current)
     here, then = set(listed["place"]), set(places.tolist())
     after = _changed(before, listed, len(here - then), len(then - here))
     reference = None
@@ -184,8 +205,8 @@ def _relist(
     _carry_map(current, listed, after)
     if reference is not None:
         reference.write(path, after)
-    if note is not None:
-        history.note(path, after["change"], with_sources(path, before), note)
+    if renamed is not None and text is not None:
+        history.note(path, after["change"], len(current), renamed, range(0), text)
     commit(path, after)
 
 
@@ -197,13 +218,13 @@ def _carry_map(current: Gallery, listed: pd.DataFrame, after: dict[str, Any]) ->
         drawn = None  # a damaged one is dropped
     if drawn is None:
         return
-    row_of = {int(place): row for row, place in enumerate(with_sources(current.path, current.manifest)["place"])}
+    row_of = {int(place): row for row, place in enumerate(_places(current))}
     origin = np.array([row_of.get(int(place), -1) for place in listed["place"]])
     stored = _stored(current.path, after, "features.npy")
     assert stored is not None
     new = np.array(stored[listed["place"].to_numpy()[origin < 0]])
     frame = map_upkeep.carried(drawn, np.array(current.features), origin, listed["id"], new)
-    after["map"] = map_upkeep.note_of(current.manifest["map"] or {}, len(new))
+    after["map"] = map_upkeep.note_of(current.manifest["map"] or {}, frame, len(new))
     with new_file(current.path, after, "map.parquet") as temporary:
         frame.to_parquet(temporary, index=False)
 
@@ -255,6 +276,12 @@ def _change(
 
 
 def _check(new: NewItems, current: Gallery, leaves: Bool[np.ndarray, " items"]) -> None:
+    made_by = current.manifest.get("model")
+    if made_by and new.models and made_by not in new.models:
+        raise RunError(
+            f"The vectors of the {current.protocol} gallery are of another model than the new ones, and can't be "
+            f"compared with them. {repair(current.path)}."
+        )
     ids, shape = new.items["id"], (len(new.items), current.manifest["dim"])
     if new.features.shape != shape or not np.isfinite(new.features).all() or len(new.thumbs) != len(ids):
         raise ValueError(f"expected finite features of shape {shape} and as many thumbnails, got {new.features.shape}")
@@ -294,16 +321,18 @@ def _write(
     path, before = current.path, current.manifest
     added, removed = len(new.items) if new is not None else 0, int((~stay).sum())
     after = _changed(before, items, added, removed)
-    files, listed = after["files"], with_sources(path, before)
-    history.note(path, after["change"], listed, {"what": _in_words(added, removed), "reason": reason})
-    metadata = listed.drop_duplicates("id").set_index("id").filter(regex=f"^{re.escape(METADATA)}")
-    listed = listed[stay]
-    places, pictures = listed["place"].to_list(), listed["picture"].to_list()
+    files, listed = after["files"], _listed(current)
+    features, thumbs, ends = (file_name(before, name) for name in GROWING)
+    first = len(map_array(path / features, files[features]["bytes"]))
+    text = {"what": _in_words(added, removed), "reason": reason}
+    history.note(path, after["change"], len(listed), listed[~stay], range(first, first + added), text)
+    whole = listed[stay]
     if new is not None and added:
-        features, thumbs, ends = (file_name(before, name) for name in GROWING)
-        first = len(map_array(path / features, files[features]["bytes"]))
-        places += range(first, first + added)
-        pictures += [str(file.resolve()) for file in new.pictures] or [""] * added
+        pictures = [str(file.resolve()) for file in new.pictures] or [""] * added
+        rows = new.items[COLUMNS].assign(place=range(first, first + added), picture=pictures)
+        # A new picture of an item leaves its metadata; a new item has none.
+        metadata = listed[~stay].set_index("id").filter(regex=f"^{re.escape(METADATA)}")
+        whole = pd.concat([whole, rows.join(metadata, on="id").fillna(dict.fromkeys(metadata, ""))], ignore_index=True)
         begin = files[thumbs]["bytes"]
         _append(path / features, files, np.ascontiguousarray(new.features, dtype=np.float32).tobytes())
         if new.pretrained is not None:
@@ -312,9 +341,6 @@ def _write(
         _append(path / thumbs, files, b"".join(new.thumbs))
         _append(path / ends, files, (begin + np.cumsum([*map(len, new.thumbs)], dtype=np.int64)).tobytes())
     with new_file(path, after, "items.parquet") as temporary:
-        # A new picture of an item leaves its metadata; a new item has none.
-        whole = items.join(metadata.reindex(items["id"]).fillna("").reset_index(drop=True))
-        whole = whole.assign(place=places, picture=pictures)
         whole.to_parquet(temporary, index=False)
     _carry_map(current, whole, after)
     if reference is not None:
@@ -322,14 +348,28 @@ def _write(
     commit(path, after)
 
 
+def _places(current: Gallery) -> Int[np.ndarray, " items"]:
+    return current.places_of(np.arange(len(current)))
+
+
 def _in_words(added: int, removed: int) -> str:
     how = "updated" if added and removed else "added" if added else "removed"
     return f"{how} {counted(max(added, removed), 'item')}"
 
 
-def with_sources(path: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:
-    """The items with place and picture (`read_items` in files.py), whether these are listed or not, and metadata."""
-    items = read_items(path, manifest).join(read_metadata(path, manifest).add_prefix(METADATA))
+def _listed(current: Gallery) -> pd.DataFrame:
+    """`with_sources` of an open gallery."""
+    listed = current.items if current.pictures is None else current.items.assign(picture=current.pictures)
+    return with_sources(current.path, current.manifest, listed.assign(place=_places(current)))
+
+
+def with_sources(path: Path, manifest: Mapping[str, Any], listed: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The items with place and picture (`read_items` in files.py), whether these are listed or not, and metadata.
+
+    `listed` is what was read of them already.
+    """
+    items = read_items(path, manifest) if listed is None else listed
+    items = items.join(read_metadata(path, manifest).add_prefix(METADATA))
     if "place" not in items:
         items["place"] = np.arange(len(items))
     if "picture" not in items:  # older versions didn't list it: what was appended is not from the data set

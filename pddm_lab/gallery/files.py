@@ -41,8 +41,9 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
+from pydantic_core import to_json
 
-from pddm_lab.errors import RunError
+from pddm_lab.errors import BusyError, RunError
 from pddm_lab.files import read_json, read_table, replacing, write_file
 from pddm_lab.gallery.schema import DISTRIBUTIONS, ITEMS, METADATA, MOST_CLASSES, ManifestContent
 from pddm_lab.metrics.separation import Distribution
@@ -73,16 +74,22 @@ def repair(path: Path) -> str:
     )
 
 
+def neighbourhoods_command(path: Path) -> str:
+    """What builds the neighbourhoods of a gallery in a run's folder."""
+    return f"pddm-lab gallery neighbourhoods {quote(path.absolute().parents[1].name)} --protocol {path.name}"
+
+
 def write_files(
     path: Path, protocol: str, features: Float[np.ndarray, "items dim"], items: pd.DataFrame,
     thumb: Callable[[int], bytes], distributions: Mapping[str, Distribution], progress: Progress | None,
     changed: Mapping[str, int] | None = None, pretrained: Float[np.ndarray, "items pretrained"] | None = None,
+    model: str = "",
 ) -> None:  # fmt: skip
     """Write a gallery's folder; it replaces one that is there.
 
     Args:
-        path, protocol, features, items, distributions, progress, pretrained: as for `Gallery.write`; items may have
-            `picture` and metadata.
+        path, protocol, features, items, distributions, progress, pretrained, model: as for `Gallery.write`; items may
+            have `picture` and metadata.
         thumb: row -> JPEG.
         changed: how many items were added and removed since the gallery was measured.
     """
@@ -105,7 +112,7 @@ def write_files(
             "format": CHANGED_FORMAT if change else FORMAT, "protocol": protocol, "items": len(items),
             "dim": features.shape[1], "roles": count_roles(items), "map": None, "change": change, "files": {},
             "pairs": {name: {"scored": d.pairs_scored, "total": d.pairs_total} for name, d in distributions.items()},
-            **({"changed": dict(changed)} if changed else {}),
+            **({"changed": dict(changed)} if changed else {}), **({"model": model} if model else {}),
         }  # fmt: skip
         with new_file(path, manifest, "features.npy") as file, open(file, "wb") as opened:
             np.save(opened, features)
@@ -125,17 +132,22 @@ def write_files(
 
 
 @contextmanager
-def changing(path: Path) -> Iterator[None]:
+def changing(path: Path, wait: float = 0.5) -> Iterator[None]:
     """Keep other processes from changing the same gallery; readers are not affected.
 
+    Args:
+        path: of the gallery.
+        wait: seconds to wait for another process; a new map is written in less than the default.
+
     Raises:
-        RunError: another process is changing it, or its files can't be written.
+        BusyError: another process is changing it.
+        RunError: its files can't be written.
     """
     try:
-        with FileLock(path.with_name(f".{path.name}.lock"), blocking=False):
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=wait):
             yield
     except Timeout:
-        raise RunError(f"{path} is being changed by another process: try again when that has finished.") from None
+        raise BusyError(f"{path} is being changed by another process: try again when that has finished.") from None
     except OSError as error:
         raise RunError(f"{path} can't be changed: {error.strerror or error}.") from error
 
@@ -153,7 +165,7 @@ def new_file(path: Path, manifest: dict[str, Any], name: str) -> Iterator[Path]:
 
 def commit(path: Path, manifest: Mapping[str, Any]) -> None:
     """Make a manifest the gallery's, and delete the files that it doesn't name."""
-    write_file(path / "manifest.json", json.dumps(manifest, indent=1))
+    write_file(path / "manifest.json", to_json(dict(manifest), indent=1))
     for file in path.iterdir():
         if _WRITTEN.fullmatch(file.name) and file.name not in manifest["files"]:
             with suppress(OSError):  # some systems don't delete open files: the next change tries again
@@ -209,9 +221,12 @@ def read_metadata(path: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:
 
     file, hint = path / file_name(manifest, "items.parquet"), f"{repair(path)}."
     try:
-        names = [name for name in pq.read_schema(file).names if name.startswith(METADATA)]
+        stored = pq.read_metadata(file)
     except (OSError, ValueError) as error:
         raise RunError(f"{file} is damaged: {error}. {hint}") from error
+    names = [name for name in stored.schema.names if name.startswith(METADATA)]
+    if not names:
+        return pd.DataFrame(index=range(stored.num_rows))
     table = read_table(file, {"id": "string"} | dict.fromkeys(names, "string"), hint, optional=names)
     return table.to_pandas()[names].fillna("").rename(columns=lambda name: name.removeprefix(METADATA))
 

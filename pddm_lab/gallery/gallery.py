@@ -35,9 +35,11 @@ from pddm_lab.gallery.files import (
     thumbnail,
     write_files,
 )
-from pddm_lab.gallery.index import Index, IndexChoice
+from pddm_lab.gallery.index import Index
+from pddm_lab.gallery.milvus import MilvusStore
 from pddm_lab.gallery.result import BatchReranker, Reranker, SearchResult
 from pddm_lab.gallery.schema import MAP
+from pddm_lab.gallery.store import Contents, IndexChoice, Store
 from pddm_lab.gallery.umap_layout import MapDrawing, start_map, write_map
 from pddm_lab.metrics.separation import Distribution
 from pddm_lab.progress import Progress
@@ -64,8 +66,10 @@ class Gallery:
         self._thumbs: np.ndarray = self._read("thumbs.bin", lambda file: map_bytes(file, size[file.name]))
         listed = read_items(path, manifest)
         self.items, self._places = listed[COLUMNS], listed["place"].to_numpy() if "place" in listed else None
+        self.pictures: pd.Series | None = listed.get("picture")
+        """The file of each item's picture (`read_items` in files.py); None if none is listed."""
         self._lock = threading.Lock()
-        self._index: Index | None = None
+        self._index: Store | None = None
         self._references: WeakKeyDictionary[LocalStructure, Reference] = WeakKeyDictionary()
         self._stored_pretrained: np.ndarray | None = None
         if file_name(manifest, PRETRAINED):
@@ -96,6 +100,7 @@ class Gallery:
         path: str | Path, protocol: str, features: Float[np.ndarray, "items dim"], items: pd.DataFrame,
         load_image: Callable[[int], Image.Image], distributions: Mapping[str, Distribution],
         progress: Progress | None = None, pretrained: Float[np.ndarray, "items pretrained"] | None = None,
+        model: str = "",
     ) -> Gallery:  # fmt: skip
         """Store a gallery; it replaces one in the same folder.
 
@@ -108,13 +113,14 @@ class Gallery:
             distributions: similarity -> distribution.
             progress: called with (thumbnails made, items, "thumbnails").
             pretrained: further features of the items, where a similarity on local structure uses them.
+            model: stamp of what made the features.
 
         Raises:
             ValueError: items and features don't match.
         """
         write_files(
             Path(path), protocol, features, items, lambda row: thumbnail(load_image(row)), distributions, progress,
-            pretrained=pretrained,
+            None, pretrained, model,
         )  # fmt: skip
         return Gallery.open(path)
 
@@ -125,7 +131,7 @@ class Gallery:
         Args:
             path: its folder.
             verify: also compare every file's SHA-256 with the manifest's, not only its size.
-            index: auto, flat, ivf or ivf:CELLS (index.py); empty: $PDDM_LAB_INDEX, else auto.
+            index: auto, flat, ivf, ivf:CELLS or milvus:URI (store.py); empty: $PDDM_LAB_INDEX, else auto.
 
         Raises:
             RunError: a file is missing, damaged or not written by this lab.
@@ -143,6 +149,9 @@ class Gallery:
 
     def reopened(self) -> Gallery:
         """The gallery as its files are now, with a changed copy of this one's index (`take_index`)."""
+        if read_manifest(self.path) == self.manifest:
+            check_files(self.path, self.manifest, verify=False)
+            return self
         other = Gallery.open(self.path)
         other._choice = self._choice
         other.take_index(self)
@@ -157,7 +166,7 @@ class Gallery:
         appended = its.get("appended", [])
         same = mine["sha256"] == its["sha256"] and mine.get("appended", [])[: len(appended)] == appended
         if index and same:
-            self._index = index.changed(self._stored, self._places_of(self.rows("gallery")))
+            self._index = index.changed(self._contents())
 
     @cached_property
     def features(self) -> Float[np.ndarray, "items dim"]:
@@ -205,8 +214,8 @@ class Gallery:
 
     @cached_property
     def _rows(self) -> dict[str, int]:
-        # Made at first use: it takes a second and a half for a million items.
-        rows = {str(name): row for row, name in enumerate(self.items["id"])}
+        # Made at first use: it takes a second for a million items.
+        rows = {name: row for row, name in enumerate(self.items["id"].tolist())}
         if len(rows) != len(self):
             raise RunError(f"{self.path / 'items.parquet'} is damaged: it names an item twice. {repair(self.path)}.")
         return rows
@@ -245,7 +254,7 @@ class Gallery:
         """
         index = self._built_index()
         features = np.ascontiguousarray(features, dtype=np.float32)
-        excluded = exclude is not None and bool(np.isin(self._places_of(np.array([exclude])), index.places)[0])
+        excluded = exclude is not None and bool(np.isin(self.places_of(np.array([exclude])), index.places)[0])
         distances, nearest = index.search(features, max(min(k + excluded, len(index.places)), 1))
         if self._places is not None:
             nearest = np.searchsorted(self._places, nearest)
@@ -272,7 +281,7 @@ class Gallery:
         import torch
 
         used, place = np.unique(shortlists, return_inverse=True)
-        features, rows = torch.from_numpy(self._features_of(used)), torch.from_numpy(place.reshape(shortlists.shape))
+        features, rows = torch.from_numpy(self.features_of(used)), torch.from_numpy(place.reshape(shortlists.shape))
         scores = similarity.candidates(torch.from_numpy(np.array(queries, dtype=np.float32)), features, rows)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         return np.take_along_axis(shortlists, order.numpy(), axis=1), scores.numpy()
@@ -294,15 +303,14 @@ class Gallery:
         """
         import torch
 
-        query = np.array(query, dtype=np.float32)
-        similarities = [one for one in similarities if one.name != "euclidean"]
+        query, similarities = np.array(query, np.float32), [one for one in similarities if one.name != "euclidean"]
         start = time.perf_counter()
         rows, distances = (values[0] for values in self.search(query[None], shortlist, exclude))
         seconds = {"search": time.perf_counter() - start}
         ranks = np.arange(1, len(rows) + 1)
         table = self.items.loc[rows, ["id", "class_name"]].assign(row=rows, euclidean=-distances)
         table["euclidean_rank"] = ranks
-        features, every = torch.from_numpy(self._features_of(rows)), torch.arange(len(rows))
+        features, every = torch.from_numpy(self.features_of(rows)), torch.arange(len(rows))
         for similarity in similarities:
             start = time.perf_counter()
             ranked, scores = similarity.rerank(torch.from_numpy(query), features, every)
@@ -337,24 +345,29 @@ class Gallery:
                 further = pretrained[rows] if structure.weight and pretrained is not None else None
                 dim = 0 if further is None else further.shape[1]
                 stored = Reference.read(structure, self.path, self.manifest, rows, dim)
-                self._references[structure] = stored or Reference.of(structure, self.features[rows], further, rows)
+                made = stored or Reference.of(structure, self.features[rows], further, rows, self.path)
+                self._references[structure] = made
             return self._references[structure]
 
-    def _built_index(self) -> Index:
+    def _built_index(self) -> Store:
         with self._lock:
             if self._index is None:
-                places = self._places_of(self.rows("gallery"))
-                if not len(places):
+                contents = self._contents()
+                if not len(contents.places):
                     raise RunError(f"The {self.protocol} gallery has no item to search. {repair(self.path)}.")
-                self._index = Index.of(self._stored, places, self._choice)
+                self._index = (MilvusStore if self._choice.uri else Index).of(contents, self._choice)
             return self._index
 
-    def _places_of(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
+    def _contents(self) -> Contents:
+        return Contents(self.path, self.manifest, self._stored, self.places_of(self.rows("gallery")))
+
+    def places_of(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
+        """Where the features and pictures of items lie in the files."""
         return rows if self._places is None else self._places[rows]
 
-    def _features_of(self, rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "rows dim"]:
-        """A copy."""
-        return np.ascontiguousarray(self._stored[self._places_of(rows)])
+    def features_of(self, rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "rows dim"]:
+        """A copy of the features of some items."""
+        return np.ascontiguousarray(self._stored[self.places_of(rows)])
 
     def _read(self, name: str, read: Callable[[Path], Any]) -> Any:
         file = self.path / file_name(self.manifest, name)

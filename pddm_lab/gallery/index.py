@@ -1,4 +1,4 @@
-"""The index of a gallery's nearest items: exact up to 100 000 items, an inverted file of FAISS beyond.
+"""The index of a gallery's nearest items: exact up to 50 000 items, an inverted file of FAISS beyond.
 
 It is built from the features at the first search and never stored, since an index file is untrusted input. It is never
 changed either, so searches need no lock: when items change, a changed copy is made, in a fraction of the time.
@@ -8,56 +8,25 @@ An item's number is its place in features.npy, which it keeps until it is remove
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from pddm_lab.errors import ConfigError
+from pddm_lab.gallery.store import Contents, IndexChoice
 
-FLAT_ITEMS = 100_000
-"""Up to this many items the query is compared with all; beyond, with those of the nearest cells."""
-RECALL = 0.98
+RECALL = 0.99
 """Share of the nearest `NEAREST` items that an inverted file must return: this sets how many cells are searched."""
 NEAREST = 100
 RECALL_QUERIES = 100
 """Queries that measure this share."""
-VARIABLE = "PDDM_LAB_INDEX"
+KEPT = 1.1
+"""Factor of the number of items within which a changed index keeps its kind: building another takes seconds."""
 _FEWEST_CELLS = 4
 _TRAINED_ON = 40
 """Training items per cell: more take longer and place the cells no better."""
 _ROUNDS = 6
 _AT_ONCE = 1 << 16
-
-
-@dataclass(frozen=True)
-class IndexChoice:
-    """Which index to build."""
-
-    kind: str = "auto"
-    """flat, ivf, or auto: by the number of items."""
-    cells: int = 0
-    """Cells that an inverted file searches; 0: as many as `RECALL` takes."""
-
-    @staticmethod
-    def of(text: str = "") -> IndexChoice:
-        """From auto, flat, ivf or ivf:CELLS; empty: $PDDM_LAB_INDEX, else auto.
-
-        Raises:
-            ConfigError: anything else.
-        """
-        text = text or os.environ.get(VARIABLE, "") or "auto"
-        kind, _, cells = text.partition(":")
-        valid = text == kind or (kind == "ivf" and cells.isdecimal() and int(cells) > 0)
-        if kind not in ("auto", "flat", "ivf") or not valid:
-            raise ConfigError(f"The index ({VARIABLE}) expects auto, flat, ivf or ivf:CELLS, got {text!r}.")
-        return IndexChoice(kind, int(cells or 0))
-
-    def flat(self, items: int) -> bool:
-        """Whether the query is compared with all of this many items."""
-        return self.kind == "flat" or (self.kind == "auto" and items <= FLAT_ITEMS)
 
 
 class Index:
@@ -71,16 +40,11 @@ class Index:
         """Cells searched for each query; 0 if the query is compared with all items."""
 
     @staticmethod
-    def of(features: Float[np.ndarray, "places dim"], places: Int[np.ndarray, " items"], choice: IndexChoice) -> Index:
-        """Build the index of the items at some places.
-
-        Args:
-            features: of all places, memory-mapped: they are read in parts.
-            places: ascending, at least one.
-            choice: which index.
-        """
+    def of(contents: Contents, choice: IndexChoice) -> Index:
+        """Build the index of a gallery's searched items."""
         import faiss
 
+        features, places = contents.features, contents.places
         dim = features.shape[1]
         if choice.flat(len(places)):
             built = Index(faiss.IndexIDMap(faiss.IndexFlatL2(dim)), places, choice, len(places))
@@ -100,15 +64,20 @@ class Index:
         built.cells = min(choice.cells, count) or built._cells_needed(np.ascontiguousarray(features[queries]))
         return built
 
-    def changed(self, features: Float[np.ndarray, "places dim"], places: Int[np.ndarray, " items"]) -> Index | None:
+    def changed(self, contents: Contents) -> Index | None:
         """A copy of the index without removed places and with new ones of the same gallery.
 
         None if it must be built again, since the kind of index changes or too many items changed for the cells.
         """
         import faiss
 
+        features, places = contents.features, contents.places
+        if np.array_equal(places, self.places):
+            return self
         too_many = not self._trained_for / 2 <= len(places) <= 2 * self._trained_for
-        if not len(places) or self._choice.flat(len(places)) == bool(self.cells) or (self.cells and too_many):
+        # Its kind is kept a little beyond the number of items at which a new one would be of the other.
+        at_least = round(len(places) * (KEPT if self.cells else 1 / KEPT))
+        if not len(places) or self._choice.flat(at_least) == bool(self.cells) or (self.cells and too_many):
             return None
         removed = np.setdiff1d(self.places, places, assume_unique=True)
         other = Index(faiss.clone_index(self._index), places, self._choice, self._trained_for)

@@ -1,7 +1,8 @@
 """The map of a gallery whose items change: what stays keeps its place, what is new is put between its neighbours.
 
 A map drawn anew takes some ten seconds and moves everything; this takes milliseconds and moves nothing. The manifest
-counts the items that were put there, so that a page can say so until the map is drawn again.
+counts the items that were put there, so that a page can say so until the map is drawn again. The new map is then turned
+and shifted onto the one before.
 """
 
 from __future__ import annotations
@@ -50,6 +51,32 @@ def carried(
     return frame
 
 
-def note_of(info: Mapping[str, Any], placed: int) -> dict[str, Any]:
-    """The manifest's entry of a map on which so many more items were put."""
-    return {**info, "placed": int(info.get("placed", 0)) + placed}
+def aligned(
+    places: Float[np.ndarray, "items 2"], ids: pd.Series, before: pd.DataFrame | None
+) -> Float[np.ndarray, "items 2"]:
+    """A new map turned, mirrored and shifted onto the one before, as closely as the items on both allow.
+
+    Args:
+        places: of the new map; its distances stay.
+        ids: of its items.
+        before: id, x and y of the map before; None if there was none.
+
+    Source: orthogonal Procrustes problem, Schoenemann 1966.
+    """
+    if before is None:
+        return places
+    from scipy.linalg import orthogonal_procrustes
+
+    rows = pd.Index(before["id"]).get_indexer(pd.Index(ids))
+    both = rows >= 0
+    old, new = before[["x", "y"]].to_numpy(float)[rows[both]], places[both].astype(float)
+    if not len(old) or not np.isfinite(old).all():
+        return places
+    turn, _ = orthogonal_procrustes(new - new.mean(0), old - old.mean(0))
+    return ((places - new.mean(0)) @ turn + old.mean(0)).astype(np.float32)
+
+
+def note_of(info: Mapping[str, Any], frame: pd.DataFrame, new: int) -> dict[str, Any]:
+    """The manifest's entry of a map on which items were put; one of an older version doesn't say which."""
+    placed = frame["overlap"].isna().sum() if "overlap" in frame else info.get("placed", 0) + new
+    return {**info, "placed": int(placed)}

@@ -2,7 +2,7 @@
 
 The neighbourhoods are stored with the gallery, and a change of the gallery changes them (changes.py). What is stored
 belongs to these items, features and weights, or it isn't used: then the neighbourhoods are built from the features, in
-a second or two for 6,000 items.
+a second or two for 6,000 items. Those of a large gallery are built by a command (upkeep.py).
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ import torch
 from jaxtyping import Float, Int
 
 from pddm_lab.errors import LabError
-from pddm_lab.gallery.files import NEIGHBOURHOODS, file_name, items_key, new_file
+from pddm_lab.gallery.files import NEIGHBOURHOODS, file_name, items_key, neighbourhoods_command, new_file
+from pddm_lab.gallery.nearest import searching
+from pddm_lab.gallery.store import IndexChoice
 from pddm_lab.local.neighbourhoods import Neighbourhoods
 from pddm_lab.local.sizes import SCALES, SECOND_SCALES
 from pddm_lab.local.store import load, save
 from pddm_lab.local.unit import LocalStructure
 from pddm_lab.local.upkeep import change, refresh
+
+_SAME = 1e-5
+"""Two features of one item differ by less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +47,25 @@ class Reference:
     def of(
         cls, structure: LocalStructure, features: Float[np.ndarray, "searched dim"],
         pretrained: Float[np.ndarray, "searched pretrained"] | None, rows: Int[np.ndarray, " searched"],
+        path: Path | None = None,
     ) -> Reference:  # fmt: skip
-        """Look at the searched items of a gallery with a run's similarity."""
+        """Look at the searched items of a gallery with a run's similarity.
+
+        Args:
+            structure: the run's similarity.
+            features: of the items.
+            pretrained: likewise, if the similarity uses them.
+            rows: of the items in the gallery.
+            path: of a stored gallery: a large one is then ranked by the cosine until its neighbourhoods are built, and
+                `note` says how (upkeep.py). None: they are built here.
+        """
+        if path is not None and not IndexChoice.of().flat(len(rows)):
+            note = (
+                f"The neighbourhoods of these {len(rows):,} items aren't built yet: they are ranked by the cosine. "
+                f"Build them with `{neighbourhoods_command(path)}`."
+            )
+            z = structure.space(features, pretrained)
+            return cls(structure, Neighbourhoods.without_lists(z, structure.first_part, note), rows)
         with _quiet():
             return cls(structure, structure.reference(features, pretrained), rows)
 
@@ -65,7 +87,7 @@ class Reference:
         try:
             if not name or (path / name).stat().st_size != manifest["files"][name]["bytes"]:
                 return None
-            stored = load(path / name, _key(structure, manifest))
+            stored = load(path / name, key_of(structure, manifest), searching)
         except (LabError, OSError):
             return None
         second = stored.second
@@ -76,10 +98,17 @@ class Reference:
         )
         return cls(structure, stored, rows, is_stored=True) if fits else None
 
+    @property
+    def is_built(self) -> bool:
+        """Whether there are neighbourhoods."""
+        return not self.neighbourhoods.missing
+
     def write(self, path: Path, manifest: dict[str, Any]) -> None:
         """Store them in a gallery's folder, under a manifest that is then committed and names its other files."""
+        if not self.is_built:
+            return
         with new_file(path, manifest, NEIGHBOURHOODS) as file:
-            save(self.neighbourhoods, file, _key(self.structure, manifest))
+            save(self.neighbourhoods, file, key_of(self.structure, manifest))
 
     def changed(
         self, rows: Int[np.ndarray, " searched"], origin: Int[np.ndarray, " searched"],
@@ -139,13 +168,28 @@ class Reference:
             feature: of the query.
             pretrained: of the query, if the similarity uses it.
             rows: of searched items in the gallery.
-            exclude: the query's own row, out of which it is taken where it is searched too; None: it is not in it.
+            exclude: the query's own row, out of which it is taken (`own_place`); None: it is not in it.
         """
         query = self.structure.space(feature[None], None if pretrained is None else pretrained[None])
-        own = None
-        if exclude is not None and len(at := np.flatnonzero(self.rows == exclude)):
-            own = torch.from_numpy(at)
+        own = self.own_place(query, exclude)
         return self.structure.candidates(self.neighbourhoods, query, self.places(rows)[None], own)[0].numpy()
+
+    def own_place(
+        self, query: Float[torch.Tensor, "1 space"], exclude: int | None
+    ) -> Int[torch.Tensor, " 1"] | None:  # fmt: skip
+        """The place out of which a query is taken; None if it isn't searched.
+
+        A part of an item's picture is not that item: with the item's lists of neighbours it would know what the whole
+        picture is.
+
+        Args:
+            query: in the space of the similarity.
+            exclude: the row that the query comes from; None: it comes from outside.
+        """
+        at = np.flatnonzero(self.rows == exclude) if exclude is not None else np.empty(0, int)
+        if not len(at) or not torch.allclose(self.neighbourhoods.features[at], query, atol=_SAME):
+            return None
+        return torch.from_numpy(at)
 
 
 def _quiet() -> warnings.catch_warnings:
@@ -153,8 +197,8 @@ def _quiet() -> warnings.catch_warnings:
     return warnings.catch_warnings(action="ignore", category=UserWarning)
 
 
-def _key(structure: LocalStructure, manifest: Mapping[str, Any]) -> str:
-    """What stands for the neighbourhoods: the items of the gallery, and the weights of the similarity."""
+def key_of(structure: LocalStructure, manifest: Mapping[str, Any]) -> str:
+    """What stands for the neighbourhoods: the items of a gallery, and the weights of the similarity."""
     digest = hashlib.sha256(items_key(manifest).encode())
     digest.update(f"{structure.weight}".encode())
     for name, values in structure.state_dict().items():

@@ -74,3 +74,5 @@ class ManifestContent(Content):
     files: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], FileContent]
     change: Count = 0
     changed: ChangedContent | None = None
+    model: Text = ""
+    """Stamp of the model that made its vectors (runs/versions.py); galleries of earlier versions don't say."""

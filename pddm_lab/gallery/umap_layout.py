@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
 from pddm_lab.errors import RunError
+from pddm_lab.files import read_table
 from pddm_lab.gallery.files import (
     changing,
     commit,
@@ -29,18 +31,24 @@ from pddm_lab.gallery.files import (
     read_items,
     read_manifest,
 )
+from pddm_lab.gallery.map_upkeep import aligned, carried
+from pddm_lab.gallery.schema import MAP
 from pddm_lab.metrics.density import nearest, radius_from, shared
 
 NEIGHBOURS = 15
 """Neighbours that UMAP connects and `overlap` compares."""
 SEED = 0
 
+_WAIT = 60.0
+"""Seconds to wait for other changes before a map is written, which took longer to draw."""
 _FEW_ITEMS = 5
 _FAST_EPOCHS = 200  # less than UMAP's own 500 up to 10 000 items: half the time, and the layout no longer changes much
 
 
 def write_map(path: str | Path) -> str:
     """Draw the map of a gallery: write map.parquet (id, x, y, radius, overlap), and the method in the manifest.
+
+    Items that another process adds meanwhile are put between their neighbours.
 
     Args:
         path: the gallery's folder.
@@ -49,28 +57,74 @@ def write_map(path: str | Path) -> str:
         "umap" or "pca".
 
     Raises:
-        RunError: the folder has no complete gallery, or another process changed it meanwhile.
+        RunError: the folder has no complete gallery, or another process wrote it anew meanwhile.
     """
     path = Path(path)
     manifest = read_manifest(path)
-    items, name = read_items(path, manifest), file_name(manifest, "features.npy")
-    features = map_array(path / name, manifest["files"][name]["bytes"])
-    features = np.array(features[items["place"]] if "place" in items else features)
+    items, places_of = read_items(path, manifest), _places_of(path, manifest)
+    features = np.array(_stored(path, manifest)[places_of])
     neighbours = nearest(features, NEIGHBOURS)
     places, method, reason = _lay_out(features, *neighbours)
     radius, overlap = trust(places, *neighbours)
+    places = aligned(places, items["id"], _map_before(path, manifest))
     columns = {"id": items["id"], "x": places[:, 0], "y": places[:, 1], "radius": radius, "overlap": overlap}
-    with changing(path):
-        drawn, manifest = items_key(manifest), read_manifest(path)
-        if items_key(manifest) != drawn:
-            raise RunError(f"{path} was changed while its map was drawn: draw it again.")
+    frame, before = pd.DataFrame(columns), manifest
+    with changing(path, wait=_WAIT):
+        manifest, new = read_manifest(path), 0
+        if items_key(manifest) != items_key(before):
+            if not _grew(before, manifest):
+                raise RunError(f"{path} was changed while its map was drawn: draw it again.")
+            frame, new = _carried(path, manifest, frame, features, places_of)
         if file_name(manifest, "map.parquet"):  # the one that readers may have open keeps its name
             manifest["change"] = int(manifest.get("change", 0)) + 1
-        manifest["map"] = {"method": method, "reason": reason, "seed": SEED}
+        manifest["map"] = {"method": method, "reason": reason, "seed": SEED, **({"placed": new} if new else {})}
         with new_file(path, manifest, "map.parquet") as temporary:
-            pd.DataFrame(columns).to_parquet(temporary, index=False)
+            frame.to_parquet(temporary, index=False)
         commit(path, manifest)
     return method
+
+
+def _map_before(path: Path, manifest: Mapping[str, Any]) -> pd.DataFrame | None:
+    """The map that a gallery has, without items that were put there; None if it has none that can be read."""
+    name = file_name(manifest, "map.parquet")
+    if not name:
+        return None
+    try:
+        frame = read_table(path / name, MAP, "", optional=("radius", "overlap"), finite=True).to_pandas()
+    except RunError:
+        return None
+    drawn = frame["overlap"].notna()  # nowhere in a map of an older version
+    return frame[drawn] if drawn.any() else frame
+
+
+def _places_of(path: Path, manifest: Mapping[str, Any]) -> Int[np.ndarray, " items"]:
+    """Where the features of each item are stored."""
+    items = read_items(path, manifest)
+    return items["place"].to_numpy() if "place" in items else np.arange(len(items))
+
+
+def _stored(path: Path, manifest: Mapping[str, Any]) -> Float[np.ndarray, "places dim"]:
+    name = file_name(manifest, "features.npy")
+    return map_array(path / name, manifest["files"][name]["bytes"])
+
+
+def _grew(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the features of a gallery are those from before, and perhaps more: then places mean the same."""
+    was, is_ = (manifest["files"][file_name(manifest, "features.npy")] for manifest in (before, now))
+    appended = was.get("appended", [])
+    return was["sha256"] == is_["sha256"] and is_.get("appended", [])[: len(appended)] == appended
+
+
+def _carried(
+    path: Path, manifest: Mapping[str, Any], drawn: pd.DataFrame, features: Float[np.ndarray, "before dim"],
+    places: Int[np.ndarray, " before"],
+) -> tuple[pd.DataFrame, int]:  # fmt: skip
+    """The map for the items that a gallery has by now, and how many of them were not drawn."""
+    row_of = {int(place): row for row, place in enumerate(places)}
+    now = _places_of(path, manifest)
+    origin = np.array([row_of.get(int(place), -1) for place in now])
+    new = np.array(_stored(path, manifest)[now[origin < 0]])
+    return carried(drawn, features, origin, read_items(path, manifest)["id"], new), len(new)
 
 
 def trust(

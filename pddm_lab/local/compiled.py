@@ -1,8 +1,9 @@
 """The loops over pairs and their neighbours, compiled. Notation and formulas: evidence.py.
 
-For each query the items that matter are its neighbours, the candidates, and their neighbours. In a large gallery they
-are collected and numbered, and the products of each with z_q and all e_k(q) are computed once. In a small one the
-products with all items come in a table, since one product of matrices is faster, and the number is the row.
+For each query the items that matter are its neighbours, the candidates, and their neighbours. Where these of all
+queries together are few, as in a small gallery or of queries that are near to each other, the products of z_q and all
+e_k(q) with them come in a table, since one product of matrices is faster, and the number of an item is its column.
+Else each query's items are collected and numbered, and their products are computed once.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def collect(wanted, count, numbered, keys, numbers, size, features, directions, 
 @_compiled
 def compare(  # type: ignore[no-untyped-def]
     features, neighbours, scores, weights, reverse, squares, onward, scales, first_part,
-    directions, q_neighbours, q_scores, q_weights, q_reverse, own, rows, candidate_scores, table, shared, reciprocal,
-    values,
+    directions, q_neighbours, q_scores, q_weights, q_reverse, own, rows, candidate_scores, table, columns, shared,
+    reciprocal, values,
 ):  # fmt: skip
     """Fill `values`, (queries, kinds, candidates), in the order of the fields of `Evidence`.
 
@@ -66,7 +67,9 @@ def compare(  # type: ignore[no-untyped-def]
         own: rows of the queries in the gallery; -1: not in it.
         rows: the candidates.
         candidate_scores: the score of each candidate by which both sides' lists were made; no columns: the cosine.
-        table: products of the directions with all items, (queries, 1 + scales, items), or with none: collect them.
+        table: products of the directions with the items that matter, (queries, 1 + scales, columns), or with none:
+            collect them.
+        columns: of each item in the table, where it has one.
         shared: k of the shared neighbours.
         reciprocal: k of the reciprocal sets.
     """
@@ -75,7 +78,7 @@ def compare(  # type: ignore[no-untyped-def]
     length, levels = q_neighbours.shape[1], len(scales)
     width = max(scales[-1], shared[-1], reciprocal[-1])
     small = table.shape[2] > 0
-    most = items if small else min(items, candidates * (width + 1) + length)
+    most = table.shape[2] if small else min(items, candidates * (width + 1) + length)
     slots = 1
     while not small and slots < min(items, 2 * most):
         slots *= 2
@@ -95,10 +98,13 @@ def compare(  # type: ignore[no-untyped-def]
         while reach < length and q_scores[q, reach] > -np.inf:
             wanted[reach] = q_neighbours[q, reach]
             reach += 1
-        if not small:
+        if small:
+            for j in range(reach):
+                near[j] = columns[wanted[j]]
+        else:
             size = collect(wanted, reach, near, keys, numbers, size, features, to_q, products)
         for j in range(reach):
-            place[wanted[j] if small else near[j]] = j
+            place[near[j]] = j
         for c in range(candidates):
             g = rows[q, c]
             out, entries = kept, 0
@@ -114,7 +120,7 @@ def compare(  # type: ignore[no-untyped-def]
             wanted[width] = g
             if small:
                 for j in range(width + 1):
-                    near[j] = wanted[j]
+                    near[j] = columns[wanted[j]]
             else:
                 size = collect(wanted, width + 1, near, keys, numbers, size, features, to_q, products)
             at_g = near[width]

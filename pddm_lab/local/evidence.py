@@ -26,7 +26,7 @@ from torch import Tensor
 from pddm_lab.local.neighbourhoods import Neighbourhoods, Queries
 from pddm_lab.local.sizes import RECIPROCAL, SHARED
 
-_SMALL = 60  # times the candidates: in so small a gallery it is faster to compute the products with all items
+_SMALL = 60  # times the candidates: with so few items it is faster to compute the products of all queries with all
 _OF_GALLERY = ("features", "neighbours", "scores", "weights", "reverse", "squares", "onward")
 _OF_QUERIES = ("neighbours", "scores", "weights", "reverse")
 
@@ -86,16 +86,20 @@ def evidence(
     directions = torch.cat([queries.features[:, None], queries.directions], dim=1)
     candidate_scores = values.new_empty(len(rows), 0) if scores is None else scores.to(values)
     of_gallery = [getattr(reference, name) for name in _OF_GALLERY]
+    used = _used(reference, queries, rows)
     table = values.new_empty(len(rows), 1 + levels, 0)
-    if len(reference) <= _SMALL * rows.shape[1]:
-        table = (directions.flatten(0, 1) @ reference.features.T).view(len(rows), 1 + levels, -1)
+    columns = torch.empty(len(reference), dtype=torch.int32)
+    if len(used) <= _SMALL * rows.shape[1]:
+        table = (directions.flatten(0, 1) @ reference.features[used].T).view(len(rows), 1 + levels, -1)
+        columns[used] = torch.arange(len(used), dtype=torch.int32)
     of_queries = [directions, *(getattr(queries, name) for name in _OF_QUERIES), own, rows, candidate_scores, table]
     constants = [np.array(each) for each in (reference.scales, SHARED, RECIPROCAL)]
 
     def work(part: slice) -> None:
         compare(
             *(each.numpy() for each in of_gallery), constants[0], reference.first_part,
-            *(each[part].contiguous().numpy() for each in of_queries), *constants[1:], values[part].numpy(),
+            *(each[part].contiguous().numpy() for each in of_queries), columns.numpy(), *constants[1:],
+            values[part].numpy(),
         )  # fmt: skip
 
     in_threads(work, len(queries))
@@ -109,6 +113,26 @@ def evidence(
         cosine, next(each) if parts else None, take(levels), take(levels), take(levels), take(len(SHARED)),
         take(len(RECIPROCAL)), (next(each), next(each)), [(next(each), next(each)), (next(each), next(each))],
     )  # fmt: skip
+
+
+def _used(reference: Neighbourhoods, queries: Queries, rows: Tensor) -> Int[Tensor, " used"]:
+    """The items that matter: the queries' neighbours, the candidates, and their neighbours."""
+    items, width = len(reference), max(reference.scales[-1], *SHARED, *RECIPROCAL) + 1  # one takes a query's place
+    candidates = _distinct([rows], items)
+    if 2 * len(candidates) > items:
+        return torch.arange(items)
+    near = [reference.neighbours[candidates, :width], queries.neighbours[queries.scores > -torch.inf]]
+    return _distinct([candidates, *near], items)
+
+
+def _distinct(rows: list[Tensor], items: int) -> Int[Tensor, " distinct"]:
+    """Each of some rows once, ascending."""
+    flat = torch.cat([each.flatten().long() for each in rows])
+    if len(flat) * 16 < items:  # sorting few is faster than looking through all
+        return flat.unique()
+    is_in = torch.zeros(items, dtype=torch.bool)
+    is_in[flat] = True
+    return is_in.nonzero()[:, 0]
 
 
 def in_threads(work: Callable[[slice], None], count: int) -> None:

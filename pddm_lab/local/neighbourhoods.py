@@ -25,8 +25,11 @@ from pddm_lab.local.sizes import FEWEST, LENGTH, NEAR, POWER, SCALES
 
 Search = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """Cosines and rows of each query's nearest items, best first, (queries, k) each."""
+Searching = Callable[[Tensor], Search | None]
+"""What finds nearest items among some, given their z; None: compare with all."""
 
 _AT_ONCE = 1 << 22  # values at a time: 16 MB
+_REGION = 256  # items, about
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,8 @@ class Neighbourhoods:
     """The same items, listed by the score of a first pass; None: there is no second pass."""
     stale: Bool[Tensor, " items"] | None = None
     """Which lists of a second pass a change of the gallery may have overtaken; None: none."""
+    missing: str = ""
+    """Why there are no lists; empty: there are."""
 
     @classmethod
     @torch.no_grad()
@@ -100,14 +105,20 @@ class Neighbourhoods:
             warnings.warn(built.note, stacklevel=3)
         return built, nearest[:, : len(features) - 1]
 
+    @classmethod
+    def without_lists(cls, features: Float[Tensor, "items dim"], first_part: int, missing: str) -> Neighbourhoods:
+        """A gallery that is ranked by the cosine, since its lists are `missing`."""
+        none = features.new_empty(len(features), 0)
+        return cls(features, none.int(), none, none, none.byte(), none, none, (), first_part, missing=missing)
+
     def __len__(self) -> int:
         return len(self.features)
 
     @property
     def note(self) -> str:
         """Why local similarities rank this gallery by the cosine; empty if they don't."""
-        if len(self) >= FEWEST:
-            return ""
+        if self.missing or len(self) >= FEWEST:
+            return self.missing
         return f"This gallery has {len(self)} items, and a neighbourhood takes {FEWEST}: it is ranked by the cosine."
 
     @torch.no_grad()
@@ -250,6 +261,14 @@ def nearest_items(
         scores, rows = scores.gather(1, order), rows.gather(1, order)
     missing = (0, k - scores.shape[1])
     return F.pad(rows, missing).to(torch.int32), F.pad(scores, missing, value=-torch.inf)
+
+
+def regions(features: Float[Tensor, "items dim"], rows: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+    """To which of some items, drawn with a seed, each row is nearest; of work on rows of one region much is shared."""
+    random = torch.Generator().manual_seed(0)
+    centres = features[torch.randint(len(features), (-(-len(features) // _REGION),), generator=random)].T
+    step = max(_AT_ONCE // centres.shape[1], 1)
+    return torch.cat([(features[part] @ centres).argmax(1) for part in rows.split(step)])
 
 
 def exact_search(gallery: Float[Tensor, "items dim"]) -> Search:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from pddm_lab.local.neighbourhoods import Neighbourhoods, Queries
 from pddm_lab.local.similarity import LocalSimilarity, check_length
-from pddm_lab.local.sizes import LENGTH
 
 _ENTRIES = 1 << 14  # cosines at a time
 
@@ -28,7 +27,7 @@ class KReciprocal(LocalSimilarity):
     """S = -(1 - l) d_J - l d: d_J the Jaccard distance of both k-reciprocal vectors, d = 1 - z_q . z_g.
 
     Args:
-        k1: neighbours in the reciprocal sets, at most `LENGTH`.
+        k1: neighbours in the reciprocal sets, at most `LENGTH` (sizes.py).
         k2: items whose vectors are averaged, the item itself included.
         distance_weight: l.
     """
@@ -39,6 +38,7 @@ class KReciprocal(LocalSimilarity):
         check_length("k1", k1)
         check_length("k2", k2)
         self.k1, self.k2, self.distance_weight = k1, k2, distance_weight
+        self._length = max(k1, k2)  # of the lists that are looked at
         self._of_galleries: WeakKeyDictionary[Neighbourhoods, Any] = WeakKeyDictionary()
 
     def _candidates(self, reference: Neighbourhoods, queries: Queries, rows: Tensor) -> Tensor:
@@ -54,13 +54,13 @@ class KReciprocal(LocalSimilarity):
 
     def _inside(self, reference: Neighbourhoods, row: int, rows: np.ndarray) -> np.ndarray:
         if reference not in self._of_galleries:
-            pool = _Pool.of(reference)
+            pool = _Pool.of(reference, self._length)
             self._of_galleries[reference] = self._averaged(pool, pool.vectors(np.arange(len(reference)), self.k1))
         vectors = self._of_galleries[reference]
         return _overlaps(vectors[row], vectors[rows])
 
     def _outside(self, reference: Neighbourhoods, queries: Queries, q: int, cosines: Tensor, rows: np.ndarray) -> Any:
-        pool = _Pool.of(reference).joined_by(reference, queries, q, cosines)
+        pool = _Pool.of(reference, self._length).joined_by(reference, queries, q, cosines)
         compared = np.append(rows, len(reference))
         needed = np.unique(np.append(pool.near[compared, : self.k2 - 1], compared))
         vectors = self._averaged(pool, pool.vectors(needed, self.k1), needed, compared)
@@ -86,9 +86,10 @@ class _Pool:
     """False where a list has ended."""
 
     @staticmethod
-    def of(reference: Neighbourhoods) -> _Pool:
+    def of(reference: Neighbourhoods, length: int) -> _Pool:
+        """The first entries of the lists of a gallery."""
         near, scores, reverse = (
-            values[:, :LENGTH].cpu().numpy()
+            values[:, :length].cpu().numpy()
             for values in (reference.neighbours, reference.scores, reference.reverse)
         )  # fmt: skip
         return _Pool(reference.features.cpu().numpy(), near, reverse.astype(np.int64), scores > -np.inf)
@@ -98,7 +99,7 @@ class _Pool:
         items, length = self.near.shape
         place = (reference.scores[:, :length] > cosines[:, None]).sum(1).cpu().numpy()  # of the query in each list
         in_its_own = np.full(items, length)
-        named, real = queries.neighbours[q].cpu().numpy(), queries.scores[q].cpu().numpy() > -np.inf
+        named, real = (values[q, :length].cpu().numpy() for values in (queries.neighbours, queries.scores > -np.inf))
         in_its_own[named[real]] = np.flatnonzero(real)
         at, where = np.arange(length), place[:, None]
         lists = (
@@ -116,10 +117,10 @@ class _Pool:
 
     def vectors(self, rows: Int[np.ndarray, " rows"], k1: int) -> Any:
         """V of some items, (rows, items), sparse: exp(-d) for the members of R*, made to sum to 1."""
-        half = round(k1 / 2)
-        mutual = self._mutual(k1)[rows]
-        halves = self._mutual(half)
-        shared = mutual.multiply(mutual @ halves.T).tocsr()
+        mutual = self._mutual(rows, k1)
+        members = np.unique(mutual.indices)
+        halves = self._mutual(members, round(k1 / 2))
+        shared = mutual[:, members].multiply(mutual @ halves.T).tocsr()
         sizes = np.asarray(halves.sum(1)).ravel()
         shared.data = (shared.data >= 2 / 3 * sizes[shared.indices]).astype(np.float64)
         expanded = (mutual + shared @ halves).tocoo()
@@ -134,10 +135,10 @@ class _Pool:
         weights /= np.bincount(at, weights)[at]
         return _csr(weights, at, member, expanded.shape)
 
-    def _mutual(self, k: int) -> Any:
-        """R(p, k) of all, and p itself, as a sparse matrix of 0 and 1."""
-        belongs = self.real[:, :k] & (self.reverse[:, :k] < k)
-        return _sparse(self.near[:, :k], belongs, len(self.near), np.arange(len(self.near)))
+    def _mutual(self, rows: Int[np.ndarray, " rows"], k: int) -> Any:
+        """R(p, k) of some items, and p itself, as a sparse matrix of 0 and 1, (rows, items)."""
+        belongs = self.real[rows, :k] & (self.reverse[rows, :k] < k)
+        return _sparse(self.near[rows, :k], belongs, len(self.near), rows)
 
 
 def _sparse(near: np.ndarray, belongs: np.ndarray, items: int, own: np.ndarray) -> Any:

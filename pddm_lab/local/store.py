@@ -16,13 +16,16 @@ from pydantic import Field
 from torch import Tensor
 
 from pddm_lab.errors import LabError
-from pddm_lab.files import Content, Text, check, read_tensors, tensors_as_bytes
-from pddm_lab.local.neighbourhoods import Neighbourhoods, Search
+from pddm_lab.files import Content, Text, check, map_tensors, read_tensors
+from pddm_lab.local.neighbourhoods import Neighbourhoods, Searching
 from pddm_lab.local.sizes import LENGTH, LISTS
 
 _HINT = "Compute the neighbourhoods anew."
 _SECOND = "second."
-_KINDS = {"neighbours": torch.int32, "reverse": torch.uint8}
+_KINDS = {"neighbours": "int32", "reverse": "uint8"}
+"""Kinds of numbers in the lists; of others float32."""
+_BY_SCALE = ("squares", "onward")
+"""Lists with a value for each scale; others have one for each neighbour."""
 _Scales = Annotated[list[Annotated[int, Field(ge=1, le=LENGTH)]], Field(min_length=1)]
 
 
@@ -43,20 +46,55 @@ def save(reference: Neighbourhoods, file: Path, key: str = "") -> None:
     if second is not None:
         tensors |= {_SECOND + name: getattr(second, name) for name in LISTS}
         tensors |= {} if second.stale is None else {"stale": second.stale}
-    content = {
-        "first_part": reference.first_part, "scales": reference.scales,
-        "second_scales": None if second is None else second.scales, "key": key,
-    }  # fmt: skip
-    file.write_bytes(tensors_as_bytes(tensors, content))
+    shapes = {name: (tuple(values.shape), str(values.numpy().dtype)) for name, values in tensors.items()}
+    content = _content(reference.first_part, reference.scales, None if second is None else second.scales, key)
+    for name, stored in map_tensors(file, shapes, content).items():
+        stored[:] = tensors[name].numpy()
 
 
-def load(file: Path, key: str = "", search: Search | None = None) -> Neighbourhoods:
+def create(
+    file: Path, shape: tuple[int, ...], first_part: int, scales: tuple[int, ...],
+    second_scales: tuple[int, ...] | None, key: str,
+) -> Neighbourhoods:  # fmt: skip
+    """Neighbourhoods to be filled in, memory-mapped from a file; one that was created so before stays as it is.
+
+    Args:
+        file: as `load` reads it once all is filled in.
+        shape: of the features.
+        first_part: as this and the next of `Neighbourhoods`.
+        scales: of the first pass.
+        second_scales: of the second; None: there is none.
+        key: stands for what they are computed from.
+    """
+    shapes = {"features": (shape, "float32")}
+    for prefix, levels in (("", scales), (_SECOND, second_scales)):
+        for name in LISTS if levels is not None else ():
+            columns = len(levels or ()) if name in _BY_SCALE else LENGTH + 1
+            shapes[prefix + name] = ((shape[0], columns), _KINDS.get(name, "float32"))
+    content = _content(first_part, scales, second_scales, key)
+    tensors = {name: torch.from_numpy(values) for name, values in map_tensors(file, shapes, content).items()}
+
+    def mapped(prefix: str, scales: tuple[int, ...]) -> Neighbourhoods:
+        lists = {name: tensors[prefix + name] for name in LISTS}
+        return Neighbourhoods(tensors["features"], **lists, scales=scales, first_part=first_part)  # type: ignore[arg-type]
+
+    first = mapped("", scales)
+    return first if second_scales is None else replace(first, second=mapped(_SECOND, second_scales))
+
+
+def _content(
+    first_part: int, scales: tuple[int, ...], second_scales: tuple[int, ...] | None, key: str
+) -> dict[str, object]:
+    return {"first_part": first_part, "scales": scales, "second_scales": second_scales, "key": key}
+
+
+def load(file: Path, key: str = "", searching: Searching = lambda _: None) -> Neighbourhoods:
     """Open neighbourhoods. What is large stays on disk and is read where it is needed.
 
     Args:
         file: as `save` wrote it.
         key: as `save` took it.
-        search: finds nearest items; None: compare with all.
+        searching: given z of all items, what finds the nearest.
 
     Raises:
         LabError: the file is missing or damaged, or the neighbourhoods were computed from something else.
@@ -68,6 +106,8 @@ def load(file: Path, key: str = "", search: Search | None = None) -> Neighbourho
     features, first_part = tensors.get("features"), content["first_part"]
     if features is None or features.ndim != 2 or not len(features) or not _is_unit(features, first_part):
         raise LabError(f"{file} is damaged: expected features of unit length. {_HINT}")
+
+    search = searching(features)
 
     def opened(prefix: str, scales: list[int]) -> Neighbourhoods:
         if scales != sorted(set(scales)):
@@ -95,8 +135,8 @@ def _is_unit(features: Tensor, first_part: int) -> bool:
 
 def _is_valid(name: str, values: Tensor, items: int, scales: int) -> bool:
     """Whether a list has the right kind and size, and names rows that there are."""
-    columns = scales if name in ("squares", "onward") else LENGTH + 1
-    if values.shape != (items, columns) or values.dtype != _KINDS.get(name, torch.float32):
+    columns = scales if name in _BY_SCALE else LENGTH + 1
+    if values.shape != (items, columns) or values.dtype != getattr(torch, _KINDS.get(name, "float32")):
         return False
     if name == "neighbours":
         return int(values.min()) >= 0 and int(values.max()) < items

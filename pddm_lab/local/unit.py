@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pddm_lab.errors import DataError
 from pddm_lab.local.evidence import evidence
-from pddm_lab.local.neighbourhoods import Neighbourhoods, Queries
+from pddm_lab.local.neighbourhoods import Neighbourhoods, Queries, regions
 from pddm_lab.local.similarity import AT_ONCE, LocalSimilarity
 from pddm_lab.local.sizes import LENGTH, LIMIT, NEAR, SCALES, SECOND_SCALES
 from pddm_lab.local.space import Array, Whitening, as_tensor, joined
@@ -139,7 +139,9 @@ class LocalStructure(nn.Module, LocalSimilarity):
         """
         if self.second is None or reference.note:
             return reference
-        neighbours, best = self.second_lists(reference, torch.arange(len(reference)), nearest)
+        order = regions(reference.features, torch.arange(len(reference))).argsort(stable=True)
+        listed = self.second_lists(reference, order, None if nearest is None else nearest[order])
+        neighbours, best = (each[order.argsort()] for each in listed)
         second = reference.relisted(neighbours, best, self.probabilities(best), SECOND_SCALES)
         return replace(reference, second=second)
 

@@ -52,6 +52,8 @@ def change(
     """
     features = features.cpu().contiguous()
     _check(reference, features, origin)
+    if reference.missing:
+        return Neighbourhoods.without_lists(features, reference.first_part, reference.missing)
     if reference.note or len(features) < FEWEST:
         return Neighbourhoods.of(features, reference.scales, reference.first_part, search)
     now, touched = _renumbered(reference, features, origin, search)
