@@ -1,29 +1,36 @@
 """What local similarities cost for each query beyond the search itself, on one core, and what a gallery takes offline.
 
-Times are processor time of one thread, so that other work on the machine hardly changes them. The features are random,
-but distributed like embeddings: items around centres of classes.
+Times are processor time of one thread, so that other work on the machine hardly changes them; only a large gallery is
+built by all threads. The features are random, but distributed like embeddings: items around centres of classes.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from torch import Tensor
 
 from pddm_lab.bench.report import Log, Measure
+from pddm_lab.bench.search import Features
 from pddm_lab.bench.timing import clustered
+from pddm_lab.gallery.nearest import searching
+from pddm_lab.gallery.store import FLAT_ITEMS
 from pddm_lab.local import fit
 from pddm_lab.local.fit import fit_local_structure
-from pddm_lab.local.neighbourhoods import Neighbourhoods, Search
+from pddm_lab.local.large import Source, build
+from pddm_lab.local.neighbourhoods import Neighbourhoods, Search, exact_search, nearest_items
 from pddm_lab.local.reciprocal import KReciprocal
 from pddm_lab.local.similarity import CSLS, Expansion, LocalSimilarity
+from pddm_lab.local.sizes import LENGTH
 from pddm_lab.local.store import load, save
 from pddm_lab.local.unit import LocalStructure
 from pddm_lab.local.upkeep import change, refresh
@@ -34,12 +41,17 @@ BATCH = 256
 SINGLE = 30
 """Queries one by one."""
 TRAINING_ITEMS = 1200
-LARGE = 20_000
-"""With more items than this, neighbours are found by a graph, not by comparing all."""
+ROUNDS = 2
+SMALL = 20_000
+"""Up to so many items the time offline has a target, and k-reciprocal is measured."""
 ADDED = 10
 """Items that come into the gallery."""
 EACH = 8
 """Items of a class."""
+MOST, MINUTES = 1_000_000, 45
+"""So many items are to be built in so many minutes on two cores."""
+COMPARED = 300
+"""Items whose lists are compared with exact ones."""
 
 
 def measure(items: int, log: Log) -> list[Measure]:
@@ -69,55 +81,94 @@ def _measure(items: int, log: Log) -> list[Measure]:
     over = f"{TRAINING_ITEMS:,} items, {fit.STEPS} steps a pass"
     measures = [Measure("training the unit", seconds, "s", 60, over)]
     log(f"the neighbourhoods of {items:,} items")
-    gallery = structure.space(clustered(items, EACH, 1.5, seed=1)[0], clustered(items, EACH, 1.5, seed=2)[0])
-    queries = structure.space(clustered(BATCH, EACH, 1.5, seed=3)[0], clustered(BATCH, EACH, 1.5, seed=4)[0])
-    index = _index(gallery)
-    search = None if items <= LARGE else _searching(index)
+    with tempfile.TemporaryDirectory() as folder:
+        how = _built_in_file if items > FLAT_ITEMS else _built
+        both, queries, taken = how(structure, items, BATCH, Path(folder), log)
+        log("queries")
+        return measures + taken + _online(structure, replace(both, second=None), both, queries)
+
+
+def _built(
+    structure: LocalStructure, items: int, queries: int, folder: Path, log: Log
+) -> tuple[Neighbourhoods, Tensor, list[Measure]]:
+    """The neighbourhoods of both passes; z of queries that are not among the items; and what it took."""
+    gallery, others = (
+        structure.space(clustered(count, EACH, 1.5, seed)[0], clustered(count, EACH, 1.5, seed + 1)[0])
+        for count, seed in ((items, 1), (queries, 3))
+    )  # fmt: skip
 
     def first() -> tuple[Neighbourhoods, Tensor]:
-        return Neighbourhoods.with_nearest(gallery, first_part=structure.first_part, search=search)
+        return Neighbourhoods.with_nearest(gallery, first_part=structure.first_part)
 
-    rounds = 2 if items <= LARGE else 1
-    works: dict[str, Callable[[], object]] = {"index": lambda: _index(gallery)}
-    works |= {"first": first, "both": lambda: structure.with_second(*first())}
-    offline = _least(works, rounds)
-    one_pass, nearest = first()
-    both = structure.with_second(one_pass, nearest)
-    over = f"{items:,} items of {gallery.shape[1]} dimensions, best of {rounds}"
-    measures += [
-        Measure("offline, the index of the search", offline["index"], "s", over=over),
+    works: dict[str, Callable[[], object]] = {"first": first, "both": lambda: structure.with_second(*first())}
+    offline = _least(works, ROUNDS)
+    both = structure.with_second(*first())
+    over = f"{items:,} items of {gallery.shape[1]} dimensions, best of {ROUNDS}"
+    measures = [
         Measure("offline, first pass", offline["first"], "s", over=over),
-        Measure("offline, both passes", offline["both"], "s", 3 if items <= LARGE else None, over),
+        Measure("offline, both passes", offline["both"], "s", 3 if items <= SMALL else None, over),
         Measure("memory an item beside the features", _bytes(both) / 1024 / items, "KB", 4.5),
     ]
     log(f"adding {ADDED} items")
     measures += _upkeep(structure, both, offline["first"])
-    log("queries")
-    with tempfile.TemporaryDirectory() as folder:
-        save(both, Path(folder) / "neighbourhoods.safetensors")
-        both = load(Path(folder) / "neighbourhoods.safetensors", search=search)
-        return measures + _online(structure, replace(both, second=None), both, queries, index)
+    save(both, folder / "neighbourhoods.safetensors")
+    return load(folder / "neighbourhoods.safetensors"), others, measures
 
 
-def _index(features: Tensor) -> Any:
-    """Exact for a small gallery, a graph (HNSW) for a large one."""
+def _built_in_file(
+    structure: LocalStructure, items: int, queries: int, folder: Path, log: Log
+) -> tuple[Neighbourhoods, Tensor, list[Measure]]:
+    """As `_built`, of a large gallery."""
+    features = Features(items)
+
+    def z(labels: np.ndarray, seed: int) -> Tensor:
+        return structure.space(features.sample(labels, 2 * seed), features.sample(labels, 2 * seed + 1))
+
+    before = ""
+
+    def report(_: int, __: int, what: str) -> None:
+        nonlocal before
+        if what != before:
+            log(what)
+        before = what
+
+    dim = z(np.zeros(1, int), 0).shape[1]
+    source = Source(items, dim, lambda rows: z(rows // EACH, int(rows[0])), searching, "bench")
+    with _all_threads():
+        wall, spent = time.perf_counter(), time.process_time()
+        file = build(structure, source, folder, report)
+        wall, spent = time.perf_counter() - wall, time.process_time() - spent
+        log("its lists beside exact ones")
+        start = time.process_time()
+        whole = load(file, source.key, searching)
+        opening = time.process_time() - start
+        rows = torch.from_numpy(np.random.default_rng(0).choice(items, min(COMPARED, items), replace=False))
+        exact, _ = nearest_items(whole.features[rows], items, LENGTH, rows, exact_search(whole.features))
+    lists = whole.neighbours[rows, :LENGTH]
+    recall = np.mean([np.isin(a, b).mean() for a, b in zip(exact.numpy(), lists.numpy(), strict=True)])
+    over = f"{items:,} items of {dim} dimensions"
+    target = 60.0 * MINUTES if items <= MOST else None
+    return whole, z(np.random.default_rng(1).integers(0, features.classes, queries), items), [
+        Measure("offline, both passes, half of the processor time", spent / 2, "s", target, over),
+        Measure("offline, both passes, wall time", wall, "s", over=f"{joblib.cpu_count()} cores"),
+        Measure("recall of the lists", float(recall), "", 0.95, f"{len(rows)} items, {LENGTH} nearest", True),
+        Measure("opening the file, which checks it", opening, "s", over="processor time"),
+        Measure("disk an item beside the features", file.stat().st_size / 1024 / items - dim / 256, "KB", 4.5),
+    ]  # fmt: skip
+
+
+@contextmanager
+def _all_threads() -> Iterator[None]:
     import faiss
 
-    dim = features.shape[1]
-    index: Any = faiss.IndexFlatIP(dim)
-    if len(features) > LARGE:
-        index = faiss.IndexHNSWFlat(dim, 16, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction, index.hnsw.efSearch = 64, 2 * SHORTLIST
-    index.add(features.numpy())
-    return index
-
-
-def _searching(index: Any) -> Search:
-    def search(queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        cosines, rows = index.search(queries.numpy(), k)
-        return torch.from_numpy(cosines), torch.from_numpy(rows)
-
-    return search
+    before, cores = (torch.get_num_threads(), faiss.omp_get_max_threads()), joblib.cpu_count()
+    torch.set_num_threads(cores)
+    faiss.omp_set_num_threads(cores)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        faiss.omp_set_num_threads(before[1])
 
 
 def _upkeep(structure: LocalStructure, both: Neighbourhoods, anew: float) -> list[Measure]:
@@ -141,18 +192,19 @@ def _upkeep(structure: LocalStructure, both: Neighbourhoods, anew: float) -> lis
 
 
 def _online(
-    structure: LocalStructure, one_pass: Neighbourhoods, both: Neighbourhoods, queries: Tensor, index: Any
+    structure: LocalStructure, one_pass: Neighbourhoods, both: Neighbourhoods, queries: Tensor
 ) -> list[Measure]:  # fmt: skip
-    rows = torch.from_numpy(index.search(queries.numpy(), SHORTLIST)[1])
+    search = both.search or _flat(both.features)
+    rows = search(queries, SHORTLIST)[1]
     kinds: dict[str, tuple[LocalSimilarity, Neighbourhoods, float | None, float | None]] = {
         "query expansion": (Expansion(), one_pass, None, None),
         "both-sided expansion": (Expansion(both=True), one_pass, None, None),
         "CSLS": (CSLS(), one_pass, None, None),
-        **({"k-reciprocal": (KReciprocal(), one_pass, None, None)} if len(both) <= LARGE else {}),
+        **({"k-reciprocal": (KReciprocal(), one_pass, None, None)} if len(both) <= SMALL else {}),
         "unit, first pass": (structure, one_pass, None, None),
         "unit, both passes": (structure, both, 2, 6),
     }
-    works: dict[str, Callable[[], object]] = {"search": lambda: index.search(queries.numpy(), SHORTLIST)}
+    works: dict[str, Callable[[], object]] = {"search": lambda: search(queries, SHORTLIST)}
     for name, (similarity, reference, _, _) in kinds.items():
         count = len(queries) if name != "k-reciprocal" else SINGLE  # it puts one query after another into the pool
         works[name] = _scoring(similarity, reference, queries[:count], rows[:count])
@@ -185,6 +237,20 @@ def _least(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, flo
             work()
             seconds[name] = min(seconds[name], time.process_time() - start)
     return seconds
+
+
+def _flat(features: Tensor) -> Search:
+    """The exact index of FAISS."""
+    import faiss
+
+    index: Any = faiss.IndexFlatIP(features.shape[1])
+    index.add(features.numpy())
+
+    def search(queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        cosines, rows = index.search(queries.numpy(), k)
+        return torch.from_numpy(cosines), torch.from_numpy(rows)
+
+    return search
 
 
 def _scoring(

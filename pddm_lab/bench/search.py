@@ -47,17 +47,19 @@ def measure(folder: Path, items: int, log: Log) -> list[Measure]:
         items: in the gallery.
     """
     log(f"a gallery of {items:,} items")
-    features = _Features(items)
-    path = _write(folder, features, items)
+    features = Features(items)
+    path = write_gallery(folder, features, items)
     log("opening it")
     measures = _opening(path)
     log("its index")
     gallery = Gallery.open(path)
     queries = features.sample(np.random.default_rng(1).integers(0, features.classes, QUERIES), 2)
     seconds: list[float] = []
+    spent = time.process_time()
     memory = extra_memory(lambda: seconds.append(_time(lambda: gallery.search(queries[:1], 1))))
     measures += [
         Measure("building its index", seconds[0], "s", over="at the first search"),
+        Measure("building its index, processor time", time.process_time() - spent, "s", over="of all cores"),
         Measure("peak memory of its index while it is built", memory, "MB"),
     ]
     log("recall of its index")
@@ -74,32 +76,34 @@ def measure(folder: Path, items: int, log: Log) -> list[Measure]:
     return measures + _changes(gallery, features)
 
 
-class _Features:
+class Features:
     """Random features: classes around ranges, items around classes; R@1 is about 80 %."""
 
-    def __init__(self, items: int) -> None:
+    def __init__(self, items: int, dim: int = DIM) -> None:
         rng = np.random.default_rng(0)
+        self._dim = dim
         self.classes = -(-items // ITEMS_OF_A_CLASS)
-        ranges = _unit(_noise(rng, max(items // ITEMS_OF_A_RANGE, 1)))
+        ranges = _unit(_noise(rng, max(items // ITEMS_OF_A_RANGE, 1), dim))
         of = rng.integers(0, len(ranges), self.classes)
-        self._centres = _unit(ranges[of] + 0.8 * _noise(rng, self.classes))
+        self._centres = _unit(ranges[of] + 0.8 * _noise(rng, self.classes, dim))
         self._widths = rng.uniform(0.4, 1.2, (self.classes, 1)).astype(np.float32)
 
     def sample(self, labels: Int[np.ndarray, " items"], seed: int) -> Float[np.ndarray, "items dim"]:
-        noise = _noise(np.random.default_rng(seed), len(labels))
+        """Features of items of classes."""
+        noise = _noise(np.random.default_rng(seed), len(labels), self._dim)
         return _unit(self._centres[labels] + self._widths[labels] * noise)
 
 
-def _noise(rng: np.random.Generator, count: int) -> Float[np.ndarray, "count dim"]:
-    return rng.standard_normal((count, DIM), dtype=np.float32) / np.float32(DIM**0.5)
+def _noise(rng: np.random.Generator, count: int, dim: int) -> Float[np.ndarray, "count dim"]:
+    return rng.standard_normal((count, dim), dtype=np.float32) / np.float32(dim**0.5)
 
 
 def _unit(vectors: Float[np.ndarray, "count dim"]) -> Float[np.ndarray, "count dim"]:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def _new(features: _Features, labels: Int[np.ndarray, " items"], first: int, seed: int) -> NewItems:
-    """Items with numbers from the first on."""
+def make_items(features: Features, labels: Int[np.ndarray, " items"], first: int, seed: int) -> NewItems:
+    """New items of classes, with numbers from the first on."""
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, "JPEG")
     items = pd.DataFrame({
@@ -109,7 +113,8 @@ def _new(features: _Features, labels: Int[np.ndarray, " items"], first: int, see
     return NewItems(items, features.sample(labels, seed), [buffer.getvalue()] * len(labels))
 
 
-def _write(folder: Path, features: _Features, items: int) -> Path:
+def write_gallery(folder: Path, features: Features, items: int) -> Path:
+    """Write a gallery of the classes' items; returns its folder."""
     # Start empty and add items, because writing a gallery of a million items at once would draw a million pictures.
     empty = pd.DataFrame({"id": pd.Series(dtype="str"), "label": 0, "class_name": "", "role": ""})
     empty = empty.astype({"label": np.int64})
@@ -117,7 +122,7 @@ def _write(folder: Path, features: _Features, items: int) -> Path:
     gallery = Gallery.write(folder / "unseen", "unseen", np.empty((0, DIM)), empty, lambda _: blank, {})
     labels = np.arange(items) // ITEMS_OF_A_CLASS
     for start in range(0, items, _PART):
-        gallery = add(gallery, _new(features, labels[start : start + _PART], start, start + 10))
+        gallery = add(gallery, make_items(features, labels[start : start + _PART], start, start + 10))
     return gallery.path
 
 
@@ -133,7 +138,7 @@ def _opening(path: Path) -> list[Measure]:
     ]
 
 
-def _searching(gallery: Gallery, queries: Float[np.ndarray, "queries dim"], features: _Features) -> list[Measure]:
+def _searching(gallery: Gallery, queries: Float[np.ndarray, "queries dim"], features: Features) -> list[Measure]:
     import faiss
 
     unit = trained_unit()
@@ -170,10 +175,10 @@ def _ceilings(gallery: Gallery) -> list[Measure]:
     return [Measure(f"right items in a shortlist of {size}", 100 * curve.at(size)[0], "%", over=over) for size in SIZES]
 
 
-def _changes(gallery: Gallery, features: _Features) -> list[Measure]:
+def _changes(gallery: Gallery, features: Features) -> list[Measure]:
     before = len(gallery)
     rng = np.random.default_rng(5)
-    new = _new(features, rng.integers(0, features.classes, CHANGED), before, 6)
+    new = make_items(features, rng.integers(0, features.classes, CHANGED), before, 6)
     ids = new.items["id"].tolist()
     steps: list[Gallery] = [gallery]
     over = f"{CHANGED:,} items, on disk and in the index"

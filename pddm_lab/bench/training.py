@@ -132,7 +132,7 @@ def _loading(config: TrainConfig, paths: list[Path], steps: int = 8) -> Measure:
         wait()
 
     files = ImageFiles(paths, config.resize, config.image_size)
-    keys = [[(number, item, item) for item in range(BATCH)] for number in range(steps + 3)]
+    keys = [[(number, item, item % len(paths)) for item in range(BATCH)] for number in range(steps + 3)]
     waited = worked = 0.0
     before = time.perf_counter()
     for number, images in enumerate(image_loader(files, keys, config.workers, device)):

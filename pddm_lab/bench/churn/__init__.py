@@ -1,0 +1,1 @@
+"""Random changes of a gallery, and what they do to its search."""

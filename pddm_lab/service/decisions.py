@@ -1,0 +1,73 @@
+"""What a worker decides by: fitted on the catalogue at the start, and again in the background when it has changed.
+
+A decision knows signs, not classes, so that it holds for a class that came a moment ago.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Executor, Future
+
+from pddm_lab.analysis.decision import Decision, Range
+from pddm_lab.errors import LabError
+from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.local.unit import LocalStructure
+from pddm_lab.model.similarity import Similarity
+
+SAMPLE = 500
+"""Items that a decision is fitted on: a second by D among 100,000 items."""
+CHANGED = 0.01
+"""Share of the items that may come or go before it is fitted again."""
+MOST_LOCAL = 20_000
+"""Items beyond which none is fitted by local structure: it would list the neighbourhoods of all of them four times."""
+
+
+class Decisions:
+    """Decisions by each similarity of a run.
+
+    Args:
+        by: name -> similarity.
+        is_labelled: whether the classes of the items are known.
+        background: where they are fitted again.
+    """
+
+    def __init__(
+        self, by: Mapping[str, Similarity | LocalStructure], is_labelled: bool, background: Executor
+    ) -> None:  # fmt: skip
+        self._by, self._is_labelled, self._background = by, is_labelled, background
+        self._fitted: dict[str, tuple[Decision | None, str]] = {}
+        self._changes = 0
+        self._fitting: Future[None] | None = None
+
+    def of(self, name: str) -> tuple[Decision | None, str]:
+        """The decision by a similarity, or None and the reason in a sentence."""
+        return self._fitted[name]
+
+    def fit(self, gallery: Gallery) -> None:
+        """Fit all on a gallery."""
+        self._changes = _changes(gallery)
+        self._fitted = {name: self._fit(gallery, name) for name in self._by}
+
+    def follow(self, gallery: Gallery) -> None:
+        """Fit all again in the background, if the gallery has changed enough and none is being fitted."""
+        changed = abs(_changes(gallery) - self._changes)
+        is_idle = self._fitting is None or self._fitting.done()
+        if changed and changed >= CHANGED * len(gallery) and is_idle:
+            self._fitting = self._background.submit(self.fit, gallery)
+
+    def _fit(self, gallery: Gallery, name: str) -> tuple[Decision | None, str]:
+        if not self._is_labelled:
+            return None, "The items have no classes, so none can be decided on."
+        by = self._by[name]
+        if isinstance(by, LocalStructure) and len(gallery) > MOST_LOCAL:
+            return None, f"Local structure decides up to {MOST_LOCAL:,} items: search by euclidean for a decision."
+        try:
+            return Decision.fit(Range.of(gallery, by), sample=SAMPLE), ""
+        except LabError as error:
+            return None, str(error)
+
+
+def _changes(gallery: Gallery) -> int:
+    """How many items came or went since the gallery was measured."""
+    counts = gallery.manifest.get("changed") or {"added": 0, "removed": 0}
+    return int(counts["added"]) + int(counts["removed"])

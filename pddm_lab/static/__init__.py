@@ -1,0 +1,1 @@
+"""Plotly figures as PNG, for places without JavaScript: notebooks on a code host, and nbconvert's HTML."""
