@@ -17,7 +17,8 @@ _Name = Positional[Annotated[str, arg(metavar="NAME", help="Name of the new run.
 
 def import_run(
     name: _Name, features: str = "", items: str = "", images: str = "", model: str = "", dataset: str = "",
-    train: bool = False, local: bool = False, seed: CountOrNone = 0, data_root: DataRoot = "", runs_root: RunsRoot = "",
+    train: bool = False, local: bool = False, seed: CountOrNone = 0, report: str = "", data_root: DataRoot = "",
+    runs_root: RunsRoot = "",
 ) -> None:  # fmt: skip
     """Make a run of features from elsewhere, or of a data set by a model from elsewhere; every page opens it.
 
@@ -33,7 +34,9 @@ def import_run(
         train: Train PDDM and Mahalanobis on the features of the training classes.
         local: Fit the similarity on local structure to the training classes.
         seed: Seed of the training, and of the split where there is none.
+        report: Table of what became of each item, .csv: pictures that can't be read, features that occur twice.
     """
+    from pddm_lab.runs.file_reports import reports_of_import, write_reports
     from pddm_lab.training.imports import import_features, import_model
 
     given = {"--features": features, "--items": items, "--model": model, "--dataset": dataset}
@@ -50,11 +53,14 @@ def import_run(
             train=train, local=local, runs_root=runs_root, seed=seed,
         )  # fmt: skip
     else:
-        with progress_bar() as report:
+        with progress_bar() as progress:
             run = import_model(
                 name, model, dataset, config.data_root(data_root), train=train, local=local, runs_root=runs_root,
-                seed=seed, progress=report,
+                seed=seed, progress=progress,
             )  # fmt: skip
+    if report:
+        with progress_bar() as progress:
+            write_reports(reports_of_import(run, progress), typed_path(report))
     print_results(run)
     if not train:
         print("Nothing was trained on these features. --train adds PDDM and Mahalanobis, --local local structure.")

@@ -113,18 +113,18 @@ def read_items(file: Path, rows: int, images: Path | None = None, learns: bool =
     Raises:
         DataError: no such table, another number of lines, a missing column, or a value that can't be.
     """
-    table = _table(file)
+    table = read_texts(file)
     if len(table) != rows:
         raise DataError(f"{file} has {len(table):,} items and the features have {rows:,} rows: expected one for each.")
     name = "path" if "path" in table else "id"
     ids = table[name]
-    _refuse(file, name, ids.eq("") | ids.str.contains("\0", regex=False), ids, "a name")
-    _refuse(file, name, ids.duplicated(), ids, "a name of its own for each item")
+    refuse(file, name, ids.eq("") | ids.str.contains("\0", regex=False), ids, "a name")
+    refuse(file, name, ids.duplicated(), ids, "a name of its own for each item")
     labelled = "label" in table
     if not labelled and learns:
         raise DataError(f"{file} has no column label: a similarity can't learn without classes.")
     names = table["label"] if labelled else pd.Series(NO_LABEL, table.index)
-    _refuse(file, "label", names.eq(""), names, "the name of a class")
+    refuse(file, "label", names.eq(""), names, "the name of a class")
     classes, labels = np.unique(names.to_numpy(dtype=object).astype(str), return_inverse=True)
     labels = labels.astype(np.int64)
     train, unseen, known, uses = _split(file, table, classes, labels, labelled, learns, seed)
@@ -149,7 +149,7 @@ def _split(
         return train, Protocol("unseen", everything, everything), None, train
     if "split" in table:
         split = table["split"].str.lower()
-        _refuse(file, "split", ~split.isin(["train", "test"]), table["split"], "train or test")
+        refuse(file, "split", ~split.isin(["train", "test"]), table["split"], "train or test")
         of_train = split.eq("train").to_numpy()
         trains = np.isin(np.arange(len(classes)), labels[of_train])
         tested = np.where(trains[labels], Use.QUERY, Use.QUERY | Use.GALLERY)
@@ -167,8 +167,12 @@ def _split(
     return train, unseen, known, np.concatenate([train, *(one.query for one in (unseen, known) if one)])
 
 
-def _table(file: Path) -> pd.DataFrame:
-    """The table's cells as texts, its own columns in lower case."""
+def read_texts(file: Path) -> pd.DataFrame:
+    """A table's cells as texts, the columns that the lab knows in lower case; CSV or parquet.
+
+    Raises:
+        DataError: no such table, it can't be read, or it has no column path or id.
+    """
     if not file.is_file():
         raise DataError(f"The table {file} does not exist: expected a line for each row of the features.")
     try:
@@ -196,7 +200,7 @@ def _table(file: Path) -> pd.DataFrame:
     return table
 
 
-def _refuse(file: Path, column: str, wrong: pd.Series, values: pd.Series, expected: str) -> None:
+def refuse(file: Path, column: str, wrong: pd.Series, values: pd.Series, expected: str) -> None:
     """Raise DataError for the first item whose value can't be."""
     if wrong.any():
         at = int(wrong.to_numpy().argmax())

@@ -1,0 +1,1 @@
+"""Embedding millions of pictures: a job in a folder, worked on in shards by one process or many machines."""
