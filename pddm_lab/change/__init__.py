@@ -1,0 +1,1 @@
+"""A range that changes: what new queries, and pictures of another quality, do to a run."""
