@@ -20,6 +20,7 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image
 
+from pddm_lab.data.corrections import Corrections
 from pddm_lab.data.images import FORMATS, open_image, why_unreadable
 from pddm_lab.data.pictures import readable_name
 from pddm_lab.data.source import Source, Use, sha256
@@ -99,6 +100,8 @@ class Dataset:
     """What identifies the split, if it can change while items and labels stay."""
     labelled: bool = True
     """Whether the classes are known; else all items are of one, and nothing can be measured."""
+    corrections: Corrections | None = None
+    """What people corrected in it, if that is applied (corrected.py)."""
 
     def __len__(self) -> int:
         return len(self.ids)

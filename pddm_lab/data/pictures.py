@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from pddm_lab.data.images import FORMATS, SUFFIXES
+from pddm_lab.wording import counted
 
 _UNREAD = frozenset((
     ".avif", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".psd", ".xcf", ".svg", ".ico", ".eps", ".tga", ".dng",
@@ -56,11 +57,6 @@ class Pictures:
             pictures = counted(count, "picture in a format that isn't", "pictures in formats that aren't")
             notes.append(f"{pictures} read: {by_ending}.{advice}")
         return notes
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number with its noun."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def find_pictures(root: Path) -> Pictures:

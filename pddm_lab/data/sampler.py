@@ -19,19 +19,24 @@ class ClassBatches:
     """
 
     def __init__(
-        self, labels: np.ndarray, items: np.ndarray, classes_per_batch: int, images_per_class: int, seed: int
-    ) -> None:
+        self, labels: np.ndarray, items: np.ndarray, classes_per_batch: int, images_per_class: int, seed: int,
+        often: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
         """Args:
             labels: (all items,) class of each item.
             items: item indices to draw from.
             classes_per_batch: P, if each class has K images.
             images_per_class: K.
             seed: seed of all batches.
+            often: classes of which a quarter of every batch consists, if there are so many; None: all come alike.
 
         Raises:
             DataError: fewer than two classes with two images, so that there is no quadruplet.
         """
-        self._members = list(by_class(labels, without_lone_items(labels, items)).values())
+        members = by_class(labels, without_lone_items(labels, items))
+        self._members = list(members.values())
+        self._often = np.flatnonzero(np.isin(list(members), [] if often is None else often))
+        self._first = max(classes_per_batch // 4, 1)
         self._counts = np.array([len(members) for members in self._members], dtype=np.int64)
         if len(self._members) < 2:
             raise DataError(
@@ -55,6 +60,9 @@ class ClassBatches:
         """
         rng = np.random.default_rng([self._seed, step])
         order = rng.permutation(len(self._members))
+        if len(self._often):
+            first = rng.permutation(self._often)[: self._first]
+            order = np.concatenate([first, order[~np.isin(order, first)]])
         given = np.minimum(self._counts[order], self._per_class)
         before = np.cumsum(given) - given
         given = np.minimum(given, np.maximum(self.batch_size - before, 0))

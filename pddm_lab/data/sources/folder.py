@@ -8,11 +8,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from pddm_lab.config import typed_path
-from pddm_lab.data.pictures import Pictures, counted, find_pictures
+from pddm_lab.data.pictures import Pictures, find_pictures
 from pddm_lab.data.source import Listing, Source
 from pddm_lab.data.splits import halves_by_hash
 from pddm_lab.errors import DataError
 from pddm_lab.progress import Progress
+from pddm_lab.wording import counted
 
 _LAYOUT = "expected FOLDER/<class>/<image>, a folder per class with at least two images each"
 _SPLITS = ("train", "val", "test")
@@ -87,5 +88,5 @@ def _contents(names: list[str], empty: list[str], loose: list[str]) -> str:
     if names:
         return f"only one class with images ({names[0]})"
     if loose:
-        return f"{len(loose)} images outside of class folders"
+        return f"{counted(len(loose), 'image')} outside of class folders"
     return f"{len(empty)} folders, all without images" if empty else "no folders"

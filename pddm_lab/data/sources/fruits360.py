@@ -111,6 +111,13 @@ def arc(views: int, seed: str) -> np.ndarray:
     return np.select([place < queries, gap], [Use.QUERY, 0], Use.TRAIN | Use.GALLERY).astype(np.uint8)
 
 
+def turn_of(item: str) -> str:
+    """The variety and the axis of an item's turn; the items of a turn are listed in its order."""
+    variety, _, view = item.rpartition("/")
+    match = _VIEW.fullmatch(view)
+    return f"{variety}/{match[1] or ''}" if match else variety
+
+
 def _turns(files: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """(axis, its views in the order of the turn) of `VIEWS` evenly spaced views of a variety."""
     views = sorted((m[1] or "", int(m[2]), m[0]) for m in map(_VIEW.fullmatch, files) if m)
