@@ -6,6 +6,9 @@ axis, so that right is more similar in every chart. Pictures are in `pddm_lab.ca
 """
 
 from pddm_lab.figures.audit import probability_by_density, reliability_diagram, self_margins, slack
+from pddm_lab.figures.change import drift_over_stream, then_and_now
+from pddm_lab.figures.churn import churn
+from pddm_lab.figures.lesson import plane_pair, plane_searches
 from pddm_lab.figures.maps import (
     RAMPS,
     Colouring,

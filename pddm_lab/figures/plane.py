@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 PAIR = "#7A55D6"
 """Colour of the pair whose mean moves."""
 ANCHOR = {"symbol": "cross", "size": 16, "color": "#11151C", "line": {"color": "white", "width": 2}}
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "pentagon", "star")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "pentagon", "star")
+"""Of classes, by label."""
 _LEVELS = 9
 
 
@@ -333,7 +334,7 @@ def _points(figure: go.Figure, point_set: PointSet, hover: Sequence[str]) -> Non
             marker={
                 "size": size, "opacity": opacity,
                 "color": [class_colour(label) for label in point_set.labels[rows]],
-                "symbol": [_SYMBOLS[label % len(_SYMBOLS)] + suffix for label in point_set.labels[rows]],
+                "symbol": [SYMBOLS[label % len(SYMBOLS)] + suffix for label in point_set.labels[rows]],
                 "line": {"width": edge, "color": None if suffix else "rgba(255,255,255,.8)"},
             },
         )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Int
 from plotly.subplots import make_subplots
@@ -47,12 +48,13 @@ def plane_nearest(
             ("the point", [anchor], ANCHOR),
         )
         for name, some, marker in parts:
-            x, y = region.points[some].T
+            x, y = region.points[some].T.numpy()
             figure.add_scatter(
                 x=x, y=y, name=name, legendgroup=name, showlegend=column == 1, mode="markers", marker=marker,
-                hoverinfo="skip", row=1, col=column,
+                hoverinfo="none", customdata=np.arange(len(region.labels))[some], row=1, col=column,
             )  # fmt: skip
-    return _without_axes(figure)
+    figure.update_annotations(font_size=14)
+    return _without_axes(figure).update_layout(margin={"t": 92 if title else 58})  # room for the legend and the names
 
 
 def _without_axes(figure: go.Figure) -> go.Figure:

@@ -70,7 +70,11 @@ METRICS: dict[str, Metric] = {
     "r_precision": Metric(
         "R-precision", "%", "Share of right items among the first R, R being the number of right items."
     ),
-    "map@r": Metric("MAP@R", "%", "R-precision that also rewards right items for early ranks."),
+    "map@r": Metric(
+        "MAP@R",
+        "%",
+        "Share of right items among the first R results, R being the number of right items; early ones count more.",
+    ),
     "nmi": Metric("NMI", "%", "Normalised mutual information of k-means clusters and classes."),
     "auc": Metric("ROC AUC", "", "Probability that a positive pair is more similar than a negative one.", 4),
     "eer": Metric("EER", "%", "Error rate where false positives and false negatives are equally frequent.", 1, False),

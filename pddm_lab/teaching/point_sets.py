@@ -156,10 +156,12 @@ def _disc(centre: tuple[float, float], radius: float, count: int, random: np.ran
 
 
 def _stripe(
-    centre: tuple[float, float], angle: float, length: float, count: int, random: np.random.Generator
-) -> np.ndarray:
-    """A long thin class; `angle` in degrees."""
-    along, across = random.uniform(-length / 2, length / 2, count), random.normal(0, 0.045, count).clip(-0.11, 0.11)
+    centre: tuple[float, float], angle: float, length: float, count: int, random: np.random.Generator,
+    width: float = 0.045,
+) -> np.ndarray:  # fmt: skip
+    """A long thin class; `angle` in degrees, `width` as a standard deviation."""
+    along = random.uniform(-length / 2, length / 2, count)
+    across = random.normal(0, width, count).clip(-2.44 * width, 2.44 * width)
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     return np.array(centre) + np.stack([cos * along - sin * across, sin * along + cos * across], axis=1)
 
@@ -197,6 +199,16 @@ def _two_grains(random: np.random.Generator, count: int) -> Classes:
     ]
 
 
+def _fine_stripes(random: np.random.Generator, count: int) -> Classes:
+    offsets = [0.2 * (number - 6) for number in range(13)]
+    return [
+        *(("lying", at in (2, 6, 10), _stripe((-1.7, off), 0, 2.6, count, random, 0.025))
+          for at, off in enumerate(offsets)),
+        *(("upright", at in (2, 6, 10), _stripe((1.7 + off, 0.0), 90, 2.6, count, random, 0.025))
+          for at, off in enumerate(offsets)),
+    ]  # fmt: skip
+
+
 def _diagonals(random: np.random.Generator, count: int) -> Classes:
     offsets = [0.29 * (number - 3) for number in range(7)]
     rising, falling = [(off - 1.7, -off) for off in offsets], [(off + 1.7, off) for off in offsets]
@@ -229,6 +241,12 @@ LAYOUTS = {
         "Classes are horizontal stripes on the left and vertical stripes on the right: the same difference stays "
         "within a class on one side and leaves it on the other.",
         _two_grains, ((-1.75, 0.0), (1.71, 0.0)), 0.84, 0, (-1.75, 0.84),
+    ),
+    "fine": Layout(
+        "Fine stripes",
+        "Stripes so close together that the nearest point is often in the next stripe. D searches in a circle and "
+        "takes it; S has learned in which direction a stripe runs.",
+        _fine_stripes, ((-1.7, 0.0), (1.7, 0.0)), 0.4, 0, (-1.7, 0.2),
     ),
     "diagonals": Layout(
         "Diagonals",

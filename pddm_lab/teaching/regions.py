@@ -8,6 +8,7 @@ coordinates of two points, the other from their neighbourhoods.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -53,10 +54,15 @@ def features(points: Float[Tensor, "items 2"]) -> Float[Tensor, "items waves"]:
     return torch.cat([phases.cos(), phases.sin()], dim=1) / math.sqrt(_WAVES)
 
 
-def train_on(region: Region, steps: int, seed: int) -> tuple[PDDM, LocalStructure]:
+def train_on(
+    region: Region, steps: int, seed: int, report: Callable[[int], None] = lambda step: None
+) -> tuple[PDDM, LocalStructure]:
     """Train a unit on coordinates and one on neighbourhoods in a region, by the same loss.
 
     The unit on neighbourhoods learns from galleries of a part of the classes or of the points, as it does in the lab.
+
+    Args:
+        report: called with the number of steps that are done, of 2 * `steps`.
     """
     z, labels = features(region.points), region.labels
     made = [
@@ -66,12 +72,12 @@ def train_on(region: Region, steps: int, seed: int) -> tuple[PDDM, LocalStructur
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         structure, unit = LocalStructure(z.shape[1], passes=1), PDDM(2, hidden=48)
-    train_unit(structure.first, made, first_of, seed, lambda step: None, steps)
+    train_unit(structure.first, made, first_of, seed, report, steps)
     optimiser = torch.optim.AdamW(unit.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     random = torch.Generator().manual_seed(seed)
     rows = torch.arange(len(labels))
-    for _ in range(steps):
+    for step in range(steps):
         query = torch.randperm(len(labels), generator=random)[:QUERIES]
         others = (query[:, None] != rows).nonzero()[:, 1].view(len(query), -1)
         scores = unit(region.points[query, None], region.points[others])
@@ -80,6 +86,7 @@ def train_on(region: Region, steps: int, seed: int) -> tuple[PDDM, LocalStructur
         loss.backward()
         optimiser.step()
         schedule.step()
+        report(steps + step + 1)
     return unit.requires_grad_(False), structure.requires_grad_(False)
 
 

@@ -106,7 +106,7 @@ class SmallTraining:
 
 
 def pictures(dataset: Dataset, ids: Iterable[str]) -> dict[str, bytes]:
-    """Small PNG pictures of items by id; tiny ones are enlarged with sharp pixels."""
+    """Small PNG pictures of items by id; tiny ones are enlarged smoothly: sharp pixels of a digit are hard to read."""
     number_of = {item: number for number, item in enumerate(dataset.ids)}
     images = {}
     for item in set(ids):
@@ -114,7 +114,7 @@ def pictures(dataset: Dataset, ids: Iterable[str]) -> dict[str, bytes]:
         image.thumbnail((PICTURE, PICTURE))
         scale = PICTURE // max(image.size)
         if scale > 1:
-            image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+            image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
         buffer = BytesIO()
         image.save(buffer, "PNG")
         images[item] = buffer.getvalue()
