@@ -64,6 +64,19 @@ def find_run(name: str, root: str | Path = "") -> Run:
     return Run.open(path if os.path.isfile(path / "run.json") else runs_root(str(root)) / name)
 
 
+def run_folder(name: str, root: str | Path = "") -> Path:
+    """The folder of a run with this name, as for `find_run`, also if the run can't be read.
+
+    Raises:
+        RunError: there is no folder with a file of a run.
+    """
+    path = typed_path(name)
+    folder = Path(os.path.abspath(path if os.path.isfile(path / "run.json") else runs_root(str(root)) / name))
+    if not any((folder / file).exists() for file in _FILES):
+        raise RunError(f"{folder} is not a run: expected {', '.join(_FILES)} in it. `pddm-lab runs` lists all runs.")
+    return folder
+
+
 def final_metrics(run: Run) -> dict[str, dict[str, dict[str, float | None]]]:
     """protocol -> similarity -> metric -> value; the pretrained features are a similarity too, named `PRETRAINED`."""
     before = run.info.get("pretrained", {})
@@ -71,6 +84,19 @@ def final_metrics(run: Run) -> dict[str, dict[str, dict[str, float | None]]]:
         protocol: similarities | ({PRETRAINED: before[protocol]} if protocol in before else {})
         for protocol, similarities in run.info["metrics"].items()
     }
+
+
+def rivals_of(run: Run) -> tuple[str, ...]:
+    """What a run can compare with D, its best local similarity first: L if it has one, and its own S."""
+    own = [name for name in run.learned if name == run.config.similarity] or run.learned[-1:]
+    return (*(["local"] if run.info.get("local") else []), *own)
+
+
+def lead_over_d(run: Run, protocol: str) -> float | None:
+    """How far a run's best local similarity is ahead of D in MAP@R, as a share; None if it wasn't measured."""
+    measured = run.info["metrics"].get(protocol, {})
+    own, of_d = (measured.get(name, {}).get("map@r") for name in (next(iter(rivals_of(run)), ""), "euclidean"))
+    return None if own is None or of_d is None else own - of_d
 
 
 @dataclass(frozen=True)
@@ -99,6 +125,28 @@ def compare_runs(runs: Iterable[Run]) -> Comparison:
     unlike = [len({repr(value) for value in row}) > 1 for row in choices.to_numpy()]
     metrics = pd.DataFrame(rows, columns=["run", "protocol", "similarity", "metric", "value"])
     return Comparison(metrics, choices.loc[unlike])
+
+
+def before_corrections(run: Run, runs: Iterable[Run]) -> Run | None:
+    """The earlier run to compare with one that was trained with corrections: the newest with the same options and none.
+
+    Without such a run it is the newest with other corrections; None if there is none that is finished.
+    """
+    own, corrections = options_of(run), run.info["dataset"].get("corrections")
+    if not corrections:
+        return None
+    earlier = [
+        other
+        for other in runs
+        if other.status == "finished" and other.created < run.created and options_of(other) == own
+        and other.info["dataset"].get("corrections") != corrections
+    ]  # fmt: skip
+    return max(earlier, key=lambda one: ("corrections" not in one.info["dataset"], one.created), default=None)
+
+
+def options_of(run: Run) -> dict[str, object]:
+    """What a run was trained with, but for corrections."""
+    return {name: value for name, value in run.config.to_dict().items() if name not in ("corrections", *WHERE)}
 
 
 def measured_alike(runs: Iterable[Run]) -> bool:
@@ -148,6 +196,28 @@ def spread(groups: Iterable[Group]) -> pd.DataFrame:
     return _over_seeds(metrics, groups, ["protocol", "similarity", "metric"])
 
 
+def seed_leads(
+    groups: Iterable[Group], metric: str = "map@r"
+) -> dict[tuple[str, str, str], tuple[float, float, float]]:
+    """How far each similarity is ahead of D in the groups of several seeds, seed by seed.
+
+    Returns:
+        (group's name, protocol, similarity) -> mean difference and both ends of its 95 % t interval.
+    """
+    from pddm_lab.metrics.intervals import mean_interval
+
+    several = [group for group in groups if len(group.seeds) > 1]
+    table = compare_runs(run for group in several for run in group.runs).metrics
+    table = _by_seed(table[table["metric"] == metric], several, ["protocol", "similarity"])
+    leads = {}
+    for (name, protocol), rows in table.groupby(["run", "protocol"], sort=False):
+        values = rows.pivot(index="seed", columns="similarity", values="value")
+        for similarity in values.columns.drop("euclidean") if "euclidean" in values else ():
+            mean, half = mean_interval((values[similarity] - values["euclidean"]).dropna().tolist())
+            leads[str(name), str(protocol), str(similarity)] = (mean, mean - half, mean + half)
+    return leads
+
+
 def mean_log(groups: Iterable[Group], logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Logs of groups, averaged over the seeds step by step.
 
@@ -168,12 +238,18 @@ def mean_log(groups: Iterable[Group], logs: Mapping[str, pd.DataFrame]) -> pd.Da
 
 def _over_seeds(table: pd.DataFrame, groups: list[Group], keys: list[str]) -> pd.DataFrame:
     """Mean and standard deviation of `value` (and the mean of `seconds`) over seeds for each group and key."""
+    by_seed = _by_seed(table, groups, keys)
+    means = {name: (name, "mean") for name in ("value", "seconds") if name in by_seed}
+    by_group = by_seed.groupby(["run", *keys], sort=False, observed=True)
+    return by_group.agg(**means, std=("value", "std"), seeds=("value", "size")).reset_index()
+
+
+def _by_seed(table: pd.DataFrame, groups: list[Group], keys: list[str]) -> pd.DataFrame:
+    """The mean of `value` (and of `seconds`) of each group, key and seed."""
     of_run = {run.name: (group.name, run.config.seed) for group in groups for run in group.runs}
     table = table.assign(
         run=table["run"].map({name: group for name, (group, _) in of_run.items()}),
         seed=table["run"].map({name: seed for name, (_, seed) in of_run.items()}),
     ).dropna(subset="value")
     means = {name: (name, "mean") for name in ("value", "seconds") if name in table}
-    by_seed = table.groupby(["run", *keys, "seed"], sort=False, observed=True).agg(**means).reset_index()
-    by_group = by_seed.groupby(["run", *keys], sort=False, observed=True)
-    return by_group.agg(**means, std=("value", "std"), seeds=("value", "size")).reset_index()
+    return table.groupby(["run", *keys, "seed"], sort=False, observed=True).agg(**means).reset_index()

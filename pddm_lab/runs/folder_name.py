@@ -20,11 +20,16 @@ def folder_name(config: TrainConfig, now: datetime) -> str:
     """
     name = config.run_name
     if name:
-        if not re.fullmatch(r"\w[\w .+=-]{0,99}", name) or name.endswith((".", " ")):
+        if not is_valid_name(name):
             raise ConfigError(f"--run-name expects up to 100 letters, digits, '-', '_' and '.', got {name!r}.")
         return name
     dataset = re.sub(r"[^\w.+-]+", "-", re.split(r"[/\\:]", config.dataset.rstrip("/\\"))[-1]).strip("-.")[:60]
     return f"{dataset or 'folder'}-{config.preset}-{now.astimezone():%Y%m%d-%H%M%S}"
+
+
+def is_valid_name(name: str) -> bool:
+    """Whether a run can have this name."""
+    return bool(re.fullmatch(r"\w[\w .+=-]{0,99}", name)) and not name.endswith((".", " "))
 
 
 def exists_already(path: Path) -> RunError:

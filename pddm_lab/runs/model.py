@@ -11,8 +11,11 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
+from pddm_lab.config import typed_path
+from pddm_lab.data.images import open_image
 from pddm_lab.data.prepare import prepare, side_to_read
 from pddm_lab.errors import ConfigError, DataError, RunError
+from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.model.embedding import MetricModel, learned_similarities
 from pddm_lab.model.engine import Engine
 from pddm_lab.model.foreign import ForeignModel
@@ -101,6 +104,35 @@ def embedder(run: Run, model: str = "") -> Embeds:
     if not model and (reason := why_not_embedded(run)):
         raise RunError(reason)
     return ForeignEmbedder(run, ForeignModel(model or known))
+
+
+def query_of(
+    run: Run, gallery: Gallery, what: str, model: str = ""
+) -> tuple[Float[np.ndarray, " dim"], Float[np.ndarray, " pretrained"] | None, int | None]:  # fmt: skip
+    """What to search a run's gallery with.
+
+    Args:
+        run: that the gallery is of.
+        gallery: that is searched.
+        what: the file of a picture, or the id of an item.
+        model: as for `embedder`.
+
+    Returns:
+        The feature of the picture or item; the pretrained one of a picture where the run uses it; the row of an item.
+
+    Raises:
+        RunError: it is neither a file nor an item, or as `embedder`.
+        DataError: the picture can't be read.
+    """
+    file = typed_path(what)
+    if not file.is_file():
+        if what not in set(gallery.items["id"]):
+            raise RunError(f"{what!r} is no file, and no item of the {gallery.protocol} gallery of {run.name}.")
+        row = gallery.index_of(what)
+        return np.array(gallery.features[row]), None, row
+    embed = embedder(run, model)
+    features, pretrained = embed.embed_all([embed.prepare(open_image(file, embed.shorter))])
+    return features[0], None if pretrained is None else pretrained[0], None
 
 
 class ForeignEmbedder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,17 +12,20 @@ import pandas as pd
 from jaxtyping import Float
 
 from pddm_lab.data.images import open_image
-from pddm_lab.data.pictures import counted, find_pictures
+from pddm_lab.data.pictures import find_pictures
 from pddm_lab.errors import DataError, RunError
 from pddm_lab.gallery.changes import NewItems
 from pddm_lab.gallery.files import thumbnail
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.model.features import in_threads, parts_of
 from pddm_lab.progress import Progress
-from pddm_lab.runs.model import embedder
+from pddm_lab.runs.file_reports import Done, FileReport, same_pictures, without
+from pddm_lab.runs.model import Embeds, embedder
 from pddm_lab.runs.run import Run
+from pddm_lab.wording import counted
 
 _LAYOUT = "expected FOLDER/<class>/<image>"
+_UPDATE = "pddm-lab gallery update"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,40 +39,64 @@ class FolderItems:
     """Why a picture couldn't be read, one sentence each."""
     notes: list[str]
     """What else of the folder was passed over."""
+    reports: list[FileReport]
+    """What is done with each picture."""
 
 
 def to_add(
-    run: Run, gallery: Gallery, folder: Path, progress: Progress | None = None, model: str = ""
+    run: Run, gallery: Gallery, folder: Path, progress: Progress | None = None, model: str = "",
+    skip_duplicates: bool = False,
 ) -> FolderItems:  # fmt: skip
     """The pictures FOLDER/<class>/<image> as items with the id <class>/<image>; a class may be a path, as in training.
 
-    If the gallery's own items are queries too, so are these; else they are only searched. A class name that occurs in
-    one of the run's galleries keeps its label. `model` is as for `embedder`.
+    Their labels and roles are as `item_rows` says. A picture whose id the gallery has is left out. `model` is as for
+    `embedder`; with `skip_duplicates` a picture that the gallery shows under another id is left out, too.
 
     Raises:
         DataError: the folder does not exist, or has no readable picture.
-        RunError: an id is already in the gallery, or the run has no model.
+        RunError: the gallery has all of the ids or pictures, or the run has no model.
     """
     pictures, notes = _pictures(folder)
-    files = {item: file for item, file in pictures.items() if "/" in item}
+    files, left = {item: file for item, file in pictures.items() if "/" in item}, []
+    left += [FileReport(item, "", "skipped", "it is in no class folder") for item in pictures if item not in files]
     if loose := len(pictures) - len(files):
         notes.append(f"Skipped {counted(loose, 'picture')} outside of class folders.")
     if not files:
         raise DataError(f"{folder} has no pictures in class folders: {_LAYOUT}.")
-    known = gallery.items["id"]
-    if (there := known.isin(list(files))).any():
-        raise RunError(f"{known[there].iloc[0]!r} is already in the {gallery.protocol} gallery: update it.")
+    taken = [item for item in gallery.items["id"] if item in files]
+    if len(taken) == len(files):
+        raise RunError(f"{taken[0]!r} is already in the {gallery.protocol} gallery: update it.")
+    for item in taken:
+        del files[item]
+        left.append(FileReport(item, item, "skipped", f"an item has this id: {_UPDATE} replaces its picture"))
+    if taken:
+        notes.append(f"Left out {counted(len(taken), 'picture')} whose ids the gallery has, such as {taken[0]}.")
+    items = item_rows(run, gallery, list(files), [item.rpartition("/")[0] for item in files])
+    made = _embedded(run, items, files, set(gallery.items["class_name"]), notes, progress, model, "added")
+    return _with_duplicates(run, gallery, replace(made, reports=left + made.reports), skip_duplicates)
+
+
+def item_rows(run: Run, gallery: Gallery, ids: Sequence[str], classes: Sequence[str]) -> pd.DataFrame:
+    """id, label, class_name, role of new items of a gallery.
+
+    If the gallery's own items are queries too, so are these; else they are only searched. A class name that occurs in
+    one of the run's galleries keeps its label.
+
+    Args:
+        run: that the gallery is of.
+        gallery: that gets the items.
+        ids: of the items.
+        classes: name of each item's class.
+    """
     labels: dict[str, int] = {}
     for one in (*(run.gallery(name) for name in run.galleries() if name != gallery.protocol), gallery):
-        classes = one.items.drop_duplicates("class_name")
-        labels |= dict(zip(classes["class_name"].astype(str), classes["label"].astype(int), strict=True))
-    named = [item.rpartition("/")[0] for item in files]
-    for name in named:
+        known = one.items.drop_duplicates("class_name")
+        labels |= dict(zip(known["class_name"].astype(str), known["label"].astype(int), strict=True))
+    for name in classes:
         labels.setdefault(name, max(labels.values(), default=-1) + 1)
     role = "both" if gallery.items["role"].eq("both").any() else "gallery"
-    columns = {"id": list(files), "label": [labels[name] for name in named], "class_name": named, "role": role}
-    own = set(gallery.items["class_name"])
-    return _embedded(run, pd.DataFrame(columns), list(files.values()), own, notes, progress, model)
+    columns = {"id": ids, "label": [labels[name] for name in classes], "class_name": classes, "role": role}
+    return pd.DataFrame(columns)
 
 
 def to_update(
@@ -77,14 +104,49 @@ def to_update(
 ) -> FolderItems:  # fmt: skip
     """New pictures FOLDER/<id of the item> of items that are in the gallery; they keep their class and role.
 
+    A picture whose name is no item's id is left out.
+
     Raises:
         DataError: the folder does not exist, or has no readable picture.
-        RunError: an id isn't in the gallery, or the run has no model.
+        RunError: no picture has the id of an item in the gallery, or the run has no model.
     """
     files, notes = _pictures(folder)
-    rows = [gallery.index_of(item) for item in files]
-    items = gallery.items.iloc[rows].reset_index(drop=True)
-    return _embedded(run, items, list(files.values()), set(items["class_name"]), notes, progress, model)
+    known = set(gallery.items["id"])
+    if not known & set(files):
+        gallery.index_of(next(iter(files)))  # raises: there is no such item
+    unknown = [item for item in files if item not in known]
+    for item in unknown:
+        del files[item]
+    if unknown:
+        notes.append(f"Left out {counted(len(unknown), 'picture')} whose names are no item's id, such as {unknown[0]}.")
+    items = gallery.items.iloc[[gallery.index_of(item) for item in files]].reset_index(drop=True)
+    made = _embedded(run, items, files, set(items["class_name"]), notes, progress, model, "replaced")
+    left = [FileReport(item, item, "skipped", "no item has this id: pddm-lab gallery add adds it") for item in unknown]
+    return replace(made, reports=left + made.reports)
+
+
+def _with_duplicates(run: Run, gallery: Gallery, made: FolderItems, skipped: bool) -> FolderItems:
+    """Report the pictures that are there already, and leave them out if they are to be skipped."""
+    same = same_pictures(gallery, made.new, Path(run.info["dataset"].get("root", "")))
+    of_item = {item: other for item, other in zip(made.new.items["id"], same, strict=True) if other}
+    if not of_item:
+        return made
+    if skipped and len(of_item) == len(same):
+        raise RunError(f"Nothing was added: the {gallery.protocol} gallery has all of these pictures.")
+    done: Done = "skipped" if skipped else "added"
+    reports = [
+        replace(one, done=done, why=f"the same picture as {of_item[one.item]}") if one.item in of_item else one
+        for one in made.reports
+    ]
+    item, other = next(iter(of_item.items()))
+    like = f"there already, such as {item}, the same picture as {other}."
+    if not skipped:
+        note = f"{counted(len(of_item), 'added picture is', 'added pictures are')} {like}"
+        return replace(made, notes=[*made.notes, note], reports=reports)
+    new = without(made.new, [row for row, other in enumerate(same) if other])
+    classes = [name for name in made.new_classes if name in set(new.items["class_name"])]
+    note = f"Left out {counted(len(of_item), 'picture that is', 'pictures that are')} {like}"
+    return replace(made, new=new, new_classes=classes, notes=[*made.notes, note], reports=reports)
 
 
 def _pictures(folder: Path) -> tuple[dict[str, Path], list[str]]:
@@ -98,17 +160,19 @@ def _pictures(folder: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def _embedded(
-    run: Run, items: pd.DataFrame, files: list[Path], own_classes: set[str], notes: list[str],
-    progress: Progress | None, model: str,
+    run: Run, items: pd.DataFrame, of_item: dict[str, Path], own_classes: set[str], notes: list[str],
+    progress: Progress | None, model: str, done: Done,
 ) -> FolderItems:  # fmt: skip
-    pictures, skipped = [], []
+    pictures, skipped, reports, files = [], [], [], list(of_item.values())
     read = np.ones(len(files), bool)
-    for row, made in enumerate(embed_pictures(run, files, model)):
+    for row, (item, made) in enumerate(zip(of_item, embed_pictures(run, files, model), strict=True)):
         if isinstance(made, str):
             read[row] = False
             skipped.append(made)
+            reports.append(FileReport(item, item, "skipped", made))
         else:
             pictures.append(made)
+            reports.append(FileReport(item, item, done))
         if progress:
             progress(row + 1, len(files), "pictures")
     if not pictures:
@@ -118,7 +182,8 @@ def _embedded(
     sources = [file for file, one in zip(files, read, strict=True) if one]
     features, thumbs, pretrained = zip(*pictures, strict=True)
     further = None if pretrained[0] is None else np.stack(pretrained)
-    return FolderItems(NewItems(items, np.stack(features), thumbs, sources, further), new_classes, skipped, notes)
+    new = NewItems(items, np.stack(features), thumbs, sources, further, run.models())
+    return FolderItems(new, new_classes, skipped, notes, reports)
 
 
 class Picture(NamedTuple):
@@ -135,14 +200,18 @@ def embed_pictures(run: Run, files: Sequence[Path | None], model: str = "") -> I
 
     `model` is as for `embedder`.
     """
-    embed = embedder(run, model)
+    return embed_each(embedder(run, model), files)
+
+
+def embed_each(embed: Embeds, files: Sequence[Path | None], thumbs: bool = True) -> Iterator[Picture | str]:
+    """As `embed_pictures`, with a model that is loaded already; without `thumbs` the thumbnails are empty."""
 
     def read(file: Path | None) -> tuple[Any, bytes] | str:
         try:
             if file is None:
                 raise DataError("It is not in the data set, and the file it was added from is not known.")
             image = open_image(file, embed.shorter)
-            return embed.prepare(image), thumbnail(image)
+            return embed.prepare(image), thumbnail(image) if thumbs else b""
         except (DataError, MemoryError) as error:
             return str(error) or f"{file} needs more memory than is free."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -12,8 +13,7 @@ from typing import Any
 
 import psutil
 
-from pddm_lab.errors import RunError
-from pddm_lab.files import TEMPORARY, writing
+from pddm_lab.files import TEMPORARY, holding
 
 LAUNCH = "PDDM_LAB_LAUNCH"
 """Environment variable: the launch that a process belongs to, by which the launching process knows its own run."""
@@ -69,28 +69,27 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         RunError: another process holds it for long, or the folder can't be written.
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / LOCK, timeout=_LOCK_LIMIT)
-    with writing(folder / LOCK):
-        try:
-            lock.acquire()
-        except Timeout:  # an OSError, too
-            raise RunError(f"Another process has locked {folder} for {_LOCK_LIMIT:.0f} s: try again.") from None
-    try:
+    with holding(folder / LOCK, _LOCK_LIMIT):
         yield
-    finally:
-        lock.release()
 
 
 def sweep_leftovers(path: Path) -> None:
-    """Delete the temporary files of killed processes in a run's folder, and in the caches beside it."""
+    """Delete what killed processes left: temporary files in a run's folder and in the caches beside it, and folders."""
+    sweep_folders(path.parent)
     for folder in (path, *path.parent.glob(".*/")):
         for file in folder.rglob(".*.tmp"):
             writer = TEMPORARY.fullmatch(file.name)
             with suppress(OSError):
                 if writer and not _is_being_written(file, int(writer[1])):
                     file.unlink()
+
+
+def sweep_folders(root: Path) -> None:
+    """Delete the temporary folders of killed processes: runs that were being removed or unpacked."""
+    for folder in root.glob(".*.tmp/"):
+        writer = TEMPORARY.fullmatch(folder.name)
+        if writer and not _is_being_written(folder, int(writer[1])):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_being_written(temporary: Path, pid: int) -> bool:

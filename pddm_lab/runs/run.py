@@ -1,7 +1,7 @@
 """A run on disk: a folder per training, which can be read while it is written.
 
 runs/<name>/  run.json  model.safetensors  last.ckpt  metrics.parquet/  quadruplets.parquet/  notebook.ipynb
-              gallery/<protocol>/  gallery/catalogue/  notes.md
+              gallery/<protocol>/  gallery/catalogue/  notes.md  lead-<protocol>.safetensors
 
 A file is written under a temporary name and renamed, so a reader sees the old one or the new one, never half of it.
 torch and pandas are imported where they are used, so that listing runs takes milliseconds.
@@ -37,7 +37,7 @@ from pddm_lab.runs.folder_name import exists_already, new_folder
 from pddm_lab.runs.log import EUCLIDEAN, METRICS, PHASES, QUADRUPLETS, Log
 from pddm_lab.runs.process import is_alive, is_this_process, locked, sweep_leftovers, this_process
 from pddm_lab.runs.schema import FORMAT, STATUSES, CheckpointContent, RunContent
-from pddm_lab.runs.versions import versions
+from pddm_lab.runs.versions import model_stamp, versions
 from pddm_lab.similarities import LEARNED
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Run:
         sweep_leftovers(self.path)
         with writing(self._stop_file):
             self._stop_file.unlink(missing_ok=True)
-        self.update(status="running", reason="", **this_process(), **fields)
+        self.update(format=FORMAT, status="running", reason="", **this_process(), **fields)
 
     def check_idle(self) -> None:
         """Raise RunError if another process is training it."""
@@ -328,7 +328,15 @@ class Run:
         opened = Gallery.open(self.path / "gallery" / protocol)
         if opened.manifest["dim"] != (dim := self._feature_dim()):
             raise RunError(f"{opened.path} is of another run: expected features of {dim} dimensions. {self.hint()}")
+        own, made_by = self.models(), opened.manifest.get("model")
+        if made_by and own[0] and made_by not in own:
+            hint = f"`pddm-lab gallery rebuild {self.name} --protocol {protocol}` makes them anew."
+            raise RunError(f"{opened.path} has vectors of another model, not to be compared with the run's. {hint}")
         return opened
+
+    def models(self) -> list[str]:
+        """Stamps of the models whose vectors can be compared with the run's own; that of its model comes first."""
+        return [model_stamp(self.path), *(self.info.get("updated") or {}).get("comparable", [])]
 
     def _feature_dim(self) -> int:
         if not self.config.familiarity:

@@ -1,4 +1,10 @@
-"""What run.json and last.ckpt must hold, in every version of format 1. The configuration checks itself (config.py)."""
+"""What run.json and last.ckpt must hold, in every format so far. The configuration checks itself (config.py).
+
+Format 1 grew until 2026-11-29: metrics of the pretrained features, shares, whitening and local structure came with it,
+and a run of it may lack any of them. Format 2 has the catalogue, its changes and imported features, format 3 the data
+set's corrections, format 4 augmented views. What a run holds on disk is a format, galleries included: a change of it
+takes the next number, and the tests read a small run of each.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +16,27 @@ from pydantic import AfterValidator, Field
 from pddm_lab.files import Content, Count, Text
 from pddm_lab.runs.log import PHASES
 
-FORMAT = 1
-"""Version of the layout; newer ones can't be read."""
+FORMAT = 4
+"""Number of the format that is written; runs of a larger one can't be read."""
 STATUSES = ("running", "finished", "failed", "stopped")
 
 _Seconds = Annotated[float, Field(ge=0, le=1e11)]
 """A duration or a time since the epoch."""
 
 
-def _is_time(text: str) -> str:
+def is_time(text: str) -> str:
+    """The text, if it is a time with its zone."""
     time = datetime.fromisoformat(text)
     if time.tzinfo is None or not 1970 <= time.year < 9000:
         raise ValueError("expected a time with its zone, between the years 1970 and 9000")
     return text
+
+
+class CorrectionsContent(Content):
+    """The corrections that a run was trained with; its own copy of them lies beside run.json."""
+
+    sha256: Text
+    items: Count
 
 
 class DatasetContent(Content):
@@ -38,6 +52,7 @@ class DatasetContent(Content):
     labelled: bool = True
     model: Text = ""
     """That made imported features, if it is known."""
+    corrections: CorrectionsContent | None = None
     skipped: list[dict[str, Text]] | Count | None = None
     """The images that could not be read; their number in early runs."""
 
@@ -58,12 +73,35 @@ class LocalContent(Content):
     passes: Literal[1, 2]
 
 
+class UpdatedContent(Content):
+    """How an update made the run (update/)."""
+
+    source: Text
+    """The run that it went on from."""
+    first: Text
+    """The run that the updates began with, in whose folder it says which of them serves."""
+    number: Count
+    new_items: Count
+    new_classes: Count
+    replay: Count
+    """Old items that trained again."""
+    replay_classes: Count
+    steps: Count
+    near: Annotated[float, Field(ge=0)]
+    """Weight of what kept its features near the old ones."""
+    comparable: list[Text]
+    """Stamps of other models whose vectors can be compared with its own."""
+    recall: dict[Text, dict[Text, dict[Text, float]]]
+    """before and after -> saved and new queries -> similarity -> R@1."""
+    better: bool
+
+
 class RunContent(Content):
     """run.json."""
 
-    format: Literal[1]
+    format: Literal[1, 2, 3, 4]
     name: Text
-    created: Annotated[str, AfterValidator(_is_time)]
+    created: Annotated[str, AfterValidator(is_time)]
     config: dict[str, Any]
     dataset: DatasetContent
     status: Literal[STATUSES]  # type: ignore[valid-type]
@@ -83,6 +121,7 @@ class RunContent(Content):
     best_step: Count | None
     shares: dict[Literal["head", "unit"], ShareContent] = Field(default_factory=dict)
     local: LocalContent | None = None
+    updated: UpdatedContent | None = None
     heartbeat: _Seconds = 0.0
     pid: Annotated[int, Field(ge=0, lt=2**31)] = 0
     process_started: _Seconds = 0.0
