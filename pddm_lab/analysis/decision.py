@@ -14,25 +14,37 @@ whose class was taken out.
 
 Nothing is learned of a class: a range may change, and decides anew. To refuse what is unlike all classes is open-set
 recognition (Scheirer et al., PAMI 2013); the difference s_1 - s_o is Lowe's test (IJCV 2004).
+
+decision-<gallery>-<similarity>.json beside a run's other files keeps what takes some seconds by local structure. It
+belongs to the items and the weights that it was fitted on.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor
 
-from pddm_lab.errors import DataError
-from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.analysis.lead import ranking_key
+from pddm_lab.errors import DataError, RunError
+from pddm_lab.files import Content, Count, Text, plain, read_json, write_file
+from pddm_lab.gallery.gallery import Gallery, SearchResult
 from pddm_lab.local.neighbourhoods import Neighbourhoods
 from pddm_lab.local.unit import LocalStructure
 from pddm_lab.model.similarity import Similarity
+
+if TYPE_CHECKING:
+    from pddm_lab.runs.run import Run
 
 SHORTLIST = 200
 """Nearest items by D that are looked at; more where a class is larger, so that others are among them."""
@@ -47,6 +59,11 @@ PARTS = 4
 OTHERS = 20
 """Items of other classes in the third sign."""
 _CHUNK = 64
+
+
+def shortlist_size(labels: Int[np.ndarray, " items"]) -> int:
+    """How many of the nearest items by D to look at, for the labels of all items."""
+    return max(SHORTLIST, round(1.25 * int(np.unique(labels, return_counts=True)[1].max())))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +121,7 @@ class Range:
             pretrained: of the queries, where the similarity uses them.
             own: the queries' own rows in the range, out of which they are taken; None: they are not in it.
         """
-        largest = int(np.unique(self.labels, return_counts=True)[1].max())
-        count = min(max(SHORTLIST, round(1.25 * largest)), len(self.features) - (own is not None))
+        count = min(shortlist_size(self.labels), len(self.features) - (own is not None))
         labels, parts = torch.from_numpy(self.labels), []
         for start in range(0, len(query), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -264,3 +280,63 @@ class Decision:
     def in_range(self, probability: Float[np.ndarray, " queries"]) -> Bool[np.ndarray, " queries"]:
         """Whether queries are in the range, by P(right)."""
         return probability > self.least
+
+    def of_result(self, gallery: Gallery, result: SearchResult, name: str) -> tuple[str, float, bool]:
+        """What one query shows: the class of its most similar item, P(right), and whether it is in the range.
+
+        Args:
+            gallery: that was searched.
+            result: of the search, with at least one item.
+            name: of the similarity that this decision was fitted by.
+        """
+        labels = gallery.items["label"].to_numpy()[result.table["row"]]
+        probability = self.probability(Shortlists.of(result.table[name].to_numpy(float)[None], labels[None]))
+        first = str(result.table["class_name"].iloc[result.table[f"{name}_rank"].argmin()])
+        return first, float(probability[0]), bool(self.in_range(probability)[0])
+
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _DecisionContent(Content):
+    weights: Annotated[list[float], Field(min_length=4, max_length=4)]
+    offset: float
+    least: _Share
+    false_accepts: _Share
+    hits: _Share
+    items: Count
+
+
+class _KeptContent(Content):
+    key: Text
+    decision: _DecisionContent | None
+
+
+def decision_of(run: Run, gallery: Gallery, name: str, by: Similarity | LocalStructure, sample: int) -> Decision | None:
+    """The decision by a similarity in a gallery of a run, as kept with the run; what isn't is fitted, and kept.
+
+    Args:
+        run: whose folder keeps it.
+        gallery: with labels.
+        name: of the similarity.
+        by: the similarity.
+        sample: items that it is fitted on, at most.
+
+    Returns:
+        None where there are too few items to decide by.
+
+    Raises:
+        RunError: the gallery lacks what the similarity uses.
+    """
+    key, file = f"{ranking_key(gallery, {name: by})} {sample}", run.path / f"decision-{gallery.protocol}-{name}.json"
+    with suppress(RunError):
+        content = read_json(file, _KeptContent, "", "")
+        if content["key"] == key:
+            of = content["decision"]
+            return of and Decision(tuple(of["weights"]), *(of[field.name] for field in fields(Decision)[1:]))
+    fitted: Decision | None = None
+    with suppress(DataError):  # too few items
+        fitted = Decision.fit(Range.of(gallery, by), sample=sample)
+    with suppress(RunError):
+        write_file(file, json.dumps(plain({"key": key, "decision": fitted and vars(fitted)})))
+    return fitted

@@ -89,9 +89,7 @@ def explain_local(
     """
     structure, near = reference.structure, reference.neighbourhoods
     query = structure.space(feature[None], None if pretrained is None else pretrained[None])
-    own = None
-    if exclude is not None and len(at := np.flatnonzero(reference.rows == exclude)):
-        own = torch.from_numpy(at)
+    own = reference.own_place(query, exclude)
     place = reference.places(np.array([row]))
     if near.note:
         score = float(structure.candidates(near, query, place[None], own)[0, 0])

@@ -1,16 +1,21 @@
-"""How much a similarity of a pair and its gallery depends on the order of the pair, and on the rest of the gallery."""
+"""How much a similarity of a pair and its gallery depends on the order of the pair, and on the rest of the gallery.
+
+Among the items of one gallery it is checked for the axioms of a metric, as any other similarity is.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
-from pddm_lab.analysis.local_pairs import score_local_pairs
+from pddm_lab.analysis.local_pairs import LocalScores, score_local_pairs
+from pddm_lab.analysis.metric_axioms import Axioms, examine_scores
 from pddm_lab.analysis.pairs import sample_pairs
 from pddm_lab.gallery.reference import Reference
+from pddm_lab.progress import Progress
 
 if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
@@ -67,6 +72,31 @@ def dependence(gallery: Gallery, structure: LocalStructure, threshold: float, se
         after = score_local_pairs(gallery, structure, a, b, fewer)
         rows.append(_change(before, after, before, threshold, share, len(stay)))
     return rows
+
+
+def examine_local(
+    structure: LocalStructure, reference: Reference, threshold: float, *, rows: int = 200, seed: int = 0,
+    progress: Progress | None = None,
+) -> Axioms:  # fmt: skip
+    """Check the similarity for the axioms of a metric among a gallery's searched items.
+
+    Args:
+        structure: the run's similarity.
+        reference: the gallery; at least three items.
+        threshold: as this and the others for `examine`.
+
+    Returns:
+        As `examine` does, by rows of the gallery; S(i,i) of items that aren't searched is NaN.
+    """
+    of = examine_scores(LocalScores(structure, reference), threshold, rows=rows, seed=seed, progress=progress)
+    at = reference.rows
+    own = np.full(at.max() + 1, np.nan)
+    own[at] = of.own
+    triangles, chains = (
+        replace(of.triangles, worst=at[of.triangles.worst]),
+        replace(of.chains, worst=at[of.chains.worst]),
+    )
+    return replace(of, own=own, rows=at[of.rows], rival=at[of.rival], triangles=triangles, chains=chains)
 
 
 def _change(

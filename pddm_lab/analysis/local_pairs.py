@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,25 +31,80 @@ def score_local_pairs(
         reference: of some items of the gallery; None: of all that are searched.
     """
     reference = reference or gallery.reference(structure)
-    searched = np.zeros(len(gallery), bool)
+    return score_pairs_in(reference, gallery.features, gallery.pretrained, a, b)
+
+
+def score_pairs_in(
+    reference: Reference, features: Float[np.ndarray, "items dim"],
+    pretrained: Float[np.ndarray, "items pretrained"] | None, a: Int[np.ndarray, " pairs"],
+    b: Int[np.ndarray, " pairs"],
+) -> Float[np.ndarray, " pairs"]:  # fmt: skip
+    """As `score_local_pairs`, of items with these features, which need no gallery on disk."""
+    structure, searched = reference.structure, np.zeros(len(features), bool)
     searched[reference.rows] = True
     query, item = np.where(searched[b], a, b), np.where(searched[b], b, a)
     scores = np.full(len(a), np.nan, np.float32)
+
+    def scored(inside: bool, rows: np.ndarray, table: np.ndarray) -> np.ndarray:
+        z = structure.space(features[rows], None if pretrained is None else pretrained[rows])
+        own = reference.places(rows) if inside else None
+        return structure.candidates(reference.neighbourhoods, z, reference.places(table), own).numpy()
+
     for inside in (True, False):
         at = np.flatnonzero(searched[item] & (searched[query] == inside))
-        if not len(at):
-            continue
-        at = at[query[at].argsort(kind="stable")]
-        rows, line, counts = np.unique(query[at], return_inverse=True, return_counts=True)
-        begins = counts.cumsum() - counts
-        place = np.arange(len(at)) - begins[line]
-        table = np.repeat(item[at][begins][:, None], counts.max(), axis=1)  # lines are filled up with their first item
-        table[line, place] = item[at]
-        further = gallery.pretrained
-        space = structure.space(gallery.features[rows], None if further is None else further[rows])
-        own = reference.places(rows) if inside else None
-        places = torch.from_numpy(np.searchsorted(reference.rows, table))
-        scores[at] = structure.candidates(reference.neighbourhoods, space, places, own).numpy()[line, place]
+        if len(at):
+            scores[at] = _by_query(query[at], item[at], partial(scored, inside))
+    return scores
+
+
+class LocalScores:
+    """L among the searched items of a gallery, by their places among these, as the audit of axioms takes it.
+
+    The query is taken out of the gallery. In a pair each of both is the query once, and the mean counts; in a matrix
+    the left items are. L(i,i) is that of a copy of i that is not in the gallery.
+    """
+
+    def __init__(self, structure: LocalStructure, reference: Reference) -> None:
+        self.name, self.items = structure.name, len(reference.rows)
+        self._structure, self._neighbourhoods = structure, reference.neighbourhoods
+
+    def pairs(
+        self, left: Int[np.ndarray, " left"], right: Int[np.ndarray, " left"]
+    ) -> Float[np.ndarray, " left"]:  # fmt: skip
+        """L of pairs, the same both ways."""
+        ways = (_by_query(left, right, self._scored), _by_query(right, left, self._scored))
+        return (ways[0].astype(np.float64) + ways[1]) / 2
+
+    def matrix(
+        self, left: Int[np.ndarray, " left"], right: Int[np.ndarray, " right"]
+    ) -> Float[np.ndarray, "left right"]:
+        """L of each query on the left with each item on the right, as search has it."""
+        return self._scored(left, np.broadcast_to(right, (len(left), len(right))))
+
+    def own(self) -> Float[np.ndarray, " items"]:
+        """L of a copy of each item with the item."""
+        z, every = self._neighbourhoods.features, torch.arange(self.items)
+        return self._structure.candidates(self._neighbourhoods, z, every[:, None])[:, 0].double().numpy()
+
+    def _scored(self, queries: np.ndarray, items: np.ndarray) -> np.ndarray:
+        own = torch.from_numpy(queries)
+        z = self._neighbourhoods.features[own]
+        return self._structure.candidates(self._neighbourhoods, z, torch.tensor(items), own).numpy()
+
+
+def _by_query(
+    queries: Int[np.ndarray, " pairs"], items: Int[np.ndarray, " pairs"],
+    scored: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> Float[np.ndarray, " pairs"]:  # fmt: skip
+    """Score pairs, all of one query together: `scored` takes distinct queries and a line of items for each."""
+    order = queries.argsort(kind="stable")
+    distinct, line, counts = np.unique(queries[order], return_inverse=True, return_counts=True)
+    begins = counts.cumsum() - counts
+    place = np.arange(len(order)) - begins[line]
+    table = np.repeat(items[order][begins][:, None], counts.max(), axis=1)  # lines are filled up with their first item
+    table[line, place] = items[order]
+    scores = np.empty(len(queries), np.float32)
+    scores[order] = scored(distinct, table)[line, place]
     return scores
 
 

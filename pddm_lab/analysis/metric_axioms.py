@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from pddm_lab.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import Tensor
 
     from pddm_lab.model.similarity import Similarity
 
@@ -139,7 +138,7 @@ class Axioms:
     """c of d = c - S: the largest S measured."""
     symmetry: Symmetry
     own: Float[np.ndarray, " items"]
-    """S(i,i) of every item."""
+    """S(i,i) of every item; NaN of items that aren't checked."""
     rows: Int[np.ndarray, " rows"]
     """Items that were compared with all others."""
     rival: Int[np.ndarray, " rows"]
@@ -159,7 +158,7 @@ class Axioms:
         """Check every property, in the order of `PROPERTIES`."""
         n, s, t, c = self.items, self.symmetry, self.triangles, self.chains
         unequal = max(s.pairs_largest, s.matrix_largest) / self.spread
-        ranged = float(np.ptp(self.own)) / self.spread
+        ranged = float(np.nanmax(self.own) - np.nanmin(self.own)) / self.spread
         beaten = int(self.beaten.sum())
         every_triple = math.comb(n, 3)
         symmetric, same = unequal <= ROUNDING, ranged <= ROUNDING
@@ -208,6 +207,43 @@ def percent(part: int, whole: int) -> str:
     return f"{share:.0f} %" if share in (0, 100) else f"{share:.1f} %"
 
 
+class Scores(Protocol):
+    """A similarity of items that go by their numbers, from 0."""
+
+    name: str
+    items: int
+
+    def pairs(self, left: Int[np.ndarray, " pairs"], right: Int[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
+        """S of pairs."""
+
+    def matrix(
+        self, left: Int[np.ndarray, " left"], right: Int[np.ndarray, " right"]
+    ) -> Float[np.ndarray, "left right"]:
+        """S of each with each, as search takes it."""
+
+    def own(self) -> Float[np.ndarray, " items"]:
+        """S(i,i) of every item."""
+
+
+class _OfFeatures:
+    """A similarity that needs only the features of a pair."""
+
+    def __init__(self, similarity: Similarity, features: Float[np.ndarray, "items dim"]) -> None:
+        self.name, self.items = similarity.name, len(features)
+        self._similarity, self._points = similarity, torch.from_numpy(np.array(features, dtype=np.float32))
+
+    def pairs(self, left: Int[np.ndarray, " pairs"], right: Int[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
+        return self._similarity.pairs(self._points[left], self._points[right]).double().numpy()
+
+    def matrix(
+        self, left: Int[np.ndarray, " left"], right: Int[np.ndarray, " right"]
+    ) -> Float[np.ndarray, "left right"]:
+        return self._similarity.matrix(self._points[left], self._points[right]).numpy()
+
+    def own(self) -> Float[np.ndarray, " items"]:
+        return self._similarity.pairs(self._points, self._points).double().numpy()
+
+
 def examine(
     similarity: Similarity, features: Float[np.ndarray, "items dim"], threshold: float, *, rows: int = 200,
     seed: int = 0, progress: Progress | None = None,
@@ -225,17 +261,22 @@ def examine(
     Raises:
         ValueError: fewer than three items.
     """
-    if len(features) < 3:
-        raise ValueError(f"expected at least three items, got {len(features)}")
-    points = torch.from_numpy(np.array(features, dtype=np.float32))
+    return examine_scores(_OfFeatures(similarity, features), threshold, rows=rows, seed=seed, progress=progress)
+
+
+def examine_scores(
+    of: Scores, threshold: float, *, rows: int = 200, seed: int = 0, progress: Progress | None = None
+) -> Axioms:
+    """As `examine`, for scores of any kind."""
+    if of.items < 3:
+        raise ValueError(f"expected at least three items, got {of.items}")
     random = np.random.default_rng(seed)
-    order = random.permutation(len(points))
-    drawn = np.sort(order[: max(min(rows, _CELLS // len(points)), 1)])
-    own = similarity.pairs(points, points).double().numpy()
-    scores = np.empty((len(drawn), len(points)), dtype=np.float32)
+    order = random.permutation(of.items)
+    drawn = np.sort(order[: max(min(rows, _CELLS // of.items), 1)])
+    scores, everything = np.empty((len(drawn), of.items), dtype=np.float32), np.arange(of.items)
     for start in range(0, len(drawn), _ROWS):
         part = slice(start, start + _ROWS)
-        scores[part] = similarity.matrix(points[drawn[part]], points).numpy()
+        scores[part] = of.matrix(drawn[part], everything)
         if progress:
             progress(min(start + _ROWS, len(drawn)), len(drawn), "items compared with all")
     places = np.arange(len(drawn))
@@ -243,37 +284,37 @@ def examine(
     spread = float(np.nanstd(scores, dtype=np.float64)) or 1.0
     scores[places, drawn] = -np.inf
     tried = order[:TRIPLE_ITEMS]
-    among = _square(similarity, points, tried)
+    among, own = _square(of, tried), of.own()
     offset = float(max(own.max(), scores.max(), among.max()))
     rival = scores.argmax(axis=1)
     return Axioms(
-        similarity.name, len(points), spread, offset, _symmetry(similarity, points, order),
+        of.name, of.items, spread, offset, _symmetry(of, order),
         own, drawn, rival, scores[places, rival].astype(np.float64),
         (scores > (own[drawn] + ROUNDING * spread)[:, None]).sum(axis=1),
         _triangles(among, tried, offset, spread, progress),
-        _chains(similarity, points, scores, drawn, threshold, offset, spread, random),
+        _chains(of, scores, drawn, threshold, offset, spread, random),
     )  # fmt: skip
 
 
-def _symmetry(similarity: Similarity, points: Tensor, order: np.ndarray) -> Symmetry:
+def _symmetry(of: Scores, order: np.ndarray) -> Symmetry:
     """Score pairs between two halves of the items drawn in both orders and in both ways."""
     half = min(_SYMMETRY_ITEMS, len(order) // 2)
-    left, right = points[order[:half]], points[order[half : 2 * half]]
-    a, b = left.repeat_interleave(half, 0), right.repeat(half, 1).view(-1, right.shape[1])
-    there, back = similarity.pairs(a, b).double(), similarity.pairs(b, a).double()
-    block, turned = similarity.matrix(left, right).double(), similarity.matrix(right, left).double().T
-    differences = (there - back).abs()
+    left, right = order[:half], order[half : 2 * half]
+    a, b = np.repeat(left, half), np.tile(right, half)
+    there, back = of.pairs(a, b), of.pairs(b, a)
+    block, turned = of.matrix(left, right).astype(np.float64), of.matrix(right, left).astype(np.float64).T
+    differences = np.abs(there - back)
     return Symmetry(
-        half * half, float(differences.max()), float(differences.mean()), float((block - turned).abs().max()),
-        float((block.flatten() - there).abs().max()),
+        half * half, float(differences.max()), float(differences.mean()), float(np.abs(block - turned).max()),
+        float(np.abs(block.ravel() - there).max()),
     )  # fmt: skip
 
 
-def _square(similarity: Similarity, points: Tensor, rows: np.ndarray) -> Float[np.ndarray, "rows rows"]:
+def _square(of: Scores, rows: np.ndarray) -> Float[np.ndarray, "rows rows"]:
     """S of all pairs of some items, by `pairs`: for distances near 0, `matrix` is only accurate to 1e-3."""
     above = np.triu_indices(len(rows), 1)
     scores = np.full((len(rows), len(rows)), -np.inf)
-    scores[above] = similarity.pairs(points[rows[above[0]]], points[rows[above[1]]]).double().numpy()
+    scores[above] = of.pairs(rows[above[0]], rows[above[1]])
     return np.maximum(scores, scores.T)
 
 
@@ -315,12 +356,12 @@ def _triangles(
 
 
 def _chains(
-    similarity: Similarity, points: Tensor, scores: np.ndarray, hubs: np.ndarray, threshold: float, offset: float,
+    of: Scores, scores: np.ndarray, hubs: np.ndarray, threshold: float, offset: float,
     spread: float, random: np.random.Generator,
 ) -> Chains:  # fmt: skip
     """Check chains whose middle item, j, is one of the items drawn; every chain is equally likely."""
     accepted = [np.flatnonzero(row >= threshold) for row in scores]
-    each = np.array([math.comb(len(of), 2) for of in accepted], dtype=np.int64)
+    each = np.array([math.comb(len(one), 2) for one in accepted], dtype=np.int64)
     possible = int(each.sum())
     if not possible:
         none = np.empty((0, 3))
@@ -335,9 +376,9 @@ def _chains(
     high -= high * (high - 1) // 2 > within
     high += (high + 1) * high // 2 <= within
     low = within - high * (high - 1) // 2
-    i = np.array([accepted[of][at] for of, at in zip(hub, low, strict=True)])
-    k = np.array([accepted[of][at] for of, at in zip(hub, high, strict=True)])
-    ends = similarity.pairs(points[i], points[k]).double().numpy()
+    i = np.array([accepted[one][at] for one, at in zip(hub, low, strict=True)])
+    k = np.array([accepted[one][at] for one, at in zip(hub, high, strict=True)])
+    ends = of.pairs(i, k)
     first, second = scores[hub, i].astype(np.float64), scores[hub, k].astype(np.float64)
     slack = offset + ends - first - second
     worst = ends.argsort(kind="stable")[:EXAMPLES]

@@ -19,6 +19,7 @@ from pddm_lab.errors import RunError
 from pddm_lab.gallery.files import repair
 from pddm_lab.metrics.density import density_of, local_radius
 from pddm_lab.similarities import SHOWN, SIMILARITIES
+from pddm_lab.wording import counted
 
 if TYPE_CHECKING:
     from pddm_lab.gallery.gallery import Gallery
@@ -82,8 +83,8 @@ class Pairs:
     def size(self) -> str:
         """Queries and searched items in words."""
         if self.queries == self.searched:
-            return f"{self.queries:,} items, each searched among the others"
-        return f"{self.queries:,} queries in {self.searched:,} items"
+            return f"{counted(self.queries, 'item')}, each searched among the others"
+        return f"{counted(self.queries, 'query', 'queries')} in {counted(self.searched, 'item')}"
 
     @property
     def counted(self) -> str:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 if TYPE_CHECKING:
     from pddm_lab.model.similarity import Similarity
+    from pddm_lab.progress import Progress
 
 PairsOfRows: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Scores of pairs of items, given by their rows: (pairs,), (pairs,) -> (pairs,)."""
@@ -28,7 +29,8 @@ _QUERIES_AT_ONCE = 256
 
 def judge(
     features: Float[np.ndarray, "items dim"], labels: Int[np.ndarray, " items"], queries: Int[np.ndarray, " queries"],
-    searched: Int[np.ndarray, " searched"], score: PairsOfRows | None = None,
+    searched: Int[np.ndarray, " searched"], score: PairsOfRows | None = None, shortlist: int = SHORTLIST,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Evaluate a ranking query by query.
 
@@ -38,6 +40,8 @@ def judge(
         searched: rows that are searched.
         score: of pairs of rows, query and item, larger = more similar: re-ranks the shortlist (`by_features`); None:
             ranked by Euclidean distance.
+        shortlist: items that are re-ranked for a query, unless its class is larger.
+        progress: called with (queries done, queries, "queries").
 
     Returns:
         row, right (1.0 if the first result is of the query's class, else 0.0), ap (average precision over the first R,
@@ -51,7 +55,7 @@ def judge(
     queries, relevant = queries[relevant > 0], relevant[relevant > 0]
     if not len(queries):
         return pd.DataFrame({"row": queries, "right": np.empty(0), "ap": np.empty(0)})
-    depth = min(max(SHORTLIST, int(relevant.max())), LONGEST)
+    depth = min(max(shortlist, int(relevant.max())), LONGEST)
     index = faiss.IndexFlatL2(features.shape[1])
     index.add(np.ascontiguousarray(features[searched], dtype=np.float32))
     right, precision = [], []
@@ -70,6 +74,8 @@ def judge(
         counted = hits & (place <= wanted)
         right.append(hits[:, 0])
         precision.append((counted.cumsum(1) / place * counted).sum(1) / np.minimum(wanted[:, 0], depth))
+        if progress:
+            progress(at + len(rows), len(queries), "queries")
     return pd.DataFrame({"row": queries, "right": np.concatenate(right) * 1.0, "ap": np.concatenate(precision)})
 
 

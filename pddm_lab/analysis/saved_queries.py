@@ -18,9 +18,11 @@ from jaxtyping import Float
 from pddm_lab.analysis.decision import Range
 from pddm_lab.errors import RunError
 from pddm_lab.files import read_table, replacing
+from pddm_lab.gallery import history
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.upkeep import keep_up
 from pddm_lab.local.unit import LocalStructure
-from pddm_lab.model.similarity import Similarity
+from pddm_lab.model.similarity import Similarity, make_similarity
 
 FILE = "queries.parquet"
 _HINT = "Save them again: `pddm-lab gallery queries`."
@@ -57,6 +59,12 @@ class SavedQueries:
         return right / len(self)
 
 
+def recall_of(gallery: Gallery, kept: SavedQueries, structure: LocalStructure | None) -> dict[str, float]:
+    """R@1 of saved queries by D, and by local structure where the run has it: the similarity's name -> its value."""
+    values = {"euclidean": kept.accuracy(gallery, make_similarity("euclidean", int(gallery.manifest["dim"])))}
+    return values if structure is None else values | {"local": kept.accuracy(gallery, structure)}
+
+
 def save(gallery: Gallery, count: int, seed: int = 0) -> SavedQueries:
     """Choose queries among the searched items of which the gallery has another one of their class, and keep them.
 
@@ -70,12 +78,25 @@ def save(gallery: Gallery, count: int, seed: int = 0) -> SavedQueries:
         raise RunError(f"The {gallery.protocol} gallery has no class with two items to search: nothing can be found.")
     rows = np.sort(np.random.default_rng(seed).permutation(rows)[:count])
     chosen = gallery.items.iloc[rows][["id", "class_name"]].reset_index(drop=True)
-    further = gallery.pretrained
-    kept = SavedQueries(chosen, np.array(gallery.features[rows]), None if further is None else np.array(further[rows]))
-    columns = {"feature": list(kept.features), "pretrained": list(further[rows]) if further is not None else None}
+    further = None if gallery.pretrained is None else np.array(gallery.pretrained[rows])
+    return keep(gallery, chosen, np.array(gallery.features[rows]), further)
+
+
+def keep(
+    gallery: Gallery, items: pd.DataFrame, features: Float[np.ndarray, "queries dim"],
+    pretrained: Float[np.ndarray, "queries pretrained"] | None,
+) -> SavedQueries:  # fmt: skip
+    """Keep queries with a gallery, in place of those that it has; raises RunError if they can't be written.
+
+    Args:
+        items: id, class_name of each.
+        features: by the model of the gallery.
+        pretrained: where the gallery has them.
+    """
+    columns = {"feature": list(features), "pretrained": None if pretrained is None else list(pretrained)}
     with replacing(gallery.path / FILE) as file:
-        chosen.assign(**columns).to_parquet(file, index=False)
-    return kept
+        items.assign(**columns).to_parquet(file, index=False)
+    return SavedQueries(items, features, pretrained)
 
 
 def read(gallery: Gallery) -> SavedQueries | None:
@@ -104,3 +125,39 @@ def read(gallery: Gallery) -> SavedQueries | None:
     if any(one.shape != shape or not np.isfinite(one).all() for one, shape in zip(arrays, expected, strict=True)):
         raise RunError(f"{file} is of another run: expected finite features of {expected[0][1]} dimensions. {_HINT}")
     return SavedQueries(items, features, further)
+
+
+@dataclass(frozen=True, eq=False)
+class Effect:
+    """Of a change."""
+
+    after: Gallery
+    """With no stale neighbourhood."""
+    listed_anew: int
+    """Neighbourhoods that the change had left stale."""
+    recall: dict[str, tuple[float, float]]
+    """Similarity -> R@1 of the saved queries before and after it; empty where none are saved."""
+
+
+def effect_of(before: Gallery, after: Gallery, structure: LocalStructure | None, undone: bool = False) -> Effect:
+    """List stale neighbourhoods anew, search with the saved queries, and keep their R@1 with the change.
+
+    Args:
+        before, after: the gallery, opened before and after the change.
+        structure: the run's similarity on local structure, if it has one.
+        undone: the change was taken back, so that no entry of the history is about it.
+
+    Raises:
+        RunError: the saved queries are damaged, or the gallery's files can't be written.
+    """
+    stale = 0
+    if structure is not None and (stale := after.reference(structure).stale):
+        after = keep_up(after, structure)
+    kept = read(after)
+    if kept is None:
+        return Effect(after, stale, {})
+    earlier, now = (recall_of(one, kept, structure) for one in (before, after))
+    recall = {name: (earlier[name], now[name]) for name in now}
+    if not undone and (changes := history.changes(after.path, after.manifest)):
+        history.keep_recall(after.path, changes[0], recall)
+    return Effect(after, stale, recall)

@@ -119,6 +119,7 @@ _STYLE = """
 .pl-audit th,.pl-audit td{vertical-align:top}
 .pl-audit thead th{vertical-align:bottom;white-space:normal;text-wrap:balance;line-height:1.3}
 .pl-audit .pl-left{text-align:left}
+@container (max-width:860px){.pl-audit td{white-space:normal}.pl-audit table{font-size:13px}}
 .pl-audit td.pl-wraps{white-space:normal}
 .pl-audit small{line-height:1.3}
 .pl-audit [title]{cursor:help}

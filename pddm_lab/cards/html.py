@@ -65,7 +65,7 @@ def table(kind: str, heads: str, rows: Iterable[str]) -> str:
         rows: <tr> elements.
     """
     return (
-        f'<div class="pl-scroll"><table class="{kind}"><thead><tr>{heads}</tr></thead>'
+        f'<div class="pl-scroll" tabindex="0"><table class="{kind}"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -75,11 +75,11 @@ def number(value: Any, digits: int = 2) -> str:
     return (text.lstrip("-") if not float(text) else text).replace("-", "−")
 
 
-def digits_of(values: Iterable[float]) -> int:
-    """Decimals needed to distinguish values: two, or more if all of them are close together."""
+def digits_of(values: Iterable[float], most: int = 3) -> int:
+    """Decimals to distinguish values by: two, or up to `most` if all of them are close together."""
     numbers = np.array([value for value in values if np.isfinite(value)])
     spread = float(np.ptp(numbers)) if len(numbers) else 0.0
-    return int(np.clip(np.ceil(1 - np.log10(spread)), 2, 5)) if spread else 2
+    return int(np.clip(np.ceil(1 - np.log10(spread)), 2, most)) if spread else 2
 
 
 def escaped(value: Any) -> str:
@@ -87,13 +87,14 @@ def escaped(value: Any) -> str:
 
 
 _SHARED = """
-.pl-scroll{overflow-x:auto}
+.pl-scroll{overflow-x:auto;container-type:inline-size}
 .pl-scroll table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px;margin:0}
-.pl-scroll th,.pl-scroll td{padding:6px 10px;text-align:right;border:0;border-top:1px solid rgba(138,147,163,.25);
+.pl-scroll th,.pl-scroll td{padding:6px 8px;text-align:right;border:0;border-top:1px solid rgba(138,147,163,.25);
  font-weight:400;white-space:nowrap}
 .pl-scroll thead th{border-top:0;font-size:12.5px;vertical-align:bottom;opacity:.8}
 .pl-scroll th[scope=row]{text-align:left}
 .pl-scroll small{display:block;font-size:11px;opacity:.8}
+@container (max-width:720px){.pl-scroll table{font-size:13px}.pl-scroll th,.pl-scroll td{padding:6px 4px}}
 .pl-scroll .pl-opens th,.pl-scroll .pl-opens td{border-top:2px solid rgba(138,147,163,.5)}
 .pl-swatch{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:8px}
 [data-pick]{cursor:pointer;outline-offset:2px}

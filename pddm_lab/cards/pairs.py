@@ -33,6 +33,8 @@ def pair_strip(
 ) -> Block:  # fmt: skip
     """The pairs nearest to a threshold in one row: rejected pairs on the left, accepted pairs on the right.
 
+    Values have the decimals that it takes to tell them from the threshold.
+
     Args:
         pairs: as for `pair_grid`, with `accepted`, least similar first.
         threshold: a similarity, not a distance.
@@ -41,7 +43,7 @@ def pair_strip(
     style = style_of(similarity)
     at = number(shown(similarity, np.array(threshold)), 3)
     rejected, accepted = (
-        f'<div class="pl-side" style="--pl-count:{len(side)}">{_cards(side, images, [similarity], chosen)}</div>'
+        f'<div class="pl-side" style="--pl-count:{len(side)}">{_cards(side, images, [similarity], chosen, 5)}</div>'
         if len(side)
         else '<div class="pl-side pl-empty">no such pair in the sample</div>'
         for side in sides
@@ -116,9 +118,10 @@ def _rate(row: Mapping[str, Any], name: str, digits: int) -> str:
 
 
 def _cards(
-    pairs: pd.DataFrame, images: Mapping[str, bytes | None], similarities: Sequence[str], chosen: Sequence[str]
-) -> str:
-    digits = {name: digits_of(pairs[name]) for name in similarities}
+    pairs: pd.DataFrame, images: Mapping[str, bytes | None], similarities: Sequence[str], chosen: Sequence[str],
+    most: int = 3,
+) -> str:  # fmt: skip
+    digits = {name: digits_of(pairs[name], most) for name in similarities}
     return "".join(_card(row, images, digits, set(chosen)) for row in pairs.to_dict("records"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -44,15 +44,17 @@ def retrieval_grid(
 
 
 def image_grid(
-    items: Iterable[tuple[str, str]], images: Mapping[str, bytes | None], *, chosen: str = "", small: bool = False
-) -> Block:
+    items: Iterable[tuple[str, str]], images: Mapping[str, bytes | None], *, chosen: Collection[str] = (),
+    small: bool = False,
+) -> Block:  # fmt: skip
     """Items as thumbnails with their class names below.
 
     Args:
         items: (id, class name) pairs.
+        chosen: ids of the items to mark.
     """
     tiles = "".join(
-        _tile(name, class_name, images, class_name, "chosen" if name == chosen else "plain")
+        _tile(name, class_name, images, f"A picture of {class_name}", "chosen" if name in chosen else "plain")
         for name, class_name in items
     )
     return Block(f'<div class="pl-tiles{" pl-small" if small else ""}">{tiles}</div>', _STYLE)

@@ -10,17 +10,27 @@ import pandas as pd
 from pddm_lab.cards.html import Block, escaped, swatch, table
 from pddm_lab.figures import METRICS, in_order, style_of
 
+Interval = tuple[float, float, float]
+"""A value and both ends of its interval."""
+D, LED = "euclidean", "map@r"
+"""What similarities are compared with, and by what."""
+LEAD_HELP = "Difference of MAP@R to that of D in the same run, with its 95 % interval where there is one."
+
 
 def metrics_table(
-    measured: pd.DataFrame, protocol: str, *, metrics: Sequence[str] = tuple(METRICS), best_of_each: bool = False
-) -> Block:
-    """Final metrics of one protocol: a row per run and similarity, a column per metric with its unit, the best in bold.
+    measured: pd.DataFrame, protocol: str, *, metrics: Sequence[str] = tuple(METRICS),
+    leads: Mapping[tuple[str, str, str], Interval] | None = None,
+) -> Block:  # fmt: skip
+    """Final metrics of one protocol: a row per run and similarity, a column per metric with its unit.
+
+    A last column has the difference of MAP@R to D of the same run. It is in bold where its interval excludes 0.
 
     Args:
         measured: run, protocol, similarity, metric, value; with `std` and `seeds`, each value is a mean over seeds,
             followed by its standard deviation if there are several.
         metrics: columns; those without a value are left out.
-        best_of_each: mark the best of each run rather than of all, for runs measured on different items.
+        leads: (run, protocol, similarity) -> difference to D and both ends of its 95 % interval, as shares; without
+            one, the difference of the two values is shown alone.
     """
     measured = measured[measured["protocol"] == protocol]
     names = list(zip(measured["run"], measured["similarity"], measured["metric"], strict=True))
@@ -29,18 +39,18 @@ def metrics_table(
     seeds = measured.groupby("run")["seeds"].max() if spread else {}
     columns = [metric for metric in metrics if any(name == metric for _, _, name in names)]
     runs = list(dict.fromkeys(run for run, _, _ in names))
+    has_lead = LED in columns and any(name == D for _, name, _ in names) and len({name for _, name, _ in names}) > 1
     rows: list[str] = []
     for run in runs:
-        best = _best({key: value for key, value in values.items() if key[0] == run or not best_of_each}, columns)
         for number, name in enumerate(in_order(similarity for of, similarity, _ in names if of == run)):
             style, cells = style_of(name), []
             for metric in columns:
                 text = METRICS[metric].format(values.get((run, name, metric), np.nan))
                 std = spread.get((run, name, metric), np.nan)
                 beside = f"<small>± {METRICS[metric].format(std)}</small>" if np.isfinite(std) else ""
-                cells.append(
-                    f"<td><b>{text}</b>{beside}</td>" if text == best.get(metric) else f"<td>{text}{beside}</td>"
-                )
+                cells.append(f"<td>{text}{beside}</td>")
+            if has_lead:
+                cells.append(f"<td>{_difference((leads or {}).get((run, protocol, name)), values, run, name)}</td>")
             first = ""
             if len(runs) > 1 or spread:
                 many = f"<small>mean of {seeds[run]} seeds</small>" if spread and seeds[run] > 1 else ""
@@ -49,19 +59,27 @@ def metrics_table(
             title = f'<th scope="row">{swatch(style.colour)}{escaped(style.title)}</th>'
             rows.append(f"<tr{opens}>{first}{title}{''.join(cells)}</tr>")
     heads = "".join(f'<th scope="col" title="{escaped(METRICS[name].help)}">{_heading(name)}</th>' for name in columns)
+    if has_lead:
+        heads += f'<th scope="col" title="{LEAD_HELP}">{METRICS[LED].title} − D<small>points</small></th>'
     corner = ("<th></th>" if len(runs) > 1 or spread else "") + '<th scope="col" class="pl-first">ranked by</th>'
     return Block(table("pl-table", corner + heads, rows), _STYLE)
 
 
-def _best(measured: Mapping[tuple[str, str, str], float], metrics: Sequence[str]) -> dict[str, str]:
-    """The best value of each metric that more than one row has, as text."""
-    best = {}
-    for metric in metrics:
-        values = [value for (_, _, name), value in measured.items() if name == metric and np.isfinite(value)]
-        if len(values) > 1:
-            known = METRICS[metric]
-            best[metric] = known.format(max(values) if known.larger_is_better else min(values))
-    return best
+def _difference(
+    lead: Interval | None, values: Mapping[tuple[str, str, str], float], run: str, similarity: str
+) -> str:  # fmt: skip
+    """The difference to D with its interval, in bold where that excludes 0."""
+    if similarity == D:
+        return ""
+    own, of_d = (values.get((run, name, LED), np.nan) for name in (similarity, D))
+    difference, low, high = lead or (own - of_d, np.nan, np.nan)
+    if not np.isfinite(difference):
+        return "–"
+    text = f"{100 * difference:+.1f}".replace("-", "−")
+    if not np.isfinite(low) or low == high == 0:
+        return text.lstrip("+") if not float(f"{100 * difference:.1f}") else text
+    ends = " to ".join(f"{100 * end:+.1f}" for end in (low, high)).replace("-", "−")
+    return f"{f'<b>{text}</b>' if low > 0 or high < 0 else text}<small>{ends}</small>"
 
 
 def _heading(metric: str) -> str:
@@ -99,7 +117,7 @@ _STYLE = """
 .pl-steps li{margin:0!important;padding:0 0 0 18px!important;position:relative}
 .pl-steps li::before{content:"";position:absolute;left:0;top:.42em;width:9px;height:9px;border-radius:99px;
  border:2px solid currentColor;box-sizing:border-box}
-.pl-step-0{opacity:.75}.pl-step-0::before{background:currentColor}
+.pl-step-0{opacity:.85}.pl-step-0::before{background:currentColor}
 .pl-step-1{font-weight:650}.pl-step-1::before{background:linear-gradient(90deg,currentColor 50%,transparent 50%)}
-.pl-step-2{opacity:.5}
+.pl-step-2{opacity:.72}
 """

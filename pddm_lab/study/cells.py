@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 PARTS = (
     "search", "methods", "ablation", "recognition", "transfer", "recipes", "sweep", "finalists", "local", "local-folds",
+    "augmentation", "augmentation-folds",
 )  # fmt: skip
-"""The parts of a study. All but the last five choose configurations by the results in `search`."""
+"""The parts of a study. The first five choose configurations by the results in `search`."""
 COLUMNS = ["part", "dataset", "method", "seed", "protocol", "similarity", "metric", "value"]
 _HINT = "Delete it and run the same command again, or choose another study name."
 

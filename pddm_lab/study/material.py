@@ -26,8 +26,8 @@ from pddm_lab.training.loop import dataset_of, resolve_device
 FOLDS = 3
 """Parts of the training classes; each is held out once."""
 SHARED = (
-    "dataset", "data_root", "trunk", "weights", "resize", "image_size", "freeze_trunk", "views", "pool_power",
-    "known_query_share", "split_seed",
+    "dataset", "data_root", "trunk", "weights", "resize", "image_size", "freeze_trunk", "views", "augmentation",
+    "pool_power", "known_query_share", "split_seed",
 )  # fmt: skip
 """Fields that define the material; a method can't change them."""
 
@@ -49,30 +49,28 @@ class Material:
     """Items of each fold; every training class is in exactly one."""
 
     @classmethod
-    def load(cls, config: TrainConfig, folds: int = FOLDS, bar: Bar | None = None) -> Material:
+    def load(
+        cls, config: TrainConfig, folds: int = FOLDS, bar: Bar | None = None, dataset: Dataset | None = None
+    ) -> Material:  # fmt: skip
         """Read the data set, and compute the features that aren't cached yet.
 
         Args:
             config: the choices named in `SHARED`, and where features are cached.
             folds: how many; fewer if they would have fewer than two classes each.
             bar: opens a progress bar; None for none.
+            dataset: with other training items than those of the configuration's data set.
 
         Raises:
             LabError: no such data, too few classes, or `freeze_trunk` is off.
         """
         if not config.freeze_trunk:
             raise ConfigError("A study works on features of a frozen trunk: --freeze-trunk must be on.")
-        device, precision = resolve_device(config)
-        dataset = dataset_of(config)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.split_seed)  # random weights are the same in every process, as cached features ask
-            trunk = load_trunk(config.trunk, config.weights).to(device)
-        engine = Engine(trunk, size=config.image_size, device=device, precision=precision)
+        dataset, engine = dataset or dataset_of(config), engine_of(config)
         items_of: dict[int, Any] = {0: range(len(dataset))} | dict.fromkeys(range(1, config.views), dataset.train)
         with bar(f"{config.dataset}: trunk features") if bar else nullcontext() as report:
             features = trunk_features(
                 engine, [dataset.path(item) for item in range(len(dataset))], runs_root(config.runs_root) / ".features",
-                resize=config.resize, progress=report, views=items_of,
+                resize=config.resize, progress=report, views=items_of, augmentation=config.augmentation,
             )  # fmt: skip
         pooled, *others = (torch.from_numpy(features[view]) for view in items_of)
         inputs = signed_power(pooled, config.pool_power)
@@ -95,6 +93,15 @@ class Material:
     def stand_in(self) -> Trunk:
         """A trunk without weights, since the features are computed already."""
         return Trunk(nn.Identity(), self.inputs.shape[1], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def engine_of(config: TrainConfig) -> Engine:
+    """What computes a material's features."""
+    device, precision = resolve_device(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.split_seed)  # random weights are the same in every process, as cached features ask
+        trunk = load_trunk(config.trunk, config.weights).to(device)
+    return Engine(trunk, size=config.image_size, device=device, precision=precision)
 
 
 @functools.lru_cache(maxsize=1)
