@@ -10,24 +10,31 @@ import tyro
 
 from pddm_lab.commands.applications import class_scaling, open_set, recognise, transfer
 from pddm_lab.commands.bench import bench
-from pddm_lab.commands.dashboard import dashboard, screenshots
+from pddm_lab.commands.bulk import embed
+from pddm_lab.commands.cache import cache
+from pddm_lab.commands.change import drift, sessions, update
+from pddm_lab.commands.dashboard import dashboard, lesson, screenshots
 from pddm_lab.commands.data import data
 from pddm_lab.commands.export import export, search_exported
 from pddm_lab.commands.gallery import gallery
 from pddm_lab.commands.imports import import_run
+from pddm_lab.commands.robustness import robustness, viewpoint
+from pddm_lab.commands.runs import runs
+from pddm_lab.commands.search import search, serve
 from pddm_lab.commands.study import compare
-from pddm_lab.commands.training import demo, resume, runs, train
+from pddm_lab.commands.training import demo, resume, train
 from pddm_lab.errors import LabError
 from pddm_lab.validation import checked
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    train, resume, runs, dashboard, screenshots, demo, recognise, open_set, transfer, class_scaling, compare, export,
-    search_exported,
+    train, resume, dashboard, screenshots, lesson, demo, recognise, open_set, robustness, viewpoint, transfer,
+    class_scaling, compare, drift, export, search_exported, embed, search, serve, update, sessions,
 )  # fmt: skip
 
 _EXTRAS = {
     "openvino": "openvino", "onnx": "export", "onnxscript": "export", "executorch": "executorch",
-    "streamlit": "dashboard",
+    "streamlit": "dashboard", "ray": "bulk", "fastapi": "service", "uvicorn": "service",
+    "prometheus_client": "service",
 }  # fmt: skip
 """Module -> extra of the package that brings it. All others that may lack come with `train`."""
 
@@ -35,6 +42,8 @@ app = tyro.extras.SubcommandApp()
 for command in _COMMANDS:
     app.command(checked(command))
 app.command(name="import")(checked(import_run))
+app.command(runs, name="runs", help="List the runs; remove, pack or unpack some.")
+app.command(cache, name="cache", help="List or prune what the lab keeps only to be faster.")
 app.command(data, name="data", help="List or fetch data sets.")
 app.command(gallery, name="gallery", help="Add, remove or update items of a run's gallery, or rebuild it.")
 app.command(bench, name="bench", help="Measure how fast the lab is on this machine.")

@@ -54,11 +54,15 @@ LOSSES: dict[str, Loss] = {
     "arcface": Loss("ArcFace", {"margin": 28.6, "scale": 64.0, "loss_lr_scale": 30.0}),
     "classifier": Loss("Classifier's features", {"smoothing": 0.0, "loss_lr_scale": 30.0}),
 }
+AUGMENTATIONS = ("crops", "light", "blur-noise", "geometry", "mixed")
+"""How random views of a training picture differ (data/augmentation.py)."""
 if TYPE_CHECKING:
     LossName = str
+    AugmentationName = str
     _NameOrNone = str
 else:
     LossName = Literal[tuple(LOSSES)]
+    AugmentationName = Literal[AUGMENTATIONS]
     _NameOrNone = Literal[("", *SIMILARITIES)]
 OFFLINE_TRUNKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 """Trunks whose ImageNet weights come with a package (Apache-2.0), the fastest first; the others' are downloaded."""
@@ -94,6 +98,8 @@ class TrainConfig:
     """Share of each training class held out as known-class queries, if the data set names none; 0 to 0.5."""
     val_class_share: _UpToHalf = 0.2
     """Share of the training classes held out to choose the best step; 0 to 0.5; 0 keeps the last step."""
+    corrections: bool = False
+    """Apply the data set's corrections, which the pages and `pddm-lab data corrections` keep beside the runs."""
     split_seed: CountOrNone = 0
     """Seed of the class splits. It is separate from seed, so that trainings with several seeds share their splits."""
 
@@ -109,6 +115,8 @@ class TrainConfig:
     """Train on features of the pretrained trunk, which are computed once and cached on disk."""
     views: Count = 4
     """With freeze_trunk, how many versions of each training image to train on: its centre and random crops."""
+    augmentation: AugmentationName = "crops"
+    """What random crops differ in besides: crops: nothing; light, blur-noise or geometry: that; mixed: all three."""
     pool_power: Annotated[float, Interval(gt=0, le=1)] = 0.5
     """Power of the trunk's pooled features before the head: 0.5 takes signed square roots, 1 leaves them."""
     dim: Count = 256
@@ -212,6 +220,10 @@ class TrainConfig:
             raise ConfigError("--familiarity expects --unit-global above 0 and --freeze-trunk: S fades into -g D.")
         if self.familiarity and self.local_structure:
             raise ConfigError("--local-structure expects --familiarity 0: it adds the pretrained features itself.")
+        if self.augmentation != "crops" and self.freeze_trunk and self.views == 1:
+            raise ConfigError(
+                "--augmentation with --freeze-trunk expects --views 2 or more: the first isn't augmented."
+            )
         if self.resize < self.image_size:
             raise ConfigError(f"--resize expects --image-size ({self.image_size}) or more, got {self.resize}.")
         self.options_of_loss()
@@ -331,7 +343,9 @@ PRESET_SUMMARIES: dict[str, str] = {
 """One line a preset, for the command line and the dashboard."""
 
 
-UNNAMED_CHOICES: dict[str, Any] = {"start": "random", "interpolate": False, "whiten": False}
+UNNAMED_CHOICES: dict[str, Any] = {
+    "start": "random", "interpolate": False, "whiten": False, "unit_global": 0.0, "unit_detached": False
+}  # fmt: skip
 """What runs did whose configuration doesn't name these fields yet."""
 
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,20 @@ BROWSER_ARGS = ("--headless", "--disable-gpu", "--disable-quic", "--no-first-run
 THEMES = ("light", "dark")
 _START_SECONDS = 60.0
 _PAGE_SECONDS = 60.0
-_DRAW_SECONDS = 1.0  # charts are drawn after the script has ended
+_QUIET = """new Promise((resolve) => {
+  const start = performance.now()
+  let last = start
+  const observer = new MutationObserver(() => (last = performance.now()))
+  observer.observe(document.body, { subtree: true, childList: true, attributes: true, characterData: true })
+  const timer = setInterval(() => {
+    const now = performance.now()
+    if (now - last < 400 && now - start < 1000) return
+    clearInterval(timer)
+    observer.disconnect()
+    resolve()
+  }, 50)
+})"""
+"""Charts are drawn after the script has ended: until nothing changes for 0.4 s, for a second at most."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +58,19 @@ class PageSpec:
 
 
 PAGES: dict[str, PageSpec] = {
+    "overview": PageSpec("Overview", "lightbulb", "The answer of a run in a sentence, and queries that show it."),
     "runs": PageSpec("Runs", "monitoring", "Every run's status, metrics and curves. Start and stop training here."),
     "similarity": PageSpec("Similarity", "bar_chart", "How well a threshold separates positive from negative pairs."),
     "quadruplets": PageSpec("Quadruplets", "view_module", "The hard quadruplets mined in training, as pictures."),
     "search": PageSpec("Search", "image_search", "Pick or upload an image and compare results side by side."),
+    "catalogue": PageSpec("Catalogue", "inventory_2", "Add, remove and rename what the run can find; undo any change."),
+    "robustness": PageSpec(
+        "Robustness", "blur_on", "Corrupt a query, and see what is found and what each similarity loses."
+    ),
     "map": PageSpec("Map", "scatter_plot", "The gallery in two dimensions: classes, errors, neighbourhoods."),
     "local_global": PageSpec("Local vs global", "school", "PDDM trains on points of a plane, in seconds."),
-    "audit": PageSpec("Audit", "fact_check", "Metric axioms, calibration, near-duplicates and licences."),
+    "drift": PageSpec("Drift", "query_stats", "Whether new queries still look like those that the run can answer."),
+    "audit": PageSpec("Audit", "fact_check", "Metric axioms, calibration, duplicates, licences, slices, corrections."),
 }
 """All pages in the order of the navigation; each name is its folder in dashboard/app_pages and its path in the URL."""
 
@@ -198,8 +217,15 @@ def _make_tall(page: Page, height: int) -> None:
 
 
 def wait_until_drawn(page: Page) -> None:
-    """Wait until a page of the dashboard is drawn: its script has ended, and its charts had a moment."""
-    page.wait_for_selector("[data-test-script-state='notRunning']", timeout=_PAGE_SECONDS * 1000)
-    page.wait_for_selector(".st-key-plane_stop", state="detached", timeout=_PAGE_SECONDS * 1000)  # training
-    page.wait_for_selector("[data-testid='stSkeleton']", state="detached", timeout=_PAGE_SECONDS * 1000)
-    page.wait_for_timeout(_DRAW_SECONDS * 1000)
+    """Wait until a page of the dashboard is drawn: its script has ended, and its charts are there."""
+    from playwright.sync_api import Error
+
+    end, ended = time.monotonic() + _PAGE_SECONDS, "[data-test-script-state='notRunning']"
+    while True:
+        page.wait_for_selector(ended, timeout=_PAGE_SECONDS * 1000)
+        page.wait_for_selector(".st-key-plane_stop", state="detached", timeout=_PAGE_SECONDS * 1000)  # training
+        page.wait_for_selector("[data-testid='stSkeleton']", state="detached", timeout=_PAGE_SECONDS * 1000)
+        with suppress(Error):  # the page is left meanwhile
+            page.evaluate(_QUIET)
+        if page.locator(ended).count() or time.monotonic() > end:  # a click a moment ago may have started it again
+            return

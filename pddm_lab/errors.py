@@ -29,6 +29,10 @@ class RunError(LabError):
     """A run or a gallery on disk that is missing, damaged, or not written by this lab."""
 
 
+class BusyError(RunError):
+    """Files that another process is changing: the same works when that has finished."""
+
+
 def valid_text(text: str) -> str:
     """A text that can be written anywhere: a file's name may hold bytes that are no text, shown as "?"."""
     return text.encode(errors="replace").decode()

@@ -139,7 +139,7 @@ def arrow_schema(columns: Mapping[str, str], coded: bool = False) -> pa.Schema:
 
 
 TEMPORARY = re.compile(r"\..+\.(\d+)-\d+\.tmp")
-"""Names of the temporary files of `replacing`, with the number of the process that writes there."""
+"""Names of `temporary_beside`, with the number of the process that writes there."""
 
 
 @contextmanager
@@ -156,6 +156,12 @@ def writing(path: Path) -> Iterator[None]:
         raise RunError(f"{path} can't be written: {reason}. Free space, or check the folder's permissions.") from error
 
 
+def temporary_beside(path: Path) -> Path:
+    """The temporary name of a file or folder until it is whole, or while it is deleted."""
+    # The dot hides it from readers of a parquet folder; the numbers separate processes, and sessions of a server.
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; renamed to `path` at the end, deleted after an error.
@@ -163,8 +169,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         RunError: `path` can't be written.
     """
-    # The dot hides it from readers of a parquet folder; the numbers separate processes, and sessions of a server.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary = temporary_beside(path)
     with writing(path):
         try:
             yield temporary
@@ -174,6 +179,31 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             with suppress(OSError):  # the disk's error is the one to report
                 temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def holding(lock: Path, limit: float = 60.0) -> Iterator[None]:
+    """Hold a lock file; the system releases it when the process ends, however it ends.
+
+    Args:
+        lock: its path, in an existing folder.
+        limit: seconds to wait for it.
+
+    Raises:
+        RunError: another process holds it for longer, or the folder can't be written.
+    """
+    from filelock import FileLock, Timeout
+
+    file = FileLock(lock, timeout=limit)
+    with writing(lock):
+        try:
+            file.acquire()
+        except Timeout:  # an OSError, too
+            raise RunError(f"Another process has locked {lock.parent} for {limit:.0f} s: try again.") from None
+    try:
+        yield
+    finally:
+        file.release()
 
 
 def write_file(path: Path, content: str | bytes | memoryview) -> None:
@@ -197,6 +227,54 @@ def tensors_as_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any])
     # Cloned: channels_last weights are not contiguous and tied ones share memory; safetensors takes neither.
     copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     return save(copies, {key: json.dumps(plain(value)) for key, value in metadata.items()})
+
+
+_KINDS = {"float64": "F64", "int64": "I64", "float32": "F32", "int32": "I32", "uint8": "U8", "bool": "BOOL"}
+"""Kinds of numbers by the names of numpy and of safetensors, larger ones first."""
+
+
+def map_tensors(
+    path: Path, shapes: Mapping[str, tuple[tuple[int, ...], str]], metadata: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file, memory-mapped to be filled in, so that they needn't fit into memory.
+
+    Args:
+        path: a file that has these tensors and metadata stays as it is; any other is written anew, with zeros.
+        shapes: name -> shape and kind of number, one of `_KINDS`.
+        metadata: written as JSON.
+
+    Raises:
+        OSError: the file can't be written; a full disk is reported here, not when the tensors are filled in.
+    """
+    names = sorted(shapes, key=lambda name: (list(_KINDS).index(shapes[name][1]), name))  # so each begins aligned
+    sizes = [int(np.prod(shapes[name][0])) * np.dtype(shapes[name][1]).itemsize for name in names]
+    ends = np.cumsum(sizes).tolist()
+    entries = {
+        name: {"dtype": _KINDS[shapes[name][1]], "shape": shapes[name][0], "data_offsets": [end - size, end]}
+        for name, size, end in zip(names, sizes, ends, strict=True)
+    }  # fmt: skip
+    texts = {key: json.dumps(plain(value)) for key, value in metadata.items()}
+    header = json.dumps({"__metadata__": texts, **entries}).encode()
+    header += b" " * (-len(header) % 8)
+    start = len(header).to_bytes(8, "little") + header
+    size = len(start) + ends[-1]
+    if not (path.is_file() and path.stat().st_size == size and _starts_with(path, start)):
+        with open(path, "wb") as file:
+            file.write(start)
+            if hasattr(os, "posix_fallocate"):
+                file.flush()
+                os.posix_fallocate(file.fileno(), 0, size)
+            file.truncate(size)
+    return {
+        name: np.memmap(path, shapes[name][1], "r+", len(start) + end - size, shapes[name][0])
+        if size else np.empty(shapes[name][0], shapes[name][1])
+        for name, size, end in zip(names, sizes, ends, strict=True)
+    }  # fmt: skip
+
+
+def _starts_with(path: Path, start: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(start)) == start
 
 
 def read_tensors(path: Path, hint: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -245,6 +323,8 @@ def read_checkpoint(path: Path, hint: str) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """A value as JSON takes it: numpy and paths become plain values, NaN and infinities None."""
+    if type(value) in (str, int, bool):  # most values are, and the rest takes ten times as long
+        return value
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):

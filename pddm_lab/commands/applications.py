@@ -13,6 +13,8 @@ from pddm_lab.errors import ConfigError
 from pddm_lab.similarities import EVERY
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pddm_lab.applications.transfer import Target
 
 Share = Annotated[float, Interval(gt=0, le=0.5)]
@@ -22,7 +24,7 @@ _ICONIC_METRICS = ("recall@1", "recall@2", "recall@4", "auc")
 
 def recognise(
     run: RunName, protocol: str = "", shots: tuple[Count, ...] = (1, 2, 5, 10), ways: CountOrNone = 20,
-    episodes: Count = 50, seed: CountOrNone = 0, csv: str = "", runs_root: RunsRoot = "",
+    episodes: Count = 50, new_class: bool = False, seed: CountOrNone = 0, csv: str = "", runs_root: RunsRoot = "",
 ) -> None:  # fmt: skip
     """Recognise classes from a few pictures of each: plain methods on a run's features, without a classifier layer.
 
@@ -31,9 +33,14 @@ def recognise(
         shots: Pictures of each class to learn from.
         ways: Classes to choose among in an episode; 0: all.
         episodes: Episodes per protocol.
+        new_class: Let each class be new instead, once an episode, of which 5 will do: its first pictures join all
+            items of the other classes, by D, S and local structure. Without --protocol: unseen; --ways isn't used.
         seed: Seed of the episodes.
         csv: File to write the accuracies of every episode to.
     """
+    if new_class:
+        _new_class(run, protocol or "unseen", shots, episodes, seed, csv, runs_root)
+        return
     from pddm_lab.applications.few_shot import METHODS, recognise_run, summary
     from pddm_lab.training.notebook import run_named
 
@@ -52,6 +59,36 @@ def recognise(
         wide = part.pivot(index=["space", "method"], columns="shots", values="text")
         head = ["features", "method", *(f"{k} {'shot' if k == 1 else 'shots'}" for k in wide)]
         print_table(head, [[*row[0], *row[1:]] for row in wide.itertuples()])
+
+
+def _new_class(
+    run: str, protocol: str, shots: tuple[int, ...], draws: int, seed: int, csv: str, runs_root: str
+) -> None:  # fmt: skip
+    from pddm_lab.applications.new_class import METRICS, new_classes, summary
+    from pddm_lab.training.notebook import run_named
+
+    tested = run_named(run, runs_root)
+    with progress_bar() as report:
+        table = new_classes(tested, draws, protocol=protocol, shots=shots, seed=seed, progress=report)
+    write_csv(table, csv)
+    means = summary(table)
+    print(
+        f"\n{protocol}: a new class of {means['classes'].iloc[0]} in turn beside all others, mean over classes in % ± "
+        f"deviation over {draws} draws; in brackets: ahead of D, with the 95 % interval over classes"
+    )
+    for metric, title in METRICS.items():
+        rows = [
+            [EVERY[str(by)].title, *(_with_lead(row, metric, by != "euclidean") for _, row in of.iterrows())]
+            for by, of in means.groupby("similarity", sort=False)
+        ]
+        print()
+        print_table([title, *(f"{k} {'picture' if k == 1 else 'pictures'}" for k in means["shots"].unique())], rows)
+
+
+def _with_lead(row: pd.Series, metric: str, is_rival: bool) -> str:
+    value = f"{100 * row[metric]:.1f} ± {100 * row[f'{metric} deviation']:.1f}"
+    ahead = [100 * row[f"{metric} ahead{end}"] for end in ("", " low", " high")]
+    return value + " ({:+.1f} [{:.1f}, {:.1f}])".format(*ahead) * is_rival
 
 
 def open_set(

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from annotated_types import Interval
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 
-from pddm_lab.commands.terminal import DataRoot, RunName, RunsRoot, print_table, write_csv
+from pddm_lab.commands.change import Window
+from pddm_lab.commands.terminal import DataRoot, RunName, RunsRoot, print_table, progress_bar, write_csv
 from pddm_lab.config import OFFLINE_TRUNKS, Count, CountOrNone, Device, typed_path
 from pddm_lab.config import data_root as data_root_of
 from pddm_lab.similarities import SIMILARITIES
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 bench = tyro.extras.SubcommandApp()
 _Cores = Annotated[CountOrNone, arg(help="Processor cores to use; 0: all there are.")]
 _Device = Annotated[Device, arg(help="auto: cuda where there is one, else cpu.")]
+_Runs = Positional[Annotated[tuple[str, ...], arg(metavar="RUN [RUN ...]")]]
+_Rate = Annotated[float, Interval(gt=0, le=100_000)]
 _Json = Annotated[str, arg(help="File to write the measurements to.")]
 
 
@@ -141,13 +144,68 @@ def search(items: Count = 1_000_000, cores: _Cores = 2, json: _Json = "") -> Non
 
 @bench.command
 @checked
-def local(items: Count = 6000, json: _Json = "") -> None:
-    """Measure what local structure and its rivals cost a query beyond the search, and a gallery offline, on one core.
+def churn(
+    items: Count = 100_000, changes: Count = 1000, stores: tuple[str, ...] = ("flat", "ivf", "milvus"),
+    quiet: Annotated[float, Interval(gt=0, le=3600)] = 10.0, chart: str = "", csv: str = "", cores: _Cores = 2,
+    json: _Json = "",
+) -> None:  # fmt: skip
+    """Measure what random changes of a gallery do to its search: recall, the slowest answers, the time of a change.
 
     Args:
         items: Items in the gallery.
+        changes: Changes, each of 1 to 5 items that are added, updated or removed.
+        stores: Stores to compare with the first: flat, ivf, milvus (a file of milvus-lite) or milvus:URI.
+        quiet: Seconds of searching without changes in each of ten rounds.
+        chart: File to write a chart to, as HTML.
+        csv: File to write the table to, after each round.
     """
-    _run("local", "local", 1, json, items)
+    _limit(cores)
+    from pddm_lab.bench.churn.measure import RECALL, SLOWER, measure, measures
+    from pddm_lab.bench.report import machine
+    from pddm_lab.figures.churn import churn as churn_figure
+
+    facts = machine()
+    with tempfile.TemporaryDirectory() as temporary:
+        table = measure(
+            Path(temporary), items, changes, stores, quiet, _log,
+            lambda table: write_csv(table.drop(columns="first").round(4), csv),
+        )  # fmt: skip
+    show("churn", measures(table), facts, json)
+    if chart:
+        churn_figure(table, RECALL, SLOWER).write_html(typed_path(chart), include_plotlyjs=True)
+
+
+@bench.command
+@checked
+def service(
+    items: Count = 100_000, requests: Count = 10_000, pictures_rate: _Rate = 61.0, items_rate: _Rate = 405.0,
+    workers: Count = 2, folder: str = "", cores: _Cores = 2, json: _Json = "",
+) -> None:  # fmt: skip
+    """Measure the service: searches a second by picture and by item, their times, and when a new class is found.
+
+    Args:
+        items: Items in the catalogue.
+        requests: Searches by picture, and as many by item.
+        pictures_rate: Searches by picture a second that are sent.
+        items_rate: Searches by item a second that are sent.
+        workers: Processes of the service.
+        folder: Folder to keep the benchmark's run in, so that measuring again is faster; empty: a temporary one.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        kept = typed_path(folder) if folder else Path(temporary)
+        # The load takes other cores than the service where there are any, so not the whole command is limited.
+        _run("service", "service.measure", 0, json, kept, items, requests, pictures_rate, items_rate, workers, cores)
+
+
+@bench.command
+@checked
+def local(items: Count = 6000, cores: _Cores = 2, json: _Json = "") -> None:
+    """Measure what local structure and its rivals cost a query beyond the search, on one core, and a gallery offline.
+
+    Args:
+        items: Items in the gallery. More than 50,000 are built in a file, on all of the cores.
+    """
+    _run("local", "local", cores, json, items)
 
 
 @bench.command
@@ -196,6 +254,45 @@ def formats(run: RunName, most: CountOrNone = 0, runs_root: RunsRoot = "") -> No
     print_table(*table_rows(content, SIMILARITIES[content["similarity"]].letter))
     print(f"\nms an image: on one core of {content['processor']}. All else but MB and bytes in %.")
     print(f"Written to {measured.path / FILE}")
+
+
+@bench.command
+@checked
+def drift(
+    runs: _Runs, foreign: tuple[str, ...] = ("fruits360",),
+    window: Window = 200, splits: Count = 10, streams: Count = 50, pictures: Count = 700, seed: CountOrNone = 0,
+    csv: str = "", data_root: DataRoot = "", runs_root: RunsRoot = "",
+) -> None:  # fmt: skip
+    """Measure how often `pddm-lab drift` raises a false alarm, and how soon it notices worse or foreign pictures.
+
+    Args:
+        runs: Names of the runs, or paths to their folders.
+        foreign: Other data sets, whose pictures are queries; a run's own one is passed over.
+        window: Queries that are compared at a time, 30 to 1000.
+        splits: How often the held-out queries are divided.
+        streams: Streams without drift in a split; there are a fifth as many of each kind with drift.
+        pictures: Held-out pictures that are made worse, and pictures of each other data set, at most.
+        seed: Seed of all draws.
+        csv: File to write the table to.
+    """
+    import pandas as pd
+
+    from pddm_lab.change import drift_power
+    from pddm_lab.training.notebook import run_named
+
+    tables = []
+    for name in runs:
+        run = run_named(name, runs_root)
+        others = [other for other in foreign if other != run.info["dataset"]["name"]]
+        with progress_bar() as report:
+            table = drift_power.measure(
+                run, others, data_root_of(data_root), window=window, splits=splits, streams=streams, pictures=pictures,
+                seed=seed, progress=report,
+            )  # fmt: skip
+        table.insert(0, "run", run.name)
+        print_table(list(table.columns), table.round(3).astype(str).to_numpy().tolist())
+        tables.append(table)
+    write_csv(pd.concat(tables), csv)
 
 
 def _limit(cores: int) -> None:

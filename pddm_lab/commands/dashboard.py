@@ -1,4 +1,4 @@
-"""The commands `dashboard` and `screenshots`."""
+"""The commands `dashboard`, `screenshots` and `lesson`: pages to look at."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pddm_lab.commands.terminal import AnyRun, DataRoot, Port, RunName, RunsRoot
+from pddm_lab.commands.terminal import AnyRun, DataRoot, Port, RunName, RunsRoot, progress_bar
 from pddm_lab.config import Count, typed_path
 from pddm_lab.errors import ConfigError
 
@@ -59,3 +59,19 @@ def screenshots(
     pages, themes = ([only], THEMES[:1]) if only else (PAGES, THEMES)
     for path in take_screenshots(find_run(run, runs_root), Path(out), pages, themes, width=width, full=full):
         print(path)
+
+
+def lesson(out: str = ".") -> None:
+    """Write the lesson on local and global similarities as one page, lesson.html, which opens without Python.
+
+    Three exercises to predict and reveal, neighbourhoods, and six trainings on a plane step by step. It takes about a
+    minute and needs no run. The page works from a file and asks nothing of any server.
+
+    Args:
+        out: Folder for lesson.html; created if missing.
+    """
+    from pddm_lab.lesson.file import write_lesson
+
+    with progress_bar() as report:
+        page = write_lesson(typed_path(out), report)
+    print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")

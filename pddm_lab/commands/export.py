@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from pddm_lab.commands.terminal import RunName, RunsRoot, print_table, progress_bar
+from pddm_lab.commands.terminal import RunName, RunsRoot, print_table, printable, progress_bar
 from pddm_lab.config import Count, typed_path
 from pddm_lab.errors import RunError
 from pddm_lab.similarities import EVERY
@@ -22,7 +22,8 @@ def export(
 ) -> None:  # fmt: skip
     """Write a run's model as files that need no torch: pictures to features, and pairs of features to scores.
 
-    Where the run has a similarity on local structure, that is written too, with the neighbourhoods of the gallery.
+    Where the run has a similarity on local structure, that is written too, in 32 bits in every format, with the
+    neighbourhoods of the gallery.
 
     Args:
         format: onnx for onnxruntime and many others; openvino; or executorch for phones and small boards, in 32 bits.
@@ -41,7 +42,7 @@ def export(
     content = Exported(folder).content
     size, parameters = content["model_bytes"], content["parameters"]
     print(f"Wrote {folder}: {size / 1e6:.2f} MB for {parameters:,} parameters ({size / parameters:.2f} bytes each).")
-    how = "1 minus their cosine with" if precision == "int8" else "the largest difference from"
+    how = "the largest difference from" if precision == "32" else "1 minus their cosine with"
     print(f"Compared with torch: {how} its features is {content['agreement']['features']:.2g}.")
     if content["gallery"]:
         print(f"To search with it: pddm-lab search-exported {folder} IMAGE")
@@ -82,7 +83,7 @@ def search_exported(
     sign = -1 if similarity.is_distance else 1
     head = ("rank", "id", "class", "D", similarity.letter, "rank by D")
     rows = [
-        (one.rank, _printable(one.id), _printable(one.class_name), f"{one.distance:.4f}", f"{sign * one.score:.4f}",
+        (one.rank, printable(one.id), printable(one.class_name), f"{one.distance:.4f}", f"{sign * one.score:.4f}",
          one.distance_rank)
         for one in matches
     ]  # fmt: skip
@@ -94,8 +95,3 @@ def search_exported(
             text = json_format.dumps([dataclasses.asdict(one) for one in matches], indent=1, ensure_ascii=False)
             target.write_text(text, encoding="utf-8")
         print(f"Written to {json}")
-
-
-def _printable(text: str) -> str:
-    """A name from a file, without what would steer the terminal."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text)

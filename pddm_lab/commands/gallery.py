@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -10,9 +11,12 @@ from tyro.conf import Positional, arg
 from pddm_lab.commands.terminal import RunName, RunsRoot, print_table, progress_bar
 from pddm_lab.config import Count, CountOrNone, typed_path
 from pddm_lab.errors import RunError
+from pddm_lab.similarities import EVERY
+from pddm_lab.wording import counted, natural
 
 if TYPE_CHECKING:
-    from pddm_lab.analysis.saved_queries import SavedQueries
+    from pathlib import Path
+
     from pddm_lab.gallery.gallery import Gallery
     from pddm_lab.gallery.history import Change
     from pddm_lab.local.unit import LocalStructure
@@ -24,6 +28,8 @@ _Protocol = Annotated[str, arg(help="Which gallery: catalogue, unseen or known; 
 _Model = Annotated[
     str, arg(help="Model that made imported features: package.module:callable, a file or torchvision:NAME.")
 ]
+_Map = Annotated[bool, arg(help="Draw the map anew in the background.")]
+_Report = Annotated[str, arg(help="Table of what was done with each file, .csv; empty: none is written.")]
 _Reason = Annotated[str, arg(help="Why, for the gallery's history.")]
 _Folder = Positional[Annotated[str, arg(metavar="FOLDER")]]
 _Ids = Positional[Annotated[tuple[str, ...], arg(metavar="ID [ID ...]")]]
@@ -37,32 +43,33 @@ _NAMED = 3
 @gallery.command
 def add(
     run: RunName, folder: _Folder, protocol: _Protocol = "", model: _Model = "", reason: _Reason = "",
-    runs_root: RunsRoot = "",
+    skip_duplicates: bool = False, report: _Report = "", map: _Map = True, runs_root: RunsRoot = "",
 ) -> None:  # fmt: skip
     """Add the pictures FOLDER/<class>/<image> as items <class>/<image>, embedded by the run's model.
 
     Args:
         folder: Folder that holds a folder of pictures per class.
+        skip_duplicates: Leave out pictures that the gallery has under another id; else they are added and named.
     """
     from pddm_lab.gallery import changes
     from pddm_lab.runs import new_items
 
-    changed = _run_at_rest(run, runs_root)
+    changed = _serving(run, runs_root)
     before = _chosen(changed, protocol)
-    with progress_bar() as report:
-        pictures = new_items.to_add(changed, before, typed_path(folder), report, model)
+    with progress_bar() as progress:
+        pictures = new_items.to_add(changed, before, typed_path(folder), progress, model, skip_duplicates)
     structure = _structure(changed)
     after = changes.add(before, pictures.new, structure, reason)
     classes, new = pictures.new.items["class_name"].nunique(), len(pictures.new_classes)
-    what = f"{_count(classes, 'class', 'classes')}, {new or 'none'} of them new"
-    added = f"Added {_count(len(pictures.new.items), 'item')} of {what}."
-    _print_change(added, changed, before, after, structure, pictures)
+    what = f"{counted(classes, 'class', 'classes')}, {new or 'none'} of them new"
+    added = f"Added {counted(len(pictures.new.items), 'item')} of {what}."
+    _print_change(added, changed, before, after, structure, pictures, report, redraw=map)
 
 
 @gallery.command
 def update(
     run: RunName, folder: _Folder, protocol: _Protocol = "", model: _Model = "", reason: _Reason = "",
-    runs_root: RunsRoot = "",
+    report: _Report = "", map: _Map = True, runs_root: RunsRoot = "",
 ) -> None:  # fmt: skip
     """Replace the pictures of items by FOLDER/<item id>, embedded by the run's model.
 
@@ -72,32 +79,35 @@ def update(
     from pddm_lab.gallery import changes
     from pddm_lab.runs import new_items
 
-    changed = _run_at_rest(run, runs_root)
+    changed = _serving(run, runs_root)
     before = _chosen(changed, protocol)
-    with progress_bar() as report:
-        pictures = new_items.to_update(changed, before, typed_path(folder), report, model)
+    with progress_bar() as progress:
+        pictures = new_items.to_update(changed, before, typed_path(folder), progress, model)
     structure = _structure(changed)
     after = changes.update(before, pictures.new, structure, reason)
-    updated = f"Updated {_count(len(pictures.new.items), 'item')}."
-    _print_change(updated, changed, before, after, structure, pictures)
+    updated = f"Updated {counted(len(pictures.new.items), 'item')}."
+    _print_change(updated, changed, before, after, structure, pictures, report, redraw=map)
 
 
 @gallery.command
 def remove(
-    run: RunName, ids: _Ids = (), of_class: str = "", protocol: _Protocol = "", reason: _Reason = "",
-    runs_root: RunsRoot = "",
+    run: RunName, ids: _Ids = (), of_class: str = "", items: str = "", protocol: _Protocol = "", reason: _Reason = "",
+    map: _Map = True, runs_root: RunsRoot = "",
 ) -> None:  # fmt: skip
     """Remove items by their ids, or all items of a class.
 
     Args:
         ids: Ids of the items to remove.
         of_class: Name of a class whose items are removed, too.
+        items: Table with a column id, .csv or .parquet, such as a selection exported on the page Map: its items are
+            removed, too.
     """
     from pddm_lab.gallery import changes
 
-    if not ids and not of_class:
-        raise RunError("Name the items to remove by their ids, or a class with --of-class.")
-    changed = _run_at_rest(run, runs_root)
+    if not ids and not of_class and not items:
+        raise RunError("Name the items to remove by their ids, a class with --of-class, or a table with --items.")
+    ids = (*ids, *(_ids_in(typed_path(items)) if items else ()))
+    changed = _serving(run, runs_root)
     before = _chosen(changed, protocol)
     if of_class:
         members = before.items["id"][before.items["class_name"] == of_class]
@@ -106,7 +116,8 @@ def remove(
         ids = (*ids, *members)
     structure = _structure(changed)
     after = changes.remove(before, ids, structure, reason)
-    _print_change(f"Removed {_count(len(set(ids)), 'item')}.", changed, before, after, structure)
+    removed = f"Removed {counted(len(set(ids)), 'item')}."
+    _print_change(removed, changed, before, after, structure, redraw=map)
 
 
 @gallery.command
@@ -121,23 +132,23 @@ def rename(
     """
     from pddm_lab.gallery import changes
 
-    changed = _run_at_rest(run, runs_root)
+    changed = _serving(run, runs_root)
     before, structure = _chosen(changed, protocol), _structure(changed)
     after = changes.rename_class(before, old, name, structure, reason)
     count = int((before.items["class_name"] == old).sum())
-    _print_change(f"{_count(count, 'item')} of {old} now {'has' if count == 1 else 'have'} the class {name}.",
+    _print_change(f"{counted(count, 'item')} of {old} now {'has' if count == 1 else 'have'} the class {name}.",
                   changed, before, after, structure)  # fmt: skip
 
 
 @gallery.command
-def undo(run: RunName, protocol: _Protocol = "", runs_root: RunsRoot = "") -> None:
+def undo(run: RunName, protocol: _Protocol = "", map: _Map = True, runs_root: RunsRoot = "") -> None:
     """Take back the last change of a gallery that isn't undone."""
     from pddm_lab.gallery import changes
 
-    changed = _run_at_rest(run, runs_root)
+    changed = _serving(run, runs_root)
     before, structure = _chosen(changed, protocol), _structure(changed)
     after, change = changes.undo(before, structure)
-    _print_change(f"Undone: {_of(change)}.", changed, before, after, structure)
+    _print_change(f"Undone: {_of(change)}.", changed, before, after, structure, redraw=map, undone=True)
 
 
 @gallery.command
@@ -150,16 +161,16 @@ def queries(
         count: Number of queries, at most the items that have another one of their class.
         seed: Seed of the sample.
     """
-    from pddm_lab.analysis.saved_queries import save
+    from pddm_lab.analysis.saved_queries import recall_of, save
 
-    changed = _run_at_rest(run, runs_root)
+    changed = _serving(run, runs_root)
     if not changed.is_labelled:
         raise RunError(f"The items of {changed.name} have no labels: nothing says which results are right.")
     of = _chosen(changed, protocol)
     kept, structure = save(of, count, seed), _structure(changed)
-    accuracies = _accuracies(of, kept, structure)
-    shown = ", ".join(f"{100 * value:.1f} % by {name}" for name, value in accuracies.items())
-    print(f"Kept {_count(len(kept), 'query', 'queries')} of the {of.protocol} gallery: R@1 {shown}.")
+    recall = recall_of(of, kept, structure)
+    shown = ", ".join(f"{100 * value:.1f} % by {EVERY[name].letter}" for name, value in recall.items())
+    print(f"Kept {counted(len(kept), 'query', 'queries')} of the {of.protocol} gallery: R@1 {shown}.")
 
 
 @gallery.command(name="list")
@@ -170,9 +181,8 @@ def list_items(run: RunName, of_class: str = "", protocol: _Protocol = "", runs_
         of_class: Name of a class whose items are listed.
     """
     from pddm_lab.gallery.history import changes
-    from pddm_lab.runs.compare import find_run
 
-    listed = _chosen(find_run(run, runs_root), protocol)
+    listed = _chosen(_serving(run, runs_root, at_rest=False), protocol)
     items = listed.items
     if of_class:
         items = items[items["class_name"] == of_class]
@@ -180,11 +190,11 @@ def list_items(run: RunName, of_class: str = "", protocol: _Protocol = "", runs_
             raise RunError(f"The {listed.protocol} gallery has no class {of_class!r}.")
         print_table(("item", "role"), items[["id", "role"]].to_numpy().tolist())
         return
-    counts = items.groupby("class_name", sort=True).size()
-    print_table(("class", "items"), list(counts.items()))
-    print(f"\n{_count(len(items), 'item')} of {_count(len(counts), 'class', 'classes')} in {listed.protocol}.")
+    counts = items.groupby("class_name").size()
+    print_table(("class", "items"), [(name, counts[name]) for name in sorted(counts.index, key=natural)])
+    print(f"\n{counted(len(items), 'item')} of {counted(len(counts), 'class', 'classes')} in {listed.protocol}.")
     for change in changes(listed.path, listed.manifest)[:_CHANGES]:
-        print(f"{change.time}: {_of(change)}")
+        print(f"{change.time}: {_of(change)}" + (f"; R@1 {_in_words(change.recall)}" if change.recall else ""))
 
 
 def _of(change: Change) -> str:
@@ -198,7 +208,26 @@ def redraw_map(run: RunName, protocol: _Protocol = "", runs_root: RunsRoot = "")
 
     drawn = _chosen(_run_at_rest(run, runs_root), protocol)
     method = write_map(drawn.path)
-    print(f"Drew the map of {_count(len(drawn), 'item')} of {drawn.protocol} ({method.upper()}).")
+    print(f"Drew the map of {counted(len(drawn), 'item')} of {drawn.protocol} ({method.upper()}).")
+
+
+@gallery.command
+def neighbourhoods(run: RunName, protocol: _Protocol = "", runs_root: RunsRoot = "") -> None:
+    """Build the neighbourhoods of a large gallery, which its run's local structure compares.
+
+    Ctrl-C stops it, and the same command resumes. Those of up to 50,000 items are built when they are first needed.
+    """
+    from pddm_lab.gallery.upkeep import keep_up
+
+    chosen_run = _run_at_rest(run, runs_root)
+    chosen, structure = _chosen(chosen_run, protocol), _structure(chosen_run)
+    if structure is None:
+        raise RunError(f"{run} has no local structure. Train a run that has: `pddm-lab train lab`.")
+    with progress_bar() as report:
+        built = keep_up(chosen, structure, report)
+    print(
+        f"The neighbourhoods of {counted(len(built.rows('gallery')), 'searched item')} of {built.protocol} are stored."
+    )
 
 
 @gallery.command
@@ -216,14 +245,30 @@ def rebuild(run: RunName, protocol: str = "", runs_root: RunsRoot = "") -> None:
     from pddm_lab.training.rebuild import rebuild as write_again
 
     repaired = _run_at_rest(run, runs_root)
-    dataset = dataset_of(repaired.config, repaired.path.parent)
+    dataset = dataset_of(repaired.config, repaired.path.parent, repaired.name)
     for one in protocols_to_rebuild(repaired, dataset, protocol):
         with progress_bar() as report:
             rebuilt = write_again(repaired, dataset, one, report)
         method = write_map(rebuilt.gallery.path)
-        print(f"Wrote the {one.name} gallery again: {_count(len(rebuilt.gallery), 'item')}, map by {method.upper()}.")
+        print(f"Wrote the {one.name} gallery again: {counted(len(rebuilt.gallery), 'item')}, map by {method.upper()}.")
         for reason in rebuilt.lost:
             print(f"Not kept: {reason}")
+
+
+def _ids_in(table: Path) -> list[str]:
+    """The ids in a table.
+
+    Raises:
+        LabError: it is missing, can't be read, or has no column id.
+    """
+    from pddm_lab.data.imported import read_texts
+
+    if not table.is_file():
+        raise RunError(f"The table {table} does not exist: expected a file with a column id.")
+    texts = read_texts(table)
+    if "id" not in texts:
+        raise RunError(f"{table} has no column id: expected the ids of the items to remove in it.")
+    return texts["id"].tolist()
 
 
 def _run_at_rest(name: str, runs_root: str) -> Run:
@@ -240,6 +285,22 @@ def _run_at_rest(name: str, runs_root: str) -> Run:
     return run
 
 
+def _serving(name: str, runs_root: str, at_rest: bool = True) -> Run:
+    """The run of a name, or the update of it that serves: its catalogue is the one that is searched.
+
+    Raises:
+        RunError: it is missing, or still training although it must be at rest.
+    """
+    from pddm_lab.runs.compare import find_run
+    from pddm_lab.update.serving import served
+
+    named = _run_at_rest(name, runs_root) if at_rest else find_run(name, runs_root)
+    run = served(named)
+    if run.path != named.path:
+        print(f"Of {named.name}, the update {run.name} serves: this is its gallery.")
+    return run
+
+
 def _chosen(run: Run, name: str) -> Gallery:
     """The gallery of a name; of none the catalogue, or the first there is. Raises RunError as `Run.gallery` does."""
     return run.gallery(name or next(iter(run.galleries()), "catalogue"))
@@ -253,43 +314,40 @@ def _structure(run: Run) -> LocalStructure | None:
     return None if local is None else local.structure
 
 
-def _accuracies(of: Gallery, kept: SavedQueries, structure: LocalStructure | None) -> dict[str, float]:
-    """R@1 of saved queries by D, and by local structure where the run has it."""
-    from pddm_lab.model.similarity import make_similarity
-
-    values = {"D": kept.accuracy(of, make_similarity("euclidean", int(of.manifest["dim"])))}
-    return values if structure is None else values | {"local structure": kept.accuracy(of, structure)}
+def _in_words(recall: Mapping[str, tuple[float, float]]) -> str:
+    return ", ".join(
+        f"{100 * earlier:.1f} % before and {100 * now:.1f} % now by {EVERY[name].letter}"
+        for name, (earlier, now) in recall.items()
+    )
 
 
 def _print_change(
     done: str, run: Run, before: Gallery, after: Gallery, structure: LocalStructure | None,
-    of: FolderItems | None = None,
+    of: FolderItems | None = None, report: str = "", redraw: bool = False, undone: bool = False,
 ) -> None:  # fmt: skip
-    """Say what was done, and list stale neighbourhoods anew."""
-    from pddm_lab.analysis.saved_queries import read
-    from pddm_lab.gallery.upkeep import keep_up
+    """Say what was done, list stale neighbourhoods anew, and have the map drawn anew in the background."""
+    from pddm_lab.analysis.saved_queries import effect_of, read
+    from pddm_lab.gallery.redraw import start_redrawing
+    from pddm_lab.runs.file_reports import write_reports
     from pddm_lab.runs.run import PROTOCOLS
 
-    print(f"{done} The {after.protocol} gallery has {_count(len(after), 'item')}.")
+    print(f"{done} The {after.protocol} gallery has {counted(len(after), 'item')}.")
     if of and of.skipped:
         more = f" and {len(of.skipped) - _NAMED} more" if len(of.skipped) > _NAMED else ""
-        print(f"Skipped {_count(len(of.skipped), 'picture')}: {' '.join(of.skipped[:_NAMED])}{more}")
+        print(f"Skipped {counted(len(of.skipped), 'picture')}: {' '.join(of.skipped[:_NAMED])}{more}")
     print("".join(f"{note}\n" for note in of.notes) if of else "", end="")
-    if structure is not None and (stale := after.reference(structure).stale):
-        keep_up(after, structure)
-        print(f"Listed {_count(stale, 'neighbourhood')} near the change anew.")
-    if (kept := read(after)) is not None:
-        earlier, now = (_accuracies(one, kept, structure) for one in (before, after))
-        shown = ", ".join(
-            f"{100 * earlier[name]:.1f} % before and {100 * now[name]:.1f} % now by {name}" for name in now
-        )
-        print(f"R@1 of the {_count(len(kept), 'saved query', 'saved queries')}: {shown}.")
+    if of and report:
+        write_reports(of.reports, typed_path(report))
+        print(f"What was done with each of {counted(len(of.reports), 'file')} is in {report}.")
+    effect = effect_of(before, after, structure, undone)
+    if effect.listed_anew:
+        print(f"Listed {counted(effect.listed_anew, 'neighbourhood')} near the change anew.")
+    if effect.recall and (kept := read(after)) is not None:
+        print(f"R@1 of the {counted(len(kept), 'saved query', 'saved queries')}: {_in_words(effect.recall)}.")
     if after.protocol in PROTOCOLS:
         print("Its metrics and distributions still describe the items it was measured with.")
-    if after.manifest["map"] and (placed := int(after.manifest["map"].get("placed", 0))):
+    if redraw and start_redrawing(after.path):
+        print("A new map is being drawn in the background. The Map page takes it when it is there.")
+    elif after.manifest["map"] and (placed := int(after.manifest["map"].get("placed", 0))):
         command = f"pddm-lab gallery map {run.name} --protocol {after.protocol}"
-        print(f"On its map {_count(placed, 'item')} lie between their neighbours. Redraw it with `{command}`.")
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+        print(f"On its map {counted(placed, 'item')} lie between their neighbours. Redraw it with `{command}`.")

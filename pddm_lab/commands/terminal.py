@@ -51,3 +51,8 @@ def write_csv(table: pd.DataFrame, csv: str) -> None:
     """Write a table to a file; an empty name writes nothing."""
     if csv:
         table.to_csv(typed_path(csv), index=False)
+
+
+def printable(text: str) -> str:
+    """A name from a file, without what would steer the terminal."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -1,11 +1,11 @@
-"""The commands `train`, `resume`, `runs` and `demo`."""
+"""The commands `train`, `resume` and `demo`."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import Fixed, Suppress, arg
@@ -68,33 +68,6 @@ def resume(run: RunName, runs_root: RunsRoot = "") -> None:
     print_results(resume_import(begun.path) if begun.config.is_imported else resume_in_notebook(begun.path))
 
 
-def runs(runs_root: RunsRoot = "") -> None:
-    """List the runs, newest first, with their final metrics."""
-    from pddm_lab.runs.compare import BrokenRun, list_runs
-
-    listed = list_runs(runs_root)
-    rows = [_run_row(run) for run in listed if not isinstance(run, BrokenRun)]
-    if rows:
-        print_table(("run", "status", "step", "dataset", "preset", "unseen R@1 / MAP@R", "known R@1 / MAP@R"), rows)
-        print(
-            "\nR@1 and MAP@R in %: by Euclidean distance, by the trained similarity, by local structure if the run has"
-        )
-        print("it, and of the pretrained features.")
-        print("For more: pddm-lab dashboard")
-    for run in listed:
-        if isinstance(run, BrokenRun):
-            print(f"{run.name} can't be read: {run.reason}")
-            continue
-        if run.reason:
-            print(f"{run.name} {run.status}: {run.reason}")
-        for warning in run.info.get("warnings", ()):
-            print(f"{run.name} warning: {warning}")
-        if run.notes.strip():
-            print(f"{run.name} notes: {' '.join(run.notes.split())[:200]}")
-    if not listed:
-        print(f"There are no runs in {config.runs_root(runs_root)} yet. Train one: pddm-lab train quick")
-
-
 def demo(serve: bool = False, port: Port = 8501, data_root: DataRoot = "", runs_root: RunsRoot = "") -> None:
     """Fetch the demo data and train a first run on it. What is already there is kept.
 
@@ -148,7 +121,7 @@ def print_results(run: Run) -> None:
     rows = [
         (
             protocol, PRETRAINED_FEATURES.title if similarity == PRETRAINED else similarity,
-            *(_number(values.get(name), scale) for name, scale in _METRICS.values()),
+            *(in_digits(values.get(name), scale) for name, scale in _METRICS.values()),
         )
         for protocol, similarities in final_metrics(run).items()
         for similarity, values in similarities.items()
@@ -160,24 +133,6 @@ def print_results(run: Run) -> None:
     print(f"\nTo look at it: pddm-lab dashboard {run.name}")
 
 
-def _number(value: float | None, scale: float) -> str:
+def in_digits(value: float | None, scale: float) -> str:
+    """A metric as it is printed: in percent with one digit, else with three."""
     return "-" if value is None else f"{scale * value:.1f}" if scale > 1 else f"{value:.3f}"
-
-
-def _run_row(run: Run) -> tuple[str, ...]:
-    step = f"{run.info.get('phase', '')} {run.info.get('step', '')}".strip()
-    metrics = _summary(run, "unseen"), _summary(run, "known")
-    return (run.name, run.status, step, run.config.dataset, run.config.preset, *metrics)
-
-
-def _summary(run: Run, protocol: str) -> str:
-    from pddm_lab.runs.compare import final_metrics
-
-    values: dict[str, Any] = final_metrics(run).get(protocol, {})
-    names = [
-        name for name in dict.fromkeys(("euclidean", run.config.similarity, "local", PRETRAINED)) if name in values
-    ]
-    pairs = (
-        f"{_number(values[name].get('recall@1'), 100)} / {_number(values[name].get('map@r'), 100)}" for name in names
-    )
-    return ", ".join(pairs) or "-"

@@ -46,7 +46,7 @@ class AgreementContent(Content):
     """How far the graphs were from torch when they were written."""
 
     features: _Finite
-    """Largest difference of a value of a feature; of int8, 1 minus the mean cosine."""
+    """In 32 bits the largest difference of a value of a feature, in fewer 1 minus the mean cosine."""
     scores: _Finite
     """Largest difference of a score, as a share of the deviation of the scores."""
 

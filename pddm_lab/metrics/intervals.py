@@ -1,4 +1,7 @@
-"""95 % intervals: of a mean (Student's t), of resampled values (percentiles), and of a share (Wilson)."""
+"""95 % intervals: of a mean (Student's t), of resampled values (percentiles), and of a share (Wilson).
+
+Queries of one class resemble each other: `resampled_means` draws classes first, and then their queries.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -38,6 +41,27 @@ def percentile_interval(draws: Float[np.ndarray, "draws ..."]) -> tuple[np.ndarr
         warnings.simplefilter("ignore", RuntimeWarning)  # that all are NaN
         low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
     return low, high
+
+
+def resampled_means(
+    values: Float[np.ndarray, "values ..."], groups: Int[np.ndarray, " values"], draws: int = 2000, seed: int = 0
+) -> Float[np.ndarray, "draws ..."]:
+    """Means of bootstrap samples: groups are drawn with replacement, and then the values of each drawn group.
+
+    Args:
+        values: one or more; several columns are resampled together.
+        groups: of each value.
+    """
+    rng = np.random.default_rng(seed)
+    order = np.argsort(groups, kind="stable")
+    _, begins, counts = np.unique(groups[order], return_index=True, return_counts=True)
+    means = np.empty((draws, *values.shape[1:]))
+    for draw in range(draws):
+        chosen = rng.integers(len(counts), size=len(counts))
+        sizes = np.repeat(counts[chosen], counts[chosen])
+        places = np.repeat(begins[chosen], counts[chosen]) + (rng.random(len(sizes)) * sizes).astype(np.int64)
+        means[draw] = values[order[places]].mean(0)
+    return means
 
 
 def wilson_lower(successes: np.ndarray, trials: np.ndarray) -> Float[np.ndarray, " shares"]:

@@ -182,6 +182,26 @@ def average_precisions(
     return _average_precisions(labels[best] == labels[rows, None], relevant)
 
 
+@torch.no_grad()
+def outcomes(
+    scores: Float[Tensor, "queries items"], query_labels: Int[Tensor, " queries"], labels: Int[Tensor, " items"]
+) -> tuple[Bool[Tensor, " queries"], Float[Tensor, " queries"]]:
+    """Query by query, what `evaluate` has on average.
+
+    Args:
+        scores: of each query with every item, larger is more similar; -inf: the item isn't searched for the query.
+        query_labels: classes of the queries.
+        labels: classes of the items.
+
+    Returns:
+        Whether the first result is right, and AP@R; NaN for a query without another item of its class.
+    """
+    relevant = ((labels == query_labels[:, None]) & (scores > -math.inf)).sum(1)
+    best = _top(scores, min(max(int(relevant.max()), 1), scores.shape[1]))
+    hits = labels[best] == query_labels[:, None]
+    return hits[:, 0], _average_precisions(hits, relevant)
+
+
 def clustering_nmi(features: Float[Array, "items dim"], labels: Int[Array, " items"], seed: int = 0) -> float:
     """Normalised mutual information between the classes and as many k-means clusters (faiss, seeded)."""
     from sklearn.metrics import normalized_mutual_info_score

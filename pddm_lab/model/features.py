@@ -19,6 +19,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pddm_lab.data.augmentation import augment
 from pddm_lab.data.by_content import ContentCache, content_hash
 from pddm_lab.data.images import open_image
 from pddm_lab.data.prepare import VIEW_ZOOM, cut, scale, side_to_read
@@ -37,10 +38,13 @@ Result = TypeVar("Result")
 
 
 class ImageFiles(Dataset[Tensor]):
-    """Prepared images by position; the key (number, ..., position) gives a random crop, seeded by the numbers."""
+    """Prepared images by position; the key (number, ..., position) gives a random view, seeded by the numbers."""
 
-    def __init__(self, paths: Sequence[Path], resize: int, size: int, seed: int = 0) -> None:
+    def __init__(
+        self, paths: Sequence[Path], resize: int, size: int, seed: int = 0, augmentation: str = "crops"
+    ) -> None:
         self._paths, self._resize, self._size, self._seed = list(map(str, paths)), resize, size, seed
+        self._augmentation = augmentation
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -49,17 +53,22 @@ class ImageFiles(Dataset[Tensor]):
         *seeds, position = key if isinstance(key, tuple) else (key,)
         rng = np.random.default_rng([self._seed, *seeds]) if seeds else None
         path, shorter = Path(self._paths[position]), side_to_read(self._resize)
-        return torch.from_numpy(_prepared(path, [(self._resize, rng)], self._size, shorter)[0])
+        return torch.from_numpy(_prepared(path, [(self._resize, rng)], self._size, shorter, self._augmentation)[0])
 
 
 def _prepared(
-    path: Path, crops: Sequence[tuple[int, np.random.Generator | None]], size: int, shorter: int
-) -> UInt8[np.ndarray, "crops 3 size size"]:
-    """Crops of an image file, which is read once, and scaled once for each shorter side, then cut as `prepare` does."""
+    path: Path, crops: Sequence[tuple[int, np.random.Generator | None]], size: int, shorter: int,
+    augmentation: str = "crops",
+) -> UInt8[np.ndarray, "crops 3 size size"]:  # fmt: skip
+    """Crops of an image file, which is read once, and scaled once for each shorter side, then cut as `prepare` does.
+
+    Random ones are augmented.
+    """
     try:
         image = open_image(path, shorter)
         scaled = {resize: scale(image, resize, size) for resize in {resize for resize, _ in crops}}
-        return np.stack([cut(scaled[resize], size, rng) for resize, rng in crops])
+        views = [(cut(scaled[resize], size, rng), rng) for resize, rng in crops]
+        return np.stack([view if rng is None else augment(view, augmentation, rng) for view, rng in views])
     except MemoryError as error:
         raise DataError(f"{path} needs more memory than is free: close other programs.") from error
 
@@ -108,7 +117,7 @@ def parts_of(count: int, threads: int) -> list[slice]:
 
 def view_features(
     engine: Engine, paths: Sequence[Path], views: Sequence[Sequence[tuple[int, ...]]], *, resize: int,
-    progress: Progress | None = None, what: str = "images",
+    progress: Progress | None = None, what: str = "images", augmentation: str = "crops",
 ) -> Iterator[list[Float[np.ndarray, "views dim"]]]:  # fmt: skip
     """Features of views of image files, some files at a time, so that the caller can keep them if it is stopped.
 
@@ -119,6 +128,7 @@ def view_features(
         resize: shorter side before the centred crop, in pixels.
         progress: called as images are done.
         what: name of the work for `progress`.
+        augmentation: of the random views, see `augment`.
 
     Yields:
         One array an image, in their order.
@@ -133,7 +143,8 @@ def view_features(
         for path, of_image in zip(paths[part], views[part], strict=True):
             rngs = [None if view == CENTRE else np.random.default_rng([0, *view]) for view in of_image]
             sides = [resize if rng is None else round(resize * VIEW_ZOOM) for rng in rngs]
-            crops.append(_prepared(path, list(zip(sides, rngs, strict=True)), engine.size, side_to_read(resize)))
+            both = list(zip(sides, rngs, strict=True))
+            crops.append(_prepared(path, both, engine.size, side_to_read(resize), augmentation))
         ends = np.cumsum([len(one) for one in crops])
         return np.split(engine(np.concatenate(crops)), ends[:-1])
 
@@ -156,18 +167,19 @@ def file_features(
 
 def trunk_features(
     engine: Engine, paths: Sequence[Path], folder: Path, *, resize: int, progress: Progress | None = None,
-    views: Mapping[int, Sequence[int] | np.ndarray] | None = None,
+    views: Mapping[int, Sequence[int] | np.ndarray] | None = None, augmentation: str = "crops",
 ) -> dict[int, Float[np.ndarray, "images dim"]]:  # fmt: skip
     """Features of a frozen trunk, cached by the content of the files.
 
     Args:
         engine: of the trunk.
         paths: of the images.
-        folder: of the cache: one file per trunk, weights, size, engine, precision and view.
+        folder: of the cache: one file per trunk, weights, size, engine, precision, view and augmentation.
         resize: shorter side before the centred crop, in pixels.
         progress: called as images are done; if it raises, the features computed so far are kept.
         views: view -> positions of the images whose features to return; 0 is the centred crop; 1, 2, ... are random
             crops with a mirror. None: the centred crop of all images.
+        augmentation: of the random crops, see `augment`.
 
     Returns:
         view -> features (images of the view, dim) float32.
@@ -175,7 +187,7 @@ def trunk_features(
     views = {0: range(len(paths))} if views is None else views
     with ThreadPoolExecutor() as pool:
         contents = list(pool.map(content_hash, paths))
-    caches = {view: _cache(folder, engine, resize, view) for view in views}
+    caches = {view: _cache(folder, engine, resize, view, augmentation if view else "crops") for view in views}
     missing: dict[bytes, list[int]] = {}
     path_of = dict(zip(contents, paths, strict=True))
     for view, positions in views.items():
@@ -186,7 +198,8 @@ def trunk_features(
         planned = engine.name
         engine.start()
         if engine.name != planned:  # its features have other files
-            return trunk_features(engine, paths, folder, resize=resize, progress=progress, views=views)
+            again: dict[str, Any] = {"resize": resize, "progress": progress, "views": views}
+            return trunk_features(engine, paths, folder, **again, augmentation=augmentation)
         # The content seeds the crops, so that they don't depend on the other images.
         seeds = [
             [(view, int.from_bytes(content[:8], "big")) if view else CENTRE for view in of_content]
@@ -194,7 +207,8 @@ def trunk_features(
         ]
         todo, files = iter(missing.items()), [path_of[content] for content in missing]
         try:
-            for part in view_features(engine, files, seeds, resize=resize, progress=progress, what="trunk features"):
+            options: dict[str, Any] = {"what": "trunk features", "augmentation": augmentation}
+            for part in view_features(engine, files, seeds, resize=resize, progress=progress, **options):
                 for features in part:
                     content, of_content = next(todo)
                     for view, row in zip(of_content, features, strict=True):
@@ -205,7 +219,8 @@ def trunk_features(
     return {view: caches[view].of([contents[at] for at in positions]) for view, positions in views.items()}
 
 
-def _cache(folder: Path, engine: Engine, resize: int, view: int) -> ContentCache:
+def _cache(folder: Path, engine: Engine, resize: int, view: int, augmentation: str) -> ContentCache:
     """Features of one view by the content of the file."""
     name = f"{weights_fingerprint(engine.trunk)}-{resize}-{engine.size}-{engine.name}-{engine.precision}-{view}"
+    name += "" if augmentation == "crops" else f"-{augmentation}"
     return ContentCache(folder / f"{name}.safetensors", "features", (engine.trunk.dim,), np.float32)

@@ -100,7 +100,16 @@ def _without_gradients(embed: Embed, pictures: list[Image.Image]) -> Any:
 
 
 def _torchvision(name: str) -> Embed:
-    trunk = load_trunk(name).eval()
+    try:
+        trunk = load_trunk(name).eval()
+    except ConfigError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise ConfigError(
+            f"The ImageNet weights of {name} could not be downloaded ({error.__cause__}). Without a network, copy "
+            f"their file from another machine to {Path(torch.hub.get_dir()) / 'checkpoints'}, or give a callable or an "
+            "ONNX file."
+        ) from error
     engine = Engine(trunk, size=_SIDE, device=torch.device("cpu"))
 
     def embed(pictures: list[Image.Image]) -> np.ndarray:

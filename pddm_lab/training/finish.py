@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from pddm_lab.model.trunks import load_trunk
 from pddm_lab.progress import Bar, Progress
 from pddm_lab.runs.local import RunLocal, load_local
 from pddm_lab.runs.run import Run
+from pddm_lab.runs.versions import model_stamp
 from pddm_lab.similarities import IN_GALLERY, SIMILARITIES
 from pddm_lab.training.local_evaluation import Sides, evaluate_local
 
@@ -208,9 +210,10 @@ def _write_gallery(
         written = Gallery.write(
             path, protocol.name, embedded.features.cpu().numpy(), item_table(dataset, protocol), thumb_source,
             distributions, report, None if embedded.pretrained is None else embedded.pretrained.numpy(),
+            model_stamp(run.path),
         )  # fmt: skip
-    if local is not None:
-        keep_up(written, local.structure)
+        if local is not None:
+            keep_up(written, local.structure, report)
     return path
 
 
@@ -232,6 +235,7 @@ def measured_similarities(run: Run) -> tuple[str, ...]:
     return tuple(name for name, spec in SIMILARITIES.items() if name in run.learned or not spec.is_learned)
 
 
+@lru_cache(maxsize=1)  # many may have no name
 def no_picture(item: str) -> Image.Image:
     """What stands for a picture that an item doesn't have: the end of its id."""
     image = Image.new("RGB", (THUMB_SIDE, THUMB_SIDE), "#E3E6EB")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.training.shares import FEWEST_CLASSES
+from pddm_lab.wording import counted
 
 COLLAPSED = 1 - 0.95**2
 """Variance of unit-length features, 1 at most, below which they are nearly equal: their mean is then 0.95 long."""
@@ -75,6 +76,6 @@ def selection(
         yield "The last step is the best one on held-out classes: more --steps may help."
     if classes < FEWEST_CLASSES and config.val_class_share:
         yield (
-            f"Only {classes} classes are held out, so what was chosen on them is uncertain. Add classes, or hold out "
-            "more of them: --val-class-share."
+            f"Only {counted(classes, 'class is', 'classes are')} held out, so what was chosen on them is uncertain. "
+            "Add classes, or hold out more of them: --val-class-share."
         )

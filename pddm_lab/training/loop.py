@@ -22,6 +22,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from pddm_lab.config import TrainConfig, data_root, runs_root
+from pddm_lab.data.corrected import with_corrections
+from pddm_lab.data.corrections import COPY, FOLDER, corrections_file
 from pddm_lab.data.dataset import Dataset, read_dataset
 from pddm_lab.data.imported import read_imported
 from pddm_lab.data.sampler import ClassBatches
@@ -31,7 +33,7 @@ from pddm_lab.model.features import ImageFiles, image_loader
 from pddm_lab.model.head import UsedHead
 from pddm_lab.model.pddm import PDDM
 from pddm_lab.similarities import LEARNED
-from pddm_lab.training.objectives import Objective, Step
+from pddm_lab.training.objectives import Near, Objective, Step
 
 REFRESH = 10
 """Steps after which the head that will be used follows the one in training."""
@@ -74,24 +76,29 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def dataset_of(config: TrainConfig, root: Path | None = None) -> Dataset:
-    """The data set that a configuration names, with its split.
+def dataset_of(config: TrainConfig, root: Path | None = None, name: str = "") -> Dataset:
+    """The data set that a configuration names, with its split and, if it says so, its corrections.
 
     Args:
         config: names the data set and how it is split.
         root: the runs' root, where checks of images are cached; None: the configuration's.
+        name: of the run, whose own copy of the corrections counts if it has one; empty: the configuration's.
 
     Raises:
-        DataError: it is missing or damaged, or can't be split like this.
+        DataError: it is missing or damaged, or can't be split or corrected like this.
         RunError: the run lacks the features that it imported.
     """
     root = root or runs_root(config.runs_root)
     if config.is_imported:
         return read_imported(root / config.run_name).dataset
-    return read_dataset(
+    dataset = read_dataset(
         config.dataset, data_root(config.data_root), known_query_share=config.known_query_share,
         split_seed=config.split_seed, check_cache=root / ".checked",
     )  # fmt: skip
+    if not config.corrections:
+        return dataset
+    copy = root / (name or config.run_name or FOLDER) / COPY
+    return with_corrections(dataset, copy if copy.is_file() else corrections_file(root, config.dataset))
 
 
 def learning_rate_factor(config: TrainConfig, step: int) -> float:
@@ -130,8 +137,8 @@ def view_inputs(views: Float[Tensor, "views train trunk_dim"], train: Int[np.nda
 
 
 def image_inputs(paths: Sequence[Path], config: TrainConfig, device: torch.device) -> Inputs:
-    """Inputs from image files: a random crop of each, decoded by worker processes, for `config.steps` steps."""
-    images = ImageFiles(paths, config.resize, config.image_size, config.seed)
+    """Inputs from image files: a random view of each, decoded by worker processes, for `config.steps` steps."""
+    images = ImageFiles(paths, config.resize, config.image_size, config.seed, config.augmentation)
 
     def inputs(parts: Iterable[Part]) -> Iterator[Tensor]:
         needed = itertools.takewhile(lambda part: part[0] <= config.steps, parts)
@@ -155,19 +162,22 @@ class Loop:
         fabric: launched, where there are several processes or mixed precision; None for one process on the CPU.
         used_head: the head that will be used, if it isn't the one in training; similarities learn on its features.
         unit_share: how much of the unit's correction of D will be used.
+        near: an earlier model whose features those of this one stay near to.
+        often: classes that come in every batch, see `ClassBatches`.
     """
 
     def __init__(
         self, model: MetricModel, config: TrainConfig, labels: Int[np.ndarray, " items"],
         items: Int[np.ndarray, " train"], inputs: Inputs, learning: Sequence[str] = LEARNED,
         fabric: Fabric | None = None, used_head: UsedHead | None = None, unit_share: float = 1.0,
+        near: Near | None = None, often: Int[np.ndarray, " classes"] | None = None,
     ) -> None:  # fmt: skip
         self.model, self.config, self.step = model, config, 0
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         classes, numbers = np.unique(labels[items], return_inverse=True)
         self._number_of = torch.full((len(labels),), -1)
         self._number_of[torch.from_numpy(items)] = torch.from_numpy(numbers)
-        self.objective = Objective(model, config, len(classes), learning)
+        self.objective = Objective(model, config, len(classes), learning, near)
         self.kept = copy.deepcopy(model).eval()
         """The model with the moving average of the weights."""
         self.unit_share = unit_share
@@ -176,7 +186,9 @@ class Loop:
         self._used_head = used_head
         self._start_training()
         self._wrapped, self._optimizer = self.fabric.setup(self.objective, _optimizer(self.objective))
-        self._batches = ClassBatches(labels, items, config.classes_per_batch, config.images_per_class, config.seed)
+        self._batches = ClassBatches(
+            labels, items, config.classes_per_batch, config.images_per_class, config.seed, often
+        )
         self._followed: torch.nn.Linear | None = None
         self._inputs: Iterator[Tensor] | None = None
         self._source = inputs

@@ -72,7 +72,7 @@ def config_of(namespace: dict[str, Any]) -> TrainConfig:
 
 
 def begin(namespace: dict[str, Any], *known: str) -> None:
-    """Check a notebook's parameters, and store its figures as data, which is small and needs no network.
+    """Check a notebook's parameters, and store its figures as data and as pictures, which need no network.
 
     Jupyter starts a notebook in the notebook's folder: this moves to the repository's, where data and runs are.
     `namespace` is the notebook's globals(), `known` the names of its parameters.
@@ -80,7 +80,7 @@ def begin(namespace: dict[str, Any], *known: str) -> None:
     Raises:
         ConfigError: an unknown parameter, with the closest known name.
     """
-    import plotly.io
+    from pddm_lab.static.renderer import show_figures_with_pictures
 
     if not namespace.get(_CHECKED):
         for name in sorted(_plain_names(namespace) - set(known)):
@@ -88,7 +88,7 @@ def begin(namespace: dict[str, Any], *known: str) -> None:
     namespace[_CHECKED] = True
     if Path("train.ipynb").is_file() and Path("../pddm_lab").is_dir():
         os.chdir("..")
-    plotly.io.renderers.default = "plotly_mimetype"
+    show_figures_with_pictures()
 
 
 def _plain_names(namespace: dict[str, Any]) -> set[str]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed.nn
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pddm_lab.config import LOSSES, TrainConfig
@@ -44,6 +44,25 @@ class Step(NamedTuple):
     """s_ij, s_ik, s_jl, d_ij, d_ik, d_jl of those, detached."""
 
 
+class Near(NamedTuple):
+    """What keeps the features of some classes near those of an earlier model, so that both can be compared."""
+
+    features: Callable[[Tensor], Tensor]
+    """Unit-length features by the earlier model, from the trunk's."""
+    weight: float
+    classes: Bool[Tensor, " classes"]
+    """Which of the training classes are kept near: those that the earlier model was trained on."""
+
+    def apart(
+        self, features: Float[Tensor, "items dim"], pooled: Float[Tensor, "items trunk_dim"],
+        labels: Int[Tensor, " items"],
+    ) -> Float[Tensor, ""]:  # fmt: skip
+        """Mean squared distance of the features of these classes to the earlier model's; 0 without any."""
+        kept = self.classes[labels]
+        squares = (features - self.features(pooled).detach()).square().sum(1)
+        return squares.where(kept, 0).sum() / kept.sum().clamp(min=1)
+
+
 class Objective(nn.Module):
     """A model with the loss that trains it; `forward` takes one process's part of a batch.
 
@@ -53,14 +72,17 @@ class Objective(nn.Module):
         classes: how many classes train; their labels are 0 to classes - 1.
         learning: the learned similarities that train; leave out those that nobody looks at, to save time. PDDM's losses
             always train `config.similarity`.
+        near: an earlier model whose features those of the embedding stay near to.
     """
 
     def __init__(
-        self, model: MetricModel, config: TrainConfig, classes: int, learning: Sequence[str] = LEARNED
-    ) -> None:
+        self, model: MetricModel, config: TrainConfig, classes: int, learning: Sequence[str] = LEARNED,
+        near: Near | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.model = model
         self.config = config
+        self.near = near
         self.rival = RivalLoss(config, classes) if LOSSES[config.loss].is_rival else None
         self.companions = [name for name in learning if name != config.similarity]
         self.is_joint = self.rival is None and not config.detaches_unit
@@ -100,14 +122,25 @@ class Objective(nn.Module):
         pooled = inputs if self.config.freeze_trunk else embedding.trunk(inputs)
         # Under mixed precision the trunk alone runs in 16 bits: distances of unit vectors need all 32.
         with torch.autocast(pooled.device.type, enabled=False):
-            if self.is_joint:
-                return self._joint_step(gather(embedding.project(pooled)), gather(labels))
-            loss, terms = self._embedding_loss(gather(embedding.project_head(pooled)), gather(labels))
-            if not self.mines:
-                return _only(loss, terms)
-            with torch.no_grad():
-                features = gather(embedding.project(pooled, self.used_head))
-            return self._detached_step(features, gather(labels), loss, terms)
+            step = self._step_on(pooled, labels)
+            if self.near is None:
+                return step
+            apart = self.near.apart(embedding.project(pooled), pooled, labels)
+            return step._replace(
+                loss=step.loss + self.near.weight * apart, terms=step.terms | {"apart": apart.detach()}
+            )  # fmt: skip
+
+    def _step_on(self, pooled: Float[Tensor, "part trunk_dim"], labels: Int[Tensor, " part"]) -> Step:
+        """The step without what keeps features near those of another model."""
+        embedding = self.model.embedding
+        if self.is_joint:
+            return self._joint_step(gather(embedding.project(pooled)), gather(labels))
+        loss, terms = self._embedding_loss(gather(embedding.project_head(pooled)), gather(labels))
+        if not self.mines:
+            return _only(loss, terms)
+        with torch.no_grad():
+            features = gather(embedding.project(pooled, self.used_head))
+        return self._detached_step(features, gather(labels), loss, terms)
 
     def _embedding_loss(
         self, heads: Float[Tensor, "items dim"], labels: Int[Tensor, " items"]

@@ -158,7 +158,7 @@ class RunTraining:
         with self.fabric.rank_zero_first(), suppress(Stopped), self._bars("trunk features") as report:
             features = trunk_features(
                 engine, paths_of(self.dataset), self.run.path.parent / ".features", resize=self.config.resize,
-                progress=report, views=views,
+                progress=report, views=views, augmentation=self.config.augmentation,
             )  # fmt: skip
             stopped = self.run.stop_requested()
         if self.fabric.broadcast(self.writes and stopped):

@@ -29,7 +29,7 @@ from pddm_lab.gallery.files import (
     write_files,
 )
 from pddm_lab.gallery.gallery import Gallery
-from pddm_lab.gallery.index import IndexChoice
+from pddm_lab.gallery.store import IndexChoice
 from pddm_lab.gallery.upkeep import keep_up
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.metrics.separation import Distribution
@@ -38,6 +38,7 @@ from pddm_lab.runs.local import load_local
 from pddm_lab.runs.model import load_similarities
 from pddm_lab.runs.new_items import Picture, embed_pictures
 from pddm_lab.runs.run import PROTOCOLS, Run
+from pddm_lab.runs.versions import model_stamp
 from pddm_lab.training.finish import item_table, measured_similarities, no_picture
 
 
@@ -131,9 +132,12 @@ def rebuild(run: Run, dataset: Dataset, protocol: Protocol, progress: Progress |
         distributions |= _distributions(run, rows, items, besides=distributions)
     counts = manifest.get("changed")
     changed = {**counts, "removed": counts["removed"] + int((~kept).sum())} if counts else None
-    write_files(path, protocol.name, rows, items, thumbs.__getitem__, distributions, None, changed, further)
+    write_files(
+        path, protocol.name, rows, items, thumbs.__getitem__, distributions, None, changed, further,
+        model_stamp(run.path),
+    )  # fmt: skip
     written = Gallery.open(path)
-    return Rebuilt(written if local is None else keep_up(written, local.structure), lost)
+    return Rebuilt(written if local is None else keep_up(written, local.structure, progress), lost)
 
 
 def _imported(run: Run, files: Sequence[Path | None], rows: Sequence[int | None]) -> Iterator[Picture | str]:

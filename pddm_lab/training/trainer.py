@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from pddm_lab.config import TrainConfig
+from pddm_lab.data.corrections import COPY
 from pddm_lab.data.dataset import OWN, Dataset
 from pddm_lab.errors import ConfigError, LabError, RunError
+from pddm_lab.files import write_file
 from pddm_lab.model.features import default_workers
 from pddm_lab.runs.run import Run
 from pddm_lab.runs.versions import versions
@@ -41,6 +43,8 @@ def train(config: TrainConfig, progress: bool = True) -> Run:
         raise ConfigError(f"--devices {config.devices} doesn't divide the batch of {batch} items.")
     dataset = dataset_of(config)
     run = Run.create(config, dataset_info(dataset), str(device), precision)
+    if dataset.corrections:  # its own copy, so that it resumes whatever is corrected meanwhile
+        write_file(run.path / COPY, dataset.corrections.text)
     return train_run(run, dataset, progress)
 
 
@@ -57,7 +61,7 @@ def resume(path: str | Path, progress: bool = True) -> Run:
     run = Run.open(path)
     run.check_resumable()
     device, precision = resolve_device(run.config)
-    dataset = dataset_of(run.config, run.path.parent)
+    dataset = dataset_of(run.config, run.path.parent, run.name)
     if dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
         raise RunError(f"{dataset.root} has changed since {run.name} was begun. Restore it or train a new run.")
     run.claim(device=str(device), precision=precision, versions=versions())
@@ -80,11 +84,13 @@ def _with_full_paths(config: TrainConfig) -> TrainConfig:
 
 def dataset_info(dataset: Dataset) -> dict[str, Any]:
     """What run.json says of a data set."""
-    info = {name: getattr(dataset, name) for name in ("name", "licence", "attribution")}
+    info: dict[str, Any] = {name: getattr(dataset, name) for name in ("name", "licence", "attribution")}
     sizes = {"items": len(dataset), "classes": len(dataset.class_names)}
     skipped = [asdict(skipped) for skipped in dataset.skipped]
-    root = str(dataset.root.resolve())
-    return {**info, **sizes, "fingerprint": dataset.fingerprint(), "skipped": skipped, "root": root}
+    info |= {**sizes, "fingerprint": dataset.fingerprint(), "skipped": skipped, "root": str(dataset.root.resolve())}
+    if dataset.corrections:
+        info["corrections"] = {"sha256": dataset.corrections.digest, "items": len(dataset.corrections.by_item)}
+    return info
 
 
 def train_run(run: Run, dataset: Dataset, progress: bool) -> Run:
@@ -131,7 +137,7 @@ def _process_main(run_path: str, progress: str) -> None:
     if is_first:
         run.claim(from_parent=True)
     with _recording_errors(run) if is_first else nullcontext():
-        RunTraining(run, dataset_of(run.config, run.path.parent), progress == "1").train()
+        RunTraining(run, dataset_of(run.config, run.path.parent, run.name), progress == "1").train()
 
 
 if __name__ == "__main__":
