@@ -23,5 +23,7 @@ pages = [
 ]  # fmt: skip
 open_page = st.navigation(pages)
 shell.sidebar()
+run = st.session_state.get("run")
+st.set_page_config(page_title=f"{open_page.title} · {run} · PDDM Lab" if run else f"{open_page.title} · PDDM Lab")
 open_page.run()
 loaders.warm_up()

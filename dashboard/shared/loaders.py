@@ -117,7 +117,7 @@ def stale_note(run: Run, protocol: str) -> str:
     from pddm_lab.gallery.upkeep import needs_upkeep
 
     opened, structure = gallery(run, protocol), by_neighbours.structure
-    if needs_upkeep(opened, structure):
+    if opened.reference(structure).is_built and needs_upkeep(opened, structure):
         threading.Thread(target=_keep_up, args=(opened, structure), daemon=True).start()
     return opened.reference(structure).stale_note
 

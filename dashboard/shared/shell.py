@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import streamlit as st
-from shared import loaders
+from shared import glossary, loaders
 from shared.plain_text import plain
 
 from pddm_lab import cards
@@ -15,6 +15,7 @@ from pddm_lab.figures import PHASE_TITLES, PROTOCOL_TITLES
 from pddm_lab.runs.compare import BrokenRun, list_runs, measured_alike
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import SIMILARITIES
+from pddm_lab.wording import counted
 
 STATUS_ICONS = {
     "running": ":material/progress_activity:",
@@ -25,6 +26,8 @@ STATUS_ICONS = {
 }
 
 WARNING_ICON = ":material/warning:"
+SHIPPED_STUDY = "the lab's"
+"""In a link, the results that come with the lab: no study's folder can have a name with a blank."""
 
 
 def _openable() -> list[Run]:
@@ -63,7 +66,9 @@ def _facts(run: Run) -> None:
     skipped = data.get("skipped") or 0
     skipped = skipped if isinstance(skipped, int) else len(skipped)
     classes = (
-        f"{data['items']:,} in {data['classes']:,} classes" if run.is_labelled else f"{data['items']:,}, no labels"
+        f"{data['items']:,} in {counted(data['classes'], 'class', 'classes')}"
+        if run.is_labelled
+        else f"{data['items']:,}, no labels"
     )
     training, trunk = f"{run.config.preset}, {run.config.trained_by}", run.config.trunk
     if run.config.is_imported:
@@ -85,14 +90,24 @@ def _facts(run: Run) -> None:
             st.caption(plain(data["attribution"]))
 
 
-def heading(title: str, text: str) -> None:
-    """A page's title and one line on what it shows, with a warning if the link named a run that doesn't exist."""
+def heading(title: str, text: str, words: Sequence[str] = (), results: bool = False) -> None:
+    """A page's title and one line on what it shows, with a warning if the link named a run that doesn't exist.
+
+    Args:
+        words: of the page, whose meanings are shown on hover (glossary.py).
+        results: whether the page calls `results_begin` where the keyboard can skip to.
+    """
     st.title(title, anchor=False)
-    st.caption(text)
+    st.html(glossary.lead(text, words, results))
     if missing := st.session_state.get("missing_run"):
         broken = [run.reason for run in list_runs() if isinstance(run, BrokenRun) and run.name == missing]
         why = broken[0] if broken else f"The run “{missing}” named in the link doesn't exist."
         warn_of_link(f"{why} Showing {st.session_state['run']} instead.")
+
+
+def results_begin() -> None:
+    """Mark the place of a page's results, to which the link in its heading skips."""
+    st.html(f'<span id="{glossary.RESULTS}" tabindex="-1"></span>')
 
 
 def warn_of_link(text: str) -> None:
@@ -100,28 +115,32 @@ def warn_of_link(text: str) -> None:
     st.warning(plain(text), icon=":material/link_off:")
 
 
-def run_or_stop() -> Run:
-    """The run chosen in the sidebar, with its warnings; without any run the page ends here and says what to do."""
+def run_or_stop(warns: bool = True) -> Run:
+    """The run chosen in the sidebar, with its warnings unless the page shows them itself; without any run the page ends
+    here and says what to do."""
     for run in _openable():
         if run.name == st.session_state.get("run"):
-            show_warnings(run)
+            if warns:
+                show_warnings(run)
             return run
     nothing("No runs yet", "Train one on the Runs page: it takes some minutes.", ":material/model_training:")
 
 
 def show_warnings(run: Run) -> None:
     """What the training of a run noticed, for the reader of any of its numbers."""
-    texts = [plain(text) for text in run.info.get("warnings", ())]
-    if texts:
-        title = f"{plain(run.name)}: {'warning' if len(texts) == 1 else f'{len(texts)} warnings'}"
-        st.warning("\n".join(f"* {text}" for text in texts) if texts[1:] else texts[0], title=title, icon=WARNING_ICON)
+    texts, name = [plain(text) for text in run.info.get("warnings", ())], plain(run.name)
+    if texts[1:]:
+        title = f"{name}: {len(texts)} warnings"
+        st.warning("\n".join(f"* {text}" for text in texts), title=title, icon=WARNING_ICON)
+    elif texts:
+        st.warning(f"**{name}:** {texts[0]}", icon=WARNING_ICON)
 
 
 def nothing(title: str, text: str, icon: str = ":material/hourglass_empty:") -> NoReturn:
     """An empty state: what is missing, why, and what to do. Ends the page."""
     with st.container(border=True, horizontal_alignment="center"):
         st.space("small")
-        st.markdown(f"### {icon} {plain(title)}", text_alignment="center")
+        st.markdown(f"## {icon} {plain(title)}", text_alignment="center")
         st.markdown(plain(text), text_alignment="center")
         st.page_link("app_pages/runs/page.py", label="Go to Runs", icon=":material/monitoring:")
         st.space("small")
@@ -170,8 +189,33 @@ def choice(
     linked = st.query_params.get(key)
     st.session_state[key] = linked if linked in titles else default
     if widget is st.segmented_control:
-        options["required"] = True
+        options = {"required": True, "wrap": True} | options
     return str(widget(label, list(titles), key=key, on_change=keep, format_func=lambda name: titles[name], **options))
+
+
+def choices(
+    widget: Callable[..., Any], label: str, titles: Mapping[str, str], key: str, default: Sequence[str] = (),
+    **options: Any,
+) -> tuple[str, ...]:  # fmt: skip
+    """Any number of choices, in the URL by their names as in `choice`.
+
+    Args:
+        widget: st.multiselect or st.pills.
+        default: names that are not written to the URL; without them none chosen is written as `none`.
+    """
+
+    def keep() -> None:
+        chosen = st.session_state[key]
+        if sorted(chosen) == sorted(default):
+            st.query_params.pop(key, None)
+        else:
+            st.query_params[key] = list(chosen) or ["none"]
+
+    linked = st.query_params.get_all(key)
+    valid = [name for name in dict.fromkeys(linked) if name in titles]
+    st.session_state[key] = valid if valid or linked == ["none"] else list(default)
+    chosen = widget(label, list(titles), key=key, on_change=keep, format_func=lambda name: titles[name], **options)
+    return tuple(chosen)
 
 
 def put_in_url(**choices: str) -> None:
@@ -216,7 +260,7 @@ def protocol_picker(run: Run, galleries: Sequence[str] = (), label: str = "Proto
         label,
         {name: PROTOCOL_TITLES[name] for name in protocols},
         "protocol",
-        help="Unseen: classes that were not trained on. Known: new photos of classes that were."
+        help=glossary.meaning("unseen", "known")
         + (" Whole range: all items of all classes." if "catalogue" in protocols else ""),
     )
 

@@ -29,7 +29,7 @@ def show(run: Run, protocol: str) -> None:
     rows = changes(run, protocol)
     if not rows:
         return
-    st.subheader("Local structure", anchor=False)
+    st.header("Local structure", anchor=False)
     shell.stale_caption(run, protocol)
     heads = [
         Head("What changes"), Head("Items searched"), Head("Mean change", "In standard deviations of L over pairs."),
@@ -45,7 +45,7 @@ def show(run: Run, protocol: str) -> None:
     ]  # fmt: skip
     st.html(cards.audit_table(heads, table))
     st.caption(
-        "L is a similarity of a pair and its gallery, so it is no metric and has no axioms to test. "
+        "L is a similarity of a pair and its gallery; the table above tests it among the items that are searched. "
         f"{rows[-1].pairs:,} pairs were compared, half of them positive; their own items stay. L has the same formulas "
         "for both items of a pair. Exchanging them still changes L a little: the query is taken out of the gallery, "
         "and the other item isn't."

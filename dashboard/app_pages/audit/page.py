@@ -2,8 +2,8 @@
 
 import pandas as pd
 import streamlit as st
-from app_pages.audit import data, local_structure, pictures, similarities
-from shared import loaders, picture_grid, shell
+from app_pages.audit import corrections, data, local_structure, pictures, similarities, slices
+from shared import loaders, picture_grid, review, shell
 from shared.chart import chart
 from shared.export import export
 from shared.plain_text import plain
@@ -12,8 +12,12 @@ from pddm_lab import cards, figures
 from pddm_lab.errors import LabError
 from pddm_lab.figures import PROTOCOL_TITLES
 from pddm_lab.runs.run import Run
+from pddm_lab.wording import counted
 
-VIEWS = {"axioms": "Metric axioms", "calibration": "Calibration", "duplicates": "Duplicates", "licences": "Licences"}
+VIEWS = {
+    "axioms": "Metric axioms", "calibration": "Calibration", "duplicates": "Duplicates", "licences": "Licences",
+    "slices": "Slices", "corrections": "Corrections",
+}  # fmt: skip
 LOOKS = {"closest": "Self-similarity", "triangle": "Triangle inequality", "chains": "Chains", "symmetric": "Symmetry"}
 PICTURES = 24
 
@@ -21,14 +25,18 @@ PICTURES = 24
 def main() -> None:
     shell.heading(
         "Audit",
-        "Is S a metric? Do its values mean the same everywhere? Which pictures are duplicates? What are the licences?",
+        "Is S a metric? Do its values mean the same everywhere? Which pictures are duplicates, and which labels wrong?",
+        words=("S", "D", "D_M", "L", "unseen", "known"),
     )
     run = shell.run_or_stop()
     if not run.protocols():
         shell.without(run, "gallery to audit")
     view = shell.choice(st.segmented_control, "View", VIEWS, "view", label_visibility="collapsed")
     try:
-        {"axioms": axioms, "calibration": calibration, "duplicates": duplicates, "licences": licences}[view](run)
+        {
+            "axioms": axioms, "calibration": calibration, "duplicates": duplicates, "licences": licences,
+            "slices": slices.show, "corrections": corrections.show,
+        }[view](run)  # fmt: skip
     except LabError as error:
         shell.unreadable("Can't audit this run", error)
 
@@ -60,7 +68,7 @@ def axioms(run: Run) -> None:
         export("findings", lambda: metric_axioms.checks_table(every, protocol), run, settings, key="axioms")
 
     local_structure.show(run, protocol)
-    st.subheader("Examples", anchor=False)
+    st.header("Examples", anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         look = shell.choice(st.segmented_control, "Property", LOOKS, "look")
         titles, by = {name: figures.style_of(name).title for name in measured}, trained
@@ -71,6 +79,7 @@ def axioms(run: Run) -> None:
         st.caption(
             "D(i,i) is 0, so no other item can be closer to i than i itself. S(i,i) is the unit's output for u = 0 and "
             "v = fᵢ, and training never scored an item with itself."
+            + (" L(i,i) is that of a copy of i that is not in the gallery." if "local" in measured else "")
         )
         alt = "By how much items are more similar to themselves than to the closest other item, by similarity"
         chart(figures.self_margins(measured), "margins", alt)
@@ -116,6 +125,7 @@ def axioms(run: Run) -> None:
         st.caption(
             "S uses only u = |fᵢ − fⱼ| and v = (fᵢ + fⱼ) / 2, which are the same in either order. So only rounding "
             "errors should remain. Measured with the same functions that mine, search and evaluate."
+            + (" L differs a little: a search takes its query out of the gallery." if "local" in measured else "")
         )
         st.html(cards.audit_table(*similarities.symmetry_table(measured)))
 
@@ -192,13 +202,18 @@ def duplicates(run: Run) -> None:
             help="1: identical pixels. 0.95 finds copies that were re-encoded, halved in size, or cropped by 1 % on "
             "each side. Cropping by 5 % on each side lowers the likeness to about 0.88.",
         )  # fmt: skip
-        kind = shell.choice(st.segmented_control, "Kind", {"": "All", **KINDS}, "kind")
+        kinds = {"": "Not mirrored", **KINDS, "all": "All"}
+        kind = shell.choice(
+            st.segmented_control, "Kind", kinds, "kind", help="A mirror image may well be of another class: an arrow."
+        )
         labels = shell.choice(
             st.segmented_control, "Labels", {"": "All", "differ": "Differ", "agree": "Agree"}, "labels"
         )
         menu = st.container()
     result = data.duplicates(run, near)
-    pairs = result.pairs[result.pairs["likeness"] >= (least if near else 1.0)]
+    alike = result.pairs[result.pairs["likeness"] >= (least if near else 1.0)]
+    pairs = alike[alike["kind"].isin(data.kinds_of(kind))]
+    mirrored = 0 if "mirrored" in data.kinds_of(kind) else int((alike["kind"] == "mirrored").sum())
     table = across_splits(items, pairs)
     source = sources(run.info["dataset"], items["id"])["source"].to_numpy()
     one_source = int((source[pairs["a"]] == source[pairs["b"]]).sum()) if len(set(source)) > 1 else None
@@ -208,19 +223,23 @@ def duplicates(run: Run) -> None:
         f"All {len(items):,} pictures of the run's galleries, {compared}. The searched items of the known classes are "
         "the training pictures. Pictures outside the galleries are not included."
         + (f" {result.left_out:,} less similar pairs are left out." if result.left_out else "")
+        + (f" {counted(mirrored, 'mirrored pair is', 'mirrored pairs are')} not counted." if mirrored else "")
     )
     if len(pairs):
         st.html(cards.audit_table(*pictures.split_table(table)))
     effect_place = st.container()  # filled last, because it takes longest
-    st.subheader("The pictures", anchor=False)
+    st.header("The pictures", anchor=False)
     present = [f"{row.split_a}.{row.split_b}" for row in table[table["pairs"] > 0].itertuples()]
     options = {"": "all splits"} | {one: pictures.between(*one.split(".")) for one in present}
-    where = shell.choice(st.selectbox, "Between", options, "between", width=320)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        where = shell.choice(st.selectbox, "Between", options, "between", width=320)
+        tagged = review.tag_filter(run, width=200)
     chosen = pairs
-    if kind:
-        chosen = chosen[chosen["kind"] == kind]
     if labels:
         chosen = chosen[chosen["same_label"] == (labels == "agree")]
+    if tagged is not None:
+        inside = items["id"].isin(tagged).to_numpy()
+        chosen = chosen[inside[chosen["a"]] | inside[chosen["b"]]]
     splits = items["split"].to_numpy()
     if where:
         wanted = set(where.split("."))
@@ -257,7 +276,7 @@ def _effect(run: Run, items: pd.DataFrame, pairs: pd.DataFrame) -> None:
     """Recall@1 with and without duplicates, for one protocol."""
     from pddm_lab.analysis.duplicate_effect import effect
 
-    st.subheader("Effect on Recall@1", anchor=False)
+    st.header("Effect on Recall@1", anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         protocol = shell.protocol_picker(run)
         every = st.toggle("All queries", key="every", bind="query-params", help="Off: a sample, if there are many.")
@@ -277,10 +296,11 @@ def _effect(run: Run, items: pd.DataFrame, pairs: pd.DataFrame) -> None:
 
 def licences(run: Run) -> None:
     """The licences of the pictures."""
-    from pddm_lab.data.licences import attribution, counted, licence_of, sources
+    from pddm_lab.data import licences as of
+    from pddm_lab.data.licences import attribution, licence_of, sources
 
     items = data.items(run)
-    table = counted(items, sources(run.info["dataset"], items["id"]))
+    table = of.counted(items, sources(run.info["dataset"], items["id"]))
     export("licences", lambda: table, run, {"view": "licences"})
     _list(pictures.licence_headline(table))
     st.html(cards.audit_table(*pictures.licence_table(table), words=3))
@@ -324,6 +344,7 @@ def _chosen(run: Run, item: str, class_name: str) -> None:
             if protocol:
                 shell.search_link(run, protocol, item)
         st.html(cards.facts({"Chosen": class_name, "Item": item}))
+        review.menu(run, [item], "chosen", protocol or "")
 
 
 def _named(items: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:

@@ -1,25 +1,26 @@
-"""Trainings on the plane: each runs in its own thread, so that pages can watch it, and is cached by its settings."""
+"""Trainings on the plane: each runs in its own thread, so that pages can watch it, and is cached."""
 
 from __future__ import annotations
 
-import atexit
-import threading
 import time
-import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
+from shared.work import Background
 
+from pddm_lab.teaching.exercises import REGIONS_SEED, REGIONS_STEPS, scores_by_letter
 from pddm_lab.teaching.point_sets import PlaneConfig, make_point_set, mesh
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pddm_lab.teaching.plane import Accepted, Measured, Snapshot
 
 
-class PlaneTraining:
-    """A training on the plane in its own thread; its snapshots grow until it is done."""
+class PlaneTraining(Background):
+    """A training on the plane; its snapshots grow until it is done."""
 
     def __init__(self, config: PlaneConfig) -> None:
         self.config = config
@@ -27,56 +28,62 @@ class PlaneTraining:
         self.snapshots: list[Snapshot] = []
         self.distance: dict[str, Measured] = {}
         self.seconds = 0.0
-        self.failed = ""
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._train, name="plane", daemon=True)
-        self._thread.start()
-        _TRAININGS.add(self)
+        super().__init__()
 
-    def _train(self) -> None:
-        import torch
-
+    def _work(self) -> None:
         from pddm_lab.teaching.plane import measure_distance, train_plane
 
-        torch.set_num_threads(1)  # sessions share the cores
         start = time.perf_counter()
-        try:
-            self.distance = measure_distance(self.scene)
-            for snapshot in train_plane(self.scene, self.config, self._stop.is_set):
-                self.snapshots.append(snapshot)
-                self.seconds = time.perf_counter() - start
-        except Exception as error:  # an error in a thread would otherwise go unseen
-            self.failed = f"{type(error).__name__}: {error}"
+        self.distance = measure_distance(self.scene)
+        for snapshot in train_plane(self.scene, self.config, self._stop.is_set):
+            self.snapshots.append(snapshot)
+            self.seconds = time.perf_counter() - start
 
     @property
-    def running(self) -> bool:
-        """Whether it is still training."""
-        return self._thread.is_alive()
-
-    def stop(self) -> None:
-        """Stop after the current step; the snapshots so far are kept."""
-        self._stop.set()
-
-    def wait(self, seconds: float) -> None:
-        """Wait until it is done, at most this many seconds."""
-        self._thread.join(seconds)
+    def share(self) -> float:
+        """How much of it is done, 0 to 1."""
+        return self.snapshots[-1].step / self.config.steps if self.snapshots else 0.0
 
 
-_TRAININGS: weakref.WeakSet[PlaneTraining] = weakref.WeakSet()
+class RegionsTraining(Background):
+    """What S and L learn in the first of two regions, and what they find in both."""
 
+    def __init__(self) -> None:
+        from pddm_lab.teaching.regions import make_regions
 
-@atexit.register
-def _end_all() -> None:
-    """Stop all threads first: a process must not end while a thread is inside torch."""
-    for training in list(_TRAININGS):
-        training.stop()
-        training.wait(10)
+        self.regions = make_regions(REGIONS_SEED)
+        self.scores: tuple[dict[str, Tensor], ...] = ()
+        """By region and letter; empty until it is done."""
+        self._step = 0
+        super().__init__()
+
+    def _work(self) -> None:
+        from pddm_lab.teaching.regions import train_on
+
+        learned = train_on(self.regions[0], REGIONS_STEPS, REGIONS_SEED, self._report)
+        self.scores = tuple(scores_by_letter(region, *learned) for region in self.regions)
+
+    def _report(self, step: int) -> None:
+        self._step = step
+        if self._stop.is_set():
+            raise InterruptedError("The server ends.")
+
+    @property
+    def share(self) -> float:
+        """How much of it is done, 0 to 1."""
+        return self._step / (2 * REGIONS_STEPS)
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
 def training(config: PlaneConfig) -> PlaneTraining:
     """The training with these settings, started at the first call. `training.clear(config)` forgets it."""
     return PlaneTraining(config)
+
+
+@st.cache_resource(show_spinner=False)
+def regions_training() -> RegionsTraining:
+    """What learns in one region and is searched in two, started at the first call."""
+    return RegionsTraining()
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,16 +1,20 @@
-"""Local vs global: a plane of points on which a PDDM unit trains in seconds, to compare S with D."""
+"""Local vs global: three exercises and a second act (stage.py), then a plane to try all of it oneself.
+
+On the plane a PDDM unit trains in seconds, to compare S with D.
+"""
 
 import time
 from typing import Any
 
 import numpy as np
 import streamlit as st
-from app_pages.local_global import data, text
+from app_pages.local_global import data, stage, text
 from shared import shell
 from shared.chart import chart
 from shared.plain_text import plain
 
 from pddm_lab import cards, figures
+from pddm_lab.teaching.exercises import PARTS
 from pddm_lab.teaching.point_sets import LAYOUTS, PlaneConfig, first_anchor, mesh, path, vector
 
 # The plane keeps its shape at any width.
@@ -19,9 +23,14 @@ LIVE, PLAY = 0.5, 0.7  # seconds between updates while training, and between ste
 
 shell.heading(
     "Local vs global",
-    "The distance D uses one ruler everywhere. The PDDM score S also depends on where a pair lies. Compare both on a "
-    "plane while the unit trains.",
+    "The distance D uses one ruler everywhere. The PDDM score S also depends on where a pair lies. Predict what each "
+    "will do, then see.",
+    words=("S", "D", "unseen", "known"),
 )
+act = shell.choice(st.segmented_control, "Part of the lesson", PARTS, "act", label_visibility="collapsed")
+if act != "plane":
+    stage.show(act)
+    st.stop()
 
 
 def number(label: str, low: float, high: float, default: float, key: str, **options: Any) -> float:

@@ -95,20 +95,19 @@ def table(training: PlaneTraining, number: int) -> pd.DataFrame:
 
 
 def lesson(training: PlaneTraining) -> None:
-    """The text below the plane."""
-    st.subheader("What to see here", anchor=False)
-    left, right = st.columns(2, gap="large")
-    for side, text in zip((left, right, left, right), paragraphs(training), strict=True):
-        side.markdown(text.replace(" %", "\u00a0%"))
-    st.subheader("The unit, step by step", anchor=False)
-    rows = "\n".join(f"| ${formula}$ | `{code}` | {words} |" for formula, code, words in UNIT)
-    st.markdown(f"| Formula | In `pddm.py`, `miner.py`, `losses.py` | In words |\n|---|---|---|\n{rows}")
-    st.subheader("Tasks for a class", anchor=False)
+    """The text below the plane: tasks, and the theory for those who open it."""
+    st.header("Tasks for a class", anchor=False)
     for number, (side, (title, text, query)) in enumerate(zip(st.columns(3, gap="medium"), TASKS, strict=True)):
         with side.container(border=True, height="stretch"):
             st.markdown(f"**{number + 1}. {title}**")
             st.markdown(text)
             st.button("Set up", key=f"task_{number}", on_click=_set_up, args=(query,))
+    with st.expander("Theory: rulers, their limits, and the unit step by step"):
+        left, right = st.columns(2, gap="large")
+        for side, text in zip((left, right, left, right), paragraphs(training), strict=True):
+            side.markdown(text.replace(" %", "\u00a0%"))
+        rows = "\n".join(f"| ${formula}$ | `{code}` | {words} |" for formula, code, words in UNIT)
+        st.markdown(f"| Formula | In `pddm.py`, `miner.py`, `losses.py` | In words |\n|---|---|---|\n{rows}")
 
 
 def _set_up(view: dict[str, str]) -> None:

@@ -1,169 +1,13 @@
 // One or two maps on canvases: zoom, pan, lasso, hover and pick, by pointer and by keys.
-// Follows points.js and views.js in one module. Choices are sent to Python as text; its responses are in `data`.
+// Follows points.js, views.js, layers.js and panel.js in one module. Choices are sent to Python as text; its responses
+// are in `data`.
 
 const MAPS = new WeakMap()
 const POINTED_AT = "pddm-lab-pointed-at"
-const HOVER_DELAY = 60, VIEW_DELAY = 450 // milliseconds
+const HOVER_DELAY = 60, VIEW_DELAY = 450, PICTURE_DELAY = 250 // milliseconds
+const MOST_WANTED = 150 // pictures at a time
+const MOST_KEPT = 2000 // pictures
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }
-
-class Panel {
-  constructor(map, number) {
-    Object.assign(this, { map, number, view: null, drawn: 0 })
-    this.box = element("figure", "panel")
-    this.head = this.box.appendChild(element("figcaption", "head"))
-    this.stage = this.box.appendChild(element("div", "stage"))
-    Object.assign(this.stage, { tabIndex: 0 })
-    this.stage.setAttribute("role", "application")
-    this.stage.setAttribute("aria-roledescription", "map")
-    this.base = this.stage.appendChild(element("canvas", "points"))
-    this.marks = this.stage.appendChild(element("canvas", "marks"))
-    this.note = this.stage.appendChild(element("div", "note", "Drawing"))
-    this.listen()
-  }
-
-  async fill(spec) {
-    const [places, codes] = await Promise.all([
-      fetched(spec.places, array(Uint16Array)), fetched(spec.codes, array(Uint8Array)),
-    ])
-    if (this.spec !== spec) return // a newer spec is loading
-    if (this.places !== places) {
-      [this.places, this.points] = [places, new Points(places)]
-      this.map.select()
-    }
-    this.look = new Look(codes, spec)
-    this.map.draw()
-  }
-
-  show(spec) {
-    if (JSON.stringify(spec) === JSON.stringify(this.spec)) return
-    this.spec = spec
-    this.head.replaceChildren(element("b", "", spec.title), legend(spec))
-    this.stage.setAttribute("aria-label", spec.alt)
-    this.fill(spec).catch(() => { this.note.textContent = "The points could not be loaded. Reload the page." })
-  }
-
-  size() {
-    const { clientWidth, clientHeight } = this.stage, ratio = window.devicePixelRatio || 1
-    for (const canvas of [this.base, this.marks]) {
-      const [width, height] = [Math.round(clientWidth * ratio), Math.round(clientHeight * ratio)]
-      if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height })
-    }
-    return [clientWidth, clientHeight, ratio]
-  }
-
-  get lens() {
-    const [width, height] = [this.stage.clientWidth || 1, this.stage.clientHeight || 1]
-    return new Lens(this.map.viewOf(this) || Lens.fit(this.points.bounds, width, height), width, height)
-  }
-
-  draw() {
-    const [width, height, ratio] = this.size()
-    if (!this.points || !width || !height) return
-    const { colours, selected } = this.map, lens = this.lens
-    const visible = drawPoints(this.base, ratio, this.points, this.look, lens, selected, colours.background)
-    this.stage.dataset.view = [lens.x, lens.y, lens.span].join(" ") // read by tests
-    this.stage.dataset.drawn = this.points.count
-    this.note.textContent = visible < this.points.count ? `${visible.toLocaleString("en")} in view` : ""
-    this.drawMarks()
-  }
-
-  drawMarks() {
-    if (!this.points) return
-    const pen = this.marks.getContext("2d"), [width, height, ratio] = this.size()
-    const { colours, hover, other, lasso, line, data } = this.map, lens = this.lens
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0)
-    pen.clearRect(0, 0, width, height)
-    for (const { rows, colour, shape, size } of this.spec.rings) {
-      for (const row of rows) drawMark(pen, this.pixelOf(row), shape, size, colour, colours.background)
-    }
-    for (const shape of data.anchor >= 0 ? ["cross", "circle"] : []) {
-      drawMark(pen, this.pixelOf(data.anchor), shape, 7, colours.text, colours.background)
-    }
-    for (const row of [hover, other]) {
-      if (row >= 0) drawMark(pen, this.pixelOf(row), "circle", 9, colours.text, colours.background)
-    }
-    const closed = lasso?.panel === this.number ? lasso.corners.map((corner) => lens.pixel(...corner)) : []
-    const drawing = line?.panel === this ? line.pixels : closed
-    if (drawing.length < 2) return
-    pen.beginPath()
-    drawing.forEach(([x, y]) => pen.lineTo(x, y))
-    if (line?.panel !== this) pen.closePath()
-    Object.assign(pen, { fillStyle: colours.text, globalAlpha: 0.06 })
-    pen.fill()
-    Object.assign(pen, { strokeStyle: colours.text, globalAlpha: 0.9, lineWidth: 1.6 })
-    pen.setLineDash([5, 4])
-    pen.stroke()
-    pen.setLineDash([])
-    pen.globalAlpha = 1
-  }
-
-  pixelOf(row) {
-    return this.lens.pixel(this.points.places[2 * row], this.points.places[2 * row + 1])
-  }
-
-  hit([px, py], reach = 9) {
-    const lens = this.lens, [x, y] = lens.place(px, py)
-    return this.points.nearest(x, y, reach / lens.scale)
-  }
-
-  zoom(factor, [px, py] = [this.stage.clientWidth / 2, this.stage.clientHeight / 2]) {
-    const lens = this.lens, [x, y] = lens.place(px, py)
-    const span = Math.min(Math.max(lens.span * factor, 40), 2 * GRID), share = span / lens.span
-    this.map.look(this, { x: x + (lens.x - x) * share, y: y + (lens.y - y) * share, span })
-  }
-
-  listen() {
-    const at = (event) => {
-      const box = this.stage.getBoundingClientRect()
-      return [event.clientX - box.left - this.stage.clientLeft, event.clientY - box.top - this.stage.clientTop]
-    }
-    this.stage.onpointerdown = (event) => {
-      if (!this.points || event.button) return
-      this.stage.setPointerCapture(event.pointerId)
-      this.start = { at: at(event), view: this.lens, moved: false }
-      if (event.shiftKey || this.map.lassoing) this.map.line = { panel: this, pixels: [at(event)] }
-    }
-    this.stage.onpointermove = (event) => {
-      if (!this.points) return
-      const [px, py] = at(event)
-      this.map.byKey = false
-      if (!this.start) return this.map.point(this, this.hit([px, py]))
-      const [dx, dy] = [px - this.start.at[0], py - this.start.at[1]]
-      this.start.moved ||= Math.hypot(dx, dy) > 3
-      if (this.map.line) {
-        this.map.line.pixels.push([px, py])
-        this.drawMarks()
-      } else if (this.start.moved) {
-        const { x, y, span, scale } = this.start.view
-        this.map.point(this, -1)
-        this.map.look(this, { x: x - dx / scale, y: y + dy / scale, span })
-      }
-    }
-    this.stage.onpointerup = (event) => {
-      const { start } = this, { line } = this.map
-      this.start = this.map.line = null
-      if (!start) return
-      if (line && start.moved) this.map.close(this, line.pixels)
-      else if (!start.moved) this.map.pick(this.hit(at(event)))
-      this.map.drawMarks()
-    }
-    this.stage.onpointercancel = () => { this.start = this.map.line = null }
-    this.stage.onpointerleave = () => { if (!this.start) this.map.point(this, -1) }
-    this.stage.ondblclick = () => this.map.look(this, null)
-    this.wheel = (event) => {
-      if (!this.points || (event.deltaY > 0 && !this.map.viewOf(this))) return // all items are in view: scroll the page
-      event.preventDefault()
-      this.zoom(Math.exp(Math.min(Math.max(event.deltaY, -120), 120) * 0.0022), at(event))
-    }
-    this.stage.addEventListener("wheel", this.wheel, { passive: false })
-    this.stage.onkeydown = (event) => {
-      if (this.points && !event.ctrlKey && !event.metaKey && !event.altKey && this.map.key(this, event.key)) {
-        event.preventDefault()
-        event.stopPropagation()
-      }
-    }
-  }
-}
 
 class MapView {
   constructor(root) {
@@ -172,6 +16,7 @@ class MapView {
     this.tip = this.box.querySelector(".tip")
     this.spoken = this.box.querySelector(".spoken")
     Object.assign(this, { panels: [], hover: -1, other: -1, picked: -1, descriptions: new Map(), views: [null, null] })
+    Object.assign(this, { pictures: new Map(), wanted: [] })
     Object.assign(this, { linkedView: new LinkedText(), linkedLasso: new LinkedText() })
     const one = () => this.pointing ?? this.panels[0]
     const act = {
@@ -195,6 +40,7 @@ class MapView {
     document.removeEventListener(POINTED_AT, this.elsewhere)
     clearTimeout(this.hoverTimer)
     clearTimeout(this.viewTimer)
+    clearTimeout(this.pictureTimer)
     MAPS.delete(this.root)
   }
 
@@ -202,14 +48,21 @@ class MapView {
     const style = getComputedStyle(this.box), colour = (name, other) => style.getPropertyValue(name).trim() || other
     const colours = { text: colour("--st-text-color", "#1C2530"), background: colour("--st-background-color", "#FFFFFF") }
     const another = this.data?.scope !== data.scope
-    let stale = another || colours.background !== this.colours?.background || this.panels.length !== data.panels.length
+    const layers = this.data?.layers.join() !== data.layers.join()
+    if (this.data?.stock !== data.stock) this.pictures = new Map()
+    let stale = another || layers || colours.background !== this.colours?.background || this.panels.length !== data.panels.length
     if (another) Object.assign(this, { hover: -1, other: -1, picked: -1, linkedView: new LinkedText(), linkedLasso: new LinkedText() })
     if (this.picked === data.anchor || Date.now() > this.pickedBy) this.picked = -1
     if (another || this.data?.context !== data.context) this.descriptions = new Map()
     Object.assign(this, { data, send, colours })
     if (data.description) this.descriptions.set(data.description.row, data.description)
-    fetched(data.names, (response) => response.json()).then((names) => { this.names = names }).catch(() => {})
+    fetched(data.names, (response) => response.json()).then((names) => {
+      if (this.names === names) return
+      this.names = names
+      this.draw()
+    }).catch(() => {})
     fetched(data.labels, array(Uint32Array)).then((labels) => { this.labels = labels }).catch(() => {})
+    if (data.pictures) this.receive(data.pictures, data.stock)
     while (this.panels.length > data.panels.length) {
       this.panels.pop().box.remove()
       this.pointing = null
@@ -237,8 +90,29 @@ class MapView {
   // Send all choices every time: of two messages that wait for the server, the first may be lost, and each carries the
   // URL of the moment when it was sent.
   sendState() {
-    const { hover, picked, linkedLasso, linkedView } = this
-    this.send({ hovered: hover, picked, lasso: linkedLasso.text, view: linkedView.text, at: Date.now() })
+    const { hover, picked, linkedLasso, linkedView, wanted } = this
+    this.send({ hovered: hover, picked, lasso: linkedLasso.text, view: linkedView.text, wanted, at: Date.now() })
+  }
+
+  // Request the pictures that are to be shown and aren't here.
+  want() {
+    const rows = new Set(this.panels.flatMap((panel) => panel.tiles.map((tile) => tile.row)))
+    this.wanted = [...rows].filter((row) => !this.pictures.has(row)).slice(0, MOST_WANTED)
+    clearTimeout(this.pictureTimer)
+    if (this.wanted.length) this.pictureTimer = setTimeout(() => this.sendState(), PICTURE_DELAY)
+  }
+
+  // JPEGs end to end; the rows whose they are, and where each ends.
+  async receive({ address, rows, ends }, stock) {
+    if (rows.every((row) => this.pictures.has(row))) return
+    try {
+      const bytes = await fetched(address, (response) => response.arrayBuffer())
+      const made = await Promise.all(rows.map((_, at) => createImageBitmap(new Blob([bytes.slice(ends[at - 1] || 0, ends[at])]))))
+      if (this.data.stock !== stock) return
+      rows.forEach((row, at) => this.pictures.set(row, made[at]))
+      for (const row of this.pictures.keys()) if (this.pictures.size > MOST_KEPT) this.pictures.delete(row)
+      this.draw()
+    } catch { /* the points remain points */ }
   }
 
   draw() {

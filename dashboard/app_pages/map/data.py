@@ -49,6 +49,12 @@ class Layout:
     """Items that were put between their neighbours since it was drawn."""
 
     @property
+    def new(self) -> np.ndarray:
+        """Rows of the items that were put between their neighbours, (new,)."""
+        measured = self.frame.get("overlap")
+        return np.flatnonzero(measured.isna()) if self.placed and measured is not None else np.empty(0, np.int64)
+
+    @property
     def has_trust(self) -> bool:
         """Whether the map was stored with the share of neighbours that it keeps."""
         return "overlap" in self.frame
@@ -88,6 +94,18 @@ def layout(run: Run, protocol: str) -> Layout | None:
         frame.drop(columns="id", errors="ignore"), grid, grid.places(x, y), [str(name) for name in names], labels,
         str(info.get("method", "umap")), str(info.get("reason", "")), int(info.get("placed", 0)),
     )  # fmt: skip
+
+
+@cached(*GALLERIES, max_entries=6)
+def named_spots(run: Run, protocol: str) -> tuple[np.ndarray, list[str]]:
+    """Where names are written on a map, (spots, 3), and the names: of classes, or of groups of items without labels."""
+    from app_pages.map.spots import named_groups, spots
+
+    on_map, gallery = layout(run, protocol), loaders.gallery(run, protocol)
+    assert on_map is not None
+    if run.is_labelled:
+        return spots(on_map.places, on_map.labels), on_map.names
+    return named_groups(on_map.places, gallery.items["id"].astype(str).tolist(), gallery.metadata())
 
 
 @cached(*GALLERIES, max_entries=6, show_spinner="Measuring how far the map can be trusted")

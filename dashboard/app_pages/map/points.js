@@ -6,9 +6,10 @@ const FAINT = 0.2 // share of its colour that a point outside a selection keeps
 const SPLAT_FROM = 20000 // number of points in view above which each is drawn as a few pixels instead of a disc
 
 class Points {
-  constructor(places) {
-    this.places = places
-    this.count = places.length / 2
+  // kept: 1 for each row that a filter leaves; null without a filter.
+  constructor(places, kept) {
+    Object.assign(this, { places, kept, count: places.length / 2 })
+    this.shownCount = kept ? kept.reduce((sum, one) => sum + one, 0) : this.count
     let [left, right, bottom, top] = [65535, 0, 65535, 0]
     for (let at = 0; at < places.length; at += 2) {
       if (places[at] < left) left = places[at]
@@ -33,6 +34,11 @@ class Points {
     return this.cells
   }
 
+  // Whether a row is drawn: a filter may leave it out.
+  has(row) {
+    return !this.kept || this.kept[row] === 1
+  }
+
   // The row nearest to a place within a radius; -1 if there is none.
   nearest(x, y, radius) {
     const { starts, rows } = this.index
@@ -42,7 +48,7 @@ class Points {
       const from = starts[column * CELLS + within(y - radius)], to = starts[column * CELLS + within(y + radius) + 1]
       for (let at = from; at < to; at++) {
         const dx = this.places[2 * rows[at]] - x, dy = this.places[2 * rows[at] + 1] - y
-        if (dx * dx + dy * dy <= least) {
+        if (dx * dx + dy * dy <= least && this.has(rows[at])) {
           least = dx * dx + dy * dy
           best = rows[at]
         }
@@ -57,7 +63,7 @@ class Points {
     for (let other = 0; other < this.count; other++) {
       const x = this.places[2 * other] - this.places[2 * row], y = this.places[2 * other + 1] - this.places[2 * row + 1]
       const along = x * dx + y * dy, across = Math.abs(x * dy - y * dx)
-      if (along > 0 && across <= along && x * x + y * y < least) {
+      if (along > 0 && across <= along && x * x + y * y < least && this.has(other)) {
         least = x * x + y * y
         best = other
       }
@@ -71,7 +77,7 @@ class Points {
     const [left, right, bottom, top] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)]
     for (let row = 0; row < this.count; row++) {
       const x = this.places[2 * row], y = this.places[2 * row + 1]
-      if (x < left || x > right || y < bottom || y > top) continue
+      if (x < left || x > right || y < bottom || y > top || !this.has(row)) continue
       for (let at = 0; at < corners.length; at++) {
         const [ax, ay] = corners[at], [bx, by] = corners[(at + 1) % corners.length]
         if (ay > y === by > y) continue
@@ -104,6 +110,10 @@ class Look {
       this.order = new Uint32Array(codes.length)
       for (let row = 0; row < codes.length; row++) this.order[next[layers[codes[row]]]++] = row
     }
+  }
+
+  colour(row) {
+    return this.palette[this.codes[row]]
   }
 
   // Faint and full colours of all codes, as 32-bit pixels.
@@ -149,7 +159,7 @@ class Look {
   }
 }
 
-// Draw all points in view, those outside a selection first and faintly. Returns the number in view.
+// Draw the points in view, those outside a selection first and faintly. Returns their rows in this order.
 function drawPoints(canvas, ratio, points, look, lens, selected, background) {
   const pen = canvas.getContext("2d"), { width, height } = canvas, { places, count } = points
   pen.setTransform(1, 0, 0, 1, 0, 0)
@@ -160,7 +170,7 @@ function drawPoints(canvas, ratio, points, look, lens, selected, background) {
   for (const pass of selected ? [0, 1] : [1]) {
     for (let at = 0; at < count; at++) {
       const row = look.order ? look.order[at] : at
-      if (selected && selected[row] !== pass) continue
+      if ((selected && selected[row] !== pass) || !points.has(row)) continue
       const x = left + places[2 * row] * scale, y = top - places[2 * row + 1] * scale
       if (x > -8 && x < width + 8 && y > -8 && y < height + 8) shown[visible++] = row
     }
@@ -169,7 +179,7 @@ function drawPoints(canvas, ratio, points, look, lens, selected, background) {
   if (visible >= SPLAT_FROM) {
     const side = Math.max(Math.round((visible > 300000 ? 1 : 2) * ratio), 1)
     splat(pen, shown.subarray(0, visible), faint, side, points, look, background, [left, top, scale])
-    return visible
+    return shown.subarray(0, visible)
   }
   const radius = visible > 9000 ? 2 : visible > 3000 ? 2.6 : visible > 600 ? 3.6 : 4.8, half = (radius + 2) * ratio
   for (let at = 0; at < visible; at++) {
@@ -177,7 +187,7 @@ function drawPoints(canvas, ratio, points, look, lens, selected, background) {
     const x = left + places[2 * row] * scale, y = top - places[2 * row + 1] * scale
     pen.drawImage(sprite, Math.round(x - half), Math.round(y - half))
   }
-  return visible
+  return shown.subarray(0, visible)
 }
 
 // Draw each point as a square of pixels, written into the image directly: a million in about 20 ms.
@@ -201,6 +211,9 @@ const SHAPES = {
   square: (pen, size) => pen.rect(-size, -size, 2 * size, 2 * size),
   diamond: (pen, size) => [[0, -1.3], [1.3, 0], [0, 1.3], [-1.3, 0]].forEach(([x, y]) => pen.lineTo(x * size, y * size)),
   "triangle-up": (pen, size) => [[0, -1.4], [1.3, 0.9], [-1.3, 0.9]].forEach(([x, y]) => pen.lineTo(x * size, y * size)),
+  hexagon: (pen, size) => [0, 1, 2, 3, 4, 5].forEach((at) => {
+    pen.lineTo(1.15 * size * Math.sin((at * Math.PI) / 3), 1.15 * size * Math.cos((at * Math.PI) / 3))
+  }),
   cross: (pen, size) => [[0, -1], [1, 0], [0, 1], [-1, 0]].forEach(([x, y]) => {
     pen.moveTo(x * size * 0.75, y * size * 0.75)
     pen.lineTo(x * size * 1.6, y * size * 1.6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,16 +12,20 @@ import pandas as pd
 from app_pages.map import data
 from app_pages.map.canvas import Panel, Ring
 from app_pages.map.data import Layout
+from app_pages.map.filters import Filter
 from app_pages.map.lasso import Lasso
+from app_pages.map.spots import spots
 from shared import loaders
 
 from pddm_lab import figures
 from pddm_lab.analysis.pairs import most_similar
 from pddm_lab.figures import Colouring, class_colour, shown
 from pddm_lab.figures.maps import Key
+from pddm_lab.figures.style import DARK
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import EVERY
+from pddm_lab.wording import counted, natural
 
 COLOURS = {
     "class": "Class",
@@ -32,11 +36,13 @@ COLOURS = {
 }
 MEASURES = {"first": "first result", "ap": "AP@R"}
 SCALES = {"value": "value", "rank": "rank"}
+LAYERS = {"names": "names", "contours": "density contours", "pictures": "pictures"}
+"""What may be drawn over the points; pictures appear when zoomed in."""
 ORDERS = {"centre": "nearest to the centre first", "class": "by class"}
 NAMED = 5
-"""Classes of a selection that appear in the legend."""
+"""Classes that appear in the legend."""
 MATES = 300
-"""At most so many items of the anchor's class are ringed."""
+"""At most so many items of the anchor's class, and so many new ones, are ringed."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,12 @@ class Map:
         """(items, 2) uint16 on the map's grid."""
         return self.layout.places[self.order]
 
+    def spots(self, kept: np.ndarray | None) -> np.ndarray:
+        """Where names are written, (spots, 3) uint32: among all items, or those of a class among those of a filter."""
+        if kept is None or not self.run.is_labelled:
+            return data.named_spots(self.run, self.protocol)[0]
+        return spots(self.places[kept > 0], self.layout.labels[self.order][kept > 0])
+
     def similarity(self, anchor: int, by: str) -> np.ndarray:
         """The similarity of every item to an anchor, in the page's order."""
         return data.to_anchor(self.run, self.protocol, int(self.order[anchor]), by)[self.order]
@@ -105,6 +117,9 @@ class MapView:
     lasso: Lasso | None
     order: str
     """Order of the selection, from `ORDERS`."""
+    filter: Filter = field(default_factory=Filter)
+    layers: Sequence[str] = tuple(LAYERS)
+    """From `LAYERS`."""
 
     @property
     def first(self) -> Map:
@@ -115,6 +130,23 @@ class MapView:
     def items(self) -> pd.DataFrame:
         """id, label, class_name, role by row."""
         return self.first.gallery.items
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the classes; without labels also those of groups, the first map's before the second's."""
+        groups = [] if self.first.run.is_labelled else [
+            name for of in self.different for name in data.named_spots(of.run, of.protocol)[1]
+        ]  # fmt: skip
+        return [*self.first.layout.names, *groups]
+
+    def spots(self, number: int) -> np.ndarray:
+        """Where names are written on a map, (spots, 3) uint32; their numbers are places in `names`."""
+        of = self.maps[number]
+        if of.run.is_labelled:
+            return of.spots(self.kept)
+        earlier = [data.named_spots(one.run, one.protocol)[1] for one in self.different[: number * self.of_two_runs]]
+        start = len(self.first.layout.names) + sum(map(len, earlier))
+        return of.spots(self.kept) + np.array([0, 0, start], np.uint32)
 
     @property
     def colour(self) -> str:
@@ -138,25 +170,50 @@ class MapView:
         return str(self.items["class_name"].iloc[self.anchor])
 
     @cached_property
+    def kept(self) -> np.ndarray | None:
+        """1 for each row that the filter leaves, (items,) uint8; None without a filter."""
+        return self.filter.rows(self.first)
+
+    @cached_property
     def rows(self) -> np.ndarray:
-        """Rows inside the lasso, in order."""
+        """Rows inside the lasso that the filter leaves, in order."""
         if self.lasso is None or self.lasso.panel >= len(self.maps):
             return np.empty(0, np.int64)
         places = self.maps[self.lasso.panel].places
         rows = self.lasso.rows(places)
+        if self.kept is not None:
+            rows = rows[self.kept[rows] > 0]
         if self.order == "class":
-            return rows[np.argsort(self.items["class_name"].iloc[rows].to_numpy(dtype=str), kind="stable")]
+            names = self.first.layout.names
+            place = np.empty(len(names), int)
+            place[sorted(range(len(names)), key=lambda label: natural(names[label]))] = np.arange(len(names))
+            return rows[np.argsort(place[self.first.layout.labels[rows]], kind="stable")]
         middle = places[rows].mean(0) if len(rows) else 0
         return rows[np.argsort(((places[rows] - middle) ** 2).sum(1), kind="stable")]
 
     @cached_property
     def classes(self) -> list[tuple[str, int, int, int]]:
         """(class name, label, items selected, items in all) of each class in the selection, the largest first."""
+        return self._count_classes(self.rows)
+
+    @property
+    def legend(self) -> list[Key]:
+        """The largest classes of the selection, or of all that is drawn if nothing is selected, and how many more."""
+        drawn = np.arange(len(self.items)) if self.kept is None else np.flatnonzero(self.kept)
+        classes = self.classes or (self._count_classes(drawn) if self.first.run.is_labelled else [])
+        keys = [Key(name, class_colour(label), count=count) for name, label, count, _ in classes[:NAMED]]
+        return keys + (
+            [Key(f"{counted(len(classes) - NAMED, 'more class', 'more classes')}", "", "none")]
+            if classes[NAMED:]
+            else []
+        )
+
+    def _count_classes(self, rows: np.ndarray) -> list[tuple[str, int, int, int]]:
         labels = self.items["label"].to_numpy()
-        selected, total = (np.bincount(some, minlength=1) for some in (labels[self.rows], labels))
-        names = self.items.iloc[self.rows].drop_duplicates("label").set_index("label")["class_name"]
-        order = sorted(np.flatnonzero(selected).tolist(), key=lambda label: (-selected[label], str(names[label])))
-        return [(str(names[label]), label, int(selected[label]), int(total[label])) for label in order]
+        some, total = (np.bincount(some, minlength=1) for some in (labels[rows], labels))
+        names = self.items.iloc[rows].drop_duplicates("label").set_index("label")["class_name"]
+        order = sorted(np.flatnonzero(some).tolist(), key=lambda label: (-some[label], natural(str(names[label]))))
+        return [(str(names[label]), label, int(some[label]), int(total[label])) for label in order]
 
 
 def open_map(run: Run, protocol: str, first: Run | None = None) -> Map | None:
@@ -216,7 +273,7 @@ def panels(scene: MapView) -> list[Panel]:
         of.nearest(scene.anchor, choice.by, choice.near).tolist() if choice.colour == "anchor" else []
         for of, choice in zip(scene.maps, scene.choices, strict=True)
     ]
-    keys = [Key(name, class_colour(label), count=count) for name, label, count, _ in scene.classes[:NAMED]]
+    keys = scene.legend if scene.colour == "class" else []
     made = []
     for number, (of, choice) in enumerate(zip(scene.maps, scene.choices, strict=True)):
         look = colouring(of, choice, scene.anchor, keys)
@@ -226,11 +283,13 @@ def panels(scene: MapView) -> list[Panel]:
             rings = _rings(near[number], near[1 - number], choice.by)
         elif choice.colour == "class" and scene.picked is not None:
             rings = _mates(scene.items["label"].to_numpy(), scene.picked)
+        if new := np.argsort(of.order)[of.layout.new].tolist():
+            rings = [*rings, Ring(new[:MATES], DARK, "square", 8)]
         alt = (
-            f"Map of {len(of.layout):,} items. {title}. Arrow keys move between items, Enter picks one, plus and "
-            "minus zoom, L draws a lasso, V selects the items in view, Escape clears the selection."
+            f"Map of {counted(len(of.layout), 'item')}. {title}. Arrow keys move between items, Enter picks one, plus "
+            "and minus zoom, L draws a lasso, V selects the items in view, Escape clears the selection."
         )
-        made.append(Panel(title, of.places, look, alt, rings))
+        made.append(Panel(title, of.places, look, scene.spots(number), alt, rings))
     return made
 
 
@@ -293,6 +352,7 @@ def selection_table(scene: MapView) -> pd.DataFrame:
 def settings(scene: MapView) -> dict[str, Any]:
     """The choices that led to a table, for its manifest; the lasso's corners in the map's own units."""
     choices: dict[str, Any] = {"protocol": scene.first.protocol, **vars(scene.choices[0]), "order": scene.order}
+    choices |= {"filter": vars(scene.filter)} if scene.filter else {}
     if scene.colour == "anchor":
         choices |= {"anchor": scene.anchor_id, "by": [choice.by for choice in scene.choices]}
     if scene.lasso is not None and scene.lasso.panel < len(scene.maps):

@@ -10,9 +10,11 @@ from shared.plain_text import command, plain
 from pddm_lab.analysis.query_errors import SHORTLIST
 from pddm_lab.cards.html import number
 from pddm_lab.figures import shown
+from pddm_lab.gallery.redraw import is_being_redrawn
 from pddm_lab.gallery.umap_layout import NEIGHBOURS as MAP_NEIGHBOURS
 from pddm_lab.metrics.density import DENSITIES, NEIGHBOURS, density_of
 from pddm_lab.similarities import EVERY
+from pddm_lab.wording import counted
 
 
 def describe(scene: MapView, row: int) -> list[str]:
@@ -78,20 +80,24 @@ def words(scene: MapView, measure: bool) -> list[str]:
     """
     texts = []
     for of, choice in zip(scene.different, scene.choices, strict=False):
-        parts = [_drawn_words(of), _trust_words(of, measure), _colour_words(of, choice)]
+        parts = [_drawn_words(of, scene), _trust_words(of, measure), _colour_words(of, choice)]
         texts.append((f"{plain(of.run.name)}: " if scene.of_two_runs else "") + " ".join(filter(None, parts)))
     return texts
 
 
-def _drawn_words(of: Map) -> str:
+def _drawn_words(of: Map, scene: MapView) -> str:
     how = "UMAP" if of.layout.method == "umap" else "their two principal components"
     why = f" ({plain(of.layout.reason.rstrip('.'))})" if of.layout.reason else ""
-    drawn = f"**{len(of.layout):,} of {len(of.layout):,} items drawn**, by {how}{why}."
+    count = len(of.layout) if scene.kept is None else int(scene.kept.sum())
+    only = f" ({scene.filter.in_words()})" if scene.filter else ""
+    drawn = f"**{count:,} of {counted(len(of.layout), 'item')} drawn**{only}, by {how}{why}."
     if not of.layout.placed:
         return drawn
-    redraw = command("gallery", "map", of.run.name, "--protocol", of.gallery.protocol)
-    items = f"{of.layout.placed:,} {'item' if of.layout.placed == 1 else 'items'}"
-    return f"{drawn} Since then {items} came, each put between its nearest neighbours: redraw the map with {redraw}."
+    items = counted(of.layout.placed, "item")
+    came = f"{drawn} Since then {items} came, each in a square, put between its nearest neighbours"
+    if is_being_redrawn(of.gallery.path):
+        return f"{came}."
+    return f"{came}: redraw the map with {command('gallery', 'map', of.run.name, '--protocol', of.gallery.protocol)}."
 
 
 def _trust_words(of: Map, measure: bool) -> str:

@@ -99,7 +99,7 @@ function legend(spec) {
     box.append(element("span", "", spec.ends[0]), bar, element("span", "", spec.ends[1]))
   }
   for (const { title, colour, glyph, count } of spec.keys) {
-    const key = element("span", "key"), mark = element("i", glyph)
+    const key = element("span", "key"), mark = element("i", glyph) // without a colour it stays invisible
     mark.style.setProperty("--mark", colour)
     key.append(mark, `${title} ${count ? count.toLocaleString("en") : ""}`)
     box.append(key)

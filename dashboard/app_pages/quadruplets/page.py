@@ -15,6 +15,7 @@ shell.heading(
     "Quadruplets",
     "i and j are the least similar items of one class. k and l are the items of other classes most similar to i and "
     "to j. A hinge is violated where the score of a negative pair comes within the margin of the positive pair's.",
+    words=("S", "D", "hinge"),
 )
 run = shell.run_or_stop()
 shell.needs_labels(run, "quadruplets")

@@ -11,7 +11,7 @@ import numpy as np
 import streamlit as st
 from app_pages.quadruplets import data
 from app_pages.quadruplets.data import Choice
-from shared import loaders, picture_grid, shell
+from shared import loaders, picture_grid, review, shell
 from shared.chart import chart
 from shared.export import export
 from shared.plain_text import plain
@@ -21,6 +21,7 @@ from pddm_lab.analysis import hardness
 from pddm_lab.cards.confusions import SUSPICIOUS
 from pddm_lab.runs.quadruplets import ORDERS, Mined
 from pddm_lab.runs.run import Run
+from pddm_lab.wording import natural
 
 PER_PAGE = 12
 PAIRS = 9
@@ -34,9 +35,9 @@ def classes_picker(label: str, mined: Mined, key: str) -> tuple[str, ...]:
     def keep() -> None:
         st.query_params[key] = st.session_state[key]
 
-    in_url = st.query_params.get_all(key)
-    st.session_state[key] = [name for name in mined.classes if name in in_url]
-    return tuple(st.multiselect(label, mined.classes, key=key, on_change=keep, placeholder="all classes"))
+    names, in_url = sorted(mined.classes, key=natural), st.query_params.get_all(key)
+    st.session_state[key] = [name for name in names if name in in_url]
+    return tuple(st.multiselect(label, names, key=key, on_change=keep, placeholder="all classes"))
 
 
 def show_cards(run: Run, mined: Mined, choice: Choice) -> None:
@@ -259,6 +260,8 @@ def show_suspects(run: Run, mined: Mined, choice: Choice) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(f"**{plain(item)}**: {len(own):,} quadruplets as i or j, the most violated first", width="stretch")
+        named = table.loc[table["id"] == item, "named"].astype(str)
+        review.menu(run, [item], "suspect", suggested=next(iter(named), ""))
         st.button(
             "Show all as cards", icon=":material/view_module:", key="item_cards", on_click=shell.put_in_url,
             kwargs={"view": ""},

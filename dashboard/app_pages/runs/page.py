@@ -22,14 +22,12 @@ with st.container(horizontal=True, vertical_alignment="bottom", horizontal_align
     title = st.container(width="content")
     beside = st.container(width="content", horizontal=True, vertical_alignment="center")
     with beside:
-        view = "runs"
-        if studies:
-            titles = {"runs": "Runs", "study": "Study"}
-            view = shell.choice(st.segmented_control, "Show", titles, "view", label_visibility="collapsed")
+        titles = {"runs": "Runs", "study": "Study"}
+        view = shell.choice(st.segmented_control, "Show", titles, "view", label_visibility="collapsed")
         if view == "runs" and readable and st.button("Train a run", icon=":material/add:", key="train"):
             start.dialog()
     with title:
-        shell.heading("Runs", ABOUT[view])
+        shell.heading("Runs", ABOUT[view], words=("D", "D_M", "S", "L", "unseen", "known", "MAP@R", "TPR at 1 % FPR"))
 
 if view == "study":
     with st.spinner("Loading the study"):
@@ -45,7 +43,7 @@ for broken in (run for run in runs if isinstance(run, BrokenRun)):
 if not readable:
     if not training:
         with st.container(border=True):
-            st.subheader("Train your first run", anchor=False)
+            st.header("Train your first run", anchor=False)
             st.markdown(
                 "The quick preset downloads pictograms in several drawing styles, trains a similarity on half of their "
                 "classes, and measures it on the other half. It takes some minutes and needs no GPU."

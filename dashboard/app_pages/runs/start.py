@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import streamlit as st
-from app_pages.runs import launches, tables
-from shared import loaders, shell
+from app_pages.runs import tables
+from shared import launches, loaders, review, shell
 from shared.plain_text import command, plain
+from streamlit.delta_generator import DeltaGenerator
 
 from pddm_lab.cards import stepper
-from pddm_lab.config import OFFLINE_TRUNKS, PRESET_SUMMARIES, PRESETS, data_root, typed_path
+from pddm_lab.config import LOSSES, OFFLINE_TRUNKS, PRESET_SUMMARIES, PRESETS, data_root, runs_root, typed_path
+from pddm_lab.data.corrections import Corrections, corrections_file
 from pddm_lab.data.dataset import SOURCES
 from pddm_lab.data.source import Source, how_to_get_by_hand
 from pddm_lab.errors import LabError
 from pddm_lab.figures import METRICS, PHASE_TITLES, style_of
 from pddm_lab.runs.compare import list_runs
+from pddm_lab.runs.folder_name import is_valid_name
 from pddm_lab.runs.log import PHASES
 from pddm_lab.runs.run import Run
+from pddm_lab.validation import flag
 
 _OWN = {
     "folder": (
@@ -32,42 +36,88 @@ _OWN = {
 
 
 def choose_and_start() -> bool:
-    """A form that starts a new training. Returns whether one was started."""
+    """A form that starts a new training. Returns whether one was started. What is wrong is said below its field."""
     left, right = st.columns([5, 6], gap="medium")
     with left:
         captions = [PRESET_SUMMARIES[name] for name in PRESETS]
         preset = st.radio("Preset", list(PRESETS), captions=captions, key="new_preset")
+    below: dict[str, DeltaGenerator] = {}
     with right:
-        titles = {name: source.title for name, source in SOURCES.items()} | {name: _OWN[name][0] for name in _OWN}
-        data = st.selectbox("Data", list(titles), key="new_data", format_func=titles.__getitem__)
-        if data in _OWN:
-            _, label, placeholder, needed, advice = _OWN[data]
-            path = st.text_input(label, key=f"new_{data}", placeholder=placeholder)
-            st.caption(f"{needed} The images stay on this machine.")
-        else:
-            st.caption(f"{_place(SOURCES[data])} Licence: {SOURCES[data].licence}.")
+        dataset = _data(below)
+        corrections = _corrections(dataset)
+        name = st.text_input("Name", key="new_name", placeholder="data, preset and time").strip()
+        below["run_name"] = st.container()
+        _propose(name, below["run_name"])
+        loss = _option("Loss", "loss", preset)
+        loss_options = _loss_options(loss, below)
     with st.expander("More settings", type="compact"), st.container(horizontal=True):
-        loss, similarity = _option("Loss", "loss", preset), _option("Similarity to train", "similarity", preset)
-        trunk = _trunk(preset)
+        similarity, trunk = _option("Similarity to train", "similarity", preset), _trunk(preset)
         steps = st.number_input("Steps", 1, 1_000_000, PRESETS[preset].steps, key=f"new_steps_{preset}", width=160)
         seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="new_seed", width=140)
-        name = st.text_input("Name", key="new_name", placeholder="default: data, preset and time", width=280)
     if not st.button("Start training", type="primary", icon=":material/play_arrow:", key="new_start"):
         return False
-    if data in _OWN and (not path.strip() or "\0" in path):
-        st.error(advice)
+    if not dataset:
+        below["dataset"].error(_OWN[st.session_state["new_data"]][-1])
         return False
     parameters = {
-        "preset": preset, "dataset": f"{data}:{typed_path(path.strip())}" if data in _OWN else data,
-        "run_name": name.strip(), "loss": loss, "similarity": similarity, "trunk": trunk, "steps": int(steps),
-        "seed": int(seed),
+        "preset": preset, "dataset": dataset, "run_name": name, "loss": loss, "loss_options": loss_options,
+        "similarity": similarity, "trunk": trunk, "steps": int(steps), "seed": int(seed),
     }  # fmt: skip
     try:
-        launches.start(parameters)
+        launches.start(parameters | ({"corrections": True} if corrections else {}))
+    except LabError as error:
+        fields = [field for field in below if flag(field) in str(error)]
+        if fields != ["run_name"] or not name or launches.free_name(name) == name:  # a taken one is named already
+            (below[fields[0]] if fields else st).error(plain(error))
+        return False
+    return True
+
+
+def _data(below: dict[str, DeltaGenerator]) -> str:
+    """A choice of the data, as `TrainConfig.dataset` names it; empty where a path is missing or can't be one."""
+    titles = {name: source.title for name, source in SOURCES.items()} | {name: _OWN[name][0] for name in _OWN}
+    data = st.selectbox("Data", list(titles), key="new_data", format_func=titles.__getitem__)
+    if data not in _OWN:
+        st.caption(f"{_place(SOURCES[data])} Licence: {SOURCES[data].licence}.")
+        return data
+    _, label, placeholder, needed, _ = _OWN[data]
+    path = st.text_input(label, key=f"new_{data}", placeholder=placeholder).strip()
+    below["dataset"] = st.container()
+    st.caption(f"{needed} The images stay on this machine.")
+    return f"{data}:{typed_path(path)}" if path and "\0" not in path else ""
+
+
+def _corrections(dataset: str) -> bool:
+    """Whether to train with the corrections of the data, where there are any."""
+    try:
+        made = review.corrections_in(corrections_file(runs_root(), dataset)) if dataset else Corrections()
     except LabError as error:
         st.error(plain(error))
         return False
-    return True
+    return bool(made.by_item) and st.checkbox(f"With its corrections: {made.summary}", key="new_corrections")
+
+
+def _propose(name: str, place: DeltaGenerator) -> None:
+    """Say below the field that a name is taken, with the next one that is free."""
+    if not is_valid_name(name) or (free := launches.free_name(name)) == name:
+        return
+
+    def take() -> None:
+        st.session_state["new_name"] = free
+
+    with place, st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f":red[There is a run {plain(name)} already.]", width="content")
+        st.button(f"Use {plain(free)}", key="new_next_name", on_click=take, type="tertiary")
+
+
+def _loss_options(loss: str, below: dict[str, DeltaGenerator]) -> str:
+    """The options of a loss that has some, as `TrainConfig.loss_options` takes them."""
+    defaults = ", ".join(f"{name}={value:g}" for name, value in LOSSES[loss].options.items())
+    if not defaults:
+        return ""
+    text = st.text_input("Options of the loss", key=f"new_options_{loss}", placeholder=defaults)
+    below["loss_options"] = st.container()
+    return text.strip()
 
 
 def _option(label: str, field: str, preset: str) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
-from app_pages.runs import study_data, study_local
+from app_pages.runs import study_data, study_local, study_methods, study_shipped
 from app_pages.runs.views import heading, speed_columns
-from shared import shell
+from shared import glossary, shell
 from shared.chart import chart
 from shared.plain_text import command, plain
 
@@ -21,6 +21,7 @@ from pddm_lab import figures
 from pddm_lab.figures import PROTOCOL_TITLES, style_of
 from pddm_lab.runs.run import PROTOCOLS
 from pddm_lab.study.findings import Findings, metric_of, progress, title_of
+from pddm_lab.wording import counted
 
 STOPPED_AFTER = 900
 """Seconds without a new cell after which an unfinished study counts as stopped."""
@@ -28,15 +29,20 @@ REFRESH = 5
 """Seconds between two checks for new cells while a study is running."""
 COLOURED = 6
 """How many curves can have a colour of their own."""
-AGAINST = "Paired difference to the best baseline, in the metric's unit (in points where that is %)."
 
 
 def page(studies: dict[str, Path]) -> None:
     """One study with its results, updated while cells are added."""
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = shell.choice(st.selectbox, "Study", {name: name for name in studies}, "study", width=200)
-        if (in_link := st.query_params.get("study", name)) not in studies:
+    controls = st.container(horizontal=True, vertical_alignment="bottom")
+    with controls:
+        titles = {name: name for name in studies} | {shell.SHIPPED_STUDY: study_shipped.TITLE}
+        name = shell.choice(st.selectbox, "Study", titles, "study", width=200)
+        if (in_link := st.query_params.get("study", name)) not in titles:
             st.caption(f":material/link_off: The link names the study {plain(in_link)}, which isn't here.")
+    if name == shell.SHIPPED_STUDY:
+        study_shipped.page()
+        return
+    with controls:
         if isinstance(findings := study_data.findings(studies[name]), Exception):
             st.error(plain(findings), title=f"Can't read {plain(name)}", icon=":material/broken_image:")
             return
@@ -46,7 +52,7 @@ def page(studies: dict[str, Path]) -> None:
             dataset = shell.choice(st.selectbox, "Data", {one: one for one in datasets}, "data", width=140)
             measured = findings.measured(dataset)
             names = [one for one in PROTOCOLS if (measured["protocol"] == one).any()] or list(PROTOCOLS)
-            help_text = "Unseen: classes not used in training. Known: new photos of the training classes."
+            help_text = glossary.meaning("unseen", "known")
             titles = {one: PROTOCOL_TITLES[one] for one in names}
             protocol = shell.choice(st.segmented_control, "Protocol", titles, "protocol", help=help_text)
             titles = {one: metric_of(one).title for one in findings.metrics(dataset) or ["map@r"]}
@@ -126,40 +132,8 @@ def _methods(findings: Findings, dataset: str, protocol: str, metric: str) -> No
             else f"This study compares no methods on {plain(dataset)}."
         )
         return
-    figure = study_data.side_by_side(results, findings.seeds(dataset, protocol, metric), metric)
-    alt = f"{spec.title} of every method on {where}: mean, 95 % interval and each seed, a marker per similarity"
-    chart(figure, "study_methods", alt)
-    scale = 100 if spec.unit == "%" else 1
-    shares = ["value", "half", "difference", "difference_half"]
-    table = results.assign(**{name: scale * results[name] for name in shares})
-    table["similarity"] = [style_of(name).title for name in table["similarity"]]
-    table["name"] = [f"{name} ★" if best else name for name, best in zip(table["name"], table["baseline"], strict=True)]
-    table["p"] = [None if p != p else f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in table["p"]]
-    text, number, digits = st.column_config.TextColumn, st.column_config.NumberColumn, f"%.{spec.digits}f"
-    columns = {
-        "name": text("Method", width=238, pinned=True),
-        "similarity": text("Ranked by", width=96),
-        "value": number(spec.heading, format=digits, width=72 if len(spec.heading) < 9 else 124),
-        "half": number("±", format=digits, width=48, help="Half of the 95 % t interval over seeds."),
-        "difference": number("Against ★", format=digits.replace("%", "%+"), width=84, help=AGAINST),
-        "difference_half": number("± ", format=digits, width=48, help="Half of the difference's 95 % interval."),
-        "p": text("p, Holm", width=70, help="Paired t test, with Holm's correction for all rows of this table."),
-        "seeds": number("Seeds", format="%d", width=56),
-        "settings": text("Settings chosen by the search", width=330),
-    }
-    st.dataframe(
-        table[list(columns)], hide_index=True, key="study_table", placeholder="–", column_config=columns,
-        height=min(36 + 35 * len(table), 421),
-        alt=f"{spec.title} of every method and similarity, with the difference to the best baseline",
-    )  # fmt: skip
-    baseline = "No baseline has been searched yet, so there is nothing to compare with."
-    if best is not None:
-        name = title_of(best["method"])
-        baseline = f"★ is the best baseline: {plain(name)} has the highest MAP@R on classes held out of training."
-    st.caption(
-        f"{baseline} ± is half of the 95 % t interval over seeds. All seeds have the same splits, and differences are "
-        "paired by seed. A hollow marker has no interval."
-    )
+    best_title = title_of(best["method"]) if best is not None else ""
+    study_methods.show(results, findings.seeds(dataset, protocol, metric), metric, where, best_title)
 
 
 def _published(findings: Findings, dataset: str) -> None:
@@ -167,7 +141,7 @@ def _published(findings: Findings, dataset: str) -> None:
     table = findings.published(dataset)
     if table.empty:
         return
-    st.subheader(f"Published numbers beside this study's: Recall@K on {plain(dataset)}", anchor=False)
+    st.header(f"Published numbers beside this study's: Recall@K on {plain(dataset)}", anchor=False)
     st.dataframe(
         table, hide_index=True, key="study_published", placeholder="", alt="Published Recall at K beside this study's",
         column_config={"method": st.column_config.TextColumn("Method", pinned=True, width=190)},
@@ -237,7 +211,7 @@ def _ablation(findings: Findings, dataset: str, protocol: str, metric: str) -> N
     if table.empty:
         planned = findings.study.settings.get("ablation")
         if planned and (findings.chosen["ablation"]["dataset"] == dataset).any():
-            st.subheader("Ablation", anchor=False)
+            st.header("Ablation", anchor=False)
             st.caption("No variant is measured yet. Each will be compared with the default.")
         return
     settings = {"data": dataset, "protocol": protocol, "metric": metric}
@@ -264,6 +238,6 @@ def _made_with(findings: Findings) -> None:
     st.caption(
         f"Started on {plain(str(info['created'])[:10])} on a machine with {plain(cores)} cores. The cells took "
         f"{shell.duration(seconds)} on one core. Every method has the same frozen features, head and batches, and "
-        f"up to {steps} steps. {searched} configuration{'s' * (searched != 1)} of each method "
+        f"up to {steps} steps. {counted(searched, 'configuration')} of each method "
         f"{'were' if searched != 1 else 'was'} searched on {folds} folds of the training classes."
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,17 +44,29 @@ def show(findings: Findings, path: Path) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         part = shell.choice(st.segmented_control, "Measured on", parts, "local_part")
         every = study_data.local_leads(path, part)
-        if isinstance(every, RunError):
-            st.error(plain(every), icon=":material/broken_image:")
-            return
+    if isinstance(every, RunError):
+        st.error(plain(every), icon=":material/broken_image:")
+        return
+    show_leads(every, study_data.manifest(findings), {"part": part})
+
+
+def show_leads(every: pd.DataFrame, source: Mapping[str, Any], settings: dict[str, Any]) -> None:
+    """The lead of local structure, for an embedding and a metric to choose.
+
+    Args:
+        every: as `panel.local_tables.differences_table` makes it.
+        source: what an export says of the study.
+        settings: that led to the table.
+    """
+    with st.container(horizontal=True, vertical_alignment="bottom"):
         embeddings = {name: name for name in dict.fromkeys(every["embedding"])}
         embedding = shell.choice(st.selectbox, "Embedding", embeddings, "embedding", "quick", width=150)
         of = every[every["embedding"] == embedding]
         titles = {name: metric_of(name).title for name in dict.fromkeys(of["metric"])}
         metric = shell.choice(st.selectbox, "Measured by", titles, "local_metric", "map@r", width=160)
     table = of[(of["metric"] == metric) & ~of["protocol"].str.contains(",")]
-    settings = {"part": part, "embedding": embedding, "metric": metric}
-    heading(answer(table), "local", table, study_data.manifest(findings), settings, "study_local")
+    settings = settings | {"embedding": embedding, "metric": metric}
+    heading(answer(table), "local", table, source, settings, "study_local")
     order = {pair: _place(*pair) for pair in dict.fromkeys(zip(table["dataset"], table["protocol"], strict=True))}
     alt = f"Lead of local structure in {titles[metric]} by data set and protocol, with intervals, a marker per rival"
     chart(leads(table, order, titles[metric]), "study_local_leads", alt)

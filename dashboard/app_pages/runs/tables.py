@@ -8,14 +8,14 @@ from typing import Any, get_args, get_type_hints
 import pandas as pd
 
 from pddm_lab.config import LOSSES, PRESETS, TrainConfig
-from pddm_lab.runs.compare import WHERE, final_metrics
+from pddm_lab.runs.compare import WHERE, final_metrics, lead_over_d
 from pddm_lab.runs.run import PROTOCOLS, Run
 from pddm_lab.similarities import PRETRAINED, SIMILARITIES
 
 
 def overview(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row per run: its status, and Recall@1 in % by D, by the trained similarity, by local structure, and of
-    pretrained features."""
+    """One row per run: its status; Recall@1 in % by D, by the trained similarity, by local structure, and of pretrained
+    features; and how many points of MAP@R the best of its local similarities is ahead of D."""
     rows = []
     for run in runs:
         measured = final_metrics(run)
@@ -28,10 +28,12 @@ def overview(runs: Sequence[Run]) -> pd.DataFrame:
             else f"{run.config.preset}, {run.config.trained_by}",
         }
         for protocol in PROTOCOLS:
-            own = ("S", run.config.similarity)
-            for letter, similarity in (("D", "euclidean"), own, ("L", "local"), (PRETRAINED, PRETRAINED)):
-                value = measured.get(protocol, {}).get(similarity, {}).get("recall@1")
-                row[f"{protocol} {letter}"] = None if value is None else 100 * value
+            own, lead = ("S", run.config.similarity), lead_over_d(run, protocol)
+            similarities = (("D", "euclidean"), own, ("L", "local"), (PRETRAINED, PRETRAINED))
+            shares = {name: measured.get(protocol, {}).get(of, {}).get("recall@1") for name, of in similarities}
+            before = shares.pop(PRETRAINED)
+            for name, share in (shares | {"lead": lead, PRETRAINED: before}).items():
+                row[f"{protocol} {name}"] = None if share is None else 100 * share
         row |= {
             "seed": run.config.seed,
             "seconds": run.seconds,

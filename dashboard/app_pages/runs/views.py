@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
 from app_pages.runs import data, tables
-from shared import loaders, shell
+from shared import leads, loaders, shell
 from shared.chart import chart
 from shared.export import Source, export
 from shared.plain_text import plain
@@ -17,18 +17,24 @@ from pddm_lab import cards, figures
 from pddm_lab.errors import LabError
 from pddm_lab.figures import METRICS, style_of
 from pddm_lab.metrics.convergence import kept_value
-from pddm_lab.runs.compare import WHERE, compare_runs, groups, measured_alike, spread
+from pddm_lab.runs.compare import WHERE, compare_runs, groups, measured_alike, seed_leads, spread
 from pddm_lab.runs.run import PROTOCOLS, Run
-from pddm_lab.similarities import PRETRAINED, PRETRAINED_FEATURES
+from pddm_lab.similarities import EVERY, PRETRAINED, PRETRAINED_FEATURES
+from pddm_lab.wording import counted
+
+if TYPE_CHECKING:
+    from pddm_lab.analysis.lead import Judged
 
 SHARES = {"90": "90 %", "95": "95 %", "99": "99 %", "100": "all"}
 NOTES_LENGTH = 20_000
+FOLDED = tuple(f"recall@{k}" for k in (2, 4, 8, 16, 32))
+"""Metrics that are shown on request."""
 
 
 def heading(title: str, name: str, table: pd.DataFrame, runs: Source, settings: dict[str, Any], key: str = "") -> None:
     """A section's heading, in Markdown, with a menu to export its table unless that is empty."""
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.subheader(title, anchor=False, width="content")
+        st.header(title, anchor=False, width="content")
         if len(table):
             export(name, lambda: table, runs, settings, key)
 
@@ -57,7 +63,9 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
     st.session_state[key] = {"selection": {"rows": [names.index(name) for name in ticked]}}
     table, number = tables.overview(readable), st.column_config.NumberColumn
     hidden = {"created"} | {name for name in ("warnings", "notes") if not table[name].any()}
-    hidden |= {name for name in table.columns if name.endswith((PRETRAINED, " L")) and table[name].isna().all()}
+    hidden |= {
+        name for name in table.columns if name.endswith((PRETRAINED, " L", " lead")) and table[name].isna().all()
+    }
     help_of = {
         "D": "the Euclidean distance D", "S": "the similarity S that the run trained", "L": "local structure L",
     }  # fmt: skip
@@ -75,6 +83,11 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
         )
         for protocol in PROTOCOLS
     }
+    lead = "Points of MAP@R that L, or S in a run without L, is ahead of D. Overview has its interval."
+    leads_over_d = {
+        f"{protocol} lead": number(f"{protocol}, MAP@R − D", format="%+.1f", width=124, help=lead)
+        for protocol in PROTOCOLS
+    }
     columns = {
         "run": text("Run", pinned=True, width=160),
         "status": st.column_config.MultiselectColumn(
@@ -89,14 +102,15 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
     }
     st.dataframe(
         table, hide_index=True, key=key, on_select=keep, selection_mode="multi-row", placeholder="–",
-        column_order=[name for name in table.columns if name not in hidden], column_config=columns | recalls,
+        column_order=[name for name in table.columns if name not in hidden],
+        column_config=columns | recalls | leads_over_d,
         height="content" if len(readable) < 10 else 390,
         alt="All runs with their status and Recall at 1. The ticked ones are compared below",
     )  # fmt: skip
     st.caption(
         "Tick runs to compare them. The columns unseen and known show Recall@1 in %, ranked by the distance D, by "
         "the similarity S that the run trained, or by local structure L. Pretrained features: the trunk before "
-        "training, ranked by D."
+        "training, ranked by D. MAP@R − D: how many points L, or S without L, is ahead of D."
     )
     if missing := [name for name in beside if name not in names]:
         st.caption(f":material/link_off: The link also names {plain(', '.join(missing))}, which isn't here.")
@@ -124,7 +138,7 @@ def seeds_of(compared: Sequence[Run], readable: Sequence[Run]) -> bool:
         help_text = "Averages runs on the same data that differ only in their seeds."
         view = shell.choice(st.segmented_control, "Seeds", titles, "seeds", help=help_text) if several else "each"
         if others:
-            label = f"Add {len(others)} other seed{'s' * (len(others) > 1)} of {plain(chosen.name)}"
+            label = f"Add {counted(len(others), 'other seed')} of {plain(chosen.name)}"
             st.button(label, on_click=add, icon=":material/add:", key="add_seeds", help=plain(", ".join(others)))
     return view == "mean"
 
@@ -138,23 +152,85 @@ def final_metrics(compared: Sequence[Run], mean: bool) -> None:
     if table.empty:
         st.caption("These are measured at the end of a training. The curves below show the validation classes.")
         return
+    table = table[table["similarity"] != "cosine"]
     alike = measured_alike(compared)
     if table["run"].nunique() > 1 and shares:
         alt = "Recall at 1 and MAP at R of the compared runs under both protocols, a marker per similarity"
         alt += ", with one standard deviation over seeds" if mean else ""
         chart(figures.comparison(table, shares), "comparison", alt)
+    if not mean:
+        winners(compared)
+    leads_of = _kept_leads(compared) | (seed_leads(groups(compared)) if mean else {})
     for protocol in (name for name in PROTOCOLS if (table["protocol"] == name).any()):
         size = loaders.protocol_size(compared[0], protocol) if alike else ""
         st.markdown(f"**{figures.PROTOCOL_TITLES[protocol]}**" + (f" :gray[· {size}]" if size else ""))
-        st.html(cards.metrics_table(table, protocol, best_of_each=not alike))
-    legend = (
-        "R@K, R-precision, MAP@R, NMI, EER and TPR in %. The best is in bold. Hover over a heading for its meaning."
-    )
+        first = [name for name in METRICS if name not in FOLDED]
+        st.html(cards.metrics_table(table, protocol, metrics=first, leads=leads_of))
+    legend = "R@K, R-precision, MAP@R, NMI, EER and TPR in %. Hover over a heading for its meaning."
+    if leads_of:
+        legend += " In bold: a difference to D whose 95 % interval doesn't include 0."
     if not alike:
-        legend = (
-            "These runs were measured on different items or splits: don't compare them. The best of each is in bold."
-        )
-    st.caption(("± is the sample standard deviation over seeds. " if mean else "") + legend)
+        legend = "These runs were measured on different items or splits: don't compare them. " + legend
+    st.caption(
+        ("± is the sample standard deviation over seeds. " if mean else "")
+        + legend
+        + " Cosine has no row: on features "
+        "of unit length it ranks as the Euclidean distance does."
+    )
+    if table["metric"].isin(FOLDED).any():
+        with st.expander(f"{METRICS[FOLDED[0]].title} to {METRICS[FOLDED[-1]].title}", type="compact"):
+            for protocol in (name for name in PROTOCOLS if (table["protocol"] == name).any()):
+                st.markdown(f"**{figures.PROTOCOL_TITLES[protocol]}**")
+                st.html(cards.metrics_table(table, protocol, metrics=FOLDED))
+
+
+def winners(compared: Sequence[Run]) -> None:
+    """Which of several runs is ahead, where the interval of the difference allows to say so."""
+    alike = len(compared) > 1 and measured_alike(compared) and all(run.is_labelled for run in compared)
+    protocols = [name for name in PROTOCOLS if all(name in run.protocols() for run in compared)] if alike else []
+    if not protocols or any(run.status == "running" for run in compared):
+        return
+    try:
+        kept = all(leads.kept(run, protocol) for run in compared for protocol in protocols)
+        wanted = tuple(run.name for run in compared)
+        if not kept and st.session_state.get("ranked_runs") != wanted:
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.button(
+                    "Which is ahead?", icon=":material/trophy:", key="rank_runs", on_click=st.session_state.update,
+                    kwargs={"ranked_runs": wanted},
+                )  # fmt: skip
+                st.caption("Ranks every query of these runs once, for the interval of the difference.")
+            return
+        for protocol in protocols:
+            judged = [leads.judged(run, protocol) for run in compared]
+            st.markdown(_winner(compared, protocol, judged))
+    except LabError as error:
+        st.caption(plain(error))
+
+
+def _winner(compared: Sequence[Run], protocol: str, judged: Sequence[Judged]) -> str:
+    """The best of several runs against the second, in a sentence with its interval."""
+    from pddm_lab.analysis.lead import signed  # imports torch
+
+    means = [float(of.precision[leads.best_of(run)].mean()) for run, of in zip(compared, judged, strict=True)]
+    first, second = sorted(range(len(compared)), key=lambda at: -means[at])[:2]
+    lead = leads.ahead(compared[first], compared[second], protocol, (judged[first], judged[second]))
+    (best, by), (other, its) = (
+        (plain(run.name), EVERY[leads.best_of(run)].letter) for run in (compared[first], compared[second])
+    )
+    place = figures.PROTOCOL_TITLES[protocol]
+    if not lead.queries:
+        return f"{place}: these runs have no query in common."
+    ends = "" if lead.classes < 2 else f" ({signed(100 * lead.low)} to {signed(100 * lead.high)})"
+    points = f"{signed(100 * lead.difference)} points{ends} of MAP@R"
+    if lead.sign > 0:
+        return f":material/trophy: {place}: **{best}** by {by} is ahead of {other} by {its}: {points}."
+    return f"{place}: no run is surely ahead. {best} by {by} against {other} by {its}: {points}."
+
+
+def _kept_leads(compared: Sequence[Run]) -> dict[tuple[str, str, str], tuple[float, float, float]]:
+    """The leads over D of the runs whose queries are ranked: those that were open on Overview."""
+    return {place: lead for run in compared for place, lead in leads.table_leads(run, run.protocols()).items()}
 
 
 def through_training(compared: Sequence[Run], mean: bool) -> None:
@@ -239,7 +315,7 @@ def _how_fast(compared: Sequence[Run], metric: str) -> None:
 def choices(compared: Sequence[Run]) -> None:
     """The settings in which several runs differ; for one run, those that differ from its preset, and all of them."""
     if len(compared) > 1:
-        st.subheader("Settings that differ", anchor=False)
+        st.header("Settings that differ", anchor=False)
         differing = compare_runs(compared).config.drop(index=[*WHERE], errors="ignore")
         if len(differing):
             table = differing.map(str).rename_axis("setting").reset_index()
@@ -249,7 +325,7 @@ def choices(compared: Sequence[Run]) -> None:
         return
     chosen = compared[0]
     changed = tables.changed_from_preset(chosen.config)
-    st.subheader("Settings", anchor=False)
+    st.header("Settings", anchor=False)
     if chosen.config.is_imported:
         st.caption("Imported features: their model was trained elsewhere.")
     elif len(changed):
@@ -264,13 +340,13 @@ def choices(compared: Sequence[Run]) -> None:
         left.dataframe(rows, hide_index=True, alt="Every setting of this run", key="choices")
         right.dataframe(versions, hide_index=True, alt="Package versions this run was trained with", key="versions")
         if isinstance(skipped := chosen.info["dataset"].get("skipped"), list) and skipped:
-            right.caption(f"{len(skipped):,} items were left out because they can't be read:")
+            right.caption(f"Unreadable, and left out: {counted(len(skipped), 'item')}.")
             right.dataframe(pd.DataFrame(skipped), hide_index=True, alt="Items left out, and why", key="skipped")
 
 
 def notes(compared: Sequence[Run]) -> None:
     """A text field per run for notes, which are kept in its folder."""
-    st.subheader("Notes", anchor=False)
+    st.header("Notes", anchor=False)
     for start in range(0, len(compared), 3):
         for run, column in zip(compared[start : start + 3], st.columns(min(len(compared), 3)), strict=False):
             stamp = run.notes_stamp

@@ -1,22 +1,53 @@
-"""Which class a query has by each similarity, or that it is not in the range."""
+"""Which class a query has by each similarity, or that it is not in the range.
+
+By local structure this takes some seconds the first time; until then the page is there without it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import streamlit as st
 from app_pages.search import views
 from shared import loaders
 from shared.cache import GALLERIES, LOCAL, MODEL, cached
 from shared.plain_text import plain
+from shared.work import Background
 from streamlit.delta_generator import DeltaGenerator
 
-from pddm_lab.analysis.decision import Decision, Range, Shortlists
-from pddm_lab.errors import DataError
-from pddm_lab.gallery.gallery import SearchResult
+from pddm_lab.gallery.gallery import Gallery, SearchResult
 from pddm_lab.runs.run import Run
+
+if TYPE_CHECKING:
+    from pddm_lab.analysis.decision import Decision
+    from pddm_lab.local.unit import LocalStructure
+    from pddm_lab.model.similarity import Similarity
 
 SAMPLE = 500
 """Items of a gallery that a decision is fitted on: a second by D, some by local structure."""
+AT_ONCE = 2.0
+"""Seconds that a page waits for a decision before it is drawn without it."""
+
+
+class Fitting(Background):
+    """A decision that is being fitted, or read where it is kept."""
+
+    def __init__(self, run: Run, gallery: Gallery, name: str, by: Similarity | LocalStructure) -> None:
+        self._of = run, gallery, name, by
+        self.decision: Decision | None = None
+        """None until it is there, and where the range has too few items to tell."""
+        super().__init__()
+
+    def _work(self) -> None:
+        from pddm_lab.analysis.decision import decision_of
+
+        self.decision = decision_of(*self._of, SAMPLE)
+
+    @property
+    def share(self) -> float:
+        """Not known before it is done."""
+        return float(not self.running)
 
 
 @dataclass(frozen=True)
@@ -32,44 +63,53 @@ class Answer:
     """What the probability is of, in sentences."""
 
 
-def decided(run: Run, protocol: str, name: str, result: SearchResult) -> Answer | None:
-    """Which class a query has by one similarity, or none; None where the range has too few items to tell."""
-    decision = _decision(run, protocol, name)
-    if decision is None or result.table.empty:
-        return None
-    labels = loaders.gallery(run, protocol).items["label"].to_numpy()[result.table["row"]]
-    probability = decision.probability(Shortlists.of(result.table[name].to_numpy(float)[None], labels[None]))
-    first = str(result.table["class_name"].iloc[result.table[f"{name}_rank"].argmin()])
+def decided(run: Run, protocol: str, decision: Decision, name: str, result: SearchResult) -> Answer:
+    """Which class a query has by one similarity, or none."""
+    first, probability, in_range = decision.of_result(loaders.gallery(run, protocol), result, name)
     text = (
         "The probability that this is its class, as if every second query were not in the range. It follows from how "
         f"similar the first items are. {decision.items:,} items of this gallery were asked with their class in it and "
         f"without: {100 * decision.hits:.0f} % get their class, {100 * decision.false_accepts:.0f} % are accepted "
         "without it."
     )
-    return Answer(first, float(probability[0]), bool(decision.in_range(probability)[0]), text)
+    return Answer(first, probability, in_range, text)
 
 
 def decide(places: list[tuple[views.Response, str, DeltaGenerator]]) -> None:
     """Say in each ranking which class the query has, or that it is not in the range; after everything else is drawn."""
+    waiting = []
     for response, name, place in places:
-        answer = decided(response.run, response.gallery.protocol, name, response.result)
-        if answer is not None:
+        run, protocol = response.run, response.gallery.protocol
+        if not run.is_labelled or response.result.table.empty:
+            continue
+        fitting = _fitting(run, protocol, name)
+        fitting.wait(AT_ONCE)
+        if fitting.running:
+            place.caption(":material/progress_activity: In the range?")
+            waiting.append(fitting)
+        elif fitting.decision is not None:
+            answer = decided(run, protocol, fitting.decision, name, response.result)
             place.markdown(decision_text(answer), help=f"{plain(answer.class_name)}. {answer.help}")
+    if waiting:
+        _wait_for(waiting)
+
+
+@st.fragment(run_every=1)
+def _wait_for(waiting: list[Fitting]) -> None:
+    """Draw the page again when all decisions are there."""
+    if not any(one.running for one in waiting):
+        st.rerun()
 
 
 def decision_text(answer: Answer) -> str:
     """The class of an answer with its probability, or that none fits."""
     name, share = plain(answer.class_name), f"{100 * answer.probability:.0f} %"
-    return f"**{name}** {share}" if answer.in_range else f":orange[**Not in the range**] :gray[or {name}, {share}]"
+    return f"**{name}** {share}" if answer.in_range else f":orange[**Not in the range**] or {name}, {share}"
 
 
 @cached(*GALLERIES, MODEL, LOCAL, max_entries=64)
-def _decision(run: Run, protocol: str, name: str) -> Decision | None:
-    if not run.is_labelled:
-        return None
+def _fitting(run: Run, protocol: str, name: str) -> Fitting:
+    """The decision by one similarity, begun at the first call."""
     local = loaders.local(run)
     by = local.structure if name == "local" and local is not None else loaders.similarities(run)[name]
-    try:
-        return Decision.fit(Range.of(loaders.gallery(run, protocol), by), sample=SAMPLE)
-    except DataError:  # too few items
-        return None
+    return Fitting(run, loaders.gallery(run, protocol), name, by)

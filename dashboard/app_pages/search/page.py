@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 from app_pages.search import decision, views
 from app_pages.search.own_picture import Crop, Own, cropper, own_picture, read_crop, write_crop
-from shared import export, loaders, picture_grid, shell
+from shared import export, leads, loaders, picture_grid, review, shell
 from shared.plain_text import plain
 
 from pddm_lab import cards
@@ -19,6 +19,8 @@ shell.heading(
     "Search",
     "The index retrieves a shortlist by Euclidean distance; each similarity then re-ranks it. "
     "Click a picture to search with it, or press W to see why it is there.",
+    words=("shortlist", "D", "D_M", "S", "L"),
+    results=True,
 )
 run = shell.run_or_stop()
 with st.container(horizontal=True, vertical_alignment="top"):
@@ -30,6 +32,7 @@ with st.container(horizontal=True, vertical_alignment="top"):
         help="Number of items that are re-ranked. Items outside the shortlist can never appear in the results.",
     )  # fmt: skip
     beside = shell.second_run(run, protocol, width=160)
+    tagged = review.tag_filter(run, width=170)
 runs = [run] if beside is None else [run, beside]
 
 try:
@@ -37,6 +40,11 @@ try:
     items, queries = gallery.items, gallery.rows("query")
 except LabError as error:
     shell.unreadable("The gallery can't be read", error)
+if tagged is not None:
+    of_tag = queries[items["id"].iloc[queries].isin(tagged).to_numpy()]
+    if not len(of_tag):
+        st.warning("No query of this gallery has this tag: all queries are shown.", icon=":material/sell:")
+    queries = of_tag if len(of_tag) else queries
 if not len(queries):
     shell.nothing("No queries", f"The gallery {protocol!r} of {run.name} has no queries.")
 
@@ -76,7 +84,8 @@ else:
     if linked and linked_row is None:
         shell.warn_of_link(f"The item “{linked}” in this link isn't in this gallery.")
         crop = None  # it was drawn on that item
-    row = int(queries[0]) if linked_row is None else linked_row
+    telling = leads.first_query(run, protocol) if not linked and tagged is None else None
+    row = next(one for one in (linked_row, telling, int(queries[0])) if one is not None)
     query = views.Query.of_item(run, gallery, row, crop)
 
 query_side, result_side = st.columns([10, 39], gap="medium")
@@ -107,6 +116,7 @@ with query_side:
             placeholder="A class or an item", label_visibility="collapsed",
         ).strip()  # fmt: skip
         st.html(cards.facts(views.facts(responses[0])))
+        views.correct(responses[0], count)
     else:
         typed = ""
         st.caption(
@@ -121,6 +131,7 @@ with result_side:
     if typed:
         hits = [of_queries[column].str.contains(typed, case=False, regex=False) for column in ("class_name", "id")]
         views.query_choices(gallery, of_queries[hits[0] | hits[1]], typed, query.item, MATCHES)
+    shell.results_begin()
     undecided = views.rankings(responses, count, views.explained_item(responses))
 
 with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
@@ -133,7 +144,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", horizontal_align
     export.export("results", lambda: views.results_table(responses), runs, settings)
 {"flow": views.flow, "why": views.why, "ceiling": views.ceiling}[view](responses, protocol, shortlist)
 if own is None and not typed and query.class_name is not None:
-    st.subheader(f"Other queries of {plain(query.class_name)}", anchor=False)
+    st.header(f"Other queries of {plain(query.class_name)}", anchor=False)
     same = of_queries[of_queries["class_name"] == query.class_name]
     views.query_choices(gallery, same, "", query.item, MATCHES)
 decision.decide(undecided)

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 from app_pages.search import data
 from app_pages.search.own_picture import Crop, Own
-from shared import loaders, picture_grid, shell
+from shared import loaders, picture_grid, review, shell
 from shared.chart import chart
 from shared.plain_text import plain
 from streamlit.delta_generator import DeltaGenerator
@@ -114,6 +114,15 @@ def facts(response: Response) -> dict[str, str]:
     return {"Class": str(query.class_name), "Item": query.item, "Relevant": relevant}
 
 
+def correct(response: Response, count: int) -> None:
+    """A menu that corrects or tags the query, or tags what a similarity found."""
+    names = response.result.similarities
+    titles = {"": "the query"} | {name: f"the first {count} by {EVERY[name].title}" for name in names}
+    chosen = st.selectbox("Selection", list(titles), format_func=titles.__getitem__, key="corrected_part")
+    items = [response.query.item] if not chosen else list(response.result.ranked(chosen, count)["id"].astype(str))
+    review.menu(response.run, items, "search", response.gallery.protocol)
+
+
 def rankings(responses: list[Response], count: int, explained: str) -> list[tuple[Response, str, DeltaGenerator]]:
     """The rankings: a column per similarity; with a second run a row per similarity and a column per run.
 
@@ -128,22 +137,26 @@ def rankings(responses: list[Response], count: int, explained: str) -> list[tupl
     cells = [[(one, name) for one in responses] for name in names]
     if len(responses) > 1:
         for place, one in zip(st.columns(len(responses), gap="medium"), responses, strict=True):
-            place.markdown(f"##### {plain(one.run.name)}")
+            place.markdown(f"**{plain(one.run.name)}**")
     else:
         cells = [[cell for row in cells for cell in row]]
-    for row in cells:
+    for row in cells:  # headings of their own, so that the pictures begin at the same height
         for place, (one, name) in zip(st.columns(len(row), gap="medium"), row, strict=True):
             with place:
                 if name in one.result.similarities:
-                    decision = _ranking(one, name, count, explained, "" if one is responses[0] else one.run.name)
-                    places.append((one, name, decision))
+                    places.append((one, name, _heading(one, name, count)))
                 else:
                     st.caption(f"This run has no {EVERY[name].title.lower()}: train it with the preset `lab`.")
+        for place, (one, name) in zip(st.columns(len(row), gap="medium"), row, strict=True):
+            if name in one.result.similarities:
+                with place:
+                    _ranking(one, name, count, explained, "" if one is responses[0] else one.run.name)
     return places
 
 
-def _ranking(response: Response, name: str, count: int, explained: str, run: str) -> DeltaGenerator:
-    spec, frame, table = EVERY[name], response.result.ranked(name, count), response.result.table
+def _heading(response: Response, name: str, count: int) -> DeltaGenerator:
+    """A ranking's name and how much of it is right; returns the place for its decision."""
+    spec, frame = EVERY[name], response.result.ranked(name, count)
     right_class = response.query.class_name
     right, possible = int((frame["class_name"] == right_class).sum()), min(len(frame), response.right_items)
     with st.container(gap="xxsmall"):
@@ -155,6 +168,11 @@ def _ranking(response: Response, name: str, count: int, explained: str, run: str
         shell.stale_caption(response.run, response.gallery.protocol)
         if response.result.note:
             st.caption(plain(response.result.note))
+    return decision
+
+
+def _ranking(response: Response, name: str, count: int, explained: str, run: str) -> None:
+    frame, table = response.result.ranked(name, count), response.result.table
     others = [other for other in response.result.similarities if other != name]
     ranks = table.set_index("row").loc[frame["row"], [f"{other}_rank" for other in others]].to_numpy()
     titles = [EVERY[other].title for other in others]
@@ -164,11 +182,12 @@ def _ranking(response: Response, name: str, count: int, explained: str, run: str
         frame = frame.drop(columns="rank_change")
     images = loaders.thumbs(response.gallery, frame["row"])
     picture_grid.pictures(
-        cards.retrieval_grid(frame, images, name, right_class=right_class, why=True, highlighted=explained),
+        cards.retrieval_grid(
+            frame, images, name, right_class=response.query.class_name, why=True, highlighted=explained
+        ),
         f"results_{name}_{run}".rstrip("_"),
         on_why=lambda item: explain(item, run),
     )
-    return decision
 
 
 def explained_item(responses: list[Response]) -> str:
@@ -205,7 +224,8 @@ def query_choices(gallery: Gallery, matches: pd.DataFrame, text: str, chosen: st
     ending = f"; the first {most} are shown." if len(matches) > most else "."
     st.caption(f"{len(matches):,} quer{'y' if len(matches) == 1 else 'ies'}{ending}")
     named = zip(gallery.items["id"].loc[rows], gallery.items["class_name"].loc[rows], strict=True)
-    picture_grid.pictures(cards.image_grid(named, loaders.thumbs(gallery, rows), chosen=chosen, small=True), "matches")
+    block = cards.image_grid(named, loaders.thumbs(gallery, rows), chosen=(chosen,), small=True)
+    picture_grid.pictures(block, "matches")
 
 
 def flow(responses: list[Response], protocol: str, shortlist: int) -> None:
@@ -346,10 +366,11 @@ def _ranks(result: SearchResult, row: int) -> dict[str, str]:
 
 
 def results_table(responses: list[Response]) -> pd.DataFrame:
-    """The shortlists as a table for download."""
+    """The shortlists as a table for download, with the values that the page shows: a distance is positive."""
     tables = []
     for one in responses:
         table = one.result.table.drop(columns="row")
+        table = table.assign(**{name: figures.shown(name, table[name].to_numpy()) for name in one.result.similarities})
         if one.query.class_name is not None:
             table["right"] = table["class_name"] == one.query.class_name
         table.insert(0, "run", one.run.name)

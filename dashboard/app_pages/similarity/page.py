@@ -20,6 +20,7 @@ shell.heading(
     "Similarity",
     "Positive pairs are two items of one class, negative pairs two items of different classes. The less their "
     "distributions overlap, the better a threshold separates them.",
+    words=("D", "D_M", "S", "L", "unseen", "known", "TPR at 1 % FPR"),
 )
 run = shell.run_or_stop()
 shell.needs_labels(run, "pairs")

@@ -77,6 +77,41 @@ def who_is_right_in_words(right: Mapping[bool, Share], x: str, y: str) -> str:
     return f"Where they disagree, {right_one} is right and {wrong_one} wrong for {' and '.join(parts)}."
 
 
+def density_verdict(results: Mapping[str, ByDensity]) -> str:
+    """Whether sparse items need a threshold of their own, for each similarity, in one sentence of Markdown.
+
+    Args:
+        results: of one run and protocol, by similarity.
+    """
+    parts = []
+    for name, result in results.items():
+        title, sparse = EVERY[name].title, result.table.iloc[-1]
+        gain, (low, high) = sparse["own_tpr"] - sparse["tpr"], _interval_of_gain(result)
+        if not np.isfinite([gain, low, high]).all():
+            parts.append(f"of {title} there are too few pairs to tell")
+        elif low > 0:
+            parts.append(
+                f"**{title} needs a looser one**: it then accepts {_points(gain)} more of their positive pairs"
+            )
+        elif high < 0:
+            parts.append(
+                f"**{title} needs a stricter one**: it then accepts {_points(-gain)} less of their positive pairs"
+            )
+        else:
+            parts.append(f"of {title} these classes do not show it")
+    return f"Do sparse items need a threshold of their own? {_capitalised('; '.join(parts))}."
+
+
+def _capitalised(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _interval_of_gain(result: ByDensity) -> tuple[float, float]:
+    """The 95 % interval of what a threshold of its own changes in the sparse third."""
+    low, high = percentile_interval(result.draws["own_tpr"][:, -1] - result.draws["tpr"][:, -1])
+    return float(low), float(high)
+
+
 def density_in_words(results: Mapping[str, ByDensity]) -> list[str]:
     """How one threshold performs where items lie densely and where they lie sparsely, in paragraphs of Markdown.
 
@@ -88,12 +123,11 @@ def density_in_words(results: Mapping[str, ByDensity]) -> list[str]:
         dense, sparse = (result.table.iloc[place] for place in (0, -1))
         title = EVERY[name].title
         cost = sparse["own_tpr"] - sparse["tpr"]
-        draws = result.draws["own_tpr"][:, -1] - result.draws["tpr"][:, -1]
-        low, high = (float(end) for end in percentile_interval(draws))
+        low, high = _interval_of_gain(result)
         if not np.isfinite([dense["tpr"], sparse["tpr"], cost, low, high]).all():
             paragraphs.append(f"**{title}:** there are too few pairs of one kind to compare.")
             continue
-        costs[name] = draws
+        costs[name] = result.draws["own_tpr"][:, -1] - result.draws["tpr"][:, -1]
         summary = (
             f"{title}: the shared threshold is too strict where items lie sparsely."
             if low > 0

@@ -33,7 +33,7 @@ def show(runs: Sequence[Run], protocols: Sequence[str], chosen: Mapping[str, tup
     run = runs[0]
     if len(runs) == 1:
         for protocol in protocols:
-            st.markdown(f"**{PROTOCOL_TITLES[protocol]}** :gray[· {loaders.pairs(run, protocol).size}]")
+            st.markdown(f"**{PROTOCOL_TITLES[protocol]}** :gray[· {_size(run, protocol)}]")
             for side, (key, choice) in zip(st.columns(2, gap="large"), chosen.items(), strict=True):
                 with side:
                     _distribution(run, protocol, *choice, key=f"{key}_{protocol}")
@@ -41,7 +41,7 @@ def show(runs: Sequence[Run], protocols: Sequence[str], chosen: Mapping[str, tup
     else:
         protocol = protocols[0]
         for side, one in zip(st.columns(2, gap="large"), runs, strict=True):
-            side.markdown(f"**{plain(one.name)}** :gray[· {loaders.pairs(one, protocol).size}]")
+            side.markdown(f"**{plain(one.name)}** :gray[· {_size(one, protocol)}]")
         for key, (name, threshold) in chosen.items():
             for side, one in zip(st.columns(2, gap="large"), runs, strict=True):
                 with side:
@@ -75,6 +75,13 @@ def _distribution(run: Run, protocol: str, name: str, threshold: float, key: str
     st.caption(_measured(run, protocol, name))
 
 
+def _size(run: Run, protocol: str) -> str:
+    """The size of a protocol, and how rare positive pairs are: that is why precision is low."""
+    pairs = loaders.pairs(run, protocol)
+    share = 100 * pairs.positives / max(pairs.positives + pairs.negatives, 1)
+    return f"{pairs.size}; {share:.2g} % of all pairs are positive, the precision of accepting all"
+
+
 def _measured(run: Run, protocol: str, name: str) -> str:
     """What the run measured of all pairs by a similarity, in Markdown; empty if it didn't."""
     measured = final_metrics(run).get(protocol, {}).get(name, {})
@@ -93,7 +100,7 @@ def _pretrained(run: Run, protocol: str) -> None:
 
 def _roc(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[str, float]) -> None:
     """ROC curves: a chart per protocol, or per run."""
-    st.subheader("All thresholds", anchor=False)
+    st.header("All thresholds", anchor=False)
     linear = st.toggle("Linear FPR axis", key="linear", bind="query-params")
     charts = [(run, protocol) for run in runs for protocol in protocols]
     for side, (run, protocol) in zip(st.columns(len(charts), gap="large"), charts, strict=True):
@@ -114,7 +121,7 @@ def _roc(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[str,
 def _around(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[str, float]) -> None:
     """The pairs closest to one of the thresholds, on either side, as pictures."""
     run = runs[0]
-    st.subheader("Pairs close to a threshold", anchor=False)
+    st.header("Pairs close to a threshold", anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         titles = {name: EVERY[name].title for name in thresholds}
         name = shell.choice(st.segmented_control, "Threshold of", titles, "around")

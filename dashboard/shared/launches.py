@@ -7,6 +7,7 @@ happens before the run's folder exists, and why a run never started.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -20,8 +21,10 @@ from typing import Any
 
 import psutil
 
-from pddm_lab.config import TrainConfig, data_root, runs_root
+from pddm_lab.config import PRESETS, TrainConfig, data_root, runs_root
+from pddm_lab.errors import RunError
 from pddm_lab.files import write_file, writing
+from pddm_lab.runs.compare import WHERE
 from pddm_lab.runs.folder_name import exists_already, folder_name, is_free
 from pddm_lab.runs.process import is_running
 from pddm_lab.runs.run import Run
@@ -101,6 +104,35 @@ def start(parameters: Mapping[str, Any]) -> Launch:
         raise exists_already(root / name)
     settings = {field: value for field, value in parameters.items() if field not in ("preset", "run_name")}
     return _launch(root, name, ["train", config.preset, *flags(settings | {"run_name": name})])
+
+
+def retrain(run: Run, name: str) -> Launch:
+    """Start a training with a run's own settings and the corrections of its data set.
+
+    Args:
+        run: trained before.
+        name: of the new run.
+
+    Raises:
+        ConfigError: its settings can't be trained any more.
+        RunError: as `start`, or its features were imported.
+    """
+    if run.config.is_imported:
+        raise RunError(f"{run.name} was imported: correct its table, and import it again with `pddm-lab import`.")
+    own, preset = run.config.to_dict(), PRESETS[run.config.preset].to_dict()
+    changed = {name: value for name, value in own.items() if value != preset[name] and name not in WHERE}
+    roots = {"data_root": run.config.data_root} if run.config.data_root else {}
+    given = {"preset": run.config.preset, "run_name": name, "corrections": True}
+    return start(changed | roots | given | {"notes": f"{run.name} with the corrections of its data."})
+
+
+def free_name(name: str) -> str:
+    """The name, or with the next number that no run has: demo, demo-2, demo-3."""
+    root = runs_root().resolve()
+    base, _, number = name.rpartition("-")
+    base, start_at = (base, int(number)) if base and number.isdecimal() and len(number) < 4 else (name, 1)
+    names = (f"{base}-{count}" for count in itertools.count(max(start_at, 1) + 1))
+    return next(one for one in itertools.chain([name], names) if is_free(root / one))
 
 
 def resume(run: Run) -> Launch:

@@ -1,0 +1,108 @@
+"""Drift: whether new queries still look like the run's own, what changed, and what to do."""
+
+import base64
+from datetime import datetime
+
+import streamlit as st
+from app_pages.drift import views
+from shared import shell
+from shared.chart import chart
+from shared.plain_text import command, plain
+
+from pddm_lab import cards, figures
+from pddm_lab.change import drift_text
+from pddm_lab.change.drift_schema import DriftContent, read_drift
+from pddm_lab.change.signals import SIGNALS
+from pddm_lab.errors import LabError
+from pddm_lab.runs.run import Run
+
+
+def main() -> None:
+    shell.heading(
+        "Drift",
+        "Do the queries of today still look like those that the run can answer?",
+        words=("D", "window", "in the range"),
+    )
+    run = shell.run_or_stop()
+    try:
+        content = read_drift(run)
+    except LabError as error:
+        shell.unreadable("The drift can't be read", error)
+    if content is None:
+        if not run.galleries():
+            shell.without(run, "gallery to compare queries with")
+        shell.nothing(
+            "No queries compared yet",
+            f"Collect the pictures of some 200 queries or more in a folder, and compare them with the run's own: "
+            f"{command('drift', run.name, '--queries', 'FOLDER')}. A service's log of scores does too: "
+            f"{command('drift', run.name, '--log', 'FILE')}.",
+            ":material/query_stats:",
+        )  # fmt: skip
+    result(run, content)
+    signals(content)
+    distributions(content)
+    classes(content)
+    farthest(content)
+
+
+def result(run: Run, content: DriftContent) -> None:
+    """The answer, and what to do."""
+    alarm = bool(drift_text.changed_now(content))
+    text = f"**{plain(drift_text.sentence(content))}**\n\n{plain(drift_text.advice(content, run))}"
+    (st.warning if alarm else st.success)(text, icon=shell.WARNING_ICON if alarm else ":material/check_circle:")
+    measured = datetime.fromisoformat(content.created).strftime("%Y-%m-%d %H:%M UTC")
+    st.caption(f"{plain(drift_text.facts(content))} Measured {measured}.")
+
+
+def signals(content: DriftContent) -> None:
+    """All signals over the stream, and as a table."""
+    st.header("Signals over the queries", anchor=False)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        ratios = {SIGNALS[name][0]: of.ratios for name, of in content.signals.items()}
+        alt = "How far each signal is from its threshold, by the number of queries seen"
+        chart(figures.drift_over_stream(content.ends, ratios, height=380), "signals", alt)
+        if not content.is_ordered:
+            st.caption("These pictures have no order in time: they were put in a random one.")
+    with right:
+        st.html(cards.audit_table(*views.signals_table(content)))
+
+
+def distributions(content: DriftContent) -> None:
+    """The distribution of each signal of a query, then and now."""
+    st.header("Then and now", anchor=False)
+    shown = [(name, of) for name, of in content.signals.items() if of.edges]
+    for start in range(0, len(shown), 3):
+        for place, (name, of) in zip(st.columns(3, gap="large"), shown[start : start + 3], strict=False):
+            with place:
+                title, text = SIGNALS[name]
+                st.markdown(f"**{title}** :gray[· {text}]")
+                chart(
+                    figures.then_and_now(of.edges, of.share_then, of.share_now), f"distribution_{name}",
+                    f"Distribution of the {title.lower()} of the run's own queries and of the last ones",
+                )  # fmt: skip
+
+
+def classes(content: DriftContent) -> None:
+    """Classes that gain or lose."""
+    st.header("Classes that gain or lose", anchor=False)
+    if content.classes:
+        st.html(cards.audit_table(*views.classes_table(content)))
+        st.caption("Share of the queries whose nearest item is of the class; only changes beyond chance.")
+    elif "classes" in content.signals:
+        st.caption("No class gains or loses more than by chance.")
+    else:
+        st.caption("The classes of these queries are not known.")
+
+
+def farthest(content: DriftContent) -> None:
+    """The queries that are farthest from the range, as pictures."""
+    if not content.farthest:
+        return
+    st.header("Farthest from the range", anchor=False)
+    st.caption("Each with the class of its nearest item and the distance to it, farthest first.")
+    queries = [(far.name, far.class_name, far.distance, base64.b64decode(far.thumb)) for far in content.farthest]
+    st.html(cards.far_queries(queries))
+
+
+main()
