@@ -242,7 +242,7 @@ members = whole[clusters == clusters[np.flatnonzero(whole == query)[0]]]
 print(f"{count} clusters. This one has {len(members)} items of {len(np.unique(labels[members]))} classes.")
 own, own_total = (labels[members] == labels[query]).sum(), (labels[whole] == labels[query]).sum()
 print(f"It holds {own} of the {own_total} items of the query's class.")
-show(members[:24], chosen=gallery.items["id"].iloc[query])
+show(members[:24], chosen=(gallery.items["id"].iloc[query],))
 
 # %% [markdown]
 # The **normalised mutual information** summarises this for all clusters in one number. Count how many items of class $c$

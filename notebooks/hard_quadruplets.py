@@ -18,9 +18,9 @@
 #
 # The notebook trains a small model on handwritten digits that come with scikit-learn, so it needs no internet. Run the
 # cells from top to bottom; together they take well under a minute. Questions are marked **Think**. Click *Answer* when
-# you have thought about one.
+# you have thought about one. The cells that only prepare are collapsed.
 
-# %% tags=["parameters"]
+# %% tags=["parameters"] jupyter={"source_hidden": true}
 # fmt: off
 dataset = "digits"  # str, Name of a data set, as pddm-lab data list shows it, or folder:PATH for your own PATH/<class>/<image>.
 data_root = ""  # str, Folder with the data sets; empty: $PDDM_LAB_DATA, or ./data.
@@ -35,14 +35,20 @@ seed = 0  # int, Seed of the weights, the batches and the wrong labels.
 run = ""  # str, Name or path of a finished run whose mined quadruplets to show in section 10; empty: skip that section.
 # fmt: on
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
+from pddm_lab import cards
+from pddm_lab.config import data_root as data_folder
+from pddm_lab.data.dataset import read_dataset
+from pddm_lab.teaching.small_training import pictures
 from pddm_lab.training.notebook import begin, run_named
 
-begin(
-    globals(), "dataset", "data_root", "runs_root", "image_size", "steps", "classes_per_batch", "images_per_class",
-    "lr", "wrong", "seed", "run",
-)  # fmt: skip
+begin(globals(), "dataset", "data_root", "runs_root", "image_size", "steps", "classes_per_batch", "images_per_class", "lr", "wrong", "seed", "run")  # fmt: skip
+data = read_dataset(dataset, data_folder(data_root))
+one_of_each = {data.class_names[label]: data.ids[item] for item, label in enumerate(data.labels)}
+tiles = [(item, name) for name, item in list(one_of_each.items())[:10]]
+cards.image_grid(tiles, pictures(data, (item for item, _ in tiles)), small=True)
 
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 import dataclasses
 import time
 
@@ -51,16 +57,14 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from pddm_lab import cards, figures
+from pddm_lab import figures
 from pddm_lab.analysis import hardness
 from pddm_lab.applications.feature_spaces import pooled_features
 from pddm_lab.config import PRESETS
-from pddm_lab.config import data_root as data_folder
-from pddm_lab.data.dataset import read_dataset
 from pddm_lab.model.similarity import Euclidean
 from pddm_lab.runs.log import coded_table
 from pddm_lab.runs.quadruplets import Mined
-from pddm_lab.teaching.small_training import PHASE, SmallTraining, ids_in, pictures, share_with, with_wrong_labels
+from pddm_lab.teaching.small_training import PHASE, SmallTraining, ids_in, share_with, with_wrong_labels
 from pddm_lab.training.losses import double_header_hinge, embedding_hinge
 from pddm_lab.training.miner import mine
 
@@ -69,7 +73,6 @@ config = dataclasses.replace(
     PRESETS["joint"], dataset=dataset, data_root=data_root, runs_root=runs_root, image_size=side, resize=side,
     seed=seed, classes_per_batch=classes_per_batch, images_per_class=images_per_class, lr=lr, workers=0,
 )  # fmt: skip
-data = read_dataset(dataset, data_folder(data_root))
 
 # %% [markdown]
 # ## 1. A batch
@@ -115,8 +118,7 @@ figures.batch_matrix(scores.numpy(), names, faces, "pddm", title="S of all pairs
 #
 # $$(i^*, j^*) = \arg\min_{(i, j) \text{ of one class}} S(i, j)$$
 #
-# Of all pairs of one class, this is the pair with the *lowest* score. In plain torch: hide all other cells and take the
-# minimum.
+# The pair of one class with the *lowest* score. In plain torch: hide all other cells and take the minimum.
 
 # %%
 same = labels[:, None] == labels
@@ -372,8 +374,7 @@ else:
 #
 # ## 10. The quadruplets of a real run
 #
-# Each training of the lab logs every quadruplet that it mined. Set `run` to see its hardest ones, and the classes that
-# it confuses.
+# Each training logs its quadruplets. Set `run` to see the hardest ones, and the classes that it confuses.
 
 # %%
 if run:
@@ -395,6 +396,5 @@ else:
 # %% [markdown]
 # ## Where to go from here
 #
-# * Use other pictures: `dataset="emoji"`, or `folder:PATH` for your own.
-# * More classes in a batch give harder negatives. Try `classes_per_batch=10` on a data set that has enough classes.
+# * Use `dataset="emoji"`, or `folder:PATH`; more classes in a batch, `classes_per_batch=10`, give harder negatives.
 # * On the dashboard's page *Quadruplets* you can filter a run's quadruplets by class, step and item: `pddm-lab dashboard`.

@@ -17,9 +17,10 @@
 # This notebook keeps the idea, to judge a pair by its surroundings, and changes how the surroundings are described: not by
 # coordinates, but by the **neighbourhoods** of both items in the gallery. First on a plane, then on pictures.
 #
-# Run the cells from top to bottom; with the digits it takes about a minute. Questions are marked **Think**.
+# Run the cells from top to bottom; with the digits it takes less than a minute. Questions are marked **Think**. The cells
+# that only prepare are collapsed.
 
-# %% tags=["parameters"]
+# %% tags=["parameters"] jupyter={"source_hidden": true}
 # fmt: off
 dataset = "digits"  # str, Data set of the second part: a name that pddm-lab data list shows, or folder:PATH.
 data_root = ""  # str, Folder with the data sets; empty: $PDDM_LAB_DATA, or ./data.
@@ -30,20 +31,32 @@ image_size = 96  # int, Side of the pictures that the network sees, in pixels.
 shown = 10  # int, Results to show of one query.
 # fmt: on
 
-# %%
+# %% [markdown]
+# ## 1. Two regions of a plane
+#
+# Each dot is an item and each colour a class. Classes are stripes. In the left region they lie, in the right one they
+# stand; in both, thin stripes are close together and wide ones far apart. We train in the left region only. Nobody sees the
+# right one before we search in it.
+
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
+from pddm_lab import figures
+from pddm_lab.teaching import regions
 from pddm_lab.training.notebook import begin
 
 begin(globals(), "dataset", "data_root", "runs_root", "seed", "steps", "image_size", "shown")
+first, second = regions.make_regions(seed)
+names = ("where we train", "where we search later")
+figures.plane_regions((first, second), names, height=330)
 
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 import copy
 
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from pddm_lab import cards, figures
+from pddm_lab import cards
 from pddm_lab.config import TrainConfig
-from pddm_lab.gallery.files import thumbnail
 from pddm_lab.local.evidence import evidence
 from pddm_lab.local.fit import fit_local_structure
 from pddm_lab.local.neighbourhoods import SCALES, Neighbourhoods
@@ -53,20 +66,8 @@ from pddm_lab.model.similarity import make_similarity
 from pddm_lab.progress import progress_bars
 from pddm_lab.runs.local import RunLocal
 from pddm_lab.study.material import Material
-from pddm_lab.teaching import regions
+from pddm_lab.teaching.small_training import pictures
 from pddm_lab.training.local_evaluation import Sides, evaluate_local
-
-# %% [markdown]
-# ## 1. Two regions of a plane
-#
-# Each dot is an item and each colour a class. Classes are stripes. In the left region they lie, in the right one they
-# stand; in both, thin stripes are close together and wide ones far apart. We train in the left region only. Nobody sees the
-# right one before we search in it.
-
-# %%
-first, second = regions.make_regions(seed)
-names = ("where we train", "where we search later")
-figures.plane_regions((first, second), names, height=330)
 
 # %% [markdown]
 # ## 2. A unit that looks at coordinates
@@ -259,7 +260,7 @@ for name, order in ranked.items():
     items = [int(query[best]), *gallery[shortlist[best][order[best]]].tolist()]
     tiles = [(data.ids[item], data.class_names[data.labels[item]]) for item in items]
     display(Markdown(f"By the **{name}**: {int(right[name][best])} of {order.shape[1]} are right."))
-    display(cards.image_grid(tiles, {data.ids[item]: thumbnail(data.load(item)) for item in items}))
+    display(cards.image_grid(tiles, pictures(data, (name for name, _ in tiles))))
 
 # %% [markdown]
 # Why? Here are the neighbours that the query shares with the first right picture of the unit that the distance missed. The
@@ -280,7 +281,7 @@ if missed:
     shared = [int(query[best]), int(gallery[item]), *gallery[sorted(near[0] & near[1])].tolist()]
     tiles = [(data.ids[each], data.class_names[data.labels[each]]) for each in shared]
     display(Markdown(f"The query, the picture, and the {len(shared) - 2} that are among the 20 nearest of both:"))
-    display(cards.image_grid(tiles, {data.ids[each]: thumbnail(data.load(each)) for each in shared}))
+    display(cards.image_grid(tiles, pictures(data, (name for name, _ in tiles))))
 else:
     display(Markdown("Both find the same right pictures."))
 

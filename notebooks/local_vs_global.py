@@ -21,9 +21,9 @@
 # and shows where it does worse than the distance.
 #
 # Run the cells from top to bottom; together they take well under a minute. Questions are marked **Think**. Click
-# *Answer* when you have thought about one.
+# *Answer* when you have thought about one. The cells that only prepare are collapsed.
 
-# %% tags=["parameters"]
+# %% tags=["parameters"] jupyter={"source_hidden": true}
 # fmt: off
 scene = "density"  # str, The point set: density, islands, grains, diagonals or even.
 seed = 0  # int, Seed of the points, of the unit's first weights and of its batches.
@@ -34,25 +34,6 @@ runs_root = ""  # str, Folder with the runs; empty: $PDDM_LAB_RUNS, or ./runs.
 pairs = 20000  # int, Number of pairs of that run to draw.
 # fmt: on
 
-# %%
-from pddm_lab.training.notebook import begin, run_named
-
-begin(globals(), "scene", "seed", "steps", "hidden", "run", "runs_root", "pairs")
-
-import numpy as np
-import torch
-from IPython.display import Markdown, display
-
-from pddm_lab import cards, figures
-from pddm_lab.model.similarity import PDDMSimilarity
-from pddm_lab.teaching import plane, point_sets
-from pddm_lab.training.losses import double_header_hinge
-from pddm_lab.training.miner import mine
-
-config = point_sets.PlaneConfig(scene, seed=seed, steps=steps, hidden=hidden)
-points = point_sets.make_point_set(scene, seed)
-layout = point_sets.LAYOUTS[scene]
-
 # %% [markdown]
 # ## 1. Points on a plane
 #
@@ -61,9 +42,29 @@ layout = point_sets.LAYOUTS[scene]
 # together: the plane is **dense** there. Others are wide and far apart: it is **sparse** there. Real features are like
 # that too. Photos of one brand of milk differ little, photos of "fruit in a bowl" differ a lot.
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
+from IPython.display import Markdown, display
+
+from pddm_lab import figures
+from pddm_lab.teaching import point_sets
+from pddm_lab.training.notebook import begin, run_named
+
+begin(globals(), "scene", "seed", "steps", "hidden", "run", "runs_root", "pairs")
+points, layout = point_sets.make_point_set(scene, seed), point_sets.LAYOUTS[scene]
 display(Markdown(f"**{layout.title}**, {len(points.points)} points of {len(points.regions)} classes. {layout.summary}"))
 figures.plane_pairs(points, {}, height=500)
+
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
+import numpy as np
+import torch
+
+from pddm_lab import cards
+from pddm_lab.model.similarity import PDDMSimilarity
+from pddm_lab.teaching import plane
+from pddm_lab.training.losses import double_header_hinge
+from pddm_lab.training.miner import mine
+
+config = point_sets.PlaneConfig(scene, seed=seed, steps=steps, hidden=hidden)
 
 # %% [markdown]
 # ## 2. Why one ruler fails
