@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from digit_pictures import write_digits
-from no_maps import NoMaps
+from no_maps import NoMaps, SimpleMaps
 
 from pddm_lab.config import TrainConfig
 
@@ -51,10 +51,18 @@ def digits_config(data_root: Path, digits_runs_root: Path) -> TrainConfig:
 
 @pytest.fixture(scope="session")
 def digits_run(digits_config: TrainConfig):
-    """A finished run with both galleries and their maps."""
+    """A finished run with its galleries and simple maps."""
     from pddm_lab.training.trainer import train
 
-    return train(digits_config, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pddm_lab.training.finish.start_map", SimpleMaps)
+        return train(digits_config, progress=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_maps_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes of a gallery start no process; test_redraw.py starts its own."""
+    monkeypatch.setattr("pddm_lab.gallery.redraw.start_redrawing", lambda path: False)
 
 
 @pytest.fixture
@@ -84,6 +92,13 @@ def local_run(data_root: Path, tmp_path_factory: pytest.TempPathFactory):
         for protocol in run.protocols():
             umap_layout.write_map(run.gallery(protocol).path)
         return run
+
+
+@pytest.fixture(scope="session")
+def milvus_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of milvus-lite, which serves this process."""
+    pytest.importorskip("pymilvus", reason="needs the extra milvus")
+    return str(tmp_path_factory.mktemp("milvus") / "tests.db")
 
 
 @pytest.fixture(scope="session")

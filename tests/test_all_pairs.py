@@ -166,6 +166,7 @@ def test_the_c_library_keeps_what_a_tile_frees(monkeypatch) -> None:
         scoring._keep_freed_blocks()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler for torch.compile")
 def test_compiled_and_plain_agree() -> None:
     torch.manual_seed(0)

@@ -28,3 +28,17 @@ def test_every_part_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         "training the unit": 60, "offline, both passes": 3, "memory an item beside the features": 4.5,
         "unit, both passes, a query beyond the search": 2, "unit, both passes, a single query": 6,
     }  # fmt: skip
+
+
+def test_a_large_gallery_is_built_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "STEPS", 2)
+    for name, value in {"BATCH": 8, "SINGLE": 3, "TRAINING_ITEMS": 160, "SHORTLIST": 60, "FLAT_ITEMS": 500}.items():
+        monkeypatch.setattr(local, name, value)
+    monkeypatch.setattr("pddm_lab.gallery.store.FLAT_ITEMS", 500)
+    log: list[str] = []
+    measures = {measure.what: measure for measure in local.measure(1500, log.append)}
+    assert "reading features" in log and "listing by S" in log
+    assert measures["recall of the lists"].value > 0.9
+    assert measures["offline, both passes, half of the processor time"].target == 45 * 60
+    assert 1 < measures["disk an item beside the features"].value < 1.5
+    assert measures["unit, both passes, a single query"].value > 0

@@ -12,6 +12,7 @@ from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.model.similarity import make_similarity
 
 
+@pytest.mark.slow
 def test_every_part_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PDDM_LAB_INDEX", "ivf")
     monkeypatch.setattr(search, "trained_unit", lambda: make_similarity("pddm", 128).eval())

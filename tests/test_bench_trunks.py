@@ -15,6 +15,7 @@ from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model.similarity import Euclidean
 
 
+@pytest.mark.slow
 def test_a_row_for_each_trunk_and_size(data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     file = tmp_path / "trunks.csv"
     options = [

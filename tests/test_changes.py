@@ -11,7 +11,7 @@ import pytest
 from test_gallery import make, make_features, make_items, picture
 
 from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.gallery import index, umap_layout
+from pddm_lab.gallery import index, store, umap_layout
 from pddm_lab.gallery.changes import NewItems, add, remove, update, with_sources
 from pddm_lab.gallery.files import changing, commit, fingerprint, thumbnail
 from pddm_lab.gallery.gallery import Gallery
@@ -113,7 +113,7 @@ def test_who_reads_meanwhile_reads_on(tmp_path: Path, kind: str) -> None:
 
 
 def test_an_index_is_built_anew_where_too_much_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "FLAT_ITEMS", 100)
+    monkeypatch.setattr(store, "FLAT_ITEMS", 100)
     gallery = make(tmp_path, 90)
     gallery.search(gallery.features[:1], 1)
     few = add(gallery, new_items(10))
@@ -121,7 +121,7 @@ def test_an_index_is_built_anew_where_too_much_changed(tmp_path: Path, monkeypat
     many = add(few, new_items(20, first=10))
     assert many._index is None, "beyond the flat one's size"
     assert many.search(many.features[:1], 1)[0].tolist() == [[0]]
-    assert many._index is not None and many._index.cells
+    assert isinstance(many._index, index.Index) and many._index.cells
     assert add(many, new_items(10, first=30))._index is not None
     assert add(many.reopened(), new_items(130, first=40))._index is None, "more than twice what its cells were laid for"
 
@@ -212,17 +212,38 @@ def test_one_change_at_a_time(tmp_path: Path) -> None:
     assert len(add(gallery, new_items(1, first=1))) == 12, "from an older view of it"
 
 
-def test_a_map_never_covers_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_map_covers_what_was_changed_while_it_was_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = make(tmp_path, 10)
+    gone = gallery.items["id"].iloc[3]
+
+    def slow(features: np.ndarray, *_: np.ndarray) -> np.ndarray:
+        twin = NewItems(new_items(1).items, np.array(gallery.features[[6]]), [b"a"])
+        remove(add(gallery, twin), [gone])
+        return features[:, :2]
+
+    monkeypatch.setattr(umap_layout, "_umap", slow)
+    umap_layout.write_map(gallery.path)
+    after = Gallery.open(gallery.path, verify=True)
+    assert after.map is not None and after.manifest["map"]["placed"] == 1
+    assert after.map["id"].tolist() == after.items["id"].tolist() and gone not in after.map["id"].tolist()
+    kept = np.delete(np.array(gallery.features[:, :2]), 3, axis=0)
+    np.testing.assert_allclose(after.map[["x", "y"]].iloc[:-1], kept)
+    np.testing.assert_allclose(after.map[["x", "y"]].iloc[-1], gallery.features[6, :2], atol=1e-3)
+
+
+def test_a_map_of_a_gallery_that_was_written_anew_meanwhile_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gallery = make(tmp_path, 10)
 
     def slow(features: np.ndarray, *_: np.ndarray) -> np.ndarray:
-        add(gallery, new_items(2))
+        make(tmp_path, 10, features=make_features(10, seed=5))
         return features[:, :2]
 
     monkeypatch.setattr(umap_layout, "_umap", slow)
     with pytest.raises(RunError, match="was changed while its map was drawn: draw it again"):
         umap_layout.write_map(gallery.path)
-    assert len(Gallery.open(gallery.path, verify=True)) == 12
+    assert Gallery.open(gallery.path, verify=True).map is None
 
 
 def test_a_gallery_knows_where_its_items_came_from(tmp_path: Path) -> None:
@@ -243,12 +264,12 @@ def test_the_index_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for text, cells in (("flat", 0), ("auto", 0), ("", 0), ("ivf:3", 3), ("ivf:1000", 35)):
         one = Gallery.open(gallery.path, index=text)
         actual = one.search(one.features[:50], 5)[0]
-        assert one._index is not None and one._index.cells == cells
+        assert isinstance(one._index, index.Index) and one._index.cells == cells
         assert (actual == exact).mean() == 1 or text == "ivf:3"
     monkeypatch.setenv("PDDM_LAB_INDEX", "ivf:2")
     assert Gallery.open(gallery.path).search(gallery.features[:1], 300)[0].shape == (1, 300)
     for wrong in ("hnsw", "flat:3", "ivf:", "ivf:0", "ivf:-1", "auto:"):
-        with pytest.raises(ConfigError, match="expects auto, flat, ivf or ivf:CELLS"):
+        with pytest.raises(ConfigError, match="expects auto, flat, ivf, ivf:CELLS"):
             Gallery.open(gallery.path, index=wrong)
 
 

@@ -61,9 +61,17 @@ def test_without_labels_no_queries_are_kept(
 ) -> None:
     monkeypatch.setattr(finish, "start_map", NoMaps)
     np.save(tmp_path / "f.npy", np.random.default_rng(0).normal(size=(30, 8)))
+    values = np.load(tmp_path / "f.npy")
+    values[7] = values[2]
+    np.save(tmp_path / "f.npy", values)
     (tmp_path / "items.csv").write_text("id\n" + "\n".join(map(str, range(30))))
     files = ["--features", str(tmp_path / "f.npy"), "--items", str(tmp_path / "items.csv")]
-    cli.main(["import", "bare", *files, "--runs-root", str(tmp_path)])
+    report = tmp_path / "report.csv"
+    cli.main(["import", "bare", *files, "--report", str(report), "--runs-root", str(tmp_path)])
+    lines = report.read_text().splitlines()
+    assert lines[0] == "file,item,done,why" and len(lines) == 31
+    assert all("imported,without its picture: " in line for line in lines[1:])
+    assert [line.partition(",")[0] for line in lines if "the same features as 2" in line] == ["7"]
     with pytest.raises(SystemExit):
         cli.main(["gallery", "queries", "bare", "--runs-root", str(tmp_path)])
     assert "have no labels" in capsys.readouterr().err

@@ -37,6 +37,7 @@ def test_a_preset_is_valid(name: str) -> None:
         ({"familiarity": 1.0}, "--familiarity expects 0 or more, but less than 1, got 1.0."),
         ({"workers": -2}, "--workers expects -1 or more, got -2."),
         ({"optimizer": "adam"}, "--optimizer expects one of 'adamw', 'sgd', got 'adam'."),
+        ({"augmentation": "colour"}, "--augmentation expects one of 'crops', 'light', 'blur-noise', 'geometry', "),
         ({"loss": "hinge"}, "--loss expects one of 'quadruplet', 'triplet', 'contrastive', "),
         ({"resize": 64}, "--resize expects --image-size (160) or more, got 64."),
     ],

@@ -190,6 +190,7 @@ def test_a_class_with_one_image_is_named_and_not_trained_on(tmp_path: Path) -> N
         read(make_table(tmp_path / "one", *rows("apple", "train", 3), "lime/0.png,lime,train"))
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_a_table_and_keeps_its_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pddm_lab.gallery import changes
     from pddm_lab.training.trainer import train

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +12,15 @@ import torch
 import torch.nn.functional as F
 
 from pddm_lab.analysis import decision
-from pddm_lab.analysis.decision import Decision, Range, Shortlists
+from pddm_lab.analysis.decision import Decision, Range, Shortlists, decision_of
 from pddm_lab.applications.open_set import calibration_error, measure, open_set
 from pddm_lab.errors import DataError, RunError
+from pddm_lab.gallery import changes
 from pddm_lab.local.unit import LocalStructure
 from pddm_lab.model.similarity import make_similarity
+from pddm_lab.runs.local import load_local
+from pddm_lab.runs.model import load_similarities
+from pddm_lab.runs.run import Run
 
 
 def classes(count: int = 12, each: int = 8, dim: int = 16, spread: float = 0.6) -> tuple[torch.Tensor, np.ndarray]:
@@ -151,3 +157,26 @@ def test_without_labels_nothing_is_known_to_be_in_the_range(digits_run, monkeypa
     monkeypatch.setitem(digits_run.info["dataset"], "labelled", False)
     with pytest.raises(RunError, match="have no labels"):
         open_set(digits_run)
+
+
+@pytest.mark.parametrize("name", ["euclidean", "local"])
+def test_a_decision_is_kept_until_the_items_change(
+    local_run, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(local_run.path, tmp_path / "one", ignore=shutil.ignore_patterns("decision-*"))
+    run, local = Run.open(tmp_path / "one"), load_local(local_run)
+    by = local.structure if name == "local" and local else load_similarities(local_run)[name]
+    first = decision_of(run, run.gallery("unseen"), name, by, 60)
+    assert first is not None and first.items == 60
+    monkeypatch.setattr(Decision, "fit", lambda *_, **__: pytest.fail("it was kept"))
+    assert decision_of(run, run.gallery("unseen"), name, by, 60) == first
+
+    def too_few(*_, **__) -> None:
+        raise DataError("Too few items to decide by.")
+
+    monkeypatch.setattr(Decision, "fit", too_few)
+    assert decision_of(run, run.gallery("unseen"), name, by, 50) is None
+    changes.remove(run.gallery("unseen"), [str(run.gallery("unseen").items["id"].iloc[0])])
+    assert decision_of(run, run.gallery("unseen"), name, by, 60) is None
+    (run.path / f"decision-unseen-{name}.json").write_text('{"key": "", "decision": {"weights": [1]}}')
+    assert decision_of(run, run.gallery("unseen"), name, by, 60) is None

@@ -13,6 +13,7 @@ from pddm_lab.runs.run import Run
 from pddm_lab.study.cells import Study
 
 
+@pytest.mark.slow
 def test_a_trained_trunk_stands_beside_a_frozen_one(digits_config, tmp_path, monkeypatch, no_maps) -> None:
     monkeypatch.setattr("pddm_lab.local.fit.STEPS", 4)
     monkeypatch.setattr("pddm_lab.local.episodes.PAIRS", 3000)

@@ -28,7 +28,13 @@ def lite() -> Trunk:
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("efficientnet_lite0", 64), ("googlenet", 64), ("resnet18", 64), ("vit_b_16", 224)]
+    ("name", "size"),
+    [
+        ("efficientnet_lite0", 64),
+        ("googlenet", 64),
+        ("resnet18", 64),
+        pytest.param("vit_b_16", 224, marks=pytest.mark.slow),
+    ],
 )
 def test_openvino_returns_what_torch_returns(name: str, size: int) -> None:
     torch.manual_seed(0)
@@ -48,6 +54,7 @@ def test_the_features_repeat_to_the_last_bit(lite: Trunk) -> None:
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["openvino", "torch"])
 def test_bf16_is_near(lite: Trunk, name: str) -> None:
     exact, near = (Engine(lite, size=64, device=CPU, precision=one, name=name)(images(4)) for one in ("32", "bf16"))

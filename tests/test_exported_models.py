@@ -33,7 +33,14 @@ from pddm_lab.runs.local import load_local
 from pddm_lab.runs.model import ImageEmbedder, load_model, load_similarities
 from pddm_lab.similarities import SIMILARITIES
 
-KINDS = [kind for kind in schema.KINDS if kind[0] != "executorch"]
+EVERY_KIND = "test_graphs_agree_with_torch_at_any_batch"
+SLOW = [("onnx", "fp16"), ("openvino", "fp16"), ("openvino", "int8")]
+"""Each is written like one that make test writes: by the same code as its format in 32 bits, or its bits in ONNX."""
+KINDS = [
+    pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW), id="-".join(kind))
+    for kind in schema.KINDS
+    if kind[0] != "executorch"
+]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -74,15 +81,18 @@ def graphs(digits_run) -> Graphs:
 
 @pytest.fixture(scope="module")
 def made(
-    digits_run, graphs: Graphs, tmp_path_factory: pytest.TempPathFactory, monkeypatch_module
-) -> dict[tuple[str, str], Path]:
-    """Folders of the graphs of each kind, all from one trace."""
+    request: pytest.FixtureRequest, digits_run, graphs: Graphs, tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch_module,
+) -> dict[tuple[str, str], Path]:  # fmt: skip
+    """Folders of the graphs of each kind that a test needs, all from one trace."""
     folder = tmp_path_factory.mktemp("made")
     monkeypatch_module.setattr(write, "CALIBRATION", 48)
-    return {kind: one.folder for kind, one in write.make(digits_run, graphs, KINDS, folder, lambda _: None)}
+    tests = [item for item in request.session.items if getattr(item, "originalname", "") == EVERY_KIND]
+    kinds = [item.callspec.params["kind"] for item in tests]  # type: ignore[attr-defined]
+    return {kind: one.folder for kind, one in write.make(digits_run, graphs, kinds, folder, lambda _: None)}
 
 
-@pytest.mark.parametrize("kind", KINDS, ids="-".join)
+@pytest.mark.parametrize("kind", KINDS)
 def test_graphs_agree_with_torch_at_any_batch(digits_run, graphs: Graphs, made, kind: tuple[str, str]) -> None:
     engine, precision = kind
     embedding, score = (load_graph(made[kind] / f"{name}{ENDINGS[engine][0]}") for name in ("embedding", "score"))
@@ -133,6 +143,7 @@ def test_every_similarity_is_exported(name: str) -> None:
         np.testing.assert_allclose(scores, similarity(a[:count], b[:count]).numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_joined_features_and_a_fading_score_are_exported(familiar_run, folder: Path) -> None:
     exported, model = Exported(folder), load_model(familiar_run)
     assert exported.content["dim"] == 256
@@ -174,10 +185,13 @@ def test_it_ranks_as_the_lab_does(familiar_run, folder: Path) -> None:
         assert [one.distance_rank - one.rank for one in found] == lab["rank_change"].tolist()
 
 
-def test_it_ranks_by_local_structure_as_the_lab_does(local_run, tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize(
+    "kind", [KINDS[0], *(pytest.param(*kind.values, marks=pytest.mark.slow, id=kind.id) for kind in KINDS[1:])]
+)
+def test_it_ranks_by_local_structure_as_the_lab_does(local_run, kind: tuple[str, str], tmp_path: Path, capsys) -> None:
     """The pictures are in another gallery, since the item of a picture would tie with it in all neighbourhoods."""
     gallery, others, own = local_run.gallery("unseen"), local_run.gallery("known"), load_local(local_run)
-    exported = Exported(export_run(local_run, tmp_path / "export"))
+    exported = Exported(export_run(local_run, tmp_path / "export", *kind))
     items, root = exported.gallery(), Path(local_run.info["dataset"]["root"])
     assert own is not None and exported.local is not None and len(exported.local) == len(items.ids)
     embed = ImageEmbedder(local_run, load_model(local_run))
@@ -187,7 +201,7 @@ def test_it_ranks_by_local_structure_as_the_lab_does(local_run, tmp_path: Path, 
         ((query,), pretrained) = exported.embed_both(exported.prepared(picture)[None])
         wanted = embed.embed_all([embed.prepare(picture)])[1]
         assert (pretrained is None) == (wanted is None) == (own.part is None)
-        if pretrained is not None and wanted is not None:
+        if pretrained is not None and wanted is not None and kind[1] == "32":
             np.testing.assert_allclose(pretrained, wanted, atol=1e-4)
         further = None if pretrained is None else pretrained[0]
         lab = gallery.search_by(query, [], 50, local=own.structure, pretrained=further).ranked("local", 20)
@@ -204,6 +218,7 @@ def test_it_ranks_by_local_structure_as_the_lab_does(local_run, tmp_path: Path, 
     assert "can't rank by local structure" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_export_that_disagrees_is_not_written(digits_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(write.TOLERANCE, "32", 0.0)
     with pytest.raises(LabError, match=r"differ from torch's by .*, expected at most 0: nothing was written"):
@@ -218,6 +233,7 @@ def test_a_folder_of_something_else_is_kept(digits_run, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_int8_needs_the_pictures_themselves(digits_run, tmp_path: Path) -> None:
     moved = type(digits_run)(
         digits_run.path, digits_run.info | {"dataset": {**digits_run.info["dataset"], "root": str(tmp_path)}}

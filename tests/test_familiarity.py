@@ -134,6 +134,7 @@ def test_a_detached_unit_leaves_the_embedding_to_its_own_hinge(digits_config) ->
     torch.testing.assert_close(gradient, head.weight.grad)
 
 
+@pytest.mark.slow
 def test_a_run_of_it_is_like_any_other(digits_run, digits_config, tmp_path) -> None:
     root = tmp_path / "runs"
     root.mkdir()

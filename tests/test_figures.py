@@ -134,13 +134,38 @@ def test_comparison_has_a_row_per_metric_and_a_marker_per_similarity() -> None:
     assert len(figures.comparison(pd.concat([final("a"), final("b")])).data[0].x) == 4
 
 
-def test_metrics_table_shows_units_and_the_best_in_bold() -> None:
-    body = cards.metrics_table(final("a"), "unseen").body
-    rows = re.findall(r"<tr>(.*?)</tr>", body.split("<tbody>")[1])
-    assert ["Euclidean" in rows[0], "PDDM" in rows[1]] == [True, True]
-    assert re.findall(r"<td>(.*?)</td>", rows[0]) == ["46.3", "<b>25.0</b>", "<b>11.0</b>", "<b>2.00</b>"]
-    assert re.findall(r"<td>(.*?)</td>", rows[1]) == ["<b>48.3</b>", "<b>25.0</b>", "13.0", "<b>2.00</b>"]
-    assert "R@1<small>%</small>" in body
+def test_metrics_table_shows_units_and_the_difference_to_d() -> None:
+    table = final("a")
+    is_led = (table["similarity"] == "pddm") & (table["metric"] == "map@r")
+    table.loc[is_led, "value"] = 0.27
+
+    def cells(leads: dict | None) -> list[list[str]]:
+        body = cards.metrics_table(table, "unseen", leads=leads).body
+        assert "R@1<small>%</small>" in body and "MAP@R − D<small>points</small>" in body
+        rows = re.findall(r"<tr>(.*?)</tr>", body.split("<tbody>")[1])
+        assert ["Euclidean" in rows[0], "PDDM" in rows[1]] == [True, True]
+        return [re.findall(r"<td>(.*?)</td>", row) for row in rows]
+
+    assert cells(None) == [["46.3", "25.0", "11.0", "2.00", ""], ["48.3", "27.0", "13.0", "2.00", "+2.0"]]
+    key = ("a", "unseen", "pddm")
+    assert cells({key: (0.02, 0.004, 0.035)})[1][-1] == "<b>+2.0</b><small>+0.4 to +3.5</small>"
+    assert cells({key: (-0.02, -0.035, -0.004)})[1][-1] == "<b>−2.0</b><small>−3.5 to −0.4</small>"
+    assert cells({key: (0.02, -0.004, 0.035)})[1][-1] == "+2.0<small>−0.4 to +3.5</small>", "level: not in bold"
+    assert cells({key: (0.0, 0.0, 0.0)})[1][-1] == "0.0"
+    alone = cards.metrics_table(table[table["similarity"] == "euclidean"], "unseen").body
+    assert "− D" not in alone, "D is compared with nothing"
+
+
+def test_decimals_are_two_or_three() -> None:
+    assert [cards.html.digits_of(values) for values in ([1.0, 2.0], [0.1, 0.12], [0.5, 0.50001], [])] == [2, 3, 3, 2]
+
+
+def test_a_row_of_answers_marks_right_and_wrong_in_two_ways() -> None:
+    lines = [cards.Line("euclidean", 0.25, [("x", "cat"), ("y", "dog")]), cards.Line("local", 1.0, [("y", "dog")])]
+    body = cards.answer_rows([cards.Answer("q<", "dog", lines)], {"q<": png(), "x": png()}).body
+    assert 'data-pick="q&lt;"' in body and 'aria-label="Search with dog. Average precision: Euclidean 25 %, ' in body
+    assert re.findall(r'class="pl-(hit|miss)".*?<b>(.)</b>', body) == [("miss", "✕"), ("hit", "✓"), ("hit", "✓")]
+    assert body.count("<img") == 2 and body.count("no picture") == 2
 
 
 def test_metrics_table_names_runs_only_where_there_are_several() -> None:

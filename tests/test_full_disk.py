@@ -111,6 +111,7 @@ def test_a_map_on_a_full_disk_leaves_the_gallery_as_it_was(digits_run: Run, tmp_
     assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_training_on_a_full_disk_keeps_its_reason(digits_run: Run, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / ".features").symlink_to(digits_run.path.parent / ".features")
     config = replace(digits_run.config, runs_root=str(tmp_path), run_name="run", steps=4, eval_every=2, refit="none")

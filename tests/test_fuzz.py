@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pddm_lab.commands.training import _run_row
+from pddm_lab.commands.runs import _run_row
 from pddm_lab.config import TrainConfig, data_root, runs_root
 from pddm_lab.data.images import open_image, verify, why_unreadable
 from pddm_lab.errors import LabError, RunError

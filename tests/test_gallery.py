@@ -15,8 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from pddm_lab.errors import DataError, RunError
-from pddm_lab.gallery import index as module
-from pddm_lab.gallery import umap_layout
+from pddm_lab.gallery import store, umap_layout
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.umap_layout import start_map, write_map
 from pddm_lab.metrics.separation import Distribution, histogram
@@ -228,7 +227,7 @@ def test_search_equals_a_slow_loop(tmp_path: Path, queries: int) -> None:
 def test_an_inverted_file_finds_most_of_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gallery = make(tmp_path, 1000, features=make_features(1000, 4))
     exact, _ = gallery.search(gallery.features[:200], 10)
-    monkeypatch.setattr(module, "FLAT_ITEMS", 10)
+    monkeypatch.setattr(store, "FLAT_ITEMS", 10)
     fresh = Gallery.open(gallery.path)
     actual, _ = fresh.search(gallery.features[:200], 10)
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, actual, strict=True)]) > 0.9

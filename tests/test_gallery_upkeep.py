@@ -25,6 +25,7 @@ from pddm_lab.gallery.upkeep import keep_up, needs_upkeep
 from pddm_lab.local.neighbourhoods import Neighbourhoods
 from pddm_lab.local.sizes import LISTS
 from pddm_lab.local.unit import LocalStructure
+from pddm_lab.progress import Stopped
 
 POOL, FURTHER = items(400, seed=1).float().numpy(), items(400, seed=2).float().numpy()
 PICTURE = b"jpeg"
@@ -190,3 +191,39 @@ def test_a_gallery_that_was_too_small_gets_a_second_pass(structure, tmp_path: Pa
     whole = keep_up(more, structure).reference(structure)
     assert whole.is_stored and whole.neighbourhoods.second is not None and not whole.stale
     assert_first_pass(whole.neighbourhoods, anew(more, structure))
+
+
+def test_a_large_gallery_is_ranked_by_the_cosine_until_its_neighbourhoods_are_built(
+    structure: LocalStructure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = keep_up(written(tmp_path / "exact", 250), structure).reference(structure).neighbourhoods
+    monkeypatch.setenv("PDDM_LAB_INDEX", "ivf:250")  # all cells
+    gallery = written(tmp_path / "large" / "gallery" / "unseen", 250)
+    seen = gallery.reference(structure)
+    assert not seen.is_built and not seen.stale and needs_upkeep(gallery, structure)
+    assert "`pddm-lab gallery neighbourhoods large --protocol unseen`" in seen.note
+    query, further = POOL[300], FURTHER[300]
+    result = gallery.search_by(query, [], local=structure, pretrained=further)
+    z = structure.space(query[None], further[None])[0]
+    expected = (seen.neighbourhoods.features[seen.places(result.table["row"].to_numpy())] @ z).numpy()
+    np.testing.assert_allclose(result.table["local"], expected, atol=1e-6)
+    assert result.note == seen.note
+    changed = changes.add(gallery, new([250]), structure)
+    assert not changed.reference(structure).is_built and not file_name(changed.manifest, NEIGHBOURHOODS)
+    changed = changes.remove(changed, ["item 250"], structure)
+
+    monkeypatch.setattr("pddm_lab.local.large.PART", 64)
+
+    def stop(done: int, *_: object) -> None:
+        if done > 700:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        keep_up(changed, structure, stop)
+    assert (changed.path / "neighbourhoods.building").is_dir()
+    built = keep_up(changed, structure)
+    after = Gallery.open(built.path, verify=True).reference(structure)
+    assert after.is_stored and not after.note and after.neighbourhoods.search is not None
+    assert not (built.path / "neighbourhoods.building").exists()
+    assert_first_pass(after.neighbourhoods, exact)
+    assert len(built.search_by(query, [], local=structure, pretrained=further).table) == 100

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -43,6 +44,7 @@ def test_an_unused_correction_is_named() -> None:
     assert not [*health.correction(quick, 0.5), *health.correction(PRESETS["joint"], 0.0)]
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_that_does_harm_keeps_the_pretrained_features(digits_config) -> None:
     config = dataclasses.replace(
         digits_config, run_name="harmed", freeze_trunk=False, start="principal", lr=10.0, steps=2, eval_every=2,

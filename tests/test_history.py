@@ -110,9 +110,36 @@ def test_a_change_that_was_broken_off_has_no_history(tmp_path: Path, monkeypatch
     assert_same(state(gallery), before)
 
 
+def test_a_history_of_an_earlier_version_is_undone(tmp_path: Path) -> None:
+    gallery = make(tmp_path, 20)
+    before, listed = state(gallery), changes._listed(gallery)
+    gallery = update(gallery, renewed(gallery, [2, 7], 5))
+    folder = gallery.path / "history"
+    entry = json.loads((folder / "1.json").read_text())
+    (folder / "1.json").write_text(
+        json.dumps({name: entry[name] for name in ("change", "time", "what", "reason", "items")})
+    )
+    (folder / "1-rows.parquet").unlink()
+    listed.to_parquet(folder / "1.parquet", index=False)  # all items before the change
+    gallery, undone = undo(add(gallery, new_items(2)))
+    assert undone.what == "added 2 items"
+    gallery, undone = undo(gallery)
+    assert undone.what == "updated 2 items" and not list(folder.iterdir())
+    assert_same(state(gallery), before)
+
+
+def test_the_history_keeps_only_what_a_change_took_away(tmp_path: Path) -> None:
+    gallery = make(tmp_path, 20)
+    gone = gallery.items["id"].iloc[[3, 9]].tolist()
+    gallery = add(remove(gallery, gone), new_items(4))
+    kept = [pd.read_parquet(gallery.path / "history" / f"{change}-rows.parquet")["id"].tolist() for change in (1, 2)]
+    assert kept == [gone, []]
+
+
 @pytest.mark.parametrize("damage", ["missing", "no table", "a place beyond", "no json", "foreign"])
 def test_a_damaged_history_is_named_and_changes_nothing(tmp_path: Path, damage: str) -> None:
-    gallery = add(make(tmp_path, 20), new_items(2))
+    gallery = make(tmp_path, 20)
+    gallery = remove(gallery, gallery.items["id"].iloc[4:6].tolist())
     before, folder = state(gallery), gallery.path / "history"
     (table,), (entry,) = folder.glob("*.parquet"), folder.glob("*.json")
     if damage == "missing":

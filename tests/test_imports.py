@@ -209,6 +209,17 @@ def test_a_model_that_cannot_be_loaded(module: str, name: str, message: str) -> 
         ForeignModel(name)
 
 
+def test_a_torchvision_model_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ConfigError("no weights") from OSError("no network")
+
+    monkeypatch.setattr("pddm_lab.model.foreign.load_trunk", refuse)
+    with pytest.raises(
+        ConfigError, match=r"\(no network\).*copy their file .*checkpoints, or give a callable or an ONNX"
+    ):
+        ForeignModel("torchvision:resnet18")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("fewer", "expected 2 rows"), ("fails", "ValueError: no pictures today"), ("ragged", "expected 2 rows")],

@@ -8,7 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pddm_lab.metrics.intervals import mean_interval, mean_intervals, percentile_interval, wilson_lower
+from pddm_lab.metrics.intervals import (
+    mean_interval,
+    mean_intervals,
+    percentile_interval,
+    resampled_means,
+    wilson_lower,
+)
 
 
 def test_a_t_interval_by_hand() -> None:
@@ -40,3 +46,24 @@ def test_a_percentile_interval_leaves_out_nan() -> None:
 def test_the_lower_end_of_wilsons_interval_by_hand() -> None:
     low = wilson_lower(np.array([0, 8, 10]), np.array([5, 10, 10]))
     assert low == pytest.approx([0, 0.4902, 0.7225], abs=1e-4)
+
+
+def test_resampled_means_draw_groups_and_then_their_values() -> None:
+    values, groups = np.array([1.0, 5.0, 2.0, 9.0, 4.0]), np.array([8, 2, 8, 2, 2])
+    rng, expected = np.random.default_rng(3), []
+    members = {group: [value for value, of in zip(values, groups, strict=True) if of == group] for group in (2, 8)}
+    for _ in range(20):
+        chosen = [[2, 8][at] for at in rng.integers(2, size=2)]
+        places = iter(rng.random(sum(len(members[group]) for group in chosen)))
+        drawn = [members[group][int(next(places) * len(members[group]))] for group in chosen for _ in members[group]]
+        expected.append(sum(drawn) / len(drawn))
+    np.testing.assert_allclose(resampled_means(values, groups, draws=20, seed=3), expected)
+    assert np.ptp(resampled_means(np.full(7, 2.0), np.arange(7), draws=9)) == 0
+
+
+def test_the_interval_is_wider_where_the_values_of_a_group_agree() -> None:
+    values = np.random.default_rng(0).normal(size=20)
+    alike, apart = np.repeat(values, 10), np.random.default_rng(1).normal(size=200)
+    groups = np.repeat(np.arange(20), 10)
+    widths = [np.ptp(percentile_interval(resampled_means(one, groups, draws=500))) for one in (alike, apart)]
+    assert widths[0] > 2 * widths[1]

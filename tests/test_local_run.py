@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from pddm_lab.cli import main
 from pddm_lab.errors import RunError
 from pddm_lab.gallery import changes
+from pddm_lab.gallery.files import NEIGHBOURHOODS, commit, file_name, read_manifest
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.local.episodes import folds
 from pddm_lab.metrics import retrieval
@@ -84,6 +85,16 @@ def test_a_query_of_the_gallery_is_taken_out_of_it(run: Run, local: RunLocal) ->
         assert inside.table["id"].tolist() == outside.table["id"].tolist()
         np.testing.assert_allclose(inside.table["local"], outside.table["local"], atol=tolerance)
     assert inside.similarities == ("euclidean", "local") and "local" in inside.seconds and not inside.note
+
+
+def test_a_part_of_an_item_has_none_of_its_neighbours(run: Run, local: RunLocal) -> None:
+    gallery = run.gallery("unseen")
+    part, further = np.array(gallery.features[40]), pretrained_of(gallery, 40)  # as if a crop of item 3 looked like it
+    of_item = gallery.search_by(part, [], 20, exclude=3, local=local.structure, pretrained=further)
+    foreign = gallery.search_by(part, [], 21, local=local.structure, pretrained=further)
+    expected = foreign.table[foreign.table["row"] != 3].head(20)
+    assert of_item.table["id"].tolist() == expected["id"].tolist()
+    np.testing.assert_allclose(of_item.table["local"], expected["local"], atol=1e-5)
 
 
 def pretrained_of(gallery: Gallery, row: int) -> np.ndarray | None:
@@ -204,6 +215,7 @@ def test_a_missing_file_and_foreign_choices_are_refused(run: Run) -> None:
     assert load_local(run) is None
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_while_it_was_fitted_resumes(
     run: Run, local: RunLocal, tmp_path, no_maps, monkeypatch
 ) -> None:
@@ -314,3 +326,17 @@ def test_numbered_queries_are_measured_as_a_shortlist_is(monkeypatch: pytest.Mon
         assert actual.metrics == pytest.approx(expected.metrics, abs=1e-5)
         assert actual.distribution.pairs_scored == expected.distribution.pairs_scored
         assert (actual.queries, actual.excluded) == (expected.queries, expected.excluded)
+
+
+def test_a_command_builds_its_neighbourhoods(run: Run, digits_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run.path / "gallery" / "unseen"
+    manifest = read_manifest(path)
+    manifest["files"].pop(file_name(manifest, NEIGHBOURHOODS))
+    commit(path, manifest)
+    main(["gallery", "neighbourhoods", str(run.path), "--protocol", "unseen"])
+    built = run.gallery("unseen")
+    assert f"The neighbourhoods of {len(built)} searched items of unseen are stored." in capsys.readouterr().out
+    assert file_name(built.manifest, NEIGHBOURHOODS)
+    with pytest.raises(SystemExit, match="2"):
+        main(["gallery", "neighbourhoods", str(digits_run.path)])
+    assert "has no local structure" in capsys.readouterr().err

@@ -95,6 +95,75 @@ def test_pictures_of_a_folder_become_items(run: Run, folder: Path, capsys: pytes
     assert after.thumb(new).startswith(b"\xff\xd8")
 
 
+def rows_of(report: Path) -> dict[str, tuple[str, str]]:
+    """File -> what was done and why, of a table of `--report`."""
+    table = pd.read_csv(report, keep_default_na=False)
+    assert list(table) == ["file", "item", "done", "why"] and table["file"].is_unique
+    return {row["file"]: (row["done"], row["why"]) for row in table.to_dict("records")}
+
+
+def test_each_file_is_reported(run: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = run.gallery("unseen")
+    known, name = before.items["id"].iloc[5], before.items["class_name"].iloc[0]
+    (folder / known).parent.mkdir(exist_ok=True)
+    Image.new("RGB", (30, 30), "blue").save(folder / known)  # another picture under the id of an item
+    shutil.copy(folder / "neu é" / "red.webp", folder / "neu é" / "twin.webp")
+    again = Image.open(folder / "neu é" / "red.webp")
+    again.save(folder / "neu é" / "pixels.png")  # other bytes, the same pixels
+    Image.new("RGB", (30, 30), "green").save(folder / "loose.png")
+    report, copy = tmp_path / "report.csv", f"{name}/again 0.png"
+    gallery("add", "digits", folder, "--report", report)
+    output = capsys.readouterr().out
+    assert "Added 5 items" in output and "Left out 1 picture whose ids the gallery has" in output
+    assert "added pictures are there already, such as " in output
+    assert f"What was done with each of 8 files is in {report}." in output
+    reported = rows_of(report)
+    assert reported["loose.png"] == ("skipped", "it is in no class folder")
+    assert reported[known] == ("skipped", "an item has this id: pddm-lab gallery update replaces its picture")
+    assert reported["neu é/broken.png"][0] == "skipped" and "is not a picture the lab can read" in reported[
+        "neu é/broken.png"][1]  # fmt: skip
+    done, why = reported[copy]
+    twin = before.index_of(why.removeprefix("the same picture as "))
+    assert done == "added" and before.thumb(twin) == before.thumb(0)
+    first, *others = sorted(file for file in reported if file.startswith("neu é/") and "broken" not in file)
+    assert reported[first] == ("added", "")
+    assert {reported[file] for file in others} == {("added", f"the same picture as {first}")}
+    after = run.gallery("unseen")
+    assert after.thumb(after.index_of(known)) == before.thumb(5), "the item keeps its picture"
+    gallery("undo", "digits")
+    gallery("add", "digits", folder, "--report", report, "--skip-duplicates")
+    assert "Added 1 item of 1 class, 1 of them new." in capsys.readouterr().out
+    assert rows_of(report)[copy] == ("skipped", why)
+    assert "already in the unseen gallery: update it" not in capsys.readouterr().err
+    gallery("update", "digits", folder, "--report", report)
+    assert "Updated 2 items." in capsys.readouterr().out, "the one that was added, and the known one"
+    reported = rows_of(report)
+    assert reported[known] == ("replaced", "")
+    assert reported["loose.png"] == ("skipped", "no item has this id: pddm-lab gallery add adds it")
+
+
+def test_a_map_is_drawn_after_each_change_unless_it_is_not_wanted(
+    run: Run, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Path] = []
+
+    def start(path: Path) -> bool:
+        started.append(path)
+        return True
+
+    monkeypatch.setattr("pddm_lab.gallery.redraw.start_redrawing", start)
+    gallery("add", "digits", folder, "--no-map")
+    assert not started and "Redraw it with" in capsys.readouterr().out
+    gallery("undo", "digits")
+    gallery("remove", "digits", run.gallery("unseen").items["id"].iloc[0])
+    gallery("rename", "digits", run.gallery("unseen").items["class_name"].iloc[0], "another name")
+    assert started == [run.gallery("unseen").path] * 2, "a new name moves nothing"
+    output = capsys.readouterr().out
+    assert output.count("A new map is being drawn in the background.") == 2 and "Redraw it" not in output, (
+        "no new item is left on the map"
+    )
+
+
 def test_what_is_passed_over_in_a_folder_is_named(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "pictures" / "fruit" / "apple"
     folder.mkdir(parents=True)
@@ -157,6 +226,20 @@ def test_classes_are_listed_renamed_removed_and_all_of_it_undone(run: Run, capsy
     assert "Kept 50 queries of the unseen gallery: R@1 " in capsys.readouterr().out
     gallery("rename", "digits", name, "a new name")
     assert "R@1 of the 50 saved queries: " in capsys.readouterr().out
+
+
+def test_an_exported_selection_is_removed(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, table = run.gallery("unseen").items, tmp_path / "selection.csv"
+    before.iloc[[2, 5, 9]].to_csv(table, index=False)
+    gallery("remove", "digits", before["id"].iloc[0], "--items", table)
+    assert "Removed 4 items." in capsys.readouterr().out
+    expected = before.drop(index=[0, 2, 5, 9]).reset_index(drop=True)
+    assert run.gallery("unseen").items["id"].tolist() == expected["id"].tolist()
+    gallery("undo", "digits")
+    assert "selection.txt does not exist" in fails(capsys, "remove", "digits", "--items", tmp_path / "selection.txt")
+    before[["label"]].rename(columns={"label": "path"}).to_csv(table, index=False)
+    assert "has no column id" in fails(capsys, "remove", "digits", "--items", table)
+    assert "a table with --items" in fails(capsys, "remove", "digits")
 
 
 def test_items_get_new_pictures(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,6 +90,7 @@ def test_a_linear_metric_learns_to_ignore_a_direction_in_which_classes_vary(monk
     assert gains[8] < 0.8 * gains[:8].min()
 
 
+@pytest.mark.slow
 def test_a_study_measures_every_way_on_every_gallery(data_root, tmp_path, monkeypatch) -> None:
     material = pixels(data_root)
     monkeypatch.setattr(local, "material_of", lambda config, folds: dataclasses.replace(material, config=config))

@@ -19,9 +19,10 @@ import yaml
 ROOT = Path(__file__).parents[1]
 
 ORDER = (
-    "errors", "similarities", "validation", "config", "files", "progress", "data", "metrics", "model", "local",
-    "gallery", "runs", "training", "analysis", "teaching", "figures", "cards", "study", "panel", "applications",
-    "dashboard_server", "export", "bench", "commands", "cli",
+    "errors", "similarities", "validation", "wording", "config", "files", "progress", "static", "data", "metrics",
+    "model", "local", "gallery", "runs", "bulk", "training", "analysis", "review", "teaching", "figures", "cards",
+    "lesson", "study", "panel", "applications", "robustness", "change", "update", "dashboard_server", "export",
+    "service", "bench", "commands", "cli",
 )  # fmt: skip
 """A folder imports only from folders before it, and inside itself; the package's own __init__ loads lazily."""
 
@@ -165,4 +166,5 @@ def test_a_wheel_brings_the_notebook_and_the_dashboard(tmp_path: Path) -> None:
     for path in shared:
         if "__pycache__" not in path.parts and path != ROOT / "notebooks" / f"{path.stem}.py":
             assert f"share/pddm-lab/{path.relative_to(ROOT)}" in packed
-    assert {str(path.relative_to(ROOT)) for path in (ROOT / "pddm_lab").rglob("*.py")} <= packed
+    own = [path for kind in ("py", "html", "css", "js") for path in (ROOT / "pddm_lab").rglob(f"*.{kind}")]
+    assert {str(path.relative_to(ROOT)) for path in own} <= packed

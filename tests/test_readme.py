@@ -38,7 +38,7 @@ def _parsers() -> tyro.extras.SubcommandApp:
             if isinstance(spec.target, tyro.extras.SubcommandApp):
                 copy.command(hollow(spec.target), name=name)
             else:
-                copy.command(name=name)(functools.wraps(spec.target)(lambda *_, **__: None))
+                copy.command(name=name, is_default=spec.is_default)(functools.wraps(spec.target)(lambda *_, **__: None))
         return copy
 
     return hollow(cli.app)
@@ -55,13 +55,15 @@ def test_a_command_is_real(words: list[str]) -> None:
         )
     elif program == "papermill":
         assert (ROOT / arguments[0]).is_file()
+    elif program == "curl":  # test_service_process.py runs it
+        assert re.match(r"localhost:8000/v1/\w+", arguments[-1])
     else:
         assert program == "bash"
         assert (ROOT / arguments[0]).stat().st_mode & 0o100
 
 
 def test_every_program_is_mentioned() -> None:
-    assert {words[0] for words in COMMANDS} == {"make", "pddm-lab", "papermill", "bash"}
+    assert {words[0] for words in COMMANDS} == {"make", "pddm-lab", "papermill", "bash", "curl"}
 
 
 def test_local_structure_works_as_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,7 @@ def cells(**parameters: Any) -> dict[str, Any]:
     return namespace
 
 
+@pytest.mark.slow
 def test_cub_from_the_official_layout_to_the_table_with_a_stop_and_resume(
     tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +100,7 @@ def test_cub_from_the_official_layout_to_the_table_with_a_stop_and_resume(
         cells(**{**parameters, "changes": {**parameters["changes"], "steps": 5}})  # type: ignore[dict-item]
 
 
+@pytest.mark.slow
 def test_cars_from_the_official_kit(tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with_pictures(make_cars(tmp_path, "devkit"))
     monkeypatch.setattr(cars196, "COUNTS", (12, 4))

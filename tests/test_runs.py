@@ -19,7 +19,18 @@ import torch
 
 from pddm_lab.config import UNNAMED_CHOICES, TrainConfig
 from pddm_lab.errors import ConfigError, RunError
-from pddm_lab.runs.compare import BrokenRun, compare_runs, groups, list_runs, mean_log, measured_alike, spread
+from pddm_lab.metrics.intervals import mean_interval
+from pddm_lab.runs.compare import (
+    BrokenRun,
+    compare_runs,
+    groups,
+    lead_over_d,
+    list_runs,
+    mean_log,
+    measured_alike,
+    seed_leads,
+    spread,
+)
 from pddm_lab.runs.log import EUCLIDEAN, METRICS, QUADRUPLETS, Log
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import PRETRAINED
@@ -444,6 +455,21 @@ def test_a_spread_is_that_over_seeds(root: Path) -> None:
     for key in ((runs[0].name, "nmi"), (alone.name, "recall@1")):
         assert math.isnan(actual.loc[key]["std"]) and actual.loc[key]["seeds"] == 1
     assert spread([]).empty
+
+
+def test_the_lead_over_d_is_that_of_the_same_seeds(root: Path) -> None:
+    values = {0: (0.5, 0.53), 1: (0.7, 0.78), 2: (0.2, 0.21)}
+    runs = [make(root, seed=seed) for seed in values]
+    for run, (of_d, own) in zip(runs, values.values(), strict=True):
+        run.set_metrics("unseen", "euclidean", {"map@r": of_d})
+        run.set_metrics("unseen", "pddm", {"map@r": own})
+    assert lead_over_d(runs[0], "unseen") == pytest.approx(0.03) and lead_over_d(runs[0], "known") is None
+    (lead,) = seed_leads(groups(runs)).items()
+    differences = [own - of_d for of_d, own in values.values()]
+    mean, half = mean_interval(differences)
+    assert lead[0] == (runs[0].name, "unseen", "pddm")
+    assert lead[1] == pytest.approx((sum(differences) / 3, mean - half, mean + half))
+    assert seed_leads(groups(runs[:1])) == {} and seed_leads([]) == {}
 
 
 def test_curves_are_averaged_step_by_step(root: Path) -> None:

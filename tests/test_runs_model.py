@@ -87,6 +87,7 @@ def test_a_long_strip_has_the_same_feature_in_training_and_by_upload(
     np.testing.assert_allclose(embed(open_image(tmp_path / "strip.png")), trained, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_both_precisions_of_a_model_rank_alike(digits_run, engine: str) -> None:
     """One model, its trunk in 32 bits and in bf16: the features differ little, and all behind the trunk is exact."""

@@ -96,8 +96,11 @@ def test_quadruplets_that_hold_an_item_are_counted(training: SmallTraining) -> N
     assert share_with(mined, chosen, 0.1) == pytest.approx(top[list("ijkl")].isin(chosen).any(axis=1).mean(), abs=0.02)
 
 
-def test_pixels_of_a_small_picture_stay_sharp(data: Dataset) -> None:
-    (found,) = pictures(data, [data.ids[0]] * 2).values()
-    image = Image.open(io.BytesIO(found))
-    assert image.size == (PICTURE, PICTURE)
-    assert np.array_equal(np.asarray(image)[::8, ::8], np.asarray(data.load(0)))
+def test_a_small_picture_is_enlarged_smoothly(data: Dataset) -> None:
+    (picture,) = pictures(data, [data.ids[0]] * 2).values()
+    image = np.asarray(Image.open(io.BytesIO(picture)).convert("L"), dtype=float)
+    assert image.shape == (PICTURE, PICTURE)
+    cells = np.asarray(data.load(0).convert("L"), dtype=float)
+    assert np.abs(image.reshape(8, 8, 8, 8).mean((1, 3)) - cells).mean() < 16, "the same picture"
+    steps = np.abs(np.diff(cells, axis=1)).max()
+    assert np.abs(np.diff(image, axis=1)).max() < 0.5 * steps, "no step is as high as between two pixels"

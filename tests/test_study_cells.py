@@ -248,7 +248,7 @@ def test_the_command_computes_a_study_and_writes_its_tables(
         (
             ["--part", "method"],
             "--part expects all, methods, ablation, recipes, sweep, finalists, local, local-folds, end-to-end, "
-            "got 'method'.",
+            "augmentation, augmentation-folds, got 'method'.",
         ),
         (["--steps", "5", "--processes", "1"], "has other settings: steps was 4 and is 5."),
         (["--name", "none", "--tables-only"], "study.json is missing. `pddm-lab compare` creates a study."),

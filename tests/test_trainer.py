@@ -215,13 +215,18 @@ def test_a_run_that_was_stopped_while_measuring_resumes(config, monkeypatch):
     assert not log.duplicated(["phase", "step", "protocol", "similarity", "metric"]).any()
 
 
-@pytest.mark.parametrize(("preset", "loss"), [("quick", "quadruplet"), ("joint", "arcface")])
+@pytest.mark.parametrize(
+    ("preset", "loss"), [("quick", "quadruplet"), pytest.param("joint", "arcface", marks=pytest.mark.slow)]
+)
 def test_two_processes_compute_what_one_does(config, preset, loss):
     config = as_preset(dataclasses.replace(config, loss=loss), preset)
     one = train(config, progress=False)
     two = train(dataclasses.replace(config, run_name="two", devices=2), progress=False)
     assert two.status == "finished"
     np.testing.assert_allclose(losses(two), losses(one), rtol=1e-3)
+    logs = [run.quadruplets()[["step", "phase", "i", "j", "k", "l"]] for run in (one, two)]
+    mined = [log[log["step"] == 1].values.tolist() for log in logs]
+    assert mined[0] == mined[1] != [], "each process embeds a half of the batch, and both mine all of it"
     for similarity in ("euclidean", "pddm"):
         values = [run.info["metrics"]["unseen"][similarity]["map@r"] for run in (one, two)]
         assert values[0] == pytest.approx(values[1], abs=5e-3)

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from pddm_lab import dashboard_server
+from pddm_lab.dashboard_server import PAGES
+
 DASHBOARD = Path(__file__).parents[2] / "dashboard"
 sys.path.insert(0, str(DASHBOARD))
 
@@ -45,16 +48,19 @@ def link(source: str, target: str) -> None:
 
 
 @pytest.fixture
-def open_page(runs_folder: Path) -> OpenPage:
-    """Open a page by name, with query parameters as a link would have them."""
+def open_page(runs_folder: Path, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
+    """Open a page by name, with query parameters as a link would have them.
+
+    A test's first run shows the first page of `PAGES`, so the opened one becomes that. It waits for what would come
+    later in the background.
+    """
+    monkeypatch.setattr("app_pages.search.decision.AT_ONCE", 60.0)
 
     def open_it(name: str = "runs", /, **query: str) -> AppTest:
         app = AppTest.from_file(str(DASHBOARD / "app.py"), default_timeout=60)
         app.query_params.update(query)
+        monkeypatch.setattr(dashboard_server, "PAGES", {name: PAGES[name], **PAGES})
         app.run()
-        if name != "runs":
-            app.query_params.update(query)  # the first page may have corrected the link
-            app.switch_page(f"app_pages/{name}/page.py").run()
         assert not app.exception, app.exception[0].message
         return app
 

@@ -24,7 +24,7 @@ def texts(app) -> str:
 
 def markdown(app) -> str:
     """All text on the page, as it is sent."""
-    kinds = (app.title, app.markdown, app.caption, app.warning, app.error, app.info, app.subheader)
+    kinds = (app.title, app.markdown, app.caption, app.warning, app.error, app.info, app.header, app.subheader)
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 
 

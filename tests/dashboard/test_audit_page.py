@@ -146,12 +146,15 @@ def test_planted_duplicates_are_shown_and_counted(open_page, with_duplicates: Pa
     unseen = run.gallery("unseen").items["id"]
     shown = cards_of(app, "examples_duplicates")
     assert set(shown[0]) == {query, str(unseen.iloc[3])}
-    assert {query, str(unseen.iloc[5])} in [set(card) for card in shown]
+    assert {query, str(unseen.iloc[5])} not in [set(card) for card in shown]
+    assert re.search(r"\d+ mirrored pairs are not counted", texts(app))
     assert "Identical: same thumbnail only" in blocks(app, "examples_duplicates")  # the files still differ
     counted = {row[0]: row[1:] for row in tables(app)[0]}
     assert int(counted["known queries and unseen items"][1]) == 1
-    app = open_page("audit", run="digits", view="duplicates", alike="0.98", between="known.unseen", kind="mirrored")
-    assert {query, str(unseen.iloc[5])} in [set(card) for card in cards_of(app, "examples_duplicates")]
+    for kind in ("mirrored", "all"):
+        app = open_page("audit", run="digits", view="duplicates", alike="0.98", between="known.unseen", kind=kind)
+        assert {query, str(unseen.iloc[5])} in [set(card) for card in cards_of(app, "examples_duplicates")]
+        assert "not counted" not in texts(app)
 
 
 def test_recall_of_all_queries_is_what_the_run_measured(open_page, with_digits: Path) -> None:
@@ -204,11 +207,11 @@ def test_without_a_model_the_pictures_can_still_be_audited(open_page, with_digit
 
 
 def test_stopped_work_can_be_started_again(open_page, with_digits: Path) -> None:
-    from app_pages.audit import data
+    from shared.work import work_of
 
     app = open_page("audit", run="digits", view="licences")
-    work = data._work("axioms", Run.open(with_digits / "digits"), "unseen", 200)
-    app.session_state["audit_stopped"] = work  # as the button leaves it
+    work = work_of("axioms", Run.open(with_digits / "digits"), "unseen", 200)
+    app.session_state["stopped_work"] = work  # as the button leaves it
     app.query_params["view"] = "axioms"
     app.run()
     assert "Nothing was kept" in texts(app)
@@ -219,7 +222,7 @@ def test_stopped_work_can_be_started_again(open_page, with_digits: Path) -> None
 
 def test_stop_ends_the_work_while_it_runs(open_page, with_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import streamlit as st
-    from app_pages.audit import data
+    from shared.work import Work
 
     from pddm_lab.analysis import metric_axioms
 
@@ -246,7 +249,7 @@ def test_stop_ends_the_work_while_it_runs(open_page, with_digits: Path, monkeypa
     assert calls == ["euclidean", "cosine"]  # the other similarities were not begun
     assert "What was finished is kept" in texts(app) and not tables(app)
     (work,) = clicks["Stop"]["args"]
-    assert isinstance(work, data._Work) and not work.ready and not work.lock.locked()
+    assert isinstance(work, Work) and not work.ready and not work.lock.locked()
     first = work.parts["euclidean"]
     other = open_page("audit", run="digits", compared="100")  # another session isn't stopped, and continues there
     assert len(tables(other)[0]) == 4 and work.result["euclidean"] is first

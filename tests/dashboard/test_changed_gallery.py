@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from reading import OF_A_RUN, blocks, texts
 
 from pddm_lab.gallery import changes
@@ -27,9 +28,24 @@ def changed(with_digits: Path) -> Gallery:
 def test_a_page_opens(page: str, changed: Gallery, open_page) -> None:
     app = open_page(page, run="digits", protocol="unseen")
     redraw = (
-        "Since then 2 items came, each put between its nearest neighbours: redraw the map with `pddm-lab gallery map"
+        "Since then 2 items came, each in a square, put between its nearest neighbours: redraw the map with "
+        "`pddm-lab gallery map"
     )
     assert (redraw in texts(app)) == (page == "map")
+
+
+def test_the_map_marks_what_is_new_and_says_that_a_new_one_is_drawn(changed: Gallery, open_page) -> None:
+    from app_pages.map import canvas
+
+    drawn: list[canvas.Panel] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(canvas, "draw", lambda panels, *_, **__: drawn.extend(panels))
+        with FileLock(changed.path.with_name(f".{changed.path.name}.map.lock")):
+            text = texts(open_page("map", run="digits", protocol="unseen"))
+            assert "A new map is being drawn." in text and "redraw the map with" not in text
+        assert "being drawn" not in texts(open_page("map", run="digits", protocol="unseen"))
+    rows = [changed.index_of(item) for item in ("new/a.png", "new/b.png")]
+    assert [ring.rows for ring in drawn[0].rings] == [rows]
 
 
 def test_added_items_are_searched_and_removed_ones_are_not(changed: Gallery, digits_run, open_page) -> None:

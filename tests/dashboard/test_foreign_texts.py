@@ -21,7 +21,8 @@ VIEWS: dict[str, list[dict[str, str]]] = {
     "runs": [{}], "similarity": [{}, {"view": "joint"}, {"view": "density"}],
     "quadruplets": [{}, {"view": "training"}, {"view": "confusion"}, {"view": "suspects"}],
     "search": [{"view": "flow"}, {"view": "why"}, {"view": "ceiling"}], "map": [{}, {"colour": "anchor"}],
-    "local_global": [{}], "audit": [{"view": "licences"}, {"view": "duplicates"}],
+    "local_global": [{}], "audit": [{"view": "licences"}, {"view": "duplicates"}], "drift": [{}],
+    "robustness": [{}], "overview": [{}], "catalogue": [{}],
 }  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def dangerous(text: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize("status", ["finished", "failed"])
+@pytest.mark.parametrize("status", ["finished", pytest.param("failed", marks=pytest.mark.slow)])
 def test_no_page_makes_a_picture_or_a_link_of_a_foreign_text(
     open_page, runs_folder: Path, digits_run, page: str, status: str
 ) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
-from app_pages.runs import launches
 from app_pages.runs.tables import option_title
+from shared import launches
 from shared.plain_text import plain
 
 from pddm_lab.config import OFFLINE_TRUNKS, PRESETS, TrainConfig
@@ -141,3 +141,27 @@ def test_a_training_that_never_starts_shows_the_reason_on_the_page(
     app.button(key=f"dismiss_{started.name}").click().run()
     assert launches.launches() == []
     assert not app.error
+
+
+def test_a_taken_name_is_named_below_its_field_and_the_next_one_is_proposed(
+    open_page, runs_folder: Path, monkeypatch
+) -> None:
+    started: list = []
+    monkeypatch.setattr(launches, "_launch", lambda root, name, words: started.append(words))
+    (runs_folder / "digits").mkdir()
+    (runs_folder / "digits" / "run.json").touch()
+    app = open_page("runs")
+    app.text_input(key="new_name").set_value("digits").run()
+    assert any("There is a run digits already" in one.value for one in app.markdown)
+    app.button(key="new_start").click().run()
+    assert not started and not app.exception
+    app.button(key="new_next_name").click().run()
+    assert app.text_input(key="new_name").value == "digits-2"
+    app.selectbox(key="new_loss_quick").select("margin").run()
+    app.text_input(key="new_options_margin").set_value("beta=far").run()
+    app.button(key="new_start").click().run()
+    assert [error.value for error in app.error if "finite number as beta" in error.value] and not started
+    app.text_input(key="new_options_margin").set_value("beta=1.1").run()
+    app.button(key="new_start").click().run()
+    (words,) = started
+    assert words[words.index("--loss-options") + 1] == "beta=1.1" and words[words.index("--loss") + 1] == "margin"

@@ -8,14 +8,16 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from app_pages.local_global import data
 from reading import rows_of, texts
 
 from pddm_lab.figures import METRICS
+from pddm_lab.teaching import exercises, regions
 from pddm_lab.teaching.plane import score, score_at
 from pddm_lab.teaching.point_sets import PlaneConfig, first_anchor, mesh, path, vector
 
-STEPS = {"train_steps": "60"}
+STEPS = {"act": "plane", "train_steps": "60"}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,7 @@ def test_an_invalid_anchor_in_a_link_opens_the_first(open_page, training, wrong:
 
 
 def test_a_training_shows_its_progress_and_can_be_stopped(open_page) -> None:
-    app = open_page("local_global", train_steps="5000", seed="41")
+    app = open_page("local_global", act="plane", train_steps="5000", seed="41")
     app.button(key="plane_stop").click().run()
     stopped = data.training(PlaneConfig(steps=5000, seed=41))
     stopped.wait(60)
@@ -183,3 +185,48 @@ def test_the_anchor_view_holds_finite_scores_and_the_radius_that_was_measured(tr
     view = data.anchor_view(training, -1, first_anchor(training.scene))
     assert view.radius == -training.distance["known"].threshold > 0
     assert np.isfinite(view.around).all()
+
+
+@pytest.fixture
+def in_regions(monkeypatch: pytest.MonkeyPatch) -> data.RegionsTraining:
+    """The regions' training, done, with scores that took no training: all are those of D."""
+    done = data.RegionsTraining.__new__(data.RegionsTraining)
+    done.regions, done.failed = regions.make_regions(0), ""
+    done.scores = tuple(dict.fromkeys("DSL", -torch.cdist(one.points, one.points)) for one in done.regions)
+    monkeypatch.setattr(data.RegionsTraining, "running", False)
+    monkeypatch.setattr(data, "regions_training", lambda: done)
+    return done
+
+
+@pytest.mark.parametrize(("act", "guess"), [("pair", "a"), ("stripes", "D")])
+def test_an_exercise_is_predicted_and_then_answered(open_page, in_regions, monkeypatch, act: str, guess: str) -> None:
+    monkeypatch.setattr(exercises, "STRIPES", PlaneConfig("fine", steps=80))
+    stripes = data.training(exercises.STRIPES)
+    app = open_page("local_global", act=act)
+    exercise = {"pair": exercises.pair_exercise, "stripes": exercises.stripes_exercise}[act](stripes.scene)
+    assert exercise.question in texts(app)
+    assert not app.metric, "no answer before a prediction"
+    stripes.wait(120)
+    app.button(key=f"predict_{act}_{guess}").click().run()
+    unit = stripes.snapshots[-1].unit
+    answer = {"pair": exercises.pair_answer, "stripes": exercises.stripes_answer}[act](stripes.scene, unit)
+    assert {metric.label: metric.value for metric in app.metric} == answer.values
+    assert ("Right.**" in texts(app)) == (guess == answer.choice)
+    assert answer.result in texts(app) and answer.reason in texts(app)
+    app.button(key="next_act").click().run()
+    assert app.query_params["act"] == list(exercises.PARTS)[list(exercises.PARTS).index(act) + 1]
+    assert exercise.question not in texts(app)
+
+
+def test_the_new_region_and_the_second_act_show_what_was_measured(open_page, in_regions) -> None:
+    app = open_page("local_global", act="regions", predict_regions="same")
+    assert "Right.**" in texts(app), "S is D here"
+    app.button(key="next_act").click().run()
+    right = [exercises.right_among(of["D"], one) for of, one in zip(in_regions.scores, in_regions.regions, strict=True)]
+    assert f"{right[1].mean():.1f} are of the right class by L" in texts(app)
+    (chart,) = (one for one in app.get("plotly_chart") if one.key == "neighbourhoods")
+    names = [note["text"] for note in json.loads(chart.proto.spec)["layout"]["annotations"]]
+    middle = exercises.middle(in_regions.regions[1])
+    assert names[0] == f"D: {right[1][middle]} of 23 right"
+    app.button(key="point_next").click().run()
+    assert app.query_params["point"] == str(middle + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from reading import blocks, rows_of, texts, tiles
 
-from pddm_lab.analysis.gallery_dependence import dependence
+from pddm_lab.analysis.gallery_dependence import dependence, examine_local
 from pddm_lab.analysis.local_pairs import local_similarity_to, score_local_pairs
 from pddm_lab.analysis.pairs import most_similar
 from pddm_lab.gallery import changes
@@ -37,6 +38,21 @@ def test_search_has_a_column_of_it(open_page, with_local: Path, searched) -> Non
     assert [one for one, *_ in shown] == ranked["id"].tolist()
     np.testing.assert_allclose([value for _, _, value, _ in shown], ranked["value"], atol=0.006)
     assert EVERY["local"].title in texts(app) and "Local structure " in texts(app)
+
+
+def test_a_decision_that_takes_long_comes_later(
+    open_page, with_local: Path, searched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from app_pages.search import decision
+
+    monkeypatch.setattr(decision, "AT_ONCE", 0.0)
+    gallery, row, _ = searched
+    app = open_page("search", run="local", protocol="unseen", item=str(gallery.items["id"].iloc[row]), shortlist="20")
+    assert "In the range?" in texts(app)
+    monkeypatch.setattr(decision, "AT_ONCE", 60.0)
+    after = texts(app.run())
+    assert "In the range?" not in after
+    assert re.search(r"\*\* \d+ %|Not in the range", after)
 
 
 def test_why_shows_the_shared_neighbours(open_page, with_local: Path, searched, local_run) -> None:
@@ -102,6 +118,15 @@ def test_audit_shows_how_it_depends_on_the_gallery(open_page, with_local: Path, 
     assert [line[1] for line in cells] == [f"{row.items:,}" for row in rows]
     assert [line[2] for line in cells] == [f"{row.mean:.3f} spreads" for row in rows]
     assert cells[0][0] == "a and b exchanged"
+    reference, threshold = gallery.reference(local.structure), gallery.distributions["local"].threshold_at_fpr(0.01)
+    checks = {check.name: check for check in examine_local(local.structure, reference, threshold, rows=100).checks()}
+    title = EVERY["local"].title
+    table = next(one.proto.body for one in app.get("html") if "Identity: closest to itself" in one.proto.body)
+    (line,) = [cells for cells in rows_of(table) if cells[0].startswith(title)]
+    assert f"{checks['symmetric'].value:.2g} spreads" in line[1] and f"{title}: " in texts(app)
+    for look in ("triangle", "chains", "symmetric"):
+        titles = texts(open_page("audit", run="local", protocol="unseen", compared="100", look=look, by="local"))
+        assert look == "symmetric" or f"By {title}" in titles
 
 
 PLACES = {
@@ -110,6 +135,7 @@ PLACES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_pages_say_what_is_stale_until_it_is_listed_anew(open_page, with_local: Path, monkeypatch) -> None:
     from shared import loaders
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from app_pages.map import canvas, data, views
+from app_pages.map import canvas, data, links, views
 from app_pages.map.lasso import LAST, Grid, Lasso
 from app_pages.map.scene import Choice, MapView, open_map, selection_table, settings
 from reading import blocks, markdown, texts, tiles
@@ -206,6 +206,54 @@ def test_a_link_with_a_lasso_shows_what_lies_inside(open_page, with_digits: Path
     assert set(drawn(app)["shown"]) == set(shown)
 
 
+def test_a_filter_leaves_the_items_of_its_classes_role_and_results(
+    open_page, with_digits: Path, digits_run, sent
+) -> None:
+    gallery = digits_run.gallery("known")
+    items = gallery.items
+    right, classes = {}, sorted(set(items["class_name"]))[:2]
+    searched = np.flatnonzero(items["role"] != "query")
+    for row in np.flatnonzero(items["role"] != "gallery"):
+        others = searched[searched != row]
+        nearest = others[np.argmin(np.linalg.norm(gallery.features[others] - gallery.features[row], axis=1))]
+        right[row] = items["class_name"][nearest] == items["class_name"][row]
+    expected = [row for row, is_right in right.items() if is_right and items["class_name"][row] in classes]
+    choices = {"run": "digits", "protocol": "known", "classes": [*classes, "no such class"]}
+    everything = corners((-0.1, -0.1), (1.1, -0.1), (1.1, 1.1), (-0.1, 1.1))
+    app = open_page("map", **choices, role="query", results="right-euclidean", lasso=everything, layers=["names"])
+    (panel,) = drawn(app)["panels"]
+    assert np.flatnonzero(sent[panel["kept"]]).tolist() == expected
+    assert set(sent[panel["spots"]][:, 2]) == {sorted(set(items["class_name"])).index(name) for name in classes}
+    assert (
+        f"{len(expected)} of {len(items):,} items drawn** ({classes[0]}, {classes[1]}; queries; right by D)"
+        in texts(app)
+    )
+    assert f"{len(expected)} of {len(items):,} items inside the lasso, of 2 classes" in texts(app)
+    assert drawn(app)["layers"] == ["names"]
+    assert app.multiselect(key="classes").value == classes
+    app.multiselect(key="classes").set_value([]).run()
+    assert "classes" not in app.query_params
+    assert np.flatnonzero(sent[panel["kept"]]).tolist() == [row for row, is_right in right.items() if is_right]
+
+
+def test_selected_items_are_removed_from_the_catalogue_and_brought_back(
+    open_page, with_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pddm_lab.gallery.redraw.start_redrawing", lambda _: None)
+    run = Run.open(with_digits / "digits")
+    before = run.gallery("catalogue")
+    selected = inside(before, HALF)
+    app = open_page("map", run="digits", protocol="catalogue", lasso=HALF)
+    app.text_input(key="remove_selected_why").set_value("blurred")
+    app.button(key="remove_selected").click().run()
+    assert set(before.items["id"]) - set(run.gallery("catalogue").items["id"]) == set(before.items["id"][selected])
+    assert f"Removed {len(selected)} items." in texts(app) and "lasso" not in app.query_params
+    next(one for one in app.button if one.label == "Undo").click().run()
+    assert run.gallery("catalogue").items["id"].tolist() == before.items["id"].tolist()
+    assert "Undone: removed" in texts(app) and not [one for one in app.button if one.label == "Undo"]
+    assert "select them on the map of the whole range" in texts(open_page("map", run="digits", lasso=HALF))
+
+
 def test_a_selection_is_exported_with_its_places(with_digits: Path) -> None:
     run = Run.open(with_digits / "digits")
     first = open_map(run, "unseen")
@@ -278,7 +326,8 @@ def test_two_runs_lie_side_by_side_with_one_selection(
 
 
 def test_a_link_with_nonsense_opens_the_map_and_says_so(open_page, with_digits: Path) -> None:
-    names = ["colour", "measure", "scale", "near", "view", "order", "with", "by", "left", "right", "page", "protocol"]
+    names = ["colour", "measure", "scale", "near", "view", "order", "with", "by", "left", "right", "page", "protocol",
+             "classes", "role", "results", "layers"]  # fmt: skip
     image = "![x](http://example.com/a.png)"
     app = open_page("map", run="digits", lasso=image, item=image, **dict.fromkeys(names, image))
     assert not app.error
@@ -300,13 +349,14 @@ def test_a_lasso_does_not_outlive_its_map(open_page, with_digits: Path) -> None:
     assert "lasso" not in app.query_params
 
 
-GOOD: dict[str, object] = {"hovered": 2, "picked": -1, "lasso": "1.2_3.4_5.6", "view": "", "at": 5}
+GOOD: dict[str, object] = {"hovered": 2, "picked": -1, "lasso": "1.2_3.4_5.6", "view": "", "wanted": [0, 2], "at": 5}
 
 
 def test_messages_from_the_browser_are_checked() -> None:
-    assert canvas.State.read(GOOD, 3) == canvas.State(2, -1, "1.2_3.4_5.6", "")
+    assert canvas.State.read(GOOD, 3) == canvas.State(2, -1, "1.2_3.4_5.6", "", (0, 2))
     bad: list[dict[str, object]] = [
         {"hovered": 3}, {"picked": -2}, {"picked": "1"}, {"hovered": True}, {"lasso": None}, {"view": 7},
+        {"wanted": [3]}, {"wanted": ["1"]}, {"wanted": 1}, {"wanted": [1] * (canvas.MOST_WANTED + 1)},
     ]  # fmt: skip
     nothing: list[object] = [None, "x", {}, []]
     for sent in nothing + [GOOD | change for change in bad]:
@@ -321,10 +371,25 @@ def test_choices_on_the_canvas_go_into_the_url(with_digits: Path, monkeypatch: p
     monkeypatch.setattr(views.st, "query_params", query)
     monkeypatch.setattr(views.st, "session_state", state)
     views._receive(scene, canvas.State(4, -1, "", "7.8.9"))
-    assert (query, state) == ({"run": "digits", "page": "3", "view": "7.8.9"}, {"map_hovered": 4})
-    views._receive(scene, canvas.State(4, 6, HALF, ""))
+    assert (query, state) == ({"run": "digits", "page": "3", "view": "7.8.9"}, {"map_hovered": 4, "map_wanted": ()})
+    views._receive(scene, canvas.State(4, 6, HALF, "", (7, 9)))
     assert query == {"run": "digits", "item": scene.items["id"][6], "lasso": HALF}
-    assert state == {"map_hovered": 4, "map_moved": True}
+    assert state == {"map_hovered": 4, "map_wanted": (7, 9), "map_moved": True}
+    pictures = views._wanted(scene)
+    assert pictures is not None
+    assert (pictures.rows, pictures.jpegs) == ([7, 9], [first.gallery.thumb(row) for row in (7, 9)])
+
+
+def test_a_view_and_a_lasso_stay_around_the_same_part_of_a_map_drawn_anew() -> None:
+    before, now = [Grid(0.0, 0.0, 1.0), Grid(5.0, 5.0, 1.0)], [Grid(-10.0, 20.0, 2.0), Grid(5.0, 5.0, 1.0)]
+    assert links.moved_view("100.60.40", before, now) == "55.20.20"
+    assert links.moved_view("100.60.40_7.8.9", before, now) == "55.20.20_7.8.9"
+    assert links.moved_view("all_nonsense", before, now) == "all_all"
+    lasso = Lasso.parse("0.20_100.20_100.60")
+    assert lasso is not None
+    assert str(links.moved_lasso(lasso, before, now)) == "5.0_55.0_55.20"
+    for corner, moved in zip(lasso.corners, links.moved_lasso(lasso, before, now).corners, strict=True):
+        np.testing.assert_array_equal(before[0].corners_on_map(corner), now[0].corners_on_map(moved))
 
 
 def test_a_gallery_without_its_map_or_with_a_damaged_one_says_so(open_page, with_digits: Path) -> None:

@@ -72,6 +72,7 @@ def test_a_link_with_nonsense_opens_the_page_as_it_is_by_default(
         "between", "sheet", "every", "near", "item", "scene", "sees", "seed", "hidden", "margin", "step",
         "anchor_density", "mean", "length_density", "protocol", "query", "classes", "metric", "along", "phase",
         "beside", "find", "linear", "lasso", "pair", "own", "others", "colour", "anchor_even", "study", "methods",
+        "class", "corruption", "strength", "side", "ranked", "measure", "cells",
     ]  # fmt: skip
     app = open_page(page, run="digits", **dict.fromkeys(names, nonsense))
     assert not app.error

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
 import psutil
 import pytest
-from app_pages.runs import launches
 from reading import DATA, OF_A_RUN, numbers, rows_of, texts
+from shared import launches
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.export.table import write_formats
@@ -23,15 +24,24 @@ def test_runs_shows_the_metrics_of_run_json(open_page, with_digits: Path) -> Non
     app = open_page("runs", run="digits")
     info = json.loads((with_digits / "digits" / "run.json").read_text())
     measured = {name: of | {"pretrained features": info["pretrained"][name]} for name, of in info["metrics"].items()}
-    tables = [block.value for block in app.html if "pl-table" in block.value.split("</style>")[1]]
-    assert len(tables) == 2
-    for body, protocol in zip(tables, ("unseen", "known"), strict=True):
-        for row, name in zip(rows_of(body), measured[protocol], strict=True):
+    tables = [block.value for block in app.html if "pl-table" in block.value.rpartition("</style>")[2]]
+    folded = [f"recall@{k}" for k in (2, 4, 8, 16, 32)]
+    first = [metric for metric in METRICS if metric not in folded]
+    assert len(tables) == 4
+    shown = [(protocol, metrics) for metrics in (first, folded) for protocol in ("unseen", "known")]
+    for body, (protocol, metrics) in zip(tables, shown, strict=True):
+        of = {name: values for name, values in measured[protocol].items() if name != "cosine"}
+        for row, (name, values) in zip(rows_of(body), of.items(), strict=True):
             assert row[0].lower() == name
-            assert row[1:] == [
-                METRICS[metric].format(measured[protocol][name].get(metric, np.nan)) for metric in METRICS
+            assert row[1 : 1 + len(metrics)] == [
+                METRICS[metric].format(values.get(metric, np.nan)) for metric in metrics
             ]
+            if metrics == first and name != "euclidean":
+                lead = 100 * (values["map@r"] - measured[protocol]["euclidean"]["map@r"])
+                assert float(row[-1].replace("−", "-")) == pytest.approx(lead, abs=0.051)
     row = app.dataframe[0].value.iloc[0]
+    of = info["metrics"]["unseen"]
+    assert row["unseen lead"] == pytest.approx(100 * (of["pddm"]["map@r"] - of["euclidean"]["map@r"]))
     assert (row["run"], row["status"]) == ("digits", ["finished"])
     assert row["unseen D"] == pytest.approx(100 * measured["unseen"]["euclidean"]["recall@1"])
     assert row["known S"] == pytest.approx(100 * measured["known"]["pddm"]["recall@1"])
@@ -80,11 +90,11 @@ def test_every_page_of_a_run_shows_its_warnings(open_page, with_digits: Path, pa
     Run.open(with_digits / "digits").update(warnings=["The features *collapsed*: lower the rate."])
     app = open_page(page, run="digits")
     (shown,) = [one.value for one in app.warning]
-    assert shown == r"The features \*collapsed\*\: lower the rate."
+    assert shown == r"**digits:** The features \*collapsed\*\: lower the rate."
     if page == "runs":
         finished_like(with_digits / "digits", with_digits / "other").update(warnings=["Few classes."])
         app = open_page(page, run="digits", beside="other")
-        assert len(app.warning) == 2 and app.warning[1].value == "Few classes."
+        assert len(app.warning) == 2 and app.warning[1].value == "**other:** Few classes."
         assert app.dataframe[0].value["warnings"].tolist() == [
             "Few classes.",
             "The features *collapsed*: lower the rate.",
@@ -121,11 +131,16 @@ def test_runs_draws_the_logged_curves(open_page, with_digits: Path) -> None:
 
 def test_runs_compares_runs_from_a_link(open_page, with_digits: Path) -> None:
     finished_like(with_digits / "digits", with_digits / "other", score_margin=0.7)
+    shutil.copytree(with_digits / "digits" / "gallery", with_digits / "other" / "gallery")
+    shutil.copy(with_digits / "digits" / "model.safetensors", with_digits / "other")
     app = open_page("runs", run="digits", beside="other")
     assert table(app, "setting").to_dict("records") == [{"setting": "score_margin", "digits": "0.5", "other": "0.7"}]
     assert "Final metrics of 2 runs" in texts(app)
-    body = next(block.value for block in app.html if "pl-opens" in block.value.split("</style>")[1])
-    assert [row[0] for row in rows_of(body)] == ["digits", "", "", "", "", "other", "", "", ""]
+    body = next(block.value for block in app.html if "pl-opens" in block.value.rpartition("</style>")[2])
+    assert [row[0] for row in rows_of(body)] == ["digits", "", "", "", "other", "", ""]
+    assert "surely ahead" not in texts(app)
+    after = texts(app.button(key="rank_runs").click().run())
+    assert after.count("no run is surely ahead. ") == 2 and "+0.0 points (+0.0 to +0.0) of MAP@R" in after
 
 
 def table(app, column: str):

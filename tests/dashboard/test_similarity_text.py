@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from app_pages.similarity.text import density_in_words, who_is_right_in_words
+from app_pages.similarity.text import density_in_words, density_verdict, who_is_right_in_words
 
 from pddm_lab.analysis.thresholds import ByDensity, Share
 
@@ -29,6 +29,17 @@ def test_the_effect_of_density_on_a_shared_threshold_follows_from_the_intervals(
     assert "(95 % interval −4.5 to 14.5 points)" in texts[1]
     assert "PDDM needs a smaller change there than Euclidean" in texts[2]
     assert "too loose" in density_in_words({"pddm": result(0.5, 0.3, 0.05)})[0]
+
+
+def test_the_verdict_by_density_is_one_sentence() -> None:
+    text = density_verdict({"euclidean": result(0.4, 0.6, 0.04), "pddm": result(0.5, 0.55, 0.1)})
+    assert text == (
+        "Do sparse items need a threshold of their own? **Euclidean needs a looser one**: it then accepts 20.0 points "
+        "more of their positive pairs; of PDDM these classes do not show it."
+    )
+    few = density_verdict({"mahalanobis": result(np.nan, 0.5), "pddm": result(0.5, 0.3, 0.05)})
+    assert "own? Of Mahalanobis there are too few pairs to tell; **PDDM needs a stricter one**: it then accepts" in few
+    assert "20.0 points less" in few
 
 
 def test_which_needs_the_smaller_change_can_go_either_way() -> None:

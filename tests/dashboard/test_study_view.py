@@ -46,8 +46,7 @@ def values(
 
 
 def test_a_study_is_offered_where_there_is_one(open_page, runs_folder: Path) -> None:
-    app = open_page("runs", view="study")
-    assert "view" not in {one.key for one in app.segmented_control}
+    app = open_page("runs")
     assert "Train your first run" in texts(app)
     Study.create("new", str(runs_folder))
     app = open_page("runs")

@@ -34,10 +34,18 @@ def browser() -> Iterator:
         launched.close()
 
 
+@pytest.fixture(scope="module")
+def laptop(browser) -> Iterator:
+    """A laptop's browser: its windows share what they have loaded."""
+    opened = browser.new_context(viewport={"width": 1280, "height": 800})
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-def page(browser, address: str) -> Iterator:
+def page(laptop, address: str) -> Iterator:
     """A laptop's window that may ask this server only."""
-    opened = browser.new_page(viewport={"width": 1280, "height": 800})
+    opened = laptop.new_page()
     outside: list[str] = []
     near = urlparse(address).netloc
 

@@ -33,7 +33,7 @@ def accepted_counts(page) -> dict[str, list[int]]:
 def test_a_person_clicks_an_anchor_moves_the_mean_and_hands_on_the_link(page, address: str) -> None:
     scene = make_point_set("density", seed=1)
     last = list(train_plane(scene, PlaneConfig(seed=1, steps=120)))[-1]
-    page.goto(f"{address}/local_global?run=digits&seed=1&train_steps=120")
+    page.goto(f"{address}/local_global?run=digits&act=plane&seed=1&train_steps=120")
     page.get_by_role("button", name="Train again").wait_for(timeout=90_000)  # the server loads torch first
     wait_until_drawn(page)
 

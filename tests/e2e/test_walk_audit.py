@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pytest
 from walking import go, query
 
 from pddm_lab.dashboard_server import wait_until_drawn
 
 
+@pytest.mark.slow
 def test_a_person_audits_a_run(page, address: str, digits_run) -> None:
-    page.goto(f"{address}/?run=digits")
+    page.goto(f"{address}/runs?run=digits")
     wait_until_drawn(page)
     go(page, "Audit")
     table = page.locator(".pl-audit").first

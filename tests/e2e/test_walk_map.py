@@ -13,6 +13,8 @@ def test_a_person_points_draws_a_lasso_follows_the_link_and_presses_keys(page, a
     frame = gallery.map
     spread = max(np.ptp(frame["x"]), np.ptp(frame["y"]))
     places = ((frame[["x", "y"]] - frame[["x", "y"]].min()) / spread * 65535).to_numpy(float).round()
+    missing: list[str] = []
+    page.on("response", lambda response: missing.append(response.url) if response.status == 404 else None)
     page.goto(f"{address}/map?run=digits&protocol=known")
     stage = page.locator(f".stage[data-drawn='{len(gallery)}']")
     stage.wait_for()
@@ -21,6 +23,8 @@ def test_a_person_points_draws_a_lasso_follows_the_link_and_presses_keys(page, a
         "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(part => part)"
     )
     assert stage.locator("canvas.points").evaluate(painted)
+    assert int(stage.get_attribute("data-named")) > 0
+    assert stage.get_attribute("data-pictures") == "0"
 
     # Pointing at an item shows its class and its picture.
     row = loneliest(places)
@@ -56,6 +60,9 @@ def test_a_person_points_draws_a_lasso_follows_the_link_and_presses_keys(page, a
     stage.focus()
     page.keyboard.press("+")
     expect(stage).not_to_have_attribute("data-view", before)
+    for _ in range(3):
+        page.keyboard.press("+")
+    expect(stage).not_to_have_attribute("data-pictures", "0")
     page.keyboard.press("ArrowRight")
     page.locator(".tip img").wait_for()
     picked = str(gallery.items["id"][int(page.locator(".tip").get_attribute("data-row"))])
@@ -87,6 +94,7 @@ def test_a_person_points_draws_a_lasso_follows_the_link_and_presses_keys(page, a
     page.keyboard.press("Escape")
     page.get_by_text("inside the lasso").wait_for(state="detached")
     assert "lasso" not in query(page)
+    assert missing == [], "a linked page looks for the server where it is"
 
 
 def loneliest(places: np.ndarray) -> int:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 import pandas as pd
+import pytest
 from walking import metric, query
 
 from pddm_lab.dashboard_server import wait_until_drawn
@@ -19,6 +20,7 @@ def picked(page) -> list[str]:
     return parse_qs(urlparse(page.url).query).get("pair", [])
 
 
+@pytest.mark.slow
 def test_a_person_finds_pairs_on_which_two_similarities_disagree(page, address: str, digits_run) -> None:
     gallery = digits_run.gallery("known")
     features = dict(zip(gallery.items["id"], gallery.features.astype(float), strict=True))
@@ -107,6 +109,9 @@ def test_a_person_finds_pairs_on_which_two_similarities_disagree(page, address: 
 def test_a_person_reads_what_density_does_to_a_threshold(page, address: str, digits_run) -> None:
     page.goto(f"{address}/similarity?run=digits&view=density")
     wait_until_drawn(page)
+    for title in ("The numbers", "Distributions and ROC by density"):
+        page.get_by_text(title, exact=True).click()
+    page.get_by_role("radio", name="ROC").wait_for()
     text = page.get_by_test_id("stMain").inner_text()
     assert text.count("Euclidean: ") == text.count("PDDM: ") == 2
     table = page.locator(".pl-thirds").first

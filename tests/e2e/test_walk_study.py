@@ -29,8 +29,9 @@ def address(root: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.slow
 def test_a_person_opens_an_unfinished_study(page, address: str, root: Path, small_study) -> None:
-    page.goto(address)
+    page.goto(f"{address}/runs")
     wait_until_drawn(page)
     page.get_by_test_id("stButtonGroup").get_by_text("Study", exact=True).click()
     page.wait_for_function("location.search.includes('view=study')")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import parse_qs, urlparse
+
+from axe_playwright_python.sync_playwright import Axe
 
 from pddm_lab.dashboard_server import wait_until_drawn
 
@@ -18,6 +21,15 @@ def go(page, name: str) -> None:
     page.get_by_role("heading", name=name, exact=True).wait_for()
     wait_until_drawn(page)
     assert page.get_by_test_id("stException").count() == 0
+
+
+def violations(page, rules: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """What axe finds on a page, by some of its rules or by all: (rule, element)."""
+    options: dict = {"resultTypes": ["violations"]}  # of what passes, one element each is enough
+    if rules:
+        options["runOnly"] = {"type": "rule", "values": list(rules)}
+    results = Axe().run(page, options=options).response["violations"]
+    return [(one["id"], node["html"][:200]) for one in results for node in one["nodes"]]
 
 
 def metric(page, label: str, number: int = 0) -> str:

@@ -14,6 +14,8 @@ from faults import MODES, Operation, sweep
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.runs.compare import list_runs
+from pddm_lab.runs.pack import pack, unpack
+from pddm_lab.runs.removal import remove
 from pddm_lab.runs.run import Run
 
 
@@ -111,6 +113,12 @@ def resumes(folder: Path) -> None:
     run.end("stopped", "")
 
 
+def prepare_packed(folder: Path) -> None:
+    prepare(folder)
+    pack(opened(folder), folder / "one.zip")
+    remove(folder / "one")
+
+
 OPERATIONS = [
     Operation("create", lambda folder: None, begin, runs, lambda folder: opened(folder).claim()),
     Operation("claim", prepare, lambda folder: opened(folder).claim(device="cuda"), entry, resumes),
@@ -127,6 +135,8 @@ OPERATIONS = [
     Operation("truncate", prepare, lambda folder: opened(folder).truncate_after("select", 2),
               lambda folder: steps(opened(folder), 2), lambda folder: opened(folder).truncate_after("select", 2)),
     Operation("finish", prepare, finish, entry),
+    Operation("remove", prepare, lambda folder: remove(folder / "one"), runs, begin),
+    Operation("unpack", prepare_packed, lambda folder: unpack(folder / "one.zip", folder), runs, checkpoint),
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
 OUT=${OUT:-$(mktemp -d)}
+mkdir -p "$OUT"
 export PDDM_LAB_DEVICE=${PDDM_LAB_DEVICE:-cuda} PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 DATASET=${DATASET:-caltech101}
 if [ "$PDDM_LAB_DEVICE" = cpu ]; then

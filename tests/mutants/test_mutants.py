@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from check import TESTS
 from mutations import mutants_of
 
@@ -51,6 +52,7 @@ def test_a_mutant_is_one_change() -> None:
         assert mutant.code != SOURCE and changed.index(True) == mutant.line - 1
 
 
+@pytest.mark.slow
 def test_a_change_that_no_test_notices_fails_the_command(tmp_path: Path) -> None:
     (tmp_path / "vectors.py").write_text("def length(x: float) -> float:\n    return x if x > 0 else -x\n")
     tests = tmp_path / "test_vectors.py"

@@ -31,7 +31,7 @@ def test_an_unknown_parameter_is_an_error_in_a_fresh_kernel() -> None:
         begin(namespace, "seed", "steps")
     del namespace["sede"]
     begin(namespace, "seed", "steps")
-    assert plotly.io.renderers.default == "plotly_mimetype"
+    assert plotly.io.renderers.default == "plotly_mimetype+pddm_png"
     namespace["results"] = 3  # from a later cell, when the first is run again
     begin(namespace, "seed", "steps")
 
@@ -50,7 +50,7 @@ def test_a_notebook_declares_all_its_parameters(path: Path) -> None:
         assert "config_of(globals())" in body
         return
     (call,) = begins
-    cell = body.partition('tags=["parameters"]\n')[2].partition("\n# %%")[0]
+    cell = body.partition('tags=["parameters"]')[2].partition("\n")[2].partition("\n# %%")[0]
     lines = (node for node in ast.parse(cell).body if isinstance(node, ast.Assign | ast.AnnAssign))
     given = [ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target) for node in lines]
     assert sorted(ast.literal_eval(argument) for argument in call.args[1:]) == sorted(given)

@@ -46,6 +46,7 @@ def test_compare_and_converge_share_a_study(execute: Callable[..., Any], small: 
     assert "steps to the target" in texts(converged)
 
 
+@pytest.mark.slow
 def test_ablate_shows_what_each_choice_does(execute: Callable[..., Any], small: dict[str, Any]) -> None:
     ablated = execute("ablate", **small, variants=["default", "e_m_only"])
     assert figures(ablated) == 1

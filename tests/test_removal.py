@@ -1,0 +1,115 @@
+"""Runs are removed as a whole or not at all, never while they are trained, and only after a yes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from test_runs import make
+from test_runs import root as root
+
+from pddm_lab import cli
+from pddm_lab.errors import RunError
+from pddm_lab.gallery.files import changing
+from pddm_lab.runs.compare import list_runs
+from pddm_lab.runs.removal import disk_use, remove
+from pddm_lab.runs.run import Run
+
+
+def finished(root: Path, name: str) -> Run:
+    run = make(root, run_name=name)
+    run.update(status="finished")
+    (run.path / "gallery" / "unseen").mkdir(parents=True)
+    (run.path / "gallery" / "unseen" / "features.npy").write_bytes(bytes(1000))
+    return run
+
+
+def names(root: Path) -> list[str]:
+    return sorted(run.name for run in list_runs(root))
+
+
+def test_a_run_is_gone_with_all_its_files(root: Path) -> None:
+    run = finished(root, "one")
+    finished(root, "two")
+    assert disk_use(run.path) == 1000 + (run.path / "run.json").stat().st_size
+    assert remove(run.path)
+    assert names(root) == ["two"] and [path.name for path in root.iterdir()] == ["two"]
+
+
+def test_a_run_that_is_trained_stays(root: Path) -> None:
+    run = make(root, run_name="one")
+    with pytest.raises(RunError, match="one is being trained by process"):
+        remove(run.path)
+    # Also if another version of the lab wrote its entry.
+    file = run.path / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
+    with pytest.raises(RunError, match="one is being trained by process"):
+        remove(run.path)
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        started = psutil.Process(process.pid).create_time()
+    file.write_text(json.dumps(run.info | {"pid": process.pid, "process_started": started}))
+    assert Run.open(run.path).status == "interrupted"
+    assert remove(run.path) and names(root) == []
+
+
+def test_a_run_whose_gallery_is_being_changed_stays(root: Path) -> None:
+    run = finished(root, "one")
+    with changing(run.path / "gallery" / "unseen"), pytest.raises(RunError, match="being changed by another process"):
+        remove(run.path)
+    assert names(root) == ["one"]
+
+
+def test_a_damaged_run_and_a_link_can_be_removed(root: Path, tmp_path: Path) -> None:
+    run = finished(root, "one")
+    (run.path / "run.json").write_text("{")
+    assert remove(run.path) and names(root) == []
+    elsewhere = finished(tmp_path / "elsewhere", "kept")
+    (root / "link").symlink_to(elsewhere.path)
+    assert remove(root / "link")
+    assert names(root) == [] and (elsewhere.path / "gallery" / "unseen" / "features.npy").exists()
+
+
+def test_what_a_killed_process_left_is_deleted_by_the_next(root: Path) -> None:
+    run, gone = finished(root, "one"), 2**22 - 1
+    left, used = root / f".old.{gone}-1.tmp", root / f".other.{os.getpid()}-1.tmp"
+    for folder in (left, used):
+        shutil.copytree(run.path, folder)
+    (root / ".features").mkdir()
+    assert names(root) == ["one"]
+    remove(run.path)
+    assert sorted(path.name for path in root.iterdir()) == [".features", used.name], "another process works there"
+
+
+def test_the_command_removes_after_a_yes(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PDDM_LAB_RUNS", str(root))
+
+    def fails(*words: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["runs", "remove", *words])
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    for name in ("one", "two"):
+        finished(root, name)
+    assert "add --yes to remove one (" in fails("one")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda text: "no")
+    assert "Nothing was removed." in fails("one")
+    assert "is not a run" in fails("one", "three", "--yes")
+    assert "Name the runs" in fails("--yes")
+    assert names(root) == ["one", "two"], "all of them or none"
+    monkeypatch.setattr("builtins.input", lambda text: "Yes")
+    cli.main(["runs", "remove", "one"])
+    assert "Removed one, 3." in capsys.readouterr().out and names(root) == ["two"]
+    cli.main(["runs"])
+    assert "kB" in capsys.readouterr().out.splitlines()[1]
+    cli.main(["runs", "remove", "two", "--yes"])
+    assert names(root) == []
