@@ -14,20 +14,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed-$(EXTRAS)
 LOCKS := requirements.txt requirements-torch.txt
+# Python compiles a file when it first imports it, unless it may not keep the result: a fifth of the files that pip would compile.
+PIP_INSTALL := $(BIN)/python -m pip install $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 UV ?= $(firstword $(wildcard $(BIN)/uv) uv)
 AUDIT ?= $(BIN)/pip-audit
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults fuzz mutants lock audit format notebooks screenshot clean
+.PHONY: help install demo test types tests slow faults fuzz churn mutants lock audit format notebooks screenshot clean
 
 help:
 	@echo 'make demo             install, fetch the demo data, train a first run, open it at http://localhost:$(PORT)'
 	@echo 'make demo SERVE=0     the same without the dashboard'
 	@echo 'make demo TORCH_BACKEND=cpu   the same with a PyTorch for the CPU alone: 0.2 GB instead of 5 GB on Linux'
 	@echo 'make test             ruff, mypy and pytest'
+	@echo 'make slow             the tests that take longest, which make test leaves out'
 	@echo 'make faults           break off every change of a run or gallery at every file operation'
-	@echo 'make fuzz             100,000 odd files, choices, links and pictures (make test tries some of them)'
+	@echo 'make fuzz             100,000 odd files, choices, links, pictures and requests (make test tries some of them)'
+	@echo 'make churn            change galleries at random in every store, against an exact search; then 1,000 changes of 100,000 items'
 	@echo 'make mutants          change the mathematics of the core 2,500 times, and see that the tests notice'
 	@echo 'make lock             lock what pyproject.toml needs, by version and hash (UPGRADE=1: the newest versions)'
 	@echo 'make audit            ask for known vulnerabilities of what is locked'
@@ -45,27 +49,40 @@ $(INSTALLED): pyproject.toml $(LOCKS)
 	  echo 'Python 3.11 or newer is needed, but none of $(PYTHONS) is. Install it, or give its path: make demo PYTHONS=/path/to/python' >&2; exit 1; \
 	fi; \
 	$(BIN)/python -c 'import pip' 2>/dev/null || { echo "Making $(VENV) with $$python"; $$python -m venv --clear $(VENV); }
-	$(BIN)/python -m pip install --no-deps --require-hashes -r requirements.txt
-	$(if $(TORCH_BACKEND),$(BIN)/uv pip install --python $(BIN)/python --torch-backend $(TORCH_BACKEND) $(TORCH_PAIR),$(BIN)/python -m pip install $(TORCH))
-	$(BIN)/python -m pip install --no-build-isolation $(if $(filter dev,$(EXTRAS)),--no-deps) -e '.[$(EXTRAS)]'
+	$(PIP_INSTALL) --no-deps --require-hashes -r requirements.txt
+	$(if $(TORCH_BACKEND),$(BIN)/uv pip install --python $(BIN)/python --torch-backend $(TORCH_BACKEND) $(TORCH_PAIR),$(PIP_INSTALL) $(TORCH))
+	$(PIP_INSTALL) --no-build-isolation $(if $(filter dev,$(EXTRAS)),--no-deps) -e '.[$(EXTRAS)]'
 	@touch $@
 
 demo: install
 	$(BIN)/pddm-lab demo $(if $(filter-out 0,$(SERVE)),--serve --port $(PORT))
 
-# One thread a process: two processes with as many threads as cores each wait for one another. Folders come first: a file
-# in them has few tests that take long, and by number of tests they would be last, one process waiting for the other.
+# mypy runs beside the tests, which leave part of two cores idle.
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory -j 2 types tests
+
+types: install
 	$(BIN)/mypy
+
+# One thread a process: two processes with as many threads as cores each wait for one another. Folders come first: a file
+# in them has few tests that take long, and by number of tests they would be last, one process waiting for the other.
+tests: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+slow: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 faults: install
 	$(BIN)/python -m pytest tests/faults --all-faults
 
 fuzz: install
-	PDDM_LAB_FUZZ_INPUTS=100000 $(BIN)/python -m pytest -n auto --dist worksteal tests/test_fuzz.py tests/dashboard/test_fuzz_links.py
+	PDDM_LAB_FUZZ_INPUTS=100000 $(BIN)/python -m pytest -n auto --dist worksteal tests/test_fuzz.py tests/test_service_conformance.py tests/dashboard/test_fuzz_links.py
+
+churn: install
+	PDDM_LAB_CHURN_EXAMPLES=300 $(BIN)/python -m pytest -n auto --dist worksteal tests/test_store.py
+	$(BIN)/pddm-lab bench churn
 
 mutants: install
 	$(BIN)/python tests/mutants/check.py
@@ -103,7 +120,7 @@ notebooks: install
 
 screenshot: install
 	$(BIN)/pddm-lab demo
-	$(BIN)/pddm-lab screenshots demo --only search --out .github
+	$(BIN)/pddm-lab screenshots demo --only overview --out .github
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache pddm_lab.egg-info build
