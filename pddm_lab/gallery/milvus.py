@@ -41,7 +41,7 @@ BREADTH = 256
 """Candidates that a search of the graph (HNSW) keeps at least, and twice as many as it returns."""
 GRAPH = {"M": 32, "efConstruction": 200}
 SECONDS = 60.0
-"""After so long a call has failed; to connect, a tenth."""
+"""After so long a call has failed; to connect to a server, a tenth."""
 _BYTES = 16 << 20
 """Of features in one call; the server takes 64 MB."""
 _RESULTS = 1 << 18
@@ -278,8 +278,9 @@ def _connected(uri: str) -> Any:
         ) from None
     for logger in ("pymilvus", "milvus_lite", "grpc._server"):  # what they log is raised too, and becomes a sentence
         logging.getLogger(logger).setLevel(logging.CRITICAL + 1)
+    is_file = uri.endswith(".db")  # served by a thread of this process, which may be slow to start
     with _reaching(uri):
-        return MilvusClient(uri, timeout=SECONDS / 10)
+        return MilvusClient(uri, timeout=SECONDS if is_file else SECONDS / 10)
 
 
 @contextmanager
