@@ -292,3 +292,14 @@ def test_many_shortlists_are_ranked_at_once(tmp_path: Path) -> None:
         np.testing.assert_allclose(values, np.array(exact)[order], atol=1e-5)
         one = gallery.search_by(query, [similarity], 20)
         assert one.ranked("pddm")["row"].tolist() == ranked.tolist()
+
+
+def test_classes_that_two_add_at_the_same_time_have_labels_of_their_own(tmp_path: Path) -> None:
+    gallery = make(tmp_path, 20)
+    add(gallery, new_items(2))
+    other = new_items(3, first=10)
+    other.items["class_name"] = ["another", "class 7", "class 0"]
+    after = add(gallery, other)  # as it was before the first change: its labels were chosen for that gallery
+    assert after.items.groupby("class_name")["label"].nunique().eq(1).all()
+    assert after.items.groupby("label")["class_name"].nunique().eq(1).all()
+    assert after.items.set_index("id")["label"][["new/0.png", "new/11.png", "new/12.png"]].tolist() == [7, 7, 0]

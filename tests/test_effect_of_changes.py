@@ -12,6 +12,7 @@ from test_gallery_upkeep import structure, written  # noqa: F401 - a fixture
 from pddm_lab.analysis.saved_queries import effect_of, recall_of, save
 from pddm_lab.errors import RunError
 from pddm_lab.gallery import changes, history
+from pddm_lab.gallery.files import HISTORY
 from pddm_lab.local.unit import LocalStructure
 
 
@@ -58,7 +59,7 @@ def test_without_saved_queries_nothing_is_measured(tmp_path: Path) -> None:
 def test_a_damaged_recall_is_named(tmp_path: Path) -> None:
     before = make(tmp_path, 20)
     after = changes.remove(before, before.items["id"].iloc[:1].tolist())
-    file = next((after.path / history.FOLDER).glob("*.json"))
+    file = next((after.path / HISTORY).glob("*.json"))
     file.write_text(json.dumps(json.loads(file.read_text()) | {"recall": {"euclidean": [0.5]}}))
     with pytest.raises(RunError, match=file.name):
         history.changes(after.path, after.manifest)

@@ -18,7 +18,10 @@ from test_gallery_upkeep import new as new_of_upkeep
 from pddm_lab.errors import RunError
 from pddm_lab.gallery import changes, history
 from pddm_lab.gallery.changes import NewItems, add, remove, rename_class, undo, update
+from pddm_lab.gallery.files import read_manifest
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.umap_layout import write_map
+from pddm_lab.gallery.upkeep import keep_up, needs_upkeep
 from pddm_lab.local.unit import LocalStructure
 
 
@@ -185,3 +188,46 @@ def test_neighbourhoods_follow_an_undone_change(structure: LocalStructure, tmp_p
         gallery, _ = undo(gallery, structure)
         assert_first_pass(gallery.reference(structure).neighbourhoods, anew(gallery, structure))
     assert len(gallery) == 120
+
+
+@pytest.mark.parametrize("later", ["map", "neighbourhoods", "undo"])
+def test_a_change_that_broke_off_is_never_listed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    structure: LocalStructure,  # noqa: F811
+    later: str,
+) -> None:
+    gallery = written(tmp_path, 60)
+    write_map(gallery.path)
+    gallery = remove(gallery.reopened(), [gallery.items["id"][3]], structure, "kept")
+    with monkeypatch.context() as patch:
+        patch.setattr(changes, "commit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            add(gallery, new_of_upkeep([70, 71]), structure, "broke off")
+    if later == "map":
+        write_map(gallery.path)
+    elif later == "neighbourhoods":
+        assert needs_upkeep(gallery, structure)
+        keep_up(gallery, structure)
+    else:
+        assert undo(gallery, structure)[1].reason == "kept"
+    manifest = read_manifest(gallery.path)
+    assert [one.reason for one in history.changes(gallery.path, manifest)] == ["kept"] * (later != "undo")
+
+
+def test_a_gallery_written_anew_has_no_history_also_if_it_broke_off_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = add(make(tmp_path, 20), new_items(2))
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path, 20)
+    gallery = gallery.reopened()
+    assert len(gallery) == 20 and not history.changes(gallery.path, gallery.manifest)
+    with pytest.raises(RunError, match="no change"):
+        undo(gallery)
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt

@@ -14,12 +14,9 @@ under `changed` how many items were added and removed since.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +25,6 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from pddm_lab.errors import RunError
-from pddm_lab.files import replacing
 from pddm_lab.gallery import history, map_upkeep
 from pddm_lab.gallery.files import (
     CHANGED_FORMAT,
@@ -37,6 +33,8 @@ from pddm_lab.gallery.files import (
     NEIGHBOURHOODS,
     PRETRAINED,
     ROLES,
+    append,
+    as_next,
     changing,
     commit,
     count_roles,
@@ -184,7 +182,7 @@ def _relist(
     path, before = current.path, current.manifest
     places = _places(current)
     here, then = set(listed["place"]), set(places.tolist())
-    after = _changed(before, listed, len(here - then), len(then - here))
+    after = _changed(current, listed, len(here - then), len(then - here))
     reference = None
     if structure is not None:
         row_of = {int(place): row for row, place in enumerate(places)}
@@ -235,17 +233,19 @@ def _stored(path: Path, manifest: Mapping[str, Any], name: str) -> np.ndarray | 
     return map_array(path / file, manifest["files"][file]["bytes"]) if file else None
 
 
-def _changed(before: Mapping[str, Any], items: pd.DataFrame, added: int = 0, removed: int = 0) -> dict[str, Any]:
+def _changed(current: Gallery, items: pd.DataFrame, added: int, removed: int) -> dict[str, Any]:
     """The manifest of a gallery with other items; the files that follow from these are dropped."""
+    before = current.manifest
     counts = before.get("changed", {"added": 0, "removed": 0})
     files = {name: dict(entry) for name, entry in before["files"].items()}
     for dropped in ("map.parquet", NEIGHBOURHOODS):
         files.pop(file_name(before, dropped), None)
-    return {
+    after = {
         **before, "format": CHANGED_FORMAT, "items": len(items), "roles": count_roles(items), "map": None,
-        "files": files, "change": int(before.get("change", 0)) + 1,
-        "changed": {"added": counts["added"] + added, "removed": counts["removed"] + removed},
+        "files": files, "changed": {"added": counts["added"] + added, "removed": counts["removed"] + removed},
     }  # fmt: skip
+    as_next(current.path, after)
+    return after
 
 
 def _change(
@@ -261,6 +261,7 @@ def _change(
             current.index_of(next(item for item in removed if item not in there))  # raises: there is no such item
         if new is not None:
             _check(new, current, leaves)
+            new = replace(new, items=_labelled(new.items, current.items))
         if not (leaves.any() or (new is not None and len(new.items))):
             return current
         parts = [current.items[~leaves], *([new.items[COLUMNS]] if new is not None else [])]
@@ -273,6 +274,16 @@ def _change(
         reference = None if structure is None else _reference(current, structure, items, ~leaves, new)
         _write(current, items, ~leaves, new, reference, reason)
         return current.reopened()
+
+
+def _labelled(new: pd.DataFrame, current: pd.DataFrame) -> pd.DataFrame:
+    """New items with labels that are right by now: the gallery may have got classes since they were chosen."""
+    known, of_new = (items.drop_duplicates("class_name") for items in (current, new))
+    labels = dict(zip(known["class_name"], known["label"], strict=True))
+    for name, label in zip(of_new["class_name"], of_new["label"], strict=True):
+        free = max(*labels.values(), *of_new["label"]) + 1 if label in labels.values() else label
+        labels.setdefault(name, free)
+    return new.assign(label=new["class_name"].map(labels))
 
 
 def _check(new: NewItems, current: Gallery, leaves: Bool[np.ndarray, " items"]) -> None:
@@ -320,7 +331,7 @@ def _write(
 ) -> None:  # fmt: skip
     path, before = current.path, current.manifest
     added, removed = len(new.items) if new is not None else 0, int((~stay).sum())
-    after = _changed(before, items, added, removed)
+    after = _changed(current, items, added, removed)
     files, listed = after["files"], _listed(current)
     features, thumbs, ends = (file_name(before, name) for name in GROWING)
     first = len(map_array(path / features, files[features]["bytes"]))
@@ -334,12 +345,12 @@ def _write(
         metadata = listed[~stay].set_index("id").filter(regex=f"^{re.escape(METADATA)}")
         whole = pd.concat([whole, rows.join(metadata, on="id").fillna(dict.fromkeys(metadata, ""))], ignore_index=True)
         begin = files[thumbs]["bytes"]
-        _append(path / features, files, np.ascontiguousarray(new.features, dtype=np.float32).tobytes())
+        append(path / features, files, np.ascontiguousarray(new.features, dtype=np.float32).tobytes())
         if new.pretrained is not None:
             further = path / file_name(before, PRETRAINED)
-            _append(further, files, np.ascontiguousarray(new.pretrained, dtype=np.float32).tobytes())
-        _append(path / thumbs, files, b"".join(new.thumbs))
-        _append(path / ends, files, (begin + np.cumsum([*map(len, new.thumbs)], dtype=np.int64)).tobytes())
+            append(further, files, np.ascontiguousarray(new.pretrained, dtype=np.float32).tobytes())
+        append(path / thumbs, files, b"".join(new.thumbs))
+        append(path / ends, files, (begin + np.cumsum([*map(len, new.thumbs)], dtype=np.int64)).tobytes())
     with new_file(path, after, "items.parquet") as temporary:
         whole.to_parquet(temporary, index=False)
     _carry_map(current, whole, after)
@@ -378,19 +389,3 @@ def with_sources(path: Path, manifest: Mapping[str, Any], listed: pd.DataFrame |
         written = (size - _HEADER) // (4 * manifest["dim"])
         items["picture"] = [None if place < written else "" for place in items["place"]]
     return items
-
-
-def _append(file: Path, files: dict[str, dict[str, Any]], data: bytes) -> None:
-    """Append to a file after the bytes that its entry in the manifest counts, and update the entry."""
-    entry = files[file.name]
-    if file.stat().st_nlink > 1:  # a hard-linked copy of the run shares the file
-        with replacing(file) as temporary:
-            shutil.copyfile(file, temporary)
-    with open(file, "r+b") as opened:
-        opened.truncate(entry["bytes"])
-        opened.seek(0, os.SEEK_END)
-        opened.write(data)
-        opened.flush()
-        os.fsync(opened.fileno())
-    part = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    entry.update(bytes=entry["bytes"] + len(data), appended=[*entry.get("appended", []), part])

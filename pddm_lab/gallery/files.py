@@ -60,6 +60,8 @@ GROWING = ("features.npy", "thumbs.bin", "thumbs.npy")
 PRETRAINED = "pretrained.npy"
 """Grows too, where it is."""
 NEIGHBOURHOODS = "neighbourhoods.safetensors"
+HISTORY = "history"
+"""Folder of what undoing changes takes (history.py)."""
 _FILES = (*GROWING, "items.parquet", "distributions.parquet")
 _WRITTEN = re.compile(
     r"(features|pretrained|items|thumbs|distributions|map|neighbourhoods)(-\d+)?\.(npy|bin|parquet|safetensors)"
@@ -128,7 +130,7 @@ def write_files(
         with new_file(path, manifest, "distributions.parquet") as file:
             _distribution_frame(distributions).to_parquet(file, index=False)
         commit(path, manifest)
-        shutil.rmtree(path / "history", ignore_errors=True)  # its items have other places (history.py)
+        shutil.rmtree(path / HISTORY, ignore_errors=True)  # its items have other places (history.py)
 
 
 @contextmanager
@@ -161,6 +163,34 @@ def new_file(path: Path, manifest: dict[str, Any], name: str) -> Iterator[Path]:
     with replacing(stored) as temporary:
         yield temporary
     manifest["files"][stored.name] = fingerprint(stored)
+
+
+def append(file: Path, files: dict[str, dict[str, Any]], data: bytes) -> None:
+    """Append to a file after the bytes that its entry in the manifest counts, and update the entry."""
+    entry = files[file.name]
+    if file.stat().st_nlink > 1:  # a hard-linked copy of the run shares the file
+        with replacing(file) as temporary:
+            shutil.copyfile(file, temporary)
+    with open(file, "r+b") as opened:
+        opened.truncate(entry["bytes"])
+        opened.seek(0, os.SEEK_END)
+        opened.write(data)
+        opened.flush()
+        os.fsync(opened.fileno())
+    part = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    entry.update(bytes=entry["bytes"] + len(data), appended=[*entry.get("appended", []), part])
+
+
+def as_next(path: Path, manifest: dict[str, Any]) -> None:
+    """Give a manifest the number of the next change, and delete what a change of this number noted that broke off."""
+    manifest["change"] = change = int(manifest.get("change", 0)) + 1
+    for file in (path / HISTORY).glob(f"{change}[.-]*"):
+        file.unlink()
+
+
+def written_at(manifest: Mapping[str, Any]) -> int:
+    """The number of the change with which a gallery was written anew; 0: it never was. Older places mean nothing."""
+    return int(file_name(manifest, "features.npy").removeprefix("features").removesuffix(".npy").lstrip("-") or 0)
 
 
 def commit(path: Path, manifest: Mapping[str, Any]) -> None:

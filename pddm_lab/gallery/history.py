@@ -6,7 +6,8 @@ gallery/<protocol>/history/
   N.parquet       instead of both, from older versions: all items before the change
 
 Features and pictures are only ever appended, so items with their places are all that a state needs. A change writes its
-history first and then becomes the gallery's; what a broken change left is ignored, and replaced by the next.
+history first and then becomes the gallery's; what a broken change left is ignored, and deleted by the next. So is the
+history of a gallery that was written anew since.
 """
 
 from __future__ import annotations
@@ -24,10 +25,9 @@ from pydantic import Field
 
 from pddm_lab.errors import RunError
 from pddm_lab.files import Content, Count, Text, read_json, read_table, replacing, write_file, writing
-from pddm_lab.gallery.files import ROLES
+from pddm_lab.gallery.files import HISTORY, ROLES, written_at
 from pddm_lab.gallery.schema import ITEMS, METADATA
 
-FOLDER = "history"
 _HINT = "The gallery itself is whole; this change can't be undone."
 
 
@@ -75,7 +75,7 @@ def note(path: Path, change: int, items: int, rows: pd.DataFrame, appended: rang
         appended: places that it appends.
         text: what, reason.
     """
-    folder = path / FOLDER
+    folder = path / HISTORY
     with writing(folder):
         folder.mkdir(exist_ok=True)
     with replacing(folder / f"{change}-rows.parquet") as file:
@@ -94,9 +94,9 @@ def changes(path: Path, manifest: Mapping[str, Any]) -> list[Change]:
         RunError: an entry is damaged or was not written by this lab.
     """
     entries = []
-    for file in (path / FOLDER).glob("*.json"):
+    for file in (path / HISTORY).glob("*.json"):
         content = read_json(file, _ChangeContent, f"{file} is missing. {_HINT}", _HINT)
-        if content["change"] <= int(manifest.get("change", 0)):
+        if written_at(manifest) < content["change"] <= int(manifest.get("change", 0)):
             fields = {name: content[name] for name in _ChangeContent.model_fields if name in content}
             recall = {name: (before, after) for name, (before, after) in content.get("recall", {}).items()}
             entries.append(Change(**fields | {"recall": recall}))
@@ -106,12 +106,12 @@ def changes(path: Path, manifest: Mapping[str, Any]) -> list[Change]:
 def keep_recall(path: Path, change: Change, recall: Mapping[str, tuple[float, float]]) -> None:
     """Add to a change what it did to the saved queries."""
     content = asdict(change) | {"recall": dict(recall)}
-    write_file(path / FOLDER / f"{change.change}.json", json.dumps(content, ensure_ascii=False))
+    write_file(path / HISTORY / f"{change.change}.json", json.dumps(content, ensure_ascii=False))
 
 
 def file_of(path: Path, change: Change) -> Path:
     """The items that a change took away, or all items before it."""
-    return path / FOLDER / f"{change.change}{'.parquet' if change.appended is None else '-rows.parquet'}"
+    return path / HISTORY / f"{change.change}{'.parquet' if change.appended is None else '-rows.parquet'}"
 
 
 def items_before(path: Path, change: Change, after: pd.DataFrame) -> pd.DataFrame:
@@ -143,6 +143,6 @@ def items_before(path: Path, change: Change, after: pd.DataFrame) -> pd.DataFram
 
 def forget(path: Path, change: Change) -> None:
     """Remove a change that was undone."""
-    for file in (path / FOLDER / f"{change.change}.json", file_of(path, change)):
+    for file in (path / HISTORY / f"{change.change}.json", file_of(path, change)):
         with suppress(OSError):  # it stays listed, and undoing it once more changes nothing
             file.unlink(missing_ok=True)

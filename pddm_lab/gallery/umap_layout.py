@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from pddm_lab.errors import RunError
 from pddm_lab.files import read_table
 from pddm_lab.gallery.files import (
+    as_next,
     changing,
     commit,
     file_name,
@@ -76,7 +77,7 @@ def write_map(path: str | Path) -> str:
                 raise RunError(f"{path} was changed while its map was drawn: draw it again.")
             frame, new = _carried(path, manifest, frame, features, places_of)
         if file_name(manifest, "map.parquet"):  # the one that readers may have open keeps its name
-            manifest["change"] = int(manifest.get("change", 0)) + 1
+            as_next(path, manifest)
         manifest["map"] = {"method": method, "reason": reason, "seed": SEED, **({"placed": new} if new else {})}
         with new_file(path, manifest, "map.parquet") as temporary:
             frame.to_parquet(temporary, index=False)

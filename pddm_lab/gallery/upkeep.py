@@ -14,7 +14,16 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pddm_lab.gallery.files import NEIGHBOURHOODS, changing, commit, file_name, items_key, new_file, read_manifest
+from pddm_lab.gallery.files import (
+    NEIGHBOURHOODS,
+    as_next,
+    changing,
+    commit,
+    file_name,
+    items_key,
+    new_file,
+    read_manifest,
+)
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.nearest import searching
 from pddm_lab.gallery.reference import Reference, key_of
@@ -58,7 +67,7 @@ def keep_up(gallery: Gallery, structure: LocalStructure, progress: Progress | No
         if items_key(manifest) != items_key(gallery.manifest):
             return gallery.reopened()
         if file_name(manifest, NEIGHBOURHOODS):  # the one that readers may have open keeps its name
-            manifest["change"] = int(manifest.get("change", 0)) + 1
+            as_next(gallery.path, manifest)
         reference.write(gallery.path, manifest)
         if file is not None:
             with new_file(gallery.path, manifest, NEIGHBOURHOODS) as temporary:
