@@ -13,8 +13,10 @@ from safetensors.numpy import load_file
 from pddm_lab.applications.feature_spaces import pooled_features
 from pddm_lab.config import PRESETS, TrainConfig
 from pddm_lab.data.dataset import read_dataset
+from pddm_lab.data.images import open_image
 from pddm_lab.data.splits import hold_out_classes
 from pddm_lab.errors import ConfigError, RunError
+from pddm_lab.gallery.files import THUMB_SIDE, thumbnail
 from pddm_lab.metrics.retrieval import evaluate
 from pddm_lab.model import trunks
 from pddm_lab.model.embedding import MetricModel
@@ -80,6 +82,17 @@ def test_a_finished_run_holds_everything(digits_run):
     log = digits_run.metrics()
     assert set(log[log.protocol == "train"].metric) >= {"loss", "E_m", "E_e", "mahalanobis_loss", "lr", "quadruplets"}
     assert set(log[log.phase == "select"].step) == set(range(digits_run.config.steps + 1))
+
+
+def test_an_item_has_the_same_thumbnail_in_every_gallery(digits_run, data_root):
+    dataset = read_dataset("digits", data_root)
+    file_of = dict(zip(dataset.ids, paths_of(dataset), strict=True))
+    unseen, known, catalogue = (digits_run.gallery(name) for name in ("unseen", "known", "catalogue"))
+    assert {*catalogue.items["id"]} == {*unseen.items["id"]} | {*known.items["id"]}
+    for gallery in (unseen, known):
+        for row, item in enumerate(gallery.items["id"]):
+            picture = thumbnail(open_image(file_of[item], 2 * THUMB_SIDE))
+            assert gallery.thumb(row) == catalogue.thumb(catalogue.index_of(item)) == picture
 
 
 def test_the_pretrained_features_are_measured_beside_the_run(digits_run, data_root):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from pddm_lab.config import TrainConfig
 from pddm_lab.data.dataset import Dataset, Protocol
 from pddm_lab.data.images import open_image
 from pddm_lab.errors import DataError, RunError
-from pddm_lab.gallery.files import THUMB_SIDE
+from pddm_lab.gallery.files import THUMB_SIDE, thumbnail, write_files
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.schema import METADATA
 from pddm_lab.gallery.umap_layout import MapDrawing, start_map
@@ -110,10 +110,13 @@ def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar, maps: MapDra
     evaluated = [_evaluate_protocol(run, model, embed, protocol, local, bar) for protocol in protocols]
     if not run.config.is_imported:
         _evaluate_pretrained(run, embed, protocols, bar)
+    written: list[Gallery] = []
     for write_gallery in evaluated:
-        maps.add(write_gallery())
+        written.append(write_gallery(written))
+        maps.add(written[-1].path)
     if catalogue := embed.dataset.catalogue:
-        maps.add(_write_gallery(run, embed, catalogue, _embedded(model, embed, catalogue, local, bar), {}, local, bar))
+        embedded = _embedded(model, embed, catalogue, local, bar)
+        maps.add(_write_gallery(run, embed, catalogue, embedded, {}, local, bar, written).path)
     if run.config.is_imported:  # its pages are open while the maps of many items are drawn
         run.flush()
         run.update(status="finished", phase="done")
@@ -133,8 +136,8 @@ def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar, maps: MapDra
 
 def _evaluate_protocol(
     run: Run, model: MetricModel, embed: Embedder, protocol: Protocol, local: RunLocal | None, bar: Bar
-) -> Callable[[], Path]:
-    """Evaluate one protocol; returns what writes its gallery and returns the gallery's folder."""
+) -> Callable[[Sequence[Gallery]], Gallery]:
+    """Evaluate one protocol; returns what writes its gallery, given those that are written."""
     dataset, name = embed.dataset, protocol.name
     run.update(phase="evaluate")
     items, features, pretrained = embedded = _embedded(model, embed, protocol, local, bar)
@@ -167,7 +170,7 @@ def _evaluate_protocol(
                 distributions[similarity] = evaluation.distribution
                 report(number, len(IN_GALLERY), "similarities")
 
-    return lambda: _write_gallery(run, embed, protocol, embedded, distributions, local, bar)
+    return lambda written: _write_gallery(run, embed, protocol, embedded, distributions, local, bar, written)
 
 
 class _Embedded(NamedTuple):
@@ -189,32 +192,35 @@ def _embedded(model: MetricModel, embed: Embedder, protocol: Protocol, local: Ru
 
 def _write_gallery(
     run: Run, embed: Embedder, protocol: Protocol, embedded: _Embedded, distributions: dict[str, Distribution],
-    local: RunLocal | None, bar: Bar,
-) -> Path:  # fmt: skip
-    """Write a gallery; returns its folder."""
+    local: RunLocal | None, bar: Bar, written: Sequence[Gallery],
+) -> Gallery:  # fmt: skip
+    """Write a gallery; thumbnails that another one has are taken from there."""
     dataset = embed.dataset
+    rows = {item: (gallery, row) for gallery in written for row, item in enumerate(gallery.items["id"])}
 
-    def thumb_source(row: int) -> Image.Image:
+    def thumb(row: int) -> bytes:
         item = embedded.items[row]
+        if dataset.ids[item] in rows:
+            gallery, other = rows[dataset.ids[item]]
+            return gallery.thumb(other)
         try:
-            return open_image(dataset.path(item), 2 * THUMB_SIDE)
+            return thumbnail(open_image(dataset.path(item), 2 * THUMB_SIDE))
         except DataError:
             if not run.config.is_imported:
                 raise
             # Its feature is all there is. Of very many, drawing the names would take most of an import's time.
-            return no_picture(dataset.ids[item] if len(embedded.items) <= MOST_NAMED else "")
+            return thumbnail(no_picture(dataset.ids[item] if len(embedded.items) <= MOST_NAMED else ""))
 
     run.update(phase="gallery")
     path = run.path / "gallery" / protocol.name
     with bar(f"gallery {protocol.name}") as report:
-        written = Gallery.write(
-            path, protocol.name, embedded.features.cpu().numpy(), item_table(dataset, protocol), thumb_source,
-            distributions, report, None if embedded.pretrained is None else embedded.pretrained.numpy(),
-            model_stamp(run.path),
+        write_files(
+            path, protocol.name, embedded.features.cpu().numpy(), item_table(dataset, protocol), thumb, distributions,
+            report, pretrained=None if embedded.pretrained is None else embedded.pretrained.numpy(),
+            model=model_stamp(run.path),
         )  # fmt: skip
-        if local is not None:
-            keep_up(written, local.structure, report)
-    return path
+        gallery = Gallery.open(path)
+        return gallery if local is None else keep_up(gallery, local.structure, report)
 
 
 def _sampled(run: Run, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:

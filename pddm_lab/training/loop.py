@@ -186,6 +186,8 @@ class Loop:
         self._used_head = used_head
         self._start_training()
         self._wrapped, self._optimizer = self.fabric.setup(self.objective, _optimizer(self.objective))
+        pairs = zip(self.kept.parameters(), model.parameters(), strict=True)
+        self._averages, self._latest = zip(*(pair for pair in pairs if pair[1].requires_grad), strict=True)
         self._batches = ClassBatches(
             labels, items, config.classes_per_batch, config.images_per_class, config.seed, often
         )
@@ -245,8 +247,18 @@ class Loop:
             )  # type: ignore[assignment]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        _average(self.kept, self.model, config.average, self.step)
+        self._average()
         return result
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the weights that are kept towards the model's: a moving average that follows fast in the first steps."""
+        decay = self.config.average
+        decay = min(decay, (1 + self.step) / (10 + self.step)) if decay else 0.0
+        torch._foreach_lerp_(self._averages, self._latest, 1 - decay)
+        if self.model.embedding.trunk.training:  # its batch norms' statistics; a frozen trunk's never change
+            for average, value in zip(self.kept.buffers(), self.model.buffers(), strict=True):
+                average.copy_(value)
 
     def close(self) -> None:
         """End the processes that load images; a further step starts them again."""
@@ -315,18 +327,3 @@ def _optimizer(objective: Objective) -> torch.optim.Optimizer:
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
     return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-
-
-@torch.no_grad()
-def _average(kept: MetricModel, model: MetricModel, decay: float, step: int) -> None:
-    """Move the weights that are kept towards the model's: a moving average that follows fast in the first steps."""
-    decay = min(decay, (1 + step) / (10 + step)) if decay else 0.0
-    learning = [p.requires_grad for p in model.parameters()]
-    pairs = zip(
-        itertools.compress(kept.parameters(), learning), itertools.compress(model.parameters(), learning), strict=True
-    )
-    averages, latest = (list(side) for side in zip(*pairs, strict=True))
-    torch._foreach_lerp_(averages, latest, 1 - decay)
-    if model.embedding.trunk.training:  # its batch norms' statistics; a frozen trunk's never change
-        for average, value in zip(kept.buffers(), model.buffers(), strict=True):
-            average.copy_(value)
