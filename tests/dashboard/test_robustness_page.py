@@ -84,6 +84,32 @@ def test_a_corrupted_query_finds_what_a_recomputation_finds(open_page, with_loca
     assert values == pytest.approx(np.sort(by_local)[::-1][:6], abs=0.02)
 
 
+def test_it_opens_with_a_query_that_loses_by_a_corruption(open_page, with_local: Path) -> None:
+    run = Run.open(with_local / "local")
+    gallery, embed = run.gallery("unseen"), embedder(run)
+    labels, root = gallery.items["label"].to_numpy(), Path(run.info["dataset"]["root"])
+
+    def lost(row: int) -> int:
+        item = str(gallery.items["id"].iloc[row])
+        square = corrupt(square_of(open_image(root / item)), item, "occlusion", 3)
+        queries = gallery.features[row], embed.embed_all([embed.prepare(Image.fromarray(square))])[0][0]
+        found_right = []
+        for query in queries:
+            distances = np.linalg.norm(gallery.features - query, axis=1)
+            distances[row] = np.inf
+            found_right.append(int((labels[distances.argsort()[:6]] == labels[row]).sum()))
+        return found_right[0] - found_right[1]
+
+    app = open_page("robustness", run="local")
+    (strength,) = [one for one in app.select_slider if one.key == "strength"]
+    assert strength.value == 3
+    (facts,) = [one.proto.body for one in app.get("html") if ">Item<" in one.proto.body and ">Class<" in one.proto.body]
+    shown = gallery.index_of(re.findall(r"<dd[^>]*>(.*?)</dd>", facts)[1])
+    queries = gallery.rows("query")
+    tried = queries[np.linspace(0, len(queries) - 1, min(12, len(queries))).astype(int)]
+    assert shown in tried and lost(shown) == max(map(lost, tried)) > 0
+
+
 def test_the_map_and_the_table_show_the_cells(open_page, with_cells: Run) -> None:
     app = open_page("robustness", run="local", corruption="fog")
     drawn = figure(app, "corruptions_local")["data"][0]
@@ -104,7 +130,7 @@ def test_the_map_and_the_table_show_the_cells(open_page, with_cells: Run) -> Non
 def test_a_background_is_offered_only_on_white(open_page, with_local: Path) -> None:
     app = open_page("robustness", run="local", corruption="background")
     (box,) = [box for box in app.selectbox if box.key == "corruption"]
-    assert "Background" not in box.options and "Fog" in box.options and box.value == "fog"
+    assert "Background" not in box.options and "Fog" in box.options and box.value == "occlusion"
 
 
 def test_without_pictures_it_says_so(open_page, with_local: Path) -> None:

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from pddm_lab.runs.model import Embeds
 
 SHORTLIST = 200
-_LOOKED_AT = 24
+FIRST = 6
+"""Results that are shown of each ranking."""
+OPENING = "occlusion", 3
+"""The corruption and the strength that the page opens with. It needs nothing but what the dashboard needs."""
+_TRIED, _LOOKED_AT = 12, 24
 
 
 class Seen(NamedTuple):
@@ -47,6 +51,27 @@ def embedded(run: Run, file: Path, item: str, name: str, strength: int) -> Seen:
     image = network.prepare(Image.fromarray(_square(file, item, name, strength)))
     features, pretrained = network.embed_all([image])
     return Seen(features[0], None if pretrained is None else pretrained[0])
+
+
+@cached(*GALLERIES, MODEL, LOCAL, max_entries=16, show_spinner="Looking for a query to begin with")
+def first_query(run: Run, protocol: str) -> int:
+    """The row of a query whose first results by D suffer from the opening corruption: the most of a few that are tried.
+
+    Raises DataError if a picture can't be read, RunError as `loaders.gallery` does.
+    """
+    gallery, network = loaders.gallery(run, protocol), _network(run)
+    queries, labels, ids = gallery.rows("query"), gallery.items["label"].to_numpy(), gallery.items["id"].astype(str)
+    rows = queries[np.linspace(0, len(queries) - 1, min(_TRIED, len(queries))).astype(int)]
+    squares = {int(row): _square(file, ids.iloc[row], *OPENING)
+               for row in rows if (file := loaders.file_of(run, ids.iloc[row]))}  # fmt: skip
+    features, _ = network.embed_all([network.prepare(Image.fromarray(square)) for square in squares.values()])
+
+    def right(feature: np.ndarray, row: int) -> int:
+        return int((labels[gallery.search(feature[None], FIRST, row)[0]] == labels[row]).sum())
+
+    lost = {row: right(np.array(gallery.features[row]), row) - right(feature, row)
+            for row, feature in zip(squares, features, strict=True)}  # fmt: skip
+    return max(lost, key=lost.__getitem__)
 
 
 def _square(file: Path, item: str, name: str, strength: int) -> np.ndarray:

@@ -25,9 +25,9 @@ def main() -> None:
         shell.unreadable("The gallery can't be read", error)
     with bar:
         titles = {name: one.title for name, one in CORRUPTIONS.items() if name != "background" or not refused}
-        name = shell.choice(st.selectbox, "Corruption", titles, "corruption", "fog", width=180)
+        name = shell.choice(st.selectbox, "Corruption", titles, "corruption", data.OPENING[0], width=180)
         strength = st.select_slider(
-            "Strength", [0, *STRENGTHS], key="strength", bind="query-params", width=200,
+            "Strength", [0, *STRENGTHS], data.OPENING[1], key="strength", bind="query-params", width=200,
             help="0: the picture as it is. A strength means the same for every data set and run.",
         )  # fmt: skip
         beside = shell.second_run(run, protocol, width=180)

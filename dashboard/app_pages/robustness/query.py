@@ -17,7 +17,6 @@ from pddm_lab.runs.imported import why_not_embedded
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import EVERY
 
-FIRST = 6
 LEFT_OUT = ("cosine", "mahalanobis")
 """At unit length the cosine ranks like D; D_M nearly so."""
 
@@ -31,15 +30,16 @@ def show(runs: list[Run], protocol: str, gallery: Gallery, name: str, strength: 
     row = loaders.row_of(gallery, linked)
     if linked and row is None:
         shell.warn_of_link(f"The item “{linked}” in this link isn't in this gallery.")
-    row = int(queries[0]) if row is None else row
-    item, class_name = (str(gallery.items[column].iloc[row]) for column in ("id", "class_name"))
-    file = loaders.file_of(runs[0], item)
-    if file is None:
+    if loaders.file_of(runs[0], str(gallery.items["id"].iloc[queries[0] if row is None else row])) is None:
         st.caption(":material/no_photography: The data set isn't on this machine, so no picture can be corrupted.")
         return
     if reason := next(filter(None, map(why_not_embedded, runs)), ""):
         st.caption(f":material/no_photography: {plain(reason)}")
         return
+    row = data.first_query(runs[0], protocol) if row is None else row
+    item, class_name = (str(gallery.items[column].iloc[row]) for column in ("id", "class_name"))
+    file = loaders.file_of(runs[0], item)
+    assert file is not None
     picture_side, result_side = st.columns([10, 39], gap="medium")
     # As it is, the query has the feature of the gallery, and no network is loaded.
     seen = [data.embedded(run, file, item, name, strength) if strength else None for run in runs]
@@ -82,7 +82,7 @@ def _steps(gallery: Gallery, queries: np.ndarray, row: int) -> None:
 def _results(run: Run, gallery: Gallery, result: SearchResult, before: SearchResult, class_name: str) -> None:
     names = [name for name in result.similarities if name not in LEFT_OUT]
     for place, name in zip(st.columns(len(names), gap="medium"), names, strict=True):
-        frame, spec = result.ranked(name, FIRST), EVERY[name]
+        frame, spec = result.ranked(name, data.FIRST), EVERY[name]
         with place:
             st.markdown(f"**{spec.title}**", help=spec.axis)
             now, then = (_first_right(one, name, class_name) for one in (result, before))
