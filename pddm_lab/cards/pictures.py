@@ -14,7 +14,7 @@ from pddm_lab.figures import shown, style_of
 
 def retrieval_grid(
     results: pd.DataFrame, images: Mapping[str, bytes | None], similarity: str, *, right_class: str | None = None,
-    why: bool = False, highlighted: str = "",
+    why: bool = False, highlighted: str = "", small: bool = False,
 ) -> Block:  # fmt: skip
     """A ranked list of pictures, best first.
 
@@ -25,6 +25,7 @@ def retrieval_grid(
         right_class: the query's class, to mark right and wrong results; None if it is unknown.
         why: add a button to each tile that asks why it is here; a page reads its `data-why`.
         highlighted: id of an item to mark.
+        small: smaller pictures, for narrow columns.
     """
     mark_of_value = f'<i style="color:{style_of(similarity).colour}">{symbol(similarity)}</i>'
     values = shown(similarity, results["value"].to_numpy(dtype=float))
@@ -40,7 +41,8 @@ def retrieval_grid(
             f"{_change(row.get('rank_change'))}</div>"
         )
         tiles.append(_tile(row["id"], row["class_name"], images, hint, look, over, below, row["id"] == highlighted))
-    return Block(f'<div class="pl-tiles{" pl-asking" if why else ""}">{"".join(tiles)}</div>', _STYLE)
+    size = " pl-asking" if why else " pl-small" if small else ""
+    return Block(f'<div class="pl-tiles{size}">{"".join(tiles)}</div>', _STYLE)
 
 
 def image_grid(
@@ -87,7 +89,7 @@ _MARKS = {"right": '<b class="pl-mark pl-good">✓</b>', "wrong": '<b class="pl-
 _STYLE = """
 .pl-tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(clamp(76px,6vw,116px),1fr));gap:10px}
 .pl-asking{grid-template-columns:repeat(auto-fill,minmax(clamp(66px,5.1vw,116px),1fr));gap:9px}
-.pl-small{grid-template-columns:repeat(auto-fill,minmax(66px,1fr));gap:8px}
+.pl-small{grid-template-columns:repeat(auto-fill,minmax(62px,1fr));gap:8px}
 .pl-tile{min-width:0;border-radius:8px}
 .pl-frame{position:relative}
 .pl-frame img,.pl-frame .pl-none{width:100%;aspect-ratio:1;height:auto}

@@ -107,7 +107,8 @@ def test_it_opens_with_a_query_that_loses_by_a_corruption(open_page, with_local:
     shown = gallery.index_of(re.findall(r"<dd[^>]*>(.*?)</dd>", facts)[1])
     queries = gallery.rows("query")
     tried = queries[np.linspace(0, len(queries) - 1, min(12, len(queries))).astype(int)]
-    assert shown in tried and lost(shown) == max(map(lost, tried)) > 0
+    losses = sorted(loss for loss in map(lost, tried) if loss > 0)
+    assert shown in tried and losses and lost(shown) == losses[len(losses) // 2]
 
 
 def test_the_map_and_the_table_show_the_cells(open_page, with_cells: Run) -> None:

@@ -84,12 +84,13 @@ def _results(run: Run, gallery: Gallery, result: SearchResult, before: SearchRes
     for place, name in zip(st.columns(len(names), gap="medium"), names, strict=True):
         frame, spec = result.ranked(name, data.FIRST), EVERY[name]
         with place:
-            st.markdown(f"**{spec.title}**", help=spec.axis)
             now, then = (_first_right(one, name, class_name) for one in (result, before))
-            st.caption(f"First right: {now}" + ("" if result is before else f"; as it is: {then}"))
+            with st.container(gap="xxsmall"):
+                st.markdown(f"**{spec.title}**", help=spec.axis)
+                st.caption(f"First right: {now}" + ("" if result is before else f"; as it is: {then}"))
             frame = frame.drop(columns="rank_change")
             images = loaders.thumbs(gallery, frame["row"])
-            grid = cards.retrieval_grid(frame, images, name, right_class=class_name)
+            grid = cards.retrieval_grid(frame, images, name, right_class=class_name, small=True)
             picture_grid.pictures(grid, f"corrupted_{name}_{run.name}")
 
 
