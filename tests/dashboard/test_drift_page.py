@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,35 @@ from PIL import Image
 from reading import markdown, numbers, rows_of, texts
 
 from pddm_lab import cards, figures
-from pddm_lab.change.drift_schema import write_drift
+from pddm_lab.change.drift_schema import read_drift, write_drift
 from pddm_lab.runs.run import Run
 
 
 def test_without_a_result_it_names_the_command(open_page, with_digits: Path) -> None:
     shown = texts(open_page("drift", run="digits"))
     assert "No queries compared yet" in shown and "`pddm-lab drift digits --queries FOLDER`" in shown.replace("``", "`")
+
+
+def test_a_folder_or_a_log_is_compared_on_the_page(open_page, with_digits: Path, tmp_path: Path) -> None:
+    app = open_page("drift", run="digits")
+
+    def compare(path: Path) -> None:
+        app.text_input[0].input(str(path))
+        next(one for one in app.button if one.label == "Compare").click().run()
+
+    compare(tmp_path / "none")
+    assert "does not exist" in app.error[0].value and "No queries compared yet" in texts(app)
+    rng = np.random.default_rng(0)
+    lines = [
+        {"distance": float(far), "margin": 0.1, "probability": 0.9, "in_range": True, "class_name": "3"}
+        for far in rng.uniform(3, 4, 300)
+    ]
+    (tmp_path / "scores.log").write_text("\n".join(map(json.dumps, lines)))
+    compare(tmp_path / "scores.log")
+    assert not app.exception and not app.error
+    content = read_drift(Run.open(with_digits / "digits"))
+    assert content is not None and content.kind == "log" and content.queries == 300
+    assert "Drift" in app.warning[0].value and "`pddm-lab drift digits --log FILE`" in texts(app).replace("``", "`")
 
 
 def test_a_result_is_shown_with_its_numbers(open_page, with_digits: Path) -> None:

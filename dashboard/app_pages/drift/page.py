@@ -2,16 +2,18 @@
 
 import base64
 from datetime import datetime
+from functools import partial
 
 import streamlit as st
 from app_pages.drift import views
 from shared import shell
 from shared.chart import chart
 from shared.plain_text import command, plain
+from shared.work import once, work_of
 
 from pddm_lab import cards, figures
 from pddm_lab.change import drift_text
-from pddm_lab.change.drift_schema import DriftContent, read_drift
+from pddm_lab.change.drift_schema import DriftContent, read_drift, write_drift
 from pddm_lab.change.signals import SIGNALS
 from pddm_lab.errors import LabError
 from pddm_lab.runs.run import Run
@@ -31,18 +33,44 @@ def main() -> None:
     if content is None:
         if not run.galleries():
             shell.without(run, "gallery to compare queries with")
-        shell.nothing(
-            "No queries compared yet",
-            f"Collect the pictures of some 200 queries or more in a folder, and compare them with the run's own: "
-            f"{command('drift', run.name, '--queries', 'FOLDER')}. A service's log of scores does too: "
-            f"{command('drift', run.name, '--log', 'FILE')}.",
-            ":material/query_stats:",
-        )  # fmt: skip
+        with st.container(border=True):
+            st.header(":material/query_stats: No queries compared yet", anchor=False)
+            compare(run)
+        st.stop()
     result(run, content)
     signals(content)
     distributions(content)
     classes(content)
     farthest(content)
+    with st.expander("Compare other queries"):
+        compare(run)
+
+
+def compare(run: Run) -> None:
+    """Compare a folder or a log of this machine with the run's own queries, here or in a terminal."""
+    st.markdown(
+        "Collect the pictures of some 200 queries or more in a folder. A service's log of scores does too, a JSON "
+        "object a line. The result is kept with the run."
+    )
+    with st.form("compare", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+        typed = st.text_input("Folder or log on this machine", placeholder="~/queries", max_chars=1000).strip()
+        if st.form_submit_button("Compare", icon=":material/compare_arrows:", disabled=not run.galleries()):
+            st.session_state["drift_of"] = run.name, typed
+    folder, log = (command("drift", run.name, *words) for words in (("--queries", "FOLDER"), ("--log", "FILE")))
+    st.caption(f"The same in a terminal: {folder} or {log}")
+    name, source = st.session_state.get("drift_of", ("", ""))
+    if name != run.name or not source:
+        return
+    try:
+        write_drift(
+            run, once(work_of("drift", run, source), "Comparing the queries", partial(views.drift_of, run, source))
+        )
+    except LabError as error:
+        del st.session_state["drift_of"]
+        st.error(plain(error), icon=":material/error:")
+        return
+    del st.session_state["drift_of"]
+    st.rerun()
 
 
 def result(run: Run, content: DriftContent) -> None:

@@ -1,11 +1,26 @@
-"""Tables of the Drift page."""
+"""What the Drift page shows and computes, without Streamlit: its tables, and the comparison of a folder or a log."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from pddm_lab.cards import Cell, Head
 from pddm_lab.change import drift_text
 from pddm_lab.change.drift_schema import DriftContent
 from pddm_lab.change.signals import SIGNALS
+from pddm_lab.config import typed_path
+from pddm_lab.runs.run import Run
+
+
+def drift_of(run: Run, source: str, report: Callable[[float, str], None]) -> DriftContent:
+    """The drift of a folder of pictures, or of a log. Raises DataError or RunError as `drift_of_folder` does."""
+    from pddm_lab.change.drift import drift_of_folder, drift_of_log
+
+    path = typed_path(source)
+    drift = drift_of_log if path.is_file() else drift_of_folder
+    return drift(
+        run, path, progress=lambda done, total, what: report(done / max(total, 1), f"{done:,} of {total:,} {what}")
+    )[0]
 
 
 def signals_table(content: DriftContent) -> tuple[list[Head], list[list[Cell]]]:
