@@ -39,7 +39,7 @@ def test_every_page_opens_features_with_labels(imported: None, open_page) -> Non
         assert not app.error and [one.value for one in app.warning] == ["**labelled:** No maps here."], page
     search = texts(open_page("search", run="labelled"))
     assert "**Euclidean**" in search and "9 of 9 right" in search and "**PDDM**" not in search
-    assert "**class 0** " in search or "**Not in the range**" in search
+    assert " **class 0**" in search or "**Not in the range**" in search
     runs = open_page("runs", run="labelled")
     assert "Imported features: their model was trained elsewhere." in texts(runs)
 

@@ -102,9 +102,9 @@ def _wait_for(waiting: list[Fitting]) -> None:
 
 
 def decision_text(answer: Answer) -> str:
-    """The class of an answer with its probability, or that none fits."""
+    """The probability of an answer and its class, which is cut if it is long; or, in two lines, that none fits."""
     name, share = plain(answer.class_name), f"{100 * answer.probability:.0f} %"
-    return f"**{name}** {share}" if answer.in_range else f":orange[**Not in the range**] or {name}, {share}"
+    return f"{share} **{name}**" if answer.in_range else f":orange[**Not in the range**]\n\nor {share} {name}"
 
 
 @cached(*GALLERIES, MODEL, LOCAL, max_entries=64)

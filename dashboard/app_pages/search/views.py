@@ -159,11 +159,12 @@ def _heading(response: Response, name: str, count: int) -> DeltaGenerator:
     spec, frame = EVERY[name], response.result.ranked(name, count)
     right_class = response.query.class_name
     right, possible = int((frame["class_name"] == right_class).sum()), min(len(frame), response.right_items)
-    with st.container(gap="xxsmall"):
+    with st.container(gap="xxsmall", key=f"ranking_{name}_{response.run.name}"):
         st.markdown(f"**{spec.title}**", help=spec.axis)
         if right_class is not None:
             st.caption(f"{right} of {possible} right" if possible else "None to find")
-        decision = st.empty()
+        with st.container(key=f"decided_{name}_{response.run.name}"):
+            decision = st.empty()
     if name == "local":
         shell.stale_caption(response.run, response.gallery.protocol)
         if response.result.note:
