@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, get_args, get_type_hints
 
 import pandas as pd
@@ -14,8 +15,8 @@ from pddm_lab.similarities import PRETRAINED, SIMILARITIES
 
 
 def overview(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row per run: its status; Recall@1 in % by D, by the trained similarity, by local structure, and of pretrained
-    features; and how many points of MAP@R the best of its local similarities is ahead of D."""
+    """One row per run: its status; Recall@1 in % by D and by local structure, and how many points of MAP@R the best of
+    its local similarities is ahead of D; then Recall@1 by the trained similarity and of pretrained features."""
     rows = []
     for run in runs:
         measured = final_metrics(run)
@@ -27,12 +28,11 @@ def overview(runs: Sequence[Run]) -> pd.DataFrame:
             if run.config.is_imported
             else f"{run.config.preset}, {run.config.trained_by}",
         }
-        for protocol in PROTOCOLS:
-            own, lead = ("S", run.config.similarity), lead_over_d(run, protocol)
-            similarities = (("D", "euclidean"), own, ("L", "local"), (PRETRAINED, PRETRAINED))
-            shares = {name: measured.get(protocol, {}).get(of, {}).get("recall@1") for name, of in similarities}
-            before = shares.pop(PRETRAINED)
-            for name, share in (shares | {"lead": lead, PRETRAINED: before}).items():
+        similarities = {"D": "euclidean", "L": "local", "S": run.config.similarity, PRETRAINED: PRETRAINED}
+        for names in (("D", "L", "lead"), ("S",), (PRETRAINED,)):  # what is compared first, and the rest
+            for protocol, name in product(PROTOCOLS, names):
+                of = measured.get(protocol, {}).get(similarities.get(name, ""), {})
+                share = lead_over_d(run, protocol) if name == "lead" else of.get("recall@1")
                 row[f"{protocol} {name}"] = None if share is None else 100 * share
         row |= {
             "seed": run.config.seed,

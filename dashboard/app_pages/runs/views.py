@@ -73,7 +73,7 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
     text, colours = st.column_config.TextColumn, ["blue", "green", "red", "gray", "orange"]
     recalls = {
         f"{protocol} {letter}": number(
-            f"{protocol}, by {letter}", format="%.1f", width=84, help=f"Recall@1 in %, ranked by {by}."
+            f"{protocol}, by {letter}", format="%.1f", width=82, help=f"Recall@1 in %, ranked by {by}."
         )
         for protocol in PROTOCOLS
         for letter, by in help_of.items()
@@ -85,16 +85,15 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
     }
     lead = "Points of MAP@R that L, or S in a run without L, is ahead of D. Overview has its interval."
     leads_over_d = {
-        f"{protocol} lead": number(f"{protocol}, MAP@R − D", format="%+.1f", width=124, help=lead)
-        for protocol in PROTOCOLS
+        f"{protocol} lead": number(f"{protocol}, lead", format="%+.1f", width=82, help=lead) for protocol in PROTOCOLS
     }
     columns = {
-        "run": text("Run", pinned=True, width=160),
+        "run": text("Run", pinned=True, width=130),
         "status": st.column_config.MultiselectColumn(
-            "Status", options=list(shell.STATUS_ICONS), color=colours, width=96
+            "Status", options=list(shell.STATUS_ICONS), color=colours, width=88
         ),
-        "data": text("Data", width=76),
-        "training": text("Training", width=112, help="The preset, and the loss or the similarity S that was trained."),
+        "data": text("Data", width=92),
+        "training": text("Training", width=100, help="The preset, and the loss or the similarity S that was trained."),
         "seed": number("Seed", format="%d", width=56),
         "seconds": number("Time, s", format="%d", width=64),
         "warnings": text("Warnings", width="medium", help="What the training noticed, and what to do."),
@@ -109,8 +108,8 @@ def run_table(readable: Sequence[Run], chosen: Run) -> list[Run]:
     )  # fmt: skip
     st.caption(
         "Tick runs to compare them. The columns unseen and known show Recall@1 in %, ranked by the distance D, by "
-        "the similarity S that the run trained, or by local structure L. Pretrained features: the trunk before "
-        "training, ranked by D. MAP@R − D: how many points L, or S without L, is ahead of D."
+        "local structure L, or by the similarity S that the run trained. Lead: how many points of MAP@R L, or S "
+        "without L, is ahead of D. Pretrained features: the trunk before training, ranked by D."
     )
     if missing := [name for name in beside if name not in names]:
         st.caption(f":material/link_off: The link also names {plain(', '.join(missing))}, which isn't here.")
