@@ -129,9 +129,9 @@ def run_or_stop(warns: bool = True) -> Run:
 def show_warnings(run: Run) -> None:
     """What the training of a run noticed, for the reader of any of its numbers."""
     texts, name = [plain(text) for text in run.info.get("warnings", ())], plain(run.name)
-    if texts[1:]:
-        title = f"{name}: {len(texts)} warnings"
-        st.warning("\n".join(f"* {text}" for text in texts), title=title, icon=WARNING_ICON)
+    if texts[1:]:  # folded, so that they take one line, too
+        with st.expander(f"**{name}:** {len(texts)} warnings", icon=WARNING_ICON):
+            st.markdown("\n".join(f"* {text}" for text in texts))
     elif texts:
         st.warning(f"**{name}:** {texts[0]}", icon=WARNING_ICON)
 

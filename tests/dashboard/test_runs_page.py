@@ -102,6 +102,14 @@ def test_every_page_of_a_run_shows_its_warnings(open_page, with_digits: Path, pa
         assert "warnings" in app.dataframe[0].proto.column_order
 
 
+def test_several_warnings_are_folded_into_one_line(open_page, with_digits: Path) -> None:
+    Run.open(with_digits / "digits").update(warnings=["It collapsed.", "Few classes."])
+    app = open_page("audit", run="digits")
+    (folded,) = [one for one in app.expander if "2 warnings" in one.label]
+    assert folded.markdown[0].value == "* It collapsed.\n* Few classes." and not folded.proto.expanded
+    assert not app.warning
+
+
 def test_the_similarity_page_shows_what_the_pretrained_features_separate(open_page, with_digits: Path) -> None:
     before = Run.open(with_digits / "digits").info["pretrained"]
     captions = [one.value for one in open_page("similarity", run="digits").caption]

@@ -44,7 +44,7 @@ def show_cards(run: Run, mined: Mined, choice: Choice) -> None:
     """Quadruplets as cards, filtered and sorted."""
     shown = {name: title for name, title in SHOW.items() if name != "differs" or has_alternatives(run, mined)}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        order = shell.choice(st.selectbox, "Order", ORDERS, "order", width=270)
+        order = shell.choice(st.selectbox, "Order", ORDERS, "order", width=250)
         only = shell.choice(st.segmented_control, "Show", shown, "show")
         item = st.query_params.get("item", "")
         if item:

@@ -62,24 +62,25 @@ def show(runs: Sequence[Run], protocols: Sequence[str], chosen: Mapping[str, tup
 
 def _distribution(run: Run, protocol: str, name: str, threshold: float, key: str) -> None:
     pairs, scores = loaders.pairs(run, protocol), picked_scores(run, protocol)
+    tpr, fpr, precision = pairs.rates(name, threshold)
+    with st.container(horizontal=True, gap="small"):
+        st.metric("TPR", f"{100 * tpr:.1f} %", help="Positive pairs accepted at this threshold.")
+        st.metric("FPR", f"{100 * fpr:.2f} %", help="Negative pairs accepted at this threshold.")
+        help_text = "Positive pairs among the accepted ones. Of all pairs, it is the share of positive pairs."
+        st.metric("Precision", f"{100 * precision:.1f} %", help=help_text)
     figure = figures.distributions(
         pairs.distributions[name], name, threshold=threshold, picked=scores.get(name) if scores else None, height=240
     )
     title = f"Distributions of positive and negative pairs by {EVERY[name].title}"
     chart(figure, f"chart_{key}", f"{title}, {PROTOCOL_TITLES[protocol]}, {run.name}")
-    tpr, fpr, precision = pairs.rates(name, threshold)
-    with st.container(horizontal=True, gap="small"):
-        st.metric("TPR", f"{100 * tpr:.1f} %", help="Positive pairs accepted at this threshold.")
-        st.metric("FPR", f"{100 * fpr:.2f} %", help="Negative pairs accepted at this threshold.")
-        st.metric("Precision", f"{100 * precision:.1f} %", help="Positive pairs among the accepted ones.")
     st.caption(_measured(run, protocol, name))
 
 
 def _size(run: Run, protocol: str) -> str:
-    """The size of a protocol, and how rare positive pairs are: that is why precision is low."""
+    """The size of a protocol, and how rare positive pairs are: that is why precision is low. Accepting all has that."""
     pairs = loaders.pairs(run, protocol)
     share = 100 * pairs.positives / max(pairs.positives + pairs.negatives, 1)
-    return f"{pairs.size}; {share:.2g} % of all pairs are positive, the precision of accepting all"
+    return f"{pairs.size}; {share:.2g} % of all pairs are positive"
 
 
 def _measured(run: Run, protocol: str, name: str) -> str:
