@@ -19,6 +19,7 @@ from PIL import Image
 from service_run import copied, png, serving
 from starlette.testclient import TestClient
 
+from pddm_lab import cli
 from pddm_lab.analysis.decision import Decision, Range
 from pddm_lab.change.incoming import from_log
 from pddm_lab.change.signals import Gauge
@@ -165,6 +166,22 @@ def test_a_new_class_is_found_by_the_next_search_and_gone_when_it_is_removed(cli
     assert set(gone.json()["ids"]) == set(changed["ids"])
     assert not {hit["id"] for hit in nearest_to(client, png(4), k=140)["hits"]} & set(changed["ids"])
     assert client.get("/v1/classes").json() == before
+
+
+def test_classes_are_listed_by_the_numbers_in_their_names(
+    client: httpx.Client, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, *_, last = (one["name"] for one in client.get("/v1/classes").json()["classes"])
+    for name, to in ((last, "shelf 10"), (first, "shelf 9")):
+        assert client.patch("/v1/classes", params={"name": name, "to": to}).status_code == 200
+    names = [one["name"] for one in client.get("/v1/classes").json()["classes"]]
+    assert names[-2:] == ["shelf 9", "shelf 10"] and len(names) > 2
+    cli.main(["gallery", "list", str(run.path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [next(at for at, line in enumerate(lines) if line.startswith(f"{name} ")) for name in names] == sorted(
+        at for at, line in enumerate(lines) if line.startswith(tuple(f"{name} " for name in names))
+    )
+    assert [client.post("/v1/undo").status_code for _ in range(2)] == [200, 200]
 
 
 def test_a_change_by_the_command_line_is_in_the_next_answer(client: httpx.Client, run: Run) -> None:
