@@ -330,7 +330,7 @@ def _points(figure: go.Figure, point_set: PointSet, hover: Sequence[str]) -> Non
             x=x[rows], y=y[rows], mode="markers", showlegend=False, name=name, customdata=rows,
             text=[hover[int(row)] for row in rows] if hover else None,
             hovertemplate="%{text}<extra></extra>" if hover else None, hoverinfo=None if hover else "skip",
-            unselected={"marker": {"opacity": opacity}},
+            unselected={"marker": {"opacity": opacity}}, cliponaxis=False,
             marker={
                 "size": size, "opacity": opacity,
                 "color": [class_colour(label) for label in point_set.labels[rows]],
