@@ -182,7 +182,7 @@ class Axioms:
                 not t.violated, t.violated / max(t.triples, 1), t.triples, every_triple,
                 "No detour through a third item is shorter" if not t.violated
                 else f"In {percent(t.violated, t.triples)} of random triples the detour through a third item is "
-                f"shorter than the direct way, by a factor of up to {t.longest:.1f}",
+                f"shorter than the direct way, by a factor of up to {t.longest:.3g}",
             ),
             "chains": (
                 not c.violated, c.violated / max(c.chains, 1), c.chains, c.possible,

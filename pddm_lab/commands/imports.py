@@ -62,5 +62,5 @@ def import_run(
         with progress_bar() as progress:
             write_reports(reports_of_import(run, progress), typed_path(report))
     print_results(run)
-    if not train:
+    if not (train or local):
         print("Nothing was trained on these features. --train adds PDDM and Mahalanobis, --local local structure.")
