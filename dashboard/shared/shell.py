@@ -255,6 +255,8 @@ def protocol_picker(run: Run, galleries: Sequence[str] = (), label: str = "Proto
     protocols = galleries or run.protocols()
     if not protocols:
         without(run, "gallery")
+    if not run.is_labelled:  # without classes none is new or known
+        return choice(st.segmented_control, label, dict.fromkeys(protocols, "All items"), "protocol")
     return choice(
         st.segmented_control,
         label,

@@ -229,8 +229,9 @@ def _sampled(run: Run, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
         return protocol.query, protocol.gallery
     rng = np.random.default_rng(run.config.seed)
     queries = np.sort(rng.choice(protocol.query, MOST_QUERIES, replace=False))
-    text = f"R@1 and MAP@R are of {MOST_QUERIES:,} of {len(protocol.query):,} queries, chosen at random."
-    run.update(warnings=list(dict.fromkeys([*run.info.get("warnings", ()), text])))
+    if run.is_labelled:
+        text = f"R@1 and MAP@R are of {MOST_QUERIES:,} of {len(protocol.query):,} queries, chosen at random."
+        run.update(warnings=list(dict.fromkeys([*run.info.get("warnings", ()), text])))
     return queries, np.concatenate([queries, np.setdiff1d(protocol.gallery, queries)])
 
 

@@ -47,8 +47,16 @@ def test_every_page_opens_features_with_labels(imported: None, open_page) -> Non
 def test_without_labels_items_are_searched_and_not_marked(imported: None, open_page) -> None:  # type: ignore[no-untyped-def]
     search = texts(open_page("search", run="bare"))
     assert "**Euclidean**" in search and " of 12 right" not in search
-    for page in ("similarity", "quadruplets"):
+    for page in ("similarity", "quadruplets", "catalogue"):
         assert "Import them with a column label" in texts(open_page(page, run="bare"))
+    audit = open_page("audit", run="bare")
+    (views,) = [one for one in audit.segmented_control if one.key == "view"]
+    assert views.options == ["Duplicates", "Licences"] and "can't be read" not in texts(audit)
+    assert [one.options for one in open_page("search", run="bare").segmented_control if one.key == "protocol"] == [
+        ["All items"]
+    ]
+    runs = texts(open_page("runs", run="bare"))
+    assert "so nothing is measured" in runs and "Through training" not in runs
     for page in ("map", "audit", "runs"):
         assert not open_page(page, run="bare").error
 

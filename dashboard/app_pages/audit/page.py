@@ -18,6 +18,8 @@ VIEWS = {
     "axioms": "Metric axioms", "calibration": "Calibration", "duplicates": "Duplicates", "licences": "Licences",
     "slices": "Slices", "corrections": "Corrections",
 }  # fmt: skip
+WITHOUT_LABELS = ("duplicates", "licences")
+"""What can be audited where nothing is right or wrong."""
 LOOKS = {"closest": "Self-similarity", "triangle": "Triangle inequality", "chains": "Chains", "symmetric": "Symmetry"}
 PICTURES = 24
 
@@ -31,7 +33,8 @@ def main() -> None:
     run = shell.run_or_stop()
     if not run.protocols():
         shell.without(run, "gallery to audit")
-    view = shell.choice(st.segmented_control, "View", VIEWS, "view", label_visibility="collapsed")
+    views = {name: title for name, title in VIEWS.items() if run.is_labelled or name in WITHOUT_LABELS}
+    view = shell.choice(st.segmented_control, "View", views, "view", label_visibility="collapsed")
     try:
         {
             "axioms": axioms, "calibration": calibration, "duplicates": duplicates, "licences": licences,

@@ -21,6 +21,7 @@ run = shell.run_or_stop()
 if CATALOGUE not in run.galleries():
     if run.status != "finished":
         shell.without(run, "catalogue")
+    shell.needs_labels(run, "the parts of a catalogue")
     shell.nothing(
         "No catalogue", f"A run of an earlier version gets one by `pddm-lab gallery rebuild {run.name} --protocol "
         f"{CATALOGUE}`, while its pictures are on this machine.", ":material/inventory_2:",

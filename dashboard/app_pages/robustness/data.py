@@ -56,7 +56,7 @@ def embedded(run: Run, file: Path, item: str, name: str, strength: int) -> Seen:
 @cached(*GALLERIES, MODEL, LOCAL, max_entries=16, show_spinner="Looking for a query to begin with")
 def first_query(run: Run, protocol: str) -> int:
     """The row of a query whose first results by D suffer from the opening corruption: the middle one of those that do
-    among a few that are tried, so that it is neither the best case nor the worst.
+    among a few that are tried and whose first result is right as they are, so that it is no extreme.
 
     Raises DataError if a picture can't be read, RunError as `loaders.gallery` does.
     """
@@ -67,11 +67,13 @@ def first_query(run: Run, protocol: str) -> int:
                for row in rows if (file := loaders.file_of(run, ids.iloc[row]))}  # fmt: skip
     features, _ = network.embed_all([network.prepare(Image.fromarray(square)) for square in squares.values()])
 
-    def right(feature: np.ndarray, row: int) -> int:
-        return int((labels[gallery.search(feature[None], FIRST, row)[0]] == labels[row]).sum())
+    def right(feature: np.ndarray, row: int) -> np.ndarray:
+        return labels[gallery.search(feature[None], FIRST, row)[0][0]] == labels[row]
 
-    lost = {row: right(np.array(gallery.features[row]), row) - right(feature, row)
-            for row, feature in zip(squares, features, strict=True)}  # fmt: skip
+    lost = {}
+    for row, feature in zip(squares, features, strict=True):
+        before = right(np.array(gallery.features[row]), row)
+        lost[row] = int(before.sum() - right(feature, row).sum()) if before[:1].all() else 0
     losing = sorted((row for row in lost if lost[row] > 0), key=lost.__getitem__)
     return losing[len(losing) // 2] if losing else next(iter(lost))
 

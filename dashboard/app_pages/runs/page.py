@@ -64,7 +64,8 @@ for run in compared:
             start.resume_button(run)
 mean = views.seeds_of(compared, readable)
 views.final_metrics(compared, mean)
-views.through_training(compared, mean)
+if any(run.is_labelled for run in compared):
+    views.through_training(compared, mean)
 views.choices(compared)
 exports.formats(compared)
 views.notes(compared)

@@ -149,7 +149,11 @@ def final_metrics(compared: Sequence[Run], mean: bool) -> None:
     title = f"Final metrics of {len(compared)} runs" if len(compared) > 1 else "Final metrics"
     heading(title + (", over seeds" if mean else ""), "metrics", table, list(compared), _seeds(mean))
     if table.empty:
-        st.caption("These are measured at the end of a training. The curves below show the validation classes.")
+        st.caption(
+            "These are measured at the end of a training. The curves below show the validation classes."
+            if any(run.is_labelled for run in compared)
+            else "Without labels nothing is right or wrong, so nothing is measured. Import them with a column label."
+        )
         return
     table = table[table["similarity"] != "cosine"]
     alike = measured_alike(compared)

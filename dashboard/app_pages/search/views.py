@@ -163,8 +163,8 @@ def _heading(response: Response, name: str, count: int) -> DeltaGenerator:
         st.markdown(f"**{spec.title}**", help=spec.axis)
         if right_class is not None:
             st.caption(f"{right} of {possible} right" if possible else "None to find")
-        with st.container(key=f"decided_{name}_{response.run.name}"):
-            decision = st.empty()
+        place = st.container(key=f"decided_{name}_{response.run.name}") if response.run.is_labelled else st
+        decision = place.empty()
     if name == "local":
         shell.stale_caption(response.run, response.gallery.protocol)
         if response.result.note:
