@@ -46,23 +46,21 @@ def merge(job: Job, progress: Progress | None = None) -> Merged:
         first = left_out[0][0]
         raise DataError(f"None of {job.content['pictures']} pictures can be read. The first error: {first}")
     with replacing(features) as file, replacing(items) as table_file, replacing(skipped) as skipped_file:
-        made = np.lib.format.open_memmap(file, "w+", np.float32, (count, job.content["dim"]))
+        header = {"descr": "<f4", "fortran_order": False, "shape": (count, job.content["dim"])}
         with (
+            open(file, "wb") as made,  # not memory-mapped: a full disk would end the process without a word
             open(skipped_file, "w", newline="", encoding="utf-8") as opened,
             pq.ParquetWriter(table_file, pq.read_schema(job.path / "pictures.parquet")) as table,
         ):
-            lines, at = csv.writer(opened), 0
+            lines = csv.writer(opened)
+            np.lib.format.write_array_header_1_0(made, header)
             lines.writerow(["path", "reason"])
             for shard, reasons in enumerate(left_out):
                 pictures = job.pictures(shard)
-                rows = job.features(shard)
-                made[at : at + len(rows)] = rows
-                at += len(rows)
+                made.write(np.ascontiguousarray(job.features(shard), "<f4").data)
                 lines.writerows((pictures["path"][place], reason) for place, reason in sorted(reasons.items()))
                 kept = pictures.drop(index=list(reasons))
                 table.write_table(pa.Table.from_pandas(kept, table.schema, preserve_index=False))
                 if progress:
                     progress(shard + 1, job.shards, "shards put together")
-        made.flush()
-        del made
     return Merged(features, items, skipped, job.root, count, sum(map(len, left_out)))

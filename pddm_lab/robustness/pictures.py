@@ -20,6 +20,7 @@ from jaxtyping import Int
 
 from pddm_lab.data.images import open_image
 from pddm_lab.data.prepare import side_to_read
+from pddm_lab.files import writing
 from pddm_lab.model.features import parts_of
 from pddm_lab.progress import Progress
 from pddm_lab.robustness.corruptions import SIDE, square_of
@@ -56,19 +57,20 @@ class Pictures:
 
         Raises:
             DataError: a picture can't be read.
+            RunError: the temporary file can't be written.
         """
         processes = processes or joblib.cpu_count()
         with tempfile.TemporaryDirectory(prefix="pddm-lab-") as folder:
             file = Path(folder) / "squares.npy"
-            squares = np.lib.format.open_memmap(file, "w+", np.uint8, (len(paths), SIDE, SIDE, 3))
-            with ThreadPoolExecutor(joblib.cpu_count()) as pool:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), SIDE, SIDE, 3)}
+            # Not memory-mapped: a full disk would end the process without a word.
+            with writing(file), open(file, "wb") as squares, ThreadPoolExecutor(joblib.cpu_count()) as pool:
+                np.lib.format.write_array_header_1_0(squares, header)
                 read = pool.map(lambda path: square_of(open_image(path, side_to_read(SIDE))), paths)
                 for row, square in enumerate(read):
-                    squares[row] = square
+                    squares.write(np.ascontiguousarray(square).data)
                     if progress:
                         progress(row + 1, len(paths), "reading pictures")
-            squares.flush()
-            del squares
             try:
                 yield cls(file, ids, network, processes)
             finally:
