@@ -183,3 +183,13 @@ def test_ranks_equal_a_slow_search(small: TrainConfig) -> None:
     without = ranked(replace(trained, structure=None), sessions, queries)
     assert [name for name, *_ in without] == ["euclidean", "pddm"]
     assert set(by) == {"euclidean", "pddm", "local"} and all(len(one[1]) == 5 for one in by.values())
+
+
+def test_without_a_gain_there_is_no_share_of_it(study: tuple[Study, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = list(study[0].cells())
+    for cell in cells:
+        cell["metrics"]["after 1"] = cell["metrics"]["after 0"]
+    monkeypatch.setattr(Study, "cells", lambda *_: iter(cells))
+    table = updates_table(study[0])
+    assert table["quantity"].eq("old lost").any() and not table["quantity"].eq("new gained").any()
+    assert summary(table, "digits", "euclidean")["new gained"].isna().all()

@@ -84,3 +84,34 @@ def test_the_command_names_what_lacks(capsys: pytest.CaptureFixture[str], tmp_pa
         with pytest.raises(SystemExit):
             cli.main(["update", "demo", "--runs-root", str(tmp_path), *words])
         assert message in capsys.readouterr().err
+
+
+def test_pictures_that_were_tried_and_then_added_otherwise_count_no_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known, calls, rounds = list[str](), list[int](), list[int]()
+    run = SimpleNamespace(galleries=lambda: ["c"], gallery=lambda _: SimpleNamespace(items=pd.DataFrame({"id": known})))
+
+    def update(*arguments: Any) -> Any:
+        calls.append(arguments[-1])
+        raise DataError("nothing trains.")
+
+    def sleep(seconds: float) -> None:
+        rounds.append(len(rounds))
+        if len(rounds) == 2:  # `pddm-lab gallery add` adds them
+            known.extend(["a/0.png", "a/1.png"])
+        elif len(rounds) == 3:
+            for number in (2, 3):
+                (tmp_path / "a" / f"{number}.png").touch()
+        elif len(rounds) == 5:
+            raise Ended
+
+    (tmp_path / "a").mkdir()
+    for number in (0, 1):
+        (tmp_path / "a" / f"{number}.png").touch()
+    monkeypatch.setattr(watching, "update_run", update)
+    monkeypatch.setattr(watching, "serving", lambda _: run)
+    monkeypatch.setattr(watching, "first_of", lambda _: SimpleNamespace(path=tmp_path))
+    with pytest.raises(Ended):
+        watch(run, tmp_path, Choices(), after=2, log=lambda _: None, sleep=sleep)  # type: ignore[arg-type]
+    assert calls == [2, 2]

@@ -84,7 +84,8 @@ def _figures(cell: Mapping[str, Any], anew: Mapping[str, Any] | None) -> Iterato
         yield similarity, "old lost", "", "", before["map@r of 0"] - after["map@r of 0"]
         if anew and "after 1" in anew["metrics"]:
             whole = anew["metrics"]["after 1"][similarity]["map@r of 1"] - before["map@r of 1"]
-            yield similarity, "new gained", "", "", (after["map@r of 1"] - before["map@r of 1"]) / whole
+            if whole > 0:  # else there is no gain to have a share of
+                yield similarity, "new gained", "", "", (after["map@r of 1"] - before["map@r of 1"]) / whole
     if anew and "after 1" in anew["metrics"]:
         yield "", "time", "", "", cell["settings"]["seconds"][1] / anew["settings"]["seconds"][1]
 

@@ -82,6 +82,7 @@ def watch(
         catalogue = serving(first)
         known = set(catalogue.gallery(catalogue.galleries()[0]).items["id"])
         new = sum(item not in known for item in listed_in(folder))
+        tried = min(tried, new)  # some of those tried were added otherwise, or deleted
         if is_due(new, tried, time.monotonic() - begun, every, after):
             line, tried = _one(first, folder, choices, new, done)
             log(f"{datetime.now().astimezone().isoformat(timespec='seconds')}: {line}")
