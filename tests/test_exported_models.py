@@ -231,6 +231,31 @@ def test_a_folder_of_something_else_is_kept(digits_run, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="exists and is no export"):
         export_run(digits_run, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+    (tmp_path / "mine.txt").rename(tmp_path / "features.npy")  # as an export has, but no graph
+    with pytest.raises(RunError, match="exists and is no export"):
+        export_run(digits_run, tmp_path)
+
+
+def test_an_export_that_was_killed_is_written_again(digits_run, tmp_path: Path, monkeypatch) -> None:
+    def killed(self, target: Path) -> None:
+        self.rename(target)
+        (tmp_path / ".score.onnx.4194305-1.tmp").touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pddm_lab.files.os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            export_run(digits_run, tmp_path)
+    assert {file.suffix for file in tmp_path.iterdir()} == {".onnx", ".tmp"}
+    (tmp_path / ".DS_Store").touch()  # a file manager's
+    with pytest.raises(RunError, match="exists and is no export"):
+        export_run(digits_run, tmp_path)
+    (tmp_path / ".DS_Store").unlink()
+    export_run(digits_run, tmp_path)
+    (tmp_path / ".DS_Store").touch()
+    export_run(digits_run, tmp_path)
+    assert Exported(tmp_path).content["model_bytes"] == sum(file.stat().st_size for file in tmp_path.glob("*.onnx"))
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 @pytest.mark.slow
@@ -325,7 +350,7 @@ def test_a_search_needs_no_torch(familiar_run, folder: Path, tmp_path: Path) -> 
     item = gallery.items["id"].iloc[gallery.rows("gallery")[0]]
     out = tmp_path / "found.json"
     done = _lab_without_torch(
-        "search-exported", str(folder), str(root / item), "--k", "50", "--shortlist", "50", "--json", str(out)
+        "search-exported", str(folder), str(root / item), "--k", "50", "--shortlist", "20", "--json", str(out)
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())

@@ -78,6 +78,7 @@ def search_exported(
             f"{exported.path} can't rank by local structure: expected a run of the preset lab, exported with the "
             "gallery that is searched. Leave out --by."
         )
+    shortlist = max(shortlist, k)
     matches = search(exported, query, items, k, shortlist, local, None if pretrained is None else pretrained[0])
     similarity = EVERY["local" if local else exported.content["similarity"]]
     sign = -1 if similarity.is_distance else 1

@@ -24,7 +24,7 @@ from pddm_lab.export.folder import CONTENT, FEATURES, ITEMS, embed_in_parts, fin
 from pddm_lab.export.graphs import Graphs, as_executorch, as_onnx, torch_features
 from pddm_lab.export.local import NEIGHBOURHOODS, WEIGHTS
 from pddm_lab.export.schema import EMBEDDING, ENDINGS, KINDS, SCORE
-from pddm_lab.files import plain, replacing, write_tensors, writing
+from pddm_lab.files import TEMPORARY, plain, replacing, write_tensors, writing
 from pddm_lab.local.store import save
 from pddm_lab.progress import Progress
 from pddm_lab.runs.local import load_local
@@ -79,7 +79,7 @@ def export_run(
             holds something else.
         LabError: the graphs differ from torch by more than `TOLERANCE`.
     """
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CONTENT).is_file())):
+    if out.exists() and not _may_replace(out):
         raise RunError(f"{out} exists and is no export: name another folder with --out.")
     if (engine, precision) not in KINDS:
         raise ConfigError(f"--format {engine} is written in 32 bits only, got --precision {precision}.")
@@ -97,12 +97,12 @@ def export_run(
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
             (out / CONTENT).unlink(missing_ok=True)  # it is written last: if it is there, the export is complete
-            for name in _NAMES:
+            for name in (*_NAMES, *(file.name for file in out.iterdir() if TEMPORARY.fullmatch(file.name))):
                 (out / name).unlink(missing_ok=True)
+        model_bytes = 0
         for file in made.folder.iterdir():
             with replacing(out / file.name) as target:
-                target.write_bytes(file.read_bytes())
-    model_bytes = sum(file.stat().st_size for file in out.iterdir())
+                model_bytes += target.write_bytes(file.read_bytes())
     if items is not None:
         rows = items.rows("gallery")
         with replacing(out / FEATURES) as target, open(target, "wb") as opened:
@@ -117,12 +117,20 @@ def export_run(
         "pretrained_dim": graphs.pretrained_dim, "local": local is not None,
         "similarity": config.similarity, "parameters": graphs.parameters_count, "model_bytes": model_bytes,
         "agreement": {"features": made.features, "scores": made.scores}, "gallery": protocol,
-        "files": {file.name: fingerprint(file) for file in sorted(out.iterdir())},
+        "files": {name: fingerprint(out / name) for name in sorted(_NAMES) if (out / name).is_file()},
     }  # fmt: skip
     with replacing(out / CONTENT) as target:
         target.write_text(json.dumps(plain(content), indent=1, ensure_ascii=False), encoding="utf-8")
     report(len(_WORK), len(_WORK), _WORK[3])
     return out
+
+
+def _may_replace(out: Path) -> bool:
+    """Whether a folder is empty, has an export, or nothing but the files of one that broke off: graphs come first."""
+    if not out.is_dir() or (out / CONTENT).is_file():
+        return out.is_dir()
+    names = {file.name for file in out.iterdir() if not TEMPORARY.fullmatch(file.name)}
+    return not names or (names <= set(_NAMES) and bool(names & set(_GRAPH_FILES)))
 
 
 def _write_local(structure: LocalStructure, gallery: Gallery, out: Path) -> None:
