@@ -16,6 +16,7 @@ from PIL import Image
 
 from pddm_lab import cli
 from pddm_lab.analysis import saved_queries
+from pddm_lab.change.signals import Gauge
 from pddm_lab.data.images import open_image
 from pddm_lab.errors import RunError
 from pddm_lab.files import write_tensors
@@ -133,6 +134,9 @@ def test_the_trunk_stays_and_the_rest_learns(run: Run, first: Run) -> None:
     new_ones = trained[1] - trained[0]
     assert trained[0] < trained[1] and {one.partition("/")[0] for one in new_ones} == {"turned 4", "turned 7"}
     assert len(new_ones) == 12, "a fifth of each new class is held out, to see whether it is found"
+    gauge = Gauge.of(first)
+    held_out = {gauge.ids[place] for place in gauge.held_out}
+    assert held_out == set(gauge.ids) - trained[1], "what has trained is no reference for new queries"
 
 
 def test_the_next_goes_on_from_what_serves_and_a_worse_one_does_not(

@@ -20,7 +20,7 @@ from pddm_lab.errors import DataError, RunError
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.metrics.density import radius_from
 from pddm_lab.progress import Progress
-from pddm_lab.runs.model import load_similarities
+from pddm_lab.runs.model import load_similarities, trained_with_updates
 from pddm_lab.runs.run import Run
 
 SIGNALS = {
@@ -172,7 +172,10 @@ class Gauge:
 
 
 def _trained(run: Run, gallery: Gallery) -> Bool[np.ndarray, " items"]:
-    """Which items of a gallery are training pictures: those that are searched in the gallery of the known classes."""
+    """Which items of a gallery are training pictures: in a run that no update made, those that are searched in the
+    gallery of the known classes."""
+    if (with_updates := trained_with_updates(run)) is not None:
+        return gallery.items["id"].isin(with_updates).to_numpy()
     if "known" not in run.galleries():
         return np.zeros(len(gallery), bool)
     known = run.gallery("known")

@@ -15,6 +15,7 @@ from pddm_lab.config import typed_path
 from pddm_lab.data.images import open_image
 from pddm_lab.data.prepare import prepare, side_to_read
 from pddm_lab.errors import ConfigError, DataError, RunError
+from pddm_lab.files import read_table
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.model.embedding import MetricModel, learned_similarities
 from pddm_lab.model.engine import Engine
@@ -24,6 +25,9 @@ from pddm_lab.runs.imported import why_not_embedded
 from pddm_lab.runs.local import load_local
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import LEARNED, SIMILARITIES
+
+TRAINED = "trained.parquet"
+"""In the folder of an updated run: id of each item that has trained its model."""
 
 
 def load_model(run: Run) -> MetricModel:
@@ -36,6 +40,17 @@ def load_model(run: Run) -> MetricModel:
     model = MetricModel(run.config, weights="none")
     _load_state(model, state, run)
     return model.eval()
+
+
+def trained_with_updates(run: Run) -> set[str] | None:
+    """The ids of all items that have trained the model of an updated run; None: no update made the run.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    if not (file := run.path / TRAINED).is_file():
+        return None
+    return set(read_table(file, {"id": "string"}, run.hint()).to_pandas()["id"])
 
 
 def load_similarities(run: Run) -> dict[str, Similarity]:

@@ -19,20 +19,18 @@ from torch import Tensor
 from pddm_lab.data.dataset import Dataset
 from pddm_lab.data.splits import hold_out_queries, without_lone_items
 from pddm_lab.errors import RunError
-from pddm_lab.files import read_table
 from pddm_lab.gallery.changes import with_sources
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.engine import Engine
 from pddm_lab.model.features import trunk_features
 from pddm_lab.progress import Progress
+from pddm_lab.runs.model import trained_with_updates
 from pddm_lab.runs.new_items import item_rows
 from pddm_lab.runs.run import CATALOGUE, Run
 from pddm_lab.training.loop import dataset_of
 from pddm_lab.update.arrivals import Arrivals
 
-TRAINED = "trained.parquet"
-"""In the folder of an updated run: id of each item that has trained its model."""
 HELD_OUT = 0.2
 """Share of each new class that doesn't train, and is searched for to see whether the update is better."""
 
@@ -135,9 +133,8 @@ def gather_material(
 
 def trained_ids(run: Run, dataset: Dataset) -> set[str]:
     """The ids of all items that a run's model was trained on."""
-    if (file := run.path / TRAINED).is_file():
-        return set(read_table(file, {"id": "string"}, run.hint()).to_pandas()["id"])
-    return {dataset.ids[item] for item in dataset.train.tolist()}
+    with_updates = trained_with_updates(run)
+    return {dataset.ids[item] for item in dataset.train.tolist()} if with_updates is None else with_updates
 
 
 def _path_of(run: Run, dataset: Dataset, item: str, picture: object) -> Path:

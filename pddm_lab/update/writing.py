@@ -24,11 +24,12 @@ from pddm_lab.metrics.separation import Distribution
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.progress import Bar
 from pddm_lab.runs.local import RunLocal
+from pddm_lab.runs.model import TRAINED
 from pddm_lab.runs.run import PROTOCOLS, Run
 from pddm_lab.runs.versions import model_stamp
 from pddm_lab.training.finish import measured_similarities
 from pddm_lab.training.local_evaluation import Sides, evaluate_local
-from pddm_lab.update.material import TRAINED, Material, Stored
+from pddm_lab.update.material import Material, Stored
 
 _LOGS = ("metrics.parquet", "quadruplets.parquet")
 
