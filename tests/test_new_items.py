@@ -140,6 +140,14 @@ def test_each_file_is_reported(run: Run, folder: Path, tmp_path: Path, capsys: p
     reported = rows_of(report)
     assert reported[known] == ("replaced", "")
     assert reported["loose.png"] == ("skipped", "no item has this id: pddm-lab gallery add adds it")
+    gallery("undo", "digits")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        gallery("update", "digits", folder, "--report", tmp_path / "nowhere" / "report.csv")
+    captured = capsys.readouterr()
+    assert "report.csv can't be written" in captured.err and "lie between their neighbours" in captured.out
+    for flag, least in (("--count", 1), ("--seed", 0)):
+        assert f"{flag} expects {least} or more" in fails(capsys, "queries", "digits", flag, least - 1)
 
 
 def test_a_map_is_drawn_after_each_change_unless_it_is_not_wanted(

@@ -48,7 +48,6 @@ def recognise(
     protocols = (protocol,) if protocol else ()
     with progress_bar() as report:
         table = recognise_run(tested, episodes, protocols=protocols, shots=shots, ways=ways, seed=seed, progress=report)
-    write_csv(table, csv)
     for name, part in summary(table).groupby("protocol", sort=False):
         ways_here, count = part["ways"].iloc[0], part["episodes"].iloc[0]
         print(f"\n{name}: accuracy in % among {ways_here} classes, mean of {count} episodes ± half the 95 % interval")
@@ -59,6 +58,7 @@ def recognise(
         wide = part.pivot(index=["space", "method"], columns="shots", values="text")
         head = ["features", "method", *(f"{k} {'shot' if k == 1 else 'shots'}" for k in wide)]
         print_table(head, [[*row[0], *row[1:]] for row in wide.itertuples()])
+    write_csv(table, csv)
 
 
 def _new_class(
@@ -70,7 +70,6 @@ def _new_class(
     tested = run_named(run, runs_root)
     with progress_bar() as report:
         table = new_classes(tested, draws, protocol=protocol, shots=shots, seed=seed, progress=report)
-    write_csv(table, csv)
     means = summary(table)
     print(
         f"\n{protocol}: a new class of {means['classes'].iloc[0]} in turn beside all others, mean over classes in % ± "
@@ -83,6 +82,7 @@ def _new_class(
         ]
         print()
         print_table([title, *(f"{k} {'picture' if k == 1 else 'pictures'}" for k in means["shots"].unique())], rows)
+    write_csv(table, csv)
 
 
 def _with_lead(row: pd.Series, metric: str, is_rival: bool) -> str:
@@ -111,7 +111,6 @@ def open_set(
     tested = run_named(run, runs_root)
     with progress_bar() as report:
         table = measure(tested, draws, false_accepts, (protocol,) if protocol else (), seed, report)
-    write_csv(table, csv)
     for name, part in table.groupby("protocol", sort=False):
         print(
             f"\n{name}: {part['classes'].iloc[0]} classes in the range; in %, mean of {draws} draws ± their deviation"
@@ -124,6 +123,7 @@ def open_set(
             for by, of in part.groupby("similarity", sort=False)
         ]
         print_table(["ranked by", *METRICS.values()], rows)
+    write_csv(table, csv)
 
 
 def transfer(
@@ -147,13 +147,13 @@ def transfer(
     target = _target(to, iconic, split_seed, data_root, runs_root)
     with progress_bar() as report:
         table = transfer_run(used, target, upper, progress=report)
-    write_csv(table, csv)
     for protocol, part in table.groupby("protocol", sort=False):
         print(f"\n{target.name}, {protocol} classes of its own split; all in % except AUC")
         wide = part.pivot_table(index=["trained_on", "similarity"], columns="metric", values="value", sort=False)
         chosen = [metric for metric in (_ICONIC_METRICS if iconic else _METRICS) if metric in wide]
         rows = [[*names, *(_text(values[metric], metric) for metric in chosen)] for names, values in wide.iterrows()]  # type: ignore[misc]
         print_table(["trained on", "ranked by", *chosen], rows)
+    write_csv(table, csv)
 
 
 def class_scaling(
@@ -177,7 +177,6 @@ def class_scaling(
     model = load_model(measured)
     with progress_bar() as report:
         table = class_costs(model, [count for count in CLASSES if count <= most], images=images, progress=report)
-    write_csv(table, csv)
     rows = [
         [
             f"{row.classes:,}",
@@ -193,6 +192,7 @@ def class_scaling(
     print(f"\nA new class also needs {images} pictures embedded by the network: {picture} each on this machine.")
     if not table["pass_measured"].all():
         print("* estimated: the number of steps times the measured seconds of one")
+    write_csv(table, csv)
 
 
 def _target(to: str, iconic: bool, split_seed: int, data_root: str, runs_root: str) -> Target:

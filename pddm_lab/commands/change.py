@@ -187,7 +187,6 @@ def sessions(
         processes=processes,
     )  # fmt: skip
     table = updates_table(study)
-    write_csv(table.round(4), csv)
     for dataset in datasets if len(table) else ():
         for similarity, title in (("euclidean", "D"), ("pddm", "S"), ("local", "local structure")):
             if not table[table["dataset"] == dataset]["similarity"].eq(similarity).any():
@@ -202,6 +201,7 @@ def sessions(
                     for row in wide.itertuples(index=False)
                 ],
             )  # fmt: skip
+    write_csv(table.round(4), csv)
     if outcome.failures:
         key, reason = next(iter(outcome.failures.items()))
         raise RunError(f"{len(outcome.failures)} cells failed, the first is {key}: {reason}")

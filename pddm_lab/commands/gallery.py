@@ -12,6 +12,7 @@ from pddm_lab.commands.terminal import RunName, RunsRoot, print_table, progress_
 from pddm_lab.config import Count, CountOrNone, typed_path
 from pddm_lab.errors import RunError
 from pddm_lab.similarities import EVERY
+from pddm_lab.validation import checked
 from pddm_lab.wording import counted, natural
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def undo(run: RunName, protocol: _Protocol = "", map: _Map = True, runs_root: Ru
 
 
 @gallery.command
+@checked
 def queries(
     run: RunName, count: Count = 500, protocol: _Protocol = "", seed: CountOrNone = 0, runs_root: RunsRoot = ""
 ) -> None:  # fmt: skip
@@ -336,9 +338,6 @@ def _print_change(
         more = f" and {len(of.skipped) - _NAMED} more" if len(of.skipped) > _NAMED else ""
         print(f"Skipped {counted(len(of.skipped), 'picture')}: {' '.join(of.skipped[:_NAMED])}{more}")
     print("".join(f"{note}\n" for note in of.notes) if of else "", end="")
-    if of and report:
-        write_reports(of.reports, typed_path(report))
-        print(f"What was done with each of {counted(len(of.reports), 'file')} is in {report}.")
     effect = effect_of(before, after, structure, undone)
     if effect.listed_anew:
         print(f"Listed {counted(effect.listed_anew, 'neighbourhood')} near the change anew.")
@@ -351,3 +350,6 @@ def _print_change(
     elif after.manifest["map"] and (placed := int(after.manifest["map"].get("placed", 0))):
         command = f"pddm-lab gallery map {run.name} --protocol {after.protocol}"
         print(f"On its map {counted(placed, 'item')} lie between their neighbours. Redraw it with `{command}`.")
+    if of and report:
+        write_reports(of.reports, typed_path(report))
+        print(f"What was done with each of {counted(len(of.reports), 'file')} is in {report}.")

@@ -49,7 +49,6 @@ def robustness(
         )
     cells = measured.table()
     cells.insert(0, "dataset", measured_run.config.dataset)
-    write_csv(cells, csv)
     for name, reason in measured.settings["refused"].items():
         print(f"Left out: {name}. {reason}")
     means, ahead = summarise(measured), leads(measured)
@@ -72,6 +71,7 @@ def robustness(
             ])  # fmt: skip
         print_table(["ranked by", "clean", "corrupted", "95 % interval", "kept", "mCE", "ahead of D"], rows)
     print(f"\nThe cells are in {measured.path}. mCE: errors relative to the pretrained features, 100 for these.")
+    write_csv(cells, csv)
 
 
 def viewpoint(
@@ -94,7 +94,6 @@ def viewpoint(
     with progress_bar() as report:
         outcomes = measure_viewpoint(measured_run, config.data_root(data_root), rounds, processes, report)
     table = by_angle(outcomes)
-    write_csv(table.assign(trained_on=measured_run.config.dataset), csv)
     print(f"R@1 in %, {table['queries'].iloc[0]} queries an angle, 95 % intervals over varieties")
     texts = table.assign(
         text=[
@@ -104,6 +103,7 @@ def viewpoint(
     )
     wide = texts.pivot_table(index="angle", columns="similarity", values="text", aggfunc="first", sort=False)
     print_table(["degrees", *map(_title, wide)], [[*row] for row in wide.itertuples()])
+    write_csv(table.assign(trained_on=measured_run.config.dataset), csv)
 
 
 def _title(name: str) -> str:

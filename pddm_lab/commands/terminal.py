@@ -48,9 +48,16 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def write_csv(table: pd.DataFrame, csv: str) -> None:
-    """Write a table to a file; an empty name writes nothing."""
+    """Write a table to a file; an empty name writes nothing. Last of a command, whose results are on screen then.
+
+    Raises:
+        RunError: it can't be written.
+    """
     if csv:
-        table.to_csv(typed_path(csv), index=False)
+        from pddm_lab.files import writing
+
+        with writing(typed_path(csv)):
+            table.to_csv(typed_path(csv), index=False)
 
 
 def printable(text: str) -> str:
