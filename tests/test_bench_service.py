@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from service_run import free_port
 
 from pddm_lab.bench.service.load import send
 from pddm_lab.bench.service.measure import _report
+from pddm_lab.bench.service.updates import Answer, Change, _searches, report
 from pddm_lab.bench.synthetic import draw_photos
 
 BUSY = b'{"error": "busy"}'
@@ -37,9 +39,11 @@ class Answers:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
-            length = next((line for line in head.split(b"\r\n") if line.startswith(b"Content-Length: ")), b"0:0")
+            length = next(
+                (line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length: ")), b"0:0"
+            )
             self.requests.append(head + await reader.readexactly(int(length.partition(b":")[2])))
-            body, status = (BUSY, b"503") if len(self.requests) % 10 == 0 else (b"{}", b"200")
+            body, status = (BUSY, b"503") if len(self.requests) % 10 == 0 else (b'{"run": "first"}', b"200")
             writer.write(b"HTTP/1.1 " + status + b" X\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
     def stop(self) -> None:
@@ -80,3 +84,32 @@ def test_the_report_is_of_these_numbers() -> None:
     assert values["search by item, 99th percentile"].value == pytest.approx(np.percentile(range(1, 101), 99))
     assert values["searches by item that failed"].verdict == "missed" and log == ["2 errors: 503"]
     assert values["processor time of the service a search by item"].value == 5
+
+
+def test_searches_are_counted_by_the_run_that_answered(server: Answers) -> None:
+    with _searches(server.port, [b"a", b"b"], 100.0) as answers:
+        while len(answers) < 30:
+            time.sleep(0.01)
+    assert len(answers) == len(server.requests) >= 30
+    failed = [one for one in answers if one.error]
+    assert len(failed) == len(answers) // 10 and failed[0].error.startswith("503 ")
+    assert {one.run for one in answers if not one.error} == {"first"} and all(one.ms > 0 for one in answers)
+
+
+def test_the_report_says_when_each_change_was_followed() -> None:
+    answers = [Answer(float(due), 10.0 + (due > 5), "first", "") for due in range(10)]
+    answers += [Answer(10.0, 500.0, "second"), Answer(10.5, 12.0, "first"), Answer(11.0, 12.0, "second")]
+    answers += [Answer(12.0, 12.0, "", "503"), Answer(20.0, 12.0, "second"), Answer(23.0, 12.0, "first")]
+    changes = [
+        Change("update", "first", "second", 5.5, 9.5, 4.5, 3.0),
+        Change("way back", "second", "first", 15.0, 19.5, 5.0, 2.0),
+    ]  # fmt: skip
+    of = {one.what: one for one in report(answers, changes)}
+    assert of["searches that failed"].value == 1 and of["searches that failed"].verdict == "missed"
+    assert of["the update"].value == 4.5 and of["the update"].over == "3.0 s of processor time"
+    followed = [of[f"until {name}"].value for name in ("second answers", "first answers no more")]
+    assert followed == [0.5, 1.0]
+    assert [of["until first answers"].value, of["until second answers no more"].value] == [3.5, 0.5]
+    assert of["search, median, before"].value == 10 and of["search, median, before"].over == "of 6"
+    assert of["search, 99th percentile, during the update"].verdict == "missed"
+    assert of["search, median, during the way back"].over == "of 1"

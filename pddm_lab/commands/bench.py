@@ -199,6 +199,25 @@ def service(
 
 @bench.command
 @checked
+def updates(
+    run: RunName, add: Annotated[str, arg(help="Folder of new pictures, FOLDER/<class>/<image>.")], rate: _Rate = 10.0,
+    workers: Count = 1, cores: _Cores = 0, json: _Json = "", runs_root: RunsRoot = "",
+) -> None:  # fmt: skip
+    """Update a copy of a run while it is served, and take it back: failed searches, and how soon it is followed.
+
+    Args:
+        rate: Searches by picture a second that are sent.
+        workers: Processes of the service.
+    """
+    from pddm_lab.training.notebook import run_named
+
+    of = run_named(run, runs_root)
+    with tempfile.TemporaryDirectory() as folder:
+        _run("updates", "service.updates", 0, json, of, typed_path(add), Path(folder), rate, workers, cores)
+
+
+@bench.command
+@checked
 def local(items: Count = 6000, cores: _Cores = 2, json: _Json = "") -> None:
     """Measure what local structure and its rivals cost a query beyond the search, on one core, and a gallery offline.
 

@@ -3,9 +3,9 @@
 Cells are kept as those of a study are (study/cells.py), so a comparison that was stopped resumes. Of each cell:
 
     metrics    "after 2" -> similarity -> "recall@1 of 1" and "map@r of 1": on the classes of session 1 after session 2
-    settings   seconds of each session; curves, R@1 by D on all earlier classes before an update and after every few
-               steps; untrained, R@1 by D of the pretrained features on each session; two_by_two and backfill after
-               the first session
+    settings   seconds of processor time of each session; curves, R@1 by D on all earlier classes before an update and
+               after every few steps; untrained, R@1 by D of the pretrained features on each session; two_by_two and
+               backfill after the first session
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ def measure_way(
         watch = _Watch(sessions, session)
         watch(latest.model)
         watch.seconds = 0.0
-        begun = time.perf_counter()
+        begun = time.process_time()
         latest = train_on_session(way, latest, sessions, session, plan.seed, steps, choices, watch)
-        seconds.append(time.perf_counter() - begun - watch.seconds)
+        seconds.append(time.process_time() - begun - watch.seconds)
         curves.append(watch.values)
         metrics[f"after {session}"] = metrics["after 0"] if way == "none" else _measured(latest, sessions)
         if session == 1 and way in COMPARED:
@@ -139,9 +139,9 @@ class _Watch:
 
     @torch.no_grad()
     def __call__(self, model: MetricModel) -> None:
-        begun = time.perf_counter()
+        begun = time.process_time()
         self.values.append(_hits(model.embedding.project, self._sessions, self._queries))
-        self.seconds += time.perf_counter() - begun
+        self.seconds += time.process_time() - begun
 
 
 def _measured(trained: Trained, sessions: Sessions) -> dict[str, dict[str, float]]:

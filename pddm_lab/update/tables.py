@@ -26,7 +26,7 @@ def updates_table(study: Study) -> pd.DataFrame:
         recall@1, map@r      after a session, of the classes of a session
         average, forgetting, backward, forward: of R@1, see transfer.py
         worst, gap           R@1 by D on earlier classes while the updates were under way
-        seconds              of training after a session
+        seconds              of processor time that training after a session took
         old lost             MAP@R on session 0 before session 1, minus after it
         new gained           of the gain of MAP@R on session 1 that training all anew brings, the share that the way has
         time                 seconds of session 1, as a share of training all anew

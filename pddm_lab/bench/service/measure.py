@@ -61,7 +61,7 @@ def measure(
     ids = [str(item) for item in run.gallery(CATALOGUE).items["id"].sample(min(items, 1000), random_state=0)]
     size = f"{items:,} items, {workers} workers, {_index(run)}"
     log("the service starts")
-    with _service(run, folder, workers, cores) as (server, port, seconds):
+    with service(run, folder, workers, cores) as (server, port, seconds):
         measures = [Measure("from the start until ready", seconds, "s", over=size)]
         kinds: list[tuple[str, dict[str, Any], float, int]] = [
             ("picture", {"photos": [str(photo) for photo in photos]}, pictures_rate, PICTURES),
@@ -129,7 +129,7 @@ def _photos(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _service(run: Run, folder: Path, workers: int, cores: int) -> Iterator[tuple[psutil.Process, int, float]]:
+def service(run: Run, folder: Path, workers: int, cores: int) -> Iterator[tuple[psutil.Process, int, float]]:
     """A service in processes of its own: its process, its port and the seconds until it was ready."""
     port, start = _free_port(), time.perf_counter()
     command = [sys.executable, "-m", "pddm_lab.cli", "serve", str(run.path), "--port", str(port), "--rate", "0"]
@@ -200,15 +200,16 @@ def _new_class(port: int, number: int) -> float:
     name = f"new-{time.time_ns()}"
     start = time.perf_counter()
     fields = {"class_name": name}
-    added = _post(port, "/v1/items", form("pictures", f"{number}.jpg", buffer.getvalue(), fields))
-    hits = _post(port, "/v1/search?k=1", form("picture", "a.jpg", buffer.getvalue()))["hits"]
+    added = post(port, "/v1/items", form("pictures", f"{number}.jpg", buffer.getvalue(), fields))
+    hits = post(port, "/v1/search?k=1", form("picture", "a.jpg", buffer.getvalue()))["hits"]
     seconds = time.perf_counter() - start
     if hits[0]["id"] != added["ids"][0]:
         raise RunError(f"The search after {name} was added did not find it, but {hits[0]['id']}.")
     return seconds
 
 
-def _post(port: int, path: str, body: bytes) -> dict[str, Any]:
+def post(port: int, path: str, body: bytes) -> dict[str, Any]:
+    """Send a form to the service; its answer."""
     kind = {"Content-Type": f"multipart/form-data; boundary={EDGE}"}
     with urlopen(Request(f"http://127.0.0.1:{port}{path}", body, kind), timeout=120) as answer:
         return json.loads(answer.read())
