@@ -101,7 +101,7 @@ def measure(
         time.sleep(quiet)
         for name, options in (("update", ["--add", str(new), "--no-map"]), ("way back", ["--rollback"])):
             log(f"the {name}")
-            with _command(copy, name, options) as changed:
+            with _command(copy, name, options, folder, log) as changed:
                 if not changes:
                     body = form("pictures", "a.jpg", photos[0], {"class_name": _NEW_CLASS})
                     (added,) = post(port, "/v1/items", body)["ids"]
@@ -152,24 +152,23 @@ def _copied(run: Run, folder: Path) -> Run:
 
 
 @contextmanager
-def _command(first: Run, name: str, options: Sequence[str]) -> Iterator[list[Change]]:
+def _command(first: Run, name: str, options: Sequence[str], folder: Path, log: Log) -> Iterator[list[Change]]:
     """`pddm-lab update` in a process of its own, while something else is done; the change is there at the end."""
     before, began, changes = serving_path(first).name, time.time(), list[Change]()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pddm_lab.cli", "update", str(first.path), *options],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    output: list[str] = []
-    reader = threading.Thread(target=lambda: output.extend(process.stdout or ()))
-    reader.start()
+    output, bars = (folder / f"{name}.{kind}" for kind in ("log", "errors"))
+    with open(output, "wb") as out, open(bars, "wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pddm_lab.cli", "update", str(first.path), *options], stdout=out, stderr=errors
+        )
     yield changes
-    reader.join()
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     seconds, after = time.time() - began, serving_path(first).name
-    if process.returncode or after == before:
-        why = f"exit code {process.returncode}" if process.returncode else f"{before} still serves"
-        raise RunError(f"The {name} of {first.name} can't be measured, {why}: {''.join(output)[-1000:]}")
+    if process.returncode:
+        raise RunError(f"The {name} of {first.name} failed: {bars.read_text(errors='replace').strip()[-1000:]}")
+    log(output.read_text().strip())
+    if after == before:
+        raise RunError(f"{before} still serves, so that nothing can be measured: choose other pictures.")
     changed = (first.path / FILE).stat().st_mtime
     changes.append(Change(name, before, after, began, changed, seconds, used.ru_utime + used.ru_stime))
 
