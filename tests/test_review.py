@@ -217,7 +217,13 @@ def test_slices_and_gain_as_commands(local_run, tmp_path: Path, capsys: pytest.C
     rows = json.loads(capsys.readouterr().out)
     whole = next(row for row in rows if row["name"] == "all queries" and row["similarity"] == "D")
     assert whole["recall"] == pytest.approx(local_run.info["metrics"]["unseen"]["euclidean"]["recall@1"], abs=1e-6)
-    cli.main(["runs", "gain", local_run.name, local_run.name, "--runs-root", root])
+    with pytest.raises(SystemExit):
+        cli.main(["runs", "gain", local_run.name, local_run.name, "--runs-root", root])
+    assert "was trained without corrections" in capsys.readouterr().err
+    shutil.copytree(local_run.path, tmp_path / "later")
+    dataset = local_run.info["dataset"] | {"corrections": {"sha256": "0", "items": 1}}
+    (tmp_path / "later" / "run.json").write_text(json.dumps(local_run.info | {"dataset": dataset}))
+    cli.main(["runs", "gain", local_run.name, str(tmp_path / "later"), "--runs-root", root])
     assert (
         "On classes it has never met, the difference with the corrections may be chance: +0.0"
         in capsys.readouterr().out

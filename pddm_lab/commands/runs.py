@@ -174,8 +174,11 @@ def gain(before: RunName, after: RunName, json: _Json = False, runs_root: RunsRo
     from pddm_lab.review.gain import kept_gains, sentence
     from pddm_lab.runs.compare import find_run
 
+    earlier, later = find_run(before, runs_root), find_run(after, runs_root)
+    if not later.info["dataset"].get("corrections"):
+        raise RunError(f"{later.name} was trained without corrections: name first the run without, then the one with.")
     with progress_bar() as report:
-        measured = kept_gains(find_run(before, runs_root), find_run(after, runs_root), report)
+        measured = kept_gains(earlier, later, report)
     if json:
         print(dumps([plain(vars(one) | {"difference": one.difference}) for one in measured], indent=1))
         return
