@@ -134,6 +134,8 @@ def test_a_folder_keeps_to_its_job(
         embedded(digits_run, pictures, out, model="another:one")
     with pytest.raises(RunError, match="features of another dataset"):
         embedded(digits_run, pictures / "1", out)
+    with pytest.raises(RunError, match="is a file: expected a new or an empty folder"):
+        embedded(digits_run, pictures, pictures / "3" / "0000.png")
     with pytest.raises(RunError, match=r"has other files, such as ."):
         embedded(digits_run, pictures, pictures)
     with bulk.FileLock(out / ".lock"), pytest.raises(RunError, match="Another process works on"):

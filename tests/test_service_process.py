@@ -143,7 +143,9 @@ def test_what_can_not_be_served_is_one_sentence(
         with pytest.raises(SystemExit) as end:
             cli.main(["serve", *argv])
         assert end.value.code == 2
-        return capsys.readouterr().err
+        captured = capsys.readouterr()
+        assert "Serving" not in captured.out
+        return captured.err
 
     path = str(local_run.path)
     assert "--host 0.0.0.0 lets others reach the service" in failing(path, "--host", "0.0.0.0")

@@ -44,6 +44,8 @@ def embed_pictures(
             written.
         DataError: no pictures, or none that can be read.
     """
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file: expected a new or an empty folder for --out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / ".lock", blocking=False):

@@ -50,16 +50,18 @@ def drift(
             content, notes = drift_of_folder(watched, typed_path(queries), window, model, shuffled, seed, report)
         else:
             content, notes = drift_of_log(watched, typed_path(log), window, seed, report)
-    write_drift(watched, content)
     if as_json:
         print(content.model_dump_json(indent=1, exclude={"farthest": {"__all__": {"thumb"}}}))
+        write_drift(watched, content)
         return
     print(drift_text.sentence(content), drift_text.advice(content, watched))
     print("\n".join(["", *notes, ""]) if notes else "")
     print_table(drift_text.HEAD, drift_text.table_rows(content))
     if lines := drift_text.classes_in_words(content):
         print("\n" + "\n".join(lines))
-    print(f"\n{drift_text.facts(content)}\nThe page Drift shows it: pddm-lab dashboard")
+    print(f"\n{drift_text.facts(content)}")
+    write_drift(watched, content)
+    print("The page Drift shows it: pddm-lab dashboard")
 
 
 def update(

@@ -108,13 +108,10 @@ def serve(
     from pddm_lab.runs.compare import find_run
     from pddm_lab.service.server import serve as serve_run
     from pddm_lab.service.settings import Settings
-    from pddm_lab.update.serving import served
 
     named = find_run(run, runs_root)
     keys = str(typed_path(api_key_file).resolve()) if api_key_file else ""
     settings = Settings(
         str(named.path.resolve()), host, port, workers, keys, model, protocol, megabytes, rate, at_once, timeout
     )  # fmt: skip
-    shown = f"[{host}]" if ":" in host else host
-    print(f"Serving {served(named).name} at http://{shown}:{port}/v1, described in /openapi.json.", flush=True)
     serve_run(settings)

@@ -70,7 +70,9 @@ def read_features(file: Path) -> Float[np.ndarray, "items dim"]:
     try:
         values = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{file} can't be read ({error}): expected an .npy file of numbers.") from error
+        # numpy's own message of a file that is none advises to load it unsafely
+        reason = getattr(error, "strerror", None) or "it is damaged, or holds no numbers"
+        raise DataError(f"{file} can't be read ({reason}): expected an .npy file of numbers.") from error
     if not isinstance(values, np.ndarray):
         raise DataError(f"{file} holds several arrays: expected one, written by numpy.save.")
     return check_features(values, str(file))

@@ -89,7 +89,7 @@ def export_run(
     config = run.config
     local = load_local(run) if items is not None else None
     graphs = Graphs(load_model(run), config.similarity, config.image_size, None if local is None else local.part)
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, writing(Path(temporary)):
         ((_, made),) = make(
             run, graphs, [(engine, precision)], Path(temporary), lambda n: report(n, len(_WORK), _WORK[n])
         )

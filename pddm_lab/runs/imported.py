@@ -13,5 +13,5 @@ def why_not_embedded(run: Run) -> str:
         return ""
     return (
         f"The features of {run.name} were imported, and a run never runs foreign code by itself: name the model that "
-        f"made them. `pddm-lab gallery add {run.name} FOLDER --model {model or 'package.module:callable'}`"
+        f"made them, as in `pddm-lab gallery add {run.name} FOLDER --model {model or 'package.module:callable'}`."
     )

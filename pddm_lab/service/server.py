@@ -32,6 +32,8 @@ def serve(settings: Settings) -> None:
     run.gallery(settings.protocol or next(iter(run.galleries()), "catalogue"))
     settings.to_environment()
     with _listening(settings.host, settings.port) as listening, ExitStack() as stack:
+        shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+        print(f"Serving {run.name} at http://{shown}:{settings.port}/v1, described in /openapi.json.", flush=True)
         if settings.workers > 1:
             os.environ[FOLDER_VARIABLE] = stack.enter_context(tempfile.TemporaryDirectory())
         config = Config(
