@@ -93,6 +93,7 @@ def compare(  # type: ignore[no-untyped-def]
         place.fill(length)
         own_place.fill(-1)
         size, reach, itself, to_q = 0, 0, own[q], directions[q]
+        named = np.int32(itself)  # of the type of the lists, or they would be converted
         if small:
             products = table[q]
         while reach < length and q_scores[q, reach] > -np.inf:
@@ -130,8 +131,10 @@ def compare(  # type: ignore[no-untyped-def]
                     if back[j] > reciprocal[-1]:  # it is too far down to matter
                         continue
                     if own_place[number] < 0:
-                        own_place[number] = kept
-                        for i in range(kept):
+                        own_place[number], times = kept, 0
+                        for i in range(kept):  # most lists don't name q, and counting takes few instructions
+                            times += neighbours[h, i] == named
+                        for i in range(kept if times else 0):
                             if neighbours[h, i] == itself and scores[h, i] > -np.inf:
                                 own_place[number] = i
                     back[j] -= own_place[number] < back[j]

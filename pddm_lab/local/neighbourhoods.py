@@ -284,8 +284,8 @@ def place_of(
     rows: Int[Tensor, "*lists"], lists: Int[Tensor, "*lists kept"], scores: Float[Tensor, "*lists kept"]
 ) -> Int[Tensor, "*lists"]:
     """The place of a row in a list; `kept` where it isn't in it."""
-    present = (lists == rows[..., None]) & (scores > -torch.inf)
-    return present.int().argmax(-1).where(present.any(-1), lists.shape[-1])
+    present = (lists == rows[..., None].to(lists.dtype)) & (scores > -torch.inf)
+    return present.byte().argmax(-1).where(present.any(-1), lists.shape[-1])
 
 
 def _complete(
