@@ -42,10 +42,10 @@ app = tyro.extras.SubcommandApp()
 for command in _COMMANDS:
     app.command(checked(command))
 app.command(name="import")(checked(import_run))
-app.command(runs, name="runs", help="List the runs; remove, pack or unpack some.")
+app.command(runs, name="runs", help="List the runs; remove, pack or unpack some; measure parts of their queries.")
 app.command(cache, name="cache", help="List or prune what the lab keeps only to be faster.")
-app.command(data, name="data", help="List or fetch data sets.")
-app.command(gallery, name="gallery", help="Add, remove or update items of a run's gallery, or rebuild it.")
+app.command(data, name="data", help="List or fetch data sets; correct their items.")
+app.command(gallery, name="gallery", help="Change the items of a run's gallery, undo changes, list, map or rebuild it.")
 app.command(bench, name="bench", help="Measure how fast the lab is on this machine.")
 
 

@@ -34,7 +34,7 @@ class Query:
     snapshot: Snapshot
     of: Feature
     row: int | None
-    """Of the query itself, if it is an item; it is left out."""
+    """Of the query itself, if it is an item that is searched; it is left out."""
     count: int
     similarity: str
     threshold: float | None
@@ -147,7 +147,7 @@ class Search:
         else:
             rows, distances = snapshot.gallery.search(features, width + 1)
             drop = rows == np.array(own)[:, None]
-            drop[~drop.any(1), -1] = True  # it isn't searched itself, or lies behind identical ones
+            drop[~drop.any(1), -1] = True  # it lies behind identical ones
             rows, distances = (values[~drop].reshape(len(rows), -1) for values in (rows, distances))
         if name == EUCLIDEAN or not rows.shape[1]:
             return _Ranked(rows, -distances, distances)

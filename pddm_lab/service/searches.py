@@ -38,7 +38,8 @@ async def by_item(
     row, gallery = row_of(snapshot, item), snapshot.gallery
     pretrained = None if gallery.pretrained is None else np.array(gallery.pretrained[row])
     of = Feature(np.array(gallery.features[row]), pretrained)
-    return (await served.search(search.Query(snapshot, of, row, k, similarity, threshold))).answer
+    own = None if gallery.items["role"].iloc[row] == "query" else row  # a query alone isn't searched
+    return (await served.search(search.Query(snapshot, of, own, k, similarity, threshold))).answer
 
 
 @router.post("/search", summary="Search with a picture", responses=problem(409, "The run has no model for pictures."))
