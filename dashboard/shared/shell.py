@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import streamlit as st
 from shared import glossary, loaders
 from shared.plain_text import plain
+from streamlit.delta_generator import DeltaGenerator
 
 from pddm_lab import cards
 from pddm_lab.figures import PHASE_TITLES, PROTOCOL_TITLES
@@ -216,6 +217,17 @@ def choices(
     st.session_state[key] = valid if valid or linked == ["none"] else list(default)
     chosen = widget(label, list(titles), key=key, on_change=keep, format_func=lambda name: titles[name], **options)
     return tuple(chosen)
+
+
+def unfolded(label: str, key: str, compact: bool = False) -> DeltaGenerator | None:
+    """A part of the page that is folded at first: None until it is opened, so that nothing of it is computed or drawn.
+
+    Args:
+        key: says in the URL that it is open.
+    """
+    kind: Literal["compact", "default"] = "compact" if compact else "default"
+    place = st.expander(label, key=key, type=kind, on_change="rerun", bind="query-params")
+    return place if place.open else None
 
 
 def put_in_url(**choices: str) -> None:

@@ -66,7 +66,7 @@ def test_it_opens_ready_without_any_run(open_page, training) -> None:
 
 
 def test_the_tables_hold_what_was_measured(open_page, training) -> None:
-    app = open_page("local_global", **STEPS)
+    app = open_page("local_global", theory="true", **STEPS)
     tables = [rows_of(one.proto.body) for one in app.get("html") if "<tbody>" in one.proto.body]
     for table, protocol in zip(tables, ("known", "unseen"), strict=True):
         both = {"Euclidean": training.distance[protocol], "PDDM": getattr(training.snapshots[-1], protocol)}
@@ -88,7 +88,7 @@ def test_moving_the_mean_changes_s_and_not_d(open_page, training) -> None:
 
 def test_a_unit_that_sees_u_alone_gives_the_same_score_everywhere(open_page) -> None:
     data.training(PlaneConfig(steps=60, position=False)).wait(120)
-    app = open_page("local_global", sees="difference", **STEPS)
+    app = open_page("local_global", sees="difference", theory="true", **STEPS)
     before = shown(app)
     app.slider(key="mean").set_value(100).run()
     assert shown(app) == before

@@ -21,7 +21,7 @@ from pddm_lab.runs.run import Run
 
 
 def test_runs_shows_the_metrics_of_run_json(open_page, with_digits: Path) -> None:
-    app = open_page("runs", run="digits")
+    app = open_page("runs", run="digits", recalls="true")
     info = json.loads((with_digits / "digits" / "run.json").read_text())
     measured = {name: of | {"pretrained features": info["pretrained"][name]} for name, of in info["metrics"].items()}
     tables = [block.value for block in app.html if "pl-table" in block.value.rpartition("</style>")[2]]
@@ -59,7 +59,7 @@ def test_runs_without_pretrained_features_have_no_column_of_them(open_page, with
 
 def test_runs_shows_the_table_of_formats_once_it_is_measured(open_page, with_digits: Path) -> None:
     run = with_digits / "digits"
-    assert [block.value for block in open_page("runs", run="digits").code] == ["pddm-lab bench formats digits"]
+    assert "`pddm-lab bench formats digits`" in texts(open_page("runs", run="digits"))
     values = {"recall@1": 0.512, "map@r": 0.3, "score_recall@1": 0.5, "score_map@r": 0.2, "unchanged@10": 0.9}
     row = {
         "engine": "onnx",
@@ -80,7 +80,7 @@ def test_runs_shows_the_table_of_formats_once_it_is_measured(open_page, with_dig
     (shown,) = table(app, "format").to_dict("records")
     assert shown["bytes a parameter"] == "1.20"
     assert (shown["unseen R@1 by D"], shown["unseen same top 10"]) == ("51.2", "90.0")
-    assert "pddm-lab export digits --format onnx --precision int8" in [block.value for block in app.code]
+    assert "`pddm-lab export digits --format onnx --precision int8`" in texts(app)
     (run / "formats.json").write_text("{}")
     assert "formats.json" in open_page("runs", run="digits").error[0].value
 
@@ -100,6 +100,18 @@ def test_every_page_of_a_run_shows_its_warnings(open_page, with_digits: Path, pa
             "The features *collapsed*: lower the rate.",
         ]
         assert "warnings" in app.dataframe[0].proto.column_order
+
+
+def test_what_is_folded_is_computed_and_sent_once_it_is_open(open_page, with_digits: Path) -> None:
+    def counts(page: str, kind: str, **opened: str) -> int:
+        return len(open_page(page, run="digits", **opened).get(kind))
+
+    frames = [len(open_page("runs", run="digits", **opened).dataframe) for opened in ({}, {"settings": "true"})]
+    assert frames[1] == frames[0] + 2
+    assert counts("runs", "html", recalls="true") == counts("runs", "html") + 2
+    assert counts("similarity", "plotly_chart", roc="true") == counts("similarity", "plotly_chart") + 2
+    by_density = counts("similarity", "plotly_chart", view="density")
+    assert counts("similarity", "plotly_chart", view="density", by_density="true") == by_density + 4
 
 
 def test_several_warnings_are_folded_into_one_line(open_page, with_digits: Path) -> None:

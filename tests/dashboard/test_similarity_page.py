@@ -217,7 +217,7 @@ def test_the_density_view_describes_its_tables(open_page, with_digits: Path) -> 
 
     from pddm_lab.analysis.thresholds import threshold_at_fpr
 
-    app = open_page("similarity", run="digits", view="density", fpr="5")
+    app = open_page("similarity", run="digits", view="density", fpr="5", numbers="true")
     text = texts(app)
     tables = [str(one.value) for one in app.get("html") if "pl-thirds" in str(one.value)]
     assert len(tables) == 2

@@ -111,6 +111,7 @@ def test_a_person_reads_what_density_does_to_a_threshold(page, address: str, dig
     wait_until_drawn(page)
     for title in ("The numbers", "Distributions and ROC by density"):
         page.get_by_text(title, exact=True).click()
+        wait_until_drawn(page)
     page.get_by_role("radio", name="ROC").wait_for()
     text = page.get_by_test_id("stMain").inner_text()
     assert text.count("Euclidean: ") == text.count("PDDM: ") == 2

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 from app_pages.local_global.data import AnchorView, PlaneTraining
+from shared import shell
 
 from pddm_lab.teaching.point_sets import LAYOUTS, PointSet
 
@@ -102,7 +103,10 @@ def lesson(training: PlaneTraining) -> None:
             st.markdown(f"**{number + 1}. {title}**")
             st.markdown(text)
             st.button("Set up", key=f"task_{number}", on_click=_set_up, args=(query,))
-    with st.expander("Theory: rulers, their limits, and the unit step by step"):
+    place = shell.unfolded("Theory: rulers, their limits, and the unit step by step", "theory")
+    if place is None:
+        return
+    with place:
         left, right = st.columns(2, gap="large")
         for side, text in zip((left, right, left, right), paragraphs(training), strict=True):
             side.markdown(text.replace(" %", "\u00a0%"))

@@ -43,7 +43,9 @@ with st.container(horizontal=True, vertical_alignment="top"):
     steps = (first, last)
     if last > first:
         if chosen := st.session_state.get("steps"):  # from the other phase, which may be longer
-            st.session_state["steps"] = tuple(min(max(step, first), last) for step in chosen)
+            inside = tuple(min(max(step, first), last) for step in chosen)
+            if inside != tuple(chosen):
+                st.session_state["steps"] = inside
         steps = st.slider("Training steps", first, last, steps, key="steps", bind="query-params", width=300)
     own = views.classes_picker("Class of i and j", mined, "own")
     others = views.classes_picker("Class of k or l", mined, "others") if view in ("cards", "confusion") else ()

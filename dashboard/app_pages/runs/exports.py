@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 from app_pages.runs import views
-from shared.plain_text import plain
+from shared.plain_text import command, plain
 
 from pddm_lab.errors import RunError
 from pddm_lab.export.table import read_formats, table_rows
@@ -34,7 +34,9 @@ def formats(compared: Sequence[Run]) -> None:
         st.dataframe(table, hide_index=True, alt=alt, key="formats")
         same = "The last column of a protocol is the share of each query's ten nearest that are torch's too"
         st.caption(f"{same}. All in % but the first columns. Measured on one core of {plain(content['processor'])}.")
-        st.code(f"pddm-lab export {run.name} --format onnx --precision int8", language="bash")
+        st.caption(f"To write one: {command('export', run.name, '--format', 'onnx', '--precision', 'int8')}")
     else:
-        st.caption("The model as files that need no torch, for ONNX or OpenVINO. To measure what each format keeps:")
-        st.code(f"pddm-lab bench formats {run.name}", language="bash")
+        st.caption(
+            "The model as files that need no torch, for ONNX or OpenVINO. To measure what each format keeps: "
+            f"{command('bench', 'formats', run.name)}"
+        )

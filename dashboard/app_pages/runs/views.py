@@ -180,8 +180,9 @@ def final_metrics(compared: Sequence[Run], mean: bool) -> None:
         + " Cosine has no row: on features "
         "of unit length it ranks as the Euclidean distance does."
     )
-    if table["metric"].isin(FOLDED).any():
-        with st.expander(f"{METRICS[FOLDED[0]].title} to {METRICS[FOLDED[-1]].title}", type="compact"):
+    title = f"{METRICS[FOLDED[0]].title} to {METRICS[FOLDED[-1]].title}"
+    if table["metric"].isin(FOLDED).any() and (place := shell.unfolded(title, "recalls", compact=True)):
+        with place:
             for protocol in (name for name in PROTOCOLS if (table["protocol"] == name).any()):
                 st.markdown(f"**{figures.PROTOCOL_TITLES[protocol]}**")
                 st.html(cards.metrics_table(table, protocol, metrics=FOLDED))
@@ -336,7 +337,10 @@ def choices(compared: Sequence[Run]) -> None:
         st.dataframe(changed, hide_index=True, alt=alt, key="changed", width="content")
     else:
         st.caption(f"The preset {plain(chosen.config.preset)}, unchanged.")
-    with st.expander("All settings and versions", type="compact"):
+    place = shell.unfolded("All settings and versions", "settings", compact=True)
+    if place is None:
+        return
+    with place:
         rows = pd.Series(chosen.config.to_dict()).map(str).rename("value").rename_axis("setting").reset_index()
         versions = pd.Series(chosen.info.get("versions", {})).rename("version").rename_axis("package").reset_index()
         left, right = st.columns([3, 2])

@@ -13,6 +13,7 @@ from app_pages.similarity.text import density_in_words, density_verdict
 from shared import export, shell
 from shared.chart import chart
 from shared.plain_text import plain
+from streamlit.delta_generator import DeltaGenerator
 
 from pddm_lab import cards, figures
 from pddm_lab.analysis.thresholds import ByDensity
@@ -59,7 +60,17 @@ def show(runs: Sequence[Run], protocols: Sequence[str], names: Sequence[str]) ->
         "Hollow: a threshold of the third's own, at the same FPR. What then remains of a gap is not due to the "
         "threshold: sparse pairs are harder."
     )
-    with st.expander("The numbers"):
+    if place := shell.unfolded("The numbers", "numbers"):
+        _numbers(place, across)
+    if place := shell.unfolded("Distributions and ROC by density", "by_density"):
+        with place:
+            curves = shell.choice(st.segmented_control, "Show by density", CURVES, "curves")
+            _curves(curves, names, across)
+
+
+def _numbers(place: DeltaGenerator, across: Callable[[], Iterator[_Panel]]) -> None:
+    """The results in words and as tables."""
+    with place:
         for _, _, result in across():
             for paragraph in density_in_words(result):
                 st.markdown(paragraph)
@@ -70,9 +81,6 @@ def show(runs: Sequence[Run], protocols: Sequence[str], names: Sequence[str]) ->
             "The scored pairs are split into thirds by the mean distance of their two items to the 10 nearest "
             "neighbours of each. Intervals: from resampling the classes 200 times."
         )
-    with st.expander("Distributions and ROC by density"):
-        curves = shell.choice(st.segmented_control, "Show by density", CURVES, "curves")
-        _curves(curves, names, across)
 
 
 def _curves(curves: str, names: Sequence[str], across: Callable[[], Iterator[_Panel]]) -> None:

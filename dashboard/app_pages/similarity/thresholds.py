@@ -54,10 +54,10 @@ def show(runs: Sequence[Run], protocols: Sequence[str], chosen: Mapping[str, tup
             f"Scales differ between runs, so {plain(runs[1].name)} is shown at the thresholds that let as many "
             "negative pairs pass."
         )
-    pictures = st.container()  # filled last, since they take longer to load
-    _roc(runs, protocols, dict(chosen.values()))
-    with pictures:
-        _around(runs, protocols, dict(chosen.values()))
+    _around(runs, protocols, dict(chosen.values()))
+    if place := shell.unfolded("All thresholds: ROC", "roc"):
+        with place:
+            _roc(runs, protocols, dict(chosen.values()))
 
 
 def _distribution(run: Run, protocol: str, name: str, threshold: float, key: str) -> None:
@@ -101,7 +101,6 @@ def _pretrained(run: Run, protocol: str) -> None:
 
 def _roc(runs: Sequence[Run], protocols: Sequence[str], thresholds: Mapping[str, float]) -> None:
     """ROC curves: a chart per protocol, or per run."""
-    st.header("All thresholds", anchor=False)
     linear = st.toggle("Linear FPR axis", key="linear", bind="query-params")
     charts = [(run, protocol) for run in runs for protocol in protocols]
     for side, (run, protocol) in zip(st.columns(len(charts), gap="large"), charts, strict=True):
