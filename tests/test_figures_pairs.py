@@ -121,6 +121,7 @@ def test_a_strip_lies_either_side_of_its_threshold() -> None:
 def test_tables_of_quadrants_and_thirds() -> None:
     counts = pd.DataFrame({"positive": [1, 2, 3, 4], "negative": [40, 0, 10, 50]}, index=QUADRANTS)
     body = cards.quadrant_table(counts, "euclidean", "pddm").body
+    assert "<th></th>" not in body
     shown = re.findall(r"<b>([\d,]+)</b> (\w+) <small>([\d.]+) %", body)
     assert shown[0] == ("3", "positive", "30.0") and shown[-1] == ("0", "negative", "0.0")
     assert "–" in cards.quadrant_table(counts * [0, 1], "euclidean", "pddm").body

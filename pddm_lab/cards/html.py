@@ -91,6 +91,7 @@ _SHARED = """
 .pl-scroll table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px;margin:0}
 .pl-scroll th,.pl-scroll td{padding:6px 8px;text-align:right;border:0;border-top:1px solid rgba(138,147,163,.25);
  font-weight:400;white-space:nowrap}
+.pl-scroll thead td{border-top:0}
 .pl-scroll thead th{border-top:0;font-size:12.5px;vertical-align:bottom;opacity:.8}
 .pl-scroll th[scope=row]{text-align:left}
 .pl-scroll small{display:block;font-size:11px;opacity:.8}

@@ -75,7 +75,7 @@ def quadrant_table(counts: pd.DataFrame, x: str, y: str) -> Block:
     x_title, y_title = escaped(style_of(x).title), escaped(style_of(y).title)
     assert set(counts.index) == set(QUADRANTS)
     return Block(
-        f'<table class="pl-quadrants"><thead><tr><th></th><th scope="col">{x_title} rejects</th>'
+        f'<table class="pl-quadrants"><thead><tr><td></td><th scope="col">{x_title} rejects</th>'
         f'<th scope="col">{x_title} accepts</th></tr></thead><tbody>'
         f'<tr><th scope="row">{y_title} accepts</th>{cell("y")}{cell("both")}</tr>'
         f'<tr><th scope="row">{y_title} rejects</th>{cell("neither")}{cell("x")}</tr></tbody></table>',
@@ -169,6 +169,7 @@ _STYLE = """
 .pl-pair.pl-negative .pl-edge{border-left:2px dashed #8A93A3}
 .pl-pair .pl-edge i{font-style:normal;font-weight:700}
 .pl-quadrants{border-collapse:separate;border-spacing:3px;width:100%;margin:0;font-variant-numeric:tabular-nums}
+.pl-quadrants thead td{border:0}
 .pl-quadrants th{font-size:12.5px;font-weight:400;opacity:.8;border:0;padding:2px 4px;text-align:center}
 .pl-quadrants th[scope=row]{text-align:right;width:1%}
 .pl-quadrant{border:1px solid rgba(138,147,163,.3)!important;border-radius:8px;padding:7px 8px!important;width:44%}

@@ -54,14 +54,14 @@ def metrics_table(
             first = ""
             if len(runs) > 1 or spread:
                 many = f"<small>mean of {seeds[run]} seeds</small>" if spread and seeds[run] > 1 else ""
-                first = f'<th scope="row" class="pl-run">{"" if number else escaped(run) + many}</th>'
+                first = f'<th scope="row" class="pl-run">{escaped(run)}{many}</th>' if not number else "<td></td>"
             opens = ' class="pl-opens"' if not number and rows else ""
             title = f'<th scope="row">{swatch(style.colour)}{escaped(style.title)}</th>'
             rows.append(f"<tr{opens}>{first}{title}{''.join(cells)}</tr>")
     heads = "".join(f'<th scope="col" title="{escaped(METRICS[name].help)}">{_heading(name)}</th>' for name in columns)
     if has_lead:
         heads += f'<th scope="col" title="{LEAD_HELP}">{METRICS[LED].title} − D<small>points</small></th>'
-    corner = ("<th></th>" if len(runs) > 1 or spread else "") + '<th scope="col" class="pl-first">ranked by</th>'
+    corner = ("<td></td>" if len(runs) > 1 or spread else "") + '<th scope="col" class="pl-first">ranked by</th>'
     return Block(table("pl-table", corner + heads, rows), _STYLE)
 
 

@@ -127,8 +127,9 @@ def comparison(
     rows = [(metric, run) for metric in metrics for run in runs]
     names = [metric_of(metric).title + (f" · {run}" if len(runs) > 1 else "") for metric, run in rows]
     figure = dots_by_protocol(table.set_index(["metric", "run"]), pd.MultiIndex.from_tuples(rows), names, protocols)
-    new_figure(title, height or 110 + 34 * len(rows), figure).update_layout(
-        hovermode="closest", margin={"t": 96 if title else 66}
+    legend = 18 * -(-table["similarity"].nunique() // 5)  # five titles and more make another line of it
+    new_figure(title, height or 92 + legend + 34 * len(rows), figure).update_layout(
+        hovermode="closest", margin={"t": (78 if title else 48) + legend}
     )
     return figure.update_xaxes(title="%")
 

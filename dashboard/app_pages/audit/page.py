@@ -201,7 +201,7 @@ def duplicates(run: Run) -> None:
         )  # fmt: skip
         least = st.slider(
             "Least likeness", LEAST_LIKENESS, 1.0, NEAR_DUPLICATE, step=0.005, format="%.3f", key="alike",
-            bind="query-params", width=300, disabled=not near,
+            bind="query-params", width=240, disabled=not near,
             help="1: identical pixels. 0.95 finds copies that were re-encoded, halved in size, or cropped by 1 % on "
             "each side. Cropping by 5 % on each side lowers the likeness to about 0.88.",
         )  # fmt: skip

@@ -81,7 +81,7 @@ def show_leads(every: pd.DataFrame, source: Mapping[str, Any], settings: dict[st
     )  # fmt: skip
     text, number = st.column_config.TextColumn, st.column_config.NumberColumn
     columns = {
-        "place": text("Data, classes", width=190, pinned=True), "against": text("Against", width=330),
+        "place": text("Data, classes", width=190, pinned=True), "against": text("Against", width=310),
         "rival's": number("Rival, %", format="%.1f", width=72), "own": number("Local, %", format="%.1f", width=72),
         "difference": number("Lead", format="%+.1f", width=64, help="In points, paired by seed."),
         "±": number("±", format="%.1f", width=48, help="Half of the 95 % t interval over seeds."),
