@@ -238,11 +238,17 @@ def test_only_this_machine_and_no_other_site_may_use_it_without_a_key(client: ht
     assert client.get("/health", headers={"Host": "10.0.0.1"}).json() == {"status": "alive"}
 
 
+def log_of(capfd: pytest.CaptureFixture[str]) -> str:
+    """What the service has printed; it prints a line after its answer, and who reads meanwhile gets half of it."""
+    time.sleep(0.5)
+    return capfd.readouterr().out
+
+
 def test_its_log_and_its_metrics_tell_of_requests_but_not_of_what_they_hold(
     client: httpx.Client, capfd: pytest.CaptureFixture[str]
 ) -> None:
     answer = client.get("/v1/search", params={"item": "a secret"}, headers={"X-API-Key": "another secret"})
-    text = capfd.readouterr().out
+    text = log_of(capfd)
     (line,) = [one for one in map(json.loads, text.splitlines()) if one["request"] == answer.headers["x-request-id"]]
     assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/search", 404) and line["ms"] >= 0
     assert "secret" not in text
@@ -256,7 +262,7 @@ def test_drift_reads_the_scores_in_its_log(
 ) -> None:
     answers = [nearest_to(client, png(seed)) for seed in range(3)]
     client.get("/v1/classes")
-    (tmp_path / "log").write_text(capfd.readouterr().out)
+    (tmp_path / "log").write_text(log_of(capfd))
     stream = from_log(Gauge.of(run), tmp_path / "log", 100).stream
     np.testing.assert_allclose(stream.signals["distance"], [one["hits"][0]["distance"] for one in answers])
     np.testing.assert_allclose(stream.signals["probability"], [one["decision"]["probability"] for one in answers])
