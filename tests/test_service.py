@@ -199,7 +199,7 @@ def test_a_change_by_the_command_line_is_in_the_next_answer(client: httpx.Client
 def test_the_map_is_drawn_anew_when_changes_rest(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Path] = []
     monkeypatch.setattr(catalogue.redraw, "start_redrawing", drawn.append)
-    monkeypatch.setattr(catalogue, "QUIET", 0.5)
+    monkeypatch.setattr(catalogue, "QUIET", 2.0)
     with ThreadPoolExecutor(1) as pool:
         served = catalogue.Catalogue(copied(run, tmp_path), "unseen", None, pool, pool)
         assert served.latest.gallery.manifest["map"]
