@@ -1,5 +1,7 @@
 """What a worker decides by: fitted on the catalogue at the start, and again in the background when it has changed.
 
+By local structure it takes twenty seconds of a catalogue of 7,000 items, so searches don't wait for it at the start.
+
 A decision knows signs, not classes, so that it holds for a class that came a moment ago.
 """
 
@@ -20,6 +22,7 @@ CHANGED = 0.01
 """Share of the items that may come or go before it is fitted again."""
 MOST_LOCAL = 20_000
 """Items beyond which none is fitted by local structure: it would list the neighbourhoods of all of them four times."""
+_SOON = "The service has just begun to answer by this model, and still fits this decision: search again in a minute."
 
 
 class Decisions:
@@ -41,7 +44,15 @@ class Decisions:
 
     def of(self, name: str) -> tuple[Decision | None, str]:
         """The decision by a similarity, or None and the reason in a sentence."""
-        return self._fitted[name]
+        return self._fitted.get(name, (None, _SOON))
+
+    def start(self, gallery: Gallery) -> None:
+        """Fit those that take a moment; the one by local structure follows in the background."""
+        self._changes = _changes(gallery)
+        quick = [name for name, by in self._by.items() if not isinstance(by, LocalStructure)]
+        self._fitted = {name: self._fit(gallery, name) for name in quick}
+        if len(quick) < len(self._by):
+            self._fitting = self._background.submit(self.fit, gallery)
 
     def fit(self, gallery: Gallery) -> None:
         """Fit all on a gallery."""

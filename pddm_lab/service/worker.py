@@ -85,7 +85,7 @@ class Served:
         )
         self.pictures = Pictures(run, settings.model, pools.pictures, threads)
         self.decisions = Decisions(by, run.is_labelled, pools.background)
-        self.decisions.fit(self.catalogue.latest.gallery)
+        self.decisions.start(self.catalogue.latest.gallery)
         learned = {name: known[name] for name in run.learned}
         self.search = Search(run.name, learned, structure, self.decisions, pools.search, threads)
 

@@ -1,0 +1,40 @@
+"""A service answers before its decision by local structure is fitted, and says so meanwhile."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+from pddm_lab.analysis.decision import Decision
+from pddm_lab.runs.local import load_local
+from pddm_lab.runs.model import load_similarities
+from pddm_lab.runs.run import Run
+from pddm_lab.service.decisions import Decisions
+
+
+class Later:
+    """An executor that does its work when it is told to."""
+
+    def __init__(self) -> None:
+        self.work: list[tuple[Any, ...]] = []
+
+    def submit(self, *work: Any) -> Future[None]:
+        self.work.append(work)
+        return Future()
+
+
+def test_the_decision_by_local_structure_follows(local_run: Run) -> None:
+    local, later = load_local(local_run), Later()
+    assert local is not None
+    by = {"euclidean": load_similarities(local_run)["euclidean"], "local": local.structure}
+    decisions = Decisions(by, True, later)  # type: ignore[arg-type]
+    decisions.start(local_run.gallery("catalogue"))
+    at_first, reason = decisions.of("euclidean")
+    assert isinstance(at_first, Decision) and reason == ""
+    assert decisions.of("local")[0] is None and "still fits this decision" in decisions.of("local")[1]
+    ((fit, gallery),) = later.work
+    fit(gallery)
+    assert decisions.of("euclidean") == (at_first, "")
+    fitted, reason = decisions.of("local")
+    assert isinstance(fitted, Decision) and reason == "" and fitted != at_first
+    assert fitted.items == at_first.items
