@@ -5,6 +5,7 @@ A few hundred of each kind in the normal tests; `make fuzz` tries 100,000.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import math
@@ -83,7 +84,8 @@ def mutants(draw: st.DrawFn, document: Any) -> bytes:
     document = json.loads(json.dumps(document))
     for _ in range(draw(st.integers(1, 2))):
         *way, last = draw(st.sampled_from(list(places(document))[1:] or [(0,)]))
-        inside, odd, how = document, draw(_ODD), draw(st.sampled_from(("replace", "replace", "remove", "add")))
+        odd = copy.deepcopy(draw(_ODD))  # the document that holds it is changed once more
+        inside, how = document, draw(st.sampled_from(("replace", "replace", "remove", "add")))
         for key in way:
             inside = inside[key]
         if how == "replace":
