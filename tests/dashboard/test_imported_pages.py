@@ -51,7 +51,10 @@ def test_without_labels_items_are_searched_and_not_marked(imported: None, open_p
         assert "Import them with a column label" in texts(open_page(page, run="bare"))
     audit = open_page("audit", run="bare")
     (views,) = [one for one in audit.segmented_control if one.key == "view"]
-    assert views.options == ["Duplicates", "Licences"] and "can't be read" not in texts(audit)
+    assert views.options == ["Duplicates", "Licences"]
+    assert "have no pictures to compare" in texts(audit)
+    (colours,) = [one for one in open_page("map", run="bare").segmented_control if one.key == "colour"]
+    assert "Class" not in colours.options and "Density" in colours.options
     assert [one.options for one in open_page("search", run="bare").segmented_control if one.key == "protocol"] == [
         ["All items"]
     ]

@@ -112,6 +112,17 @@ def items(run: Run) -> pd.DataFrame:
     return items_of(galleries(run))
 
 
+def has_pictures(run: Run) -> bool:
+    """Whether there is anything to compare: the thumbnails of an import without pictures show ids at most."""
+    if not run.config.is_imported:
+        return True
+    from pddm_lab.gallery.files import thumbnail
+    from pddm_lab.training.finish import no_picture
+
+    first = next(iter(galleries(run).values()))
+    return first.thumb(0) not in [thumbnail(no_picture(text)) for text in (str(first.items["id"].iloc[0]), "")]
+
+
 def pictures(run: Run, near: bool) -> Pictures:
     """All pictures of a run's galleries, ready to be compared."""
     of = galleries(run)

@@ -193,6 +193,9 @@ def duplicates(run: Run) -> None:
     from pddm_lab.data.licences import sources
     from pddm_lab.data.near_duplicates import NEAR_DUPLICATE
 
+    if not data.has_pictures(run):
+        text = f"The items of {run.name} have no pictures to compare. Import them with --images FOLDER."
+        shell.nothing("No pictures", text, ":material/no_photography:")
     items = data.items(run)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         near = len(items) <= data.MOST_COMPARED or st.toggle(
@@ -254,8 +257,9 @@ def duplicates(run: Run) -> None:
         _sheet(run, items, chosen)
     else:
         st.caption("No pair matches." if len(pairs) else "No pair has this likeness.")
-    with effect_place:
-        _effect(run, items, pairs)
+    if run.is_labelled:
+        with effect_place:
+            _effect(run, items, pairs)
 
 
 def _sheet(run: Run, items: pd.DataFrame, chosen: pd.DataFrame) -> None:

@@ -25,7 +25,8 @@ run = shell.run_or_stop()
 measure, scale, near = "first", "value", 20
 with st.container(horizontal=True, vertical_alignment="bottom"):
     protocol = shell.protocol_picker(run, sorted(run.galleries(), key=CATALOGUE.__eq__))
-    colour = shell.choice(st.segmented_control, "Colour by", COLOURS, "colour")
+    colours = {name: title for name, title in COLOURS.items() if run.is_labelled or name not in ("class", "error")}
+    colour = shell.choice(st.segmented_control, "Colour by", colours, "colour")
     other = shell.second_run(run, protocol, width=170)
     opened = [run, other] if other else [run]
     left, right = shell.compared_similarities(opened)
