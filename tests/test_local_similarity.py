@@ -10,6 +10,7 @@ import torch
 from local_reference import Slow, items, k_reciprocal
 
 from pddm_lab.errors import ConfigError, DataError
+from pddm_lab.local import compiled
 from pddm_lab.local.neighbourhoods import Neighbourhoods
 from pddm_lab.local.reciprocal import KReciprocal
 from pddm_lab.local.similarity import CSLS, Expansion, Global, LocalSimilarity
@@ -31,6 +32,20 @@ def slow_scores(name: str, gallery: torch.Tensor, query: torch.Tensor) -> np.nda
         of_items = np.array([np.mean([slow.z[g] @ slow.z[h] for h in slow.lists[g][:10]]) for g in rows])
         return 2 * cosines - np.sort(cosines)[-10:].mean() - of_items
     return k_reciprocal(np.vstack([slow.z, slow.q]), len(gallery))[:-1]
+
+
+def test_a_full_disk_that_keeps_no_compiled_code_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery, similarity = items(70), Expansion(both=True)
+    expected = similarity.matrix(Neighbourhoods.of(gallery), gallery[:4])
+    fill, errors = compiled._compare, [OSError(28, "full"), OSError(28, "full")]
+
+    def full(*arguments: object) -> None:
+        if errors:  # numba writes when it has compiled
+            raise errors.pop()
+        fill(*arguments)
+
+    monkeypatch.setattr(compiled, "_compare", full)
+    assert torch.equal(similarity.matrix(Neighbourhoods.of(gallery), gallery[:4]), expected) and not errors
 
 
 @pytest.mark.parametrize("rival", RIVALS, ids=lambda rival: rival.name)

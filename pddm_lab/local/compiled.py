@@ -9,6 +9,7 @@ Else each query's items are collected and numbered, and their products are compu
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numba
@@ -53,7 +54,7 @@ def collect(wanted, count, numbered, keys, numbers, size, features, directions, 
 
 
 @_compiled
-def compare(  # type: ignore[no-untyped-def]
+def _compare(  # type: ignore[no-untyped-def]
     features, neighbours, scores, weights, reverse, squares, onward, scales, first_part,
     directions, q_neighbours, q_scores, q_weights, q_reverse, own, rows, candidate_scores, table, columns, shared,
     reciprocal, values,
@@ -205,3 +206,12 @@ def compare(  # type: ignore[no-untyped-def]
                 values[q, kind, c] = common / (sizes - common)
                 kind += 1
             values[q, kind, c], values[q, kind + 1, c] = np.log1p(r_qg), np.log1p(r_gq)
+
+
+def compare(*arguments: np.ndarray | int) -> None:
+    """Fill `values` as `_compare` does, also where a full disk can't keep what it and `collect` are compiled to."""
+    for _ in range(2):
+        with suppress(OSError):
+            _compare(*arguments)
+            return
+    _compare(*arguments)
