@@ -101,13 +101,15 @@ def distributions(content: DriftContent) -> None:
     st.header("Then and now", anchor=False)
     shown = [(name, of) for name, of in content.signals.items() if of.edges]
     for start in range(0, len(shown), 3):
-        for place, (name, of) in zip(st.columns(3, gap="large"), shown[start : start + 3], strict=False):
+        row = shown[start : start + 3]
+        for place, (name, _) in zip(st.columns(3, gap="large"), row, strict=False):  # so that the charts begin alike
+            title, text = SIGNALS[name]
+            place.markdown(f"**{title}** :gray[· {text}]")
+        for place, (name, of) in zip(st.columns(3, gap="large"), row, strict=False):
             with place:
-                title, text = SIGNALS[name]
-                st.markdown(f"**{title}** :gray[· {text}]")
                 chart(
                     figures.then_and_now(of.edges, of.share_then, of.share_now), f"distribution_{name}",
-                    f"Distribution of the {title.lower()} of the run's own queries and of the last ones",
+                    f"Distribution of the {SIGNALS[name][0].lower()} of the run's own queries and of the last ones",
                 )  # fmt: skip
 
 
