@@ -106,7 +106,7 @@ def test_a_stopped_import_resumes(
     files: tuple[Path, Path], pictures: Path, quick: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(finish.Gallery, "write", lambda *_, **__: 1 / 0)
+        patch.setattr(finish, "write_files", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             made(files, pictures, quick, train=True)
     assert Run.open(Path(quick) / "one").status == "failed"
