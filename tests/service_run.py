@@ -18,6 +18,7 @@ from PIL import Image
 
 from pddm_lab.runs.run import Run
 from pddm_lab.service.app import create
+from pddm_lab.service.server import KEEP_ALIVE
 from pddm_lab.service.settings import Settings
 
 
@@ -38,7 +39,9 @@ def copied(run: Run, folder: Path) -> Run:
 def serving(run: Run, **choices: object) -> Iterator[httpx.Client]:
     """A client of a service that is ready."""
     settings = Settings(**{"run": str(run.path), "rate": 0, "port": free_port(), **choices})  # type: ignore[arg-type]
-    config = uvicorn.Config(create(settings), port=settings.port, log_config=None, access_log=False)
+    config = uvicorn.Config(
+        create(settings), port=settings.port, log_config=None, access_log=False, timeout_keep_alive=KEEP_ALIVE
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

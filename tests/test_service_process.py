@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -95,6 +96,16 @@ def test_each_worker_sees_what_another_one_changed(served: Served) -> None:
     assert len(answered) == 2
     with served.client() as client:
         assert "pddm_lab_ready_workers 2.0" in client.get("/metrics").text
+
+
+def test_a_connection_stays_open_longer_than_clients_keep_it(served: Served) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+    connection.request("GET", "/health")
+    connection.getresponse().read()
+    opened = connection.sock
+    time.sleep(5.5)  # httpx keeps an idle connection for 5 s, and so does a server by default
+    connection.request("GET", "/health")
+    assert connection.getresponse().status == 200 and connection.sock is opened
 
 
 def test_all_workers_follow_the_update_that_serves_and_back(served: Served) -> None:

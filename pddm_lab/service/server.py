@@ -16,6 +16,9 @@ from pddm_lab.update.serving import served
 _GRACE = 30
 """Seconds that running requests have to finish."""
 _HEADER_BYTES = 65_536
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than clients and proxies keep theirs, so that none sends into one
+that closes."""
 
 
 def serve(settings: Settings) -> None:
@@ -39,7 +42,7 @@ def serve(settings: Settings) -> None:
         config = Config(
             "pddm_lab.service.app:from_environment", factory=True, workers=settings.workers, log_config=None,
             access_log=False, proxy_headers=False, server_header=False, timeout_graceful_shutdown=_GRACE,
-            timeout_worker_healthcheck=60, h11_max_incomplete_event_size=_HEADER_BYTES,
+            timeout_keep_alive=KEEP_ALIVE, timeout_worker_healthcheck=60, h11_max_incomplete_event_size=_HEADER_BYTES,
         )  # fmt: skip
         if settings.workers > 1:
             Multiprocess(config, [listening]).run()
