@@ -12,7 +12,7 @@ from test_gallery import make, make_features, make_items, picture
 
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.gallery import index, store, umap_layout
-from pddm_lab.gallery.changes import NewItems, add, remove, update, with_sources
+from pddm_lab.gallery.changes import NewItems, add, remove, rename_class, update, with_sources
 from pddm_lab.gallery.files import changing, commit, fingerprint, thumbnail
 from pddm_lab.gallery.gallery import Gallery
 
@@ -52,7 +52,7 @@ def test_a_changed_gallery_is_as_one_written_anew(tmp_path: Path, kind: str) -> 
     added = add(gallery, new_items(5))
     gone = items["id"].iloc[[0, 17, 59]].tolist()
     removed = remove(added, [*gone, "new/3.png"])
-    changed = NewItems(items.iloc[[4, 30]].assign(class_name="other", label=8), make_features(2, seed=5), [b"a", b"bc"])
+    changed = NewItems(items.iloc[[4, 30]], make_features(2, seed=5), [b"a", b"bc"])
     updated = update(removed, changed)
 
     keep = [n for n in range(60) if n not in (0, 17, 59, 4, 30)]
@@ -303,3 +303,14 @@ def test_classes_that_two_add_at_the_same_time_have_labels_of_their_own(tmp_path
     assert after.items.groupby("class_name")["label"].nunique().eq(1).all()
     assert after.items.groupby("label")["class_name"].nunique().eq(1).all()
     assert after.items.set_index("id")["label"][["new/0.png", "new/11.png", "new/12.png"]].tolist() == [7, 7, 0]
+
+
+def test_a_new_picture_leaves_the_class_that_its_item_got_meanwhile(tmp_path: Path) -> None:
+    gallery = make(tmp_path / "g", 8)
+    chosen = gallery.items.iloc[[2]].reset_index(drop=True)
+    rename_class(gallery, chosen["class_name"][0], "renamed")
+    new = NewItems(chosen, make_features(1, seed=3), [thumbnail(picture(1))])
+    after = update(gallery, new)
+    row = after.index_of(chosen["id"][0])
+    assert after.items["class_name"].iloc[row] == "renamed" and np.array_equal(after.features[row], new.features[0])
+    assert after.items.groupby("class_name", observed=True)["label"].nunique().eq(1).all()

@@ -97,7 +97,7 @@ def add(gallery: Gallery, new: NewItems, structure: LocalStructure | None = None
 
 
 def update(gallery: Gallery, new: NewItems, structure: LocalStructure | None = None, reason: str = "") -> Gallery:
-    """Replace items by others with the same ids; as `add`, but raises RunError if an id isn't in the gallery."""
+    """Replace the pictures of items, which keep class and role; as `add`, but raises RunError for an unknown id."""
     return _change(gallery, new, structure, new.items["id"].tolist(), reason)
 
 
@@ -261,7 +261,7 @@ def _change(
             current.index_of(next(item for item in removed if item not in there))  # raises: there is no such item
         if new is not None:
             _check(new, current, leaves)
-            new = replace(new, items=_labelled(new.items, current.items))
+            new = replace(new, items=_kept(new.items, current) if removed else _labelled(new.items, current.items))
         if not (leaves.any() or (new is not None and len(new.items))):
             return current
         parts = [current.items[~leaves], *([new.items[COLUMNS]] if new is not None else [])]
@@ -274,6 +274,11 @@ def _change(
         reference = None if structure is None else _reference(current, structure, items, ~leaves, new)
         _write(current, items, ~leaves, new, reference, reason)
         return current.reopened()
+
+
+def _kept(new: pd.DataFrame, current: Gallery) -> pd.DataFrame:
+    """The items as the gallery lists them by now: their class may have been renamed since they were chosen."""
+    return current.items.iloc[[current.index_of(item) for item in new["id"]]].reset_index(drop=True)
 
 
 def _labelled(new: pd.DataFrame, current: pd.DataFrame) -> pd.DataFrame:
