@@ -189,6 +189,13 @@ def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     return run
 
 
+@pytest.mark.parametrize("name", ["list", "undo"])
+def test_an_unknown_data_set_is_named(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["data", "corrections", name, "emojy", "--runs-root", str(tmp_path)])
+    assert "Unknown data set 'emojy'. Expected one of emoji, " in capsys.readouterr().err
+
+
 def test_the_commands(command, tmp_path: Path) -> None:
     items = sorted(path.relative_to(tmp_path / "digits").as_posix() for path in (tmp_path / "digits").rglob("*.png"))
     assert "no corrections" in command("list")[0]

@@ -129,8 +129,12 @@ def undo(dataset: _Dataset, items: _Items = (), runs_root: RunsRoot = "") -> Non
 
 
 def _file(dataset: str, runs_root: str) -> Path:
+    """Where the corrections of a data set are kept; raises DataError if there is no such data set."""
     from pddm_lab.data.corrections import corrections_file
+    from pddm_lab.data.dataset import source_of
 
+    if dataset.partition(":")[0] != config.IMPORTED:
+        source_of(dataset)
     return corrections_file(config.runs_root(runs_root), dataset)
 
 
