@@ -1,7 +1,8 @@
 """Watch a folder and update a run by itself: after so many new pictures, or at intervals if there are any.
 
 What is new follows from the folder and from the catalogue of the run that serves, so that the watch can be killed and
-started again at any moment. An update that wasn't better, or failed, isn't tried again with the same pictures.
+started again at any moment. An update that wasn't better isn't tried again with the same pictures; one that failed is
+tried again when the watch is started anew.
 """
 
 from __future__ import annotations
