@@ -21,12 +21,17 @@ from pddm_lab.service.app import create
 from pddm_lab.service.server import KEEP_ALIVE
 from pddm_lab.service.settings import Settings
 
+PATIENCE = 300
+"""Seconds in which a request is answered, on a busy machine too."""
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+
+@contextmanager
+def own_port() -> Iterator[int]:
+    """A port that nobody listens on; no other process is given it, and a server that reuses addresses may take it."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 def copied(run: Run, folder: Path) -> Run:
@@ -38,23 +43,26 @@ def copied(run: Run, folder: Path) -> Run:
 @contextmanager
 def serving(run: Run, **choices: object) -> Iterator[httpx.Client]:
     """A client of a service that is ready."""
-    settings = Settings(**{"run": str(run.path), "rate": 0, "port": free_port(), **choices})  # type: ignore[arg-type]
-    config = uvicorn.Config(
-        create(settings), port=settings.port, log_config=None, access_log=False, timeout_keep_alive=KEEP_ALIVE
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{settings.port}", timeout=60) as client:
-            wait_until_ready(client)
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join(20)
+    with own_port() as port:
+        settings = Settings(
+            **{"run": str(run.path), "rate": 0, "port": port, "timeout": PATIENCE, **choices}  # type: ignore[arg-type]
+        )
+        config = uvicorn.Config(
+            create(settings), port=port, log_config=None, access_log=False, timeout_keep_alive=KEEP_ALIVE
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
+                wait_until_ready(client)
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE)  # else it would still write to the run when its folder is deleted
 
 
-def wait_until_ready(client: httpx.Client, seconds: float = 300) -> None:
+def wait_until_ready(client: httpx.Client, seconds: float = 600) -> None:
     """Return when the service answers that it is ready."""
     end = time.monotonic() + seconds
     while True:

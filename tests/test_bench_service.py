@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from service_run import free_port
+from service_run import own_port
 
 from pddm_lab.bench.service.load import send
 from pddm_lab.bench.service.measure import _report
@@ -24,14 +25,15 @@ class Answers:
     """A server that refuses every tenth request, and remembers what it got."""
 
     def __init__(self) -> None:
-        self.port, self.requests = free_port(), list[bytes]()
+        self.port, self.requests = 0, list[bytes]()
         self._loop, ready = asyncio.new_event_loop(), threading.Event()
         threading.Thread(target=self._run, args=(ready,), daemon=True).start()
-        assert ready.wait(10)
+        assert ready.wait(60)
 
     def _run(self, ready: threading.Event) -> None:
         async def start() -> None:
-            await asyncio.start_server(self._answer, "127.0.0.1", self.port)
+            server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+            self.port = server.sockets[0].getsockname()[1]
             ready.set()
 
         self._loop.run_until_complete(start())
@@ -62,7 +64,8 @@ def test_every_request_is_sent_and_each_failure_counted(server: Answers, tmp_pat
     loaded = send(plan)
     assert len(server.requests) == 40 and len(loaded["ms"]) == 36
     assert loaded["errors"] == {'503 {"error": "busy"}': 4}
-    assert server.requests[0].startswith(b"GET /v1/search?item=class%201/a%26b.jpg HTTP/1.1\r\n")
+    heads = Counter(request.partition(b" HTTP/1.1\r\n")[0] for request in server.requests)
+    assert heads == {b"GET /v1/search?item=class%201/a%26b.jpg": 20, b"GET /v1/search?item=%C3%BC": 20}
     assert loaded["seconds"] >= 39 / 2000 and all(ms > 0 for ms in loaded["ms"])
     (photo,) = draw_photos(tmp_path, 1, 40, 30)
     send({"port": server.port, "photos": [str(photo)], "requests": 1, "rate": 10.0})
@@ -70,7 +73,8 @@ def test_every_request_is_sent_and_each_failure_counted(server: Answers, tmp_pat
 
 
 def test_nobody_answers() -> None:
-    loaded = send({"port": free_port(), "ids": ["a"], "requests": 3, "rate": 1000.0})
+    with own_port() as port:
+        loaded = send({"port": port, "ids": ["a"], "requests": 3, "rate": 1000.0})
     assert loaded["ms"] == [] and sum(loaded["errors"].values()) == 3
 
 

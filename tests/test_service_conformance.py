@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import negative_data_rejection
-from service_run import copied, png, serving
+from service_run import PATIENCE, copied, png, serving
 
 from pddm_lab.runs.run import Run
 
@@ -39,9 +39,10 @@ LIMITS = settings(
 )  # fmt: skip
 for kind in ("image/jpeg", "image/png", "image/webp"):
     schemathesis.openapi.media_type(kind, st.integers(0, 50).map(png))
-CONFIG = schemathesis.Config.from_dict(
-    {"checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "404", "409"]}}}
-)
+CONFIG = schemathesis.Config.from_dict({
+    "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "404", "409"]}},
+    "request-timeout": PATIENCE,
+})  # fmt: skip
 """Valid requests may name what isn't there."""
 
 

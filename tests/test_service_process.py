@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_run import copied, free_port, png, wait_until_ready
+from service_run import PATIENCE, copied, own_port, png, wait_until_ready
 
 from pddm_lab import cli
 from pddm_lab.runs.run import Run
@@ -29,24 +29,28 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 class Served:
     """A service of two workers in processes of its own."""
 
-    def __init__(self, run: Run, log: Path) -> None:
-        self.run, self.port, self.log = run, free_port(), log
+    def __init__(self, run: Run, port: int, log: Path) -> None:
+        self.run, self.port, self.log = run, port, log
         command = [sys.executable, "-m", "pddm_lab.cli", "serve", str(run.path), "--workers", "2"]
+        choices = ["--port", str(port), "--timeout", str(PATIENCE)]
         with open(log, "wb") as output:
-            self.process = subprocess.Popen([*command, "--port", str(self.port)], stdout=output, stderr=output)
+            self.process = subprocess.Popen([*command, *choices], stdout=output, stderr=output)
 
     def client(self) -> httpx.Client:
         """A client with a connection of its own, which any of the workers takes."""
-        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE)
 
     def workers(self) -> dict[str, int]:
-        """Request -> worker that answered it, from the log."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        """Request -> worker that answered it, from the whole lines of the log."""
+        whole = self.log.read_text().rpartition("\n")[0].splitlines()
+        lines = [json.loads(line) for line in whole if line.startswith("{")]
         return {line["request"]: line["worker"] for line in lines}
 
     def worker_of(self, request: str) -> int:
         """The worker that answered a request, once its line is in the log."""
+        end = time.monotonic() + PATIENCE
         while request not in (workers := self.workers()):
+            assert time.monotonic() < end
             time.sleep(0.05)
         return workers[request]
 
@@ -55,15 +59,16 @@ class Served:
 def served(local_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A service that is ready."""
     folder = tmp_path_factory.mktemp("process")
-    service = Served(copied(local_run, folder), folder / "log")
-    try:
-        with service.client() as client:
-            wait_until_ready(client)
-        yield service
-    finally:
-        if service.process.poll() is None:
-            service.process.terminate()
-            service.process.wait(60)
+    with own_port() as port:
+        service = Served(copied(local_run, folder), port, folder / "log")
+        try:
+            with service.client() as client:
+                wait_until_ready(client)
+            yield service
+        finally:
+            if service.process.poll() is None:
+                service.process.terminate()
+                service.process.wait(PATIENCE)
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
@@ -85,15 +90,13 @@ def test_each_worker_sees_what_another_one_changed(served: Served) -> None:
     with served.client() as client:
         files = [("pictures", ("a.png", png(7)))]
         assert client.post("/v1/items", data={"class_name": "new"}, files=files).status_code == 201
-    answered: set[int] = set()
-    for _ in range(100):
+    answered, end = set[int](), time.monotonic() + PATIENCE
+    while len(answered) < 2:
+        assert time.monotonic() < end, "one worker takes every connection"
         with served.client() as client:
             answer = client.post("/v1/search", params={"k": 1}, files={"picture": ("b.png", png(7))})
         assert answer.json()["hits"][0]["id"] == "new/a.png" and answer.json()["items"] == 141
         answered.add(served.worker_of(answer.headers["x-request-id"]))
-        if len(answered) == 2:
-            break
-    assert len(answered) == 2
     with served.client() as client:
         assert "pddm_lab_ready_workers 2.0" in client.get("/metrics").text
 
@@ -116,7 +119,7 @@ def test_all_workers_follow_the_update_that_serves_and_back(served: Served) -> N
     update.update(name=path.name, updated=counts | of)
     for names, serving in (([path.name], path.name), ([], "local")):
         write_serving(served.run, ServingContent(updates=names))
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         with served.client() as client:
             while f'pddm_lab_serving_workers{{run="{serving}"}} 2.0' not in client.get("/metrics").text:
                 assert time.monotonic() < end
@@ -125,21 +128,26 @@ def test_all_workers_follow_the_update_that_serves_and_back(served: Served) -> N
 
 
 def test_it_ends_when_the_requests_that_run_are_answered(served: Served) -> None:
+    with served.client() as client:
+        files = [("pictures", ("a.png", png(9)))]
+        assert client.post("/v1/items", data={"class_name": "last"}, files=files).status_code == 201
     boundary = "edge"
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="picture"; filename="a.png"\r\n\r\n'.encode()
-    body = head + png(7) + f"\r\n--{boundary}--\r\n".encode()
-    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:
+    body = head + png(9) + f"\r\n--{boundary}--\r\n".encode()
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as connection:
         lines = ["POST /v1/search?k=1 HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
-        lines.append(f"Content-Type: multipart/form-data; boundary={boundary}")
-        connection.sendall("\r\n".join([*lines, "", ""]).encode() + body[:100])
-        time.sleep(0.5)  # a worker reads it
+        lines += [f"Content-Type: multipart/form-data; boundary={boundary}", "Expect: 100-continue"]
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        goes_on = b"HTTP/1.1 100 Continue\r\n\r\n"  # a worker has begun with it, and waits for its body
+        assert b"".join(connection.recv(1) for _ in goes_on) == goes_on
+        connection.sendall(body[:100])
         served.process.send_signal(signal.SIGTERM)
         time.sleep(1.5)  # the workers end, but for this request
         assert served.process.poll() is None
         connection.sendall(body[100:])
         answer = b"".join(iter(lambda: connection.recv(65_536), b""))
-    assert answer.startswith(b"HTTP/1.1 200") and b"new/a.png" in answer
-    assert served.process.wait(60) == 0
+    assert answer.startswith(b"HTTP/1.1 200") and b"last/a.png" in answer
+    assert served.process.wait(PATIENCE) == 0
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", served.port), timeout=5)
     assert "Traceback" not in served.log.read_text()
