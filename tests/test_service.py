@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ import pytest
 import torch
 from no_maps import NoMaps
 from PIL import Image
-from service_run import copied, png, serving
+from service_run import PATIENCE, copied, png, serving
 from starlette.testclient import TestClient
 
 from pddm_lab import cli
@@ -199,16 +201,26 @@ def test_a_change_by_the_command_line_is_in_the_next_answer(client: httpx.Client
 def test_the_map_is_drawn_anew_when_changes_rest(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Path] = []
     monkeypatch.setattr(catalogue.redraw, "start_redrawing", drawn.append)
-    monkeypatch.setattr(catalogue, "QUIET", 2.0)
     with ThreadPoolExecutor(1) as pool:
         served = catalogue.Catalogue(copied(run, tmp_path), "unseen", None, pool, pool)
         assert served.latest.gallery.manifest["map"]
-        for _ in range(2):
-            served.change(lambda gallery: changes.remove(gallery, [gallery.items["id"].iloc[0]]))
-        served._drawing.join(20)  # type: ignore[union-attr]
-        served.change(lambda gallery: changes.undo(gallery)[0])
+
+        def change(work: Callable[[Gallery], Gallery], quiet: float) -> threading.Timer:
+            monkeypatch.setattr(catalogue, "QUIET", quiet)
+            served.change(work)
+            assert served._drawing is not None
+            return served._drawing
+
+        first, second = (
+            change(lambda gallery: changes.remove(gallery, [gallery.items["id"].iloc[0]]), quiet)
+            for quiet in (600.0, 0.01)
+        )
+        assert first.finished.is_set(), "another change came before the first one's quiet was over"
+        second.join(60)
+        assert drawn == [served.latest.gallery.path]
+        third = change(lambda gallery: changes.undo(gallery)[0], 600.0)
         served.stop()
-        served._drawing.join(20)  # type: ignore[union-attr]
+        third.join(60)
     assert drawn == [served.latest.gallery.path]
 
 
@@ -238,17 +250,31 @@ def test_only_this_machine_and_no_other_site_may_use_it_without_a_key(client: ht
     assert client.get("/health", headers={"Host": "10.0.0.1"}).json() == {"status": "alive"}
 
 
-def log_of(capfd: pytest.CaptureFixture[str]) -> str:
-    """What the service has printed; it prints a line after its answer, and who reads meanwhile gets half of it."""
-    time.sleep(0.5)
-    return capfd.readouterr().out
+def printed_from_now_on(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What the service prints, as it grows. Called in a test: pytest takes over what is printed between its parts."""
+    text = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", text)
+    return text
+
+
+def log_of(printed: io.StringIO, answers: list[httpx.Response]) -> str:
+    """The log with the lines of some answers: the service prints them after it has answered."""
+    requests, end = {one.headers["x-request-id"] for one in answers}, time.monotonic() + PATIENCE
+    while True:
+        lines = printed.getvalue().splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]
+        if requests <= {json.loads(line)["request"] for line in whole}:
+            return "".join(whole)
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_its_log_and_its_metrics_tell_of_requests_but_not_of_what_they_hold(
-    client: httpx.Client, capfd: pytest.CaptureFixture[str]
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    printed = printed_from_now_on(monkeypatch)
     answer = client.get("/v1/search", params={"item": "a secret"}, headers={"X-API-Key": "another secret"})
-    text = log_of(capfd)
+    text = log_of(printed, [answer])
     (line,) = [one for one in map(json.loads, text.splitlines()) if one["request"] == answer.headers["x-request-id"]]
     assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/search", 404) and line["ms"] >= 0
     assert "secret" not in text
@@ -258,11 +284,12 @@ def test_its_log_and_its_metrics_tell_of_requests_but_not_of_what_they_hold(
 
 
 def test_drift_reads_the_scores_in_its_log(
-    client: httpx.Client, run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    client: httpx.Client, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = [nearest_to(client, png(seed)) for seed in range(3)]
-    client.get("/v1/classes")
-    (tmp_path / "log").write_text(log_of(capfd))
+    printed = printed_from_now_on(monkeypatch)
+    given = [client.post("/v1/search", files={"picture": ("a.png", png(seed))}) for seed in range(3)]
+    answers = [one.json() for one in given]
+    (tmp_path / "log").write_text(log_of(printed, [*given, client.get("/v1/classes")]))
     stream = from_log(Gauge.of(run), tmp_path / "log", 100).stream
     np.testing.assert_allclose(stream.signals["distance"], [one["hits"][0]["distance"] for one in answers])
     np.testing.assert_allclose(stream.signals["probability"], [one["decision"]["probability"] for one in answers])
