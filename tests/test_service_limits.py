@@ -120,6 +120,7 @@ def test_a_client_that_asks_too_often_waits_and_others_do_not() -> None:
     fast = Buckets(10, lambda: now[0])
     assert [fast.wait("a") for _ in range(21)] == [0] * 20 + [1]
     limited = limits(rate=1)
+    limited._buckets = Buckets(1, lambda: now[0])
     answers = [answer_of(limited, scope(), b"1") for _ in range(3)]
     assert [one[0] for one in answers] == [200, 200, 429] and answers[2][2]["retry-after"] == "1"
     assert answer_of(limited, scope({"X-API-Key": KEYS[0]}), b"1")[0] == 429, "no key is checked here"
@@ -182,7 +183,7 @@ def test_waiting_work_is_done_together_and_each_gets_its_own() -> None:
     def work(numbers: list[int]) -> list[int | Exception]:
         calls.append(numbers)
         first_runs.set()
-        may_end.wait(10)
+        may_end.wait(60)
         if 99 in numbers:
             raise OSError("all of it fails")
         return [ValueError("odd") if number % 2 else 10 * number for number in numbers]
@@ -191,7 +192,7 @@ def test_waiting_work_is_done_together_and_each_gets_its_own() -> None:
         with ThreadPoolExecutor(1) as pool:
             batches = Batches(work, pool, threads=1, most=3)
             tasks = [asyncio.create_task(batches(0))]
-            await asyncio.to_thread(first_runs.wait, 10)
+            await asyncio.to_thread(first_runs.wait, 60)
             tasks += [asyncio.create_task(batches(number)) for number in (1, 2, 4, 6)]
             await asyncio.sleep(0)
             tasks[4].cancel()
