@@ -42,6 +42,8 @@ NOTEBOOK = "notebook.ipynb"
 RESUME = "resume"
 """The notebook's only parameter that is not a field of `TrainConfig`: resume the run `run_name`."""
 _KILLED, _UNWRITABLE = 137, 74  # exit codes of the child: its kernel was killed, its notebook can't be written
+_PATIENCE = 300
+"""Seconds in which a kernel must start, and its last output of a cell arrive: a busy machine takes long for both."""
 _CHECKED = "_parameters_checked"
 _PLAIN = (str, int, float, list, dict, type(None))
 
@@ -308,6 +310,7 @@ def _execute_in_child(source: str, target: str, parameters: dict[str, Any]) -> N
         execute_notebook(
             source, target, parameters, kernel_name="python3", progress_bar=False, stdout_file=sys.stdout,
             stderr_file=sys.stderr, extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            start_timeout=_PATIENCE, iopub_timeout=_PATIENCE,
         )  # fmt: skip
     except PapermillExecutionError:  # the notebook holds the error
         sys.exit(1)
