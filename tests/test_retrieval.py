@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 import resource
-import time
 
 import numpy as np
 import pytest
 import torch
+from python_calls import calls_of
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.metrics import normalized_mutual_info_score, roc_auc_score, roc_curve
 from torch import Tensor
 
 from pddm_lab.errors import LabError
 from pddm_lab.metrics import retrieval as module
-from pddm_lab.metrics.retrieval import RECALLS, average_precisions, cluster, clustering_nmi, evaluate
+from pddm_lab.metrics.retrieval import RECALLS, Evaluation, average_precisions, cluster, clustering_nmi, evaluate
 from pddm_lab.metrics.separation import BINS, histogram, separation
 from pddm_lab.model.pddm import PDDM
 from pddm_lab.model.similarity import PDDMSimilarity, Similarity, make_similarity
@@ -454,7 +454,7 @@ def test_each_pair_of_one_set_is_scored_once_where_all_scores_fit(
     assert similarity.scored == 100 * 1500
 
 
-def test_six_thousand_items_take_seconds_and_little_memory() -> None:
+def test_six_thousand_items_are_ranked_without_a_loop_over_them_and_with_little_memory() -> None:
     class Fast:
         name = "cosine"
 
@@ -464,10 +464,9 @@ def test_six_thousand_items_take_seconds_and_little_memory() -> None:
     features, labels = toy(6000, 600, dim=128)
     evaluate(Fast(), features[:50], features[:50], labels[:50], labels[:50], True)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
-    result = evaluate(Fast(), features, features, labels, labels, True)
-    assert time.perf_counter() - start < 15
-    assert result.distribution.pairs_scored == 6000 * 5999 // 2
+    results: list[Evaluation] = []
+    assert calls_of(lambda: results.append(evaluate(Fast(), features, features, labels, labels, True))) < 6000
+    assert results[0].distribution.pairs_scored == 6000 * 5999 // 2
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 280, "MB"
 
 

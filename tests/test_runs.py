@@ -16,6 +16,7 @@ import pandas as pd
 import psutil
 import pytest
 import torch
+from python_calls import calls_of
 
 from pddm_lab.config import UNNAMED_CHOICES, TrainConfig
 from pddm_lab.errors import ConfigError, RunError
@@ -270,13 +271,16 @@ def test_a_damaged_part_is_named(root: Path, damage: str) -> None:
 
 def test_logging_every_step_is_cheap_and_flushes_by_itself(root: Path) -> None:
     run = make(root)
-    frame = quadruplets([1] * 64)
-    start = time.perf_counter()
-    for step in range(500):
-        run.log_metrics(step, "select", "train", "", {"loss": 1.0, "E_m": 0.5, "lr": 1e-3})
-        run.log_quadruplets(frame | {"step": step})
-    assert (time.perf_counter() - start) / 500 < 0.002
-    run._flushed -= 60
+    frame, run._flushed = quadruplets([1] * 64), math.inf
+
+    def log() -> None:
+        for step in range(500):
+            run.log_metrics(step, "select", "train", "", {"loss": 1.0, "E_m": 0.5, "lr": 1e-3})
+            run.log_quadruplets(frame | {"step": step})
+
+    assert calls_of(log) < 500 * 500, "a step takes 200"
+    assert not list((run.path / "quadruplets.parquet").glob("*"))
+    run._flushed = -math.inf
     run.log_metrics(500, "select", "train", "", {"loss": 1.0})
     assert len(run.quadruplets(["step"])) == 500 * 64
 
@@ -330,7 +334,7 @@ def test_the_checkpoint_comes_back_and_runs_no_code(root: Path, capsys: pytest.C
 def test_a_run_whose_process_is_gone_is_interrupted(root: Path) -> None:
     run = make(root)
     assert Run.open(run.path).status == "running"
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     started = psutil.Process(child.pid).create_time()
     run.update(pid=child.pid, process_started=started)
     other = Run.open(run.path)
@@ -341,7 +345,8 @@ def test_a_run_whose_process_is_gone_is_interrupted(root: Path) -> None:
     assert Run.open(run.path).status == "interrupted", "the pid belongs to a later process"
     run.update(process_started=started)
     child.kill()
-    time.sleep(0.1)
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
     assert Run.open(run.path).status == "interrupted", "a zombie trains nothing"
     child.wait()
     other = Run.open(run.path)
@@ -372,15 +377,13 @@ def test_a_stop_can_be_asked_for(root: Path) -> None:
     assert run.stop_requested()
 
 
-def test_two_hundred_runs_are_listed_in_a_second(root: Path) -> None:
+def test_two_hundred_runs_are_listed_with_little_work(root: Path) -> None:
     assert list_runs(root) == []
     names = [make(root, run_name=f"run-{number}").name for number in range(200)]
     (root / "notes").mkdir()
     (root / "stray.txt").touch()
-    start = time.perf_counter()
-    runs = list_runs(root)
-    assert time.perf_counter() - start < 1
-    assert [run.name for run in runs] == names[::-1]
+    assert [run.name for run in list_runs(root)] == names[::-1]
+    assert calls_of(lambda: list_runs(root)) < 200 * 2000, "a run takes 750"
 
 
 def test_listing_needs_no_torch() -> None:
