@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -22,6 +23,9 @@ from pddm_lab.gallery.changes import add
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.redraw import is_being_redrawn, redraw, start_redrawing
 from pddm_lab.gallery.umap_layout import write_map
+
+PATIENCE = 300
+"""Seconds: a busy machine takes far more than the few that it should be."""
 
 
 @pytest.fixture
@@ -39,7 +43,7 @@ class Slow:
 
     def __call__(self, features: np.ndarray, *_: np.ndarray) -> np.ndarray:
         self.begun.release()
-        assert self.may_end.acquire(timeout=60)
+        assert self.may_end.acquire(timeout=PATIENCE)
         self.drawn.append(len(features))
         return features[:, :2]
 
@@ -47,6 +51,22 @@ class Slow:
 def test_one_draws_one_waits_and_no_change_is_missed(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     slow, outcomes = Slow(), []
     monkeypatch.setattr(umap_layout, "_umap", slow)
+    waits, lock_of = threading.Semaphore(0), module._lock
+
+    def noted(path: Path, name: str) -> FileLock:
+        lock = lock_of(path, name)
+        if name == "map-next":
+            acquire = lock.acquire
+
+            def acquired(*arguments: Any, **options: Any) -> Any:
+                held = acquire(*arguments, **options)
+                waits.release()
+                return held
+
+            monkeypatch.setattr(lock, "acquire", acquired)
+        return lock
+
+    monkeypatch.setattr(module, "_lock", noted)
     assert not is_being_redrawn(gallery.path)
 
     def start() -> threading.Thread:
@@ -55,12 +75,11 @@ def test_one_draws_one_waits_and_no_change_is_missed(gallery: Gallery, monkeypat
         return thread
 
     first = start()
-    assert slow.begun.acquire(timeout=60) and is_being_redrawn(gallery.path)
+    assert waits.acquire(timeout=PATIENCE)
+    assert slow.begun.acquire(timeout=PATIENCE) and is_being_redrawn(gallery.path)
     gallery = add(gallery, new_items(2))
     second = start()
-    next_lock = gallery.path.with_name(".unseen.map-next.lock")
-    while not _is_held(next_lock):
-        time.sleep(0.01)
+    assert waits.acquire(timeout=PATIENCE)
     gallery = add(gallery, new_items(3, first=2))
     third = start()  # the second has not begun: it will draw what this one would
     third.join()
@@ -68,21 +87,13 @@ def test_one_draws_one_waits_and_no_change_is_missed(gallery: Gallery, monkeypat
     slow.may_end.release()
     first.join()
     assert gallery.reopened().manifest["map"]["placed"] == 5, "the map of the first state, with what came since"
-    assert slow.begun.acquire(timeout=60)
+    assert slow.begun.acquire(timeout=PATIENCE)
     slow.may_end.release()
     second.join()
     assert outcomes == [False, True, True] and slow.drawn == [20, 25]
     after = Gallery.open(gallery.path, verify=True)
     assert after.map is not None and len(after.map) == 25 and not after.manifest["map"].get("placed")
     assert not is_being_redrawn(gallery.path)
-
-
-def _is_held(lock: Path) -> bool:
-    try:
-        with FileLock(lock).acquire(blocking=False):
-            return False
-    except TimeoutError:
-        return True
 
 
 def test_a_process_draws_and_may_be_killed(gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +124,8 @@ def test_a_process_draws_and_may_be_killed(gallery: Gallery, tmp_path: Path, mon
             children.append(module._children[-1])
             process = psutil.Process(children[-1].pid)
             _wait_for(lambda: is_being_redrawn(gallery.path))
-            assert process.nice() > psutil.Process().nice() or not sys.platform.startswith("linux")
+            lower = min(psutil.Process().nice() + 10, 19)  # 19 is the lowest
+            assert process.nice() == lower or not sys.platform.startswith("linux")
             assert os.getsid(process.pid) == process.pid, "it outlives the terminal"
             if not ends:
                 process.send_signal(signal.SIGKILL)
@@ -131,7 +143,7 @@ def test_a_process_draws_and_may_be_killed(gallery: Gallery, tmp_path: Path, mon
 
 
 def _wait_for(condition) -> None:  # type: ignore[no-untyped-def]
-    end = time.monotonic() + 120
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
