@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 
 from pddm_lab import cli
 from pddm_lab.data.by_content import ContentCache
@@ -34,6 +36,19 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     days_ago = time.time() - 40 * 86_400
     os.utime(tmp_path / "runs" / ".features" / "old.safetensors", (days_ago, days_ago))
     return tmp_path / "runs"
+
+
+def test_one_process_at_a_time_keeps_what_it_has_compiled(tmp_path: Path) -> None:
+    kept: list[object] = []
+
+    def save(*overload: object) -> None:
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / compiled.LOCK, timeout=0).acquire()
+        kept.extend(overload)
+
+    assert compiled.collect._cache.save_overload.__qualname__.startswith("_alone")
+    compiled._alone(SimpleNamespace(cache_path=str(tmp_path), save_overload=save))("signature", "code")
+    assert kept == ["signature", "code"]
 
 
 def test_every_cache_is_listed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

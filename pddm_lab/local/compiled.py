@@ -10,22 +10,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
+from filelock import FileLock
+
+LOCK = ".compiled.lock"
+"""Beside what is kept."""
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
     """Compile a function when it is first called, and keep the result on disk where that is possible."""
     try:
-        return _compile(function, cache=True)
+        made = _compile(function, cache=True)
     except RuntimeError:  # there is no folder that can be written
         return _compile(function, cache=False)
+    made._cache.save_overload = _alone(made._cache)
+    return made
 
 
 def _compile(function: Callable[..., Any], cache: bool) -> Any:
     return numba.njit(function, cache=cache, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+
+
+def _alone(cache: Any) -> Callable[..., None]:
+    """Let one process at a time keep what it has compiled.
+
+    Numba numbers its files: two processes that keep code for other types at the same moment would write one number
+    both, and later ones would load code for the wrong types.
+    """
+    save = cache.save_overload
+
+    def locked(*compiled: Any) -> None:
+        with FileLock(Path(cache.cache_path) / LOCK):
+            save(*compiled)
+
+    return locked
 
 
 @_compiled
