@@ -71,7 +71,7 @@ def test_of_two_resumes_at_once_one_trains(tmp_path: Path) -> None:
     assert (after.status, after.info["pid"]) == ("running", processes[winner].pid)
     assert (after.info["device"], after.info["precision"]) == ("cuda", "bf16")
     for process in processes:
-        process.communicate("\n", timeout=20)
+        process.communicate("\n", timeout=300)
 
 
 def test_of_two_creations_of_one_name_one_begins(tmp_path: Path) -> None:
