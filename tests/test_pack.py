@@ -151,7 +151,7 @@ def test_no_file_leaves_the_runs_folder(packed: Path, tmp_path: Path, name: str)
     assert not list(tmp_path.rglob("*outside*"))
 
 
-@settings(max_examples=100, database=None)
+@settings(max_examples=100, deadline=None, database=None)
 @given(st.text(max_size=30))
 @example("a/b.npy")
 @example("é/ü-3.parquet")
