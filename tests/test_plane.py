@@ -29,10 +29,13 @@ from pddm_lab.teaching.point_sets import PlaneConfig, PointSet, make_point_set, 
 
 
 def trained(**choices) -> tuple[PointSet, list[Snapshot]]:
-    torch.set_num_threads(1)
-    config = PlaneConfig(**choices)
+    config, threads = PlaneConfig(**choices), torch.get_num_threads()
     point_set = make_point_set(config.scene, config.seed)
-    return point_set, list(train_plane(point_set, config))
+    torch.set_num_threads(1)
+    try:
+        return point_set, list(train_plane(point_set, config))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +108,7 @@ def test_without_the_position_s_is_the_same_at_every_mean() -> None:
     means = np.stack(np.meshgrid(np.arange(-3, 3, 0.25), np.arange(-1.5, 1.5, 0.25)), axis=-1)
     difference = np.array([0.5, 1.0])
     for snapshot in snapshots:
-        assert len(np.unique(score_at(snapshot.unit, means, difference))) == 1
+        assert np.ptp(score_at(snapshot.unit, means, difference)) < 1e-5  # a product may round by its place
     anywhere = score_at(snapshots[-1].unit, mesh()[2], vector(0.7, 30))
     assert np.ptp(anywhere) < 1e-4
     assert score_at(snapshots[-1].unit, means[0, 0], 2 * difference) != score_at(
