@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from test_gallery import make, make_features, make_items, picture
 from pddm_lab.errors import ConfigError, RunError
 from pddm_lab.gallery import index, store, umap_layout
 from pddm_lab.gallery.changes import NewItems, add, remove, rename_class, update, with_sources
-from pddm_lab.gallery.files import changing, commit, fingerprint, thumbnail
+from pddm_lab.gallery.files import changing, check_files, commit, fingerprint, thumbnail
 from pddm_lab.gallery.gallery import Gallery
 
 
@@ -110,6 +111,21 @@ def test_who_reads_meanwhile_reads_on(tmp_path: Path, kind: str) -> None:
     assert [gallery.thumb(row) for row in range(50)] == thumbs
     assert len(gallery.items) == 50
     assert len(gallery.reopened()) == 70
+
+
+def test_a_change_while_a_gallery_is_looked_at_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = make(tmp_path, 20)
+
+    def changed_first(path: Path, manifest: dict[str, Any], verify: bool) -> None:
+        monkeypatch.undo()
+        remove(gallery, gallery.items["id"].iloc[:1].tolist())
+        check_files(path, manifest, verify)
+
+    monkeypatch.setattr("pddm_lab.gallery.gallery.check_files", changed_first)
+    assert len(gallery.reopened()) == 19
+    (gallery.path / "manifest.json").unlink()
+    with pytest.raises(RunError, match="no complete gallery"):
+        gallery.reopened()
 
 
 def test_an_index_is_built_anew_where_too_much_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

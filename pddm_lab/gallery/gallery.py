@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,8 +56,7 @@ class Gallery:
     """A stored gallery. Make one with `Gallery.write`, read one with `Gallery.open`."""
 
     def __init__(self, path: Path, manifest: dict[str, Any], choice: IndexChoice) -> None:
-        self.path = path
-        self.manifest = manifest
+        self.path, self.manifest = path, manifest
         self.protocol: str = manifest["protocol"]
         self._choice = choice
         size = {name: entry["bytes"] for name, entry in manifest["files"].items()}
@@ -149,9 +149,10 @@ class Gallery:
 
     def reopened(self) -> Gallery:
         """The gallery as its files are now, with a changed copy of this one's index (`take_index`)."""
-        if read_manifest(self.path) == self.manifest:
-            check_files(self.path, self.manifest, verify=False)
-            return self
+        with suppress(RunError):  # to open it tells what is wrong from what was changed in the meantime
+            if read_manifest(self.path) == self.manifest:
+                check_files(self.path, self.manifest, verify=False)
+                return self
         other = Gallery.open(self.path)
         other._choice = self._choice
         other.take_index(self)
@@ -307,9 +308,8 @@ class Gallery:
         start = time.perf_counter()
         rows, distances = (values[0] for values in self.search(query[None], shortlist, exclude))
         seconds = {"search": time.perf_counter() - start}
-        ranks = np.arange(1, len(rows) + 1)
         table = self.items.loc[rows, ["id", "class_name"]].assign(row=rows, euclidean=-distances)
-        table["euclidean_rank"] = ranks
+        table["euclidean_rank"] = ranks = np.arange(1, len(rows) + 1)
         features, every = torch.from_numpy(self.features_of(rows)), torch.arange(len(rows))
         for similarity in similarities:
             start = time.perf_counter()
