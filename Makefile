@@ -81,7 +81,7 @@ fuzz: install
 	PDDM_LAB_FUZZ_INPUTS=100000 $(BIN)/python -m pytest -n auto --dist worksteal tests/test_fuzz.py tests/test_service_conformance.py tests/dashboard/test_fuzz_links.py
 
 churn: install
-	PDDM_LAB_CHURN_EXAMPLES=300 $(BIN)/python -m pytest -n auto --dist worksteal tests/test_store.py
+	PDDM_LAB_CHURN_EXAMPLES=300 $(BIN)/python -m pytest -n auto --dist worksteal tests/test_store.py tests/test_gallery_upkeep.py tests/test_history.py tests/test_upkeep.py
 	$(BIN)/pddm-lab bench churn
 
 mutants: install

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_changes import new_items
 from test_gallery import make
-from test_gallery_upkeep import anew, assert_first_pass, structure, written  # noqa: F401 - a fixture
+from test_gallery_upkeep import EXAMPLES, anew, assert_first_pass, structure, written  # noqa: F401 - a fixture
 from test_gallery_upkeep import new as new_of_upkeep
 
 from pddm_lab.errors import RunError
@@ -45,7 +45,10 @@ def renewed(gallery: Gallery, rows: list[int], seed: int) -> NewItems:
 STEPS = st.lists(st.sampled_from(["add", "update", "remove", "rename", "merge", "undo"]), min_size=1, max_size=7)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=EXAMPLES or 15, derandomize=not EXAMPLES, database=None, deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
 @given(steps=STEPS, seed=st.integers(0, 99))
 def test_any_changes_are_undone_in_their_order(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str], seed: int

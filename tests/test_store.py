@@ -24,9 +24,12 @@ TOLERANCE = 2e-3
 """Of a distance: FAISS adds up squares for many queries at once, and an inverted file holds half precision."""
 BLANK = picture(0)
 STEPS = st.lists(st.sampled_from(["add", "update", "remove", "undo", "back"]), min_size=1, max_size=6)
-EXAMPLES = int(os.environ.get("PDDM_LAB_CHURN_EXAMPLES", "5"))
-"""Sequences of changes for each store: `make churn` tries many."""
-CHURN = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = int(os.environ.get("PDDM_LAB_CHURN_EXAMPLES", "0"))
+"""Sequences of changes for each store: `make churn` tries many, and others each time."""
+CHURN = settings(
+    max_examples=EXAMPLES or 5, derandomize=not EXAMPLES, database=None, deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
 
 
 @pytest.fixture(params=["flat", "ivf", "milvus"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,6 +19,8 @@ from pddm_lab.local.upkeep import change, refresh
 from pddm_lab.metrics.retrieval import average_precisions
 
 POOL = items(400, seed=1)
+EXAMPLES = int(os.environ.get("PDDM_LAB_CHURN_EXAMPLES", "0"))
+"""Sequences of changes: `make churn` tries many, and others each time."""
 
 
 def assert_as_anew(changed: Neighbourhoods) -> None:
@@ -29,7 +33,7 @@ def assert_as_anew(changed: Neighbourhoods) -> None:
     torch.testing.assert_close(torch.stack(seen.u()), torch.stack(expected.u()), atol=1e-6, rtol=0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=EXAMPLES or 25, derandomize=not EXAMPLES, database=None, deadline=None)
 @given(
     start=st.integers(10, 90),
     steps=st.lists(
