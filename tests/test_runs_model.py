@@ -110,6 +110,8 @@ def test_both_precisions_of_a_model_rank_alike(digits_run, engine: str) -> None:
             for name in ("euclidean", "pddm")
         ]
     cosines = (features["32"] * features["bf16"]).sum(1)
-    assert cosines.mean() > 0.995 and 0.97 < cosines.min() < 1 - 1e-6
+    assert cosines.mean() > 0.995 and cosines.min() > 0.97
+    if engine == "torch" or torch.ops.mkldnn._is_mkldnn_bf16_supported():  # else OpenVINO computes in 32 bits
+        assert cosines.min() < 1 - 1e-6
     by_distance, by_score = np.abs(np.subtract(recalls["32"], recalls["bf16"]))
     assert by_distance <= 2 and by_score <= 5
