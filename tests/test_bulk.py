@@ -130,6 +130,7 @@ def test_a_folder_keeps_to_its_job(
     out = tmp_path / "out"
     monkeypatch.setattr(workers, "embedder", lambda *_: loaded)
     embedded(digits_run, pictures, out)
+    embedded(digits_run, pictures / "1" / "..", out)  # the same folder
     with pytest.raises(RunError, match="features of another model"):
         embedded(digits_run, pictures, out, model="another:one")
     with pytest.raises(RunError, match="features of another dataset"):

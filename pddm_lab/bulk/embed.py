@@ -12,6 +12,7 @@ from pddm_lab.bulk.job import Job
 from pddm_lab.bulk.merge import Merged, merge
 from pddm_lab.bulk.pictures import list_pictures
 from pddm_lab.bulk.workers import Workers, in_ray, in_this_process
+from pddm_lab.data.corrections import name_of
 from pddm_lab.errors import LabError, RunError
 from pddm_lab.files import TEMPORARY
 from pddm_lab.progress import Progress
@@ -72,7 +73,8 @@ def _job(
     facts = {"run": run.name, "model": _model_key(run, model), "dataset": dataset, "dim": run.config.dim}
     if (out / "job.json").exists():
         job = Job.open(out)
-        if other := [name for name in ("dataset", "model") if job.content[name] != facts[name]]:
+        keys = {"dataset": name_of, "model": str}  # a folder may be written in several ways
+        if other := [name for name, key in keys.items() if key(job.content[name]) != key(facts[name])]:
             raise RunError(
                 f"{out} has features of another {other[0]} (run {job.content['run']}, {job.content['dataset']}): name "
                 "another folder with --out."
