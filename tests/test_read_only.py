@@ -19,6 +19,7 @@ import pytest
 from pddm_lab import cli
 from pddm_lab.errors import RunError
 from pddm_lab.gallery import umap_layout
+from pddm_lab.runs import new_items
 from pddm_lab.runs.new_items import Picture
 from pddm_lab.runs.run import Run
 from pddm_lab.training import rebuild
@@ -118,6 +119,17 @@ def test_a_command_in_a_folder_it_cannot_write_is_one_line(
     assert line.startswith("pddm-lab: ") and "\n" not in line, line
     assert str(tmp_path / "runs") in line and os.strerror(code) in line
     assert contents(tmp_path / "runs") == before
+
+
+@pytest.mark.parametrize("command", ["gallery add", "gallery update"])
+def test_no_picture_is_embedded_for_a_gallery_that_cannot_be_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.setattr(new_items, "embed_pictures", lambda *_: pytest.fail("pictures were embedded"))
+    refuse_changes(monkeypatch, tmp_path / "runs", errno.EROFS)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([word.format(tmp=tmp_path) for word in COMMANDS[command]])
+    assert f"can't be changed: {os.strerror(errno.EROFS)}." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS], ids=["no permission", "read-only"])

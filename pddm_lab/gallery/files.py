@@ -34,6 +34,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import quote
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -150,6 +151,15 @@ def changing(path: Path, wait: float = 0.5) -> Iterator[None]:
             yield
     except Timeout:
         raise BusyError(f"{path} is being changed by another process: try again when that has finished.") from None
+    except OSError as error:
+        raise RunError(f"{path} can't be changed: {error.strerror or error}.") from error
+
+
+def require_writable(path: Path) -> None:
+    """Raise RunError as `changing` does, before much is computed for a change."""
+    try:
+        with TemporaryFile(dir=path):
+            pass
     except OSError as error:
         raise RunError(f"{path} can't be changed: {error.strerror or error}.") from error
 

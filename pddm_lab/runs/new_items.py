@@ -15,7 +15,7 @@ from pddm_lab.data.images import open_image
 from pddm_lab.data.pictures import find_pictures
 from pddm_lab.errors import DataError, RunError
 from pddm_lab.gallery.changes import NewItems
-from pddm_lab.gallery.files import thumbnail
+from pddm_lab.gallery.files import require_writable, thumbnail
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.model.features import in_threads, parts_of
 from pddm_lab.progress import Progress
@@ -54,7 +54,7 @@ def to_add(
 
     Raises:
         DataError: the folder does not exist, or has no readable picture.
-        RunError: the gallery has all of the ids or pictures, or the run has no model.
+        RunError: the gallery has all of the ids or pictures, or can't be written, or the run has no model.
     """
     pictures, notes = _pictures(folder)
     files, left = {item: file for item, file in pictures.items() if "/" in item}, []
@@ -72,6 +72,7 @@ def to_add(
     if taken:
         notes.append(f"Left out {counted(len(taken), 'picture')} whose ids the gallery has, such as {taken[0]}.")
     items = item_rows(run, gallery, list(files), [item.rpartition("/")[0] for item in files])
+    require_writable(gallery.path)
     made = _embedded(run, items, files, set(gallery.items["class_name"]), notes, progress, model, "added")
     return _with_duplicates(run, gallery, replace(made, reports=left + made.reports), skip_duplicates)
 
@@ -108,7 +109,7 @@ def to_update(
 
     Raises:
         DataError: the folder does not exist, or has no readable picture.
-        RunError: no picture has the id of an item in the gallery, or the run has no model.
+        RunError: no picture has the id of an item in the gallery, it can't be written, or the run has no model.
     """
     files, notes = _pictures(folder)
     known = set(gallery.items["id"])
@@ -120,6 +121,7 @@ def to_update(
     if unknown:
         notes.append(f"Left out {counted(len(unknown), 'picture')} whose names are no item's id, such as {unknown[0]}.")
     items = gallery.items.iloc[[gallery.index_of(item) for item in files]].reset_index(drop=True)
+    require_writable(gallery.path)
     made = _embedded(run, items, files, set(items["class_name"]), notes, progress, model, "replaced")
     left = [FileReport(item, item, "skipped", "no item has this id: pddm-lab gallery add adds it") for item in unknown]
     return replace(made, reports=left + made.reports)
