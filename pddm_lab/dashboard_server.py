@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+import psutil
 
 from pddm_lab.errors import RunError
 from pddm_lab.files import shipped
@@ -29,8 +30,9 @@ BROWSER_ARGS = ("--headless", "--disable-gpu", "--disable-quic", "--no-first-run
                 "--disable-component-update", "--disable-sync")  # fmt: skip
 """Options of a browser without a window that downloads nothing by itself."""
 THEMES = ("light", "dark")
-_START_SECONDS = 60.0
-_PAGE_SECONDS = 60.0
+_START_SECONDS = 300.0
+_PAGE_SECONDS = 300.0
+_END_SECONDS = 60.0
 _QUIET = """new Promise((resolve) => {
   const start = performance.now()
   let last = start
@@ -81,7 +83,7 @@ def page_url(address: str, page: str, run: str) -> str:
 
 
 def dashboard_command(port: int) -> list[str]:
-    """The command that serves the dashboard, with the streamlit of this interpreter."""
+    """The command that serves the dashboard, with the streamlit of this interpreter; port 0: one that is free."""
     return [
         sys.executable, "-m", "streamlit", "run", str(shipped("dashboard/serve.py")), "--server.port", str(port),
         "--server.headless", "true", "--browser.gatherUsageStats", "false",
@@ -129,37 +131,44 @@ def served_dashboard(runs: Path) -> Iterator[str]:
         The server's address, without a slash at the end.
 
     Raises:
-        RunError: the server ended, or did not respond within a minute; with the end of its log.
+        RunError: the server ended, or did not respond within five minutes; with the end of its log.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     environment = os.environ | {"PDDM_LAB_RUNS": str(runs.resolve())}
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen(
-            [*dashboard_command(port), "--server.address", "127.0.0.1"], env=environment, stdout=log, stderr=log
+            [*dashboard_command(0), "--server.address", "127.0.0.1"], env=environment, stdout=log, stderr=log
         )
         try:
             end = time.monotonic() + _START_SECONDS
-            while not _is_healthy(port):
+            while not (address := _address_of(server.pid)):
                 if server.poll() is not None or time.monotonic() > end:
                     log.seek(0)
                     raise RunError(
                         f"The dashboard did not start. Its log ends: {log.read()[-2000:].strip() or '(empty)'}"
                     )
                 time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
+            yield address
         finally:
             server.terminate()
-            server.wait(10)
+            try:
+                server.wait(_END_SECONDS)  # it lets what works in the background finish its step
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
 
 
-def _is_healthy(port: int) -> bool:
+def _address_of(pid: int) -> str:
+    """Where a server answers, on the port that it took itself; empty as long as it doesn't."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1) as response:
-            return response.status == 200
-    except OSError:
-        return False
+        listening = [one for one in psutil.Process(pid).net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+        for one in listening:
+            address = f"http://127.0.0.1:{one.laddr.port}"
+            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=10) as response:
+                if response.status == 200:
+                    return address
+    except (psutil.Error, OSError):
+        pass
+    return ""
 
 
 def take_screenshots(
@@ -177,7 +186,7 @@ def take_screenshots(
         full: take the whole page, however long, instead of the window's height.
 
     Raises:
-        RunError: playwright or the browser is missing, or a page shows an error or isn't drawn within a minute.
+        RunError: playwright or the browser is missing, or a page shows an error or isn't drawn within five minutes.
     """
     taken = []
     with chromium() as engine, served_dashboard(run.path.parent) as address:
