@@ -47,6 +47,14 @@ _QUIET = """new Promise((resolve) => {
   }, 50)
 })"""
 """Charts are drawn after the script has ended: until nothing changes for 0.4 s, for a second at most."""
+_LOADED = """(() => {
+  const below = (root) => [...root.querySelectorAll("*")].flatMap((one) => [one, ...below(one.shadowRoot ?? empty)])
+  const empty = new DocumentFragment(), isShown = (one) => one.getClientRects().length > 0
+  const has = (one) => one.tagName === "IMG" ? one.complete
+    : one.dataset.testid !== "stPlotlyChart" || one.querySelector(".main-svg") !== null
+  return below(document).every((one) => !isShown(one) || has(one))
+})()"""
+"""Whether every chart and picture that is shown is there."""
 
 
 @dataclass(frozen=True)
@@ -236,5 +244,6 @@ def wait_until_drawn(page: Page) -> None:
         page.wait_for_selector("[data-testid='stSkeleton']", state="detached", timeout=_PAGE_SECONDS * 1000)
         with suppress(Error):  # the page is left meanwhile
             page.evaluate(_QUIET)
+            page.wait_for_function(_LOADED, polling=50, timeout=max(end - time.monotonic(), 1) * 1000)
         if page.locator(ended).count() or time.monotonic() > end:  # a click a moment ago may have started it again
             return
