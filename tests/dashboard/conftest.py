@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from reading import PATIENCE
 from streamlit.testing.v1 import AppTest
 
 from pddm_lab import dashboard_server
@@ -52,12 +53,13 @@ def open_page(runs_folder: Path, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
     """Open a page by name, with query parameters as a link would have them.
 
     A test's first run shows the first page of `PAGES`, so the opened one becomes that. It waits for what would come
-    later in the background.
+    later in the background, and what a server imports beforehand is imported when it is needed.
     """
-    monkeypatch.setattr("app_pages.search.decision.AT_ONCE", 60.0)
+    monkeypatch.setattr("app_pages.search.decision.AT_ONCE", PATIENCE / 2)
+    monkeypatch.setattr("shared.loaders.warm_up", lambda: None)
 
     def open_it(name: str = "runs", /, **query: str) -> AppTest:
-        app = AppTest.from_file(str(DASHBOARD / "app.py"), default_timeout=60)
+        app = AppTest.from_file(str(DASHBOARD / "app.py"), default_timeout=PATIENCE)
         app.query_params.update(query)
         monkeypatch.setattr(dashboard_server, "PAGES", {name: PAGES[name], **PAGES})
         app.run()

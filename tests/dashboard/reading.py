@@ -13,6 +13,8 @@ from pddm_lab.dashboard_server import PAGES
 
 OF_A_RUN = tuple(page for page in PAGES if page != "local_global")
 """Pages that have nothing to show without a run."""
+PATIENCE = 600.0
+"""Seconds that a page may take on a machine that is busy with other work."""
 DATA = {"name": "digits", "fingerprint": "-", "items": 1797, "classes": 10, "skipped": [], "licence": "CC-BY-4.0",
         "attribution": "E. Alpaydin", "root": ""}  # fmt: skip
 
