@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
+from threading import Event, Semaphore
 
 import numpy as np
 import pytest
-from reading import blocks, rows_of, texts, tiles
+from reading import PATIENCE, blocks, rows_of, texts, tiles
 
 from pddm_lab.analysis.gallery_dependence import dependence, examine_local
 from pddm_lab.analysis.local_pairs import local_similarity_to, score_local_pairs
@@ -45,11 +45,16 @@ def test_a_decision_that_takes_long_comes_later(
 ) -> None:
     from app_pages.search import decision
 
+    from pddm_lab.analysis.decision import decision_of
+
+    begin = Event()
     monkeypatch.setattr(decision, "AT_ONCE", 0.0)
+    monkeypatch.setattr("pddm_lab.analysis.decision.decision_of", lambda *of: begin.wait() and decision_of(*of))
     gallery, row, _ = searched
     app = open_page("search", run="local", protocol="unseen", item=str(gallery.items["id"].iloc[row]), shortlist="20")
     assert "In the range?" in texts(app)
-    monkeypatch.setattr(decision, "AT_ONCE", 60.0)
+    begin.set()
+    monkeypatch.setattr(decision, "AT_ONCE", PATIENCE / 2)
     after = texts(app.run())
     assert "In the range?" not in after
     assert re.search(r"\d+ % \*\*|Not in the range", after)
@@ -154,9 +159,18 @@ def test_pages_say_what_is_stale_until_it_is_listed_anew(open_page, with_local: 
         assert "from before the last change" not in texts(open_page(page, run="local", protocol="unseen", **choices))
 
 
-def test_an_open_dashboard_lists_anew_what_is_stale_and_stores_what_is_missing(with_local: Path) -> None:
+def test_an_open_dashboard_lists_anew_what_is_stale_and_stores_what_is_missing(
+    with_local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from shared import loaders
 
+    ended, in_the_background = Semaphore(0), loaders._keep_up
+
+    def noted(*of) -> None:
+        in_the_background(*of)
+        ended.release()
+
+    monkeypatch.setattr(loaders, "_keep_up", noted)
     run = Run.open(with_local / "local")
     local, gallery = load_local(run), run.gallery("unseen")
     assert local is not None
@@ -164,12 +178,8 @@ def test_an_open_dashboard_lists_anew_what_is_stale_and_stores_what_is_missing(w
         item = str(run.gallery("unseen").items["id"].iloc[0])
         changes.remove(run.gallery("unseen"), [item], structure)
         assert bool(loaders.stale_note(run, "unseen")) == (structure is not None)
-        for _ in range(200):
-            if not needs_upkeep(run.gallery("unseen"), local.structure):
-                break
-            time.sleep(0.05)
-        else:
-            pytest.fail("nothing was stored")
+        assert ended.acquire(timeout=PATIENCE)
+        assert not needs_upkeep(run.gallery("unseen"), local.structure)
         assert not loaders.stale_note(run, "unseen")
     assert len(run.gallery("unseen")) == len(gallery) - 2
 
