@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import time
 
 import numpy as np
 import pytest
 import torch
-from app_pages.local_global import data
+from app_pages.local_global import data, stage
 from reading import rows_of, texts
 
 from pddm_lab.figures import METRICS
@@ -24,7 +23,7 @@ STEPS = {"act": "plane", "train_steps": "60"}
 def training() -> data.PlaneTraining:
     """What the page trains with these settings, done."""
     done = data.training(PlaneConfig(steps=60))
-    done.wait(120)
+    done.wait(600)
     assert not done.running
     assert not done.failed
     return done
@@ -87,7 +86,7 @@ def test_moving_the_mean_changes_s_and_not_d(open_page, training) -> None:
 
 
 def test_a_unit_that_sees_u_alone_gives_the_same_score_everywhere(open_page) -> None:
-    data.training(PlaneConfig(steps=60, position=False)).wait(120)
+    data.training(PlaneConfig(steps=60, position=False)).wait(600)
     app = open_page("local_global", sees="difference", theory="true", **STEPS)
     before = shown(app)
     app.slider(key="mean").set_value(100).run()
@@ -130,7 +129,7 @@ def test_a_training_shows_its_progress_and_can_be_stopped(open_page) -> None:
     app = open_page("local_global", act="plane", train_steps="5000", seed="41")
     app.button(key="plane_stop").click().run()
     stopped = data.training(PlaneConfig(steps=5000, seed=41))
-    stopped.wait(60)
+    stopped.wait(600)
     assert not stopped.running
     last = stopped.snapshots[-1].step
     assert last < 5000
@@ -140,15 +139,16 @@ def test_a_training_shows_its_progress_and_can_be_stopped(open_page) -> None:
     again = data.training(PlaneConfig(steps=5000, seed=41))
     assert again is not stopped
     again.stop()
-    again.wait(60)
+    again.wait(600)
 
 
-def test_it_plays_through_the_training(open_page, training) -> None:
+def test_it_plays_through_the_training(open_page, training, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "PLAY", 3600.0)
     app = open_page("local_global", **STEPS)
     app.button(key="play").click().run()
     assert app.query_params["step"] == "0"
     assert app.button(key="play").label == "Pause"
-    time.sleep(0.8)
+    monkeypatch.setattr(stage, "PLAY", 1e-9)
     app.run()
     assert app.query_params["step"] == str(training.snapshots[1].step)
     app.button(key="play").click().run()
@@ -206,7 +206,7 @@ def test_an_exercise_is_predicted_and_then_answered(open_page, in_regions, monke
     exercise = {"pair": exercises.pair_exercise, "stripes": exercises.stripes_exercise}[act](stripes.scene)
     assert exercise.question in texts(app)
     assert not app.metric, "no answer before a prediction"
-    stripes.wait(120)
+    stripes.wait(600)
     app.button(key=f"predict_{act}_{guess}").click().run()
     unit = stripes.snapshots[-1].unit
     answer = {"pair": exercises.pair_answer, "stripes": exercises.stripes_answer}[act](stripes.scene, unit)

@@ -19,7 +19,7 @@ from pddm_lab.teaching.point_sets import LAYOUTS, PlaneConfig, first_anchor, mes
 
 # The plane keeps its shape at any width.
 st.html("<style>.st-key-plane_frame { aspect-ratio: 1.58; }</style>")
-LIVE, PLAY = 0.5, 0.7  # seconds between updates while training, and between steps while playing
+LIVE = 0.5  # seconds between updates while training
 
 shell.heading(
     "Local vs global",
@@ -122,7 +122,7 @@ def chosen_step() -> int:
             return last
         if not taken:
             return last
-        if playing and time.monotonic() - st.session_state["play_from"] > 0.8 * PLAY:
+        if playing and time.monotonic() - st.session_state["play_from"] > 0.8 * stage.PLAY:
             shown = st.query_params.get("step", "")
             number = taken.index(int(shown)) + 1 if shown in map(str, taken) else last
             st.query_params["step"] = str(taken[min(number, last)])
@@ -222,6 +222,6 @@ def measures(number: int) -> None:
             st.html(cards.metrics_table(table, protocol, metrics=("recall@1", "auc", "tpr@1%fpr")))
 
 
-st.fragment(view, run_every=LIVE if watched else PLAY if playing else None)()
+st.fragment(view, run_every=LIVE if watched else stage.PLAY if playing else None)()
 if training.snapshots and not watched:
     text.lesson(training)

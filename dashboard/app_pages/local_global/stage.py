@@ -19,7 +19,7 @@ from pddm_lab.teaching import exercises, regions
 from pddm_lab.teaching.exercises import PARTS, Answer, Exercise, Search
 from pddm_lab.teaching.point_sets import mesh
 
-WATCH = 0.4  # seconds between two looks at a training
+WATCH, PLAY = 0.4, 0.7  # seconds between two looks at a training, and between steps while playing
 
 
 def show(act: str) -> None:
