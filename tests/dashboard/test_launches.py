@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import psutil
 import pytest
 from app_pages.runs.tables import option_title
 from shared import launches
@@ -123,8 +124,17 @@ def test_a_half_written_record_is_left_for_later(runs_folder: Path) -> None:
 
 
 def test_a_training_that_never_starts_shows_the_reason_on_the_page(
-    runs_folder: Path, open_page, tmp_path: Path
+    runs_folder: Path, open_page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    launched = launches._launch
+
+    def halted(root: Path, name: str, words: list[str]) -> launches.Launch:
+        """Started, and halted, so that it is there when the page shows it."""
+        one = launched(root, name, words)
+        psutil.Process(one.pid).suspend()
+        return one
+
+    monkeypatch.setattr(launches, "_launch", halted)
     app = open_page("runs")
     app.selectbox(key="new_data").select("folder").run()
     app.text_input(key="new_folder").set_value(str(tmp_path / "nothing here")).run()
@@ -132,7 +142,8 @@ def test_a_training_that_never_starts_shows_the_reason_on_the_page(
     assert not app.exception
     assert "is starting" in app.markdown[0].value
     started = launches.launches()[0]
-    end = time.monotonic() + 60
+    psutil.Process(started.pid).resume()
+    end = time.monotonic() + 600
     while started.alive and time.monotonic() < end:
         time.sleep(0.2)
     app.run()
