@@ -46,7 +46,7 @@ def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., An
     def executed(name: str, **parameters: Any) -> Any:
         papermill.execute_notebook(
             str(NOTEBOOKS / f"{name}.ipynb"), str(tmp_path / "out.ipynb"), parameters, kernel_name="python3",
-            progress_bar=False, cwd=str(tmp_path),
+            progress_bar=False, cwd=str(tmp_path), start_timeout=600, iopub_timeout=600,
         )  # fmt: skip
         return nbformat.read(tmp_path / "out.ipynb", as_version=4)
 

@@ -101,7 +101,7 @@ def program(*words: str) -> subprocess.CompletedProcess[str]:
         [str(Path(sys.executable).with_name(words[0])), *words[1:]],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
         check=False,
     )
 
@@ -148,7 +148,9 @@ def test_the_notebook_of_a_run_shows_its_warnings(notebook: str, name: str) -> N
 
 def test_papermill_fails_on_an_unknown_parameter(elsewhere: Path) -> None:
     notebook = str(NOTEBOOKS / "train.ipynb")
-    done = program("papermill", notebook, "out.ipynb", "-p", "dataset", "digits", "-p", "stpes", "3")
+    done = program(
+        "papermill", notebook, "out.ipynb", "-p", "dataset", "digits", "-p", "stpes", "3", "--start-timeout", "600"
+    )
     assert done.returncode != 0
     assert "Unknown parameter 'stpes'. Did you mean 'steps'?" in done.stderr
     assert "Unknown parameter" in (elsewhere / "out.ipynb").read_text()
