@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from urllib.parse import urlparse
 
 import pytest
+from walking import ASKED, PATIENCE
 
 from pddm_lab.dashboard_server import browser_options, chromium, served_dashboard
 from pddm_lab.errors import RunError
@@ -29,7 +30,10 @@ def browser() -> Iterator:
             engine = stack.enter_context(chromium())
         except RunError as error:
             (pytest.fail if os.environ.get("PDDM_LAB_REQUIRE_BROWSER") else pytest.skip)(str(error))
-        launched = engine.launch(**browser_options())
+        from playwright.sync_api import expect
+
+        expect.set_options(timeout=PATIENCE)
+        launched = engine.launch(**browser_options(), timeout=PATIENCE)
         yield launched
         launched.close()
 
@@ -38,6 +42,8 @@ def browser() -> Iterator:
 def laptop(browser) -> Iterator:
     """A laptop's browser: its windows share what they have loaded."""
     opened = browser.new_context(viewport={"width": 1280, "height": 800})
+    opened.set_default_timeout(PATIENCE)
+    opened.add_init_script(ASKED)
     yield opened
     opened.close()
 
@@ -57,7 +63,6 @@ def page(laptop, address: str) -> Iterator:
             route.abort()
 
     opened.route(re.compile("^(https?|wss?)://"), guard)
-    opened.set_default_timeout(30_000)
     yield opened
     opened.close()
     assert outside == []

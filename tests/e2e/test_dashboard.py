@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from urllib.parse import urlparse
 
-from walking import go, metric, query
+from walking import go, metric, query, wait_until_drawn
 
-from pddm_lab.dashboard_server import wait_until_drawn
 from pddm_lab.figures import METRICS
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from walking import violations
+from walking import PATIENCE, violations
 
 from pddm_lab import cli
 from pddm_lab.lesson import file
@@ -39,6 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def student(browser, made: Path) -> Iterator:
     """A dark browser window in which every request of the network is refused and kept."""
     page = browser.new_page(viewport={"width": 1280, "height": 720}, color_scheme="dark")
+    page.set_default_timeout(PATIENCE)
     requests: list[str] = []
     errors: list[str] = []
 

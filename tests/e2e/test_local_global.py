@@ -6,9 +6,8 @@ import re
 
 import numpy as np
 import pytest
-from walking import metric, query
+from walking import metric, query, wait_until_drawn
 
-from pddm_lab.dashboard_server import wait_until_drawn
 from pddm_lab.teaching.plane import accepted, score, score_at, train_plane
 from pddm_lab.teaching.point_sets import PlaneConfig, make_point_set, mesh, path, vector
 
@@ -34,7 +33,7 @@ def test_a_person_clicks_an_anchor_moves_the_mean_and_hands_on_the_link(page, ad
     scene = make_point_set("density", seed=1)
     last = list(train_plane(scene, PlaneConfig(seed=1, steps=120)))[-1]
     page.goto(f"{address}/local_global?run=digits&act=plane&seed=1&train_steps=120")
-    page.get_by_role("button", name="Train again").wait_for(timeout=90_000)  # the server loads torch first
+    page.get_by_role("button", name="Train again").wait_for()  # the server loads torch first
     wait_until_drawn(page)
 
     # A point of a dense class, drawn apart from its neighbours.

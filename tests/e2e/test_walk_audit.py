@@ -6,9 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from walking import go, query
-
-from pddm_lab.dashboard_server import wait_until_drawn
+from walking import go, query, wait_until_drawn
 
 
 @pytest.mark.slow

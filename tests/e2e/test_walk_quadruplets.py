@@ -9,10 +9,9 @@ import zipfile
 from urllib.parse import parse_qs, urlparse
 
 import pandas as pd
-from walking import query
+from walking import query, wait_until_drawn
 
 from pddm_lab.analysis import hardness
-from pddm_lab.dashboard_server import wait_until_drawn
 from pddm_lab.runs.quadruplets import Mined
 
 

@@ -11,9 +11,7 @@ from urllib.parse import parse_qs, urlparse
 import numpy as np
 import pandas as pd
 import pytest
-from walking import metric, query
-
-from pddm_lab.dashboard_server import wait_until_drawn
+from walking import metric, query, wait_until_drawn
 
 
 def picked(page) -> list[str]:

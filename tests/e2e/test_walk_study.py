@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from walking import query
+from walking import query, wait_until_drawn
 
-from pddm_lab.dashboard_server import served_dashboard, wait_until_drawn
+from pddm_lab.dashboard_server import served_dashboard
 
 
 @pytest.fixture(scope="module")
