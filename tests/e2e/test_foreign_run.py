@@ -6,14 +6,18 @@ import urllib.request
 from pathlib import Path
 
 from foreign_run import HOST, NAME, foreign_run
-from walking import go, violations
+from walking import go, violations, wait_until_drawn
 
-from pddm_lab.dashboard_server import PAGES, THEMES, page_url, served_dashboard, wait_until_drawn
+from pddm_lab.dashboard_server import PAGES, THEMES, page_url, served_dashboard
 
 UPLOADER = ("presentation-role-conflict", "stFileUploaderDropzone")
 """Of Streamlit's own file uploader: its drop zone has a label and no role."""
 ELSEWHERE = """[...document.querySelectorAll("a, img, iframe, link, script")].map((one) => one.href ?? one.src)
     .filter((address) => address && !address.startsWith(location.origin) && !/^(data|blob):/.test(address))"""
+
+IN_THEME = """theme => getComputedStyle(document.querySelector("[data-testid=stApp]")).colorScheme === theme
+    && !document.getAnimations().some((one) => one instanceof CSSTransition)"""
+"""Whether a page has the colours of a theme, and not some on the way to them."""
 
 
 def test_no_page_asks_another_server_and_axe_finds_nothing(laptop, digits_run, tmp_path: Path) -> None:
@@ -36,7 +40,7 @@ def test_no_page_asks_another_server_and_axe_finds_nothing(laptop, digits_run, t
             assert page.title().startswith(PAGES[name].title) and NAME in page.title()
             for theme in THEMES:
                 page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-                page.wait_for_timeout(200)
+                page.wait_for_function(IN_THEME, arg=theme)
                 rules = () if theme == THEMES[0] else ("color-contrast",)  # a theme changes nothing but colours
                 left = [one for one in violations(page, rules) if not (one[0] == UPLOADER[0] and UPLOADER[1] in one[1])]
                 barriers += [(name, theme, *one) for one in left]
@@ -56,6 +60,5 @@ def test_the_policy_lets_a_page_fetch_from_this_server_only(page, address: str) 
     assert not [text for text in messages if "Content Security Policy" in text], (
         "the dashboard itself needs nothing that the policy refuses"
     )
-    page.evaluate(f"document.body.append(Object.assign(new Image(), {{ src: 'http://{HOST}/a.png' }}))")
-    page.wait_for_timeout(500)
-    assert any(HOST in text for text in messages)
+    with page.expect_console_message(lambda message: HOST in message.text):
+        page.evaluate(f"document.body.append(Object.assign(new Image(), {{ src: 'http://{HOST}/a.png' }}))")
