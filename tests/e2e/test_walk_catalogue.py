@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from walking import wait_until_drawn
 
-from pddm_lab.dashboard_server import wait_until_drawn
 from pddm_lab.runs.run import CATALOGUE, Run
 
 
@@ -31,6 +31,7 @@ def test_a_person_drops_a_photo_finds_it_and_takes_it_back(page, address: str, c
     wait_until_drawn(page)
     page.locator("input[type=file]").set_input_files(photo)
     page.get_by_text("mug.png").wait_for()
+    wait_until_drawn(page)
     field = page.get_by_test_id("stForm").get_by_role("combobox")
     field.click()
     field.fill("mugs")
@@ -46,6 +47,8 @@ def test_a_person_drops_a_photo_finds_it_and_takes_it_back(page, address: str, c
     assert "mugs" in page.get_by_test_id("stMain").inner_text()
 
     page.go_back()
+    page.get_by_role("heading", name="Catalogue", exact=True).wait_for()
+    wait_until_drawn(page)
     page.get_by_role("button", name="Undo the last").click()
     page.get_by_text("Undone: added 1 item.").wait_for()
     wait_until_drawn(page)

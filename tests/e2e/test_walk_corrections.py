@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,11 @@ from pathlib import Path
 import pytest
 from digit_pictures import write_digits
 from no_maps import NoMaps
-from walking import violations
+from walking import violations, wait_until_drawn
 
 from pddm_lab.analysis.hardness import suspects
 from pddm_lab.config import TrainConfig
-from pddm_lab.dashboard_server import served_dashboard, wait_until_drawn
+from pddm_lab.dashboard_server import served_dashboard
 from pddm_lab.data.splits import halves_by_hash
 from pddm_lab.review.gain import gains, sentence
 from pddm_lab.runs.quadruplets import Mined
@@ -66,12 +67,15 @@ def test_a_wrong_label_is_found_relabelled_and_trained_again(page, address: str,
     page.goto(f"{address}/quadruplets?run=first&view=suspects")
     wait_until_drawn(page)
     page.locator(f"[data-pick='{wrong}/{WRONG}']").first.click()
+    page.wait_for_url(re.compile("item="))
+    wait_until_drawn(page)
     page.locator(".st-key-review_suspect button").first.click()
     assert page.get_by_role("combobox", name="Right class").input_value() == right
     page.get_by_label("Why").fill("It is another digit")
     page.get_by_label("Why").press("Tab")
     page.get_by_role("button", name="Relabel").click()
     page.get_by_text(f"1 item relabelled as {right}.").wait_for()
+    wait_until_drawn(page)
     assert violations(page) == []
 
     page.get_by_role("link", name="review and retrain").click()
@@ -80,7 +84,7 @@ def test_a_wrong_label_is_found_relabelled_and_trained_again(page, address: str,
     assert violations(page) == []
     page.get_by_role("button", name="Retrain with them").click()
     page.get_by_text("first-corrected is").first.wait_for()
-    page.get_by_role("heading", name="with the corrections").wait_for(timeout=240_000)
+    page.get_by_role("heading", name="with the corrections").wait_for(timeout=900_000)
     wait_until_drawn(page)
 
     later = Run.open(root / "first-corrected")

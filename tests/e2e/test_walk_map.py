@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from walking import query
-
-from pddm_lab.dashboard_server import wait_until_drawn
+from walking import query, wait_until_drawn
 
 
 def test_a_person_points_draws_a_lasso_follows_the_link_and_presses_keys(page, address: str, digits_run) -> None:
@@ -90,6 +88,7 @@ def test_a_person_points_draws_a_lasso_follows_the_link_and_presses_keys(page, a
     expect(stage).to_have_attribute("data-view", before)
     page.mouse.click(*pixel(stage, places[other]))
     page.wait_for_function("item => !decodeURIComponent(location.search).includes(item)", arg=picked)
+    wait_until_drawn(page)
     stage.focus()
     page.keyboard.press("Escape")
     page.get_by_text("inside the lasso").wait_for(state="detached")

@@ -7,9 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from walking import query
-
-from pddm_lab.dashboard_server import wait_until_drawn
+from walking import query, wait_until_drawn
 
 PASTE = """
 ([name, data]) => {
@@ -35,6 +33,7 @@ def test_a_person_searches_by_picking_by_key_and_asks_why(page, address: str, di
     assert shown[:12] == gallery.items["id"].iloc[nearest[0]].tolist()
 
     results.nth(2).hover()
+    page.locator(".pl-linked").first.wait_for()
     linked = page.locator(".pl-linked").evaluate_all("all => all.map(one => one.dataset.pick)")
     assert set(linked) == {shown[2]} and len(linked) == shown.count(shown[2]), "the same item in every column"
     results.nth(2).press("w")
