@@ -73,11 +73,11 @@ def _job(
     facts = {"run": run.name, "model": _model_key(run, model), "dataset": dataset, "dim": run.config.dim}
     if (out / "job.json").exists():
         job = Job.open(out)
-        keys = {"dataset": name_of, "model": str}  # a folder may be written in several ways
-        if other := [name for name, key in keys.items() if key(job.content[name]) != key(facts[name])]:
+        is_other = name_of(job.content["dataset"]) != name_of(dataset)  # a folder may be written in several ways
+        if is_other or job.content["model"] != facts["model"]:
             raise RunError(
-                f"{out} has features of another {other[0]} (run {job.content['run']}, {job.content['dataset']}): name "
-                "another folder with --out."
+                f"{out} has features of another {'dataset' if is_other else 'model'} (run {job.content['run']}, "
+                f"{job.content['dataset']}): name another folder with --out."
             )
         return job
     log(f"Looking for the pictures of {dataset}.")
