@@ -27,7 +27,8 @@ def _compiled(function: Callable[..., Any]) -> Any:
         made = _compile(function, cache=True)
     except RuntimeError:  # there is no folder that can be written
         return _compile(function, cache=False)
-    made._cache.save_overload = _alone(made._cache)
+    if made is not function:  # as it is under NUMBA_DISABLE_JIT
+        made._cache.save_overload = _alone(made._cache)
     return made
 
 
