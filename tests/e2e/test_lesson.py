@@ -60,7 +60,7 @@ def test_a_student_predicts_and_sees_every_answer(student, made: Path) -> None:
     assert made.stat().st_size < 6e6
     for name, prediction in (("pair", "b"), ("stripes", "S"), ("regions", "same")):
         answer = content["exercises"][name]["answer"]
-        assert student.get_by_text(content["exercises"][name]["question"]).is_visible()
+        student.get_by_text(content["exercises"][name]["question"]).wait_for()
         assert student.get_by_text(answer["result"]).count() == 0, "no answer before a prediction"
         student.locator(f"[data-choice={prediction}]").focus()
         student.keyboard.press("Enter")
@@ -73,7 +73,6 @@ def test_a_student_predicts_and_sees_every_answer(student, made: Path) -> None:
         assert button["y"] + button["height"] < 720, "the whole answer is seen without scrolling"
         assert violations(student) == []
         student.keyboard.press("Enter")  # the button to go on has the focus
-    assert student.locator(".panels h3").count() == 3
     student.locator("#forth").click()
     titles = student.locator("h3").all_inner_texts()
     regions, row = content["regions"], content["regions"]["middles"][1] + 1
