@@ -127,6 +127,21 @@ def test_too_few_items_decide_nothing() -> None:
         Decision.fit(Range.over(features, labels, make_similarity("euclidean", 16)))
 
 
+def test_where_no_item_gets_its_class_nothing_is_decided() -> None:
+    """Two items of each class are at opposite places, and each is next to one of another class."""
+    angles = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+    features = torch.from_numpy(np.column_stack([np.cos(angles), np.sin(angles)])).float()
+    of = Range.over(features, np.arange(20) % 10, make_similarity("euclidean", 2))
+    with pytest.raises(DataError, match=r"Nothing to decide by: .* got none among 20"):
+        Decision.fit(of)
+
+
+def test_where_all_items_get_their_class_it_is_decided() -> None:
+    features, labels = classes(12, 4, spread=0.01)
+    fitted = Decision.fit(Range.over(features, labels, make_similarity("euclidean", 16)))
+    assert fitted.hits == 1
+
+
 def test_the_metrics_of_an_open_set_by_hand() -> None:
     known = np.array([True, True, True, False, False])
     right = np.array([True, True, False, False, False])

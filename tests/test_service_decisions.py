@@ -5,6 +5,8 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Any
 
+import pytest
+
 from pddm_lab.analysis.decision import Decision
 from pddm_lab.runs.local import load_local
 from pddm_lab.runs.model import load_similarities
@@ -38,3 +40,23 @@ def test_the_decision_by_local_structure_follows(local_run: Run) -> None:
     fitted, reason = decisions.of("local")
     assert isinstance(fitted, Decision) and reason == "" and fitted != at_first
     assert fitted.items == at_first.items
+
+
+def test_a_decision_that_cant_be_fitted_is_logged_and_an_earlier_one_holds(
+    local_run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gallery, by = local_run.gallery("catalogue"), {"euclidean": load_similarities(local_run)["euclidean"]}
+    decisions, failing = (Decisions(by, True, Later()) for _ in range(2))  # type: ignore[arg-type]
+    decisions.start(gallery)
+    earlier = decisions.of("euclidean")
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("singular")
+
+    monkeypatch.setattr(Decision, "fit", broken)
+    for one in (decisions, failing):
+        one.fit(gallery)
+    assert decisions.of("euclidean") == earlier
+    nothing, reason = failing.of("euclidean")
+    assert nothing is None and reason.startswith("This decision could not be fitted: the log")
+    assert "The decision by euclidean could not be fitted." in caplog.text and "singular" in caplog.text

@@ -246,7 +246,7 @@ class Decision:
             sample: its size.
 
         Raises:
-            DataError: too few items have another one of their class.
+            DataError: too few items have another one of their class, or none gets its class.
         """
         from sklearn.linear_model import LogisticRegression
 
@@ -261,6 +261,11 @@ class Decision:
             rows = np.sort(np.random.default_rng(seed).choice(rows, sample, replace=False))
         whole, without = of.ask(rows, seed)
         right = whole.first == of.labels[rows]
+        if not right.any():
+            raise DataError(
+                f"Nothing to decide by: expected items whose most similar other one is of their class, got none among "
+                f"{len(rows)}. Another similarity may tell the classes apart."
+            )
         signs = np.concatenate([whole.signs(), without.signs()])
         centre, spread = signs.mean(0), np.maximum(signs.std(0), 1e-12)
         fitted = LogisticRegression().fit((signs - centre) / spread, np.concatenate([right, np.zeros(len(rows), bool)]))
@@ -323,7 +328,7 @@ def decision_of(run: Run, gallery: Gallery, name: str, by: Similarity | LocalStr
         sample: items that it is fitted on, at most.
 
     Returns:
-        None where there are too few items to decide by.
+        None where there are too few items to decide by, or none of them gets its class.
 
     Raises:
         RunError: the gallery lacks what the similarity uses.
@@ -335,7 +340,7 @@ def decision_of(run: Run, gallery: Gallery, name: str, by: Similarity | LocalStr
             of = content["decision"]
             return of and Decision(tuple(of["weights"]), *(of[field.name] for field in fields(Decision)[1:]))
     fitted: Decision | None = None
-    with suppress(DataError):  # too few items
+    with suppress(DataError):  # there is nothing to decide by
         fitted = Decision.fit(Range.of(gallery, by), sample=sample)
     with suppress(RunError):
         write_file(file, json.dumps(plain({"key": key, "decision": fitted and vars(fitted)})))

@@ -7,6 +7,7 @@ A decision knows signs, not classes, so that it holds for a class that came a mo
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 
@@ -23,6 +24,7 @@ CHANGED = 0.01
 MOST_LOCAL = 20_000
 """Items beyond which none is fitted by local structure: it would list the neighbourhoods of all of them four times."""
 _SOON = "The service has just begun to answer by this model, and still fits this decision: search again in a minute."
+_FAILED = "This decision could not be fitted: the log of the service has the reason."
 
 
 class Decisions:
@@ -76,6 +78,9 @@ class Decisions:
             return Decision.fit(Range.of(gallery, by), sample=SAMPLE), ""
         except LabError as error:
             return None, str(error)
+        except Exception:  # in the background nobody would hear of it; an earlier decision still holds
+            logging.getLogger(__name__).exception("The decision by %s could not be fitted.", name)
+            return self._fitted.get(name, (None, _FAILED))
 
 
 def _changes(gallery: Gallery) -> int:
