@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from test_gallery import make
-from test_gallery_upkeep import structure, written  # noqa: F401 - a fixture
+from test_gallery_upkeep import new, structure, written  # noqa: F401 - a fixture
 
+from pddm_lab.analysis.decision import Range, Shortlists
 from pddm_lab.analysis.saved_queries import FILE, SavedQueries, read, save
 from pddm_lab.errors import RunError
-from pddm_lab.gallery.changes import remove, rename_class
+from pddm_lab.gallery.changes import remove, rename_class, update
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.upkeep import keep_up
 from pddm_lab.local.unit import LocalStructure
 from pddm_lab.model.similarity import make_similarity
 
@@ -53,6 +56,48 @@ def test_local_structure_looks_at_the_kept_pretrained_features(structure: LocalS
     assert kept.pretrained is not None and 0 <= kept.accuracy(gallery, structure) <= 1
     again = read(gallery)
     assert again is not None and again.accuracy(gallery, structure) == kept.accuracy(gallery, structure)
+
+
+def test_a_query_whose_picture_was_replaced_is_searched_without_its_item(
+    structure: LocalStructure,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gallery = written(tmp_path / "gallery", 120)
+    kept = save(gallery, 40)
+    gallery = update(gallery, new(list(range(200, 212)), kept.items["id"].tolist()[:12]), structure)
+    gallery = keep_up(gallery, structure)
+    of, searched, expected, actual = Range.of(gallery, structure), gallery.rows("gallery"), {}, {}
+    assert kept.pretrained is not None
+    for feature, further, item in zip(kept.features, kept.pretrained, kept.items["id"], strict=True):
+        others = of.keeping(gallery.items["id"].to_numpy()[searched] != item)
+        near = others.nearest(torch.from_numpy(feature[None]), torch.from_numpy(further[None]))
+        expected[feature.tobytes()] = near.scores[0]
+    nearest = Range.nearest
+
+    def kept_track_of(self: Range, query: torch.Tensor, *more: torch.Tensor | None) -> Shortlists:
+        near = nearest(self, query, *more)
+        actual.update({feature.numpy().tobytes(): scores for feature, scores in zip(query, near.scores, strict=True)})
+        return near
+
+    monkeypatch.setattr(Range, "nearest", kept_track_of)
+    kept.accuracy(gallery, structure)
+    assert len(actual) == 40
+    for number, feature in enumerate(kept.features):
+        close = 0.01 if number < 12 else 0.05  # nothing is built anew for an item that is as it was
+        np.testing.assert_allclose(actual[feature.tobytes()], expected[feature.tobytes()], atol=close)
+
+
+@pytest.mark.parametrize("rows", [[3], [3, 50, 51]])
+def test_a_range_without_items_never_had_them(structure: LocalStructure, tmp_path: Path, rows: list[int]) -> None:  # noqa: F811
+    of = Range.of(written(tmp_path / "gallery", 90), structure)
+    assert of.pretrained is not None
+    kept = np.ones(len(of.labels), bool)
+    kept[rows] = False
+    query = of.features[rows], of.pretrained[rows]
+    actual, expected = of.without(np.array(rows)).nearest(*query), of.keeping(kept).nearest(*query)
+    np.testing.assert_array_equal(actual.first, expected.first)
+    np.testing.assert_allclose(actual.scores, expected.scores, atol=0.02)
 
 
 def test_a_gallery_has_none_until_they_are_saved(tmp_path: Path) -> None:

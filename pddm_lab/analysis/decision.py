@@ -39,8 +39,10 @@ from pddm_lab.analysis.lead import ranking_key
 from pddm_lab.errors import DataError, RunError
 from pddm_lab.files import Content, Count, Text, plain, read_json, write_file
 from pddm_lab.gallery.gallery import Gallery, SearchResult
+from pddm_lab.gallery.reference import are_same
 from pddm_lab.local.neighbourhoods import Neighbourhoods
 from pddm_lab.local.unit import LocalStructure
+from pddm_lab.local.upkeep import change, refresh
 from pddm_lab.model.similarity import Similarity
 
 if TYPE_CHECKING:
@@ -109,6 +111,30 @@ class Range:
         further = None if self.pretrained is None else self.pretrained[at]
         return Range.over(self.features[at], self.labels[kept], self.by, further)
 
+    def without(self, rows: Int[np.ndarray, " rows"]) -> Range:
+        """The range without some of its items; only the neighbourhoods that this touches are listed anew."""
+        kept = torch.from_numpy(np.delete(np.arange(len(self.features)), rows))
+        further, reference = None if self.pretrained is None else self.pretrained[kept], self.reference
+        if reference is not None and isinstance(self.by, LocalStructure):
+            with warnings.catch_warnings(action="ignore", category=UserWarning):  # too few items, as in `over`
+                reference = refresh(self.by, change(reference, reference.features[kept], kept))
+        return Range(self.features[kept], further, self.labels[kept.numpy()], self.by, reference)
+
+    def holds(
+        self, query: Float[Tensor, "queries dim"], pretrained: Float[Tensor, "queries pretrained"] | None,
+        own: Int[Tensor, " queries"],
+    ) -> Bool[np.ndarray, " queries"]:  # fmt: skip
+        """Whether queries can be taken out of the neighbourhoods at their own rows: not if a picture was replaced.
+
+        Args:
+            query: features.
+            pretrained: of the queries, where the similarity uses them.
+            own: their rows in the range.
+        """
+        if self.reference is None or not isinstance(self.by, LocalStructure):
+            return np.ones(len(query), bool)
+        return are_same(self.reference.features[own], self.by.space(query, pretrained)).numpy()
+
     @torch.no_grad()
     def nearest(
         self, query: Float[Tensor, "queries dim"], pretrained: Float[Tensor, "queries pretrained"] | None = None,
@@ -119,7 +145,7 @@ class Range:
         Args:
             query: features.
             pretrained: of the queries, where the similarity uses them.
-            own: the queries' own rows in the range, out of which they are taken; None: they are not in it.
+            own: the queries' own rows in the range, out of which they are taken (`holds`); None: they are not in it.
         """
         count = min(shortlist_size(self.labels), len(self.features) - (own is not None))
         labels, parts = torch.from_numpy(self.labels), []

@@ -8,12 +8,14 @@ searched in the gallery without itself, and is right if the most similar item is
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from pddm_lab.analysis.decision import Range
 from pddm_lab.errors import RunError
@@ -25,6 +27,8 @@ from pddm_lab.local.unit import LocalStructure
 from pddm_lab.model.similarity import Similarity, make_similarity
 
 FILE = "queries.parquet"
+_OUT_AT_ONCE = 0.01
+"""Share of the items that are taken out together where their pictures were replaced, so that it takes seconds."""
 _HINT = "Save them again: `pddm-lab gallery queries`."
 
 
@@ -49,14 +53,36 @@ class SavedQueries:
         own = np.array([row_of.get(item, -1) for item in self.items["id"]])
         names = gallery.items.drop_duplicates("label").set_index("label")["class_name"]
         right = 0
-        for at, itself in ((np.flatnonzero(own >= 0), True), (np.flatnonzero(own < 0), False)):
+        for others, at, itself in self._searches(of, own):
             if len(at):
-                further = None if self.pretrained is None else torch.from_numpy(self.pretrained[at])
-                near = of.nearest(
-                    torch.from_numpy(self.features[at]), further, torch.from_numpy(own[at]) if itself else None
-                )
+                near = others.nearest(*self._some(at), None if itself is None else torch.from_numpy(itself))
                 right += int((names[near.first].to_numpy() == self.items["class_name"].to_numpy()[at]).sum())
         return right / len(self)
+
+    def _searches(
+        self, of: Range, own: Int[np.ndarray, " queries"]
+    ) -> Iterator[tuple[Range, Int[np.ndarray, " some"], Int[np.ndarray, " some"] | None]]:
+        """Which queries to search in what, and the rows out of which they are taken.
+
+        Where an item has another picture by now, its row doesn't stand for the query: it is taken out of the range.
+        """
+        there = np.flatnonzero(own >= 0)
+        as_saved = of.holds(*self._some(there), torch.from_numpy(own[there]))
+        yield of, np.flatnonzero(own < 0), None
+        yield of, there[as_saved], own[there[as_saved]]
+        replaced = there[~as_saved]
+        if len(replaced):
+            of = of.without(own[:0])  # with nothing stale, which would be listed anew each time
+            groups = math.ceil(len(replaced) / max(int(_OUT_AT_ONCE * len(of.labels)), 1))
+            for some in (replaced[group::groups] for group in range(groups)):
+                yield of.without(own[some]), some, None
+
+    def _some(
+        self, at: Int[np.ndarray, " some"]
+    ) -> tuple[Float[torch.Tensor, "some dim"], Float[torch.Tensor, "some pretrained"] | None]:
+        """The features of some queries."""
+        further = None if self.pretrained is None else torch.from_numpy(self.pretrained[at])
+        return torch.from_numpy(self.features[at]), further
 
 
 def recall_of(gallery: Gallery, kept: SavedQueries, structure: LocalStructure | None) -> dict[str, float]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from pddm_lab.errors import LabError
 from pddm_lab.gallery.files import NEIGHBOURHOODS, file_name, items_key, neighbourhoods_command, new_file
@@ -187,9 +187,16 @@ class Reference:
             exclude: the row that the query comes from; None: it comes from outside.
         """
         at = np.flatnonzero(self.rows == exclude) if exclude is not None else np.empty(0, int)
-        if not len(at) or not torch.allclose(self.neighbourhoods.features[at], query, atol=_SAME):
+        if not len(at) or not are_same(self.neighbourhoods.features[at], query).all():
             return None
         return torch.from_numpy(at)
+
+
+def are_same(
+    stored: Float[torch.Tensor, "items space"], others: Float[torch.Tensor, "items space"]
+) -> Bool[torch.Tensor, " items"]:  # fmt: skip
+    """Whether features are those of the same pictures, but for rounding."""
+    return torch.isclose(stored, others, atol=_SAME).all(1)
 
 
 def _quiet() -> warnings.catch_warnings:
