@@ -29,7 +29,7 @@ def test_a_change_keeps_the_recall_before_and_after_it(tmp_path: Path) -> None:
     assert entry.recall == {"euclidean": by_distance} and entry.reason == "a test"
 
     back, _ = changes.undo(after)
-    undone = effect_of(after, back, None, undone=True)
+    undone = effect_of(after, back, None)
     assert undone.recall == {"euclidean": by_distance[::-1]}
     assert history.changes(back.path, back.manifest) == []
 
@@ -46,6 +46,24 @@ def test_stale_neighbourhoods_are_listed_before_the_queries_are_searched(
     assert effect.recall["local"][1] == pytest.approx(recall_of(effect.after, kept, structure)["local"])
     (entry,) = history.changes(effect.after.path, effect.after.manifest)
     assert entry.recall == effect.recall
+
+
+def test_the_recall_is_kept_with_its_own_change(tmp_path: Path) -> None:
+    before = make(tmp_path, 60)
+    name = str(save(before, 25).items["class_name"].iloc[0])
+    after = changes.rename_class(before, name, "another")
+    later = changes.remove(after, after.items["id"].iloc[-1:].tolist())  # of another process, at this moment
+    effect = effect_of(before, after, None)
+    assert [one.recall for one in history.changes(later.path, later.manifest)] == [{}, effect.recall]
+
+
+def test_a_change_that_was_undone_meanwhile_does_not_come_back(tmp_path: Path) -> None:
+    before = make(tmp_path, 60)
+    name = str(save(before, 25).items["class_name"].iloc[0])
+    after = changes.rename_class(before, name, "another")
+    changes.undo(after)
+    assert effect_of(before, after, None).recall["euclidean"]
+    assert not list((after.path / HISTORY).iterdir())
 
 
 def test_without_saved_queries_nothing_is_measured(tmp_path: Path) -> None:

@@ -150,6 +150,17 @@ def test_each_file_is_reported(run: Run, folder: Path, tmp_path: Path, capsys: p
         assert f"{flag} expects {least} or more" in fails(capsys, "queries", "digits", flag, least - 1)
 
 
+def test_the_report_is_written_also_if_the_effect_of_the_change_cannot_be_measured(
+    run: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = run.gallery("unseen")
+    (before.path / "queries.parquet").write_bytes(b"damaged")
+    gallery("add", "digits", folder, "--report", tmp_path / "report.csv")
+    output = capsys.readouterr().out
+    assert "Added 3 items" in output and "What it did to the saved queries is not known: " in output
+    assert len(rows_of(tmp_path / "report.csv")) == 4 and len(run.gallery("unseen")) == len(before) + 3
+
+
 def test_a_map_is_drawn_after_each_change_unless_it_is_not_wanted(
     run: Run, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import streamlit as st
 from shared import loaders, shell
@@ -41,36 +41,36 @@ def remove(run: Run, ids: Sequence[str], reason: str) -> Done:
     from pddm_lab.gallery import changes
 
     before = loaders.gallery(run, CATALOGUE)
-    done = effect(run, before, lambda gallery, structure: changes.remove(gallery, ids, structure, reason))
-    return Done(f"Removed {counted(len(ids), 'item')}.", done)
+    after = changes.remove(before, ids, structure_of(run), reason)
+    return done(f"Removed {counted(len(ids), 'item')}.", run, before, after)
 
 
 def undo(run: Run) -> Done:
     """Take back the last change. Raises RunError if there is none."""
     from pddm_lab.gallery import changes
 
-    undone = []
-
-    def take_back(gallery: Gallery, structure: LocalStructure | None) -> Gallery:
-        after, change = changes.undo(gallery, structure)
-        undone.append(change.what)
-        return after
-
-    done = effect(run, loaders.gallery(run, CATALOGUE), take_back, undone=True)
-    return Done(f"Undone: {undone[0]}.", done, is_undone=True)
+    before = loaders.gallery(run, CATALOGUE)
+    after, change = changes.undo(before, structure_of(run))
+    return replace(done(f"Undone: {change.what}.", run, before, after), is_undone=True)
 
 
-def effect(
-    run: Run, before: Gallery, change: Callable[[Gallery, LocalStructure | None], Gallery], undone: bool = False
-) -> Recall:
-    """Make a change and have the map drawn anew; returns what that did to the saved queries."""
+def done(
+    text: str, run: Run, before: Gallery, after: Gallery, item: str = "", notes: Sequence[str] = ()
+) -> Done:  # fmt: skip
+    """What a change did, with its effect on the saved queries; the map is drawn anew.
+
+    The change stays, whatever fails here: a note says so.
+    """
     from pddm_lab.analysis.saved_queries import effect_of
     from pddm_lab.gallery.redraw import start_redrawing
 
-    structure = structure_of(run)
-    effect = effect_of(before, change(before, structure), structure, undone)
+    recall: Recall = {}
+    try:
+        recall = effect_of(before, after, structure_of(run)).recall
+    except LabError as error:
+        notes = (*notes, f"The change is made, but what it did to the saved queries is not known: {error}")
     start_redrawing(before.path)
-    return effect.recall
+    return Done(text, recall, item, tuple(notes))
 
 
 def structure_of(run: Run) -> LocalStructure | None:

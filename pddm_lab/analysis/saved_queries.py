@@ -165,18 +165,18 @@ class Effect:
     """Similarity -> R@1 of the saved queries before and after it; empty where none are saved."""
 
 
-def effect_of(before: Gallery, after: Gallery, structure: LocalStructure | None, undone: bool = False) -> Effect:
+def effect_of(before: Gallery, after: Gallery, structure: LocalStructure | None) -> Effect:
     """List stale neighbourhoods anew, search with the saved queries, and keep their R@1 with the change.
 
     Args:
-        before, after: the gallery, opened before and after the change.
+        before, after: the gallery, opened before the change, and as the change returned it.
         structure: the run's similarity on local structure, if it has one.
-        undone: the change was taken back, so that no entry of the history is about it.
 
     Raises:
-        RunError: the saved queries are damaged, or the gallery's files can't be written.
+        RunError: the saved queries or the history are damaged, another process is changing the gallery, or its files
+            can't be written. The change itself stays.
     """
-    stale = 0
+    change, stale = int(after.manifest.get("change", 0)), 0
     if structure is not None and (stale := after.reference(structure).stale):
         after = keep_up(after, structure)
     kept = read(after)
@@ -184,6 +184,5 @@ def effect_of(before: Gallery, after: Gallery, structure: LocalStructure | None,
         return Effect(after, stale, {})
     earlier, now = (recall_of(one, kept, structure) for one in (before, after))
     recall = {name: (earlier[name], now[name]) for name in now}
-    if not undone and (changes := history.changes(after.path, after.manifest)):
-        history.keep_recall(after.path, changes[0], recall)
+    history.keep_recall(after.path, change, recall)
     return Effect(after, stale, recall)

@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from pddm_lab.commands.terminal import RunName, RunsRoot, print_table, progress_bar
 from pddm_lab.config import Count, CountOrNone, typed_path
-from pddm_lab.errors import RunError
+from pddm_lab.errors import LabError, RunError
 from pddm_lab.similarities import EVERY
 from pddm_lab.validation import checked
 from pddm_lab.wording import counted, natural
@@ -149,7 +149,7 @@ def undo(run: RunName, protocol: _Protocol = "", map: _Map = True, runs_root: Ru
     changed = _serving(run, runs_root)
     before, structure = _chosen(changed, protocol), _structure(changed)
     after, change = changes.undo(before, structure)
-    _print_change(f"Undone: {_of(change)}.", changed, before, after, structure, redraw=map, undone=True)
+    _print_change(f"Undone: {_of(change)}.", changed, before, after, structure, redraw=map)
 
 
 @gallery.command
@@ -325,7 +325,7 @@ def _in_words(recall: Mapping[str, tuple[float, float]]) -> str:
 
 def _print_change(
     done: str, run: Run, before: Gallery, after: Gallery, structure: LocalStructure | None,
-    of: FolderItems | None = None, report: str = "", redraw: bool = False, undone: bool = False,
+    of: FolderItems | None = None, report: str = "", redraw: bool = False,
 ) -> None:  # fmt: skip
     """Say what was done, list stale neighbourhoods anew, and have the map drawn anew in the background."""
     from pddm_lab.analysis.saved_queries import effect_of, read
@@ -338,11 +338,14 @@ def _print_change(
         more = f" and {len(of.skipped) - _NAMED} more" if len(of.skipped) > _NAMED else ""
         print(f"Skipped {counted(len(of.skipped), 'picture')}: {' '.join(of.skipped[:_NAMED])}{more}")
     print("".join(f"{note}\n" for note in of.notes) if of else "", end="")
-    effect = effect_of(before, after, structure, undone)
-    if effect.listed_anew:
-        print(f"Listed {counted(effect.listed_anew, 'neighbourhood')} near the change anew.")
-    if effect.recall and (kept := read(after)) is not None:
-        print(f"R@1 of the {counted(len(kept), 'saved query', 'saved queries')}: {_in_words(effect.recall)}.")
+    try:
+        effect = effect_of(before, after, structure)
+        if effect.listed_anew:
+            print(f"Listed {counted(effect.listed_anew, 'neighbourhood')} near the change anew.")
+        if effect.recall and (kept := read(after)) is not None:
+            print(f"R@1 of the {counted(len(kept), 'saved query', 'saved queries')}: {_in_words(effect.recall)}.")
+    except LabError as error:  # the change is made, whatever fails here
+        print(f"What it did to the saved queries is not known: {error}")
     if after.protocol in PROTOCOLS:
         print("Its metrics and distributions still describe the items it was measured with.")
     if redraw and start_redrawing(after.path):

@@ -25,7 +25,7 @@ from pydantic import Field
 
 from pddm_lab.errors import RunError
 from pddm_lab.files import Content, Count, Text, read_json, read_table, replacing, write_file, writing
-from pddm_lab.gallery.files import HISTORY, ROLES, written_at
+from pddm_lab.gallery.files import HISTORY, ROLES, changing, read_manifest, written_at
 from pddm_lab.gallery.schema import ITEMS, METADATA
 
 _HINT = "The gallery itself is whole; this change can't be undone."
@@ -103,10 +103,18 @@ def changes(path: Path, manifest: Mapping[str, Any]) -> list[Change]:
     return sorted(entries, key=lambda change: -change.change)
 
 
-def keep_recall(path: Path, change: Change, recall: Mapping[str, tuple[float, float]]) -> None:
-    """Add to a change what it did to the saved queries."""
-    content = asdict(change) | {"recall": dict(recall)}
-    write_file(path / HISTORY / f"{change.change}.json", json.dumps(content, ensure_ascii=False))
+def keep_recall(path: Path, number: int, recall: Mapping[str, tuple[float, float]]) -> None:
+    """Add to the change of a number what it did to the saved queries, unless it is undone by now or was an undo.
+
+    Raises:
+        BusyError: another process is changing the gallery.
+        RunError: the history is damaged, or can't be written.
+    """
+    with changing(path):
+        for change in changes(path, read_manifest(path)):
+            if change.change == number:
+                content = asdict(change) | {"recall": dict(recall)}
+                write_file(path / HISTORY / f"{number}.json", json.dumps(content, ensure_ascii=False))
 
 
 def file_of(path: Path, change: Change) -> Path:

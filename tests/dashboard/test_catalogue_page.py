@@ -97,6 +97,24 @@ def test_pictures_are_added_under_a_new_class(with_digits: Path) -> None:
         data.add(run, "../up", [("d.png", made.getvalue())], "")
 
 
+def test_a_change_stays_with_its_pictures_if_its_effect_cannot_be_measured(with_digits: Path) -> None:
+    from app_pages.catalogue import data
+    from shared import catalogue
+
+    run = Run.open(with_digits / "digits")
+    before = run.gallery(CATALOGUE)
+    (before.path / "queries.parquet").write_bytes(b"damaged")
+    made = io.BytesIO()
+    Image.new("RGB", (40, 40), "blue").save(made, "PNG")
+    done = data.add(run, "shelf 9", [("a.png", made.getvalue())], "")
+    assert done.text == "Added 1 picture to shelf 9, a new class." and done.recall == {}
+    assert "what it did to the saved queries is not known" in done.notes[-1] and "queries.parquet" in done.notes[-1]
+    (picture,) = run.gallery(CATALOGUE).pictures.dropna()
+    assert Path(picture).read_bytes() == made.getvalue()
+    undone = catalogue.undo(run)
+    assert undone.is_undone and len(run.gallery(CATALOGUE)) == len(before) and "is not known" in undone.notes[-1]
+
+
 def test_a_run_without_a_catalogue_says_how_to_get_one(open_page, with_digits: Path) -> None:
     (with_digits / "digits" / "gallery" / CATALOGUE / "manifest.json").unlink()
     assert "gallery rebuild digits --protocol catalogue" in texts(open_page("catalogue", run="digits"))

@@ -67,12 +67,11 @@ def add(run: Run, class_name: str, pictures: Sequence[tuple[str, bytes]], reason
     before = loaders.gallery(run, CATALOGUE)
     with uploads.kept(run.path, class_name, pictures) as folder:
         made = new_items.to_add(run, before, folder)
-        done = catalogue.effect(
-            run, before, lambda gallery, structure: changes.add(gallery, made.new, structure, reason)
-        )
+        after = changes.add(before, made.new, catalogue.structure_of(run), reason)
     count, name = len(made.new.items), class_name.strip()
     text = f"Added {counted(count, 'picture')} to {name}" + (", a new class." if made.new_classes else ".")
-    return Done(text, done, str(made.new.items["id"].iloc[0]), (*made.skipped, *made.notes))
+    item = str(made.new.items["id"].iloc[0])
+    return catalogue.done(text, run, before, after, item, (*made.skipped, *made.notes))
 
 
 def rename(run: Run, old: str, name: str, reason: str) -> Done:
@@ -82,7 +81,6 @@ def rename(run: Run, old: str, name: str, reason: str) -> Done:
 
     before = loaders.gallery(run, CATALOGUE)
     merged = checked_name(name, "class") in classes(run).index
-    done = catalogue.effect(
-        run, before, lambda gallery, structure: changes.rename_class(gallery, old, name.strip(), structure, reason)
-    )
-    return Done(f"{old} is now part of {name.strip()}." if merged else f"{old} is now called {name.strip()}.", done)
+    after = changes.rename_class(before, old, name.strip(), catalogue.structure_of(run), reason)
+    text = f"{old} is now part of {name.strip()}." if merged else f"{old} is now called {name.strip()}."
+    return catalogue.done(text, run, before, after)
