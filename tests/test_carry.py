@@ -17,6 +17,7 @@ from pddm_lab import cli
 from pddm_lab.errors import BusyError, RunError
 from pddm_lab.gallery import changes
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.runs import new_items
 from pddm_lab.runs.new_items import Picture, item_rows
 from pddm_lab.runs.run import Run
 from pddm_lab.service import worker as workers
@@ -48,6 +49,30 @@ def test_commands_change_the_catalogue_that_serves(first: Run, capsys: pytest.Ca
     cli.main(["gallery", "list", str(first.path)])
     lines = capsys.readouterr().out.splitlines()
     assert "local-update-1 serves" in lines[0] and not any(line.split()[0] == name for line in lines if line)
+
+
+def test_a_command_changes_the_catalogue_that_serves_by_then(
+    first: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "new" / "late").mkdir(parents=True)
+    (tmp_path / "new" / "late" / "1.png").write_bytes(png(1))
+    embed, runs = new_items.to_add, []
+
+    def to_add(run: Run, *of: Any) -> new_items.FolderItems:
+        runs.append(run.name)
+        made = embed(run, *of)
+        write_serving(first, ServingContent(updates=["local-update-1", "local-update-2"]))
+        return made
+
+    monkeypatch.setattr(new_items, "to_add", to_add)
+    cli.main(["gallery", "add", str(first.path), str(tmp_path / "new")])
+    assert runs == ["local-update-1", "local-update-2"] and "Added 1 item of 1 class" in capsys.readouterr().out
+    have = [
+        name
+        for name in ("local", *runs)
+        if "late/1.png" in set(Run.open(tmp_path / name).gallery("catalogue").items["id"])
+    ]
+    assert have == ["local-update-2"]
 
 
 def made_up(run: Run, gallery: Gallery, of_class: dict[str, str], folder: Path) -> changes.NewItems:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
 from tyro.conf import Positional, arg
@@ -35,6 +37,7 @@ _Reason = Annotated[str, arg(help="Why, for the gallery's history.")]
 _Folder = Positional[Annotated[str, arg(metavar="FOLDER")]]
 _Ids = Positional[Annotated[tuple[str, ...], arg(metavar="ID [ID ...]")]]
 _Class = Positional[Annotated[str, arg(metavar="CLASS")]]
+_Result = TypeVar("_Result")
 _CHANGES = 10
 """Last changes that `gallery list` names."""
 _NAMED = 3
@@ -55,16 +58,16 @@ def add(
     from pddm_lab.gallery import changes
     from pddm_lab.runs import new_items
 
-    changed = _serving(run, runs_root)
-    before = _chosen(changed, protocol)
-    with progress_bar() as progress:
-        pictures = new_items.to_add(changed, before, typed_path(folder), progress, model, skip_duplicates)
-    structure = _structure(changed)
-    after = changes.add(before, pictures.new, structure, reason)
+    def prepare(of: _Place) -> Callable[[], tuple[FolderItems, Gallery]]:
+        with progress_bar() as progress:
+            pictures = new_items.to_add(of.run, of.before, typed_path(folder), progress, model, skip_duplicates)
+        return lambda: (pictures, changes.add(of.before, pictures.new, of.structure, reason))
+
+    place, (pictures, after) = _changed(run, runs_root, protocol, prepare)
     classes, new = pictures.new.items["class_name"].nunique(), len(pictures.new_classes)
     what = f"{counted(classes, 'class', 'classes')}, {new or 'none'} of them new"
     added = f"Added {counted(len(pictures.new.items), 'item')} of {what}."
-    _print_change(added, changed, before, after, structure, pictures, report, redraw=map)
+    _print_change(added, place, after, pictures, report, redraw=map)
 
 
 @gallery.command
@@ -80,14 +83,14 @@ def update(
     from pddm_lab.gallery import changes
     from pddm_lab.runs import new_items
 
-    changed = _serving(run, runs_root)
-    before = _chosen(changed, protocol)
-    with progress_bar() as progress:
-        pictures = new_items.to_update(changed, before, typed_path(folder), progress, model)
-    structure = _structure(changed)
-    after = changes.update(before, pictures.new, structure, reason)
+    def prepare(of: _Place) -> Callable[[], tuple[FolderItems, Gallery]]:
+        with progress_bar() as progress:
+            pictures = new_items.to_update(of.run, of.before, typed_path(folder), progress, model)
+        return lambda: (pictures, changes.update(of.before, pictures.new, of.structure, reason))
+
+    place, (pictures, after) = _changed(run, runs_root, protocol, prepare)
     updated = f"Updated {counted(len(pictures.new.items), 'item')}."
-    _print_change(updated, changed, before, after, structure, pictures, report, redraw=map)
+    _print_change(updated, place, after, pictures, report, redraw=map)
 
 
 @gallery.command
@@ -108,17 +111,19 @@ def remove(
     if not ids and not of_class and not items:
         raise RunError("Name the items to remove by their ids, a class with --of-class, or a table with --items.")
     ids = (*ids, *(_ids_in(typed_path(items)) if items else ()))
-    changed = _serving(run, runs_root)
-    before = _chosen(changed, protocol)
-    if of_class:
-        members = before.items["id"][before.items["class_name"] == of_class]
-        if members.empty:
-            raise RunError(f"The {before.protocol} gallery has no class {of_class!r}: `pddm-lab gallery list {run}`.")
-        ids = (*ids, *members)
-    structure = _structure(changed)
-    after = changes.remove(before, ids, structure, reason)
-    removed = f"Removed {counted(len(set(ids)), 'item')}."
-    _print_change(removed, changed, before, after, structure, redraw=map)
+
+    def prepare(of: _Place) -> Callable[[], tuple[int, Gallery]]:
+        leave, listed = list(ids), of.before.items
+        if of_class:
+            members = listed["id"][listed["class_name"] == of_class].tolist()
+            if not members:
+                gallery = f"The {of.before.protocol} gallery"
+                raise RunError(f"{gallery} has no class {of_class!r}: `pddm-lab gallery list {run}`.")
+            leave += members
+        return lambda: (len(set(leave)), changes.remove(of.before, leave, of.structure, reason))
+
+    place, (count, after) = _changed(run, runs_root, protocol, prepare)
+    _print_change(f"Removed {counted(count, 'item')}.", place, after, redraw=map)
 
 
 @gallery.command
@@ -133,12 +138,13 @@ def rename(
     """
     from pddm_lab.gallery import changes
 
-    changed = _serving(run, runs_root)
-    before, structure = _chosen(changed, protocol), _structure(changed)
-    after = changes.rename_class(before, old, name, structure, reason)
-    count = int((before.items["class_name"] == old).sum())
-    _print_change(f"{counted(count, 'item')} of {old} now {'has' if count == 1 else 'have'} the class {name}.",
-                  changed, before, after, structure)  # fmt: skip
+    place, after = _changed(
+        run, runs_root, protocol, lambda of: lambda: changes.rename_class(of.before, old, name, of.structure, reason)
+    )
+    count = int((place.before.items["class_name"] == old).sum())
+    _print_change(
+        f"{counted(count, 'item')} of {old} now {'has' if count == 1 else 'have'} the class {name}.", place, after
+    )
 
 
 @gallery.command
@@ -146,10 +152,10 @@ def undo(run: RunName, protocol: _Protocol = "", map: _Map = True, runs_root: Ru
     """Take back the last change of a gallery that isn't undone."""
     from pddm_lab.gallery import changes
 
-    changed = _serving(run, runs_root)
-    before, structure = _chosen(changed, protocol), _structure(changed)
-    after, change = changes.undo(before, structure)
-    _print_change(f"Undone: {_of(change)}.", changed, before, after, structure, redraw=map)
+    place, (after, change) = _changed(
+        run, runs_root, protocol, lambda of: lambda: changes.undo(of.before, of.structure)
+    )
+    _print_change(f"Undone: {_of(change)}.", place, after, redraw=map)
 
 
 @gallery.command
@@ -165,7 +171,7 @@ def queries(
     """
     from pddm_lab.analysis.saved_queries import recall_of, save
 
-    changed = _serving(run, runs_root)
+    changed = _serving(_run_at_rest(run, runs_root))
     if not changed.is_labelled:
         raise RunError(f"The items of {changed.name} have no labels: nothing says which results are right.")
     of = _chosen(changed, protocol)
@@ -183,8 +189,9 @@ def list_items(run: RunName, of_class: str = "", protocol: _Protocol = "", runs_
         of_class: Name of a class whose items are listed.
     """
     from pddm_lab.gallery.history import changes
+    from pddm_lab.runs.compare import find_run
 
-    listed = _chosen(_serving(run, runs_root, at_rest=False), protocol)
+    listed = _chosen(_serving(find_run(run, runs_root)), protocol)
     items = listed.items
     if of_class:
         items = items[items["class_name"] == of_class]
@@ -287,16 +294,46 @@ def _run_at_rest(name: str, runs_root: str) -> Run:
     return run
 
 
-def _serving(name: str, runs_root: str, at_rest: bool = True) -> Run:
-    """The run of a name, or the update of it that serves: its catalogue is the one that is searched.
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where a change is made."""
+
+    run: Run
+    before: Gallery
+    structure: LocalStructure | None
+    """The run's similarity on local structure, if it has one."""
+
+
+def _changed(
+    name: str, runs_root: str, protocol: str, prepare: Callable[[_Place], Callable[[], _Result]]
+) -> tuple[_Place, _Result]:  # fmt: skip
+    """Change a gallery of the run that serves; if another one takes over meanwhile, the change is made there.
+
+    Args:
+        name, runs_root, protocol: as they were typed.
+        prepare: does what may take long, and returns what makes the change; it is called again for another run.
+
+    Returns:
+        Where the change was made, and what making it returned.
 
     Raises:
-        RunError: it is missing, or still training although it must be at rest.
+        LabError: as `_run_at_rest` and the change do.
     """
-    from pddm_lab.runs.compare import find_run
+    from pddm_lab.update.serving import SupersededError, while_it_serves
+
+    named = _run_at_rest(name, runs_root)
+    while True:
+        run = _serving(named)
+        place = _Place(run, _chosen(run, protocol), _structure(run))
+        make = prepare(place)
+        with suppress(SupersededError), while_it_serves(run, named):
+            return place, make()
+
+
+def _serving(named: Run) -> Run:
+    """A run, or the update of it that serves: its catalogue is the one that is searched."""
     from pddm_lab.update.serving import served
 
-    named = _run_at_rest(name, runs_root) if at_rest else find_run(name, runs_root)
     run = served(named)
     if run.path != named.path:
         print(f"Of {named.name}, the update {run.name} serves: this is its gallery.")
@@ -324,8 +361,7 @@ def _in_words(recall: Mapping[str, tuple[float, float]]) -> str:
 
 
 def _print_change(
-    done: str, run: Run, before: Gallery, after: Gallery, structure: LocalStructure | None,
-    of: FolderItems | None = None, report: str = "", redraw: bool = False,
+    done: str, place: _Place, after: Gallery, of: FolderItems | None = None, report: str = "", redraw: bool = False
 ) -> None:  # fmt: skip
     """Say what was done, list stale neighbourhoods anew, and have the map drawn anew in the background."""
     from pddm_lab.analysis.saved_queries import effect_of, read
@@ -339,7 +375,7 @@ def _print_change(
         print(f"Skipped {counted(len(of.skipped), 'picture')}: {' '.join(of.skipped[:_NAMED])}{more}")
     print("".join(f"{note}\n" for note in of.notes) if of else "", end="")
     try:
-        effect = effect_of(before, after, structure)
+        effect = effect_of(place.before, after, place.structure)
         if effect.listed_anew:
             print(f"Listed {counted(effect.listed_anew, 'neighbourhood')} near the change anew.")
         if effect.recall and (kept := read(after)) is not None:
@@ -351,7 +387,7 @@ def _print_change(
     if redraw and start_redrawing(after.path):
         print("A new map is being drawn in the background. The Map page takes it when it is there.")
     elif after.manifest["map"] and (placed := int(after.manifest["map"].get("placed", 0))):
-        command = f"pddm-lab gallery map {run.name} --protocol {after.protocol}"
+        command = f"pddm-lab gallery map {place.run.name} --protocol {after.protocol}"
         print(f"On its map {counted(placed, 'item')} lie between their neighbours. Redraw it with `{command}`.")
     if of and report:
         write_reports(of.reports, typed_path(report))

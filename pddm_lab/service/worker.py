@@ -12,9 +12,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
 
@@ -35,17 +35,13 @@ from pddm_lab.service.observed import ITEMS, SERVING, WORKERS
 from pddm_lab.service.pictures import Pictures
 from pddm_lab.service.search import EUCLIDEAN, LOCAL, Search
 from pddm_lab.service.settings import Settings
-from pddm_lab.update.serving import changes_of_service, served, serving_path
+from pddm_lab.update.serving import SupersededError, served, serving_path, while_it_serves
 
 LOOK = 0.5
 """Seconds between two looks at which run serves."""
 AGAIN = 60.0
 """Seconds after which a run that can't be opened is tried again."""
 Made = TypeVar("Made")
-
-
-class SupersededError(Exception):
-    """Another run serves, so that a change of this one's catalogue would be lost."""
 
 
 class Pools(NamedTuple):
@@ -89,16 +85,9 @@ class Served:
         learned = {name: known[name] for name in run.learned}
         self.search = Search(run.name, learned, structure, self.decisions, pools.search, threads)
 
-    @contextmanager
-    def _while_it_serves(self) -> Iterator[None]:
+    def _while_it_serves(self) -> AbstractContextManager[None]:
         """Keep another run from taking over; raises SupersededError if one has."""
-        if self._named.info.get("updated"):
-            yield  # an update that is named itself is served whatever comes later
-            return
-        with changes_of_service(self._named, PATIENCE):
-            if serving_path(self._named).name != self.run.path.name:
-                raise SupersededError
-            yield
+        return while_it_serves(self.run, self._named, PATIENCE)
 
 
 def similarities_of(run: Run) -> list[str]:

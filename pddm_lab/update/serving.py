@@ -32,6 +32,10 @@ PATIENCE = 600.0
 """Seconds that an update waits for changes of the catalogue to end."""
 
 
+class SupersededError(Exception):
+    """Another run serves, so that a change of this one's catalogue would be lost."""
+
+
 class ServingContent(Content):
     """serving.json."""
 
@@ -123,7 +127,7 @@ def handover(first: Run, run: Run) -> Iterator[None]:
 
 @contextmanager
 def changes_of_service(first: Run, wait: float) -> Iterator[None]:
-    """Keep which run serves as it is, while a service changes its catalogue.
+    """Keep which run serves as it is, while its catalogue is changed.
 
     Args:
         first: the first run.
@@ -143,6 +147,28 @@ def changes_of_service(first: Run, wait: float) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def while_it_serves(run: Run, named: Run, wait: float = PATIENCE) -> Iterator[None]:
+    """Keep another run from taking over while a catalogue is changed.
+
+    Args:
+        run: whose catalogue is changed.
+        named: the run that it serves for; an update that is named itself is changed whatever serves.
+        wait: seconds.
+
+    Raises:
+        SupersededError: another run has taken over already.
+        BusyError: another process changes the catalogue for longer.
+    """
+    if named.info.get("updated"):
+        yield
+        return
+    with changes_of_service(named, wait):
+        if serving_path(named).name != run.path.name:
+            raise SupersededError
+        yield
 
 
 @contextmanager
