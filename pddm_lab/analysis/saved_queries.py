@@ -1,9 +1,10 @@
 """Queries that are kept with a gallery, to see what each change of it does to the accuracy.
 
-gallery/<name>/queries.parquet  id, class_name, feature, pretrained
+gallery/<name>/queries.parquet  id, label, class_name, feature, pretrained
 
 They are a sample of the gallery's own items as they were when they were saved; later changes leave them alone. Each is
-searched in the gallery without itself, and is right if the most similar item is of its class.
+searched in the gallery without itself, and is right if the most similar item is of its class: of the class that its
+item has by now, or, if the item was removed, of the one with the label that it had.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class SavedQueries:
     """Queries of a gallery."""
 
     items: pd.DataFrame
-    """id, class_name."""
+    """id, label, class_name, as they were saved."""
     features: Float[np.ndarray, "queries dim"]
     pretrained: Float[np.ndarray, "queries pretrained"] | None
     """Where the gallery had them."""
@@ -51,12 +52,13 @@ class SavedQueries:
         searched = gallery.items["id"].to_numpy()[gallery.rows("gallery")]
         row_of = {item: row for row, item in enumerate(searched)}
         own = np.array([row_of.get(item, -1) for item in self.items["id"]])
-        names = gallery.items.drop_duplicates("label").set_index("label")["class_name"]
+        by_now = self.items["id"].map(gallery.items.set_index("id")["label"])
+        expected = by_now.fillna(self.items["label"]).to_numpy(int)
         right = 0
         for others, at, itself in self._searches(of, own):
             if len(at):
                 near = others.nearest(*self._some(at), None if itself is None else torch.from_numpy(itself))
-                right += int((names[near.first].to_numpy() == self.items["class_name"].to_numpy()[at]).sum())
+                right += int((near.first == expected[at]).sum())
         return right / len(self)
 
     def _searches(
@@ -103,7 +105,7 @@ def save(gallery: Gallery, count: int, seed: int = 0) -> SavedQueries:
     if not len(rows):
         raise RunError(f"The {gallery.protocol} gallery has no class with two items to search: nothing can be found.")
     rows = np.sort(np.random.default_rng(seed).permutation(rows)[:count])
-    chosen = gallery.items.iloc[rows][["id", "class_name"]].reset_index(drop=True)
+    chosen = gallery.items.iloc[rows][["id", "label", "class_name"]].reset_index(drop=True)
     further = None if gallery.pretrained is None else np.array(gallery.pretrained[rows])
     return keep(gallery, chosen, np.array(gallery.features[rows]), further)
 
@@ -115,7 +117,7 @@ def keep(
     """Keep queries with a gallery, in place of those that it has; raises RunError if they can't be written.
 
     Args:
-        items: id, class_name of each.
+        items: id, label, class_name of each.
         features: by the model of the gallery.
         pretrained: where the gallery has them.
     """
@@ -134,7 +136,11 @@ def read(gallery: Gallery) -> SavedQueries | None:
     file = gallery.path / FILE
     if not file.is_file():
         return None
-    items = read_table(file, {"id": "string", "class_name": "string"}, _HINT).to_pandas()
+    columns = {"id": "string", "label": "int64", "class_name": "string"}
+    items = read_table(file, columns, _HINT, optional=["label"]).to_pandas()
+    labels = gallery.items.drop_duplicates("class_name").set_index("class_name")["label"]
+    # Earlier versions didn't keep the label.
+    items["label"] = items["label"].fillna(items["class_name"].map(labels)).fillna(-1).astype(int)
     try:
         table = pd.read_parquet(file, columns=["feature", "pretrained"])
         features = np.stack(table["feature"].to_list()).astype(np.float32)
