@@ -53,6 +53,15 @@ def test_a_picture_finds_its_own_item(
     assert first.split()[1] == item and float(first.split()[3]) < 0.01
 
 
+def test_a_short_shortlist_decides_as_a_long_one(local_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for item in local_run.gallery("catalogue").items["id"].iloc[[9, 60]]:
+        lines = []
+        for size in ("2", "200"):
+            search(local_run, item, "--k", "2", "--shortlist", size)
+            lines.append(capsys.readouterr().out.splitlines()[-1])
+        assert lines[0] == lines[1] and lines[0].startswith("By D it ")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [(["nowhere"], "'nowhere' is no file, and no item"), (["0", "--by", "csls"], "Unknown similarity 'csls'")],

@@ -142,6 +142,25 @@ def test_where_all_items_get_their_class_it_is_decided() -> None:
     assert fitted.hits == 1
 
 
+@pytest.mark.parametrize("name", ["euclidean", "pddm", "local"])
+def test_a_query_is_decided_on_among_as_many_items_as_were_looked_at(
+    local_run, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local, gallery = load_local(local_run), local_run.gallery("unseen")
+    by = local.structure if name == "local" and local else load_similarities(local_run)[name]
+    monkeypatch.setattr(decision, "SHORTLIST", 30)
+    of, searched = Range.of(gallery, by), gallery.rows("gallery")
+    fitted, rows, own = Decision.fit(of), searched[[3, 20, 41]], torch.tensor([3, 20, 41])
+    near = of.nearest(of.features[own], None if of.pretrained is None else of.pretrained[own], own)
+    assert near.scores.shape[1] == 30
+    names = gallery.items.drop_duplicates("label").set_index("label")["class_name"]
+    for at, row in enumerate(rows):
+        first, probability, in_range = fitted.of_query(gallery, by, np.array(gallery.features[row]), int(row))
+        assert first == names[near.first[at]]
+        assert probability == pytest.approx(fitted.probability(near)[at], abs=1e-4)
+        assert in_range == fitted.in_range(np.array([probability]))[0]
+
+
 def test_the_metrics_of_an_open_set_by_hand() -> None:
     known = np.array([True, True, True, False, False])
     right = np.array([True, True, False, False, False])

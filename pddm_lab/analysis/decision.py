@@ -38,7 +38,7 @@ from torch import Tensor
 from pddm_lab.analysis.lead import ranking_key
 from pddm_lab.errors import DataError, RunError
 from pddm_lab.files import Content, Count, Text, plain, read_json, write_file
-from pddm_lab.gallery.gallery import Gallery, SearchResult
+from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.reference import are_same
 from pddm_lab.local.neighbourhoods import Neighbourhoods
 from pddm_lab.local.unit import LocalStructure
@@ -312,17 +312,28 @@ class Decision:
         """Whether queries are in the range, by P(right)."""
         return probability > self.least
 
-    def of_result(self, gallery: Gallery, result: SearchResult, name: str) -> tuple[str, float, bool]:
-        """What one query shows: the class of its most similar item, P(right), and whether it is in the range.
+    def of_query(
+        self, gallery: Gallery, by: Similarity | LocalStructure, query: Float[np.ndarray, " dim"],
+        exclude: int | None = None, pretrained: Float[np.ndarray, " pretrained"] | None = None,
+    ) -> tuple[str, float, bool]:  # fmt: skip
+        """What a query shows: the class of its most similar item, P(right), and whether it is in the range.
+
+        It is searched among as many items as this decision was fitted on: among fewer it would look more certain.
 
         Args:
-            gallery: that was searched.
-            result: of the search, with at least one item.
-            name: of the similarity that this decision was fitted by.
+            gallery: with at least one item to find.
+            by: the similarity that this decision was fitted by.
+            query, exclude, pretrained: as for `Gallery.search_by`.
+
+        Raises:
+            RunError: the gallery lacks what the similarity uses.
         """
-        labels = gallery.items["label"].to_numpy()[result.table["row"]]
-        probability = self.probability(Shortlists.of(result.table[name].to_numpy(float)[None], labels[None]))
-        first = str(result.table["class_name"].iloc[result.table[f"{name}_rank"].argmin()])
+        labels, similarities = gallery.items["label"].to_numpy(), [] if isinstance(by, LocalStructure) else [by]
+        local, size = by if isinstance(by, LocalStructure) else None, shortlist_size(labels[gallery.rows("gallery")])
+        result = gallery.search_by(query, similarities, size, exclude, local, pretrained)
+        values = result.table[result.similarities[-1]].to_numpy(float)
+        probability = self.probability(Shortlists.of(values[None], labels[result.table["row"]][None]))
+        first = str(result.ranked(result.similarities[-1], 1)["class_name"].iloc[0])
         return first, float(probability[0]), bool(self.in_range(probability)[0])
 
 

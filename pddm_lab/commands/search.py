@@ -12,7 +12,10 @@ from pddm_lab.errors import DataError, RunError, unknown_name
 from pddm_lab.similarities import EVERY
 
 if TYPE_CHECKING:
-    from pddm_lab.gallery.gallery import Gallery, SearchResult
+    import numpy as np
+    from jaxtyping import Float
+
+    from pddm_lab.gallery.gallery import Gallery
     from pddm_lab.model.similarity import Similarity
 
 _SAMPLE = 500  # items that a decision is fitted on: a second
@@ -66,11 +69,13 @@ def search(
     print(f"\nThe best of {len(gallery):,} items by {letter}, among the {len(result.table)} nearest by D.")
     print(f"{result.note}\n" if result.note else "", end="")
     if searched.is_labelled and rows:
-        print(_class_of_query(gallery, result, learned["euclidean"]))
+        print(_class_of_query(gallery, feature, row, learned["euclidean"]))
     write_csv(best.drop(columns=["row", "rank_change"]), csv)
 
 
-def _class_of_query(gallery: Gallery, result: SearchResult, euclidean: Similarity) -> str:
+def _class_of_query(
+    gallery: Gallery, feature: Float[np.ndarray, " dim"], row: int | None, euclidean: Similarity
+) -> str:  # fmt: skip
     """What the query shows. D decides: to fit local structure takes much longer than the search."""
     from pddm_lab.analysis.decision import Decision, Range
 
@@ -78,7 +83,7 @@ def _class_of_query(gallery: Gallery, result: SearchResult, euclidean: Similarit
         decision = Decision.fit(Range.of(gallery, euclidean), sample=_SAMPLE)
     except DataError as error:
         return str(error)
-    first, probability, in_range = decision.of_result(gallery, result, euclidean.name)
+    first, probability, in_range = decision.of_query(gallery, euclidean, feature, row)
     shown = f"{printable(first)}, with a probability of {100 * probability:.0f} %"
     return f"By D it shows {shown}." if in_range else f"By D it is not in the range; the nearest class is {shown}."
 

@@ -16,7 +16,7 @@ from shared.plain_text import plain
 from shared.work import Background
 from streamlit.delta_generator import DeltaGenerator
 
-from pddm_lab.gallery.gallery import Gallery, SearchResult
+from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.runs.run import Run
 
 if TYPE_CHECKING:
@@ -63,14 +63,16 @@ class Answer:
     """What the probability is of, in sentences."""
 
 
-def decided(run: Run, protocol: str, decision: Decision, name: str, result: SearchResult) -> Answer:
-    """Which class a query has by one similarity, or none."""
-    first, probability, in_range = decision.of_result(loaders.gallery(run, protocol), result, name)
+def decided(response: views.Response, decision: Decision, name: str) -> Answer:
+    """Which class a query has by one similarity, or none; the size of the page's shortlist doesn't matter."""
+    first, probability, in_range = decision.of_query(
+        response.gallery, _similarity(response.run, name), response.feature, response.row, response.pretrained
+    )
     text = (
         "The probability that this is its class, as if every second query were not in the range. It follows from how "
-        f"similar the first items are. {decision.items:,} items of this gallery were asked with their class in it and "
-        f"without: {100 * decision.hits:.0f} % get their class, {100 * decision.false_accepts:.0f} % are accepted "
-        "without it."
+        f"similar the first items are, whatever the size of the shortlist. {decision.items:,} items of this gallery "
+        f"were asked with their class in it and without: {100 * decision.hits:.0f} % get their class, "
+        f"{100 * decision.false_accepts:.0f} % are accepted without it."
     )
     return Answer(first, probability, in_range, text)
 
@@ -88,7 +90,7 @@ def decide(places: list[tuple[views.Response, str, DeltaGenerator]]) -> None:
             place.caption(":material/progress_activity: In the range?")
             waiting.append(fitting)
         elif fitting.decision is not None:
-            answer = decided(run, protocol, fitting.decision, name, response.result)
+            answer = decided(response, fitting.decision, name)
             place.markdown(decision_text(answer), help=f"{plain(answer.class_name)}. {answer.help}")
     if waiting:
         _wait_for(waiting)
@@ -110,6 +112,9 @@ def decision_text(answer: Answer) -> str:
 @cached(*GALLERIES, MODEL, LOCAL, max_entries=64)
 def _fitting(run: Run, protocol: str, name: str) -> Fitting:
     """The decision by one similarity, begun at the first call."""
+    return Fitting(run, loaders.gallery(run, protocol), name, _similarity(run, name))
+
+
+def _similarity(run: Run, name: str) -> Similarity | LocalStructure:
     local = loaders.local(run)
-    by = local.structure if name == "local" and local is not None else loaders.similarities(run)[name]
-    return Fitting(run, loaders.gallery(run, protocol), name, by)
+    return local.structure if name == "local" and local is not None else loaders.similarities(run)[name]
