@@ -12,6 +12,7 @@ from pddm_lab.data.splits import class_folds
 from pddm_lab.model.embedding import MetricModel
 from pddm_lab.model.similarity import Euclidean
 from pddm_lab.model.trunks import Trunk
+from pddm_lab.training import shares
 from pddm_lab.training.loop import view_inputs
 from pddm_lab.training.shares import (
     FEWEST_CLASSES,
@@ -107,6 +108,21 @@ def test_held_out_classes_choose_the_heads_share(trained) -> None:
     assert share in values and list(values) == sorted(values)
     assert values[share] >= max(values.values()) - 0.005
     assert seen[-1] == (60, 60)
+
+
+def test_a_large_class_doesnt_fill_the_sample(trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One class alone would be found with any share, and the largest one chosen."""
+    config, _, _, _ = trained
+    generator = torch.Generator().manual_seed(1)
+    labels = np.repeat(np.arange(6), 30)
+    pooled = torch.randn(6, 12, generator=generator)[torch.from_numpy(labels)]
+    pooled = pooled + 2 * torch.randn(len(labels), 12, generator=generator)
+    train, inputs = np.arange(len(labels)), view_inputs(pooled[None], np.arange(len(labels)), 0)
+    config = dataclasses.replace(config, steps=2)
+    monkeypatch.setattr(shares, "MOST_HELD", 20)
+    monkeypatch.setattr(shares, "OF_CLASS", 5)
+    _, values = choose_head_share(lambda: _model(config, pooled), config, labels, train, pooled, inputs)
+    assert 0 < max(values.values()) < 0.95
 
 
 def test_a_training_that_does_harm_keeps_the_start(trained) -> None:

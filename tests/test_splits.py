@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pddm_lab.data.splits import by_class, halves_by_hash, hold_out_classes, hold_out_queries, without_lone_items
+from pddm_lab.data.splits import (
+    by_class,
+    halves_by_hash,
+    hold_out_classes,
+    hold_out_queries,
+    sample_of_classes,
+    without_lone_items,
+)
 
 LABELS = np.repeat(np.arange(8), [1, 2, 3, 5, 10, 20, 4, 6])
 ITEMS = np.arange(len(LABELS))
@@ -66,3 +73,19 @@ def test_lone_items_and_grouping() -> None:
     assert without_lone_items(LABELS, items).tolist() == [2, 1]
     assert {c: m.tolist() for c, m in by_class(LABELS, items).items()} == {0: [0], 1: [1, 2], 3: [7]}
     assert by_class(LABELS, items[:0]) == {}
+
+
+def test_a_sample_of_few_classes_has_as_many_of_each() -> None:
+    labels, items = np.repeat(np.arange(5), [300, 40, 40, 40, 3]), np.arange(423)
+    chosen = sample_of_classes(labels, items, 100, 10, 0)
+    assert np.bincount(labels[chosen]).tolist() == [20, 20, 20, 20, 3] and np.array_equal(chosen, np.unique(chosen))
+    assert np.array_equal(chosen, sample_of_classes(labels, items, 100, 10, 0))
+    assert not np.array_equal(chosen, sample_of_classes(labels, items, 100, 10, 1))
+    assert sample_of_classes(labels, items[::-1], 423, 10, 0).tolist() == items[::-1].tolist(), "no more: as they are"
+
+
+def test_a_sample_of_many_classes_has_whole_ones() -> None:
+    labels = np.repeat(np.arange(400), 6)
+    chosen = sample_of_classes(labels, np.arange(len(labels)), 120, 50, 0)
+    counts = np.bincount(labels[chosen])
+    assert len(chosen) == 120 and set(counts) == {0, 6} and labels[chosen].max() > 200

@@ -106,6 +106,27 @@ def class_folds(labels: np.ndarray, train: np.ndarray, folds: int, seed: int) ->
     return tuple(np.sort(train[np.isin(labels[train], part)]) for part in parts) if folds > 1 else ()
 
 
+def sample_of_classes(labels: np.ndarray, items: np.ndarray, most: int, each: int, seed: int) -> np.ndarray:
+    """At most so many of some items: of few classes as many of each, of many classes some whole ones.
+
+    Args:
+        labels: (all items,) class of each item.
+        items: to choose from; all of them, as they are, if there are no more than `most`.
+        most: items together.
+        each: items of a class that there are at least, where the class has so many.
+        seed: of the sample.
+
+    Returns:
+        The chosen items, sorted.
+    """
+    if len(items) <= most:
+        return items
+    random, members = np.random.default_rng(seed), list(by_class(labels, items).values())
+    each = max(each, most // len(members))
+    chosen = [random.permutation(members[number])[:each] for number in random.permutation(len(members))]
+    return np.sort(np.concatenate(chosen)[:most])
+
+
 def without_lone_items(labels: np.ndarray, items: np.ndarray) -> np.ndarray:
     """The items whose class has another item: a single image has no positive pair."""
     classes, counts = np.unique(labels[items], return_counts=True)

@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from pddm_lab.config import TrainConfig
-from pddm_lab.data.splits import class_folds, without_lone_items
+from pddm_lab.data.splits import class_folds, sample_of_classes, without_lone_items
 from pddm_lab.metrics.retrieval import average_precisions
 from pddm_lab.model.embedding import MetricModel, signed_power
 from pddm_lab.model.head import Scatter, UsedHead
@@ -40,6 +40,8 @@ SURE = 2.0
 """Standard errors of a gain that is more than chance."""
 MOST_HELD = 5000
 """Most held-out items that are searched among each other."""
+OF_CLASS = 50
+"""Items of a held-out class that stand for all of it, where there are more items than that."""
 UNCHOSEN = 0.3
 """The head's share if there are too few classes to hold any out; the unit's is 0 then, so that S ranks like D."""
 
@@ -93,13 +95,14 @@ def choose_head_share(
                 progress(done, len(folds) * config.steps, "held-out classes")
         head = used_head(config, 0.0, pooled, labels, fit)
         assert head
-        of_held, classes = _inputs_of(pooled, labels, held[:MOST_HELD], config)
+        searched = sample_of_classes(labels, held, MOST_HELD, OF_CLASS, config.split_seed)
+        of_held, classes = _inputs_of(pooled, labels, searched, config)
         rows = []
         for share in HEAD_SHARES:
             used = head._replace(share=share)(loop.start, loop.kept.embedding.head)
             rows.append(precisions(Euclidean(), F.normalize(used(of_held), dim=1), classes))
         values.append(torch.stack(rows))
-        queries.append(torch.from_numpy(labels[without_lone_items(labels, held[:MOST_HELD])]))
+        queries.append(torch.from_numpy(labels[without_lone_items(labels, searched)]))
     if not folds:
         return UNCHOSEN, {}
     return choose(HEAD_SHARES, torch.cat(values, 1), torch.cat(queries), config.selection_tolerance)
