@@ -62,6 +62,21 @@ def test_with_all_cells_searched_it_is_what_comparing_all_gives(tmp_path: Path, 
     assert list(done) == sorted(done) and done[-1] == total[-1] == COUNT * (5 if passes == 1 else 8)
 
 
+@pytest.mark.parametrize("count", [30, 60, 100, 101])
+def test_a_gallery_of_few_items_lists_each_once_and_none_itself(tmp_path: Path, count: int) -> None:
+    made, few = structure(), FEATURES[:count]
+    choice = IndexChoice("ivf", count)
+    of = Source(count, 8, lambda rows: few[rows], lambda z: searching(z, choice), "few items")
+    actual, expected = load(build(made, of, tmp_path / "work"), "few items").second, made.reference(few).second
+    assert actual is not None and expected is not None
+    listed = actual.scores > -torch.inf
+    assert torch.equal(listed, expected.scores > -torch.inf)
+    for row, (named, there) in enumerate(zip(actual.neighbours, listed, strict=True)):
+        names = named[there].tolist()
+        assert row not in names and len(set(names)) == len(names)
+    torch.testing.assert_close(actual.scores, expected.scores, atol=1e-3, rtol=1e-3)
+
+
 def test_work_that_was_broken_off_goes_on(tmp_path: Path) -> None:
     made, whole = structure(), build(structure(), source(), tmp_path / "whole").read_bytes()
     calls = 0

@@ -57,7 +57,6 @@ class Source:
     """A large gallery."""
 
     items: int
-    """More than `NEAR`."""
     dim: int
     """Dimensions of z."""
     z: Callable[[Int[np.ndarray, " rows"]], Float[Tensor, "rows dim"]]
@@ -106,8 +105,9 @@ def build(structure: LocalStructure, source: Source, folder: Path, progress: Pro
         _follow(whole, work)
         if whole.second is not None:
             first = replace(whole, search=search, second=None)
+            others = min(NEAR, source.items - 1)  # what comes after them is padding
             for rows in work.parts("listing by S"):
-                _list(whole.second, rows, *structure.second_lists(first, rows, nearest[rows]))
+                _list(whole.second, rows, *structure.second_lists(first, rows, nearest[rows, :others]))
                 whole.second.weights[rows] = structure.probabilities(whole.second.scores[rows])
             _follow(whole.second, work)
     return folder / _FILE
