@@ -100,6 +100,23 @@ def test_a_gallery_of_few_items_is_ranked_by_the_cosine(rival: LocalSimilarity) 
     torch.testing.assert_close(rival.matrix(reference, queries), queries @ gallery.T)
 
 
+def test_the_cosine_takes_limited_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, random = items(400).float(), torch.Generator().manual_seed(0)
+    reference = Neighbourhoods.without_lists(z, 0, "not built")
+    rows, sizes = torch.randint(400, (300, 10), generator=random), []
+    expected = (z[:300] @ z.T).gather(1, rows)
+    product = torch.einsum
+
+    def sized(formula: str, queries: torch.Tensor, gathered: torch.Tensor) -> torch.Tensor:
+        sizes.append(gathered[..., 0].numel())
+        return product(formula, queries, gathered)
+
+    monkeypatch.setattr("pddm_lab.local.similarity.AT_ONCE", 2000)
+    monkeypatch.setattr(torch, "einsum", sized)
+    torch.testing.assert_close(Global().candidates(reference, z[:300], rows), expected)
+    assert len(sizes) > 1 and max(sizes) <= 2000
+
+
 def test_a_scale_that_the_reference_lacks_is_named() -> None:
     with pytest.raises(ConfigError, match=r"one of the reference's scales \(2, 4\), got 8"):
         Expansion().matrix(Neighbourhoods.of(items(20), scales=(2, 4)), items(2))

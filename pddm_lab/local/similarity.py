@@ -51,12 +51,15 @@ class LocalSimilarity(ABC):
             own: the row of each query in the gallery, out of which it is taken: all is as in the gallery without it.
                 None: the queries are not in the gallery.
         """
-        if reference.note or not rows.numel():
-            return torch.einsum("qd,qcd->qc", queries, reference.features[rows])
+        if not rows.numel():
+            return queries.new_empty(rows.shape)
         scores = []
         step = max(AT_ONCE // (rows.shape[1] + NEAR), 1)
         for start in range(0, len(queries), step):
             part = slice(start, start + step)
+            if reference.note:
+                scores.append(reference.cosines(queries[part], rows[part]))
+                continue
             seen = reference.queries(queries[part], None if own is None else own[part])
             scores.append(self._candidates(reference, seen, rows[part]))
         return torch.cat(scores)
