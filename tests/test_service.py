@@ -22,12 +22,14 @@ from service_run import PATIENCE, copied, png, serving
 from starlette.testclient import TestClient
 
 from pddm_lab import cli
+from pddm_lab.analysis import saved_queries
 from pddm_lab.analysis.decision import Decision, Range
 from pddm_lab.change.incoming import from_log
 from pddm_lab.change.signals import Gauge
 from pddm_lab.errors import BusyError, ConfigError, RunError
 from pddm_lab.gallery import changes
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.model.similarity import make_similarity
 from pddm_lab.runs.local import load_local
 from pddm_lab.runs.model import load_similarities
 from pddm_lab.runs.run import Run
@@ -168,6 +170,23 @@ def test_a_new_class_is_found_by_the_next_search_and_gone_when_it_is_removed(cli
     assert set(gone.json()["ids"]) == set(changed["ids"])
     assert not {hit["id"] for hit in nearest_to(client, png(4), k=140)["hits"]} & set(changed["ids"])
     assert client.get("/v1/classes").json() == before
+
+
+def test_a_change_says_what_it_did_to_the_saved_queries(client: httpx.Client, run: Run, gallery: Gallery) -> None:
+    kept = saved_queries.save(gallery, 40)
+    try:
+        gone = kept.items["id"].tolist()
+        assert client.delete("/v1/items", params={"id": gone, "reason": "measured"}).status_code == 200
+        end = time.monotonic() + PATIENCE
+        while not (last := client.get("/v1/changes").json()["changes"][0])["recall"]:
+            assert time.monotonic() < end, "it was not measured"
+            time.sleep(0.1)
+        by, after = make_similarity("euclidean", gallery.features.shape[1]), run.gallery("catalogue")
+        assert last["reason"] == "measured" and last["recall"].keys() == {"euclidean", "local"}
+        assert last["recall"]["euclidean"] == [kept.accuracy(gallery, by), kept.accuracy(after, by)]
+        assert client.post("/v1/undo").status_code == 200
+    finally:
+        (gallery.path / saved_queries.FILE).unlink()
 
 
 def test_classes_are_listed_by_the_numbers_in_their_names(

@@ -126,6 +126,11 @@ class Change(Answer):
     what: str
     reason: str
     items_before: int
+    recall: dict[str, tuple[float, float]] = Field(
+        description="R@1 of the saved queries before and after it, by similarity: measured in the background, changes "
+        "that come meanwhile together with the last of them. Empty where no queries are saved.",
+        examples=[{"euclidean": (0.935, 0.93)}],
+    )
 
 
 class Changes(Answer):

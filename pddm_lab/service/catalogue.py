@@ -20,11 +20,11 @@ import numpy as np
 from jaxtyping import Int
 
 from pddm_lab.analysis.decision import shortlist_size
+from pddm_lab.analysis.saved_queries import effect_of
 from pddm_lab.errors import BusyError, RunError
 from pddm_lab.gallery import redraw
 from pddm_lab.gallery.files import read_manifest
 from pddm_lab.gallery.gallery import Gallery
-from pddm_lab.gallery.upkeep import keep_up
 from pddm_lab.local.unit import LocalStructure
 from pddm_lab.runs.run import Run
 from pddm_lab.service.observed import ITEMS
@@ -85,7 +85,7 @@ class Catalogue:
         protocol: its name; empty: the catalogue, or the first there is.
         structure: the run's similarity on local structure, whose neighbourhoods changes keep up.
         pool: where it is opened anew.
-        background: where stale neighbourhoods are listed.
+        background: where stale neighbourhoods are listed, and saved queries searched.
         allowed: entered for each change; raises where the catalogue must not be changed.
 
     Raises:
@@ -102,6 +102,7 @@ class Catalogue:
         self._file = run.path / "gallery" / self._name / "manifest.json"
         self._opening, self._changing = threading.Lock(), threading.Lock()
         self._drawing: threading.Timer | None = None
+        self._unmeasured: tuple[Gallery, Gallery] | None = None
         stamp = self._stamp()
         self._snapshot = Snapshot(run.gallery(self._name), stamp).warm()
 
@@ -136,16 +137,18 @@ class Catalogue:
             while True:
                 try:
                     with self._allowed():
-                        changed = work(self._current().gallery)
+                        before = self._current().gallery
+                        changed = work(before)
                     break
                 except BusyError:
                     if time.monotonic() > end:
                         raise
                     time.sleep(_PAUSE)
             snapshot = self._current(changed)
+            first, _ = self._unmeasured or (before, None)
+            self._unmeasured = first, snapshot.gallery
             self._redraw_later(snapshot.gallery)
-        if self._structure is not None:
-            self._background.submit(self._keep_up)
+        self._background.submit(self._measure)
         return snapshot
 
     def _current(self, changed: Gallery | None = None) -> Snapshot:
@@ -182,10 +185,13 @@ class Catalogue:
             return ()  # opening it says what is wrong
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
-    def _keep_up(self) -> None:
-        """List the neighbourhoods anew that a change left stale."""
-        assert self._structure is not None
+    def _measure(self) -> None:
+        """What changes did to the saved queries: those that came meanwhile count together, as the last of them."""
+        with self._changing:
+            pair, self._unmeasured = self._unmeasured, None
+        if pair is None:
+            return
         try:
-            keep_up(self._current().gallery, self._structure)
-        except RunError as error:  # another change came meanwhile, and does this itself
-            logging.getLogger(__name__).info("%s", error)
+            effect_of(*pair, self._structure)
+        except RunError as error:  # such as another process's change at this moment
+            logging.getLogger(__name__).info("What a change did to the saved queries is not kept: %s", error)

@@ -116,7 +116,8 @@ async def list_changes(served: Here) -> answers.Changes:
     gallery = (await served.catalogue.now()).gallery
     return answers.Changes(changes=[
         answers.Change(
-            change=one.change, time=one.time, what=one.what, reason=one.reason, items_before=one.items
+            change=one.change, time=one.time, what=one.what, reason=one.reason, items_before=one.items,
+            recall=one.recall,
         ) for one in history.changes(gallery.path, gallery.manifest)
     ])  # fmt: skip
 
