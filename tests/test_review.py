@@ -163,6 +163,8 @@ def test_a_gain_is_of_the_same_corrected_queries_by_both(monkeypatch: pytest.Mon
         assert one.after == pytest.approx(np.mean([of[column] for of in expected["after"]]))
         assert one.low <= one.difference <= one.high
     strangers = Fake("other", [f"x{n}" for n in range(40)], wrong.tolist(), places["before"].tolist(), roles)
+    monkeypatch.setattr(gain, "rivals_of", lambda run: ("local",))
+    monkeypatch.setattr(gain, "_scorer", lambda *_: pytest.fail("there is nothing to rank"))
     with pytest.raises(RunError, match="no query in common"):
         gains(strangers, after)  # type: ignore[arg-type]
 

@@ -151,6 +151,10 @@ def gains(before: Run, after: Run, progress: Progress | None = None) -> list[Gai
         largest = int(np.unique(labels[searched], return_counts=True)[1].max(initial=0))
         depth = max(SHORTLIST, round(1.25 * largest))
         for name in names:
+            if not len(queries) or not len(searched):  # the earlier run has no features of the items
+                nothing = np.empty(0)
+                results += [_gain(protocol, name, measure, nothing, nothing, labels[:0]) for measure in MEASURES]
+                continue
             sides: list[pd.DataFrame] = []
             for run, of in ((before, seen), (after, _Items(gallery.features, gallery.pretrained))):
                 report = progress and partial(_report, progress, len(results) + len(sides), parts, EVERY[name].title)
