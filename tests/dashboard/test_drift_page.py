@@ -42,6 +42,10 @@ def test_a_folder_or_a_log_is_compared_on_the_page(open_page, with_digits: Path,
     content = read_drift(Run.open(with_digits / "digits"))
     assert content is not None and content.kind == "log" and content.queries == 300
     assert "Drift" in app.warning[0].value and "`pddm-lab drift digits --log FILE`" in texts(app).replace("``", "`")
+    (tmp_path / "scores.log").write_text("\n".join(map(json.dumps, [*lines, *lines[:50]])))
+    compare(tmp_path / "scores.log")
+    content = read_drift(Run.open(with_digits / "digits"))
+    assert content is not None and content.queries == 350, "the log has grown since it was compared"
 
 
 def test_a_result_is_shown_with_its_numbers(open_page, with_digits: Path) -> None:

@@ -1,6 +1,7 @@
 """Drift: whether new queries still look like the run's own, what changed, and what to do."""
 
 import base64
+import time
 from datetime import datetime
 from functools import partial
 
@@ -55,16 +56,15 @@ def compare(run: Run) -> None:
     with st.form("compare", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
         typed = st.text_input("Folder or log on this machine", placeholder="~/queries", max_chars=1000).strip()
         if st.form_submit_button("Compare", icon=":material/compare_arrows:", disabled=not run.galleries()):
-            st.session_state["drift_of"] = run.name, typed
+            st.session_state["drift_of"] = run.name, typed, time.time_ns()  # the same folder may hold others by now
     folder, log = (command("drift", run.name, *words) for words in (("--queries", "FOLDER"), ("--log", "FILE")))
     st.caption(f"The same in a terminal: {folder} or {log}")
-    name, source = st.session_state.get("drift_of", ("", ""))
+    name, source, clicked = st.session_state.get("drift_of", ("", "", 0))
     if name != run.name or not source:
         return
     try:
-        write_drift(
-            run, once(work_of("drift", run, source), "Comparing the queries", partial(views.drift_of, run, source))
-        )
+        work = work_of("drift", run, source, clicked)
+        write_drift(run, once(work, "Comparing the queries", partial(views.drift_of, run, source)))
     except LabError as error:
         del st.session_state["drift_of"]
         st.error(plain(error), icon=":material/error:")
