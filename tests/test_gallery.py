@@ -17,6 +17,7 @@ from torch import Tensor
 from pddm_lab.errors import DataError, RunError
 from pddm_lab.gallery import store, umap_layout
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.pictures import file_of
 from pddm_lab.gallery.umap_layout import start_map, write_map
 from pddm_lab.metrics.separation import Distribution, histogram
 
@@ -374,3 +375,13 @@ def test_a_map_that_umap_cannot_draw_is_its_principal_components(
 def test_a_map_of_no_gallery_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no complete gallery"):
         write_map(tmp_path)
+
+
+def test_the_file_of_an_item_is_where_its_picture_came_from(tmp_path: Path) -> None:
+    root, picture = tmp_path / "data", str(tmp_path / "new" / "a.png")
+    for null in (None, float("nan")):
+        assert file_of(root, "b/a.png", null) == root / "b" / "a.png"
+        for item in ("../a.png", "b/../../a.png", "/etc/passwd", f"{root}-2/a.png"):
+            assert file_of(root, item, null) is None, "an id must not lead out of the data set"
+    assert file_of("", "b/a.png", None) is None and file_of(root, "b/a.png", "") is None
+    assert file_of(root, "b/a.png", picture) == file_of("", "b/a.png", picture) == Path(picture)

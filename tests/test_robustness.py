@@ -15,6 +15,7 @@ from PIL import Image
 from pddm_lab import cli
 from pddm_lab.data.images import open_image
 from pddm_lab.errors import ConfigError, RunError
+from pddm_lab.gallery import changes
 from pddm_lab.robustness import measure
 from pddm_lab.robustness.cells import CLEAN, METRICS, Measurement, measurements
 from pddm_lab.robustness.corruptions import CORRUPTIONS, corrupt, square_of
@@ -142,6 +143,29 @@ def test_whole_classes_are_drawn(local_run) -> None:
     assert all(sample.query_labels.tolist().count(label) <= count // 2 for label, count in of.value_counts().items())
     known = draw_sample(local_run, "known", 9, 45, 3)
     assert len(known.query) == 9 and not set(known.query) & set(known.searched)
+
+
+def test_items_that_were_added_or_replaced_are_read_from_their_own_files(local_run, tmp_path: Path) -> None:
+    shutil.copytree(local_run.path, tmp_path / "local")
+    run = Run.open(tmp_path / "local")
+    gallery = run.gallery("unseen")
+    files = [tmp_path / "replaced.png", tmp_path / "added.png"]
+    for file in files:
+        Image.new("RGB", (32, 32), "red").save(file)
+    assert gallery.pretrained is not None
+    features, pretrained = np.array(gallery.features), np.array(gallery.pretrained)
+    first, new = gallery.items.iloc[[0]], gallery.items.iloc[[1]].assign(id="new/a.png")
+    thumbs = [gallery.thumb(0)]
+    changed = changes.update(gallery, changes.NewItems(first, features[[2]], thumbs, files[:1], pretrained[[2]]))
+    changes.add(changed, changes.NewItems(new, features[[1]], thumbs, files[1:], pretrained[[1]]))
+    sample = draw_sample(run, "unseen", 9, 10_000, 3)
+    path_of = dict(zip(sample.ids, sample.paths, strict=True))
+    root = Path(run.info["dataset"]["root"])
+    assert path_of.pop(str(first["id"].item())) == files[0] and path_of.pop("new/a.png") == files[1]
+    assert path_of and all(path == root / item for item, path in path_of.items())
+    files[1].unlink()
+    with pytest.raises(RunError, match=f"1 of .* are missing, the first is {files[1]}"):
+        draw_sample(run, "unseen", 9, 10_000, 3)
 
 
 def test_wrong_choices_are_one_sentence(local_run, monkeypatch: pytest.MonkeyPatch) -> None:

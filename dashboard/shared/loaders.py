@@ -22,6 +22,8 @@ from pddm_lab.data.images import open_image
 from pddm_lab.errors import DataError, LabError, RunError
 from pddm_lab.gallery.files import THUMB_SIDE
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.pictures import file_in
+from pddm_lab.gallery.pictures import file_of as in_data_set
 from pddm_lab.runs.run import Run
 
 if TYPE_CHECKING:
@@ -194,22 +196,21 @@ def pictures(run: Run, ids: Iterable[str]) -> dict[str, bytes | None]:
     for item in ids:
         images[item] = next((one.thumb(row) for one in galleries if (row := row_of(one, item)) is not None), None)
         if images[item] is None:
-            images[item] = picture(run, item, THUMB_SIDE)
+            images[item] = picture(run, item, side=THUMB_SIDE)
     return images
 
 
-def picture(run: Run, item: str, side: int = LARGE_SIDE) -> bytes | None:
-    """An item's picture from its data set, large by default; None if the file isn't on this machine."""
-    file = file_of(run, item)
+def picture(run: Run, item: str, of: Gallery | None = None, side: int = LARGE_SIDE) -> bytes | None:
+    """An item's picture from the file that `file_of` names, large by default; None if it isn't on this machine."""
+    file = file_of(run, item, of)
     return _scaled(file, side) if file else None
 
 
-def file_of(run: Run, item: str) -> Path | None:
-    """The file of an item; None if its data set isn't on this machine."""
-    root = Path(run.info["dataset"].get("root") or ".").resolve()
-    file = (root / item).resolve()
-    # The id comes from a file, so it must not lead out of the data set's folder.
-    return file if file.is_relative_to(root) and os.path.isfile(file) else None
+def file_of(run: Run, item: str, of: Gallery | None = None) -> Path | None:
+    """The file of an item as a gallery has it, or as the data set has it; None if it isn't on this machine."""
+    root, row = run.info["dataset"].get("root") or "", None if of is None else row_of(of, item)
+    file = in_data_set(root, item, None) if of is None or row is None else file_in(of, row, root)
+    return file if file and os.path.isfile(file) else None
 
 
 @cached(copied=True, max_entries=4096)

@@ -215,21 +215,18 @@ def groups_of(count: int, pairs: pd.DataFrame) -> Int[np.ndarray, " items"]:
     return joined_groups(count, pairs[["a", "b"]].to_numpy(np.int64))
 
 
-def compare_files(root: str | Path, first: str, second: str) -> str:
-    """Compare the files of two items whose thumbnails are identical.
+def compare_files(first: Path | None, second: Path | None) -> str:
+    """Compare the files of two items whose thumbnails are identical; None: it is not known.
 
     Returns:
         "same file" (byte for byte), "same pixels", "same thumbnail only", or "" if a file is missing.
     """
-    folder = Path(root).resolve()
-    files = [(folder / name).resolve() for name in (first, second)]
-    # Ids come from a file: they must not lead out of the data set's folder.
-    if not root or not all(file.is_relative_to(folder) and file.is_file() for file in files):
+    if first is None or second is None or not (first.is_file() and second.is_file()):
         return ""
-    if files[0].stat().st_size == files[1].stat().st_size and files[0].read_bytes() == files[1].read_bytes():
+    if first.stat().st_size == second.stat().st_size and first.read_bytes() == second.read_bytes():
         return "same file"
     try:
-        first_pixels, second_pixels = (np.asarray(open_image(file)) for file in files)
+        first_pixels, second_pixels = (np.asarray(open_image(file)) for file in (first, second))
     except DataError:
         return ""
     return "same pixels" if np.array_equal(first_pixels, second_pixels) else "same thumbnail only"

@@ -7,7 +7,7 @@ picture as it was before it was corrupted, and a similarity on local structure t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pddm_lab.errors import RunError
+from pddm_lab.gallery.pictures import file_in
 from pddm_lab.runs.run import Run
 
 PAIRS = (16, 32)
@@ -62,17 +63,20 @@ def draw_sample(run: Run, protocol: str, queries: int, items: int, seed: int) ->
     """
     if not run.is_labelled:
         raise RunError(f"The items of {run.name} have no labels: whether a result is right is not known.")
-    gallery, root = run.gallery(protocol), Path(run.info["dataset"]["root"])
+    gallery, root = run.gallery(protocol), run.info["dataset"].get("root") or ""
     sample = sample_of(
         gallery.items["id"].astype(str).tolist(), gallery.items["label"].to_numpy(), gallery.rows("query"),
-        gallery.rows("gallery"), root, (queries, items, seed), f"The {protocol} gallery of {run.name}",
+        gallery.rows("gallery"), Path(root), (queries, items, seed), f"The {protocol} gallery of {run.name}",
     )  # fmt: skip
-    if missing := [path for path in sample.paths if not path.is_file()]:
+    files = [file_in(gallery, gallery.index_of(item), root) for item in sample.ids]  # some may be added or replaced
+    paths = [file for file in files if file and file.is_file()]
+    if len(paths) < len(files):
+        lost = (file or item for file, item in zip(files, sample.ids, strict=True) if not (file and file.is_file()))
         raise RunError(
-            f"{len(missing)} of {len(sample.paths)} pictures of {run.name} are missing, the first is {missing[0]}: "
-            "robustness needs the pictures of the data set."
+            f"{len(files) - len(paths)} of {len(files)} pictures of {run.name} are missing, the first is {next(lost)}: "
+            "robustness needs the pictures of the data set, and those that were added."
         )
-    return sample
+    return replace(sample, paths=paths)
 
 
 def sample_of(

@@ -19,6 +19,7 @@ from pddm_lab.files import write_file
 from pddm_lab.gallery.changes import NewItems, with_sources
 from pddm_lab.gallery.files import THUMB_SIDE
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.pictures import file_of
 from pddm_lab.progress import Progress
 from pddm_lab.runs.run import Run
 
@@ -77,13 +78,13 @@ def reports_of_import(run: Run, progress: Progress | None = None) -> list[FileRe
     return reports
 
 
-def same_pictures(gallery: Gallery, new: NewItems, root: Path) -> list[str]:
+def same_pictures(gallery: Gallery, new: NewItems, root: str) -> list[str]:
     """Which item shows the same picture as each new one, by its bytes or its pixels.
 
     Args:
         gallery: where the new items are to come.
         new: the items.
-        root: of the data set, where the pictures of items lie that were not added.
+        root: of the data set, where the pictures of items lie that were not added; empty if it is not known.
 
     Returns:
         For each new item the id of one that the gallery searches, else of a new one before it, else "".
@@ -100,8 +101,7 @@ def same_pictures(gallery: Gallery, new: NewItems, root: Path) -> list[str]:
         for row in rows[at][distances[at] < NEAR]:
             other = str(gallery.items["id"].iloc[row])
             assert sources is not None
-            source = sources.iloc[row]
-            file = Path(source) if isinstance(source, str) and source else root / other
+            file = file_of(root, other, sources.iloc[row])
             if other != item and (gallery.thumb(row) == new.thumbs[at] or _are_equal(itself, file)):
                 equal = other
                 break
@@ -122,9 +122,9 @@ def without(new: NewItems, rows: Sequence[int]) -> NewItems:
     )  # fmt: skip
 
 
-def _are_equal(one: Path | None, other: Path) -> bool:
+def _are_equal(one: Path | None, other: Path | None) -> bool:
     """Whether two picture files have the same bytes or the same pixels."""
-    if one is None or not other.is_file():
+    if one is None or other is None or not other.is_file():
         return False
     if content_hash(one) == content_hash(other):
         return True

@@ -129,7 +129,7 @@ def to_update(
 
 def _with_duplicates(run: Run, gallery: Gallery, made: FolderItems, skipped: bool) -> FolderItems:
     """Report the pictures that are there already, and leave them out if they are to be skipped."""
-    same = same_pictures(gallery, made.new, Path(run.info["dataset"].get("root", "")))
+    same = same_pictures(gallery, made.new, run.info["dataset"].get("root") or "")
     of_item = {item: other for item, other in zip(made.new.items["id"], same, strict=True) if other}
     if not of_item:
         return made

@@ -29,6 +29,7 @@ from pddm_lab.gallery.files import (
     write_files,
 )
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.pictures import file_of
 from pddm_lab.gallery.store import IndexChoice
 from pddm_lab.gallery.upkeep import keep_up
 from pddm_lab.metrics.retrieval import evaluate
@@ -101,12 +102,10 @@ def rebuild(run: Run, dataset: Dataset, protocol: Protocol, progress: Progress |
     if stored is not None and uses_pretrained and stored.pretrained is None:
         stored = None  # of another run, or written by hand: its items would lack a part
     row_of = {name: row for row, name in enumerate(dataset.ids)}
-    files: list[Path | None] = []
-    for name, picture in zip(items["id"], items["picture"], strict=True):
-        if isinstance(picture, str):
-            files.append(Path(picture) if picture else None)
-        else:
-            files.append(dataset.path(row_of[name]) if name in row_of else None)
+    files = [
+        file_of(dataset.root, name, picture) if isinstance(picture, str) or name in row_of else None
+        for name, picture in zip(items["id"], items["picture"], strict=True)
+    ]
     kept, pictures = np.ones(len(items), bool), []
     of_items = [row_of.get(name) for name in items["id"]]
     embedded = _imported(run, files, of_items) if run.config.is_imported else embed_pictures(run, files)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from PIL import Image
 from reading import OF_A_RUN, blocks, texts
 
 from pddm_lab.gallery import changes
@@ -74,3 +75,30 @@ def test_an_open_dashboard_sees_the_change(with_digits: Path, open_page) -> None
     assert len(after) == len(before) - 1
     assert after._index is not None
     assert loaders.gallery(run, "unseen") is after
+
+
+def test_a_replaced_or_added_picture_is_shown_and_not_that_of_the_data_set(with_digits: Path, tmp_path: Path) -> None:
+    from app_pages.search.views import Query
+    from shared import loaders
+
+    from pddm_lab.runs.run import Run
+
+    run = Run.open(with_digits / "digits")
+    gallery = loaders.gallery(run, "unseen")
+    ids, features = gallery.items["id"].tolist(), np.array(gallery.features)
+    files = [tmp_path / "replaced.png", tmp_path / "added.png"]
+    for file in files:
+        Image.new("RGB", (20, 20), "red").save(file)
+    replaced = changes.NewItems(gallery.items.iloc[[4]], features[[5]], [gallery.thumb(5)], files[:1])
+    after = changes.update(gallery, replaced)
+    new = gallery.items.iloc[[6]].assign(id="new/a.png")
+    after = changes.add(after, changes.NewItems(new, features[[6]], [gallery.thumb(6)], files[1:]))
+    assert loaders.file_of(run, ids[4], after) == files[0] and loaders.file_of(run, "new/a.png", after) == files[1]
+    assert (
+        loaders.file_of(run, ids[5], after)
+        == loaders.file_of(run, ids[5])
+        == Path(run.info["dataset"]["root"]) / ids[5]
+    )
+    assert loaders.picture(run, ids[4], after) != loaders.picture(run, ids[4])
+    cropped = Query.of_item(run, after, after.index_of(ids[4]), (0, 0, 10, 10))
+    assert cropped.file == files[0] and cropped.crop

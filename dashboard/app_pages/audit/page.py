@@ -268,9 +268,13 @@ def _sheet(run: Run, items: pd.DataFrame, chosen: pd.DataFrame) -> None:
 
     on_page = shell.paged(len(chosen), PICTURES, "sheet") if len(chosen) > PICTURES else slice(0, len(chosen))
     here, ids = chosen.iloc[on_page], items["id"].to_numpy()
-    root = str(run.info["dataset"].get("root") or "")
+    galleries, protocols = data.galleries(run), items["protocol"].to_numpy()
+    files = {
+        int(at): loaders.file_of(run, str(ids[at]), galleries[protocols[at]])
+        for at in here.loc[here["kind"] == "identical", ["a", "b"]].to_numpy().ravel()
+    }
     same = {
-        (int(row.a), int(row.b)): compare_files(root, str(ids[row.a]), str(ids[row.b]))
+        (int(row.a), int(row.b)): compare_files(files[int(row.a)], files[int(row.b)])
         for row in here[here["kind"] == "identical"].itertuples()
     }
     text = (
@@ -342,10 +346,11 @@ def _examples(run: Run, examples: list[cards.TileSet], key: str, text: str, none
 
 def _chosen(run: Run, item: str, class_name: str) -> None:
     """The chosen picture in the sidebar, larger, with a link to search with it."""
-    protocol = next((one for one, of in data.galleries(run).items() if loaders.row_of(of, item) is not None), None)
+    every = data.galleries(run)
+    protocol = next((one for one, of in every.items() if loaders.row_of(of, item) is not None), None)
     with st.sidebar:  # stays visible wherever the page is scrolled
         with st.container(horizontal=True, vertical_alignment="center"):
-            large = loaders.picture(run, item) or loaders.pictures(run, [item])[item]
+            large = loaders.picture(run, item, every.get(protocol or "")) or loaders.pictures(run, [item])[item]
             if large:
                 st.image(large, alt=f"{class_name}, {item}", width=88)
             if protocol:

@@ -122,7 +122,7 @@ def how_to() -> None:
 def item_card(scene: MapView) -> None:
     """The picked item, with links to search with it and to its neighbourhood."""
     first, row = scene.first, scene.anchor
-    large = loaders.picture(first.run, scene.anchor_id) or first.gallery.thumb(row)
+    large = loaders.picture(first.run, scene.anchor_id, first.gallery) or first.gallery.thumb(row)
     st.image(large, alt=f"{scene.anchor_class}, {scene.anchor_id}", width="stretch")
     st.html(cards.facts(text.facts(scene)))
     shell.search_link(first.run, first.protocol, scene.anchor_id)

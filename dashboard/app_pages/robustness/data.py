@@ -64,7 +64,7 @@ def first_query(run: Run, protocol: str) -> int:
     queries, labels, ids = gallery.rows("query"), gallery.items["label"].to_numpy(), gallery.items["id"].astype(str)
     rows = queries[np.linspace(0, len(queries) - 1, min(_TRIED, len(queries))).astype(int)]
     squares = {int(row): _square(file, ids.iloc[row], *OPENING)
-               for row in rows if (file := loaders.file_of(run, ids.iloc[row]))}  # fmt: skip
+               for row in rows if (file := loaders.file_of(run, ids.iloc[row], gallery))}  # fmt: skip
     features, _ = network.embed_all([network.prepare(Image.fromarray(square)) for square in squares.values()])
 
     def right(feature: np.ndarray, row: int) -> np.ndarray:
@@ -122,9 +122,10 @@ def _without(run: Run, protocol: str, row: int) -> Reference:
 @cached(*GALLERIES, show_spinner="Looking at the pictures")
 def no_background(run: Run, protocol: str) -> str:
     """Why the background of a gallery's pictures can't be exchanged, in a sentence; empty if it can."""
-    ids = loaders.gallery(run, protocol).items["id"]
+    gallery = loaders.gallery(run, protocol)
+    ids = gallery.items["id"]
     rows = np.linspace(0, len(ids) - 1, min(_LOOKED_AT, len(ids))).astype(int)
-    files = [file for row in rows if (file := loaders.file_of(run, str(ids.iloc[row])))]
+    files = [file for row in rows if (file := loaders.file_of(run, str(ids.iloc[row]), gallery))]
     return why_no_background([square_of(open_image(file)) for file in files]) if files else "There are no pictures."
 
 

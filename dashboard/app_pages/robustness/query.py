@@ -30,7 +30,8 @@ def show(runs: list[Run], protocol: str, gallery: Gallery, name: str, strength: 
     row = loaders.row_of(gallery, linked)
     if linked and row is None:
         shell.warn_of_link(f"The item “{linked}” in this link isn't in this gallery.")
-    if loaders.file_of(runs[0], str(gallery.items["id"].iloc[queries[0] if row is None else row])) is None:
+    shown = str(gallery.items["id"].iloc[queries[0] if row is None else row])
+    if loaders.file_of(runs[0], shown, gallery) is None:
         st.caption(":material/no_photography: The data set isn't on this machine, so no picture can be corrupted.")
         return
     if reason := next(filter(None, map(why_not_embedded, runs)), ""):
@@ -38,7 +39,7 @@ def show(runs: list[Run], protocol: str, gallery: Gallery, name: str, strength: 
         return
     row = data.first_query(runs[0], protocol) if row is None else row
     item, class_name = (str(gallery.items[column].iloc[row]) for column in ("id", "class_name"))
-    file = loaders.file_of(runs[0], item)
+    file = loaders.file_of(runs[0], item, gallery)
     assert file is not None
     picture_side, result_side = st.columns([10, 39], gap="medium")
     # As it is, the query has the feature of the gallery, and no network is loaded.

@@ -46,7 +46,7 @@ class Query:
     @classmethod
     def of_item(cls, run: Run, gallery: Gallery, row: int, crop: Crop | None) -> Query:
         item, class_name = (str(gallery.items[column].iloc[row]) for column in ("id", "class_name"))
-        file = loaders.file_of(run, item)
+        file = loaders.file_of(run, item, gallery)
         if crop and not file:
             st.warning("The data set of this item isn't on this machine; searching with the whole item.")
         known = class_name if run.is_labelled else None
@@ -90,7 +90,7 @@ def search(run: Run, protocol: str, query: Query, shortlist: int) -> Response:
     if source is None:
         assert row is not None
         feature, seconds, pretrained = np.array(gallery.features[row]), {}, None
-        picture = loaders.picture(run, query.item)
+        picture = loaders.picture(run, query.item, gallery)
     else:
         embedded = data.embedded(run, source, query.crop)
         feature, seconds, picture = embedded.feature, embedded.seconds, embedded.picture
@@ -304,7 +304,7 @@ def why(responses: list[Response], protocol: str, shortlist: int) -> None:
             )  # fmt: skip
     answer = data.why(one.run, protocol, one.feature, row)
     explanation, query = answer.explanation, one.query.item or OWN
-    pictures = answer.images | {item: loaders.picture(one.run, item) or one.gallery.thumb(row)}
+    pictures = answer.images | {item: loaders.picture(one.run, item, one.gallery) or one.gallery.thumb(row)}
     pictures[query] = one.picture or one.gallery.thumb(one.gallery.index_of(query))
     left, middle, right = st.columns([9, 17, 13], gap="medium")
     with left:

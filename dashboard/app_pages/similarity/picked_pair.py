@@ -56,7 +56,7 @@ def show_picked(runs: Sequence[Run], protocol: str, thresholds: Mapping[str, flo
             row = gallery.index_of(item)
             classes.append(str(gallery.items["class_name"].iloc[row]))
             with side:
-                image = loaders.picture(run, item) or gallery.thumb(row)
+                image = loaders.picture(run, item, gallery) or gallery.thumb(row)
                 st.image(image, alt=f"{classes[-1]}, {item}", width="stretch")
                 shell.search_link(run, protocol, item, plain(classes[-1]), help="Search with this item")
         with values:
