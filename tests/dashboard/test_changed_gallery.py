@@ -13,6 +13,7 @@ from reading import OF_A_RUN, blocks, texts
 
 from pddm_lab.gallery import changes
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.umap_layout import write_map
 
 
 @pytest.fixture
@@ -102,3 +103,12 @@ def test_a_replaced_or_added_picture_is_shown_and_not_that_of_the_data_set(with_
     assert loaders.picture(run, ids[4], after) != loaders.picture(run, ids[4])
     cropped = Query.of_item(run, after, after.index_of(ids[4]), (0, 0, 10, 10))
     assert cropped.file == files[0] and cropped.crop
+
+
+@pytest.mark.parametrize("page", ["map", "search"])
+def test_a_gallery_without_queries_says_so(page: str, with_digits: Path, open_page) -> None:
+    before = Gallery.open(with_digits / "digits" / "gallery" / "unseen")
+    items, features = before.items.assign(role="gallery"), np.array(before.features)
+    gallery = Gallery.write(before.path, "unseen", features, items, lambda row: Image.new("RGB", (9, 9)), {})
+    write_map(gallery.path)
+    assert "has no queries" in texts(open_page(page, run="digits", protocol="unseen"))

@@ -59,9 +59,11 @@ try:
         why = "The gallery has changed. " if loaders.gallery(run, protocol).manifest.get("changed") else ""
         shell.nothing("No map of this gallery", f"{why}Draw it: {draw}", ":material/scatter_plot:")
     second = open_map(other, protocol, run) if other else None
-    gallery = first.gallery
+    gallery, queries = first.gallery, first.gallery.rows("query")
 except LabError as error:
     shell.unreadable("The map can't be read", error)
+if not len(queries):
+    shell.nothing("No queries", f"The gallery {protocol!r} of {run.name} has no queries.")
 if other and second is None:
     st.warning(f"{plain(other.name)} has no map of the same items.", icon=":material/map:")
 with filter_place:
@@ -91,7 +93,7 @@ order = st.query_params.get("order", "")
 scene = MapView(
     maps,
     [Choice(colour, by, measure, scale, near) for by in (left, right)][: len(maps)],
-    int(gallery.rows("query")[0]) if picked is None else picked,
+    int(queries[0]) if picked is None else picked,
     picked,
     lasso,
     order if order in ORDERS else next(iter(ORDERS)),
