@@ -9,11 +9,13 @@ table by its columns. Anything else is a RunError that names the file, the field
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import re
 import reprlib
+import socket
 import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping
@@ -138,8 +140,11 @@ def arrow_schema(columns: Mapping[str, str], coded: bool = False) -> pa.Schema:
     return pa.schema([(name, text if kind == "string" else getattr(pa, kind)()) for name, kind in columns.items()])
 
 
-TEMPORARY = re.compile(r"\..+\.(\d+)-\d+\.tmp")
-"""Names of `temporary_beside`, with the number of the process that writes there."""
+TEMPORARY = re.compile(r"\..+\.(\d+)-\d+(?:-([0-9a-f]{8}))?\.tmp")
+"""Names of `temporary_beside`, with the number of the process that writes there and the mark of its machine.
+
+Earlier versions gave no mark.
+"""
 
 
 @contextmanager
@@ -158,8 +163,13 @@ def writing(path: Path) -> Iterator[None]:
 
 def temporary_beside(path: Path) -> Path:
     """The temporary name of a file or folder until it is whole, or while it is deleted."""
-    # The dot hides it from readers of a parquet folder; the numbers separate processes, and sessions of a server.
-    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    # The dot hides it from readers of a parquet folder; the numbers separate processes, sessions of a server, machines.
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}-{machine_mark()}.tmp")
+
+
+def machine_mark() -> str:
+    """Eight characters that stand for this machine, or this container, by its host name."""
+    return hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
 
 
 @contextmanager

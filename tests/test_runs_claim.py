@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -13,8 +14,9 @@ import pytest
 
 from pddm_lab.config import TrainConfig
 from pddm_lab.errors import RunError
+from pddm_lab.files import temporary_beside
 from pddm_lab.runs import process as owner
-from pddm_lab.runs.process import sweep_leftovers
+from pddm_lab.runs.process import FOREIGN_LIMIT, sweep_leftovers
 from pddm_lab.runs.run import Run
 
 CLAIM = """
@@ -114,6 +116,28 @@ def test_a_claim_sweeps_the_files_of_killed_processes(tmp_path: Path) -> None:
     Run.open(run.path).claim()
     for place in places:
         assert {file.name for file in place.glob("*.tmp")} == {f".b.{parent}-1.tmp", "c.1-1.tmp"}
+
+
+def test_what_another_machine_writes_is_swept_only_when_it_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, days_ago = temporary_beside(tmp_path / "one" / "a"), time.time() - 2 * FOREIGN_LIMIT
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    there = temporary_beside(tmp_path / "one" / "a")
+    monkeypatch.undo()
+    assert here != there
+    gone = str(2**22 - 1)
+    here, there = (path.with_name(path.name.replace(f".{os.getpid()}-", f".{gone}-")) for path in (here, there))
+    old = there.with_name(there.name.replace(".a.", ".b."))
+    begun, left = (tmp_path / file.name for file in (there, old))
+    for folder in (here.parent, begun, left):
+        folder.mkdir()
+    for file in (here, there, old, begun / "model.safetensors", left / "model.safetensors"):
+        file.touch()
+    for path in (old, begun, left / "model.safetensors", left):
+        os.utime(path, (days_ago, days_ago))
+    sweep_leftovers(tmp_path / "one")
+    assert set(tmp_path.rglob("*.tmp")) == {there, begun}, "a folder counts by the newest file in it"
 
 
 def test_sweeping_passes_over_names_that_are_not_the_labs(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from pddm_lab.files import TEMPORARY, holding
+from pddm_lab.files import TEMPORARY, holding, machine_mark
 
 LAUNCH = "PDDM_LAB_LAUNCH"
 """Environment variable: the launch that a process belongs to, by which the launching process knows its own run."""
@@ -23,6 +23,8 @@ _LOCK_LIMIT = 60.0
 """Seconds to wait for the lock, which is held for milliseconds."""
 HEARTBEAT_LIMIT = 600.0
 """Seconds without a heartbeat after which a run of another machine, whose processes are not visible, counts as dead."""
+FOREIGN_LIMIT = 24 * 3600.0
+"""Seconds for which nothing was written to a temporary file of another machine until it counts as left behind."""
 START_TOLERANCE = 30.0
 """Seconds; start times depend on the clock, which may be set meanwhile."""
 
@@ -80,7 +82,7 @@ def sweep_leftovers(path: Path) -> None:
         for file in folder.rglob(".*.tmp"):
             writer = TEMPORARY.fullmatch(file.name)
             with suppress(OSError):
-                if writer and not _is_being_written(file, int(writer[1])):
+                if writer and not _is_being_written(file, int(writer[1]), writer[2]):
                     file.unlink()
 
 
@@ -88,12 +90,21 @@ def sweep_folders(root: Path) -> None:
     """Delete the temporary folders of killed processes: runs that were being removed or unpacked."""
     for folder in root.glob(".*.tmp/"):
         writer = TEMPORARY.fullmatch(folder.name)
-        if writer and not _is_being_written(folder, int(writer[1])):
+        if writer and not _is_being_written(folder, int(writer[1]), writer[2]):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_being_written(temporary: Path, pid: int) -> bool:
-    """Whether the process that a temporary file is named after still runs, and not a later one of its number."""
+def _is_being_written(temporary: Path, pid: int, machine: str | None) -> bool:
+    """Whether the process that a temporary file or folder is named after still runs, and not a later one of its number.
+
+    Of another machine, or another container, whose processes are not visible: whether anything in it is recent.
+    """
+    if machine not in (None, machine_mark()):
+        times = [0.0]
+        for path in (temporary, *temporary.rglob("*")):
+            with suppress(FileNotFoundError):  # renamed at this moment
+                times.append(path.stat().st_mtime)
+        return time.time() - max(times) < FOREIGN_LIMIT
     try:
         return psutil.Process(pid).create_time() < temporary.stat().st_mtime + 1
     except psutil.Error:
