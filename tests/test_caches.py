@@ -76,3 +76,32 @@ def test_old_ones_are_pruned_then_a_kind_then_all(root: Path, capsys: pytest.Cap
 def test_the_caches_that_trainings_write_are_those_that_are_known(digits_run) -> None:
     beside = {path.name for path in digits_run.path.parent.iterdir() if path.name.startswith(".")}
     assert beside <= {".features", ".checked", ".launches"}
+
+
+def test_only_a_damaged_cache_of_arrays_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, key = tmp_path / "arrays.safetensors", bytes(range(16))
+
+    def opened() -> ContentCache:
+        return ContentCache(file, "features", (4,), np.float32)
+
+    def fails(kind: type[BaseException]) -> None:
+        def fail(*_: object) -> None:
+            raise kind
+
+        monkeypatch.setattr("safetensors.numpy.load_file", fail)
+
+    cache = opened()
+    cache.add(key, np.ones(4, np.float32))
+    cache.write()
+    whole = file.read_bytes()
+    for kind in (MemoryError, PermissionError):
+        fails(kind)
+        cache = opened()
+        assert key not in cache
+        cache.add(bytes(16), np.zeros(4, np.float32))
+        cache.write()
+        monkeypatch.undo()
+        assert file.read_bytes() == whole and key in opened(), "it may be whole, so it stays"
+    for damaged in (whole[:-3], b"", whole.replace(b"hashes", b"others")):
+        file.write_bytes(damaged)
+        assert key not in opened() and not file.exists()
