@@ -19,7 +19,7 @@ from shared.cache import GALLERIES, LOCAL, MODEL, cached
 
 from pddm_lab.analysis.pairs import Pairs
 from pddm_lab.data.images import open_image
-from pddm_lab.errors import DataError, LabError, RunError
+from pddm_lab.errors import BusyError, DataError, LabError, RunError
 from pddm_lab.gallery.files import THUMB_SIDE
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.pictures import file_in
@@ -107,28 +107,40 @@ def local(run: Run) -> RunLocal | None:
     return load_local(run)
 
 
-@cached(*GALLERIES, LOCAL, max_entries=16)
 def stale_note(run: Run, protocol: str) -> str:
     """That neighbourhoods are from before a change of the gallery, in a sentence; empty if none is.
 
     Then, and where none are stored, they are brought up to date in the background. Raises RunError as `gallery` does.
     """
+    note, waiting = _stale(run, protocol)
+    with suppress(IndexError):  # nothing waits, or a thread is at it
+        threading.Thread(target=_keep_up, args=(*waiting.pop(), waiting), daemon=True).start()
+    return note
+
+
+@cached(*GALLERIES, LOCAL, max_entries=16)
+def _stale(run: Run, protocol: str) -> tuple[str, list[tuple[Gallery, LocalStructure]]]:
+    """The note, and the gallery if its neighbourhoods are to be brought up to date."""
     by_neighbours = local(run)
     if by_neighbours is None:
-        return ""
+        return "", []
     from pddm_lab.gallery.upkeep import needs_upkeep
 
     opened, structure = gallery(run, protocol), by_neighbours.structure
-    if opened.reference(structure).is_built and needs_upkeep(opened, structure):
-        threading.Thread(target=_keep_up, args=(opened, structure), daemon=True).start()
-    return opened.reference(structure).stale_note
+    reference = opened.reference(structure)
+    is_needed = reference.is_built and needs_upkeep(opened, structure)
+    return reference.stale_note, [(opened, structure)] if is_needed else []
 
 
-def _keep_up(of: Gallery, structure: LocalStructure) -> None:
+def _keep_up(of: Gallery, structure: LocalStructure, waiting: list[tuple[Gallery, LocalStructure]]) -> None:
     from pddm_lab.gallery.upkeep import keep_up
 
-    with suppress(RunError):  # another process changes the gallery, or nothing can be written: this one serves as it is
+    try:
         keep_up(of, structure)
+    except BusyError:  # another process changes the gallery: again when a page next asks
+        waiting.append((of, structure))
+    except RunError:  # nothing can be written: this one serves as it is
+        pass
 
 
 @cached(*GALLERIES, MODEL, LOCAL, show_spinner="Scoring pairs")

@@ -14,6 +14,7 @@ from pddm_lab.analysis.gallery_dependence import dependence, examine_local
 from pddm_lab.analysis.local_pairs import local_similarity_to, score_local_pairs
 from pddm_lab.analysis.pairs import most_similar
 from pddm_lab.gallery import changes
+from pddm_lab.gallery.files import changing
 from pddm_lab.gallery.umap_layout import write_map
 from pddm_lab.gallery.upkeep import keep_up, needs_upkeep
 from pddm_lab.runs.local import load_local
@@ -182,6 +183,30 @@ def test_an_open_dashboard_lists_anew_what_is_stale_and_stores_what_is_missing(
         assert not needs_upkeep(run.gallery("unseen"), local.structure)
         assert not loaders.stale_note(run, "unseen")
     assert len(run.gallery("unseen")) == len(gallery) - 2
+
+
+def test_what_another_process_kept_from_being_listed_anew_is_tried_again(
+    with_local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shared import loaders
+
+    ended, in_the_background = Semaphore(0), loaders._keep_up
+
+    def noted(*of) -> None:
+        in_the_background(*of)
+        ended.release()
+
+    monkeypatch.setattr(loaders, "_keep_up", noted)
+    run = Run.open(with_local / "local")
+    local, before = load_local(run), run.gallery("unseen")
+    assert local is not None
+    changes.remove(before, [str(before.items["id"].iloc[0])], local.structure)
+    with changing(before.path):
+        assert loaders.stale_note(run, "unseen")
+        assert ended.acquire(timeout=PATIENCE)
+    assert needs_upkeep(run.gallery("unseen"), local.structure)
+    assert loaders.stale_note(run, "unseen") and ended.acquire(timeout=PATIENCE)
+    assert not needs_upkeep(run.gallery("unseen"), local.structure) and not loaders.stale_note(run, "unseen")
 
 
 def test_runs_compare_by_it(open_page, with_local: Path, local_run) -> None:
