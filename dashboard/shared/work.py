@@ -38,7 +38,10 @@ class Work:
 
 @cached(*GALLERIES, MODEL, LOCAL, max_entries=64)
 def work_of(name: str, run: Run, *settings: Any) -> Work:
-    """The work of a name on a run, for certain settings; all sessions share it until a file of the run changes."""
+    """The work of a name on a run, for certain settings; all sessions share it until a file of the run changes.
+
+    A setting may be a run, too; then its files count as well.
+    """
     return Work()
 
 

@@ -17,6 +17,7 @@ from shared import launches
 from pddm_lab.data import corrections
 from pddm_lab.data.corrections import corrections_file, read_corrections
 from pddm_lab.errors import RunError
+from pddm_lab.gallery import changes
 from pddm_lab.review import tags
 from pddm_lab.runs.run import Run
 
@@ -173,6 +174,11 @@ def test_the_gain_is_shown_from_either_run(open_page, with_local: Path) -> None:
     rows = rows_of(tables(app)[0])
     assert len(rows) == 6 and all(row[4].startswith("+0.0") for row in rows)
     assert rows[0][2] == rows[0][3] == f"{100 * run.info['metrics']['unseen']['euclidean']['recall@1']:.1f}"
+    gallery = run.gallery("unseen")
+    changes.remove(gallery, gallery.items["id"].iloc[gallery.rows("query")[::2]].tolist())
+    left = len(Run.open(run.path).gallery("unseen").rows("query"))
+    app = open_page("audit", run="local", view="corrections")
+    assert rows_of(tables(app)[0])[0][0].startswith(f"Unseen classes{left} of"), "the earlier run's items have changed"
 
 
 def test_a_map_shows_the_items_of_a_tag(open_page, with_local: Path) -> None:

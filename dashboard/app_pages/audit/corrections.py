@@ -173,7 +173,7 @@ def _watch(name: str) -> None:
 def _gain(original: Run, trained: Run) -> None:
     """How much more the run with corrections finds, in a sentence and a table."""
     measured = once(
-        work_of("gain", trained, original.name, original.info["created"]),
+        work_of("gain", trained, original),
         "Comparing both runs on the corrected queries",
         lambda report: kept_gains(
             original, trained, lambda done, total, what: report(done / max(total, 1), f"{done:,} of {total:,} {what}")
