@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +216,29 @@ def test_the_command_measures_and_sums_up(local_run, tmp_path: Path, capsys: pyt
     with pytest.raises(SystemExit):
         cli.main(["robustness", str(tmp_path / "local"), "--strengths", "9"])
     assert "--strengths expects" in capsys.readouterr().err
+
+
+def test_cells_of_other_items_are_not_continued(local_run, tmp_path: Path) -> None:
+    shutil.copytree(local_run.path, tmp_path / "local")
+    run, numbers = Run.open(tmp_path / "local"), (9, 45, 3)
+    sample = draw_sample(run, "unseen", *numbers)
+    kept = Measurement.create(run, "unseen", sample, numbers, {})
+    assert Measurement.create(run, "unseen", sample, numbers, {}).settings == kept.settings
+    labels, relabelled, ids = sample.labels.copy(), sample.labels.copy(), list(sample.ids)
+    searched, query = sample.searched[0], sample.query[0]
+    labels[searched], ids[searched] = labels[searched] + 1, "another.png"
+    relabelled[query] += 1
+    larger, paths = tmp_path / "larger.png", list(sample.paths)
+    larger.write_bytes(paths[searched].read_bytes() + b" ")
+    paths[searched] = larger
+    others = [replace(sample, labels=labels), replace(sample, ids=ids), replace(sample, paths=paths)]
+    for other in others:
+        with pytest.raises(RunError, match="of another model or of other items: delete that folder"):
+            Measurement.create(run, "unseen", other, numbers, {})
+    file = kept.path / "settings.json"
+    earlier = {name: value for name, value in kept.settings.items() if name != "items"}
+    file.write_text(json.dumps(earlier))
+    for other in (sample, *others):
+        Measurement.create(run, "unseen", other, numbers, {})  # an earlier version noted only the queries
+    with pytest.raises(RunError, match="of another model or of other items: delete that folder"):
+        Measurement.create(run, "unseen", replace(sample, labels=relabelled), numbers, {})

@@ -58,6 +58,8 @@ class Settings(Content):
     side: Literal[SIDE]  # type: ignore[valid-type]
     model: Text
     """Hash of the model and of the similarity on local structure."""
+    items: Text = ""
+    """Hash of the sample (`items_hash`); earlier versions didn't note it."""
     refused: dict[Text, Text]
     """Corruption -> why it isn't offered for these pictures."""
 
@@ -99,11 +101,12 @@ class Measurement:
         settings = {
             "format": 1, "protocol": protocol, "queries": [sample.ids[row] for row in sample.query],
             "classes": sample.labels[sample.query].tolist(), "searched": len(sample.searched), "seed": numbers[2],
-            "side": SIDE, "model": model_hash(run), "refused": dict(refused),
+            "side": SIDE, "model": model_hash(run), "items": items_hash(sample), "refused": dict(refused),
         }  # fmt: skip
         if (path / "settings.json").is_file():
             opened = cls.open(path)
-            if any(opened.settings[name] != settings[name] for name in ("queries", "searched", "model")):
+            same = ["queries", "classes", "searched", "model", *(["items"] if opened.settings.get("items") else [])]
+            if any(opened.settings[name] != settings[name] for name in same):
                 raise RunError(f"{path} is of another model or of other items: delete that folder to measure anew.")
             return opened
         with writing(path):
@@ -203,6 +206,13 @@ def model_hash(run: Run) -> str:
         if (run.path / name).is_file():
             digest.update((run.path / name).read_bytes())
     return digest.hexdigest()[:16]
+
+
+def items_hash(sample: Sample) -> str:
+    """A hash of what is searched among what: the items, their classes and roles, and the sizes of their pictures."""
+    sizes = [path.stat().st_size for path in sample.paths]
+    parts = [sample.ids, *(of.tolist() for of in (sample.labels, sample.query, sample.searched)), sizes]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _advice(path: Path) -> str:
