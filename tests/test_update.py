@@ -28,7 +28,7 @@ from pddm_lab.runs.versions import model_stamp
 from pddm_lab.training.loop import dataset_of
 from pddm_lab.update import run_update
 from pddm_lab.update.material import trained_ids
-from pddm_lab.update.serving import LOCK, serving
+from pddm_lab.update.serving import LOCK, read_serving, serving, write_serving
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,9 @@ def test_the_next_goes_on_from_what_serves_and_a_worse_one_does_not(
     (tmp_path / "turned 4").mkdir()
     for number, file in enumerate(sorted((arriving / "turned 7").iterdir())[:3]):
         shutil.copy(file, tmp_path / "turned 4" / f"again {number}.png")
+    write_serving(run, read_serving(run).model_copy(update={"tried": 5}))
     second = update(run, tmp_path, False, 2)
+    assert read_serving(run).tried == 5, "it is a watch that counts what it has tried"
     facts = second.info["updated"]
     assert (facts["source"], facts["new_classes"], facts["better"]) == ("local-update-1", 0, False)
     assert serving(run).name == "local-update-1" and "local-update-1 still serves" in capsys.readouterr().out

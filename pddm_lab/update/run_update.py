@@ -61,7 +61,7 @@ class Updated:
 
 
 def update_run(
-    run: Run, read: Callable[[Progress], Arrivals], choices: Choices, bar: Bar, tried: int = 0
+    run: Run, read: Callable[[Progress], Arrivals], choices: Choices, bar: Bar, tried: int | None = None
 ) -> Updated:  # fmt: skip
     """Update the model of a run that serves, and let the new one serve if it finds more.
 
@@ -70,7 +70,8 @@ def update_run(
         read: reads what has arrived.
         choices: of the training.
         bar: opens a progress bar.
-        tried: pictures that a watched folder has now; kept if the update isn't better.
+        tried: pictures that a watched folder has now, kept if the update isn't better; None: none is watched, and what
+            a watch has kept stays.
 
     Raises:
         RunError: the run can't be updated, nothing is new, or another update is under way.
@@ -103,7 +104,8 @@ def update_run(
             written = write_run(folder, source, info, after, material, trained, bar)
             written.update(seconds=time.monotonic() - begun)
             if not verdict.better:
-                write_serving(first, content.model_copy(update={"tried": tried}))
+                if tried is not None:
+                    write_serving(first, content.model_copy(update={"tried": tried}))
                 _publish(folder, path)
             else:
                 items = _carried(source, material.catalogue.items, written)  # most of it, while all goes on
