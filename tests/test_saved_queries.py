@@ -14,6 +14,7 @@ from test_gallery_upkeep import new, structure, written  # noqa: F401 - a fixtur
 from pddm_lab.analysis.decision import Range, Shortlists
 from pddm_lab.analysis.saved_queries import FILE, SavedQueries, read, save
 from pddm_lab.errors import RunError
+from pddm_lab.files import replacing
 from pddm_lab.gallery.changes import remove, rename_class, undo, update
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.upkeep import keep_up
@@ -123,6 +124,18 @@ def test_a_range_without_items_never_had_them(structure: LocalStructure, tmp_pat
 
 def test_a_gallery_has_none_until_they_are_saved(tmp_path: Path) -> None:
     assert read(make(tmp_path, 20)) is None
+
+
+def test_queries_are_saved_while_the_gallery_changes(tmp_path: Path) -> None:
+    gallery = make(tmp_path, 20)
+    left = [gallery.path / f".{name}.4194305-1.tmp" for name in ("items-7.parquet", "manifest.json")]
+    for file in left:
+        file.touch()
+    with replacing(gallery.path / FILE) as temporary:
+        temporary.write_bytes(b"a table")
+        remove(gallery, gallery.items["id"].iloc[:1].tolist())  # by another process
+    assert (gallery.path / FILE).read_bytes() == b"a table"
+    assert not any(file.exists() for file in left), "what killed changes left is deleted"
 
 
 def test_items_without_a_partner_are_no_queries(tmp_path: Path) -> None:

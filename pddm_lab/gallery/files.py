@@ -64,10 +64,9 @@ NEIGHBOURHOODS = "neighbourhoods.safetensors"
 HISTORY = "history"
 """Folder of what undoing changes takes (history.py)."""
 _FILES = (*GROWING, "items.parquet", "distributions.parquet")
-_WRITTEN = re.compile(
-    r"(features|pretrained|items|thumbs|distributions|map|neighbourhoods)(-\d+)?\.(npy|bin|parquet|safetensors)"
-    r"|\..+\.tmp"
-)
+_DATA = r"(features|pretrained|items|thumbs|distributions|map|neighbourhoods)(-\d+)?\.(npy|bin|parquet|safetensors)"
+_WRITTEN = re.compile(rf"{_DATA}|\.({_DATA}|manifest\.json)\.\d+-\d+\.tmp")
+"""What only changes write; other files and their temporary ones are written at any moment."""
 
 
 def repair(path: Path) -> str:
