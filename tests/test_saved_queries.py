@@ -12,7 +12,7 @@ from test_gallery import make
 from test_gallery_upkeep import new, structure, written  # noqa: F401 - a fixture
 
 from pddm_lab.analysis.decision import Range, Shortlists
-from pddm_lab.analysis.saved_queries import FILE, SavedQueries, read, save
+from pddm_lab.analysis.saved_queries import FILE, SavedQueries, keep, read, save
 from pddm_lab.errors import RunError
 from pddm_lab.files import replacing
 from pddm_lab.gallery.changes import remove, rename_class, undo, update
@@ -124,6 +124,24 @@ def test_a_range_without_items_never_had_them(structure: LocalStructure, tmp_pat
 
 def test_a_gallery_has_none_until_they_are_saved(tmp_path: Path) -> None:
     assert read(make(tmp_path, 20)) is None
+
+
+@pytest.mark.parametrize("by_local", [False, True])
+def test_the_only_item_that_is_left_finds_nothing(structure: LocalStructure, tmp_path: Path, by_local: bool) -> None:  # noqa: F811
+    gallery = written(tmp_path / "gallery", 20)
+    kept = save(gallery, 8)
+    searched = gallery.items["id"].iloc[gallery.rows("gallery")].tolist()
+    stays = next(item for item in searched if item in set(kept.items["id"]))
+    gallery = remove(gallery, [item for item in searched if item != stays])
+    by = structure if by_local else make_similarity("euclidean", gallery.manifest["dim"])
+    assert kept.accuracy(gallery, by) == 7 / 8, "the others find it, and all are of one class"
+
+
+def test_a_file_without_queries_holds_none(tmp_path: Path) -> None:
+    gallery = make(tmp_path, 20)
+    kept = save(gallery, 5)
+    keep(gallery, kept.items.iloc[:0], kept.features[:0], None)
+    assert read(gallery) is None
 
 
 def test_queries_are_saved_while_the_gallery_changes(tmp_path: Path) -> None:

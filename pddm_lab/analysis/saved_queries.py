@@ -68,6 +68,9 @@ class SavedQueries:
 
         Where an item has another picture by now, its row doesn't stand for the query: it is taken out of the range.
         """
+        if len(of.labels) == 1:  # the item finds nothing besides itself
+            yield of, np.flatnonzero(own < 0), None
+            return
         there = np.flatnonzero(own >= 0)
         as_saved = of.holds(*self._some(there), torch.from_numpy(own[there]))
         yield of, np.flatnonzero(own < 0), None
@@ -117,7 +120,7 @@ def keep(
     """Keep queries with a gallery, in place of those that it has; raises RunError if they can't be written.
 
     Args:
-        items: id, label, class_name of each.
+        items: id, label, class_name of each; one or more.
         features: by the model of the gallery.
         pretrained: where the gallery has them.
     """
@@ -138,6 +141,8 @@ def read(gallery: Gallery) -> SavedQueries | None:
         return None
     columns = {"id": "string", "label": "int64", "class_name": "string"}
     items = read_table(file, columns, _HINT, optional=["label"]).to_pandas()
+    if not len(items):
+        return None  # an update of an earlier version wrote it when all of them had left
     labels = gallery.items.drop_duplicates("class_name").set_index("class_name")["label"]
     # Earlier versions didn't keep the label.
     items["label"] = items["label"].fillna(items["class_name"].map(labels)).fillna(-1).astype(int)

@@ -141,6 +141,8 @@ def _keep_queries(gallery: Gallery, ids: list[str], material: Material | None) -
     if material is not None:
         ids = ids + material.new["id"].iloc[material.held - len(material.catalogue.items)].tolist()
     rows = np.flatnonzero(gallery.items["id"].isin(ids))
+    if not len(rows):
+        return  # all of them have left
     chosen = gallery.items.iloc[rows][["id", "label", "class_name"]].reset_index(drop=True)
     further = None if gallery.pretrained is None else np.array(gallery.pretrained[rows])
     saved_queries.keep(gallery, chosen, np.array(gallery.features[rows]), further)
