@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 from test_runs import make
@@ -63,6 +64,31 @@ def test_a_run_whose_gallery_is_being_changed_stays(root: Path) -> None:
     with changing(run.path / "gallery" / "unseen"), pytest.raises(RunError, match="being changed by another process"):
         remove(run.path)
     assert names(root) == ["one"]
+
+
+def test_a_run_whose_uploads_another_one_needs_stays(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PDDM_LAB_RUNS", str(root))
+    for name in ("one", "two", "three"):
+        finished(root, name)
+    picture = root / "one" / "uploads" / "now" / "apple" / "a.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"a picture")
+    gallery = root / "two" / "gallery" / "unseen"
+    (gallery / "history").mkdir()
+    rows = pd.DataFrame({"id": ["a", "b"], "picture": [None, str(picture.resolve())]})
+    rows[["id"]].to_parquet(gallery / "items.parquet")
+    rows.to_parquet(gallery / "history" / "1-rows.parquet")  # undoing this change brings it back
+    (root / "three" / "gallery" / "unseen" / "items.parquet").write_bytes(b"damaged")
+    with pytest.raises(RunError, match=r"one stays: two needs 1 uploaded picture in its folder, such as .*a\.png"):
+        remove(root / "one")
+    with pytest.raises(SystemExit):
+        cli.main(["runs", "remove", "three", "one", "--yes"])
+    assert "Remove two first, or both at once." in capsys.readouterr().err
+    assert names(root) == ["one", "three", "two"] and picture.exists()
+    cli.main(["runs", "remove", "one", "two", "--yes"])
+    assert names(root) == ["three"]
 
 
 def test_a_damaged_run_and_a_link_can_be_removed(root: Path, tmp_path: Path) -> None:

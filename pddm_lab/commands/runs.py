@@ -67,19 +67,20 @@ def remove_runs(names: _Names, yes: bool = False, runs_root: RunsRoot = "") -> N
     from pddm_lab.gallery import milvus
     from pddm_lab.gallery.store import IndexChoice
     from pddm_lab.runs.compare import run_folder
-    from pddm_lab.runs.removal import check_ended, collections_of, disk_use, remove
+    from pddm_lab.runs.removal import check_ended, check_uploads, collections_of, disk_use, remove
 
     folders = list(dict.fromkeys(run_folder(name, runs_root) for name in names))
     if not folders:
         raise RunError("Name the runs to remove: `pddm-lab runs` lists all.")
     for folder in folders:
         check_ended(folder)
+        check_uploads(folder, folders)
     sizes = [disk_use(folder) for folder in folders]
     if not yes:
         _confirm(", ".join(f"{folder.name} ({in_bytes(size)})" for folder, size in zip(folders, sizes, strict=True)))
     for folder, size in zip(folders, sizes, strict=True):
         collections = collections_of(folder)
-        is_deleted = remove(folder)
+        is_deleted = remove(folder, folders)
         print(f"Removed {folder.name}, {in_bytes(size)}.")
         if not is_deleted:
             print(

@@ -2,6 +2,9 @@
 
 A run's folder is renamed to a hidden temporary name and then deleted. A break before the rename leaves the run as it
 was, and a break after it leaves nothing that is listed; the next command that removes or begins a run deletes the rest.
+
+Uploaded pictures lie in the folder of the run that they came to, also those of items that its update took over. Such a
+run stays as long as another one needs them.
 """
 
 from __future__ import annotations
@@ -9,18 +12,21 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from pydantic_core import from_json
 
+from pddm_lab.data.uploads import FOLDER
 from pddm_lab.errors import RunError
-from pddm_lab.files import temporary_beside, writing
-from pddm_lab.gallery.files import changing
+from pddm_lab.files import read_table, temporary_beside, writing
+from pddm_lab.gallery.files import HISTORY, changing
 from pddm_lab.gallery.milvus import collection_of
 from pddm_lab.gallery.store import IndexChoice
 from pddm_lab.runs.process import is_alive, locked, sweep_folders
 from pddm_lab.runs.run import Run
+from pddm_lab.wording import counted
 
 
 def disk_use(path: Path) -> int:
@@ -34,17 +40,19 @@ def disk_use(path: Path) -> int:
     return total
 
 
-def remove(path: Path) -> bool:
+def remove(path: Path, leaving: Collection[Path] = ()) -> bool:
     """Remove a run, or what is left of a damaged one.
 
     Args:
         path: its folder.
+        leaving: folders of runs that are removed too, so that what they need doesn't count.
 
     Returns:
         Whether everything could be deleted. If not, the run is gone from the list all the same.
 
     Raises:
-        RunError: it is being trained, its galleries are being changed, or the folder of runs can't be written.
+        RunError: it is being trained, its galleries are being changed, another run needs its pictures, or the folder
+            of runs can't be written.
     """
     sweep_folders(path.parent)
     aside = temporary_beside(path)
@@ -54,6 +62,7 @@ def remove(path: Path) -> bool:
         for gallery in (path / "gallery").glob("[!.]*/"):
             held.enter_context(changing(gallery))
         check_ended(path)
+        check_uploads(path, leaving)
         with writing(path):
             os.rename(path, aside)
     if aside.is_symlink():  # what it points to is not the lab's
@@ -69,6 +78,34 @@ def collections_of(path: Path) -> list[str]:
     if not choice.uri:
         return []
     return [name for gallery in (path / "gallery").glob("[!.]*/") if (name := collection_of(gallery, choice))]
+
+
+def check_uploads(path: Path, leaving: Collection[Path] = ()) -> None:
+    """Raise RunError if a gallery of another run has uploaded pictures that lie in a run's folder; see `remove`."""
+    folder = os.path.join((path / FOLDER).resolve(), "")
+    if path.is_symlink() or not os.path.isdir(folder):
+        return
+    for gallery in sorted(path.parent.glob("[!.]*/gallery/[!.]*/")):
+        other = gallery.parents[1]
+        if other in (path, *leaving):
+            continue
+        needed = {file for file in _pictures(gallery) if file.startswith(folder) and os.path.exists(file)}
+        if needed:
+            raise RunError(
+                f"{path.name} stays: {other.name} needs {counted(len(needed), 'uploaded picture')} in its folder, such "
+                f"as {min(needed)}. Remove {other.name} first, or both at once."
+            )
+
+
+def _pictures(gallery: Path) -> set[str]:
+    """The files of a gallery's added pictures, also of items that undoing a change brings back."""
+    files = [*gallery.glob("items*.parquet"), *(gallery / HISTORY).glob("*.parquet")]
+    pictures: set[str] = set()
+    for file in files:
+        with suppress(RunError):  # what is damaged can't be embedded again
+            table = read_table(file, {"picture": "string"}, "", optional=["picture"])
+            pictures.update(picture for picture in table["picture"].unique().to_pylist() if picture)
+    return pictures
 
 
 def check_ended(path: Path) -> None:
