@@ -19,6 +19,7 @@ from pddm_lab.gallery import changes
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.runs import new_items
 from pddm_lab.runs.new_items import Picture, item_rows
+from pddm_lab.runs.removal import remove
 from pddm_lab.runs.run import Run
 from pddm_lab.service import worker as workers
 from pddm_lab.service.settings import Settings
@@ -126,6 +127,21 @@ def test_a_rollback_keeps_what_changed_but_what_came_with_the_update(
     same, other = (kept.features[kept.index_of(item)] for item in (ids[20], replaced))
     assert np.array_equal(same, before.features[before.index_of(ids[20])])
     assert not np.array_equal(other, before.features[before.index_of(replaced)]), "no vector is copied"
+
+
+def test_uploads_of_items_that_are_carried_over_stay_when_their_run_is_removed(
+    first: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, gallery = serving(first), first.gallery("catalogue")
+    before, uploads = carry.listed(gallery), first.path / "uploads"
+    uploads.mkdir()
+    new = made_up(first, gallery, {"late/1.png": "late"}, uploads)
+    changes.add(gallery, new)
+    monkeypatch.setattr(carry, "embed_pictures", lambda *_: [Picture(new.features[0], png(0), new.pretrained[0])])  # type: ignore[index]
+    carry.carry(first, before, update)
+    remove(first.path)
+    (picture,) = update.gallery("catalogue").pictures.dropna()  # type: ignore[union-attr]
+    assert Path(picture) == update.path / "uploads" / "late 1.png" and Path(picture).read_bytes() == png(0)
 
 
 class Opened:

@@ -145,9 +145,20 @@ def test_the_next_goes_on_from_what_serves_and_a_worse_one_does_not(
     (tmp_path / "turned 4").mkdir()
     for number, file in enumerate(sorted((arriving / "turned 7").iterdir())[:3]):
         shutil.copy(file, tmp_path / "turned 4" / f"again {number}.png")
+    uploaded = run.path / "uploads" / "now" / "turned 7" / "uploaded.png"
+    uploaded.parent.mkdir(parents=True)
+    with Image.open(sorted((arriving / "turned 7").iterdir())[-1]) as image:
+        image.rotate(180).save(uploaded)
+    cli.main(["gallery", "add", "local", str(uploaded.parents[1]), "--no-map"])
     write_serving(run, read_serving(run).model_copy(update={"tried": 5}))
     second = update(run, tmp_path, False, 2)
     assert read_serving(run).tried == 5, "it is a watch that counts what it has tried"
+    grown = second.gallery("catalogue")
+    assert grown.pictures is not None
+    picture = Path(grown.pictures[grown.index_of("turned 7/uploaded.png")])
+    assert picture.is_relative_to(second.path.resolve()) and picture.samefile(uploaded), (
+        "it needs no other run's folder"
+    )
     facts = second.info["updated"]
     assert (facts["source"], facts["new_classes"], facts["better"]) == ("local-update-1", 0, False)
     assert serving(run).name == "local-update-1" and "local-update-1 still serves" in capsys.readouterr().out

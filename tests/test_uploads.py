@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from pddm_lab.data.uploads import FOLDER, checked_name, kept
+from pddm_lab.data.uploads import FOLDER, checked_name, kept, taken_over
 from pddm_lab.errors import DataError
 
 
@@ -27,6 +28,25 @@ def test_nothing_stays_of_a_change_that_fails(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unreadable"):
         fail()
     assert list((tmp_path / FOLDER).iterdir()) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_run_gets_the_uploads_of_items_that_it_takes_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError("no hard links")))
+    hidden, run = tmp_path / ".two.tmp", tmp_path / "two"
+    with kept(tmp_path / "one", "fruit/apple", [("a.png", b"1")]) as folder:
+        picture = folder / "fruit" / "apple" / "a.png"
+    own = taken_over(picture, hidden, run)
+    assert own == taken_over(picture, hidden, run) == run / picture.relative_to(tmp_path / "one")
+    hidden.rename(run)
+    shutil.rmtree(tmp_path / "one")
+    assert own.read_bytes() == b"1" and [file for file in run.rglob("*") if file.is_file()] == [own]
+    elsewhere = tmp_path / "photos" / "a.png"
+    for other in (elsewhere, own, picture):
+        assert taken_over(other, run, run) == other, "of nobody's uploads, its own, or gone"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 runs/<name>/uploads/
   <time>/<class>/<picture>  of the dashboard, the layout of a folder that `new_items.to_add` takes
   <sha256>.<ending>         of the service (service/pictures.py), which embeds a picture before it keeps it
+
+A run that takes over items of another one gets their pictures, too, so that it needs nothing of the other's folder.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from pddm_lab.errors import DataError
-from pddm_lab.files import write_file, writing
+from pddm_lab.files import replacing, write_file, writing
 
 FOLDER = "uploads"
 _LONGEST = 100
@@ -51,6 +53,36 @@ def kept(run: Path, class_name: str, pictures: Sequence[tuple[str, bytes]]) -> I
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def taken_over(picture: Path, folder: Path, run: Path) -> Path:
+    """Where a run has a picture: one that was uploaded to another run beside it gets a place in its own folder.
+
+    Args:
+        picture: its file.
+        folder: of the run, which may have a hidden name until it is whole.
+        run: the folder's name then.
+
+    Returns:
+        The file, as the run has it when its folder has its name; any other picture, or one that is gone, stays.
+
+    Raises:
+        RunError: the folder can't be written.
+    """
+    root = run.parent.resolve()
+    inner = picture.relative_to(root).parts if picture.is_relative_to(root) else ()
+    if len(inner) < 3 or inner[0] == run.name or inner[1] != FOLDER or not picture.is_file():
+        return picture
+    own = folder.joinpath(*inner[1:])
+    if not own.exists():
+        with writing(own):
+            own.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(own) as temporary:
+            try:
+                os.link(picture, temporary)
+            except OSError:  # the file system has no hard links
+                shutil.copyfile(picture, temporary)
+    return root.joinpath(run.name, *inner[1:])
 
 
 def checked_name(name: str, of: str) -> str:

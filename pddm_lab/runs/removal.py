@@ -3,8 +3,8 @@
 A run's folder is renamed to a hidden temporary name and then deleted. A break before the rename leaves the run as it
 was, and a break after it leaves nothing that is listed; the next command that removes or begins a run deletes the rest.
 
-Uploaded pictures lie in the folder of the run that they came to, also those of items that its update took over. Such a
-run stays as long as another one needs them.
+Uploaded pictures lie in the folder of the run that they came to. An update gets its own (data/uploads.py); one of an
+earlier version needs those of the run before it, which stays as long as the update is there.
 """
 
 from __future__ import annotations

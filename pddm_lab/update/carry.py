@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pddm_lab.data.uploads import taken_over
 from pddm_lab.files import read_table, replacing
 from pddm_lab.gallery import changes
 from pddm_lab.gallery.gallery import Gallery
@@ -53,13 +54,16 @@ class Difference:
         )  # fmt: skip
 
 
-def carry(source: Run, before: pd.DataFrame, target: Run) -> tuple[pd.DataFrame, list[str]]:
+def carry(
+    source: Run, before: pd.DataFrame, target: Run, to: Path | None = None
+) -> tuple[pd.DataFrame, list[str]]:  # fmt: skip
     """Make the changes of a run's catalogue again in that of another run.
 
     Args:
         source: whose catalogue was changed.
         before: its items before that, see `Difference`.
         target: whose catalogue gets the changes. What it doesn't have is neither renamed nor removed.
+        to: the name that the target's folder will have; None: it has it.
 
     Returns:
         The source's items now, as the next `before`; and why pictures could not be embedded, a sentence each.
@@ -75,7 +79,7 @@ def carry(source: Run, before: pd.DataFrame, target: Run) -> tuple[pd.DataFrame,
     if len(renamed := difference.renamed[difference.renamed["id"].isin(there)]):
         rows = item_rows(target, gallery, renamed["id"].tolist(), renamed["class_name"].tolist())
         gallery = changes.relabel(gallery, rows, structure, reason)
-    new, left = _embedded(source, target, gallery, difference.pictures)
+    new, left = _embedded(source, target, to or target.path, gallery, difference.pictures)
     if new is not None:
         is_known = new.items["id"].isin(there).to_numpy()
         for change, others in ((changes.update, ~is_known), (changes.add, is_known)):
@@ -115,7 +119,7 @@ def read_served(run: Run) -> pd.DataFrame | None:
 
 
 def _embedded(
-    source: Run, target: Run, gallery: Gallery, items: pd.DataFrame
+    source: Run, target: Run, to: Path, gallery: Gallery, items: pd.DataFrame
 ) -> tuple[changes.NewItems | None, list[str]]:
     """Items of the source by the target's model, and why others could not be embedded."""
     if not len(items):
@@ -136,5 +140,6 @@ def _embedded(
     return changes.NewItems(
         item_rows(target, gallery, rows["id"].tolist(), rows["class_name"].tolist()),
         np.stack([one.feature for one in pictures]), [one.thumb for one in pictures],
-        [file for place in at if (file := files[place]) is not None], further, target.models(),
+        [taken_over(file, target.path, to) for place in at if (file := files[place]) is not None],
+        further, target.models(),
     ), left  # fmt: skip

@@ -108,9 +108,9 @@ def update_run(
                     write_serving(first, content.model_copy(update={"tried": tried}))
                 _publish(folder, path)
             else:
-                items = _carried(source, material.catalogue.items, written)  # most of it, while all goes on
+                items = _carried(source, material.catalogue.items, written, path)  # most of it, while all goes on
                 with handover(first, source):
-                    _carried(source, items, written)
+                    _carried(source, items, written, path)
                     write_served(written)
                     changed = {"updates": [*content.updates, path.name], "tried": 0}
                     write_serving(first, content.model_copy(update=changed))
@@ -120,9 +120,9 @@ def update_run(
         return Updated(Run.open(path), source, verdict, arrivals.notes)
 
 
-def _carried(source: Run, before: pd.DataFrame, written: Run) -> pd.DataFrame:
+def _carried(source: Run, before: pd.DataFrame, written: Run, path: Path) -> pd.DataFrame:
     """Carry changes of the catalogue over to the new run; returns its items now. See `carry`."""
-    items, left = carry(source, before, written)
+    items, left = carry(source, before, written, path)
     if left:
         raise RunError(
             f"{counted(len(left), 'picture')} that came while the update trained can't be embedded by its model, so "

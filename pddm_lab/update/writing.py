@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pddm_lab.analysis import saved_queries
 from pddm_lab.data.images import open_image
+from pddm_lab.data.uploads import taken_over
 from pddm_lab.files import replacing
 from pddm_lab.gallery.files import THUMB_SIDE, thumbnail, write_files
 from pddm_lab.gallery.gallery import Gallery
@@ -84,6 +85,9 @@ def _write_gallery(run: Run, name: str, stored: Stored, learned: Learned, materi
         items, files = pd.concat([items, material.new], ignore_index=True), material.files
         metadata = [column for column in items if column.startswith("metadata.")]
         items[metadata] = items[metadata].fillna("")
+    sources, to = items["picture"].tolist(), run.path.with_name(run.info["name"])
+    own = [str(taken_over(Path(file), run.path, to)) if isinstance(file, str) and file else file for file in sources]
+    items["picture"] = pd.Series(own, items.index, items["picture"].dtype)
     if items["picture"].isna().all():
         items = items.drop(columns="picture")
     features, pretrained = learned.embed(material.pooled[torch.from_numpy(files)])
@@ -91,7 +95,7 @@ def _write_gallery(run: Run, name: str, stored: Stored, learned: Learned, materi
     def thumb(row: int) -> bytes:
         if row < len(gallery):
             return gallery.thumb(row)
-        return thumbnail(open_image(Path(items["picture"].iloc[row]), 2 * THUMB_SIDE))
+        return thumbnail(open_image(Path(sources[row]), 2 * THUMB_SIDE))
 
     distributions: dict[str, Distribution] = {}
     if name in PROTOCOLS:
