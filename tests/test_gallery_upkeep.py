@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
 import shutil
+import weakref
 from pathlib import Path
+from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -239,3 +244,42 @@ def test_a_large_gallery_is_ranked_by_the_cosine_until_its_neighbourhoods_are_bu
     assert not (built.path / "neighbourhoods.building").exists()
     assert_first_pass(after.neighbourhoods, exact)
     assert len(built.search_by(query, [], local=structure, pretrained=further).table) == 100
+
+
+def test_neighbourhoods_are_kept_for_one_similarity(structure: LocalStructure, tmp_path: Path) -> None:
+    gallery, other = written(tmp_path / "g", 40), copy.deepcopy(structure)
+    first = gallery.reference(structure)
+    assert gallery.reference(structure) is first
+    kept = weakref.ref(gallery.reference(other))
+    assert gallery.reference(other) is kept()
+    gallery.reference(structure)
+    gc.collect()
+    assert kept() is None
+
+
+def test_a_search_by_distance_doesnt_wait_for_neighbourhoods(
+    structure: LocalStructure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery, begun, go = written(tmp_path / "g", 40), Event(), Event()
+    built = Reference.of
+
+    def slow(*of: Any) -> Reference:
+        begun.set()
+        assert go.wait(600)
+        return built(*of)
+
+    monkeypatch.setattr(Reference, "of", slow)
+    results: list[np.ndarray] = []
+    threads = [
+        Thread(target=gallery.reference, args=(structure,), daemon=True),
+        Thread(target=lambda: results.append(gallery.search(POOL[:1], 3)[0]), daemon=True),
+    ]
+    threads[0].start()
+    assert begun.wait(600)
+    threads[1].start()
+    threads[1].join(60)
+    came_first = bool(results)
+    go.set()
+    for thread in threads:
+        thread.join(600)
+    assert came_first

@@ -12,7 +12,6 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -68,9 +67,10 @@ class Gallery:
         self.items, self._places = listed[COLUMNS], listed["place"].to_numpy() if "place" in listed else None
         self.pictures: pd.Series | None = listed.get("picture")
         """The file of each item's picture (`read_items` in files.py); None if none is listed."""
-        self._lock = threading.Lock()
+        # Neighbourhoods take seconds: a search by D doesn't wait for them.
+        self._index_lock, self._reference_lock = threading.Lock(), threading.Lock()
         self._index: Store | None = None
-        self._references: WeakKeyDictionary[LocalStructure, Reference] = WeakKeyDictionary()
+        self._reference: Reference | None = None
         self._stored_pretrained: np.ndarray | None = None
         if file_name(manifest, PRETRAINED):
             self._stored_pretrained = self._read(PRETRAINED, lambda file: map_array(file, size[file.name]))
@@ -330,27 +330,26 @@ class Gallery:
         return SearchResult(table.reset_index(drop=True), tuple(names), seconds, note)
 
     def reference(self, structure: LocalStructure) -> Reference:
-        """The gallery as a similarity on local structure sees it; read or built at the first call, and then kept.
+        """The gallery as a similarity on local structure sees it; read or built at its first call; the last is kept.
 
         Raises:
             RunError: the gallery lacks the pretrained features that the similarity uses.
         """
         from pddm_lab.gallery.reference import Reference
 
-        with self._lock:
-            if structure not in self._references:
+        with self._reference_lock:
+            if self._reference is None or self._reference.structure is not structure:
                 rows, pretrained = self.rows("gallery"), self.pretrained
                 if structure.weight and pretrained is None:
                     raise RunError(f"{self.path} lacks the pretrained features of its items. {repair(self.path)}.")
                 further = pretrained[rows] if structure.weight and pretrained is not None else None
                 dim = 0 if further is None else further.shape[1]
                 stored = Reference.read(structure, self.path, self.manifest, rows, dim)
-                made = stored or Reference.of(structure, self.features[rows], further, rows, self.path)
-                self._references[structure] = made
-            return self._references[structure]
+                self._reference = stored or Reference.of(structure, self.features[rows], further, rows, self.path)
+            return self._reference
 
     def _built_index(self) -> Store:
-        with self._lock:
+        with self._index_lock:
             if self._index is None:
                 contents = self._contents()
                 if not len(contents.places):
