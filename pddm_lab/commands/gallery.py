@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import tyro
 from tyro.conf import Positional, arg
 
-from pddm_lab.commands.terminal import RunName, RunsRoot, print_table, progress_bar
+from pddm_lab.commands.terminal import RunName, RunsRoot, print_table, progress_bar, reporting, write_report
 from pddm_lab.config import Count, CountOrNone, typed_path
 from pddm_lab.errors import LabError, RunError
 from pddm_lab.similarities import EVERY
@@ -63,11 +63,12 @@ def add(
             pictures = new_items.to_add(of.run, of.before, typed_path(folder), progress, model, skip_duplicates)
         return lambda: (pictures, changes.add(of.before, pictures.new, of.structure, reason))
 
-    place, (pictures, after) = _changed(run, runs_root, protocol, prepare)
-    classes, new = pictures.new.items["class_name"].nunique(), len(pictures.new_classes)
-    what = f"{counted(classes, 'class', 'classes')}, {new or 'none'} of them new"
-    added = f"Added {counted(len(pictures.new.items), 'item')} of {what}."
-    _print_change(added, place, after, pictures, report, redraw=map)
+    with reporting(report):
+        place, (pictures, after) = _changed(run, runs_root, protocol, prepare)
+        classes, new = pictures.new.items["class_name"].nunique(), len(pictures.new_classes)
+        what = f"{counted(classes, 'class', 'classes')}, {new or 'none'} of them new"
+        added = f"Added {counted(len(pictures.new.items), 'item')} of {what}."
+        _print_change(added, place, after, pictures, report, redraw=map)
 
 
 @gallery.command
@@ -88,9 +89,10 @@ def update(
             pictures = new_items.to_update(of.run, of.before, typed_path(folder), progress, model)
         return lambda: (pictures, changes.update(of.before, pictures.new, of.structure, reason))
 
-    place, (pictures, after) = _changed(run, runs_root, protocol, prepare)
-    updated = f"Updated {counted(len(pictures.new.items), 'item')}."
-    _print_change(updated, place, after, pictures, report, redraw=map)
+    with reporting(report):
+        place, (pictures, after) = _changed(run, runs_root, protocol, prepare)
+        updated = f"Updated {counted(len(pictures.new.items), 'item')}."
+        _print_change(updated, place, after, pictures, report, redraw=map)
 
 
 @gallery.command
@@ -366,7 +368,6 @@ def _print_change(
     """Say what was done, list stale neighbourhoods anew, and have the map drawn anew in the background."""
     from pddm_lab.analysis.saved_queries import effect_of, read
     from pddm_lab.gallery.redraw import start_redrawing
-    from pddm_lab.runs.file_reports import write_reports
     from pddm_lab.runs.run import PROTOCOLS
 
     print(f"{done} The {after.protocol} gallery has {counted(len(after), 'item')}.")
@@ -389,6 +390,5 @@ def _print_change(
     elif after.manifest["map"] and (placed := int(after.manifest["map"].get("placed", 0))):
         command = f"pddm-lab gallery map {place.run.name} --protocol {after.protocol}"
         print(f"On its map {counted(placed, 'item')} lie between their neighbours. Redraw it with `{command}`.")
-    if of and report:
-        write_reports(of.reports, typed_path(report))
-        print(f"What was done with each of {counted(len(of.reports), 'file')} is in {report}.")
+    if of:
+        write_report(of.reports, report)

@@ -1,4 +1,4 @@
-"""What the commands share: arguments that mean the same everywhere, tables, and progress bars."""
+"""What the commands share: arguments that mean the same everywhere, tables, reports, and progress bars."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from annotated_types import Interval
 from tyro.conf import Positional, arg
 
 from pddm_lab.config import typed_path
+from pddm_lab.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from pddm_lab.progress import Progress
+    from pddm_lab.runs.file_reports import FileReport
 
 RunName = Positional[Annotated[str, arg(metavar="RUN", help="Name of the run, or path to its folder.")]]
 AnyRun = Positional[Annotated[str, arg(metavar="[RUN]")]]
@@ -58,6 +60,41 @@ def write_csv(table: pd.DataFrame, csv: str) -> None:
 
         with writing(typed_path(csv)):
             table.to_csv(typed_path(csv), index=False)
+
+
+@contextmanager
+def reporting(report: str) -> Iterator[None]:
+    """Around a change by a folder's pictures: that the gallery has all of them already is printed, and no error.
+
+    Args:
+        report: as for `write_report`; also written where nothing changes.
+
+    Raises:
+        RunError: the report can't be written.
+    """
+    from pddm_lab.runs.new_items import NothingNewError
+
+    try:
+        yield
+    except NothingNewError as nothing:
+        if not nothing.is_failure:
+            print(nothing, *nothing.notes, sep="\n")
+        write_report(nothing.reports, report)
+        if nothing.is_failure:
+            raise
+
+
+def write_report(reports: Sequence[FileReport], report: str) -> None:
+    """Write what was done with each file to a table, .csv; an empty name writes nothing.
+
+    Raises:
+        RunError: it can't be written.
+    """
+    if report:
+        from pddm_lab.runs.file_reports import write_reports
+
+        write_reports(reports, typed_path(report))
+        print(f"What was done with each of {counted(len(reports), 'file')} is in {report}.")
 
 
 def printable(text: str) -> str:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from pddm_lab.data.images import open_image
 from pddm_lab.data.pictures import find_pictures
-from pddm_lab.errors import DataError, RunError
+from pddm_lab.errors import DataError, LabError
 from pddm_lab.gallery.changes import NewItems
 from pddm_lab.gallery.files import require_writable, thumbnail
 from pddm_lab.gallery.gallery import Gallery
@@ -43,6 +43,16 @@ class FolderItems:
     """What is done with each picture."""
 
 
+class NothingNewError(LabError):
+    """No picture of a folder becomes an item, or the new picture of one."""
+
+    def __init__(self, reason: str, reports: list[FileReport], notes: list[str], is_failure: bool) -> None:
+        super().__init__(reason)
+        self.reports, self.notes = reports, notes
+        self.is_failure = is_failure
+        """Whether none could be read; else the gallery has all that could be."""
+
+
 def to_add(
     run: Run, gallery: Gallery, folder: Path, progress: Progress | None = None, model: str = "",
     skip_duplicates: bool = False,
@@ -53,8 +63,9 @@ def to_add(
     `embedder`; with `skip_duplicates` a picture that the gallery shows under another id is left out, too.
 
     Raises:
-        DataError: the folder does not exist, or has no readable picture.
-        RunError: the gallery has all of the ids or pictures, or can't be written, or the run has no model.
+        DataError: the folder does not exist, or has no picture in a class folder.
+        NothingNewError: the gallery has the ids or pictures of all that can be read.
+        RunError: the gallery can't be written, or the run has no model.
     """
     pictures, notes = _pictures(folder)
     files, left = {item: file for item, file in pictures.items() if "/" in item}, []
@@ -64,17 +75,25 @@ def to_add(
     if not files:
         raise DataError(f"{folder} has no pictures in class folders: {_LAYOUT}.")
     taken = [item for item in gallery.items["id"] if item in files]
-    if len(taken) == len(files):
-        raise RunError(f"{taken[0]!r} is already in the {gallery.protocol} gallery: update it.")
     for item in taken:
         del files[item]
         left.append(FileReport(item, item, "skipped", f"an item has this id: {_UPDATE} replaces its picture"))
+    there = ""
     if taken:
-        notes.append(f"Left out {counted(len(taken), 'picture')} whose ids the gallery has, such as {taken[0]}.")
+        have = f"{counted(len(taken), 'picture has an id', 'pictures have ids')} of the {gallery.protocol} gallery"
+        there = f"Nothing was added: {have} already, such as {taken[0]} (`{_UPDATE}` replaces their pictures)"
+    if not files:
+        raise NothingNewError(f"{there}.", left, notes, is_failure=False)
     items = item_rows(run, gallery, list(files), [item.rpartition("/")[0] for item in files])
     require_writable(gallery.path)
-    made = _embedded(run, items, files, set(gallery.items["class_name"]), notes, progress, model, "added")
-    return _with_duplicates(run, gallery, replace(made, reports=left + made.reports), skip_duplicates)
+    made = _embedded(run, items, files, set(gallery.items["class_name"]), notes, progress, model, "added", left)
+    if made.new.items.empty:
+        others = f"{there}; the other {counted(len(files), 'picture')} can't be read. The first error: "
+        reason = f"{others}{made.skipped[0]}" if taken else _unreadable(made)
+        raise NothingNewError(reason, made.reports, notes, is_failure=not taken)
+    if taken:
+        notes.append(f"Left out {counted(len(taken), 'picture')} whose ids the gallery has, such as {taken[0]}.")
+    return _with_duplicates(run, gallery, made, skip_duplicates)
 
 
 def item_rows(run: Run, gallery: Gallery, ids: Sequence[str], classes: Sequence[str]) -> pd.DataFrame:
@@ -108,7 +127,8 @@ def to_update(
     A picture whose name is no item's id is left out.
 
     Raises:
-        DataError: the folder does not exist, or has no readable picture.
+        DataError: the folder does not exist, or has no picture.
+        NothingNewError: none of the pictures can be read.
         RunError: no picture has the id of an item in the gallery, it can't be written, or the run has no model.
     """
     files, notes = _pictures(folder)
@@ -122,9 +142,11 @@ def to_update(
         notes.append(f"Left out {counted(len(unknown), 'picture')} whose names are no item's id, such as {unknown[0]}.")
     items = gallery.items.iloc[[gallery.index_of(item) for item in files]].reset_index(drop=True)
     require_writable(gallery.path)
-    made = _embedded(run, items, files, set(items["class_name"]), notes, progress, model, "replaced")
     left = [FileReport(item, item, "skipped", "no item has this id: pddm-lab gallery add adds it") for item in unknown]
-    return replace(made, reports=left + made.reports)
+    made = _embedded(run, items, files, set(items["class_name"]), notes, progress, model, "replaced", left)
+    if made.new.items.empty:
+        raise NothingNewError(_unreadable(made), made.reports, notes, is_failure=True)
+    return made
 
 
 def _with_duplicates(run: Run, gallery: Gallery, made: FolderItems, skipped: bool) -> FolderItems:
@@ -133,8 +155,6 @@ def _with_duplicates(run: Run, gallery: Gallery, made: FolderItems, skipped: boo
     of_item = {item: other for item, other in zip(made.new.items["id"], same, strict=True) if other}
     if not of_item:
         return made
-    if skipped and len(of_item) == len(same):
-        raise RunError(f"Nothing was added: the {gallery.protocol} gallery has all of these pictures.")
     done: Done = "skipped" if skipped else "added"
     reports = [
         replace(one, done=done, why=f"the same picture as {of_item[one.item]}") if one.item in of_item else one
@@ -148,6 +168,11 @@ def _with_duplicates(run: Run, gallery: Gallery, made: FolderItems, skipped: boo
     new = without(made.new, [row for row, other in enumerate(same) if other])
     classes = [name for name in made.new_classes if name in set(new.items["class_name"])]
     note = f"Left out {counted(len(of_item), 'picture that is', 'pictures that are')} {like}"
+    if new.items.empty:
+        reason = f"Nothing was added: the {gallery.protocol} gallery has all of these pictures."
+        bad = counted(len(made.skipped), "picture")
+        unread = [f"{bad} can't be read. The first error: {made.skipped[0]}"] if made.skipped else []
+        raise NothingNewError(reason, reports, [*unread, *made.notes, note], is_failure=False)
     return replace(made, new=new, new_classes=classes, notes=[*made.notes, note], reports=reports)
 
 
@@ -163,9 +188,10 @@ def _pictures(folder: Path) -> tuple[dict[str, Path], list[str]]:
 
 def _embedded(
     run: Run, items: pd.DataFrame, of_item: dict[str, Path], own_classes: set[str], notes: list[str],
-    progress: Progress | None, model: str, done: Done,
+    progress: Progress | None, model: str, done: Done, left: list[FileReport],
 ) -> FolderItems:  # fmt: skip
-    pictures, skipped, reports, files = [], [], [], list(of_item.values())
+    """The pictures that can be read, which may be none; `left` reports those that are left out already."""
+    pictures, skipped, reports, files = [], [], [*left], list(of_item.values())
     read = np.ones(len(files), bool)
     for row, (item, made) in enumerate(zip(of_item, embed_pictures(run, files, model), strict=True)):
         if isinstance(made, str):
@@ -177,15 +203,18 @@ def _embedded(
             reports.append(FileReport(item, item, done))
         if progress:
             progress(row + 1, len(files), "pictures")
-    if not pictures:
-        raise DataError(f"None of {len(files)} pictures can be read. The first error: {skipped[0]}")
     items = items[read].reset_index(drop=True)
     new_classes = [name for name in items["class_name"].unique() if name not in own_classes]
     sources = [file for file, one in zip(files, read, strict=True) if one]
-    features, thumbs, pretrained = zip(*pictures, strict=True)
-    further = None if pretrained[0] is None else np.stack(pretrained)
-    new = NewItems(items, np.stack(features), thumbs, sources, further, run.models())
+    features, thumbs, pretrained = zip(*pictures, strict=True) if pictures else ((), (), ())
+    rows = np.stack(features) if pictures else np.empty((0, run.config.dim), np.float32)
+    further = None if not pictures or pretrained[0] is None else np.stack(pretrained)
+    new = NewItems(items, rows, thumbs, sources, further, run.models())
     return FolderItems(new, new_classes, skipped, notes, reports)
+
+
+def _unreadable(made: FolderItems) -> str:
+    return f"None of {len(made.skipped)} pictures can be read. The first error: {made.skipped[0]}"
 
 
 class Picture(NamedTuple):
