@@ -9,6 +9,7 @@ table by its columns. Anything else is a RunError that names the file, the field
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -189,6 +190,16 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             with suppress(OSError):  # the disk's error is the one to report
                 temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raise RunError as `replacing` does, before anything is done whose result goes into the file `path`."""
+    temporary = temporary_beside(path)
+    with writing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        temporary.touch()
+        temporary.unlink()
 
 
 @contextmanager

@@ -155,6 +155,17 @@ def test_the_report_is_written_also_if_the_effect_of_the_change_cannot_be_measur
     assert len(rows_of(tmp_path / "report.csv")) == 4 and len(run.gallery("unseen")) == len(before) + 3
 
 
+def test_a_report_that_cannot_be_written_changes_nothing(
+    run: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = run.gallery("unseen").manifest
+    for command in ("add", "update"):
+        for report in (tmp_path / "nowhere" / "report.csv", tmp_path):
+            assert "can't be written" in fails(capsys, command, "digits", folder, "--report", report)
+    assert run.gallery("unseen").manifest == before
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
 def test_what_the_gallery_has_already_is_no_error(
     run: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,8 +72,11 @@ def reporting(report: str) -> Iterator[None]:
     Raises:
         RunError: the report can't be written.
     """
+    from pddm_lab.files import check_writable
     from pddm_lab.runs.new_items import NothingNewError
 
+    if report:
+        check_writable(typed_path(report))
     try:
         yield
     except NothingNewError as nothing:
