@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
+from test_gallery import make
 
 from pddm_lab.analysis.decision import Decision
+from pddm_lab.gallery import changes
+from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.model.similarity import make_similarity
 from pddm_lab.runs.local import load_local
 from pddm_lab.runs.model import load_similarities
 from pddm_lab.runs.run import Run
@@ -60,3 +65,21 @@ def test_a_decision_that_cant_be_fitted_is_logged_and_an_earlier_one_holds(
     nothing, reason = failing.of("euclidean")
     assert nothing is None and reason.startswith("This decision could not be fitted: the log")
     assert "The decision by euclidean could not be fitted." in caplog.text and "singular" in caplog.text
+
+
+def test_what_changes_the_classes_of_many_items_fits_a_decision_again(tmp_path: Path) -> None:
+    gallery, later = make(tmp_path, 300), Later()
+    decisions = Decisions({"euclidean": make_similarity("euclidean", gallery.manifest["dim"])}, True, later)  # type: ignore[arg-type]
+    decisions.start(gallery)
+    first, second = gallery.items["class_name"].unique()[:2]
+
+    def fits(changed: Gallery) -> bool:
+        later.work.clear()
+        decisions.follow(changed)
+        return bool(later.work)
+
+    assert not fits(changes.remove(gallery, gallery.items["id"].iloc[:2].tolist()))
+    assert not fits(changes.undo(gallery)[0]), "what is taken back never was"
+    assert not fits(changes.rename_class(gallery, first, "another name")), "the same items are together"
+    merged = changes.rename_class(gallery, "another name", second)
+    assert fits(merged) and later.work == [(decisions.fit, merged)]

@@ -11,6 +11,9 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 
+import numpy as np
+import pandas as pd
+
 from pddm_lab.analysis.decision import Decision, Range
 from pddm_lab.errors import LabError
 from pddm_lab.gallery.gallery import Gallery
@@ -20,7 +23,7 @@ from pddm_lab.model.similarity import Similarity
 SAMPLE = 500
 """Items that a decision is fitted on: a second by D among 100,000 items."""
 CHANGED = 0.01
-"""Share of the items that may come or go before it is fitted again."""
+"""Share of the items that may come, go or get another class before it is fitted again."""
 MOST_LOCAL = 20_000
 """Items beyond which none is fitted by local structure: it would list the neighbourhoods of all of them four times."""
 _SOON = "The service has just begun to answer by this model, and still fits this decision: search again in a minute."
@@ -41,7 +44,7 @@ class Decisions:
     ) -> None:  # fmt: skip
         self._by, self._is_labelled, self._background = by, is_labelled, background
         self._fitted: dict[str, tuple[Decision | None, str]] = {}
-        self._changes = 0
+        self._classes = pd.Series(dtype="int64")
         self._fitting: Future[None] | None = None
 
     def of(self, name: str) -> tuple[Decision | None, str]:
@@ -50,7 +53,7 @@ class Decisions:
 
     def start(self, gallery: Gallery) -> None:
         """Fit those that take a moment; the one by local structure follows in the background."""
-        self._changes = _changes(gallery)
+        self._classes = _classes(gallery)
         quick = [name for name, by in self._by.items() if not isinstance(by, LocalStructure)]
         self._fitted = {name: self._fit(gallery, name) for name in quick}
         if len(quick) < len(self._by):
@@ -58,12 +61,12 @@ class Decisions:
 
     def fit(self, gallery: Gallery) -> None:
         """Fit all on a gallery."""
-        self._changes = _changes(gallery)
+        self._classes = _classes(gallery)
         self._fitted = {name: self._fit(gallery, name) for name in self._by}
 
     def follow(self, gallery: Gallery) -> None:
         """Fit all again in the background, if the gallery has changed enough and none is being fitted."""
-        changed = abs(_changes(gallery) - self._changes)
+        changed = _changes(self._classes, _classes(gallery))
         is_idle = self._fitting is None or self._fitting.done()
         if changed and changed >= CHANGED * len(gallery) and is_idle:
             self._fitting = self._background.submit(self.fit, gallery)
@@ -83,7 +86,12 @@ class Decisions:
             return self._fitted.get(name, (None, _FAILED))
 
 
-def _changes(gallery: Gallery) -> int:
-    """How many items came or went since the gallery was measured."""
-    counts = gallery.manifest.get("changed") or {"added": 0, "removed": 0}
-    return int(counts["added"]) + int(counts["removed"])
+def _classes(gallery: Gallery) -> pd.Series:
+    """The label of each item, by the place of its vector, which another picture doesn't get."""
+    return pd.Series(gallery.items["label"].to_numpy(), gallery.places_of(np.arange(len(gallery))))
+
+
+def _changes(before: pd.Series, after: pd.Series) -> int:
+    """How many items came, went or are of another class; a class that only has another name is the same."""
+    is_same = before.reindex(after.index) == after
+    return int((~is_same).sum() + (~before.index.isin(after.index)).sum())
