@@ -45,6 +45,7 @@ class Decisions:
         self._by, self._is_labelled, self._background = by, is_labelled, background
         self._fitted: dict[str, tuple[Decision | None, str]] = {}
         self._classes = pd.Series(dtype="int64")
+        self._followed = -1  # number of the change that was looked at last
         self._fitting: Future[None] | None = None
 
     def of(self, name: str) -> tuple[Decision | None, str]:
@@ -66,9 +67,12 @@ class Decisions:
 
     def follow(self, gallery: Gallery) -> None:
         """Fit all again in the background, if the gallery has changed enough and none is being fitted."""
+        change = int(gallery.manifest.get("change", 0))
+        if change == self._followed or (self._fitting is not None and not self._fitting.done()):
+            return
+        self._followed = change
         changed = _changes(self._classes, _classes(gallery))
-        is_idle = self._fitting is None or self._fitting.done()
-        if changed and changed >= CHANGED * len(gallery) and is_idle:
+        if changed and changed >= CHANGED * len(gallery):
             self._fitting = self._background.submit(self.fit, gallery)
 
     def _fit(self, gallery: Gallery, name: str) -> tuple[Decision | None, str]:
