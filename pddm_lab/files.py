@@ -141,11 +141,12 @@ def arrow_schema(columns: Mapping[str, str], coded: bool = False) -> pa.Schema:
     return pa.schema([(name, text if kind == "string" else getattr(pa, kind)()) for name, kind in columns.items()])
 
 
-TEMPORARY = re.compile(r"\..+\.(\d+)-\d+(?:-([0-9a-f]{8}))?\.tmp")
-"""Names of `temporary_beside`, with the number of the process that writes there and the mark of its machine.
+WRITER = r"\.(\d+)-\d+(?:-([0-9a-f]{8}))?\.tmp"
+"""Ends the names of `temporary_beside`: the number of the process that writes there, and the mark of its machine.
 
 Earlier versions gave no mark.
 """
+TEMPORARY = re.compile(rf"\..+{WRITER}")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from test_gallery_upkeep import new, structure, written  # noqa: F401 - a fixtur
 from pddm_lab.analysis.decision import Range, Shortlists
 from pddm_lab.analysis.saved_queries import FILE, SavedQueries, keep, read, save
 from pddm_lab.errors import RunError
-from pddm_lab.files import replacing
+from pddm_lab.files import replacing, temporary_beside
 from pddm_lab.gallery.changes import remove, rename_class, undo, update
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.upkeep import keep_up
@@ -147,7 +147,8 @@ def test_a_file_without_queries_holds_none(tmp_path: Path) -> None:
 
 def test_queries_are_saved_while_the_gallery_changes(tmp_path: Path) -> None:
     gallery = make(tmp_path, 20)
-    left = [gallery.path / f".{name}.4194305-1.tmp" for name in ("items-7.parquet", "manifest.json")]
+    left = [temporary_beside(gallery.path / name) for name in ("items-7.parquet", "manifest.json")]
+    left.append(gallery.path / ".items-7.parquet.4194305-1.tmp")  # of an earlier version
     for file in left:
         file.touch()
     with replacing(gallery.path / FILE) as temporary:

@@ -45,7 +45,7 @@ from PIL import Image
 from pydantic_core import to_json
 
 from pddm_lab.errors import BusyError, RunError
-from pddm_lab.files import read_json, read_table, replacing, write_file
+from pddm_lab.files import WRITER, read_json, read_table, replacing, write_file
 from pddm_lab.gallery.schema import DISTRIBUTIONS, ITEMS, METADATA, MOST_CLASSES, ManifestContent
 from pddm_lab.metrics.separation import Distribution
 from pddm_lab.progress import Progress
@@ -65,7 +65,7 @@ HISTORY = "history"
 """Folder of what undoing changes takes (history.py)."""
 _FILES = (*GROWING, "items.parquet", "distributions.parquet")
 _DATA = r"(features|pretrained|items|thumbs|distributions|map|neighbourhoods)(-\d+)?\.(npy|bin|parquet|safetensors)"
-_WRITTEN = re.compile(rf"{_DATA}|\.({_DATA}|manifest\.json)\.\d+-\d+\.tmp")
+_WRITTEN = re.compile(rf"{_DATA}|\.({_DATA}|manifest\.json){WRITER}")
 """What only changes write; other files and their temporary ones are written at any moment."""
 
 
