@@ -35,7 +35,7 @@ def classes(count: int = 12, each: int = 8, dim: int = 16, spread: float = 0.6) 
 @pytest.mark.parametrize("own", [True, False])
 def test_the_signs_are_those_of_a_slow_loop(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = classes()
-    monkeypatch.setattr(decision, "SHORTLIST", 60)
+    monkeypatch.setattr(decision, "FEWEST_NEAR", 60)
     of = Range.over(features, labels, make_similarity("euclidean", 16))
     rows = torch.tensor([0, 17, 40])
     near = of.nearest(features[rows], None, rows if own else None)
@@ -148,7 +148,7 @@ def test_a_query_is_decided_on_among_as_many_items_as_were_looked_at(
 ) -> None:
     local, gallery = load_local(local_run), local_run.gallery("unseen")
     by = local.structure if name == "local" and local else load_similarities(local_run)[name]
-    monkeypatch.setattr(decision, "SHORTLIST", 30)
+    monkeypatch.setattr(decision, "FEWEST_NEAR", 30)
     of, searched = Range.of(gallery, by), gallery.rows("gallery")
     fitted, rows, own = Decision.fit(of), searched[[3, 20, 41]], torch.tensor([3, 20, 41])
     near = of.nearest(of.features[own], None if of.pretrained is None else of.pretrained[own], own)

@@ -61,7 +61,7 @@ def test_the_means_are_those_of_the_evaluation(roles: str) -> None:
 
 
 def test_of_a_class_larger_than_the_longest_list_only_so_many_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query_errors, "SHORTLIST", 4)
+    monkeypatch.setattr(query_errors, "RERANKED", 4)
     monkeypatch.setattr(query_errors, "LONGEST", 5)
     points = np.arange(40, dtype=np.float32)[:, None] * np.ones((1, 2), np.float32)
     assert judge(points, np.zeros(40, int), np.arange(40), np.arange(40))["ap"].tolist() == [1.0] * 40

@@ -40,6 +40,7 @@ from pddm_lab.errors import DataError, RunError
 from pddm_lab.files import Content, Count, Text, plain, read_json, write_file
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.gallery.reference import are_same
+from pddm_lab.local.episodes import shortlist_size
 from pddm_lab.local.neighbourhoods import Neighbourhoods
 from pddm_lab.local.unit import LocalStructure
 from pddm_lab.local.upkeep import change, refresh
@@ -48,7 +49,7 @@ from pddm_lab.model.similarity import Similarity
 if TYPE_CHECKING:
     from pddm_lab.runs.run import Run
 
-SHORTLIST = 200
+FEWEST_NEAR = 200
 """Nearest items by D that are looked at; more where a class is larger, so that others are among them."""
 SAMPLE = 1500
 """Items that a decision is fitted on; of more, a seeded sample."""
@@ -63,9 +64,9 @@ OTHERS = 20
 _CHUNK = 64
 
 
-def shortlist_size(labels: Int[np.ndarray, " items"]) -> int:
+def near_count(labels: Int[np.ndarray, " items"]) -> int:
     """How many of the nearest items by D to look at, for the labels of all items."""
-    return max(SHORTLIST, round(1.25 * int(np.unique(labels, return_counts=True)[1].max())))
+    return shortlist_size(int(np.unique(labels, return_counts=True)[1].max()), FEWEST_NEAR)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +148,7 @@ class Range:
             pretrained: of the queries, where the similarity uses them.
             own: the queries' own rows in the range, out of which they are taken (`holds`); None: they are not in it.
         """
-        count = min(shortlist_size(self.labels), len(self.features) - (own is not None))
+        count = min(near_count(self.labels), len(self.features) - (own is not None))
         labels, parts = torch.from_numpy(self.labels), []
         for start in range(0, len(query), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -329,7 +330,7 @@ class Decision:
             RunError: the gallery lacks what the similarity uses.
         """
         labels, similarities = gallery.items["label"].to_numpy(), [] if isinstance(by, LocalStructure) else [by]
-        local, size = by if isinstance(by, LocalStructure) else None, shortlist_size(labels[gallery.rows("gallery")])
+        local, size = by if isinstance(by, LocalStructure) else None, near_count(labels[gallery.rows("gallery")])
         result = gallery.search_by(query, similarities, size, exclude, local, pretrained)
         values = result.table[result.similarities[-1]].to_numpy(float)
         probability = self.probability(Shortlists.of(values[None], labels[result.table["row"]][None]))

@@ -27,7 +27,7 @@ from pddm_lab.analysis.query_errors import PairsOfRows, by_features, judge
 from pddm_lab.errors import RunError
 from pddm_lab.files import read_tensors, write_tensors
 from pddm_lab.gallery.files import items_key
-from pddm_lab.local.episodes import SHORTLIST
+from pddm_lab.local.episodes import shortlist_size
 from pddm_lab.local.unit import LocalStructure
 from pddm_lab.metrics.intervals import percentile_interval, resampled_means
 from pddm_lab.similarities import EVERY
@@ -124,7 +124,7 @@ def judge_queries(
         elif by is not None:
             score = by_features(gallery.features, by)
         report = progress and partial(_report, progress, number, 1 + len(rivals), EVERY[name].title)
-        of = judge(gallery.features, labels, queries, searched, score, max(SHORTLIST, round(1.25 * largest)), report)
+        of = judge(gallery.features, labels, queries, searched, score, shortlist_size(largest), report)
         rows, precision[name], right[name] = of["row"].to_numpy(), of["ap"].to_numpy(), of["right"].to_numpy()
     return Judged(rows, precision, right, total)
 

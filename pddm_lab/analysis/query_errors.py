@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PairsOfRows: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Scores of pairs of items, given by their rows: (pairs,), (pairs,) -> (pairs,)."""
-SHORTLIST = 100
+RERANKED = 100
 """Items that are re-ranked for a query, unless its class is larger."""
 LONGEST = 1000
 """Most items that are re-ranked; of larger classes only this many count."""
@@ -29,7 +29,7 @@ _QUERIES_AT_ONCE = 256
 
 def judge(
     features: Float[np.ndarray, "items dim"], labels: Int[np.ndarray, " items"], queries: Int[np.ndarray, " queries"],
-    searched: Int[np.ndarray, " searched"], score: PairsOfRows | None = None, shortlist: int = SHORTLIST,
+    searched: Int[np.ndarray, " searched"], score: PairsOfRows | None = None, shortlist: int = RERANKED,
     progress: Progress | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Evaluate a ranking query by query.

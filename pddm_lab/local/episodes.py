@@ -68,6 +68,16 @@ class Episode:
     weight: float
 
 
+def shortlist_size(largest: int, least: int = SHORTLIST) -> int:
+    """Candidates of a query, more than its class has, so that others are among them.
+
+    Args:
+        largest: items of the largest class that is searched.
+        least: candidates where the classes are small.
+    """
+    return max(least, round(1.25 * largest))
+
+
 def folds(labels: Int[Tensor, " items"], seed: int, groups: Int[Tensor, " items"] | None = None) -> list[Fold]:
     """Divide the items by class, and hold out some of the other classes' items.
 
@@ -117,7 +127,7 @@ def episode(
     if len(split.gallery) <= FEWEST or not len(split.queries):
         return None
     largest = int(labels[split.gallery].bincount().max())
-    size = min(max(SHORTLIST, round(1.25 * largest)), len(split.gallery) - (split.own is not None))
+    size = min(shortlist_size(largest), len(split.gallery) - (split.own is not None))
     random = torch.Generator().manual_seed(seed)
     sample = torch.randperm(len(split.queries), generator=random)[: max(PAIRS // size, 1)]
     own, query = None if split.own is None else split.own[sample], split.queries[sample]

@@ -16,7 +16,7 @@ from pddm_lab.config import runs_root
 from pddm_lab.data.dataset import Protocol
 from pddm_lab.data.near_duplicates import near_duplicate_groups
 from pddm_lab.local import fit
-from pddm_lab.local.episodes import SHORTLIST, Episode
+from pddm_lab.local.episodes import Episode, shortlist_size
 from pddm_lab.local.fit import choose_weight, episodes_of, fit_local_structure, fold_spaces, quality, train_unit
 from pddm_lab.local.neighbourhoods import Neighbourhoods
 from pddm_lab.local.reciprocal import KReciprocal
@@ -283,7 +283,7 @@ class Ways:
         z = self.structure.space(self.x, self.p)
         one_pass = Neighbourhoods.of(z[gallery], first_part=self.structure.first_part)
         largest = int(self.labels[gallery].bincount().max())
-        size = min(max(SHORTLIST, round(1.25 * largest)), len(gallery) - protocol.leave_one_out)
+        size = min(shortlist_size(largest), len(gallery) - protocol.leave_one_out)
         shortlist = one_pass.shortlist(one_pass.queries(z[query], own), size)
 
         def shortlisted(of_rows: Callable[[Tensor, Tensor], Tensor]) -> Ranked:

@@ -28,7 +28,7 @@ from pddm_lab.analysis.query_errors import PairsOfRows, by_features, judge
 from pddm_lab.errors import RunError
 from pddm_lab.files import Content, Count, Text, plain, read_json, write_file
 from pddm_lab.gallery.reference import Reference
-from pddm_lab.local.episodes import SHORTLIST
+from pddm_lab.local.episodes import shortlist_size
 from pddm_lab.metrics.intervals import percentile_interval, resampled_means
 from pddm_lab.runs.compare import rivals_of
 from pddm_lab.runs.local import load_local
@@ -149,7 +149,7 @@ def gains(before: Run, after: Run, progress: Progress | None = None) -> list[Gai
         searched = np.intersect1d(gallery.rows("gallery"), rows)
         labels = gallery.items["label"].to_numpy()
         largest = int(np.unique(labels[searched], return_counts=True)[1].max(initial=0))
-        depth = max(SHORTLIST, round(1.25 * largest))
+        depth = shortlist_size(largest)
         for name in names:
             if not len(queries) or not len(searched):  # the earlier run has no features of the items
                 nothing = np.empty(0)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from pddm_lab.local.episodes import SHORTLIST
+from pddm_lab.local.episodes import shortlist_size
 from pddm_lab.local.neighbourhoods import Neighbourhoods
 from pddm_lab.local.unit import LocalStructure
 from pddm_lab.metrics.retrieval import outcomes
@@ -146,7 +146,7 @@ class Ranking:
         reference = self._listed[1]
         distances = -torch.cdist(queries.features, gallery.features)
         largest = int(sample.searched_labels.unique(return_counts=True)[1].max())
-        near = min(max(SHORTLIST, round(1.25 * largest)), len(reference))
+        near = min(shortlist_size(largest), len(reference))
         nearest, space = distances.topk(near, dim=1).indices, self._structure.space(queries.features, queries.further)
         rows = torch.cat([nearest, sample.pairs], dim=1)
         scores, of_pairs = self._structure.candidates(reference, space, rows).tensor_split([near], dim=1)

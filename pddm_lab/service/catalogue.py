@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Int
 
-from pddm_lab.analysis.decision import shortlist_size
+from pddm_lab.analysis.decision import near_count
 from pddm_lab.analysis.saved_queries import effect_of
 from pddm_lab.errors import BusyError, RunError
 from pddm_lab.gallery import redraw
@@ -62,7 +62,7 @@ class Snapshot:
     @cached_property
     def shortlist(self) -> int:
         """How many of the nearest a search looks at."""
-        return shortlist_size(self.labels[self.gallery.rows("gallery")])
+        return near_count(self.labels[self.gallery.rows("gallery")])
 
     @property
     def change(self) -> int:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pddm_lab.local.episodes import SHORTLIST
+from pddm_lab.local.episodes import shortlist_size
 from pddm_lab.local.neighbourhoods import Neighbourhoods
 from pddm_lab.local.reciprocal import KReciprocal
 from pddm_lab.local.similarity import CSLS, Expansion, LocalSimilarity
@@ -80,5 +80,5 @@ def evaluate_local(local: RunLocal, sides: Sides, names: tuple[str, ...] = tuple
         yield name, evaluate_in_gallery(
             InGallery(name, similarities[name], reference, queries, own), sides.features[sides.query],
             sides.features[sides.gallery], of_query, of_gallery, sides.leave_one_out,
-            max(SHORTLIST, round(1.25 * largest)),
+            shortlist_size(largest),
         )  # fmt: skip

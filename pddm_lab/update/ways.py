@@ -30,7 +30,7 @@ from torch import Tensor
 
 from pddm_lab.config import runs_root
 from pddm_lab.data.near_duplicates import near_duplicate_groups
-from pddm_lab.local.episodes import SHORTLIST
+from pddm_lab.local.episodes import shortlist_size
 from pddm_lab.local.fit import fit_local_structure
 from pddm_lab.local.unit import LocalStructure
 from pddm_lab.metrics.retrieval import outcomes
@@ -155,7 +155,7 @@ def ranked(
     x = trained.embed(sessions)
     scores = Euclidean().matrix(x[query], x[searched])
     largest = int(labels[searched].bincount().max())
-    rows = scores.topk(min(max(SHORTLIST, round(1.25 * largest)), len(searched)), dim=1).indices
+    rows = scores.topk(min(shortlist_size(largest), len(searched)), dim=1).indices
     yield "euclidean", *_outcomes(scores, labels[query], labels[searched])
     if corrects(trained.model):
         again = trained.model.similarity("pddm").candidates(x[query], x[searched], rows)

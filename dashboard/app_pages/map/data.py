@@ -129,12 +129,12 @@ def trust(run: Run, protocol: str) -> Trust:
 @cached(*GALLERIES, MODEL, LOCAL, max_entries=12, show_spinner="Searching with every query")
 def query_errors(run: Run, protocol: str, by: str) -> pd.DataFrame:
     """row, right and ap of (a sample of) a gallery's queries by a similarity: see `analysis.query_errors`."""
-    from pddm_lab.analysis.query_errors import SHORTLIST, judge
+    from pddm_lab.analysis.query_errors import RERANKED, judge
 
     gallery = loaders.gallery(run, protocol)
     queries, searched = gallery.rows("query"), gallery.rows("gallery")
     score = None if by == "euclidean" else _scorer(run, protocol, by)
-    most = min(MOST_DISTANCES // max(len(searched), 1), MOST_SCORES // SHORTLIST if score else MOST_DISTANCES)
+    most = min(MOST_DISTANCES // max(len(searched), 1), MOST_SCORES // RERANKED if score else MOST_DISTANCES)
     return judge(gallery.features, gallery.items["label"].to_numpy(), sample(queries, most), searched, score)
 
 

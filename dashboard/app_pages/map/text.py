@@ -7,7 +7,7 @@ import pandas as pd
 from app_pages.map.scene import Choice, Map, MapView
 from shared.plain_text import command, plain
 
-from pddm_lab.analysis.query_errors import SHORTLIST
+from pddm_lab.analysis.query_errors import RERANKED
 from pddm_lab.cards.html import number
 from pddm_lab.figures import shown
 from pddm_lab.gallery.redraw import is_being_redrawn
@@ -117,7 +117,7 @@ def _colour_words(of: Map, choice: Choice) -> str:
         errors, queries = of.query_errors(choice.by), len(of.gallery.rows("query"))
         if not len(errors):
             return "No query has a searched item of its class."
-        how = "" if choice.by == "euclidean" else f", which re-ranks the {SHORTLIST} nearest by Euclidean D"
+        how = "" if choice.by == "euclidean" else f", which re-ranks the {RERANKED} nearest by Euclidean D"
         right, precision = (f"**{100 * errors[column].mean():.1f} %**" for column in ("right", "ap"))
         return (
             f"{len(errors):,} of {queries:,} queries evaluated by {EVERY[choice.by].title}{how}: the first "
