@@ -228,6 +228,17 @@ def holding(lock: Path, limit: float = 60.0) -> Iterator[None]:
         file.release()
 
 
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits. Raises OSError if it can't be read."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def fingerprint(file: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file, as manifests have them. Raises OSError if it can't be read."""
+    return {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+
+
 def write_file(path: Path, content: str | bytes | memoryview) -> None:
     """Write a whole file, or replace it; text as UTF-8. Raises as `replacing` does."""
     with replacing(path) as temporary:

@@ -12,9 +12,10 @@ import pytest
 from test_gallery import make, make_features, make_items, picture
 
 from pddm_lab.errors import ConfigError, RunError
+from pddm_lab.files import fingerprint
 from pddm_lab.gallery import index, store, umap_layout
 from pddm_lab.gallery.changes import NewItems, add, remove, rename_class, update, with_sources
-from pddm_lab.gallery.files import changing, check_files, commit, fingerprint, thumbnail
+from pddm_lab.gallery.files import changing, check_files, commit, thumbnail
 from pddm_lab.gallery.gallery import Gallery
 
 

@@ -305,7 +305,7 @@ def test_a_foreign_folder_is_checked(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_graph_is_one_sentence(folder: Path, tmp_path: Path) -> None:
-    from pddm_lab.export.folder import fingerprint
+    from pddm_lab.files import fingerprint
 
     (tmp_path / "bad").write_bytes(b"no graph")
     files = json.loads((folder / "export.json").read_text())["files"] | {"score.onnx": fingerprint(tmp_path / "bad")}

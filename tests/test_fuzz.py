@@ -28,7 +28,7 @@ from pddm_lab.commands.runs import _run_row
 from pddm_lab.config import TrainConfig, data_root, runs_root
 from pddm_lab.data.images import open_image, verify, why_unreadable
 from pddm_lab.errors import LabError, RunError
-from pddm_lab.gallery.files import fingerprint
+from pddm_lab.files import fingerprint
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.metrics.separation import Distribution
 from pddm_lab.runs.compare import BrokenRun, compare_runs, groups, list_runs, spread

@@ -15,8 +15,8 @@ from PIL import Image
 from pddm_lab import cli
 from pddm_lab.data.images import open_image
 from pddm_lab.errors import RunError
+from pddm_lab.files import fingerprint
 from pddm_lab.gallery import changes, umap_layout
-from pddm_lab.gallery.files import fingerprint
 from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.runs.new_items import Picture
 from pddm_lab.runs.process import this_process

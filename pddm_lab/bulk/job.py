@@ -25,7 +25,7 @@ from pydantic import Field
 
 from pddm_lab.bulk.pictures import Listed
 from pddm_lab.errors import RunError
-from pddm_lab.files import TEMPORARY, Content, Count, Text, read_json, replacing, write_file
+from pddm_lab.files import TEMPORARY, Content, Count, Text, read_json, replacing, sha256_of, write_file
 
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _OWN = {"job.json", "pictures.parquet", ".lock"}
@@ -85,7 +85,7 @@ class Job:
             listed.table.astype("string").to_parquet(file, index=False, row_group_size=shard_size)
         content = {
             "format": 1, **facts, "root": str(listed.root.resolve()), "pictures": len(listed.table),
-            "shard_size": shard_size, "list": _sha256(path / "pictures.parquet"),
+            "shard_size": shard_size, "list": sha256_of(path / "pictures.parquet"),
         }  # fmt: skip
         write_file(path / "job.json", json.dumps(content, indent=1))
         return cls.open(path)
@@ -100,7 +100,7 @@ class Job:
         hint = "Delete the folder and begin again."
         content = read_json(path / "job.json", JobContent, f"{path} has no job: expected job.json in it. {hint}", hint)
         listed = path / "pictures.parquet"
-        if not listed.is_file() or _sha256(listed) != content["list"]:
+        if not listed.is_file() or sha256_of(listed) != content["list"]:
             raise RunError(f"{listed} is damaged: expected the list that job.json names. {hint}")
         (path / "shards").mkdir(exist_ok=True)
         return cls(path, content)
@@ -136,7 +136,7 @@ class Job:
         with replacing(features_file) as temporary, open(temporary, "wb") as file:
             np.save(file, np.ascontiguousarray(features, dtype=np.float32))
         content = {
-            "job": self._key, "features": _sha256(features_file), "pictures": self.size(shard),
+            "job": self._key, "features": sha256_of(features_file), "pictures": self.size(shard),
             "skipped": {str(place): reason for place, reason in skipped.items()},
         }  # fmt: skip
         write_file(about, json.dumps(content, ensure_ascii=False))
@@ -153,7 +153,7 @@ class Job:
         skipped, size = self.skipped(shard), self.size(shard)
         if any(place >= size for place in skipped):
             raise RunError(f"{about} is damaged: expected places below {size}.")
-        if not features_file.is_file() or _sha256(features_file) != self._about(shard)["features"]:
+        if not features_file.is_file() or sha256_of(features_file) != self._about(shard)["features"]:
             raise RunError(f"{features_file} is damaged: expected the features that {about.name} names.")
         shape = self.features(shard).shape
         if shape != (expected := (size - len(skipped), self.content["dim"])):
@@ -179,8 +179,3 @@ class Job:
     def _files(self, shard: int) -> tuple[Path, Path]:
         stem = self.path / "shards" / f"{shard:05d}"
         return stem.with_suffix(".npy"), stem.with_suffix(".json")
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -23,11 +23,11 @@ from PIL import Image
 from pddm_lab.data.corrections import Corrections
 from pddm_lab.data.images import FORMATS, open_image, why_unreadable
 from pddm_lab.data.pictures import readable_name
-from pddm_lab.data.source import Source, Use, sha256
+from pddm_lab.data.source import Source, Use
 from pddm_lab.data.sources import folder, imagenet, manifest
 from pddm_lab.data.splits import hold_out_queries, without_lone_items
 from pddm_lab.errors import DataError, RunError
-from pddm_lab.files import write_file
+from pddm_lab.files import sha256_of, write_file
 from pddm_lab.progress import Progress
 
 SOURCES: dict[str, Source] = {
@@ -290,7 +290,7 @@ def check_images(
 
 def _why_skipped(root: Path, item: str, checksums: Mapping[str, str]) -> str:
     with contextlib.suppress(OSError):  # decoding says why
-        if item in checksums and sha256(root / item) == checksums[item]:
+        if item in checksums and sha256_of(root / item) == checksums[item]:
             return ""  # as the lab wrote it: a tenth of the time that decoding takes
     reason = why_unreadable(root / item)
     if not reason and item in checksums:

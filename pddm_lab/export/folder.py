@@ -14,7 +14,6 @@ checked, nothing is unpickled, and nothing outside the folder is read.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +28,7 @@ from pddm_lab.errors import RunError
 from pddm_lab.export.engines import Graph, load_graph
 from pddm_lab.export.local import NEIGHBOURHOODS, WEIGHTS, ExportedLocal
 from pddm_lab.export.schema import EMBEDDING, ENDINGS, SCORE, ExportContent
-from pddm_lab.files import read_json, read_table
+from pddm_lab.files import fingerprint, read_json, read_table
 
 CONTENT = "export.json"
 FEATURES, ITEMS = "features.npy", "items.parquet"
@@ -167,12 +166,6 @@ class Items:
 def embed_in_parts(graph: Graph, images: UInt8[np.ndarray, "n 3 side side"]) -> Float[np.ndarray, "n dim"]:
     """Features of any number of prepared pictures, `_AT_ONCE` at a time."""
     return np.concatenate([graph(images[start : start + _AT_ONCE]) for start in range(0, len(images), _AT_ONCE)])
-
-
-def fingerprint(file: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file."""
-    with open(file, "rb") as opened:
-        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
 
 
 def _check_file(folder: Path, name: str, expected: dict[str, Any]) -> None:

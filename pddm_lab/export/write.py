@@ -20,11 +20,11 @@ from pddm_lab.data.images import open_image
 from pddm_lab.data.prepare import prepare, side_to_read
 from pddm_lab.errors import ConfigError, DataError, LabError, RunError
 from pddm_lab.export.engines import load_graph
-from pddm_lab.export.folder import CONTENT, FEATURES, ITEMS, embed_in_parts, fingerprint
+from pddm_lab.export.folder import CONTENT, FEATURES, ITEMS, embed_in_parts
 from pddm_lab.export.graphs import Graphs, as_executorch, as_onnx, torch_features
 from pddm_lab.export.local import NEIGHBOURHOODS, WEIGHTS
 from pddm_lab.export.schema import EMBEDDING, ENDINGS, KINDS, SCORE
-from pddm_lab.files import TEMPORARY, plain, replacing, write_tensors, writing
+from pddm_lab.files import TEMPORARY, fingerprint, plain, replacing, write_tensors, writing
 from pddm_lab.local.store import save
 from pddm_lab.progress import Progress
 from pddm_lab.runs.local import load_local

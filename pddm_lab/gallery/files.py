@@ -45,7 +45,7 @@ from PIL import Image
 from pydantic_core import to_json
 
 from pddm_lab.errors import BusyError, RunError
-from pddm_lab.files import WRITER, read_json, read_table, replacing, write_file
+from pddm_lab.files import WRITER, fingerprint, read_json, read_table, replacing, write_file
 from pddm_lab.gallery.schema import DISTRIBUTIONS, ITEMS, METADATA, MOST_CLASSES, ManifestContent
 from pddm_lab.metrics.separation import Distribution
 from pddm_lab.progress import Progress
@@ -354,12 +354,6 @@ def _sha256_of_next(opened: BinaryIO, size: int) -> str:
 def count_roles(items: pd.DataFrame) -> dict[str, int]:
     """How many items have each role."""
     return {role: int((items["role"] == role).sum()) for role in ROLES}
-
-
-def fingerprint(file: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file, as in the manifest."""
-    with open(file, "rb") as opened:
-        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
 
 
 def _write_thumbs(

@@ -14,7 +14,7 @@ import pytest
 from conftest import link
 from reading import blocks, markdown, numbers, texts
 
-from pddm_lab.gallery.files import fingerprint
+from pddm_lab.files import fingerprint
 from pddm_lab.runs.run import Run
 
 SAMPLED = 20_000

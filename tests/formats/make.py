@@ -29,8 +29,9 @@ from run_shape import shape
 
 from pddm_lab.analysis.saved_queries import save
 from pddm_lab.config import TrainConfig
+from pddm_lab.files import fingerprint
 from pddm_lab.gallery import changes
-from pddm_lab.gallery.files import file_name, fingerprint
+from pddm_lab.gallery.files import file_name
 from pddm_lab.gallery.umap_layout import write_map
 from pddm_lab.local import episodes, fit
 from pddm_lab.runs import pack

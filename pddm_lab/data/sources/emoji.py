@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pddm_lab.data.source import Credit, Listing, Source, how_to_get, sha256, staged_folder
+from pddm_lab.data.source import Credit, Listing, Source, how_to_get, staged_folder
 from pddm_lab.data.sources.emoji_sets import (
     LICENCE_URLS,
     STYLE_SETS,
@@ -30,6 +30,7 @@ from pddm_lab.data.sources.npm import Pack, is_intact, npm_pack, tarball_name
 from pddm_lab.data.sources.render import render_svgs
 from pddm_lab.data.splits import halves_by_hash
 from pddm_lab.errors import DataError
+from pddm_lab.files import sha256_of
 from pddm_lab.progress import Progress
 
 FOLDER = "emoji"
@@ -74,7 +75,7 @@ def fetch(
         render_svgs(jobs, SIDE, progress)
         items, repeated, shared = _drop_repeated(folder, classes, styles_needed)
         (folder / LICENCES).write_text(_licences(sets), encoding="utf-8")
-        hashes = {name: sha256(folder / name) for name in _files(items)}
+        hashes = {name: sha256_of(folder / name) for name in _files(items)}
         index = {
             "version": _VERSION, "packages": _pins(sets), "repeated": repeated, "shared": shared, "items": items,
             "sha256": hashes,
@@ -197,7 +198,7 @@ def _is_complete(root: Path, sets: Sequence[StyleSet]) -> bool:
     try:
         if any((root / name).stat().st_size != size for name, size in _files(index["items"]).items()):
             return False
-        return all(sha256(root / name) == checksum for name, checksum in index.get("sha256", {}).items())
+        return all(sha256_of(root / name) == checksum for name, checksum in index.get("sha256", {}).items())
     except OSError:
         return False
 
