@@ -36,10 +36,10 @@ def summarise(measured: Measurement, metric: str = "recall@1") -> pd.DataFrame:
         (NaN without pretrained features), corruptions, cells.
     """
     table, rows = measured.table(), []
-    outcomes = _corrupted(measured.outcomes("hit" if metric == "recall@1" else "precision"))
+    outcomes = corrupted_only(measured.outcomes("hit" if metric == "recall@1" else "precision"))
     before = table[table["corruption"] == CLEAN[1]].set_index("similarity")[metric]
     classes = np.array(measured.settings["classes"])
-    for side, cells in _corrupted(table).groupby("side", sort=False):
+    for side, cells in corrupted_only(table).groupby("side", sort=False):
         names = _in_order(cells["similarity"].unique())
         means = _by_query(outcomes[outcomes["side"] == side], names)
         low, high = _interval(means, classes)
@@ -68,7 +68,7 @@ def leads(measured: Measurement, against: str = "euclidean", metric: str = "reca
     classes, rows = np.array(measured.settings["classes"]), []
     names = [name for name in _in_order(outcomes.columns) if name != against]
     clean = _leads_by_query(outcomes[outcomes["corruption"] == CLEAN[1]], names, against)
-    for side, of_side in _corrupted(outcomes).groupby("side", sort=False):
+    for side, of_side in corrupted_only(outcomes).groupby("side", sort=False):
         corrupted = _leads_by_query(of_side, names, against)
         for of, values in (("clean", clean), ("corrupted", corrupted), ("change", corrupted - clean)):
             low, high = _interval(values, classes)
@@ -94,7 +94,8 @@ def by_angle(outcomes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["angle", "similarity", "value", "low", "high", "queries"])
 
 
-def _corrupted(table: pd.DataFrame) -> pd.DataFrame:
+def corrupted_only(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table of cells or outcomes whose pictures are corrupted."""
     return table[table["corruption"] != CLEAN[1]]
 
 

@@ -15,6 +15,7 @@ from pddm_lab import figures
 from pddm_lab.figures import METRICS, robustness
 from pddm_lab.robustness.cells import CLEAN, Measurement
 from pddm_lab.robustness.corruptions import CORRUPTIONS
+from pddm_lab.robustness.findings import corrupted_only
 from pddm_lab.runs.run import Run
 
 SIDES = {"query": "The query", "gallery": "The gallery", "both": "Both"}
@@ -39,7 +40,7 @@ def measured(runs: list[Run], protocol: str, name: str, titles: dict[str, str]) 
         return
     tables = {name: data.cells(one.path) for name, one in kept.items()}
     first = next(iter(tables.values()))
-    sides = {side: title for side, title in SIDES.items() if (_corrupted(first)["side"] == side).any()}
+    sides = {side: title for side, title in SIDES.items() if (corrupted_only(first)["side"] == side).any()}
     if not sides:
         st.caption("Only the pictures as they are have been measured so far.")
         return
@@ -168,7 +169,3 @@ def _of(table: pd.DataFrame, side: str, by: str) -> pd.DataFrame:
     """The cells of a side and a similarity, and that of the pictures as they are."""
     here = (table["side"] == side) | (table["corruption"] == CLEAN[1])
     return table[here & (table["similarity"] == by)]
-
-
-def _corrupted(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["corruption"] != CLEAN[1]]
