@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from PIL import Image
 
 from pddm_lab.data.prepare import prepare
 from pddm_lab.robustness.corruptions import Square, corrupt
+from pddm_lab.runs.process import end_with
 
 _NICE = 5
 
@@ -34,13 +32,6 @@ def corrupted(
 
 def start(parent: int) -> None:
     """Leave Ctrl-C to the parent, give way to it, and end when it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(_NICE)
-
-    def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    end_with(parent)

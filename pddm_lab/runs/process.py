@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -62,6 +64,22 @@ def this_process() -> dict[str, Any]:
 def is_this_process(info: Mapping[str, Any]) -> bool:
     """Whether the process in run.json is this one."""
     return (info.get("host"), info.get("pid")) == (socket.gethostname(), os.getpid())
+
+
+def end_with(parent: int) -> None:
+    """Leave Ctrl-C to the process that started this one, and end when that is gone.
+
+    Args:
+        parent: its pid.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 @contextmanager

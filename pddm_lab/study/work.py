@@ -6,9 +6,7 @@ Every finished cell is written immediately, so stopping a study loses only the c
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +21,7 @@ from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
 
 from pddm_lab.errors import LabError, RunError
+from pddm_lab.runs.process import end_with
 from pddm_lab.study.cells import Study
 
 
@@ -80,7 +79,7 @@ def compute_cells(
     options: dict[str, Any] = {"backend": "sequential"}
     if processes > 1:
         options = {"backend": "loky", "inner_max_num_threads": 1}
-        options |= {"initializer": _start_process, "initargs": (os.getpid(),)}
+        options |= {"initializer": end_with, "initargs": (os.getpid(),)}
     parallel = {"n_jobs": processes, "return_as": "generator_unordered", "batch_size": 1, "pre_dispatch": "n_jobs"}
     try:
         while waiting := len(left):
@@ -117,18 +116,6 @@ def compute_cells(
 def to_stderr(line: str) -> None:
     """Print a line on standard error, unbuffered."""
     print(line, file=sys.stderr, flush=True)
-
-
-def _start_process(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def _attempt(task: Task, study: Path) -> tuple[str, dict[str, Any] | LabError]:
