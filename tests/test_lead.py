@@ -13,9 +13,7 @@ import pytest
 from pddm_lab.analysis import lead as leads
 from pddm_lab.analysis.lead import D, Judged, Lead, between, judge_queries, judged, kept, lead, sentence, strongest
 from pddm_lab.metrics.intervals import percentile_interval, resampled_means
-from pddm_lab.runs.compare import rivals_of
-from pddm_lab.runs.local import load_local
-from pddm_lab.runs.model import load_similarities
+from pddm_lab.runs.compare import load_rivals, rivals_of
 from pddm_lab.runs.run import Run
 
 LABELS = np.array([3, 3, 3, 7, 7, 9, 9, 9, 9])
@@ -25,15 +23,9 @@ SMALL = Judged(np.arange(9), {D: THEIRS, "local": OURS}, {D: THEIRS > 0.35, "loc
 AHEAD = Lead("local", 0.051, 0.039, 0.062, 30, 10, 50, 8)
 
 
-def rivals(run: Run) -> dict:
-    local = load_local(run)
-    of = load_similarities(run) | ({"local": local.structure} if local else {})
-    return {name: of[name] for name in rivals_of(run)}
-
-
 @pytest.mark.parametrize("protocol", ["unseen", "known"])
 def test_the_queries_average_to_what_the_run_measured(local_run, protocol: str) -> None:
-    of, gallery = judge_queries(local_run.gallery(protocol), rivals(local_run)), local_run.gallery(protocol)
+    of, gallery = judge_queries(local_run.gallery(protocol), load_rivals(local_run)), local_run.gallery(protocol)
     measured, labels = local_run.info["metrics"][protocol], gallery.items["label"].to_numpy()
     assert rivals_of(local_run) == ("local", "pddm") and of.total == len(gallery.rows("query"))
     for name in (D, "local"):
@@ -51,7 +43,7 @@ def test_what_was_computed_is_kept_until_the_items_or_the_weights_change(
     local_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(local_run.path, tmp_path / "local", ignore=shutil.ignore_patterns("lead-*"))
-    run, by = Run.open(tmp_path / "local"), rivals(local_run)
+    run, by = Run.open(tmp_path / "local"), load_rivals(local_run)
     gallery, steps = run.gallery("unseen"), []
     assert kept(run, gallery, by) is None
     first = judged(run, gallery, by, lambda done, total, what: steps.append((done, total, what)))

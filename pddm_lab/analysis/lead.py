@@ -93,7 +93,7 @@ class Lead:
     @property
     def sign(self) -> int:
         """1: surely ahead, -1: surely behind, 0: the interval includes 0, or there is none."""
-        return int(self.low > 0) - int(self.high < 0)
+        return sure_sign(self.low, self.high)
 
 
 def judge_queries(
@@ -123,7 +123,7 @@ def judge_queries(
             score = partial(score_local_pairs, gallery, by)
         elif by is not None:
             score = by_features(gallery.features, by)
-        report = progress and partial(_report, progress, number, 1 + len(rivals), EVERY[name].title)
+        report = progress and partial(report_part, progress, number, 1 + len(rivals), EVERY[name].title)
         of = judge(gallery.features, labels, queries, searched, score, shortlist_size(largest), report)
         rows, precision[name], right[name] = of["row"].to_numpy(), of["ap"].to_numpy(), of["right"].to_numpy()
     return Judged(rows, precision, right, total)
@@ -135,7 +135,16 @@ def sample(gallery: Gallery, most: int) -> Int[np.ndarray, " queries"]:
     return queries if len(queries) <= most else np.sort(np.random.default_rng(0).choice(queries, most, replace=False))
 
 
-def _report(progress: Progress, part: int, parts: int, title: str, done: int, total: int, what: str) -> None:
+def report_part(progress: Progress, part: int, parts: int, title: str, done: int, total: int, what: str) -> None:
+    """Report the progress of one of several parts as that of them all.
+
+    Args:
+        progress: called with (done, total, what).
+        part: number of this part, from 0.
+        parts: how many there are, each as long as this one.
+        title: of the similarity that it ranks by.
+        done, total, what: of this part.
+    """
     progress(part * total + done, parts * total, f"{what}, by {title}")
 
 
@@ -249,6 +258,11 @@ def sentence(of: Lead, protocol: str, measure: str = "MAP@R") -> str:
         return f"{place}, {letter} finds {lead} {measure} than D."
     between = " and ".join(signed(100 * end) for end in (of.low, of.high))
     return f"{place}, {letter} and D are level: the difference in {measure} lies between {between} points."
+
+
+def sure_sign(low: float, high: float) -> int:
+    """1: an interval lies above 0, -1: below, 0: it includes 0, or there is none."""
+    return int(low > 0) - int(high < 0)
 
 
 def signed(value: float) -> str:

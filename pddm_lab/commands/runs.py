@@ -142,16 +142,12 @@ def slices(
     from pddm_lab.review.slices import as_table
     from pddm_lab.review.slices import slices as measure
     from pddm_lab.review.tags import read_tags, tags_file
-    from pddm_lab.runs.compare import find_run, rivals_of
-    from pddm_lab.runs.local import load_local
-    from pddm_lab.runs.model import load_similarities
+    from pddm_lab.runs.compare import find_run, load_rivals
 
     of = find_run(run, runs_root)
     if not of.is_labelled:
         raise RunError(f"The items of {of.name} have no labels: nothing says which results are right.")
-    gallery, local, names = of.gallery(protocol), load_local(of), rivals_of(of)
-    learned = load_similarities(of) if set(names) - {"local"} else {}
-    rivals = {name: local.structure if name == "local" and local else learned[name] for name in names}
+    gallery, rivals = of.gallery(protocol), load_rivals(of)
     tags = read_tags(tags_file(of.path.parent, of.config.dataset))
     with progress_bar() as report:
         table = as_table(measure(lead.judged(of, gallery, rivals, report), gallery.items, by, tags, report))

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from pddm_lab.analysis.lead import PLACES, ranking_key, signed
+from pddm_lab.analysis.lead import PLACES, ranking_key, report_part, signed, sure_sign
 from pddm_lab.analysis.local_pairs import score_pairs_in
 from pddm_lab.analysis.query_errors import PairsOfRows, by_features, judge
 from pddm_lab.errors import RunError
@@ -30,7 +30,7 @@ from pddm_lab.files import Content, Count, Text, plain, read_json, write_file
 from pddm_lab.gallery.reference import Reference
 from pddm_lab.local.episodes import shortlist_size
 from pddm_lab.metrics.intervals import percentile_interval, resampled_means
-from pddm_lab.runs.compare import rivals_of
+from pddm_lab.runs.compare import load_rivals, rivals_of
 from pddm_lab.runs.local import load_local
 from pddm_lab.runs.model import load_similarities
 from pddm_lab.runs.run import CATALOGUE, Run
@@ -71,7 +71,7 @@ class Gain:
     @property
     def sign(self) -> int:
         """1: surely better, -1: surely worse, 0: the interval includes 0, or there is none."""
-        return int(self.low > 0) - int(self.high < 0)
+        return sure_sign(self.low, self.high)
 
 
 class _GainContent(Content):
@@ -120,9 +120,7 @@ def _key(before: Run, after: Run) -> str:
     """What stands for the items of two runs and for the weights that rank them."""
     digest = hashlib.sha256()
     for run in (before, after):
-        local, names = load_local(run), rivals_of(run)
-        of = load_similarities(run) if set(names) - {"local"} else {}
-        rivals = {name: local.structure if name == "local" and local else of[name] for name in names}
+        rivals = load_rivals(run)
         for name in run.galleries():
             digest.update(f"{name} {ranking_key(run.gallery(name), rivals)}".encode())
     return digest.hexdigest()
@@ -157,7 +155,9 @@ def gains(before: Run, after: Run, progress: Progress | None = None) -> list[Gai
                 continue
             sides: list[pd.DataFrame] = []
             for run, of in ((before, seen), (after, _Items(gallery.features, gallery.pretrained))):
-                report = progress and partial(_report, progress, len(results) + len(sides), parts, EVERY[name].title)
+                report = progress and partial(
+                    report_part, progress, len(results) + len(sides), parts, EVERY[name].title
+                )
                 score = _scorer(run, name, of, searched)
                 sides.append(judge(of.features, labels, queries, searched, score, depth, report))
             groups = labels[sides[0]["row"]]
@@ -226,10 +226,6 @@ def _gain(
         low, high = map(float, percentile_interval(resampled_means(after - before, groups)))
     first, then = (float(values.mean()) if len(values) else math.nan for values in (before, after))
     return Gain(protocol, name, measure, first, then, low, high, len(groups), classes)
-
-
-def _report(progress: Progress, part: int, parts: int, title: str, done: int, total: int, what: str) -> None:
-    progress(part * total + done, parts * total, f"{what}, by {title}")
 
 
 def sentence(of: Gain) -> str:

@@ -17,6 +17,9 @@ from pddm_lab.similarities import PRETRAINED
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pddm_lab.local.unit import LocalStructure
+    from pddm_lab.model.similarity import Similarity
+
 WHERE = ("data_root", "runs_root", "run_name", "notes", "workers")
 """Options about where a run is, its name and its worker processes; they don't change its results."""
 
@@ -90,6 +93,16 @@ def rivals_of(run: Run) -> tuple[str, ...]:
     """What a run can compare with D, its best local similarity first: L if it has one, and its own S."""
     own = [name for name in run.learned if name == run.config.similarity] or run.learned[-1:]
     return (*(["local"] if run.info.get("local") else []), *own)
+
+
+def load_rivals(run: Run) -> dict[str, Similarity | LocalStructure]:
+    """The similarities of `rivals_of` by name. Raises RunError if a file of the run is missing or damaged."""
+    from pddm_lab.runs.local import load_local
+    from pddm_lab.runs.model import load_similarities
+
+    local, names = load_local(run), rivals_of(run)
+    learned = load_similarities(run) if set(names) - {"local"} else {}
+    return {name: local.structure if name == "local" and local else learned[name] for name in names}
 
 
 def lead_over_d(run: Run, protocol: str) -> float | None:
