@@ -199,6 +199,31 @@ def test_what_the_gallery_has_already_is_no_error(
     assert run.gallery("unseen").manifest == before
 
 
+def test_a_new_class_with_the_name_of_another_is_named(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As its pictures are which the gallery has in the other class."""
+    changes.rename_class(run.gallery("unseen"), run.gallery("unseen").items["class_name"].iloc[0], "Oat Milk")
+    before, folder, report = run.gallery("unseen"), tmp_path / "pictures" / "oat-milk", tmp_path / "report.csv"
+    folder.mkdir(parents=True)
+    item = before.items["id"].iloc[0]
+    shutil.copy(Path(run.info["dataset"]["root"]) / item, folder / "a.png")
+    Image.new("RGB", (30, 30), "red").save(folder / "b.png")
+    gallery("add", "digits", tmp_path / "pictures", "--report", report, "--no-map")
+    output = capsys.readouterr().out
+    assert "1 added picture is there already, 1 of them in another class, such as oat-milk/a.png, " in output
+    rename = ["rename", "digits", "oat-milk", "Oat Milk"]
+    command = "`pddm-lab gallery rename digits oat-milk 'Oat Milk' --protocol unseen`"
+    assert f"The class oat-milk is new, and there is also Oat Milk: {command} merges them." in output
+    reported, also = rows_of(report), "the class oat-milk is new, and there is also Oat Milk"
+    done, why = reported["oat-milk/a.png"]
+    assert done == "added" and why.startswith("the same picture as ")
+    assert why.endswith(f", which is of the class Oat Milk; {also}")
+    assert reported["oat-milk/b.png"] == ("added", also)
+    gallery(*rename)
+    assert "oat-milk" not in set(run.gallery("unseen").items["class_name"])
+
+
 def test_a_map_is_drawn_after_each_change_unless_it_is_not_wanted(
     run: Run, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +29,8 @@ from pddm_lab.wording import counted
 
 _LAYOUT = "expected FOLDER/<class>/<image>"
 _UPDATE = "pddm-lab gallery update"
+_NAMED = 3
+"""New classes with names like others that notes name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +98,7 @@ def to_add(
         raise NothingNewError(reason, made.reports, notes, is_failure=not taken)
     if taken:
         notes.append(f"Left out {counted(len(taken), 'picture')} whose ids the gallery has, such as {taken[0]}.")
-    return _with_duplicates(run, gallery, made, skip_duplicates)
+    return _with_similar_names(run, gallery, _with_duplicates(run, gallery, made, skip_duplicates))
 
 
 def item_rows(run: Run, gallery: Gallery, ids: Sequence[str], classes: Sequence[str]) -> pd.DataFrame:
@@ -156,12 +161,13 @@ def _with_duplicates(run: Run, gallery: Gallery, made: FolderItems, skipped: boo
     if not of_item:
         return made
     done: Done = "skipped" if skipped else "added"
-    reports = [
-        replace(one, done=done, why=f"the same picture as {of_item[one.item]}") if one.item in of_item else one
-        for one in made.reports
-    ]
-    item, other = next(iter(of_item.items()))
-    like = f"there already, such as {item}, the same picture as {other}."
+    elsewhere = _in_other_classes(gallery, made.new, of_item) if run.is_labelled else {}
+    twins = {item: f"the same picture as {other}" for item, other in of_item.items()}
+    twins |= {item: f"{twins[item]}, which is of the class {name}" for item, name in elsewhere.items()}
+    reports = [replace(one, done=done, why=twins[one.item]) if one.item in twins else one for one in made.reports]
+    item = next(iter(elsewhere or twins))
+    in_others = f", {len(elsewhere):,} of them in another class" if elsewhere else ""
+    like = f"there already{in_others}, such as {item}, {twins[item]}."
     if not skipped:
         note = f"{counted(len(of_item), 'added picture is', 'added pictures are')} {like}"
         return replace(made, notes=[*made.notes, note], reports=reports)
@@ -174,6 +180,44 @@ def _with_duplicates(run: Run, gallery: Gallery, made: FolderItems, skipped: boo
         unread = [f"{bad} can't be read. The first error: {made.skipped[0]}"] if made.skipped else []
         raise NothingNewError(reason, reports, [*unread, *made.notes, note], is_failure=False)
     return replace(made, new=new, new_classes=classes, notes=[*made.notes, note], reports=reports)
+
+
+def _in_other_classes(gallery: Gallery, new: NewItems, of_item: dict[str, str]) -> dict[str, str]:
+    """New item -> the class of the item with the same picture, which `of_item` names, where it isn't its own."""
+    classes = dict(zip(new.items["id"], new.items["class_name"], strict=True))
+    for other in set(of_item.values()) - set(classes):
+        classes[other] = str(gallery.items["class_name"].iloc[gallery.index_of(other)])
+    return {item: classes[other] for item, other in of_item.items() if classes[item] != classes[other]}
+
+
+def _with_similar_names(run: Run, gallery: Gallery, made: FolderItems) -> FolderItems:
+    """Report the new classes whose names differ from another one by case, spaces, `-` and `_` only."""
+    names = dict.fromkeys([*gallery.items["class_name"].astype(str), *made.new_classes])
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(_plain(name), name)
+    similar = {name: first[_plain(name)] for name in made.new_classes if first[_plain(name)] != name}
+    if not similar:
+        return made
+    class_of = dict(zip(made.new.items["id"], made.new.items["class_name"], strict=True))
+    reports = []
+    for one in made.reports:
+        if one.done == "added" and (name := class_of[one.item]) in similar:
+            why = f"the class {name} is new, and there is also {similar[name]}"
+            one = replace(one, why=f"{one.why}; {why}" if one.why else why)
+        reports.append(one)
+    notes = []
+    for name, other in list(similar.items())[:_NAMED]:
+        command = shlex.join(["pddm-lab", "gallery", "rename", run.name, name, other, "--protocol", gallery.protocol])
+        notes.append(f"The class {name} is new, and there is also {other}: `{command}` merges them.")
+    if len(similar) > _NAMED:
+        notes.append(f"So it is with {counted(len(similar) - _NAMED, 'more new class', 'more new classes')}.")
+    return replace(made, notes=[*made.notes, *notes], reports=reports)
+
+
+def _plain(name: str) -> str:
+    """A class name without what people write in several ways."""
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold())
 
 
 def _pictures(folder: Path) -> tuple[dict[str, Path], list[str]]:
