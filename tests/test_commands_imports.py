@@ -20,11 +20,12 @@ from pddm_lab.training import finish
         (["--model", "a:b", "--dataset", "digits", "--images", "x"], "--images expects --items"),
         (["--features", "f.npy", "--items", "i.csv"], "f.npy does not exist"),
         (["--model", "no_such:model", "--dataset", "digits"], "can't be imported"),
+        (["../one", "--model", "no_such:model", "--dataset", "digits"], "NAME expects up to 100 letters"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["import", "one", *words])
+        cli.main(["import", *([] if words[:1] == ["../one"] else ["one"]), *words])
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -44,7 +45,9 @@ def test_features_are_imported_and_measured(
     assert "--train adds PDDM and Mahalanobis" in printed and "pddm-lab dashboard one" in printed
     with pytest.raises(SystemExit):
         cli.main(["import", "one", *files, "--runs-root", str(tmp_path)])
-    assert "exists already" in capsys.readouterr().err
+    again = capsys.readouterr().err
+    assert "exists already: choose another NAME, or remove it: `pddm-lab runs remove one`." in again
+    assert "resume" not in again and "--run-name" not in again
     cli.main(["recognise", "one", "--episodes", "2", "--runs-root", str(tmp_path)])
     assert "nearest class mean" in capsys.readouterr().out
     for words in (["export", "one"], ["transfer", "one", "--to", "digits"]):

@@ -104,6 +104,12 @@ def test_names_are_unique(root: Path) -> None:
     assert make(root, run_name="mine").name == "mine"
     with pytest.raises(RunError, match=r"mine exists already.*resume mine"):
         make(root, run_name="mine")
+    Run.open(root / "mine").update(status="finished")
+    with pytest.raises(RunError, match=r"mine exists already: choose another --run-name, or .*runs remove mine`\.$"):
+        make(root, run_name="mine")
+    (root / "mine" / "run.json").write_text("[]")
+    with pytest.raises(RunError, match=r"mine exists already: choose another --run-name, or "):
+        make(root, run_name="mine")
     for name in ("../up", "a/b", ".hidden", "x" * 101, "dot."):
         with pytest.raises(ConfigError, match="--run-name"):
             make(root, run_name=name)

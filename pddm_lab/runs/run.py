@@ -92,7 +92,7 @@ class Run:
         run = cls(path, info | {"name": path.name})
         with locked(path):
             if (path / "run.json").exists():  # of a process that was given the same name
-                raise exists_already(path)
+                raise exists_already(path, config.is_imported)
             run._own()
         return run
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pddm_lab.config import IMPORTED, TrainConfig
+from pddm_lab.config import runs_root as root_of_runs
 from pddm_lab.data.dataset import read_dataset
 from pddm_lab.data.images import open_image
 from pddm_lab.data.imported import Imported, check_features, keep, read_features, read_items
@@ -22,6 +23,7 @@ from pddm_lab.errors import DataError
 from pddm_lab.model.features import in_threads, parts_of
 from pddm_lab.model.foreign import ForeignModel
 from pddm_lab.progress import Progress
+from pddm_lab.runs.folder_name import check_new
 from pddm_lab.runs.run import Run
 from pddm_lab.training.trainer import dataset_info, train_run
 
@@ -68,6 +70,7 @@ def import_model(
         data_root: folder that holds the data sets.
         progress: called as pictures are embedded.
     """
+    check_new(root_of_runs(runs_root), name)
     embed, read = ForeignModel(model), read_dataset(dataset, data_root, split_seed=seed)
     paths = [read.path(item) for item in range(len(read))]
     values = check_features(embed_files(embed, paths, progress), model)
