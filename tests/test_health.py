@@ -39,9 +39,33 @@ def test_a_run_that_collapsed_says_so(digits_config) -> None:
 def test_an_unused_correction_is_named() -> None:
     quick, lab = (dataclasses.replace(PRESETS[name]) for name in ("quick", "lab"))
     for preset in (quick, lab):
-        assert next(health.correction(preset, 0.0)).startswith("S ranks like D")
-    assert "Rank by local structure" in next(health.correction(lab, 0.0))
-    assert not [*health.correction(quick, 0.5), *health.correction(PRESETS["joint"], 0.0)]
+        assert next(health.correction(preset, 0.0, {})).startswith("S ranks like D")
+    assert "adds a similarity on local structure" in next(health.correction(quick, 0.0, {}))
+    assert not [*health.correction(quick, 0.5, {}), *health.correction(PRESETS["joint"], 0.0, {})]
+
+
+@pytest.mark.parametrize(
+    ("of_d", "local", "advice"),
+    [
+        ((0.4, 0.2), (0.4, 0.3), "Rank by local structure instead."),
+        ((0.456, 0.195), (0.344, 0.167),
+         "On unseen classes local structure isn't better than D in both: R@1 34.4 % against 45.6 %, MAP@R 16.7 % "
+         "against 19.5 %."),
+        ((0.4, 0.2), (0.3, 0.3), "isn't better than D in both"),
+        ((0.4, 0.2), (0.4, 0.2), "isn't better than D in both"),
+        ((0.4, 0.2), (None, None), "none of it is used."),
+    ],
+)  # fmt: skip
+def test_local_structure_is_advised_where_it_is_ahead(
+    of_d: tuple[float, float], local: tuple[float | None, float | None], advice: str
+) -> None:
+    """On unseen classes where these are measured, whatever it is on known ones."""
+    metrics = ("recall@1", "map@r")
+    known = {"euclidean": dict.fromkeys(metrics, 0.5), "local": dict.fromkeys(metrics, 0.9)}
+    unseen = {"euclidean": dict(zip(metrics, of_d, strict=True)), "local": dict(zip(metrics, local, strict=True))}
+    of_run = {"unseen": unseen} if None in local else {"unseen": unseen, "known": known}
+    (warning,) = health.correction(PRESETS["lab"], 0.0, of_run)
+    assert warning.endswith(advice) or advice in warning.partition("used. ")[2]
 
 
 @pytest.mark.slow
@@ -75,3 +99,6 @@ def test_too_few_classes_are_named(digits_config) -> None:
     assert "four or more" in warning
     (warning,) = health.selection(digits_config, 0.5, {0: 0.5, 10: 0.6, 20: 0.5}, 10, 3)
     assert warning.startswith("Only 3 classes are held out")
+    imported = dataclasses.replace(digits_config, trunk="imported", weights="none")
+    (warning,) = health.selection(imported, 0.5, {0: 0.5, 10: 0.6, 20: 0.5}, 10, 3)
+    assert warning.endswith("uncertain. Add classes."), "an import has no option for it"

@@ -101,13 +101,19 @@ def loading_maps() -> MapDrawing:
     return start_map()
 
 
-def finish(run: Run, model: MetricModel, embed: Embedder, bar: Bar, maps: MapDrawing | None = None) -> None:
-    """Evaluate a model under each protocol, write the galleries with their maps, and mark the run as finished."""
+def finish(
+    run: Run, model: MetricModel, embed: Embedder, bar: Bar, maps: MapDrawing | None, measured: Callable[[], None]
+) -> None:  # fmt: skip
+    """Evaluate a model under each protocol, write the galleries with their maps, and mark the run as finished.
+
+    `measured` is called once the metrics are known.
+    """
     protocols = [protocol for protocol in (embed.dataset.unseen, embed.dataset.known) if protocol]
     maps = maps or start_map()
     # A map is drawn while thumbnails are made: an evaluation takes all cores, and waits for the slowest of them.
     local = load_local(run)
     evaluated = [_evaluate_protocol(run, model, embed, protocol, local, bar) for protocol in protocols]
+    measured()
     if not run.config.is_imported:
         _evaluate_pretrained(run, embed, protocols, bar)
     written: list[Gallery] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +11,9 @@ from pddm_lab.config import TrainConfig
 from pddm_lab.training.shares import FEWEST_CLASSES
 from pddm_lab.wording import counted
 
+_Metrics = Mapping[str, Mapping[str, float | None]]
+_DECIDE = {"recall@1": "R@1", "map@r": "MAP@R"}
+"""Metrics in which a similarity must not be behind to be recommended, and their names on screen."""
 COLLAPSED = 1 - 0.95**2
 """Variance of unit-length features, 1 at most, below which they are nearly equal: their mean is then 0.95 long."""
 
@@ -36,16 +39,37 @@ def collapse(
     yield f"The embedding collapsed in training: {what}. {then}. Lower --lr, or begin with --start principal."
 
 
-def correction(config: TrainConfig, unit_share: float) -> Iterator[str]:
-    """Whether S ranks like D because the unit's correction of D isn't used."""
+def correction(config: TrainConfig, unit_share: float, measured: Mapping[str, _Metrics]) -> Iterator[str]:
+    """Whether S ranks like D because the unit's correction of D isn't used.
+
+    Args:
+        config: the run's.
+        unit_share: how much of the correction is used.
+        measured: protocol -> similarity -> metric -> value, the first protocol being the one that counts.
+    """
     if config.learns and config.detaches_unit and unit_share == 0 and not config.familiarity:
         other = "The preset joint has an S of its own; the preset lab adds a similarity on local structure."
         other = "Import with --local for a similarity on local structure." if config.is_imported else other
-        own = "Rank by local structure instead." if config.local_structure else other
-        yield (
-            "S ranks like D: on held-out classes the unit's correction of D didn't surely gain, so none of it is used. "
-            f"{own}"
-        )
+        own = _rank_by(measured) if config.local_structure else other
+        what = "on held-out classes the unit's correction of D didn't surely gain, so none of it is used."
+        yield f"S ranks like D: {what} {own}".rstrip()
+
+
+def _rank_by(measured: Mapping[str, _Metrics]) -> str:
+    """What a run with local structure should rank by, by its own numbers; empty if it has none."""
+    for protocol, values in measured.items():
+        local, of_d = (values.get(name, {}) for name in ("local", "euclidean"))
+        pairs = [
+            (title, one, other)
+            for metric, title in _DECIDE.items()
+            if (one := local.get(metric)) is not None and (other := of_d.get(metric)) is not None
+        ]
+        if all(one >= other for _, one, other in pairs) and any(one > other for _, one, other in pairs):
+            return "Rank by local structure instead."
+        if pairs:
+            numbers = ", ".join(f"{title} {100 * one:.1f} % against {100 * other:.1f} %" for title, one, other in pairs)
+            return f"On {protocol} classes local structure isn't better than D in both: {numbers}."
+    return ""
 
 
 def selection(
@@ -75,7 +99,5 @@ def selection(
     elif not config.interpolates and best_step == max(trained, default=0):
         yield "The last step is the best one on held-out classes: more --steps may help."
     if classes < FEWEST_CLASSES and config.val_class_share:
-        yield (
-            f"Only {counted(classes, 'class is', 'classes are')} held out, so what was chosen on them is uncertain. "
-            "Add classes, or hold out more of them: --val-class-share."
-        )
+        few = f"Only {counted(classes, 'class is', 'classes are')} held out, so what was chosen on them is uncertain."
+        yield f"{few} Add classes" + ("." if config.is_imported else ", or hold out more of them: --val-class-share.")

@@ -122,8 +122,10 @@ class RunTraining:
         if not self.stopped and config.local_structure:
             self._fit_local(steps)
         if self.writes and not self.stopped:
-            self._warn(health.correction(config, self.shares["unit_share"]))
-            finish(self.run, load_model(self.run).to(self.fabric.device), self.embed, self._bars, maps)
+            finish(
+                self.run, load_model(self.run).to(self.fabric.device), self.embed, self._bars, maps,
+                lambda: self._warn(health.correction(config, self.shares["unit_share"], self.run.info["metrics"])),
+            )  # fmt: skip
 
     def _new_model(self) -> MetricModel:
         """The model with its first weights: the same for every phase and rank."""
