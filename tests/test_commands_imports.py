@@ -40,14 +40,19 @@ def test_features_are_imported_and_measured(
     (tmp_path / "items.csv").write_text("id,label\n" + "\n".join(f"{at},{label}" for at, label in enumerate(labels)))
     files = ["--features", str(tmp_path / "f.npy"), "--items", str(tmp_path / "items.csv")]
     cli.main(["import", "one", *files, "--runs-root", str(tmp_path)])
-    printed = capsys.readouterr().out
+    printed, bars = capsys.readouterr()
     assert "unseen    euclidean   100.0" in printed and "pddm " not in printed
+    assert "mine quadruplets" in bars and "refit" not in bars, "nothing is trained"
+    cli.main(["runs", "--runs-root", str(tmp_path)])
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("one "))
+    assert row.split()[:4] == ["one", "finished", "done", "imported:items.csv"]
     assert "--train adds PDDM and Mahalanobis" in printed and "pddm-lab dashboard one" in printed
-    with pytest.raises(SystemExit):
-        cli.main(["import", "one", *files, "--runs-root", str(tmp_path)])
-    again = capsys.readouterr().err
-    assert "exists already: choose another NAME, or remove it: `pddm-lab runs remove one`." in again
-    assert "resume" not in again and "--run-name" not in again
+    for source in (files, ["--model", "no_such:model", "--dataset", "digits"]):  # before the model is loaded
+        with pytest.raises(SystemExit):
+            cli.main(["import", "one", *source, "--runs-root", str(tmp_path)])
+        again = capsys.readouterr().err
+        assert "exists already: choose another NAME, or remove it: `pddm-lab runs remove one`." in again
+        assert "resume" not in again and "--run-name" not in again
     cli.main(["recognise", "one", "--episodes", "2", "--runs-root", str(tmp_path)])
     assert "nearest class mean" in capsys.readouterr().out
     for words in (["export", "one"], ["transfer", "one", "--to", "digits"]):
@@ -71,6 +76,12 @@ def test_without_labels_no_queries_are_kept(
     files = ["--features", str(tmp_path / "f.npy"), "--items", str(tmp_path / "items.csv")]
     report = tmp_path / "report.csv"
     cli.main(["import", "bare", *files, "--report", str(report), "--runs-root", str(tmp_path)])
+    captured = capsys.readouterr()
+    assert "Nothing was measured, since its items have no labels" in captured.out and "R@1 %" not in captured.out
+    assert f"What was done with each of 30 files is in {report}." in captured.out
+    with pytest.raises(SystemExit):
+        cli.main(["import", "other", *files, "--report", str(tmp_path), "--runs-root", str(tmp_path)])
+    assert "can't be written" in capsys.readouterr().err and not (tmp_path / "other").exists()
     lines = report.read_text().splitlines()
     assert lines[0] == "file,item,done,why" and len(lines) == 31
     assert all("imported,without its picture: " in line for line in lines[1:])

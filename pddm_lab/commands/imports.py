@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from pddm_lab import config
-from pddm_lab.commands.terminal import DataRoot, RunsRoot, progress_bar
+from pddm_lab.commands.terminal import DataRoot, RunsRoot, progress_bar, write_report
 from pddm_lab.commands.training import print_results
 from pddm_lab.config import CountOrNone, typed_path
 from pddm_lab.errors import ConfigError
@@ -26,7 +26,8 @@ def import_run(
 
     Args:
         features: File of features, .npy, a row an item.
-        items: Table of the items in the order of the features, .csv: path or id; if you like label, split and others.
+        items: Table of the items in the order of the features, .csv or .parquet: path or id; if you like
+            label, split and others.
         images: Folder that the table's paths are relative to; empty: the table's.
         model: package.module:callable that takes a list of PIL images and returns a row each, FILE.onnx, or
             torchvision:NAME.
@@ -36,7 +37,8 @@ def import_run(
         seed: Seed of the training, and of the split where there is none.
         report: Table of what became of each item, .csv: pictures that can't be read, features that occur twice.
     """
-    from pddm_lab.runs.file_reports import reports_of_import, write_reports
+    from pddm_lab.files import check_writable
+    from pddm_lab.runs.file_reports import reports_of_import
     from pddm_lab.training.imports import import_features, import_model
 
     given = {"--features": features, "--items": items, "--model": model, "--dataset": dataset}
@@ -47,6 +49,8 @@ def import_run(
         )
     if images and not items:
         raise ConfigError("--images expects --items, whose paths it completes.")
+    if report:
+        check_writable(typed_path(report))
     if features:
         run = import_features(
             name, typed_path(features), typed_path(items), typed_path(images) if images else None,
@@ -60,7 +64,8 @@ def import_run(
             )  # fmt: skip
     if report:
         with progress_bar() as progress:
-            write_reports(reports_of_import(run, progress), typed_path(report))
+            reports = reports_of_import(run, progress)
+        write_report(reports, report)
     print_results(run)
     if not (train or local):
         print("Nothing was trained on these features. --train adds PDDM and Mahalanobis, --local local structure.")

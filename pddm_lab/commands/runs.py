@@ -220,7 +220,8 @@ distance; the page Overview has the interval."""
 def _run_row(run: Run) -> tuple[str, ...]:
     from pddm_lab.runs.removal import disk_use
 
-    step = f"{run.info.get('phase', '')} {run.info.get('step', '')}".strip()
+    # Where nothing is trained, the steps are batches that quadruplets were mined from.
+    step = f"{run.info.get('phase', '')} {run.info.get('step', '') if run.config.learns else ''}".strip()
     metrics = [text for protocol in ("unseen", "known") for text in (_summary(run, protocol), _lead(run, protocol))]
     return (run.name, run.status, step, run.config.dataset, run.config.preset, in_bytes(disk_use(run.path)), *metrics)
 

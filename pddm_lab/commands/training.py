@@ -127,7 +127,10 @@ def print_results(run: Run) -> None:
         for similarity, values in similarities.items()
     ]  # fmt: skip
     print(f"\nRun: {run.path}")
-    print_table(("protocol", "similarity", *_METRICS), rows)
+    if rows:
+        print_table(("protocol", "similarity", *_METRICS), rows)
+    else:
+        print("Nothing was measured, since its items have no labels: they can be searched and mapped.")
     for warning in run.info.get("warnings", ()):
         print(f"\nWarning: {warning}")
     print(f"\nTo look at it: pddm-lab dashboard {run.name}")

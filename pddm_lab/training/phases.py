@@ -311,7 +311,8 @@ class RunTraining:
     ) -> None:  # fmt: skip
         """Train to the last step or a request to stop, and keep in `best` what the validation classes say."""
         config, run = self.config, self.run
-        bar = tqdm(total=steps, initial=loop.step, desc=phase, unit="step", disable=not self.shown, mininterval=0.5)
+        what = phase if config.learns else "mine quadruplets"
+        bar = tqdm(total=steps, initial=loop.step, desc=what, unit="step", disable=not self.shown, mininterval=0.5)
         while loop.step < steps and not self.stopped:
             result = loop.take_step()
             if self.writes:
