@@ -109,7 +109,9 @@ def test_a_change_stays_with_its_pictures_if_its_effect_cannot_be_measured(with_
     done = data.add(run, "shelf 9", [("a.png", made.getvalue())], "")
     assert done.text == "Added 1 picture to shelf 9, a new class." and done.recall == {}
     assert "what it did to the saved queries is not known" in done.notes[-1] and "queries.parquet" in done.notes[-1]
-    (picture,) = run.gallery(CATALOGUE).pictures.dropna()
+    pictures = run.gallery(CATALOGUE).pictures
+    assert pictures is not None
+    (picture,) = pictures.dropna()
     assert Path(picture).read_bytes() == made.getvalue()
     undone = catalogue.undo(run)
     assert undone.is_undone and len(run.gallery(CATALOGUE)) == len(before) and "is not known" in undone.notes[-1]
