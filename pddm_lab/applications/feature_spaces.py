@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pddm_lab.config import TrainConfig, runs_root
 from pddm_lab.gallery.gallery import Gallery
+from pddm_lab.gallery.pictures import file_in
 from pddm_lab.model.embedding import MetricModel, signed_power
 from pddm_lab.model.engine import Engine
 from pddm_lab.model.features import file_features, trunk_features
@@ -104,7 +105,7 @@ def model_space(
 
 
 def gallery_spaces(run: Run, gallery: Gallery, progress: Progress | None = None) -> list[Space]:
-    """The spaces of a gallery's items: pretrained if all their pictures are in the data set's root, then the run's own.
+    """The spaces of a gallery's items: pretrained if all their pictures are on this machine, then the run's own.
 
     Imported features have no pretrained ones before them.
 
@@ -113,11 +114,9 @@ def gallery_spaces(run: Run, gallery: Gallery, progress: Progress | None = None)
     """
     similarities = load_similarities(run)
     own = Space(run.name, torch.from_numpy(np.array(gallery.features)), similarities)
-    root = Path(run.info["dataset"]["root"])
-    items = [Path(item) for item in gallery.items["id"]]
-    paths = [root / item for item in items]
-    leaves_root = any(item.is_absolute() or ".." in item.parts for item in items)
-    if leaves_root or not all(path.is_file() for path in paths) or run.config.is_imported:
+    files = [file_in(gallery, row, run.info["dataset"]["root"]) for row in range(len(gallery.items))]
+    paths = [file for file in files if file and file.is_file()]
+    if len(paths) < len(files) or run.config.is_imported:
         return [own]
     before = pretrained_space(run.config, paths, progress)
     return [dataclasses.replace(before, features=before.features.cpu()), own]
