@@ -374,14 +374,3 @@ def test_a_command_that_needs_torch_says_which_extra_brings_it(digits_run) -> No
     done = _lab_without_torch("export", str(digits_run.path))
     assert done.returncode == 2
     assert done.stderr.strip() == "pddm-lab: This needs torch, which isn't installed: pip install 'pddm-lab[train]'."
-
-
-def test_the_command_exports_into_the_run(digits_run, capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["export", str(digits_run.path), "--precision", "fp16", "--gallery", "known"])
-    folder = digits_run.path / "export" / "onnx-fp16"
-    out = capsys.readouterr().out
-    assert f"pddm-lab search-exported {folder} IMAGE" in out
-    exported = Exported(folder)
-    assert exported.content["gallery"] == "known"
-    assert pd.read_parquet(folder / "items.parquet")["id"].tolist() == exported.gallery().ids
-    shutil.rmtree(digits_run.path / "export")  # other tests use the run, too

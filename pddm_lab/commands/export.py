@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json as json_format
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -18,7 +18,7 @@ from pddm_lab.similarities import EVERY
 def export(
     run: RunName, format: Literal["onnx", "openvino", "executorch"] = "onnx",
     precision: Literal["32", "fp16", "int8"] = "32", out: str = "",
-    gallery: Literal["unseen", "known", "none"] = "unseen", runs_root: RunsRoot = "",
+    gallery: Literal["", "catalogue", "unseen", "known", "none"] = "", runs_root: RunsRoot = "",
 ) -> None:  # fmt: skip
     """Write a run's model as files that need no torch: pictures to features, and pairs of features to scores.
 
@@ -29,7 +29,8 @@ def export(
         format: onnx for onnxruntime and many others; openvino; or executorch for phones and small boards, in 32 bits.
         precision: Bits of the weights: 32, fp16, or int8, which computes in 8 bits too.
         out: Folder to write; empty: export/<format>-<precision> in the run's folder.
-        gallery: Gallery whose items are copied, to search them with `search-exported`.
+        gallery: Gallery whose items are copied, to search them with `search-exported`; empty: the catalogue if there is
+            one, else unseen.
     """
     from pddm_lab.export.folder import Exported
     from pddm_lab.export.write import export_run
@@ -37,15 +38,26 @@ def export(
 
     exported = find_run(run, runs_root)
     folder = typed_path(out) if out else exported.path / "export" / f"{format}-{precision}"
+    chosen = gallery or next(iter(exported.galleries()), "unseen")
     with progress_bar() as report:
-        export_run(exported, folder, format, precision, "" if gallery == "none" else gallery, report)
+        export_run(exported, folder, format, precision, "" if chosen == "none" else chosen, report)
     content = Exported(folder).content
     size, parameters = content["model_bytes"], content["parameters"]
     print(f"Wrote {folder}: {size / 1e6:.2f} MB for {parameters:,} parameters ({size / parameters:.2f} bytes each).")
     how = "the largest difference from" if precision == "32" else "1 minus their cosine with"
     print(f"Compared with torch: {how} its features is {content['agreement']['features']:.2g}.")
     if content["gallery"]:
-        print(f"To search with it: pddm-lab search-exported {folder} IMAGE")
+        print(_searched(content))
+        print(f"To search it: pddm-lab search-exported {folder} IMAGE")
+
+
+def _searched(content: dict[str, Any]) -> str:
+    """What an export holds of a run's items, and how to write one of all, in a sentence or two."""
+    run, name = printable(content["run"]), printable(content["gallery"])
+    if name not in ("unseen", "known"):
+        return f"The gallery is the {name} of {run}."
+    more = f"`pddm-lab export {run} --gallery catalogue` copies all items of the run."
+    return f"The gallery has the {name} classes of {run} alone, to measure with. {more}"
 
 
 def search_exported(
@@ -91,6 +103,7 @@ def search_exported(
     print_table(head, rows)
     near = min(shortlist, len(items.ids))
     print(f"\nThe best of {len(items.ids):,} items by {similarity.letter}, among the {near} nearest by D.")
+    print(f"The gallery is {printable(gallery)}." if gallery else _searched(exported.content))
     if json:
         with replacing(Path(typed_path(json))) as target:
             text = json_format.dumps([dataclasses.asdict(one) for one in matches], indent=1, ensure_ascii=False)
