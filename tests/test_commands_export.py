@@ -63,3 +63,13 @@ def test_a_gallery_of_some_classes_says_so_at_each_search(
     assert expected in capsys.readouterr().out.splitlines()
     picture = Path(digits_run.info["dataset"]["root"]) / Exported(folder).gallery().ids[0]
     assert last_line(capsys, "search-exported", folder, picture) == expected
+
+
+def test_a_folder_that_is_not_there_is_not_blamed_on_the_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["search-exported", str(tmp_path / "nowhere"), "photo.jpg"])
+    error = capsys.readouterr().err
+    assert "nowhere does not exist: expected a folder that `pddm-lab export RUN` wrote." in error
+    assert "again" not in error

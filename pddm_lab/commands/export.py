@@ -38,7 +38,7 @@ def export(
 
     exported = find_run(run, runs_root)
     folder = typed_path(out) if out else exported.path / "export" / f"{format}-{precision}"
-    chosen = gallery or next(iter(exported.galleries()), "unseen")
+    chosen: str = gallery or [*exported.galleries(), "unseen"][0]
     with progress_bar() as report:
         export_run(exported, folder, format, precision, "" if chosen == "none" else chosen, report)
     content = Exported(folder).content

@@ -50,6 +50,9 @@ class Exported:
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         self.path, self._threads = path, threads
+        if not path.is_dir():
+            reason = "is no folder" if path.exists() else "does not exist"
+            raise RunError(f"{path} {reason}: expected a folder that `pddm-lab export RUN` wrote.")
         missing = f"{path} is no export: expected {CONTENT} in it. {AGAIN}"
         self.content: dict[str, Any] = read_json(path / CONTENT, ExportContent, missing, AGAIN)
         needed = [name + ending for name in (EMBEDDING, SCORE) for ending in ENDINGS[self.content["engine"]]]
