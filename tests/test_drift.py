@@ -108,7 +108,8 @@ def log_of(file: Path, own, farther: float, count: int = 60) -> Path:
         for at in range(count)
     ]  # fmt: skip
     other = json.dumps({"request": "8e1f", "path": "/v1/items", "status": 200})
-    file.write_text("\n".join([other, *lines]) + "\n")
+    banner, warning = "Serving local at http://127.0.0.1:8000/v1, described in /openapi.json.", "[warn] slow"
+    file.write_text("\n".join([banner, other, warning, "", *lines]) + "\n")
     return file
 
 
@@ -131,6 +132,8 @@ def test_a_log_of_scores_is_compared_by_its_scores(
     ("line", "complaint"),
     [
         ('{"distance": 1', "Line 1 of .*: the line: .*Expected an object with distance, margin"),
+        ('a warning\n\n {"distance": 1', "Line 3 of .*: the line: .*Expected an object with distance, margin"),
+        ("Serving local at http://127.0.0.1:8000/v1.", "has no lines with scores: expected a log of scores"),
         ('{"distance": -1, "margin": 0, "probability": 0.5, "in_range": true}', "Line 1 of .*: distance: "),
         ('{"distance": 1, "margin": 0, "probability": 0.5}', "Line 1 of .*: in_range: field required"),
         ("", "has no lines"),

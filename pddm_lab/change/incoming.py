@@ -93,21 +93,23 @@ def from_folder(
 def from_log(gauge: Gauge, file: Path, most: int, run: str = "") -> Incoming:
     """The lines of a log of scores as queries (`ScoreContent`); they are compared by these scores alone.
 
-    Lines of a service's log that hold no scores, such as those of other requests, are passed over.
+    Lines of a service's log that hold no scores are passed over: those of other requests, and those that are no object,
+    such as warnings.
 
     Args:
         most: the last so many lines are used; all of them must be right.
         run: name of the run; lines that name another one are passed over.
 
     Raises:
-        DataError: it is missing, or a line is not what `ScoreContent` says.
+        DataError: it is missing or has no scores, or an object of it is not what `ScoreContent` says.
     """
     try:
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = list(enumerate(file.read_text(encoding="utf-8").splitlines(), 1))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise DataError(f"{file} can't be read: {reason}. Expected a log of scores, an object a line.") from error
-    scores = [_score(file, number, line) for number, line in enumerate(lines, 1) if not _is_other_request(line)]
+    objects = [(number, line) for number, line in lines if line.lstrip().startswith("{")]
+    scores = [_score(file, number, line) for number, line in objects if not _is_other_request(line)]
     if not scores:
         raise DataError(f"{file} has no lines with scores: expected a log of scores, an object a line.")
     others = sorted({score.run for score in scores} - {"", run}) if run else []

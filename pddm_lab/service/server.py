@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import tempfile
 from contextlib import ExitStack
 
@@ -36,7 +37,8 @@ def serve(settings: Settings) -> None:
     settings.to_environment()
     with _listening(settings.host, settings.port) as listening, ExitStack() as stack:
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-        print(f"Serving {run.name} at http://{shown}:{settings.port}/v1, described in /openapi.json.", flush=True)
+        where = f"http://{shown}:{settings.port}/v1, described in /openapi.json"
+        print(f"Serving {run.name} at {where}.", file=sys.stderr, flush=True)  # stdout is the log
         if settings.workers > 1:
             os.environ[FOLDER_VARIABLE] = stack.enter_context(tempfile.TemporaryDirectory())
         config = Config(
