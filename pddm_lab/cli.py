@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 
@@ -23,7 +24,7 @@ from pddm_lab.commands.runs import runs
 from pddm_lab.commands.search import search, serve
 from pddm_lab.commands.study import compare
 from pddm_lab.commands.training import demo, resume, train
-from pddm_lab.errors import LabError
+from pddm_lab.errors import LabError, OptionError, valid_text
 from pddm_lab.validation import checked
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
@@ -56,6 +57,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             prog="pddm-lab", description="PDDM Lab: explore deep metric learning.", args=argv,
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
         )  # fmt: skip
+    except OptionError as error:
+        typed = shlex.join([*(sys.argv[1:] if argv is None else argv), *shlex.split(error.option)])
+        print(f"pddm-lab: {error.message}: `pddm-lab {valid_text(typed)}`.", file=sys.stderr)
+        sys.exit(2)
     except LabError as error:
         print(f"pddm-lab: {error}", file=sys.stderr)
         sys.exit(2)

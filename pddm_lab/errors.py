@@ -29,6 +29,19 @@ class RunError(LabError):
     """A run or a gallery on disk that is missing, damaged, or not written by this lab."""
 
 
+class OptionError(RunError):
+    """A command lacks an option: the command line shows it as it was typed, with the option.
+
+    Args:
+        message: what is to be done, without a full stop.
+        option: as it is typed, such as "--model MODEL".
+    """
+
+    def __init__(self, message: str, option: str) -> None:
+        super().__init__(f"{message}, with `{option}`.")
+        self.message, self.option = valid_text(message), option
+
+
 class BusyError(RunError):
     """Files that another process is changing: the same works when that has finished."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from digit_pictures import write_digits
 from no_maps import NoMaps
+from PIL import Image
 
 from pddm_lab import cli
 from pddm_lab.runs.local import load_local
@@ -84,3 +86,10 @@ def test_imported_features_without_labels_are_searched(
     search(run, "item 7", "--k", "3")
     printed = capsys.readouterr().out
     assert "The best of 30 items by D" in printed and "it shows" not in printed and "item 7" not in printed
+    Image.new("RGB", (8, 8)).save(tmp_path / "my photo.png")
+    typed = ["search", str(run.path), str(tmp_path / "my photo.png")]
+    with pytest.raises(SystemExit):
+        cli.main(typed)
+    message, command = capsys.readouterr().err.split(": `")
+    assert message.endswith("name the model that made them") and "gallery add" not in command
+    assert command.strip() == f"pddm-lab {shlex.join(typed)} --model package.module:callable`."

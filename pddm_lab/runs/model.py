@@ -21,7 +21,7 @@ from pddm_lab.model.embedding import MetricModel, learned_similarities
 from pddm_lab.model.engine import Engine
 from pddm_lab.model.foreign import ForeignModel
 from pddm_lab.model.similarity import Similarity, make_similarity
-from pddm_lab.runs.imported import why_not_embedded
+from pddm_lab.runs.imported import unnamed_model
 from pddm_lab.runs.local import load_local
 from pddm_lab.runs.run import Run
 from pddm_lab.similarities import LEARNED, SIMILARITIES
@@ -116,8 +116,8 @@ def embedder(run: Run, model: str = "") -> Embeds:
             raise ConfigError(f"--model is for imported features: {run.name} has a model of its own.")
         return ImageEmbedder(run, load_model(run))
     known = str(run.info["dataset"].get("model") or "")
-    if not model and (reason := why_not_embedded(run)):
-        raise RunError(reason)
+    if not model and (error := unnamed_model(run)):
+        raise error
     return ForeignEmbedder(run, ForeignModel(model or known))
 
 
