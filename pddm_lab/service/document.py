@@ -13,6 +13,9 @@ from pddm_lab.service.refusals import HEADER, ONLY_HERE, OPEN
 
 TEXT = r"^[^\x00-\x1f\x7f]*$"
 """Names and reasons hold no control characters."""
+_PART = r"[^\x00-\x1f\x7f/]*[^\s.\x00-\x1f\x7f/][^\x00-\x1f\x7f/]*"
+NEW_CLASS = f"^{_PART}(/{_PART})*$"
+"""A class that is named anew, whose items' ids begin with it: no part of it is empty, or dots and blanks alone."""
 ItemId = Annotated[
     str, Query(min_length=1, max_length=500, pattern=TEXT, description="Id of an item.", examples=["apple/17.jpg"])
 ]

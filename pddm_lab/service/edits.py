@@ -17,6 +17,7 @@ from pddm_lab.gallery.gallery import Gallery
 from pddm_lab.runs.new_items import Picture, item_rows
 from pddm_lab.service.answers import Changed, Skipped
 from pddm_lab.service.catalogue import Snapshot
+from pddm_lab.service.document import NEW_CLASS
 from pddm_lab.service.pictures import Upload
 from pddm_lab.service.worker import Served
 from pddm_lab.wording import counted
@@ -32,6 +33,15 @@ def row_of(snapshot: Snapshot, item: str) -> int:
         raise HTTPException(404, f"Unknown item {item!r}: GET /v1/items lists all items.") from None
 
 
+def check_new_class(field: str, name: str) -> None:
+    """422 if a class can't be given a name; a class that has one already can still be renamed and removed."""
+    if not re.fullmatch(NEW_CLASS, name):
+        raise HTTPException(
+            422, f"{field}: expected a name without control characters whose parts, between slashes, are more than "
+            f"dots and blanks, got {name!r}.",
+        )  # fmt: skip
+
+
 def check_pictures(served: Served) -> None:
     """409 if there is no model that embeds pictures."""
     if served.pictures.reason:
@@ -40,9 +50,8 @@ def check_pictures(served: Served) -> None:
 
 async def add(served: Served, class_name: str, uploads: Sequence[Upload], reason: str) -> Changed:
     """Add pictures as items <class>/<name of the file>; what can't be read is skipped, unless it is all."""
+    check_new_class("class_name", class_name)
     class_name = class_name.strip()
-    if not class_name:
-        raise HTTPException(422, "class_name: expected a name, got blanks.")
     named = [(f"{class_name}/{file_name(upload)}", upload) for upload in uploads]
     snapshot = await served.catalogue.now()
     known = set(snapshot.ids)
@@ -108,6 +117,7 @@ async def members(served: Served, name: str) -> list[str]:
 
 async def rename(served: Served, old: str, name: str, reason: str) -> Changed:
     """Rename a class, or merge it with the one that has the name."""
+    check_new_class("to", name)
     ids = await members(served, old)
     return await _change(
         served, lambda gallery: changes.rename_class(gallery, old, name, served.structure, reason),

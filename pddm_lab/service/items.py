@@ -12,7 +12,7 @@ from fastapi import APIRouter, File, Form, Query, Response, UploadFile
 
 from pddm_lab.gallery import history
 from pddm_lab.service import answers, edits
-from pddm_lab.service.document import ERRORS, TEXT, ItemId, problem
+from pddm_lab.service.document import ERRORS, NEW_CLASS, TEXT, ItemId, problem
 from pddm_lab.service.pictures import Upload
 from pddm_lab.service.worker import Here, Working
 from pddm_lab.wording import natural
@@ -25,6 +25,9 @@ _UNKNOWN_CLASS = problem(404, "Unknown class 'aple': GET /v1/classes lists all c
 _CONFLICT = problem(409, "'apple/17.jpg' is in the catalogue already: PUT /v1/item replaces its picture.")
 _Reason = Annotated[str, Query(max_length=500, pattern=TEXT, description="Why, for the history.")]
 _ClassName = Annotated[str, Query(min_length=1, max_length=200, pattern=TEXT, examples=["apple"])]
+_NewClass = Annotated[
+    str, Query(min_length=1, max_length=200, json_schema_extra={"pattern": NEW_CLASS}, examples=["apple"])
+]
 
 
 @router.get("/items", summary="List items")
@@ -63,7 +66,9 @@ async def thumbnail(served: Here, id: ItemId) -> Response:
 @router.post("/items", status_code=201, summary="Add items", responses=_CONFLICT)
 async def add_items(
     worker: Working,
-    class_name: Annotated[str, Form(min_length=1, max_length=200, pattern=TEXT, examples=["apple"])],
+    class_name: Annotated[str, Form(
+        min_length=1, max_length=200, json_schema_extra={"pattern": NEW_CLASS}, examples=["apple"]
+    )],
     pictures: Annotated[list[UploadFile], File(min_length=1, max_length=MOST_PICTURES)],
     reason: Annotated[str, Form(max_length=500, pattern=TEXT)] = "",
 ) -> answers.Changed:  # fmt: skip
@@ -99,7 +104,7 @@ async def list_classes(served: Here) -> answers.Classes:
 
 
 @router.patch("/classes", summary="Rename a class", responses=_UNKNOWN_CLASS | _CONFLICT)
-async def rename_class(worker: Working, name: _ClassName, to: _ClassName, reason: _Reason = "") -> answers.Changed:
+async def rename_class(worker: Working, name: _ClassName, to: _NewClass, reason: _Reason = "") -> answers.Changed:
     """Rename a class, or merge it with the one that has the name."""
     return await worker.change(lambda served: edits.rename(served, name, to, reason))
 
