@@ -19,6 +19,7 @@ from pddm_lab import cli
 from pddm_lab.errors import RunError
 from pddm_lab.gallery.files import changing
 from pddm_lab.runs.compare import list_runs
+from pddm_lab.runs.process import being_served
 from pddm_lab.runs.removal import disk_use, remove
 from pddm_lab.runs.run import Run
 
@@ -64,6 +65,26 @@ def test_a_run_whose_gallery_is_being_changed_stays(root: Path) -> None:
     with changing(run.path / "gallery" / "unseen"), pytest.raises(RunError, match="being changed by another process"):
         remove(run.path)
     assert names(root) == ["one"]
+
+
+def test_a_run_that_is_served_stays_until_the_service_has_ended(root: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("PDDM_LAB_RUNS", str(root))
+    run, other = finished(root, "one"), finished(root, "two")
+    serve = "import sys\nfrom pathlib import Path\nfrom pddm_lab.runs.process import being_served\n"
+    serve += f"with being_served(Path({str(run.path)!r})):\n    print(1, flush=True)\n    sys.stdin.read()"
+    with being_served(run.path), being_served(run.path):
+        with subprocess.Popen([sys.executable, "-c", serve], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as third:
+            assert third.stdout is not None and third.stdout.readline() == b"1\n"
+            with pytest.raises(SystemExit):
+                cli.main(["runs", "remove", "two", "one", "--yes"])
+            assert "one is being served: end its service" in capsys.readouterr().err
+            third.kill()
+        with pytest.raises(RunError, match="one is being served"):
+            remove(run.path)
+    assert names(root) == ["one", "two"], "all of them or none"
+    assert remove(run.path) and remove(other.path) and names(root) == []
+    with being_served(run.path):
+        assert not run.path.exists()
 
 
 def test_a_run_whose_uploads_another_one_needs_stays(

@@ -57,7 +57,7 @@ def list_runs(runs_root: RunsRoot = "") -> None:
 
 @runs.command(name="remove")
 def remove_runs(names: _Names, yes: bool = False, runs_root: RunsRoot = "") -> None:
-    """Remove runs for good; one that is being trained stays.
+    """Remove runs for good; one that is being trained or served stays.
 
     Their collections in Milvus go too, where PDDM_LAB_INDEX names its server.
 
@@ -67,13 +67,14 @@ def remove_runs(names: _Names, yes: bool = False, runs_root: RunsRoot = "") -> N
     from pddm_lab.gallery import milvus
     from pddm_lab.gallery.store import IndexChoice
     from pddm_lab.runs.compare import run_folder
-    from pddm_lab.runs.removal import check_ended, check_uploads, collections_of, disk_use, remove
+    from pddm_lab.runs.removal import check_ended, check_unserved, check_uploads, collections_of, disk_use, remove
 
     folders = list(dict.fromkeys(run_folder(name, runs_root) for name in names))
     if not folders:
         raise RunError("Name the runs to remove: `pddm-lab runs` lists all.")
     for folder in folders:
         check_ended(folder)
+        check_unserved(folder)
         check_uploads(folder, folders)
     sizes = [disk_use(folder) for folder in folders]
     if not yes:

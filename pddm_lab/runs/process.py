@@ -1,4 +1,7 @@
-"""The process that trains a run: which it is, whether it is still alive, and how only one becomes it."""
+"""The process that trains a run: which it is, whether it is still alive, and how only one becomes it.
+
+And those that serve a run: any number, each of which keeps the run's folder from being removed.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,21 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from pddm_lab.errors import RunError
 from pddm_lab.files import TEMPORARY, holding, machine_mark
 
 LAUNCH = "PDDM_LAB_LAUNCH"
 """Environment variable: the launch that a process belongs to, by which the launching process knows its own run."""
 LOCK = ".lock"
 """File in a run's folder that is locked while a process decides whether to train it."""
+_SERVED = ".served-{}.lock"
+"""Files in a run's folder, one locked by each process that serves it."""
 _LOCK_LIMIT = 60.0
 """Seconds to wait for the lock, which is held for milliseconds."""
 HEARTBEAT_LIMIT = 600.0
@@ -91,6 +98,47 @@ def locked(folder: Path) -> Iterator[None]:
     """
     with holding(folder / LOCK, _LOCK_LIMIT):
         yield
+
+
+@contextmanager
+def being_served(folder: Path) -> Iterator[None]:
+    """Keep a run's folder from being removed while this process serves it, as `is_served` sees in other processes.
+
+    The system releases it when the process ends, however it ends. A folder that can't be written isn't kept.
+    """
+    from filelock import FileLock, Timeout
+
+    held: FileLock | None = None
+    if not folder.is_dir():  # to lock a file would make one
+        yield
+        return
+    with suppress(RunError, OSError, NotImplementedError), locked(folder):
+        for number in count():  # each process locks a file of its own
+            lock = FileLock(folder / _SERVED.format(number), timeout=0, thread_local=False)
+            with suppress(Timeout):
+                lock.acquire()
+                held = lock
+                break
+    try:
+        yield
+    finally:
+        if held is not None:
+            held.release()
+
+
+def is_served(folder: Path) -> bool:
+    """Whether a process serves the run in a folder."""
+    from filelock import FileLock, Timeout
+
+    for file in folder.glob(_SERVED.format("*")):
+        try:
+            with FileLock(file, timeout=0):
+                pass
+        except Timeout:
+            return True
+        except OSError:  # another user's: removing the folder says what is wrong
+            continue
+    return False
 
 
 def sweep_leftovers(path: Path) -> None:

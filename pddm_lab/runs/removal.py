@@ -24,7 +24,7 @@ from pddm_lab.files import read_table, temporary_beside, writing
 from pddm_lab.gallery.files import HISTORY, changing
 from pddm_lab.gallery.milvus import collection_of
 from pddm_lab.gallery.store import IndexChoice
-from pddm_lab.runs.process import is_alive, locked, sweep_folders
+from pddm_lab.runs.process import is_alive, is_served, locked, sweep_folders
 from pddm_lab.runs.run import Run
 from pddm_lab.wording import counted
 
@@ -51,8 +51,8 @@ def remove(path: Path, leaving: Collection[Path] = ()) -> bool:
         Whether everything could be deleted. If not, the run is gone from the list all the same.
 
     Raises:
-        RunError: it is being trained, its galleries are being changed, another run needs its pictures, or the folder
-            of runs can't be written.
+        RunError: it is being trained or served, its galleries are being changed, another run needs its pictures, or the
+            folder of runs can't be written.
     """
     sweep_folders(path.parent)
     aside = temporary_beside(path)
@@ -62,6 +62,7 @@ def remove(path: Path, leaving: Collection[Path] = ()) -> bool:
         for gallery in (path / "gallery").glob("[!.]*/"):
             held.enter_context(changing(gallery))
         check_ended(path)
+        check_unserved(path)
         check_uploads(path, leaving)
         with writing(path):
             os.rename(path, aside)
@@ -106,6 +107,12 @@ def _pictures(gallery: Path) -> set[str]:
             table = read_table(file, {"picture": "string"}, "", optional=["picture"])
             pictures.update(picture for picture in table["picture"].unique().to_pylist() if picture)
     return pictures
+
+
+def check_unserved(path: Path) -> None:
+    """Raise RunError if a process is serving the run in a folder."""
+    if is_served(path):
+        raise RunError(f"{path.name} is being served: end its service, `pddm-lab serve`, before you remove it.")
 
 
 def check_ended(path: Path) -> None:

@@ -105,6 +105,8 @@ def _add_state(app: FastAPI) -> None:
         expected, count = worker.settings.workers, ready_workers()
         if count < expected or not worker.is_ready:
             raise HTTPException(503, f"{count} of {expected} workers are ready: wait.", _RETRY)
+        if worker.served.removed:
+            raise HTTPException(503, worker.served.removed)
         return Health(status="ready")
 
     @app.get("/version", tags=["state"], summary="What answers here", responses=ERRORS)

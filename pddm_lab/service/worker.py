@@ -4,6 +4,8 @@ Of a run that is updated, the worker follows the update that serves: it opens th
 changes over between two requests. A request takes what answers once, so that its features, vectors and similarities
 are of one model. A change of a catalogue is made where it is found: if another run serves by now, it waits until this
 worker has changed over, and is made there.
+
+The run that answers and the one that was named are kept from being removed.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
 
@@ -27,6 +29,7 @@ from pddm_lab.local.unit import LocalStructure
 from pddm_lab.model.similarity import Similarity
 from pddm_lab.runs.local import load_local
 from pddm_lab.runs.model import load_similarities
+from pddm_lab.runs.process import being_served
 from pddm_lab.runs.run import Run
 from pddm_lab.runs.versions import model_stamp
 from pddm_lab.service.catalogue import PATIENCE, Catalogue
@@ -69,6 +72,8 @@ class Served:
 
     def __init__(self, run: Run, named: Run, settings: Settings, pools: Pools, threads: int) -> None:
         self.run, self._named = run, named
+        self.kept = ExitStack()
+        """What keeps its folder from being removed, until `let_go`."""
         self.similarities = similarities_of(run)
         self.model = model_stamp(run.path)
         local, known = load_local(run), load_similarities(run)
@@ -84,6 +89,18 @@ class Served:
         self.decisions.start(self.catalogue.latest.gallery)
         learned = {name: known[name] for name in run.learned}
         self.search = Search(run.name, learned, structure, self.decisions, pools.search, threads)
+
+    @property
+    def removed(self) -> str:
+        """That its folder is gone, in a sentence; empty while it is there."""
+        if (self.run.path / "run.json").is_file():
+            return ""
+        return f"The run {self.run.name} was removed: end this service, and serve another run."
+
+    def let_go(self) -> None:
+        """Its catalogue is changed no more, and its folder may be removed."""
+        self.catalogue.stop()
+        self.kept.close()
 
     def _while_it_serves(self) -> AbstractContextManager[None]:
         """Keep another run from taking over; raises SupersededError if one has."""
@@ -147,7 +164,7 @@ class Worker:
     def stop(self) -> None:
         """End its threads, when what they do is done."""
         if self.is_ready:
-            self.served.catalogue.stop()
+            self.served.let_go()
         for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -188,17 +205,18 @@ class Worker:
                 failed, until, was = path, time.monotonic() + AGAIN, self._trouble
                 is_known = isinstance(error, LabError)
                 why = str(error) if is_known else "The service's log says why."
-                self._trouble = path.name, f"Another run is to serve, and can't be opened: {why}"
+                removed, name = self.served.removed, self.served.run.name
+                self._trouble = path.name, removed or f"Another run is to serve, and can't be opened: {why}"
                 if self._trouble != was:
-                    more = f"{self.served.run.name} still answers, and its catalogue can't be changed."
-                    logging.getLogger(__name__).error("%s %s", self._trouble[1], more, exc_info=not is_known)
+                    more = "" if removed else f" {name} still answers, and its catalogue can't be changed."
+                    logging.getLogger(__name__).error("%s%s", self._trouble[1], more, exc_info=not is_known)
 
     def _change_over(self, opened: Served) -> None:
         """Let a run answer from the next request on; what the one before has begun, it finishes."""
         before: Served | None = getattr(self, "served", None)
         self.served = opened
         if before is not None:
-            before.catalogue.stop()
+            before.let_go()
             SERVING.labels(before.run.name).set(0)
             logging.getLogger(__name__).warning("%s serves now, instead of %s.", opened.run.name, before.run.name)
         SERVING.labels(opened.run.name).set(1)
@@ -211,14 +229,19 @@ class Worker:
         # Requests come side by side and share the cores.
         faiss.omp_set_num_threads(1)
         torch.set_num_threads(1)
-        return Served(run, self._named, self.settings, self._pools, self._threads)
+        with ExitStack() as kept:
+            for folder in dict.fromkeys((run.path, self._named.path)):
+                kept.enter_context(being_served(folder))
+            opened = Served(run, self._named, self.settings, self._pools, self._threads)
+            opened.kept = kept.pop_all()
+        return opened
 
 
 async def _working(request: Request) -> Worker:
     worker: Worker = request.app.state.worker
     await worker.started.wait()
-    if worker.failure:
-        raise HTTPException(503, worker.failure)
+    if reason := worker.failure or worker.served.removed:
+        raise HTTPException(503, reason)
     return worker
 
 
