@@ -20,6 +20,7 @@ import pytest
 from service_run import PATIENCE, copied, own_port, png, wait_until_ready
 
 from pddm_lab import cli
+from pddm_lab.runs.process import is_served
 from pddm_lab.runs.run import Run
 from pddm_lab.update.serving import ServingContent, write_serving
 
@@ -125,6 +126,7 @@ def test_all_workers_follow_the_update_that_serves_and_back(served: Served) -> N
                 assert time.monotonic() < end
                 time.sleep(0.1)
             assert client.get("/version").json()["run"] == serving
+        assert is_served(served.run.path) and is_served(path) == (serving == path.name), "what serves isn't removed"
 
 
 def test_it_ends_when_the_requests_that_run_are_answered(served: Served) -> None:
@@ -163,7 +165,7 @@ def test_what_can_not_be_served_is_one_sentence(
             cli.main(["serve", *argv])
         assert end.value.code == 2
         captured = capsys.readouterr()
-        assert "Serving" not in captured.out
+        assert "Serving" not in captured.err and not captured.out
         return captured.err
 
     path = str(local_run.path)
