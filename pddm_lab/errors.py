@@ -38,8 +38,11 @@ class OptionError(RunError):
     """
 
     def __init__(self, message: str, option: str) -> None:
-        super().__init__(f"{message}, with `{option}`.")
+        super().__init__(message, option)  # both, so that it passes between processes
         self.message, self.option = valid_text(message), option
+
+    def __str__(self) -> str:
+        return valid_text(f"{self.message}, with `{self.option}`.")
 
 
 class BusyError(RunError):

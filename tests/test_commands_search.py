@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shlex
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from no_maps import NoMaps
 from PIL import Image
 
 from pddm_lab import cli
+from pddm_lab.runs.imported import unnamed_model
 from pddm_lab.runs.local import load_local
 from pddm_lab.runs.run import Run
 from pddm_lab.training import finish
@@ -87,6 +89,9 @@ def test_imported_features_without_labels_are_searched(
     printed = capsys.readouterr().out
     assert "The best of 30 items by D" in printed and "it shows" not in printed and "item 7" not in printed
     Image.new("RGB", (8, 8)).save(tmp_path / "my photo.png")
+    error = unnamed_model(run)
+    assert str(error).endswith("name the model that made them, with `--model package.module:callable`.")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error), "workers of a command hand it over"
     typed = ["search", str(run.path), str(tmp_path / "my photo.png")]
     with pytest.raises(SystemExit):
         cli.main(typed)
