@@ -211,7 +211,7 @@ def test_a_new_class_with_the_name_of_another_is_named(
     Image.new("RGB", (30, 30), "red").save(folder / "b.png")
     gallery("add", "digits", tmp_path / "pictures", "--report", report, "--no-map")
     output = capsys.readouterr().out
-    assert "1 added picture is there already, 1 of them in another class, such as oat-milk/a.png, " in output
+    assert "1 added picture is there already, in another class, such as oat-milk/a.png, " in output
     rename = ["rename", "digits", "oat-milk", "Oat Milk"]
     command = "`pddm-lab gallery rename digits oat-milk 'Oat Milk' --protocol unseen`"
     assert f"The class oat-milk is new, and there is also Oat Milk: {command} merges them." in output

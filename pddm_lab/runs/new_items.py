@@ -166,7 +166,8 @@ def _with_duplicates(run: Run, gallery: Gallery, made: FolderItems, skipped: boo
     twins |= {item: f"{twins[item]}, which is of the class {name}" for item, name in elsewhere.items()}
     reports = [replace(one, done=done, why=twins[one.item]) if one.item in twins else one for one in made.reports]
     item = next(iter(elsewhere or twins))
-    in_others = f", {len(elsewhere):,} of them in another class" if elsewhere else ""
+    some = f"{len(elsewhere):,} of them " if len(elsewhere) < len(twins) else ""
+    in_others = f", {some}in another class" if elsewhere else ""
     like = f"there already{in_others}, such as {item}, {twins[item]}."
     if not skipped:
         note = f"{counted(len(of_item), 'added picture is', 'added pictures are')} {like}"
