@@ -193,9 +193,10 @@ def test_what_the_gallery_has_already_is_no_error(
     (folder / "other" / "broken.png").write_bytes(b"no picture")
     gallery("add", "digits", folder, "--skip-duplicates", "--report", report)
     output = capsys.readouterr().out
-    assert "Nothing was added: " in output and "such as other/red.webp, the same picture as neu é/red.webp." in output
+    same = "the same picture as neu é/red.webp, which is of the class neu é"
+    assert "Nothing was added: " in output and f"in another class, such as other/red.webp, {same}." in output
     assert "broken.png is not a picture the lab can read" in output
-    assert rows_of(report)["other/red.webp"] == ("skipped", "the same picture as neu é/red.webp")
+    assert rows_of(report)["other/red.webp"] == ("skipped", same)
     assert run.gallery("unseen").manifest == before
 
 
