@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -148,6 +149,8 @@ class Opened:
     """Stands for a run with its model, which takes seconds to open."""
 
     catalogue = SimpleNamespace(latest=SimpleNamespace(gallery=[]), stop=lambda: None)
+    kept: ExitStack
+    let_go, removed = workers.Served.let_go, workers.Served.removed
     allowed = workers.Served._while_it_serves
 
     def __init__(self, run: Run, named: Run, *_: Any) -> None:

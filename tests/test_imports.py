@@ -180,7 +180,7 @@ def test_a_callable_makes_a_run_that_never_imports_it(
     del sys.modules["their_model"]
     again = Run.open(run.path)
     gallery = again.gallery("unseen")
-    with pytest.raises(RunError, match=f"gallery add mine FOLDER --model {module}"):
+    with pytest.raises(RunError, match=f"with `--model {module}`"):
         embedder(again)
     assert "their_model" not in sys.modules and "imported" not in capsys.readouterr().out
     new = tmp_path / "new" / "nine"
