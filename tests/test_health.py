@@ -1,6 +1,7 @@
 """A training that goes wrong says so in a sentence, which the run keeps."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -62,8 +63,10 @@ def test_local_structure_is_advised_where_it_is_ahead(
     """On unseen classes where these are measured, whatever it is on known ones."""
     metrics = ("recall@1", "map@r")
     known = {"euclidean": dict.fromkeys(metrics, 0.5), "local": dict.fromkeys(metrics, 0.9)}
-    unseen = {"euclidean": dict(zip(metrics, of_d, strict=True)), "local": dict(zip(metrics, local, strict=True))}
-    of_run = {"unseen": unseen} if None in local else {"unseen": unseen, "known": known}
+    unseen: dict[str, dict[str, float | None]] = {
+        "euclidean": dict(zip(metrics, of_d, strict=True)), "local": dict(zip(metrics, local, strict=True)),
+    }  # fmt: skip
+    of_run: dict[str, Any] = {"unseen": unseen} if None in local else {"unseen": unseen, "known": known}
     (warning,) = health.correction(PRESETS["lab"], 0.0, of_run)
     assert warning.endswith(advice) or advice in warning.partition("used. ")[2]
 
