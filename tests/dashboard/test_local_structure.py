@@ -31,6 +31,21 @@ def searched(local_run):
     return gallery, row, gallery.search_by(gallery.features[row], [], 20, row, local.structure)
 
 
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> Semaphore:
+    """Released each time that the dashboard has tried to list neighbourhoods anew in the background."""
+    from shared import loaders
+
+    ended, in_the_background = Semaphore(0), loaders._keep_up
+
+    def noted(*of) -> None:
+        in_the_background(*of)
+        ended.release()
+
+    monkeypatch.setattr(loaders, "_keep_up", noted)
+    return ended
+
+
 def test_search_has_a_column_of_it(open_page, with_local: Path, searched) -> None:
     gallery, row, result = searched
     item = str(gallery.items["id"].iloc[row])
@@ -161,17 +176,10 @@ def test_pages_say_what_is_stale_until_it_is_listed_anew(open_page, with_local: 
 
 
 def test_an_open_dashboard_lists_anew_what_is_stale_and_stores_what_is_missing(
-    with_local: Path, monkeypatch: pytest.MonkeyPatch
+    with_local: Path, ended: Semaphore
 ) -> None:
     from shared import loaders
 
-    ended, in_the_background = Semaphore(0), loaders._keep_up
-
-    def noted(*of) -> None:
-        in_the_background(*of)
-        ended.release()
-
-    monkeypatch.setattr(loaders, "_keep_up", noted)
     run = Run.open(with_local / "local")
     local, gallery = load_local(run), run.gallery("unseen")
     assert local is not None
@@ -185,18 +193,9 @@ def test_an_open_dashboard_lists_anew_what_is_stale_and_stores_what_is_missing(
     assert len(run.gallery("unseen")) == len(gallery) - 2
 
 
-def test_what_another_process_kept_from_being_listed_anew_is_tried_again(
-    with_local: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_another_process_kept_from_being_listed_anew_is_tried_again(with_local: Path, ended: Semaphore) -> None:
     from shared import loaders
 
-    ended, in_the_background = Semaphore(0), loaders._keep_up
-
-    def noted(*of) -> None:
-        in_the_background(*of)
-        ended.release()
-
-    monkeypatch.setattr(loaders, "_keep_up", noted)
     run = Run.open(with_local / "local")
     local, before = load_local(run), run.gallery("unseen")
     assert local is not None
